@@ -1,0 +1,11 @@
+"""Classifier-free guidance for flow and diffusion models, as functions of one example.
+
+Everything is written for one example; ``jax.vmap`` makes the batch, ``jax.pmap`` the devices, ``jax.lax.scan`` time.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("cfgjax")
+except PackageNotFoundError:
+    __version__ = "0+unknown"

@@ -1,0 +1,26 @@
+"""Checks at the door: one clear error for a bad argument, and silence for a traced one."""
+
+import jax
+import numpy as np
+
+
+def is_traced(value: object) -> bool:
+    """Whether some leaf of the value is known only inside a transformation, so that its number cannot be checked."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
+
+
+def require_finite(name: str, value: object) -> None:
+    """Raises ValueError, naming the argument, where a concrete value holds inf or NaN."""
+    if is_traced(value):
+        return
+    if not np.all(np.isfinite(np.asarray(value, dtype=np.float64))):
+        raise ValueError(f"{name} must be finite, got {value}")
+
+
+def require_between(name: str, value: object, low: float, high: float) -> None:
+    """Raises ValueError, naming the argument, where a concrete value is not in [low, high]."""
+    if is_traced(value):
+        return
+    array = np.asarray(value, dtype=np.float64)
+    if not np.all((array >= low) & (array <= high)):
+        raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}")

@@ -1,0 +1,48 @@
+"""A residual multilayer perceptron for one example of any shape."""
+
+import jax.numpy as jnp
+from flax import linen
+
+from cfgjax.models.embeddings import LabelEmbedding, TimeEmbedding
+from cfgjax.types import Array
+
+
+class MLP(linen.Module):
+    """A field (x [*D], t [], y []) -> [*D] by residual blocks whose normalised input is scaled and shifted by (t, y).
+
+    Block: h + W2 silu(W1 ((1 + a) norm(h) + b)), with (a, b) linear in silu(time embedding + label embedding).
+    The last layer starts at zero, and so does every (a, b): the network starts as the field 0.
+
+    Args:
+        num_labels: K; row K of the label embedding is the null label's.
+        width: of all hidden layers.
+        depth: the number of residual blocks.
+        dropout: the rate at which hidden units are dropped where ``deterministic`` is False.
+        max_frequency: of the time embedding.
+    """
+
+    num_labels: int
+    width: int = 256
+    depth: int = 4
+    dropout: float = 0.0
+    max_frequency: float = 100.0
+
+    @linen.compact
+    def __call__(self, x: Array, t: Array, y: Array, deterministic: bool = True) -> Array:
+        time = TimeEmbedding(self.width, self.max_frequency)(t)
+        condition = linen.silu(time + LabelEmbedding(self.num_labels, self.width)(y))
+        hidden = linen.Dense(self.width)(x.reshape(-1))
+        for _ in range(self.depth):
+            hidden = hidden + self._block(hidden, condition, deterministic)
+        output = linen.Dense(x.size, kernel_init=linen.initializers.zeros)(self._modulated(hidden, condition))
+        return output.astype(jnp.float32).reshape(x.shape)
+
+    def _block(self, hidden: Array, condition: Array, deterministic: bool) -> Array:
+        inner = linen.silu(linen.Dense(self.width)(self._modulated(hidden, condition)))
+        inner = linen.Dropout(self.dropout, deterministic=deterministic)(inner)
+        return linen.Dense(self.width)(inner)
+
+    def _modulated(self, hidden: Array, condition: Array) -> Array:
+        modulation = linen.Dense(2 * self.width, kernel_init=linen.initializers.zeros)(condition)
+        gain, shift = jnp.split(modulation, 2)
+        return (1 + gain) * linen.LayerNorm(use_bias=False, use_scale=False)(hidden) + shift

@@ -1,0 +1,160 @@
+"""Gaussian probability paths from noise (t = 0) to data (t = 1).
+
+(P1) x = alpha_t z + beta_t noise, so p_t(x|z) = N(alpha_t z, beta_t^2 I);   alpha_0 = beta_1 = 0, alpha_1 = beta_0 = 1.
+(P2) d/dt of (P1) with z and noise held:   u(x|z) = alpha' z + beta' noise.
+(P3) the score of (P1):   grad_x log p_t(x|z) = -noise / beta_t.
+(P4) W = alpha' beta - alpha beta' > 0 inside (0, 1): linear 1, cosine pi/2, polynomial n t^(n-1).
+
+Source: MIT 6.S184, lecture 4 and notes (Holderrieth & Erives, arXiv 2506.02070), sections 3 and 4.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from cfgjax.checks import require_between
+from cfgjax.types import Array, Coefficients, GaussianPath, Number, PathSample
+
+
+def linear() -> GaussianPath:
+    """The straight path alpha = t, beta = 1 - t (conditional optimal transport); W = 1.
+
+    >>> linear().alpha(0.25), linear().beta(0.25)
+    (0.25, 0.75)
+    """
+    return GaussianPath(alpha=lambda t: t, beta=lambda t: 1.0 - t)
+
+
+def cosine() -> GaussianPath:
+    """The path alpha = sin(pi t / 2), beta = cos(pi t / 2) of constant alpha^2 + beta^2 = 1; W = pi / 2.
+
+    beta is computed as sin(pi (1 - t) / 2), which is exactly 0 at t = 1.
+    """
+    quarter = jnp.pi / 2
+    return GaussianPath(alpha=lambda t: jnp.sin(quarter * t), beta=lambda t: jnp.sin(quarter * (1.0 - t)))
+
+
+def polynomial(power: Number) -> GaussianPath:
+    """The path alpha = t^n, beta = 1 - t^n, with n = ``power``; W = n t^(n-1), which is 0 at t = 0 for n > 1.
+
+    Raises:
+        ValueError: a power under 1, for which alpha' is infinite at t = 0.
+    """
+    require_between("power", power, 1, jnp.inf)
+
+    def beta(t: Array) -> Array:
+        late = jnp.where(t < 0.5, 1.0, t)
+        return jnp.where(t < 0.5, 1.0 - t**power, -jnp.expm1(power * jnp.log(late)))
+
+    return GaussianPath(alpha=lambda t: t**power, beta=beta)
+
+
+def variance_preserving(rate_min: Number = 0.1, rate_max: Number = 20.0, zero_terminal: bool = True) -> GaussianPath:
+    """The path alpha^2 + beta^2 = 1 of the variance-preserving diffusion, its noise rate linear in time.
+
+    With s = 1 - t the diffusion's own time, log alpha = -(rate_min s + (rate_max - rate_min) s^2 / 2) / 2. That leaves
+    alpha(0) = 0.0066 for the usual rates, so that noise at t = 0 would still hold a trace of the data.
+    ``zero_terminal`` shifts and scales alpha so that alpha(0) = 0 exactly, which a sampler started from pure noise
+    needs; pass False for a network that was trained with the original schedule.
+
+    Singular: beta' goes to -inf at t = 1. ``coefficients`` gives its value at the largest float below 1 there.
+    Source: Song et al., arXiv 2011.13456, equation 32; Lin et al., arXiv 2305.08891, algorithm 1, for the shift.
+
+    Raises:
+        ValueError: a negative rate, or rate_max not above zero.
+    """
+    require_between("rate_min", rate_min, 0, jnp.inf)
+    require_between("rate_max", rate_max, jnp.finfo(jnp.float32).tiny, jnp.inf)
+    slope = rate_max - rate_min
+
+    def decay(s: Number) -> Number:
+        return 0.5 * s * (rate_min + 0.5 * s * slope)
+
+    def growth(t: Number) -> Number:
+        return 0.5 * t * (rate_min + (1.0 - 0.5 * t) * slope)
+
+    def shifted_alpha(t: Array) -> Array:
+        return jnp.expm1(growth(t)) / jnp.expm1(growth(1.0))
+
+    def shifted_beta(t: Array) -> Array:
+        loss = jnp.expm1(-decay(1.0 - t)) / jnp.expm1(-decay(1.0))
+        return jnp.sqrt(loss * (2.0 - loss))
+
+    def alpha(t: Array) -> Array:
+        return jnp.exp(-decay(1.0 - t))
+
+    def beta(t: Array) -> Array:
+        return jnp.sqrt(-jnp.expm1(-2.0 * decay(1.0 - t)))
+
+    return GaussianPath(shifted_alpha, shifted_beta) if zero_terminal else GaussianPath(alpha, beta)
+
+
+def as_time(t: Number) -> Array:
+    """The time as a floating-point scalar of at least 32 bits."""
+    t = jnp.asarray(t)
+    dtype = t.dtype if jnp.issubdtype(t.dtype, jnp.floating) else jnp.result_type(float)
+    return t.astype(jnp.promote_types(dtype, jnp.float32))
+
+
+def before_end(t: Number) -> Array:
+    """The time, or the largest float below 1 where t = 1: where products such as beta beta' still have their limit."""
+    t = as_time(t)
+    return jnp.minimum(t, jnp.asarray(1.0 - float(jnp.finfo(t.dtype).epsneg), t.dtype))
+
+
+def coefficients(path: GaussianPath, t: Number) -> Coefficients:
+    """alpha, beta and their derivatives at t, by forward-mode differentiation.
+
+    Args:
+        path: the path.
+        t: [], the time in [0, 1].
+
+    Returns:
+        Coefficients of shape [] each. At t = 1 the derivatives are those at the largest float below 1, so that a
+        path whose beta' diverges there gives a large negative number and no inf or NaN; alpha and beta are exact.
+
+    >>> [float(c) for c in coefficients(linear(), 0.25)]
+    [0.25, 0.75, 1.0, -1.0]
+    """
+    t = as_time(t)
+    inside, one = before_end(t), jnp.ones_like(t)
+    alpha_dot = jax.jvp(path.alpha, (inside,), (one,))[1]
+    beta_dot = jax.jvp(path.beta, (inside,), (one,))[1]
+    return Coefficients(path.alpha(t), path.beta(t), alpha_dot, beta_dot)
+
+
+def sample(path: GaussianPath, key: Array, z: Array, t: Number) -> PathSample:
+    """A draw x = alpha z + beta noise of p_t(x|z) (P1), with its noise and the field's target alpha' z + beta' noise (P2).
+
+    Nothing is divided, so that it is finite at both ends.
+
+    Args:
+        path: the path.
+        key: a key for the noise.
+        z: [*D], the data point.
+        t: [], the time in [0, 1].
+
+    Returns:
+        PathSample of three arrays [*D].
+    """
+    c = coefficients(path, t)
+    noise = jax.random.normal(key, jnp.shape(z), jnp.result_type(float, z))
+    return PathSample(c.alpha * z + c.beta * noise, noise, c.alpha_dot * z + c.beta_dot * noise)
+
+
+def conditional_field(path: GaussianPath, x: Array, z: Array, t: Number) -> Array:
+    """The conditional vector field u(x|z) = alpha' z + beta' (x - alpha z) / beta of (P2), [*D].
+
+    Singular at t = 1, where beta = 0: the value at the largest float below 1 comes out, finite, but with the rounding
+    of x - alpha z magnified by 1/beta.
+    """
+    c = coefficients(path, before_end(t))
+    return c.alpha_dot * z + c.beta_dot * ((x - c.alpha * z) / c.beta)
+
+
+def conditional_score(path: GaussianPath, x: Array, z: Array, t: Number) -> Array:
+    """The conditional score grad_x log p_t(x|z) = (alpha z - x) / beta^2 of (P3), [*D].
+
+    Singular at t = 1, as ``conditional_field`` is: the value at the largest float below 1 comes out.
+    """
+    c = coefficients(path, before_end(t))
+    return (c.alpha * z - x) / c.beta / c.beta

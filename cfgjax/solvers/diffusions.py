@@ -1,0 +1,77 @@
+"""Diffusion coefficients sigma_t for the SDE, and the check that refuses those which diverge.
+
+The drift u - (sigma^2 / 2 beta) E is regular for any field iff sigma_t^2 = O(beta_t) at t = 1. A sigma that is merely
+bounded there (``constant``) is regular for an exact field, whose E is O(beta), and never evaluated at t = 1 itself.
+One that diverges at an end is refused: a grid cut at 1e-6 instead of 0 would silently give a wrong law.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfgjax.checks import is_traced, require_between
+from cfgjax.paths import before_end, coefficients
+from cfgjax.types import Array, GaussianPath, Number, Schedule
+
+_GROWTH = 10.0
+"""The ratio sigma^2(1e-4) / sigma^2(1e-2) from an end over which sigma counts as divergent; 1/distance gives 100."""
+
+
+def constant(sigma: Number) -> Schedule:
+    """sigma_t = ``sigma`` at all times; admissible, but sigma^2/beta grows at t = 1: better for exact fields."""
+    require_between("sigma", sigma, 0, float(jnp.finfo(jnp.float32).max))
+    return lambda t: jnp.asarray(sigma, jnp.result_type(t))
+
+
+def root_beta(path: GaussianPath, strength: Number = 1.0) -> Schedule:
+    """sigma_t = strength sqrt(2 beta_t): admissible at both ends; with strength 1 the SDE's drift is u - E."""
+    require_between("strength", strength, 0, float(jnp.finfo(jnp.float32).max))
+    return lambda t: strength * jnp.sqrt(2 * path.beta(t))
+
+
+def memoryless(path: GaussianPath, start: Number = 0.0) -> Schedule:
+    """sigma_t = sqrt(2 b_t) with b = beta W / alpha, held at its value in ``start`` before that time.
+
+    It diverges at t = 0, so ``euler_maruyama`` refuses it with start = 0; from 0.01 on it is admissible.
+    Source: Domingo-Enrich et al., arXiv 2409.08861, equation 14.
+    """
+    require_between("start", start, 0.0, 1.0)
+
+    def sigma(t: Array) -> Array:
+        c = coefficients(path, before_end(jnp.maximum(t, start)))
+        return jnp.sqrt(2 * c.beta * c.wronskian / c.alpha)
+
+    return sigma
+
+
+def _probe(sigma: Schedule, t: float) -> float | None:
+    with jax.ensure_compile_time_eval():
+        value = sigma(jnp.asarray(t, jnp.result_type(float)))
+    return None if is_traced(value) else float(np.asarray(value))
+
+
+def _diverges(end: float, near: float, far: float) -> bool:
+    return not np.isfinite(end) or near**2 > _GROWTH * max(far**2, 1.0)
+
+
+def require_admissible(sigma: Schedule) -> None:
+    """Raises ValueError where sigma_t is negative, not finite on [0, 1), or diverges at an end.
+
+    A sigma that depends on traced numbers cannot be looked at, and passes.
+    """
+    times = (0.0, 1e-4, 1e-2, 0.25, 0.5, 0.75, 1 - 1e-2, 1 - 1e-4)
+    values = {t: _probe(sigma, t) for t in times}
+    numbers = {t: value for t, value in values.items() if value is not None}
+    if len(numbers) < len(values):
+        return
+    for name, end, near, far in (("0", 0.0, 1e-4, 1e-2), ("1", 1 - 1e-4, 1 - 1e-4, 1 - 1e-2)):
+        if _diverges(numbers[end], numbers[near], numbers[far]):
+            raise ValueError(
+                f"diffusion must stay bounded on [0, 1], but sigma_t diverges at t = {name}: sigma({end:g}) = "
+                f"{numbers[end]:.3g}, sigma({near:g}) = {numbers[near]:.3g}, sigma({far:g}) = {numbers[far]:.3g}; hold "
+                f"it before that time, as memoryless(path, start=0.02) does, or choose one that is admissible at both "
+                f"ends, as root_beta(path) is"
+            )
+    for t, value in numbers.items():
+        if not np.isfinite(value) or value < 0:
+            raise ValueError(f"diffusion must be finite and not negative, got sigma({t:g}) = {value:g}")

@@ -1,0 +1,118 @@
+"""Every function type and record of the library, named once.
+
+All of them speak of ONE example. ``[*D]`` is the shape of a data point (any shape), ``[]`` a scalar, ``K`` the number
+of labels; ``jax.vmap`` makes the batch. Time runs from 0 (noise) to 1 (data).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+Array = jax.Array
+Number = float | int | jax.Array
+"""A number of Python or a scalar array, traced or not."""
+
+Tree = Any
+"""A pytree of arrays."""
+
+Field = Callable[[Array, Array], Array]
+"""``(x [*D], t []) -> [*D]``: a vector field, a score, a noise prediction or a denoiser."""
+
+LabelledField = Callable[[Array, Array, Array], Array]
+"""``(x [*D], t [], y []) -> [*D]``: a Field for each label ``y`` in 0..K-1, and for the null label K."""
+
+LogClassifier = Callable[[Array, Array], Array]
+"""``(x [*D], t []) -> [K]``: the log-probabilities log p_t(y|x) of the K labels."""
+
+Schedule = Callable[[Array], Array]
+"""``t [] -> []``: a differentiable function of time."""
+
+Scale = Number | Schedule
+"""A guidance scale w: a number, a traced scalar, or a function of t."""
+
+TimeDensity = Callable[[Array], Array]
+"""``key -> t []``: draws a training time in [0, 1]."""
+
+Loss = Callable[[Tree, Array, Tree], Array]
+"""``(params, key, example) -> []``: the loss of one example."""
+
+
+class GaussianPath(NamedTuple):
+    """The Gaussian probability path x = alpha(t) z + beta(t) noise, as its two schedules.
+
+    The conventions are alpha(0) = beta(1) = 0 and alpha(1) = beta(0) = 1, with W = alpha' beta - alpha beta' > 0
+    inside (0, 1). Derivatives are never given: ``paths.coefficients`` takes them by automatic differentiation.
+    """
+
+    alpha: Schedule
+    beta: Schedule
+
+
+class Coefficients(NamedTuple):
+    """A path's coefficients at one time, each of shape []: alpha, beta, and their derivatives in t."""
+
+    alpha: Array
+    beta: Array
+    alpha_dot: Array
+    beta_dot: Array
+
+    @property
+    def wronskian(self) -> Array:
+        """W = alpha' beta - alpha beta', the determinant that every conversion divides by."""
+        return self.alpha_dot * self.beta - self.alpha * self.beta_dot
+
+
+class PathSample(NamedTuple):
+    """A draw from p_t(x|z): the state, the noise that made it, and the field's target alpha' z + beta' noise."""
+
+    x: Array
+    noise: Array
+    field: Array
+
+
+class Prediction(NamedTuple):
+    """Four views of the same knowledge at (x, t), each [*D]: u, s, E[noise|x] and E[z|x]."""
+
+    field: Array
+    score: Array
+    noise: Array
+    denoiser: Array
+
+
+class Carry(Protocol):
+    """What a solver carries from step to step; ``x`` is the state."""
+
+    @property
+    def x(self) -> Array: ...
+
+
+class State(NamedTuple):
+    """The carry of a solver without memory."""
+
+    x: Array
+
+
+class Solver(NamedTuple):
+    """One rule for one step in time.
+
+    ``init: x -> carry`` starts it, ``step: (key, carry, t, t_next) -> carry`` advances it; ``carry.x`` is the state and
+    a multistep rule keeps its history beside it. The solver owns its field.
+    """
+
+    init: Callable[[Array], Carry]
+    step: Callable[[Array, Any, Array, Array], Carry]
+
+
+class TrainState(NamedTuple):
+    """All that training carries: an ordinary tree without a device axis.
+
+    ``step`` counts updates, ``ema`` is the moving average of ``params`` in float32, ``key`` is the run's root key, of
+    which every example's key is derived and which never changes.
+    """
+
+    step: Array
+    params: Tree
+    opt_state: Tree
+    ema: Tree
+    key: Array
