@@ -70,9 +70,7 @@ def _require_same_tree(folder: Path, found: Tree, wanted: Tree) -> None:
     found_leaves, wanted_leaves = _shapes(found), _shapes(wanted)
     if found_leaves.keys() != wanted_leaves.keys():
         odd = sorted(found_leaves.keys() ^ wanted_leaves.keys())
-        raise CheckpointError(
-            f"checkpoint {folder} holds another tree than asked for: {len(odd)} leaves differ: {odd[0]}"
-        )
+        raise CheckpointError(f"checkpoint {folder} holds another tree than asked for: {odd[0]} is in one only")
     for name, shape in wanted_leaves.items():
         if found_leaves[name] != shape:
             raise CheckpointError(f"checkpoint {folder}: {name} has shape {found_leaves[name]}, wanted {shape}")

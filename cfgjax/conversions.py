@@ -2,7 +2,7 @@
 
 (C1) x = alpha D + beta E,   s = -E / beta,   u = alpha' D + beta' E,   with D = E[z|x] and E = E[noise|x].
 (C2) from u:  D = (beta u - beta' x) / W,   E = (alpha' x - alpha u) / W,   W = alpha' beta - alpha beta'.
-(C3) from s:  E = -beta s,                  D = (x - beta E) / alpha.  So u = (alpha'/alpha) x + b s, b = beta W / alpha.
+(C3) from s:  E = -beta s,  D = (x - beta E) / alpha;  so u = (alpha'/alpha) x + b s with b = beta W / alpha.
 (C4) from D:  E = (x - alpha D) / beta.
 
 Each map is affine in its value, with the same coefficient of x whatever the label, so an affine combination whose
@@ -14,7 +14,8 @@ beta beta' then has its limit. What a value does not determine at an end comes o
 Source: MIT 6.S184 notes (arXiv 2506.02070), proposition 1; the forms with the fewest singular points are this module's.
 """
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import TypeVar, cast
 
 import jax.numpy as jnp
 
@@ -90,31 +91,38 @@ def from_denoiser(path: GaussianPath, value: Array, x: Array, t: Number) -> Pred
     return Prediction(c.alpha_dot * value + c.beta_dot * noise, -noise / c.beta, noise, value)
 
 
+def _view(convert: Callable[..., Prediction], path: GaussianPath, field: AnyField, name: str) -> AnyField:
+    def converted(x: Array, t: Array, *y: Array) -> Array:
+        return getattr(convert(path, field(x, t, *y), x, t), name)
+
+    return cast(AnyField, converted)
+
+
 def score_of(path: GaussianPath, field: AnyField) -> AnyField:
     """The score that belongs to a vector field, as a field of the same signature; singular points: ``from_field``."""
-    return lambda x, t, *y: from_field(path, field(x, t, *y), x, t).score
+    return _view(from_field, path, field, "score")
 
 
 def noise_of(path: GaussianPath, field: AnyField) -> AnyField:
     """The noise prediction that belongs to a vector field, as a field of the same signature."""
-    return lambda x, t, *y: from_field(path, field(x, t, *y), x, t).noise
+    return _view(from_field, path, field, "noise")
 
 
 def denoiser_of(path: GaussianPath, field: AnyField) -> AnyField:
     """The denoiser that belongs to a vector field, as a field of the same signature."""
-    return lambda x, t, *y: from_field(path, field(x, t, *y), x, t).denoiser
+    return _view(from_field, path, field, "denoiser")
 
 
 def field_of_score(path: GaussianPath, score: AnyField) -> AnyField:
     """The vector field that belongs to a score, as a field of the same signature; singular points: ``from_score``."""
-    return lambda x, t, *y: from_score(path, score(x, t, *y), x, t).field
+    return _view(from_score, path, score, "field")
 
 
 def field_of_noise(path: GaussianPath, noise: AnyField) -> AnyField:
     """The vector field that belongs to a noise prediction, as a field of the same signature."""
-    return lambda x, t, *y: from_noise(path, noise(x, t, *y), x, t).field
+    return _view(from_noise, path, noise, "field")
 
 
 def field_of_denoiser(path: GaussianPath, denoiser: AnyField) -> AnyField:
     """The vector field that belongs to a denoiser, as a field of the same signature; see ``from_denoiser``."""
-    return lambda x, t, *y: from_denoiser(path, denoiser(x, t, *y), x, t).field
+    return _view(from_denoiser, path, denoiser, "field")

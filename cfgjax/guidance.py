@@ -88,7 +88,7 @@ def classifier(
     """
     if not callable(scale):
         require_finite("scale", scale)
-    require_between("start", start, jnp.finfo(jnp.float32).tiny, 1.0)
+    require_between("start", start, float(jnp.finfo(jnp.float32).tiny), 1.0)
 
     def guided(x: Array, t: Array, y: Array) -> Array:
         held = before_end(jnp.maximum(as_time(t), start))

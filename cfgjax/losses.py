@@ -1,9 +1,9 @@
 """Losses of ONE example, each with its minimiser.
 
-(L1) flow matching:    |u(x, t, y) - (alpha' z + beta' noise)|^2 / D      minimised by u = E[alpha' z + beta' noise | x, y]
-(L2) noise matching:   |E(x, t, y) - noise|^2 / D                         minimised by E[noise | x, y]
-(L3) score matching:   beta^2 |s(x, t, y) + noise / beta|^2 / D           minimised by the score; never divides by beta
-(L4) noisy classifier: -log p(y | x, t)                                   minimised by the posterior p_t(y|x)
+(L1) flow matching:    |u(x, t, y) - (alpha' z + beta' noise)|^2 / D   minimised by the field u_t(x|y)
+(L2) noise matching:   |E(x, t, y) - noise|^2 / D                      minimised by E[noise | x, y]
+(L3) score matching:   beta^2 |s(x, t, y) + noise / beta|^2 / D        minimised by the score; never divides by beta
+(L4) noisy classifier: -log p(y | x, t)                                minimised by the posterior p_t(y|x)
 
 with x = alpha z + beta noise, |.|^2 the squared norm and D the number of coordinates of z.
 Classifier-free training is (L1) with ``guidance.drop_label`` on y.

@@ -209,7 +209,7 @@ class LabelledMixture:
         component_key, shape_key, noise_key = jax.random.split(key, 3)
         index = jax.random.categorical(component_key, _masked(parts, parts.log_weights, y).reshape(-1))
         mean, spectrum, vectors = (
-            leaf.reshape((-1,) + leaf.shape[2:])[index] for leaf in (parts.means, parts.spectrum, parts.vectors)
+            leaf.reshape((-1, *leaf.shape[2:]))[index] for leaf in (parts.means, parts.spectrum, parts.vectors)
         )
         z = mean + _rotate(vectors, jnp.sqrt(spectrum) * jax.random.normal(shape_key, mean.shape, mean.dtype))
         if path is None:

@@ -63,7 +63,7 @@ def variance_preserving(rate_min: Number = 0.1, rate_max: Number = 20.0, zero_te
         ValueError: a negative rate, or rate_max not above zero.
     """
     require_between("rate_min", rate_min, 0, jnp.inf)
-    require_between("rate_max", rate_max, jnp.finfo(jnp.float32).tiny, jnp.inf)
+    require_between("rate_max", rate_max, float(jnp.finfo(jnp.float32).tiny), jnp.inf)
     slope = rate_max - rate_min
 
     def decay(s: Number) -> Number:
@@ -123,7 +123,7 @@ def coefficients(path: GaussianPath, t: Number) -> Coefficients:
 
 
 def sample(path: GaussianPath, key: Array, z: Array, t: Number) -> PathSample:
-    """A draw x = alpha z + beta noise of p_t(x|z) (P1), with its noise and the field's target alpha' z + beta' noise (P2).
+    """A draw x = alpha z + beta noise of p_t(x|z) (P1), with its noise and the field's target (P2).
 
     Nothing is divided, so that it is finite at both ends.
 

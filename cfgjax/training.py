@@ -25,7 +25,8 @@ Metrics = dict[str, Array]
 class Step(Protocol):
     """A pure function (state, batch) -> outputs that averages over a named axis where one is given."""
 
-    def __call__(self, state: TrainState, batch: Tree, *, axis_name: str | None = None) -> object: ...
+    def __call__(self, state: TrainState, batch: Tree, *, axis_name: str | None = None) -> object:
+        """The step's outputs."""
 
 
 def create(params: Tree, optimizer: optax.GradientTransformation, key: Array) -> TrainState:
@@ -141,4 +142,4 @@ def shard(batch: Tree, num_devices: int) -> Tree:
     num_examples = _num_examples(batch)
     if num_examples % num_devices:
         raise ValueError(f"batch_size must be divisible by the number of devices, got {num_examples} on {num_devices}")
-    return jax.tree.map(lambda leaf: leaf.reshape((num_devices, -1) + leaf.shape[1:]), batch)
+    return jax.tree.map(lambda leaf: leaf.reshape((num_devices, -1, *leaf.shape[1:])), batch)

@@ -84,7 +84,9 @@ class Carry(Protocol):
     """What a solver carries from step to step; ``x`` is the state."""
 
     @property
-    def x(self) -> Array: ...
+    def x(self) -> Array:
+        """The state, [*D]."""
+        ...
 
 
 class State(NamedTuple):

@@ -18,6 +18,7 @@ class TimeEmbedding(linen.Module):
 
     @linen.compact
     def __call__(self, t: Array) -> Array:
+        """The features of t [], float32."""
         t = jnp.asarray(t).astype(jnp.float32)
         frequencies = jnp.geomspace(1.0, self.max_frequency, self.width // 2, dtype=jnp.float32)
         features = jnp.concatenate([jnp.cos(frequencies * t), jnp.sin(frequencies * t)])
@@ -33,6 +34,6 @@ class LabelEmbedding(linen.Module):
 
     @linen.compact
     def __call__(self, y: Array) -> Array:
-        return linen.Embed(self.num_labels + 1, self.width, embedding_init=linen.initializers.normal(1.0))(
-            jnp.asarray(y)
-        )
+        """Row y [] of the table."""
+        rows = linen.Embed(self.num_labels + 1, self.width, embedding_init=linen.initializers.normal(1.0))
+        return rows(jnp.asarray(y))

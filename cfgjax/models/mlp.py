@@ -29,6 +29,7 @@ class MLP(linen.Module):
 
     @linen.compact
     def __call__(self, x: Array, t: Array, y: Array, deterministic: bool = True) -> Array:
+        """The field at x [*D], t [], y [], in the shape of x and float32."""
         time = TimeEmbedding(self.width, self.max_frequency)(t)
         condition = linen.silu(time + LabelEmbedding(self.num_labels, self.width)(y))
         hidden = linen.Dense(self.width)(x.reshape(-1))
