@@ -10,10 +10,9 @@ S is diagonalised once per closure. Sums of products are written as such: exact 
 Source: MIT 6.S184 notes (arXiv 2506.02070), examples 10 and 13, applied to mixtures.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +77,7 @@ def _average(
     return jnp.sum(jnp.expand_dims(posterior, -1) * local, axis=(0, 1))
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["weights", "means", "covariances"], meta_fields=[])
+@jax.tree_util.register_pytree_with_keys_class
 @dataclass(frozen=True)
 class LabelledMixture:
     """A Gaussian mixture whose components carry labels (M1): the referee for every field, score and sign.
@@ -100,8 +99,6 @@ class LabelledMixture:
     covariances: Array
 
     def __post_init__(self) -> None:
-        if not all(hasattr(value, "shape") or isinstance(value, list | tuple) for value in vars(self).values()):
-            return
         shape = np.shape(self.weights)
         dimension = np.shape(self.means)[-1:]
         if len(shape) not in (1, 2) or np.shape(self.means) != shape + dimension:
@@ -121,6 +118,18 @@ class LabelledMixture:
             raise ValueError(f"weights must not be negative and not all zero, got {self.weights}")
         if not np.all(np.linalg.eigvalsh(np.asarray(self.covariances, np.float64)) > 0):
             raise ValueError("covariances must be positive definite")
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Array]], None]:
+        """The three arrays with their names, for JAX."""
+        return [(jax.tree_util.GetAttrKey(name), value) for name, value in vars(self).items()], None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, leaves: Sequence[Any]) -> "LabelledMixture":
+        """A mixture of JAX's own leaves, unchecked: cotangents and placeholders are no weights or covariances."""
+        mixture = object.__new__(cls)
+        for name, leaf in zip(("weights", "means", "covariances"), leaves, strict=True):
+            object.__setattr__(mixture, name, leaf)
+        return mixture
 
     @property
     def num_labels(self) -> int:

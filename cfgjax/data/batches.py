@@ -1,0 +1,30 @@
+"""The order in which examples are visited: a pure function of (seed, step)."""
+
+from functools import lru_cache
+
+import numpy as np
+
+
+@lru_cache(maxsize=2)
+def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
+    order = np.random.default_rng((seed, epoch)).permutation(num_examples)
+    order.setflags(write=False)
+    return order
+
+
+def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> np.ndarray:
+    """The indices of the examples in batch number ``step``, [batch_size].
+
+    Each epoch is a new permutation of all examples; the remainder that does not fill a batch is left out of it. A run
+    that resumes needs nothing but the step.
+
+    Raises:
+        ValueError: a batch larger than the data set, or not positive.
+
+    >>> sorted(int(i) for step in range(2) for i in batch_indices(0, step, 3, 6))
+    [0, 1, 2, 3, 4, 5]
+    """
+    if not 0 < batch_size <= num_examples:
+        raise ValueError(f"batch_size must be in 1..{num_examples}, the number of examples; got {batch_size}")
+    epoch, position = divmod(step, num_examples // batch_size)
+    return _permutation(seed, epoch, num_examples)[position * batch_size : (position + 1) * batch_size]

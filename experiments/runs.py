@@ -1,0 +1,122 @@
+"""A run's folder: config.json, metrics.jsonl, checkpoints/, metrics.json and pictures."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from experiments.command import UserError
+from experiments.presets import ADAPTER, MUTABLE, Experiment
+
+
+def checkpoints_of(run_dir: Path) -> Path:
+    """The folder of a run's checkpoints."""
+    return run_dir / "checkpoints"
+
+
+def _complaint(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}, got {first['input']!r}"
+
+
+def validate(experiment: Experiment) -> Experiment:
+    """The experiment itself, once every field is found in its range.
+
+    Raises:
+        UserError: a field out of range, named.
+    """
+    try:
+        ADAPTER.validate_json(ADAPTER.dump_json(experiment, serialize_as_any=True))
+    except ValidationError as error:
+        raise UserError(_complaint(error)) from None
+    return experiment
+
+
+def read_config(run_dir: Path) -> Experiment:
+    """The experiment a run folder was made by.
+
+    Raises:
+        UserError: no run there, or a config that does not read.
+    """
+    file = run_dir / "config.json"
+    if not file.is_file():
+        raise UserError(f"no run in {run_dir}: {file} does not exist; train one with python -m experiments.train")
+    try:
+        return ADAPTER.validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise UserError(f"{file} does not read: {_complaint(error)}") from None
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves = {}
+    for name, value in tree.items():
+        leaves |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return leaves
+
+
+def _require_same(run_dir: Path, old: Experiment, new: Experiment) -> None:
+    if old.preset != new.preset:
+        raise UserError(f"run_dir {run_dir} holds a run of preset {old.preset!r}, not {new.preset!r}; pass --run-dir")
+    before, after = (_flat({k: v for k, v in asdict(e).items() if k not in MUTABLE}) for e in (old, new))
+    for name in before.keys() | after.keys():
+        if before.get(name) != after.get(name):
+            raise UserError(
+                f"run_dir {run_dir} holds a run with {name} = {before.get(name)}, not {after.get(name)}; "
+                f"pass --run-dir for a new run"
+            )
+
+
+def open_run(experiment: Experiment) -> Path:
+    """The run's folder, made if need be, with config.json in it.
+
+    Raises:
+        UserError: the folder holds a run of another preset or of other settings.
+    """
+    run_dir = experiment.run_dir
+    if (run_dir / "config.json").exists():
+        _require_same(run_dir, read_config(run_dir), experiment)
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_atomically(run_dir / "config.json", ADAPTER.dump_json(experiment, indent=2).decode() + "\n")
+    except OSError as error:
+        raise UserError(f"run_dir {run_dir} cannot be written: {error.strerror}") from None
+    return run_dir
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Writes the file whole or not at all."""
+    draft = file.with_name(file.name + ".draft")
+    draft.write_text(text)
+    draft.replace(file)
+
+
+def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:
+    """Writes metrics.json."""
+    write_atomically(run_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+
+
+def append_metrics(run_dir: Path, row: Mapping[str, Any]) -> None:
+    """Appends one JSON line to metrics.jsonl."""
+    with (run_dir / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(dict(row)) + "\n")
+
+
+def _whole(line: str) -> dict[str, Any] | None:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
+
+
+def rewind_metrics(run_dir: Path, step: int) -> None:
+    """Removes the lines of metrics.jsonl that a resumed run will write again, and one that was cut off."""
+    file = run_dir / "metrics.jsonl"
+    if not file.exists():
+        return
+    rows = [_whole(line) for line in file.read_text().splitlines()]
+    kept = [json.dumps(row) for row in rows if row is not None and row["step"] <= step]
+    write_atomically(file, "".join(f"{line}\n" for line in kept))

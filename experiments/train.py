@@ -1,0 +1,117 @@
+"""Train a preset, sample it by ODE and by SDE, and measure it.
+
+The run folder receives config.json, metrics.jsonl (a line every log_every steps), checkpoints/, samples.png and
+metrics.json. A folder that already holds this run is resumed from its last checkpoint, to the same end.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import tyro
+from tqdm import tqdm
+
+from cfgjax import checkpoints, training
+from cfgjax.training import Metrics
+from cfgjax.types import TrainState
+from experiments import command, runs
+from experiments.command import UserError
+from experiments.model import Model, model_of
+from experiments.presets import ADAPTER, PRESETS, Experiment
+from experiments.problems import Problem, problem_of
+from experiments.report import report
+
+
+def _local_share(batch_size: int) -> slice:
+    """The rows of the global batch that this process's devices take."""
+    share = batch_size // jax.process_count()
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+
+def _require_divisible(experiment: Experiment) -> None:
+    if experiment.batch_size % jax.device_count():
+        raise UserError(
+            f"batch_size must be divisible by the number of devices ({jax.device_count()}), got {experiment.batch_size}"
+        )
+
+
+def _batches(experiment: Experiment, problem: Problem, first: int) -> Iterator[training.Tree]:
+    rows = _local_share(experiment.batch_size)
+    for step in range(first, experiment.num_steps):
+        batch = jax.tree.map(lambda leaf: leaf[rows], problem.batch(step))
+        yield training.shard(batch, jax.local_device_count())
+
+
+class _Logger:
+    """Lines of metrics.jsonl and the progress bar; fetches a step's metrics only when it writes them."""
+
+    def __init__(self, run_dir: Path, experiment: Experiment, first: int) -> None:
+        self._run_dir, self._experiment, self._since, self._at = run_dir, experiment, first, time.perf_counter()
+        self.bar = tqdm(total=experiment.num_steps, initial=first, unit="step", file=sys.stderr, mininterval=1.0)
+
+    def log(self, step: int, metrics: Metrics) -> None:
+        self.bar.update(1)
+        if step % self._experiment.log_every and step != self._experiment.num_steps:
+            return
+        row = {name: float(value) for name, value in metrics.items()}
+        elapsed = time.perf_counter() - self._at
+        rate = (step - self._since) * self._experiment.batch_size / elapsed
+        runs.append_metrics(self._run_dir, {"step": step, **row, "examples_per_second": round(rate, 1)})
+        self.bar.set_postfix(loss=f"{row['loss']:.4f}")
+        self._since, self._at = step, time.perf_counter()
+
+
+def _fit(experiment: Experiment, problem: Problem, model: Model, state: TrainState) -> TrainState:
+    """The state after the last step, saved on the way and at the end."""
+    step = training.parallel(training.make_step(model.loss, model.optimizer, model.ema_decay))
+    evaluate = training.parallel(training.make_evaluation(model.evaluation_loss), donate=False)
+    held_out = training.shard(problem.held_out, jax.local_device_count())
+    config = ADAPTER.dump_python(experiment, mode="json")
+    first = int(state.step)
+    logger = _Logger(experiment.run_dir, experiment, first)
+    blocks_each_step = jax.default_backend() == "cpu" and jax.device_count() > 1
+    with checkpoints.open_folder(runs.checkpoints_of(experiment.run_dir)) as manager, logger.bar:
+        for index, batch in enumerate(_batches(experiment, problem, first), start=first + 1):
+            state, metrics = step(state, batch)
+            if blocks_each_step:
+                jax.block_until_ready(metrics)
+            logger.log(index, metrics)
+            if index % experiment.save_every == 0 or index == experiment.num_steps:
+                held_out_loss = float(evaluate(state, held_out)["loss"])
+                runs.append_metrics(experiment.run_dir, {"step": index, "held_out_loss": held_out_loss})
+                checkpoints.save(manager, state, config)
+    return state
+
+
+def train(experiment: Experiment) -> None:
+    """Trains, or resumes, the experiment and writes its report."""
+    runs.validate(experiment)
+    _require_divisible(experiment)
+    problem = problem_of(experiment)
+    run_dir = runs.open_run(experiment)
+    model = model_of(experiment, problem)
+    state = model.create()
+    saved = checkpoints.latest(runs.checkpoints_of(run_dir))
+    if saved is not None:
+        state = checkpoints.restore(runs.checkpoints_of(run_dir), state)
+        print(f"resuming {run_dir} at step {saved} of {experiment.num_steps}")
+    runs.rewind_metrics(run_dir, saved or 0)
+    state = _fit(experiment, problem, model, state)
+    report(experiment, problem, model, state.ema, run_dir)
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line."""
+    presets = {name: (summary, preset) for name, (summary, preset) in PRESETS.items()}
+    command.run(
+        lambda: tyro.extras.overridable_config_cli(
+            presets, prog="python -m experiments.train", description=__doc__, args=args
+        ),
+        train,
+    )
+
+
+if __name__ == "__main__":
+    main()
