@@ -1,6 +1,7 @@
 """From an experiment to its functions: path, network, loss, optimizer, state, and the learned field."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import NamedTuple, cast
 
 import jax
@@ -71,7 +72,7 @@ def model_of(experiment: Experiment, problem: Problem) -> Model:
     """All functions of an experiment on its problem."""
     path = PATHS[experiment.path]()
     settings = experiment.network
-    network = MLP(problem.num_labels, settings.width, settings.depth, settings.dropout, settings.max_frequency)
+    network = MLP(problem.num_labels, **asdict(settings))
     optimizer = _optimizer(experiment)
 
     def create() -> TrainState:

@@ -48,6 +48,8 @@ class Network:
     __pydantic_config__ = STRICT
     width: Count = 256
     """Units of every hidden layer."""
+    embedding_width: Annotated[int, Field(ge=2)] = 64
+    """Features of the embeddings of time and label."""
     depth: Count = 4
     """Number of residual blocks."""
     dropout: Fraction = 0.0
@@ -128,11 +130,26 @@ MUTABLE = frozenset({"run_dir", "data_dir", "save_every", "log_every", "sampling
 PRESETS: dict[str, tuple[str, Experiment]] = {
     "digits": (
         "8 x 8 handwritten digits, 10 labels, from scikit-learn (the default; 2 CPU cores)",
-        Experiment("digits", Path("runs/digits"), ImageData()),
+        Experiment(
+            "digits",
+            Path("runs/digits"),
+            ImageData(),
+            num_steps=6_000,
+            network=Network(width=384),
+            sampling=Sampling(num_steps=32),
+        ),
     ),
     "mixture": (
         "8 Gaussians on a ring in 2-D, measured against the exact field (2 CPU cores)",
-        Experiment("mixture", Path("runs/mixture"), MixtureData()),
+        Experiment(
+            "mixture",
+            Path("runs/mixture"),
+            MixtureData(),
+            label_drop_rate=0.2,
+            batch_size=1024,
+            num_steps=5_000,
+            sampling=Sampling(num_steps=32),
+        ),
     ),
 }
 

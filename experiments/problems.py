@@ -9,6 +9,7 @@ import numpy as np
 
 from cfgjax import data, mixtures
 from cfgjax.types import Array, Tree
+from experiments.command import UserError
 from experiments.presets import Experiment, ImageData, MixtureData
 
 
@@ -56,6 +57,8 @@ def load_images(experiment: Experiment, settings: ImageData) -> tuple[data.Image
 
 def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
     train, test = load_images(experiment, settings)
+    if experiment.batch_size > len(train.label):
+        raise UserError(f"batch_size must be in 1..{len(train.label)}, the training set; got {experiment.batch_size}")
 
     def batch(step: int) -> Tree:
         rows = data.batch_indices(experiment.seed, step, experiment.batch_size, len(train.label))

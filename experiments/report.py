@@ -8,23 +8,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.types import LabelledField, Tree
+from cfgjax.types import LabelledField
 from experiments import runs
-from experiments.model import Model
-from experiments.presets import Experiment, ImageData, MixtureData
-from experiments.problems import Problem
+from experiments.presets import ImageData, MixtureData
 from experiments.report_images import report_images
 from experiments.report_mixture import report_mixture
+from experiments.restored import Run
 from experiments.sampling import ODE, SDE, make_draw, sample_keys, sweep
 
 
-def draw_sweep(experiment: Experiment, problem: Problem, model: Model, field: LabelledField, solver: str) -> np.ndarray:
+def draw_sweep(run: Run, field: LabelledField, solver: str) -> np.ndarray:
     """Samples [scales, K, num_per_class, *D] of a field by one solver, in one compiled call.
 
     Within a label, sample i has the same noise at every scale.
     """
-    settings = experiment.sampling
-    draw = make_draw(field, model.path, problem.shape, problem.num_labels, solver, settings.num_steps)
+    problem, settings = run.problem, run.experiment.sampling
+    draw = make_draw(field, run.model.path, problem.shape, problem.num_labels, solver, settings.num_steps)
     num_samples = problem.num_labels * settings.num_per_class
     labels = jnp.repeat(jnp.arange(problem.num_labels), settings.num_per_class)
     keys = sample_keys(settings.seed, num_samples)
@@ -39,22 +38,15 @@ def _headline(metrics: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def report(experiment: Experiment, problem: Problem, model: Model, params: Tree, out_dir: Path) -> dict[str, Any]:
-    """Samples the field of these parameters, writes pictures and metrics.json into the folder, and returns the metrics.
-
-    Args:
-        experiment: with ``sampling`` as wanted.
-        problem: the experiment's.
-        model: the experiment's.
-        params: the moving average of a run.
-        out_dir: where pictures and metrics.json go.
-    """
+def report(run: Run, out_dir: Path) -> dict[str, Any]:
+    """Samples the run's field, writes pictures and metrics.json into the folder, and returns the metrics."""
+    experiment = run.experiment
     start = time.perf_counter()
-    field = model.field(jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), params))
-    draws = {solver: draw_sweep(experiment, problem, model, field, solver) for solver in (ODE, SDE)}
+    field = run.field
+    draws = {solver: draw_sweep(run, field, solver) for solver in (ODE, SDE)}
     match experiment.data:
         case MixtureData() as settings:
-            metrics = report_mixture(experiment, settings, model, field, draws, out_dir)
+            metrics = report_mixture(run, settings, draws, out_dir)
         case ImageData() as settings:
             metrics = report_images(experiment, settings, draws, out_dir)
     metrics |= {

@@ -26,7 +26,8 @@ def train_recogniser(images: Images) -> Pipeline:
 def _recognised(recogniser: Pipeline, samples: np.ndarray) -> np.ndarray:
     """The fraction of samples [K, n, *D] whose own label is recognised, by label, [K]."""
     num_labels, num_samples = samples.shape[:2]
-    found = recogniser.predict(samples.reshape(num_labels * num_samples, -1)).reshape(num_labels, num_samples)
+    found = np.asarray(recogniser.predict(samples.reshape(num_labels * num_samples, -1)))
+    found = found.reshape(num_labels, num_samples)
     return np.mean(found == np.arange(num_labels).reshape(-1, 1), axis=1)
 
 

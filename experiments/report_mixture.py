@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from cfgjax.metrics import relative_error
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, GaussianPath, LabelledField
-from experiments.model import Model
 from experiments.presets import Experiment, MixtureData
 from experiments.problems import mixture_of
+from experiments.restored import Run
 from experiments.sampling import ODE, SDE, make_draw, sample_keys
 
 TIMES = tuple(round(0.05 * index, 2) for index in range(1, 20))
 NUM_STATES = 8192
-NUM_DENSITY_SAMPLES = 20_000
+NUM_DENSITY_SAMPLES = 5_000
 
 
 def field_errors(
@@ -85,7 +85,7 @@ def draw_densities(
     panels = figure.subplots(len(rows), len(scales), squeeze=False)
     for panel_row, (name, samples) in zip(panels, rows.items(), strict=True):
         for axes, scale, points in zip(panel_row, scales, samples, strict=True):
-            axes.hist2d(*points.T, bins=90, range=[[-limit, limit]] * 2, cmap="Blues", density=True)
+            axes.hist2d(*points.T, bins=60, range=[[-limit, limit]] * 2, cmap="Blues", density=True)
             _contours(axes, mixture, path, limit, label=0)
             _bare(axes, limit)
             if panel_row is panels[0]:
@@ -113,15 +113,9 @@ def draw_samples(draws: dict[str, np.ndarray], scales: tuple[float, ...], limit:
     figure.savefig(file, dpi=100)
 
 
-def report_mixture(
-    experiment: Experiment,
-    settings: MixtureData,
-    model: Model,
-    field: LabelledField,
-    draws: dict[str, np.ndarray],
-    out_dir: Path,
-) -> dict[str, Any]:
+def report_mixture(run: Run, settings: MixtureData, draws: dict[str, np.ndarray], out_dir: Path) -> dict[str, Any]:
     """The metrics of a field and its samples {solver: [scales, K, n, 2]}; writes samples.png and densities.png."""
+    experiment, field, model = run.experiment, run.field, run.model
     mixture, scales = mixture_of(settings), experiment.sampling.scales
     errors = field_errors(field, mixture, model.path, experiment.sampling.seed)
     exact = mixture.vector_field(model.path)

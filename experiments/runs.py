@@ -1,6 +1,7 @@
 """A run's folder: config.json, metrics.jsonl, checkpoints/, metrics.json and pictures."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -79,12 +80,24 @@ def open_run(experiment: Experiment) -> Path:
     run_dir = experiment.run_dir
     if (run_dir / "config.json").exists():
         _require_same(run_dir, read_config(run_dir), experiment)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        write_atomically(run_dir / "config.json", ADAPTER.dump_json(experiment, indent=2).decode() + "\n")
-    except OSError as error:
-        raise UserError(f"run_dir {run_dir} cannot be written: {error.strerror}") from None
+    make_folder("run_dir", run_dir)
+    write_atomically(run_dir / "config.json", ADAPTER.dump_json(experiment, indent=2).decode() + "\n")
     return run_dir
+
+
+def make_folder(name: str, folder: Path) -> Path:
+    """The folder, made if need be.
+
+    Raises:
+        UserError: it cannot be made or written, naming the argument.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{name} {folder} cannot be made: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{name} {folder} cannot be written")
+    return folder
 
 
 def write_atomically(file: Path, text: str) -> None:

@@ -22,6 +22,7 @@ from experiments.model import Model, model_of
 from experiments.presets import ADAPTER, PRESETS, Experiment
 from experiments.problems import Problem, problem_of
 from experiments.report import report
+from experiments.restored import Run
 
 
 def _local_share(batch_size: int) -> slice:
@@ -63,7 +64,7 @@ class _Logger:
         self._since, self._at = step, time.perf_counter()
 
 
-def _fit(experiment: Experiment, problem: Problem, model: Model, state: TrainState) -> TrainState:
+def _advance(experiment: Experiment, problem: Problem, model: Model, state: TrainState) -> TrainState:
     """The state after the last step, saved on the way and at the end."""
     step = training.parallel(training.make_step(model.loss, model.optimizer, model.ema_decay))
     evaluate = training.parallel(training.make_evaluation(model.evaluation_loss), donate=False)
@@ -85,8 +86,14 @@ def _fit(experiment: Experiment, problem: Problem, model: Model, state: TrainSta
     return state
 
 
-def train(experiment: Experiment) -> None:
-    """Trains, or resumes, the experiment and writes its report."""
+def fit(experiment: Experiment) -> Run:
+    """The experiment trained to its last step, or resumed from its last checkpoint.
+
+    Raises:
+        UserError: settings out of range, or a folder that holds another run.
+        DataError: the data set is not prepared.
+        CheckpointError: the folder's last checkpoint does not read.
+    """
     runs.validate(experiment)
     _require_divisible(experiment)
     problem = problem_of(experiment)
@@ -98,8 +105,13 @@ def train(experiment: Experiment) -> None:
         state = checkpoints.restore(runs.checkpoints_of(run_dir), state)
         print(f"resuming {run_dir} at step {saved} of {experiment.num_steps}")
     runs.rewind_metrics(run_dir, saved or 0)
-    state = _fit(experiment, problem, model, state)
-    report(experiment, problem, model, state.ema, run_dir)
+    state = _advance(experiment, problem, model, state)
+    return Run(experiment, problem, model, state.ema)
+
+
+def train(experiment: Experiment) -> None:
+    """Trains, or resumes, the experiment and writes its report."""
+    report(fit(experiment), experiment.run_dir)
 
 
 def main(args: list[str] | None = None) -> None:

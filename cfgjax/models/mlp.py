@@ -16,6 +16,7 @@ class MLP(linen.Module):
     Args:
         num_labels: K; row K of the label embedding is the null label's.
         width: of all hidden layers.
+        embedding_width: of the embeddings of time and label.
         depth: the number of residual blocks.
         dropout: the rate at which hidden units are dropped where ``deterministic`` is False.
         max_frequency: of the time embedding.
@@ -23,6 +24,7 @@ class MLP(linen.Module):
 
     num_labels: int
     width: int = 256
+    embedding_width: int = 64
     depth: int = 4
     dropout: float = 0.0
     max_frequency: float = 100.0
@@ -30,8 +32,8 @@ class MLP(linen.Module):
     @linen.compact
     def __call__(self, x: Array, t: Array, y: Array, deterministic: bool = True) -> Array:
         """The field at x [*D], t [], y [], in the shape of x and float32."""
-        time = TimeEmbedding(self.width, self.max_frequency)(t)
-        condition = linen.silu(time + LabelEmbedding(self.num_labels, self.width)(y))
+        time = TimeEmbedding(self.embedding_width, self.max_frequency)(t)
+        condition = linen.silu(time + LabelEmbedding(self.num_labels, self.embedding_width)(y))
         hidden = linen.Dense(self.width)(x.reshape(-1))
         for _ in range(self.depth):
             hidden = hidden + self._block(hidden, condition, deterministic)

@@ -1,0 +1,32 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: train test lint types lock clean
+
+train: $(INSTALLED)
+	$(BIN)/python -m experiments.prepare digits
+	$(BIN)/python -m experiments.train digits
+
+test: $(INSTALLED) lint types
+	$(BIN)/python -m pytest -n 2
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/pyrefly check
+
+lock:
+	uv pip compile setup.cfg --extra dev --universal --python-version 3.11 --no-header --no-annotate -o constraints.txt
+
+$(INSTALLED): requirements.txt constraints.txt setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: cfgjax needs Python 3.11 or newer; name one with make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,116 @@
+"""Draw samples of a run: a PNG picture, or the numbers as .npz.
+
+For example: python -m experiments.sample runs/digits --labels 3 3 7 --scale 2.5 --out threes.png
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+from PIL import Image
+
+from experiments import command, runs
+from experiments.command import UserError
+from experiments.restored import restore_run
+from experiments.sampling import make_draw, sample_keys, sweep
+
+PIXELS = 8
+"""Screen pixels for each pixel of an image."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to draw."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    labels: tuple[int, ...] | None = None
+    """Label of each sample in turn, repeated up to --num-samples; K is the null label. By default all labels."""
+    scale: float = 2.0
+    """Guidance scale w: 0 null, 1 labelled, above 1 guided."""
+    solver: Literal["heun", "euler", "euler_maruyama"] = "heun"
+    """heun and euler follow the ODE, euler_maruyama the SDE with sigma_t = sqrt(2 beta_t)."""
+    num_steps: int = 32
+    """Solver steps from noise to data."""
+    num_samples: int | None = None
+    """How many samples; by default one for each of --labels."""
+    seed: int = 0
+    """Seed; sample i is the same in any number of samples."""
+    out: Path = Path("samples.png")
+    """File to write: .png for a picture, .npz for arrays x and y."""
+
+
+def _require(is_right: bool, message: str) -> None:
+    if not is_right:
+        raise UserError(message)
+
+
+def _check(options: Options, num_labels: int) -> None:
+    _require(math.isfinite(options.scale), f"scale must be finite, got {options.scale}")
+    _require(options.num_steps >= 1, f"num_steps must be at least 1, got {options.num_steps}")
+    _require(
+        options.num_samples is None or options.num_samples >= 1,
+        f"num_samples must be at least 1, got {options.num_samples}",
+    )
+    _require(options.out.suffix in (".png", ".npz"), f"out must end in .png or .npz, got {options.out}")
+    for label in options.labels or ():
+        _require(0 <= label <= num_labels, f"labels must be in 0..{num_labels} ({num_labels} is null), got {label}")
+
+
+def _write_images(samples: np.ndarray, file: Path) -> None:
+    """Writes images [n, height, width, channels] in [-1, 1] as one grid."""
+    columns = math.ceil(math.sqrt(len(samples)))
+    rows = math.ceil(len(samples) / columns)
+    blank = np.full((rows * columns - len(samples), *samples.shape[1:]), -1.0)
+    levels = np.clip(np.round((np.concatenate([samples, blank]) + 1) * 127.5), 0, 255).astype(np.uint8)
+    framed = np.pad(levels, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=128)
+    height, width, channels = framed.shape[1:]
+    grid = framed.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
+    grid = grid.reshape(rows * height, columns * width, channels)
+    image = Image.fromarray(grid[..., 0] if channels == 1 else grid)
+    image.resize((image.width * PIXELS, image.height * PIXELS), Image.Resampling.NEAREST).save(file)
+
+
+def _write_points(samples: np.ndarray, labels: np.ndarray, file: Path) -> None:
+    """Writes points [n, 2] as a scatter plot, coloured by label."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(*samples.T, s=8, c=labels, cmap="tab10", linewidths=0)
+    axes.set_aspect("equal")
+    figure.savefig(file, dpi=120)
+
+
+def sample(options: Options) -> None:
+    """Draws the samples and writes the file."""
+    run = restore_run(options.run_dir)
+    _check(options, run.problem.num_labels)
+    chosen = options.labels or tuple(range(run.problem.num_labels))
+    labels = jnp.asarray(np.resize(chosen, options.num_samples or len(chosen)), jnp.int32)
+    draw = make_draw(
+        run.field, run.model.path, run.problem.shape, run.problem.num_labels, options.solver, options.num_steps
+    )
+    keys = sample_keys(options.seed, len(labels))
+    samples = np.asarray(jax.jit(lambda *a: sweep(draw, *a))(keys, labels, jnp.asarray([options.scale]))[0])
+    runs.make_folder("out", options.out.parent)
+    if options.out.suffix == ".npz":
+        np.savez(options.out, x=samples, y=np.asarray(labels))
+    elif samples.ndim == 4:
+        _write_images(samples, options.out)
+    else:
+        _write_points(samples, np.asarray(labels), options.out)
+    print(f"wrote {len(samples)} samples at w = {options.scale:g} to {options.out}")
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line."""
+    command.run(lambda: tyro.cli(Options, prog="python -m experiments.sample", description=__doc__, args=args), sample)
+
+
+if __name__ == "__main__":
+    main()

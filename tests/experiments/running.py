@@ -1,0 +1,52 @@
+"""Running the commands: inside this process, or in one of their own."""
+
+import contextlib
+import importlib
+import io
+import os
+import subprocess
+import sys
+from typing import NamedTuple
+
+SMALL = [
+    "--network.width=16", "--network.depth=1", "--network.embedding-width=8", "--num-steps=40", "--batch-size=32",
+    "--save-every=10", "--log-every=5", "--sampling.num-steps=4", "--sampling.num-per-class=3",
+    "--sampling.scales", "0", "2",
+]  # fmt: skip
+"""A preset shrunk to seconds."""
+
+
+class Finished(NamedTuple):
+    """What a command left: its exit code and its two streams."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def command(module, *arguments):
+    """The command run inside this process, on the tests' eight devices."""
+    out, err = io.StringIO(), io.StringIO()
+    main = importlib.import_module(f"experiments.{module}").main
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main([str(argument) for argument in arguments])
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+    return Finished(code, out.getvalue(), err.getvalue())
+
+
+def start(module, *arguments, num_devices=1):
+    """The command started in a process of its own, on its own number of devices."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)],
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": str(num_devices), "PJRT_NPROC": "16", "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finish(process):
+    """What a started command left."""
+    out, err = process.communicate(timeout=300)
+    return Finished(process.returncode, out, err)

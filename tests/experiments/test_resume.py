@@ -1,0 +1,75 @@
+"""Killed and started again, or moved to other devices, a run ends where it would have ended."""
+
+import json
+import random
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from cfgjax import checkpoints
+from experiments import runs
+from experiments.model import model_of
+from experiments.problems import problem_of
+from tests.experiments.running import SMALL, command, finish, start
+
+LONG = [word.replace("--num-steps=40", "--num-steps=300") for word in SMALL]
+
+
+def final_state(run_dir):
+    """The numbers of a run's last checkpoint."""
+    experiment = runs.read_config(run_dir)
+    model = model_of(experiment, problem_of(experiment))
+    return jax.tree.map(_numbers, checkpoints.restore(runs.checkpoints_of(run_dir), model.create()))
+
+
+def _numbers(leaf):
+    is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+
+def _loss_lines(run_dir):
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [(row["step"], row.get("loss"), row.get("held_out_loss")) for row in rows]
+
+
+def _wait_for_checkpoint(run_dir, process):
+    for _ in range(2400):
+        if (checkpoints.latest(runs.checkpoints_of(run_dir)) or 0) > 0 or process.poll() is not None:
+            return
+        time.sleep(0.05)
+    raise TimeoutError(run_dir)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, data_dir):
+    run_dir = tmp_path_factory.mktemp("uninterrupted") / "digits"
+    done = finish(start("train", "digits", "--data-dir", data_dir, "--run-dir", run_dir, *LONG))
+    assert done.returncode == 0, done.stderr
+    return run_dir
+
+
+@pytest.mark.parametrize("attempt", range(2))
+def test_a_run_killed_at_a_random_moment_ends_bit_equal(attempt, tmp_path, data_dir, uninterrupted):
+    run_dir = tmp_path / "killed"
+    arguments = ["train", "digits", "--data-dir", data_dir, "--run-dir", run_dir, *LONG]
+    process = start(*arguments)
+    _wait_for_checkpoint(run_dir, process)
+    time.sleep(random.Random(time.time_ns()).uniform(0, 1.0))
+    process.kill()
+    finish(process)
+    killed_at = checkpoints.latest(runs.checkpoints_of(run_dir))
+    done = finish(start(*arguments))
+    assert done.returncode == 0, done.stderr
+    assert f"at step {killed_at} of 300" in done.stdout
+    jax.tree.map(np.testing.assert_array_equal, final_state(uninterrupted), final_state(run_dir))
+    assert _loss_lines(uninterrupted) == _loss_lines(run_dir)
+
+
+def test_one_device_and_eight_train_alike(tmp_path, data_dir, uninterrupted):
+    done = command("train", "digits", "--data-dir", data_dir, "--run-dir", tmp_path / "eight", *LONG)
+    assert done.returncode == 0, done.stderr
+    one, eight = _loss_lines(uninterrupted), _loss_lines(tmp_path / "eight")
+    losses = np.array([[a[1], b[1]] for a, b in zip(one, eight, strict=True) if a[1] is not None])
+    np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=1e-3)

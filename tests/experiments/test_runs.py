@@ -1,0 +1,99 @@
+"""Every preset, shrunk: trained, resumed, sampled and evaluated, as a user would."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from cfgjax import checkpoints, paths
+from experiments import runs
+from experiments.presets import PRESETS, Network, Sampling
+from experiments.report_mixture import TIMES, field_errors, mixture_of
+from experiments.sampling import make_draw, sample_keys, sweep
+from experiments.train import fit
+from tests.experiments.running import SMALL, command
+from tests.experiments.test_resume import final_state
+
+
+def test_a_run_leaves_its_config_metrics_pictures_and_checkpoint(trained):
+    metrics = json.loads((trained / "metrics.json").read_text())
+    assert {(row["scale"], row["solver"]) for row in metrics["samples"]} == {
+        (scale, solver) for scale in (0.0, 2.0) for solver in ("heun", "euler_maruyama")
+    }
+    with Image.open(trained / "samples.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 10
+    assert checkpoints.latest(runs.checkpoints_of(trained)) == 40
+    assert runs.read_config(trained).num_steps == 40
+
+
+def test_metrics_are_one_json_line_at_every_interval(trained):
+    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(5, 41, 5))
+    assert [row["step"] for row in rows if "held_out_loss" in row] == [10, 20, 30, 40]
+    assert all(np.isfinite(value) for row in rows for value in row.values())
+
+
+def test_a_finished_run_is_not_trained_again(trained_mixture):
+    before = final_state(trained_mixture)
+    done = command("train", "mixture", "--run-dir", trained_mixture, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "at step 40 of 40" in done.stdout
+    jax.tree.map(np.testing.assert_array_equal, before, final_state(trained_mixture))
+
+
+def test_sample_writes_the_same_sample_in_any_number_of_samples(trained, tmp_path):
+    for name, count in (("few", 2), ("many", 5)):
+        done = command("sample", trained, "--labels", 3, "--num-samples", count, "--out", tmp_path / f"{name}.npz")
+        assert done.returncode == 0, done.stderr
+    few, many = np.load(tmp_path / "few.npz"), np.load(tmp_path / "many.npz")
+    assert many["y"].tolist() == [3] * 5
+    np.testing.assert_allclose(few["x"], many["x"][:2], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(many["x"][0], many["x"][1])
+
+
+def test_sample_draws_a_picture(trained, tmp_path):
+    done = command("sample", trained, "--solver", "euler_maruyama", "--out", tmp_path / "a" / "b.png")
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "a" / "b.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 5
+
+
+def test_evaluate_measures_other_scales_into_another_folder(trained):
+    done = command("evaluate", trained, "--scales", 1, 3, "--num-per-class", 2)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((trained / "evaluation" / "metrics.json").read_text())
+    assert {row["scale"] for row in metrics["samples"]} == {1.0, 3.0}
+
+
+@pytest.mark.parametrize("objective", ["field", "noise", "score"])
+def test_every_objective_learns_the_same_field(objective, tmp_path):
+    experiment = dataclasses.replace(
+        PRESETS["mixture"][1], run_dir=tmp_path / objective, objective=objective, num_steps=300, batch_size=128,
+        network=Network(width=32, depth=2), sampling=Sampling((1.0,), 4, 2),
+    )  # fmt: skip
+    run = fit(experiment)
+    errors = field_errors(run.field, mixture_of(experiment.data), run.model.path, seed=0)
+    middle = [error for t, error in zip(TIMES, errors["labelled"], strict=True) if 0.4 <= t <= 0.7]
+    assert np.mean(middle) < 0.35
+
+
+def test_the_oracle_field_has_no_error_and_null_for_labelled_has_much():
+    mixture, path = mixture_of(PRESETS["mixture"][1].data), paths.linear()
+    exact = mixture.vector_field(path)
+    assert max(field_errors(exact, mixture, path, seed=0)["labelled"]) < 1e-6
+    null = field_errors(lambda x, t, y: exact(x, t, mixture.num_labels), mixture, path, seed=0)
+    assert max(null["null"]) < 1e-6
+    assert max(null["labelled"]) > 0.9
+
+
+def test_a_sweep_shares_noise_between_scales():
+    mixture, path = mixture_of(PRESETS["mixture"][1].data), paths.linear()
+    draw = make_draw(mixture.vector_field(path), path, (2,), mixture.num_labels, "heun", 8)
+    keys, labels = sample_keys(0, 3), np.array([0, 1, 2])
+    together = sweep(draw, keys, labels, np.array([0.0, 1.0, 4.0], np.float32))
+    np.testing.assert_allclose(together[2, 1], draw(keys[1], labels[1], 4.0), rtol=1e-4)
+    unguided = draw(keys[1], np.asarray(mixture.num_labels), 1.0)
+    np.testing.assert_allclose(together[0, 1], unguided, rtol=1e-4)

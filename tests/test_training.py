@@ -1,0 +1,254 @@
+"""Training: (T1), (T2), (T3), and one, two and eight devices with the same result, compared on every shard."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cfgjax import guidance, losses, paths, training
+
+NUM_EXAMPLES = 16
+NULL = 2
+COUNTS = [1, 2, 8]
+
+
+def _params():
+    keys = jax.random.split(jax.random.key(9), 3)
+    shapes = {"inner": (4, 8), "outer": (8, 2), "label": (3, 8)}
+    return {name: 0.5 * jax.random.normal(key, shape) for (name, shape), key in zip(shapes.items(), keys, strict=True)}
+
+
+def _network(params, x, t, y):
+    inputs = jnp.concatenate([x, jnp.stack([t, jnp.ones_like(t)])])
+    return jnp.tanh(inputs @ params["inner"] + params["label"][y]) @ params["outer"]
+
+
+def _loss(params, key, example):
+    """Classifier-free training (L1): the label dropped, then flow matching, from the example's own key."""
+    drop_key, loss_key = jax.random.split(key)
+    y = guidance.drop_label(drop_key, example["y"], 0.25, NULL)
+    return losses.flow_matching(partial(_network, params), paths.linear(), loss_key, example["z"], y)
+
+
+def _batch(seed):
+    rng = np.random.default_rng(seed)
+    return {
+        "z": jnp.asarray(rng.normal(size=(NUM_EXAMPLES, 2)), jnp.float32),
+        "y": jnp.asarray(rng.integers(0, 2, NUM_EXAMPLES)),
+    }
+
+
+def _state(optimizer, params=None):
+    return training.create(_params() if params is None else params, optimizer, jax.random.key(1))
+
+
+def _forgetful_step(state, batch, *, axis_name=None):
+    """A step that forgets the pmean of (T1)."""
+    keys = training.example_keys(state.key, state.step, len(batch["y"]), axis_name)
+    gradient = jax.grad(lambda params: jnp.mean(jax.vmap(_loss, (None, 0, 0))(params, keys, batch)))(state.params)
+    params = jax.tree.map(lambda value, slope: value - 0.1 * slope, state.params, gradient)
+    return state._replace(step=state.step + 1, params=params), {}
+
+
+def _train(step, num_devices, optimizer, num_steps=20):
+    devices = jax.devices()[:num_devices]
+    run, state, metrics = training.parallel(step, devices), _state(optimizer), {}
+    for index in range(num_steps):
+        state, metrics = run(state, training.shard(_batch(index), num_devices))
+    return state, metrics
+
+
+def _shards(tree, num_devices):
+    """Each device's own copy of the tree."""
+    leaves = [leaf.addressable_shards for leaf in jax.tree.leaves(tree)]
+    assert all(len(shards) == num_devices for shards in leaves)
+    return [[np.asarray(shards[index].data) for shards in leaves] for index in range(num_devices)]
+
+
+def _largest_difference(copies, reference):
+    return max(np.max(np.abs(a - b)) for copy in copies for a, b in zip(copy, reference, strict=True))
+
+
+@pytest.fixture(scope="module")
+def step():
+    """A training step of classifier-free flow matching with SGD, which hides no factor of the gradient."""
+    return training.make_step(_loss, optax.sgd(0.1), ema_decay=0.9)
+
+
+@pytest.fixture(scope="module")
+def single(step):
+    """State and metrics after 20 plain steps without any device axis, by jit alone."""
+    state, plain, metrics = _state(optax.sgd(0.1)), jax.jit(step), {}
+    for index in range(20):
+        state, metrics = plain(state, _batch(index))
+    return state, metrics
+
+
+@pytest.mark.parametrize("num_devices", COUNTS)
+def test_every_shard_agrees_with_one_device(step, single, num_devices):
+    """(T1, T2): the same parameters, EMA and metrics to rounding, on every device's own copy."""
+    state, metrics = _train(step, num_devices, optax.sgd(0.1))
+    found = (state.params, state.ema, metrics)
+    reference = [np.asarray(leaf) for leaf in jax.tree.leaves((single[0].params, single[0].ema, single[1]))]
+    assert _largest_difference(_shards(found, num_devices), reference) < 1e-5
+    moved = _largest_difference([[np.asarray(leaf) for leaf in jax.tree.leaves(_params())]], reference[:3])
+    assert moved > 0.1
+
+
+def test_the_shards_reveal_a_forgotten_mean(single):
+    """The comparison above would find a step that does not average, which device 0 alone may not show."""
+    state, _ = _train(_forgetful_step, 2, optax.sgd(0.1), num_steps=2)
+    first, second = _shards(state.params, 2)
+    assert _largest_difference([first], second) > 1e-3
+
+
+def test_the_state_has_no_device_axis(step):
+    state, _ = _train(step, 8, optax.sgd(0.1), num_steps=1)
+    before = _state(optax.sgd(0.1))
+    assert jax.tree.structure(state) == jax.tree.structure(before)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, before)
+    assert int(state.step) == 1
+    np.testing.assert_array_equal(jax.random.key_data(state.key), jax.random.key_data(before.key))
+
+
+def test_a_step_is_gradient_descent_on_the_full_batch(step):
+    """(T1): params - rate * gradient of the mean of the losses, with the keys of (T2)."""
+    state, batch = _state(optax.sgd(0.1)), _batch(0)
+    root = jax.random.fold_in(state.key, 0)
+
+    def mean_loss(params):
+        values = [
+            _loss(params, jax.random.fold_in(root, i), jax.tree.map(lambda leaf, i=i: leaf[i], batch))
+            for i in range(NUM_EXAMPLES)
+        ]
+        return sum(values) / NUM_EXAMPLES
+
+    value, gradient = jax.value_and_grad(mean_loss)(state.params)
+    after, metrics = jax.jit(step)(state, batch)
+    expected = jax.tree.map(lambda params, slope: params - 0.1 * slope, state.params, gradient)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), after.params, expected)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient)))
+    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
+
+
+def _trivial_step(ema_decay):
+    """A step that adds 1 to the one parameter each time."""
+    return training.make_step(lambda params, key, example: -params["a"] + 0 * example, optax.sgd(1.0), ema_decay)
+
+
+def test_ema_formula():
+    """(T3) after three steps on 1, 2, 3 from 0, with decay 3/4: 0.25, 0.6875, 1.265625, all exact in float32."""
+    state, seen = _state(optax.sgd(1.0), {"a": jnp.zeros(())}), []
+    for _ in range(3):
+        state, _ = _trivial_step(0.75)(state, jnp.zeros(4))
+        seen.append(float(state.ema["a"]))
+    assert seen == [0.25, 0.6875, 1.265625]
+
+
+def test_ema_decay_may_depend_on_the_step():
+    """(T3) with decay n / (n + 1) in step n: the plain mean of all parameters so far."""
+    state = _state(optax.sgd(1.0), {"a": jnp.zeros(())})
+    for _ in range(4):
+        state, _ = _trivial_step(lambda step: step / (step + 1))(state, jnp.zeros(4))
+    np.testing.assert_allclose(state.ema["a"], np.mean([1, 2, 3, 4]), rtol=1e-6)
+
+
+def test_ema_is_float32_for_parameters_of_less():
+    state = _state(optax.sgd(1.0), {"a": jnp.zeros((), jnp.bfloat16)})
+    state, _ = _trivial_step(0.999)(state, jnp.zeros(4, jnp.bfloat16))
+    assert state.params["a"].dtype == jnp.bfloat16
+    assert state.ema["a"].dtype == jnp.float32
+    np.testing.assert_allclose(state.ema["a"], 0.001, rtol=1e-4)
+
+
+def test_ema_starts_at_the_parameters():
+    jax.tree.map(np.testing.assert_array_equal, _state(optax.sgd(0.1)).ema, _params())
+
+
+@pytest.mark.parametrize("num_devices", COUNTS)
+def test_keys_belong_to_global_indices(num_devices):
+    """(T2): example i's key is fold_in(fold_in(key, step), i) however many devices there are."""
+    key, per_device = jax.random.key(5), 8 // num_devices
+    mapped = jax.pmap(
+        lambda _: training.example_keys(key, 3, per_device, "devices"), "devices", devices=jax.devices()[:num_devices]
+    )
+    found = jax.random.key_data(mapped(jnp.arange(num_devices))).reshape(8, -1)
+    expected = [jax.random.key_data(jax.random.fold_in(jax.random.fold_in(key, 3), i)) for i in range(8)]
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(jax.random.key_data(training.example_keys(key, 3, 8)), expected)
+
+
+def test_each_step_sees_other_keys():
+    first, second = (jax.random.key_data(training.example_keys(jax.random.key(5), n, 8)) for n in (0, 1))
+    assert not np.any(np.all(np.asarray(first) == np.asarray(second), axis=-1))
+
+
+def test_donation_leaves_the_callers_arrays_alive(step):
+    """The state is donated; the arrays it was created from are not."""
+    params, key = _params(), jax.random.key(1)
+    state = training.create(params, optax.sgd(0.1), key)
+    devices = jax.devices()[:2]
+    run = training.parallel(step, devices)
+    placed = training.replicate(state, devices)
+    after, _ = run(placed, training.shard(_batch(0), 2))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(placed.params))
+    jax.tree.map(np.testing.assert_array_equal, params, _params())
+    np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(after.key))
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match="got 16 on 3"):
+        training.shard(_batch(0), 3)
+
+
+def test_shards_keep_the_order_of_examples():
+    sharded = training.shard({"z": jnp.arange(24).reshape(8, 3), "y": jnp.arange(8)}, 2)
+    np.testing.assert_array_equal(sharded["y"], [[0, 1, 2, 3], [4, 5, 6, 7]])
+    np.testing.assert_array_equal(sharded["z"][1, 0], [12, 13, 14])
+
+
+@pytest.fixture
+def after_training(step):
+    """A state whose EMA is far from its parameters."""
+    return jax.jit(step)(_state(optax.sgd(0.1)), _batch(0))[0]
+
+
+def test_evaluation_is_of_the_ema(after_training):
+    evaluate, batch = training.make_evaluation(_loss), _batch(1)
+    keys = training.example_keys(after_training.key, 0, NUM_EXAMPLES)
+    by_ema, by_params = (
+        jnp.mean(jax.vmap(_loss, (None, 0, 0))(params, keys, batch))
+        for params in (after_training.ema, after_training.params)
+    )
+    found = evaluate(after_training, batch)["loss"]
+    np.testing.assert_allclose(found, by_ema, rtol=1e-5)
+    assert abs(found - by_params) > 1e-4
+
+
+def test_every_evaluation_sees_the_same_noise(after_training):
+    evaluate, batch = jax.jit(training.make_evaluation(_loss)), _batch(1)
+    found = [evaluate(after_training._replace(step=jnp.int32(step)), batch)["loss"] for step in (0, 1, 500)]
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("num_devices", COUNTS)
+def test_evaluation_in_parallel_keeps_the_state(after_training, num_devices):
+    evaluate, devices = training.make_evaluation(_loss), jax.devices()[:num_devices]
+    run = training.parallel(evaluate, devices, donate=False)
+    found = run(after_training, training.shard(_batch(1), num_devices))["loss"]
+    np.testing.assert_allclose(found, evaluate(after_training, _batch(1))["loss"], rtol=1e-5)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(after_training))
+
+
+def test_training_lowers_the_loss():
+    """200 steps of Adam on one batch: the EMA beats the start at fixed noise."""
+    step = jax.jit(training.make_step(_loss, optax.adam(1e-2), ema_decay=0.9))
+    evaluate, batch = jax.jit(training.make_evaluation(_loss)), _batch(0)
+    state = start = _state(optax.adam(1e-2))
+    for _ in range(200):
+        state, _ = step(state, batch)
+    assert evaluate(state, batch)["loss"] < 0.8 * evaluate(start, batch)["loss"]
