@@ -48,7 +48,8 @@ def classifier_free(field: LabelledField, scale: Scale, null_label: Number) -> L
         null_label: [], the label of the null field, by convention the number of labels K.
 
     Returns:
-        A field of the same signature: at w = 1 it is ``field`` at y and at w = 0 ``field`` at the null label, exactly.
+        A field of the same signature: at w = 1 it is ``field`` at y and at w = 0 ``field`` at the null label, as they
+        come out of that one call, exactly. (A network's matrix products may round otherwise in a call on y alone.)
 
     Raises:
         ValueError: a concrete scale that is not finite.

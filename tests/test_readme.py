@@ -13,7 +13,7 @@ def test_the_example_runs_and_its_samples_lie_beyond_their_labels_means():
     block = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert block is not None
     scope: dict = {}
-    exec(block.group(1), scope)  # noqa: S102
+    exec(block.group(1), scope)
     samples, labels = np.asarray(scope["samples"]), np.asarray(scope["labels"])
     angles = 2 * np.pi * labels / 8
     outward = np.sum(samples * np.stack([np.cos(angles), np.sin(angles)], axis=-1), axis=-1)

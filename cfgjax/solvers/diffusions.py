@@ -17,10 +17,10 @@ _GROWTH = 10.0
 """The ratio sigma^2(1e-4) / sigma^2(1e-2) from an end over which sigma counts as divergent; 1/distance gives 100."""
 
 
-def constant(sigma: Number) -> Schedule:
-    """sigma_t = ``sigma`` at all times; admissible, but sigma^2/beta grows at t = 1: better for exact fields."""
-    require_between("sigma", sigma, 0, float(jnp.finfo(jnp.float32).max))
-    return lambda t: jnp.asarray(sigma, jnp.result_type(t))
+def constant(value: Number) -> Schedule:
+    """sigma_t = ``value`` at all times; admissible, but sigma^2/beta grows at t = 1: better for exact fields."""
+    require_between("value", value, 0, float(jnp.finfo(jnp.float32).max))
+    return lambda t: jnp.asarray(value, jnp.result_type(t))
 
 
 def root_beta(path: GaussianPath, strength: Number = 1.0) -> Schedule:
@@ -54,13 +54,13 @@ def _diverges(end: float, near: float, far: float) -> bool:
     return not np.isfinite(end) or near**2 > _GROWTH * max(far**2, 1.0)
 
 
-def require_admissible(sigma: Schedule) -> None:
+def require_admissible(diffusion: Schedule) -> None:
     """Raises ValueError where sigma_t is negative, not finite on [0, 1), or diverges at an end.
 
     A sigma that depends on traced numbers cannot be looked at, and passes.
     """
     times = (0.0, 1e-4, 1e-2, 0.25, 0.5, 0.75, 1 - 1e-2, 1 - 1e-4)
-    values = {t: _probe(sigma, t) for t in times}
+    values = {t: _probe(diffusion, t) for t in times}
     numbers = {t: value for t, value in values.items() if value is not None}
     if len(numbers) < len(values):
         return

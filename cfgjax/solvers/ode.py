@@ -23,7 +23,7 @@ def heun(field: Field) -> Solver:
     """Heun's rule, (O2) with c = 1, for a field: order 2, two evaluations a step.
 
     A step that ends at t = 1 takes c = 1/2, the midpoint: the same order and cost, and a field that is singular at
-    t = 1 is never called there.
+    t = 1 is never called there. (A grid that starts at t = 1, for the way back, does call it there.)
 
     Source: Karras et al., arXiv 2206.00364, algorithm 1, which falls back to Euler in that step.
     """
