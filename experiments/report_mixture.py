@@ -19,7 +19,7 @@ from experiments.sampling import ODE, SDE, make_draw, sample_keys
 
 TIMES = tuple(round(0.05 * index, 2) for index in range(1, 20))
 NUM_STATES = 8192
-NUM_DENSITY_SAMPLES = 5_000
+NUM_DENSITY_SAMPLES = 2_000
 
 
 def field_errors(
@@ -67,8 +67,8 @@ def _contours(axes: Axes, mixture: LabelledMixture, path: GaussianPath, limit: f
     ticks = np.linspace(-limit, limit, 81)
     points = jnp.asarray(np.stack(np.meshgrid(ticks, ticks), axis=-1), jnp.float32)
     density = mixture.log_density(path)
-    values = jax.vmap(jax.vmap(lambda x: density(x, jnp.float32(1), jnp.int32(label))))(points)
-    axes.contour(ticks, ticks, np.exp(np.asarray(values)), levels=4, colors="tab:red", linewidths=0.6)
+    values = np.exp(jax.vmap(jax.vmap(lambda x: density(x, jnp.float32(1), jnp.int32(label))))(points))
+    axes.contour(ticks, ticks, values / values.max(), levels=(0.1, 0.4, 0.7), colors="tab:red", linewidths=0.8)
 
 
 def _bare(axes: Axes, limit: float) -> None:
@@ -85,11 +85,10 @@ def draw_densities(
     panels = figure.subplots(len(rows), len(scales), squeeze=False)
     for panel_row, (name, samples) in zip(panels, rows.items(), strict=True):
         for axes, scale, points in zip(panel_row, scales, samples, strict=True):
-            axes.hist2d(*points.T, bins=60, range=[[-limit, limit]] * 2, cmap="Blues", density=True)
+            axes.hist2d(*points.T, bins=50, range=[[-limit, limit]] * 2, cmap="Blues", density=True)
             _contours(axes, mixture, path, limit, label=0)
             _bare(axes, limit)
-            if panel_row is panels[0]:
-                axes.set_title(f"w = {scale:g}")
+            axes.set_title(f"w = {scale:g}")
         panel_row[0].set_ylabel(name)
     figure.savefig(file, dpi=100)
 

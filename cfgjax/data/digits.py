@@ -5,7 +5,7 @@ Source: E. Alpaydin & C. Kaynak, Optical Recognition of Handwritten Digits, UCI 
 
 import io
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -43,7 +43,7 @@ with tfds.core.registered.skip_registration():
             )
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
-            digits = load_digits()
+            digits = cast(Any, load_digits())
             last = len(digits.target) - NUM_TEST
             return {
                 "train": self._generate_examples(digits.images[:last], digits.target[:last]),

@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -65,7 +65,7 @@ def load(name: str, split: str, data_dir: Path) -> Images:
             f"data set {name!r} is not prepared in {data_dir}; run: "
             f"python -m experiments.prepare {name} --data-dir {data_dir}"
         )
-    source = tfds.data_source(name, split=split, data_dir=str(data_dir))
+    source = cast(Any, tfds.data_source(name, split=split, data_dir=str(data_dir)))
     records = source.__getitems__(range(len(source)))
     pixels = np.stack([record["image"] for record in records])
     label = np.asarray([record["label"] for record in records], np.int32)

@@ -22,7 +22,7 @@ def euler_maruyama(path: GaussianPath, field: Field, diffusion: Schedule) -> Sol
     Args:
         path: the path of the field.
         field: the vector field, guided or not.
-        diffusion: sigma_t, a function of t; see ``diffusions`` for admissible ones.
+        diffusion: sigma_t, a function of t; see ``diffusions`` for admissible ones. The grid must increase.
 
     Source: MIT 6.S184 notes (arXiv 2506.02070), theorem 17.
 
