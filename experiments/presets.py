@@ -115,7 +115,7 @@ class Experiment:
     """Training steps."""
     seed: int = 0
     """Seed of the parameters, of all noise, and of the order of the data."""
-    save_every: Count = 2_000
+    save_every: Count = 1_000
     """Steps between checkpoints."""
     log_every: Count = 200
     """Steps between lines of metrics.jsonl."""
@@ -134,8 +134,9 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             "digits",
             Path("runs/digits"),
             ImageData(),
-            num_steps=6_000,
-            network=Network(width=384),
+            num_steps=2_500,
+            save_every=500,
+            network=Network(width=384, dropout=0.2),
             sampling=Sampling(num_steps=32),
         ),
     ),
@@ -145,9 +146,11 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             "mixture",
             Path("runs/mixture"),
             MixtureData(),
-            label_drop_rate=0.5,
+            label_drop_rate=0.4,
             batch_size=512,
-            num_steps=5_000,
+            num_steps=7_000,
+            network=Network(depth=2),
+            optimizer=Optimizer(learning_rate=3e-3),
             sampling=Sampling(num_steps=32),
         ),
     ),

@@ -11,7 +11,8 @@ class MLP(linen.Module):
     """A field (x [*D], t [], y []) -> [*D] by residual blocks whose normalised input is scaled and shifted by (t, y).
 
     Block: h + W2 silu(W1 ((1 + a) norm(h) + b)), with (a, b) linear in silu(time embedding + label embedding).
-    The last layer starts at zero, and so does every (a, b): the network starts as the field 0.
+    The last layer starts at zero, and so does every (a, b): the network starts as the field 0. The first layer's bias
+    starts random: without it the normalisation would hide the length of x.
 
     Args:
         num_labels: K; row K of the label embedding is the null label's.
@@ -34,7 +35,7 @@ class MLP(linen.Module):
         """The field at x [*D], t [], y [], in the shape of x and float32."""
         time = TimeEmbedding(self.embedding_width, self.max_frequency)(t)
         condition = linen.silu(time + LabelEmbedding(self.num_labels, self.embedding_width)(y))
-        hidden = linen.Dense(self.width)(x.reshape(-1))
+        hidden = linen.Dense(self.width, bias_init=linen.initializers.normal(1.0))(x.reshape(-1))
         for _ in range(self.depth):
             hidden = hidden + self._block(hidden, condition, deterministic)
         output = linen.Dense(x.size, kernel_init=linen.initializers.zeros)(self._modulated(hidden, condition))
