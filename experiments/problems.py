@@ -68,6 +68,8 @@ def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
         return drawn
 
     usable = len(test.label) - len(test.label) % jax.device_count()
+    if usable == 0:
+        raise UserError(f"data.test_split has {len(test.label)} images, fewer than the {jax.device_count()} devices")
     return Problem(train.image.shape[1:], train.num_labels, batch, example, (test.image[:usable], test.label[:usable]))
 
 

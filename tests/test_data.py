@@ -57,6 +57,12 @@ def test_an_unprepared_set_is_refused_with_the_command_that_prepares_it(tmp_path
         data.load("cifar10", "train", tmp_path)
 
 
+@pytest.mark.parametrize("split", ["validation", "train[:0]"])
+def test_a_split_that_is_not_there_or_empty_is_refused(split, data_dir):
+    with pytest.raises(data.DataError, match="split"):
+        data.load("digits", split, data_dir)
+
+
 def test_a_set_that_cannot_be_made_here_is_refused(tmp_path):
     with pytest.raises(data.DataError, match="known: digits"):
         data.prepare("nothing", tmp_path)

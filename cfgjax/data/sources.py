@@ -57,7 +57,7 @@ def load(name: str, split: str, data_dir: Path) -> Images:
         data_dir: the folder it was prepared in.
 
     Raises:
-        DataError: it is not prepared there; nothing is ever downloaded here.
+        DataError: it is not prepared there, or has no such split; nothing is ever downloaded here.
     """
     _quiet()
     if not is_prepared(name, data_dir):
@@ -65,7 +65,12 @@ def load(name: str, split: str, data_dir: Path) -> Images:
             f"data set {name!r} is not prepared in {data_dir}; run: "
             f"python -m experiments.prepare {name} --data-dir {data_dir}"
         )
-    source = cast(Any, tfds.data_source(name, split=split, data_dir=str(data_dir)))
+    try:
+        source = cast(Any, tfds.data_source(name, split=split, data_dir=str(data_dir)))
+    except ValueError as error:
+        raise DataError(f"data set {name!r} has no split {split!r}: {str(error).strip().splitlines()[0]}") from None
+    if len(source) == 0:
+        raise DataError(f"split {split!r} of data set {name!r} is empty")
     records = source.__getitems__(range(len(source)))
     pixels = np.stack([record["image"] for record in records])
     label = np.asarray([record["label"] for record in records], np.int32)

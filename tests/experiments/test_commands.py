@@ -13,6 +13,8 @@ REFUSALS = {
     "number out of range": (["digits", "--label-drop-rate", "1.5"], "label_drop_rate"),
     "scale not finite": (["mixture", "--sampling.scales", "nan"], "sampling.scales"),
     "data not prepared": (["digits", "--data-dir", "nowhere"], "experiments.prepare digits --data-dir nowhere"),
+    "unknown split": (["digits", "--data.train-split", "validation"], "has no split 'validation'"),
+    "too few held out": (["digits", "--data.test-split", "test[:5]"], "data.test_split has 5 images"),
     "batch larger than the data": (["digits", "--batch-size", "1440"], "batch_size must be in 1..1437"),
     "batch not divisible by the devices": (
         ["mixture", "--batch-size", "33"],
