@@ -99,11 +99,13 @@ class Solver(NamedTuple):
     """One rule for one step in time.
 
     ``init: x -> carry`` starts it, ``step: (key, carry, t, t_next) -> carry`` advances it; ``carry.x`` is the state and
-    a multistep rule keeps its history beside it. The solver owns its field.
+    a multistep rule keeps its history beside it. The solver owns its field. ``is_forward_only`` marks a rule that has
+    no meaning on a decreasing grid, as a stochastic one's.
     """
 
     init: Callable[[Array], Carry]
     step: Callable[[Array, Any, Array, Array], Carry]
+    is_forward_only: bool = False
 
 
 class TrainState(NamedTuple):

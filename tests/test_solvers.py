@@ -323,3 +323,9 @@ def test_state_keeps_its_type(name):
     solver = _solvers(paths.linear(), lambda x, t: (x * 2).astype(jnp.bfloat16))[name]
     end = solvers.integrate(solver, KEY, jnp.ones(2, jnp.float32), jnp.linspace(0, 1, 3))
     assert end.dtype == jnp.float32
+
+
+def test_a_stochastic_solver_refuses_the_way_back():
+    solver = solvers.euler_maruyama(paths.linear(), lambda x, t: x, solvers.root_beta(paths.linear()))
+    with pytest.raises(ValueError, match="ts must increase for a stochastic solver"):
+        solvers.integrate(solver, KEY, jnp.ones(2), np.linspace(1, 0, 5, dtype=np.float32))

@@ -11,7 +11,7 @@ from cfgjax.checks import is_traced
 from cfgjax.types import Array, Carry, Solver, Tree
 
 
-def _check_times(ts: Array) -> None:
+def _check_times(ts: Array | np.ndarray, is_forward_only: bool) -> None:
     if jnp.ndim(ts) != 1 or jnp.shape(ts)[0] < 2:
         raise ValueError(f"ts must be a 1-D grid of at least 2 times, got shape {jnp.shape(ts)}")
     if not jnp.issubdtype(jnp.result_type(ts), jnp.floating):
@@ -23,6 +23,8 @@ def _check_times(ts: Array) -> None:
         raise ValueError(f"ts must be finite, got {times}")
     if not (np.all(np.diff(times) > 0) or np.all(np.diff(times) < 0)):
         raise ValueError(f"ts must increase (or decrease) at every step, got {times}")
+    if is_forward_only and times[0] > times[-1]:
+        raise ValueError(f"ts must increase for a stochastic solver, got {times}")
 
 
 def integrate(
@@ -36,7 +38,7 @@ def integrate(
         solver: the rule.
         key: a key for the solver's noise; a deterministic solver ignores it.
         x: [*D], the state at ts[0].
-        ts: [n + 1], the times: from 0 to 1 to make data of noise, decreasing for the way back.
+        ts: [n + 1], the times: from 0 to 1 to make data of noise; decreasing for the way back, by an ODE solver only.
         observe: a function (carry, t) -> anything, called at all n + 1 times; its outputs come back stacked.
 
     Returns:
@@ -49,8 +51,8 @@ def integrate(
     >>> float(integrate(euler(lambda x, t: x), jax.random.key(0), jnp.float32(1.0), jnp.linspace(0, 1, 3)))
     2.25
     """
+    _check_times(ts if is_traced(ts) else np.asarray(ts), solver.is_forward_only)
     ts = jnp.asarray(ts)
-    _check_times(ts)
     carry = solver.init(jnp.asarray(x))
     seen = None if observe is None else jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), observe(carry, ts[0]))
 

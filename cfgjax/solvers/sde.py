@@ -39,4 +39,4 @@ def euler_maruyama(path: GaussianPath, field: Field, diffusion: Schedule) -> Sol
         noise = jax.random.normal(key, x.shape, x.dtype)
         return State((x + h * drift + sigma * jnp.sqrt(h) * noise).astype(x.dtype))
 
-    return Solver(init=State, step=step)
+    return Solver(init=State, step=step, is_forward_only=True)
