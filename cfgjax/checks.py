@@ -1,7 +1,10 @@
 """Checks at the door: one clear error for a bad argument, and silence for a traced one."""
 
+import chex
 import jax
 import numpy as np
+
+from cfgjax.types import Array
 
 
 def is_traced(value: object) -> bool:
@@ -24,3 +27,16 @@ def require_between(name: str, value: object, low: float, high: float) -> None:
     array = np.asarray(value, dtype=np.float64)
     if not np.all((array >= low) & (array <= high)):
         raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}")
+
+
+def require_like(name: str, value: Array, like: Array) -> Array:
+    """The value, once its shape is found to be that of another one: nothing is spread over axes by accident.
+
+    Raises:
+        ValueError: another shape, naming the argument.
+    """
+    message = f"{name} must give the shape {like.shape}, got {value.shape}"
+    chex.assert_equal_shape(
+        [value, like], custom_message=message, include_default_message=False, exception_type=ValueError
+    )
+    return value

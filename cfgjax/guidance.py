@@ -12,7 +12,7 @@ Dhariwal & Nichol, arXiv 2105.05233.
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import require_between, require_finite
+from cfgjax.checks import require_between, require_finite, require_like
 from cfgjax.paths import as_time, before_end, coefficients
 from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier, Number, Scale
 
@@ -33,8 +33,8 @@ def interpolate(null: Array, labelled: Array, scale: Number) -> Array:
     >>> float(interpolate(jnp.float32(1e8), jnp.float32(1.0), 1.0))
     1.0
     """
-    scale = jnp.asarray(scale)
-    difference = labelled - null
+    null, labelled, scale = (jnp.asarray(value) for value in (null, labelled, scale))
+    difference = require_like("labelled", labelled, null) - null
     return jnp.where(scale <= 0.5, null + scale * difference, labelled + (scale - 1) * difference)
 
 
@@ -82,19 +82,24 @@ def classifier(
         start: [], the time before which the classifier's term is held; the default bounds b by 99 on the linear path.
 
     Returns:
-        A LabelledField; for exact inputs it equals ``classifier_free`` at t >= ``start`` (G3).
+        A LabelledField; for exact inputs it equals ``classifier_free`` at t >= ``start`` (G3). At the null label it
+        is the null field.
 
     Raises:
         ValueError: a concrete scale that is not finite, or a start outside (0, 1).
     """
     if not callable(scale):
         require_finite("scale", scale)
-    require_between("start", start, float(jnp.finfo(jnp.float32).tiny), 1.0)
+    require_between("start", start, float(jnp.finfo(jnp.float32).tiny), 1.0 - float(jnp.finfo(jnp.float32).epsneg))
 
     def guided(x: Array, t: Array, y: Array) -> Array:
         held = before_end(jnp.maximum(as_time(t), start))
         c = coefficients(path, held)
-        gradient = jax.grad(lambda x: log_classifier(x, held)[y])(x)
+
+        def log_prob(x: Array) -> Array:
+            return log_classifier(x, held).at[y].get(mode="fill", fill_value=0.0)
+
+        gradient = jax.grad(log_prob)(x)
         slope = c.beta * c.wronskian / c.alpha
         return null_field(x, t) + scale_at(scale, t) * slope * gradient
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import require_between
+from cfgjax.checks import is_traced, require_between, require_like
 from cfgjax.paths import coefficients, sample
 from cfgjax.types import Array, GaussianPath, LogClassifier, Number, PathSample, Schedule, TimeDensity
 
@@ -24,6 +24,8 @@ def uniform(start: Number = 0.0, stop: Number = 1.0) -> TimeDensity:
     """The uniform density of t on [start, stop)."""
     require_between("start", start, 0.0, 1.0)
     require_between("stop", stop, 0.0, 1.0)
+    if not is_traced((start, stop)) and start >= stop:
+        raise ValueError(f"start must be under stop, got {start} and {stop}")
     return lambda key: jax.random.uniform(key, minval=start, maxval=stop)
 
 
@@ -69,9 +71,12 @@ def flow_matching(
         y: [], the label, already dropped where it is to be; leave it out for a Field.
         time_density: how the time is drawn.
         weight: a further factor, a function of t.
+
+    Raises:
+        ValueError: a field whose value has not the shape of z.
     """
     t, drawn = _draw(path, key, z, time_density)
-    return weight(t) * jnp.mean(jnp.square(field(drawn.x, t, *y) - drawn.field))
+    return weight(t) * jnp.mean(jnp.square(require_like("field", field(drawn.x, t, *y), z) - drawn.field))
 
 
 def noise_matching(
@@ -85,7 +90,7 @@ def noise_matching(
 ) -> Array:
     """The noise matching loss (L2) of one example at one random time, []; arguments as ``flow_matching``."""
     t, drawn = _draw(path, key, z, time_density)
-    return weight(t) * jnp.mean(jnp.square(noise(drawn.x, t, *y) - drawn.noise))
+    return weight(t) * jnp.mean(jnp.square(require_like("noise", noise(drawn.x, t, *y), z) - drawn.noise))
 
 
 def score_matching(
@@ -103,7 +108,7 @@ def score_matching(
     """
     t, drawn = _draw(path, key, z, time_density)
     beta = coefficients(path, t).beta
-    return weight(t) * jnp.mean(jnp.square(beta * score(drawn.x, t, *y) + drawn.noise))
+    return weight(t) * jnp.mean(jnp.square(beta * require_like("score", score(drawn.x, t, *y), z) + drawn.noise))
 
 
 def classifier_cross_entropy(
@@ -114,6 +119,14 @@ def classifier_cross_entropy(
     y: Array,
     time_density: TimeDensity = _UNIFORM,
 ) -> Array:
-    """The cross-entropy (L4) of a noisy classifier at one example and one random time, in nats, []."""
+    """The cross-entropy (L4) of a noisy classifier at one example and one random time, in nats, [].
+
+    A classifier knows no null label: where a label that only a trace holds is none of its own, the loss is NaN.
+
+    Raises:
+        ValueError: a concrete label outside 0..K-1.
+    """
     t, drawn = _draw(path, key, z, time_density)
-    return -log_classifier(drawn.x, t)[y]
+    log_probs = log_classifier(drawn.x, t)
+    require_between("y", y, 0, log_probs.shape[0] - 1)
+    return -log_probs.at[y].get(mode="fill", fill_value=jnp.nan)

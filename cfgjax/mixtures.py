@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
-from cfgjax.checks import is_traced, require_between
+from cfgjax.checks import is_traced, require_between, require_finite
 from cfgjax.paths import before_end, coefficients
 from cfgjax.types import Array, Coefficients, GaussianPath, LabelledField, LogClassifier, Number
 
@@ -128,9 +128,14 @@ class LabelledMixture:
             object.__setattr__(self, name, array.reshape(shape + missing + rest))
 
     def _check_values(self) -> None:
-        if not np.all(np.asarray(self.weights) >= 0) or np.sum(np.asarray(self.weights)) <= 0:
-            raise ValueError(f"weights must not be negative and not all zero, got {self.weights}")
-        if not np.all(np.linalg.eigvalsh(np.asarray(self.covariances, np.float64)) > 0):
+        weights, covariances = (np.asarray(leaf, np.float64) for leaf in (self.weights, self.covariances))
+        by_label = weights.reshape(len(weights), -1).sum(axis=1)
+        if not (np.all(weights >= 0) and np.all(np.isfinite(weights)) and np.all(by_label > 0)):
+            raise ValueError(f"weights must be finite, not negative and not all zero for any label, got {self.weights}")
+        require_finite("means", self.means)
+        if not np.allclose(covariances, np.swapaxes(covariances, -1, -2), rtol=1e-4):
+            raise ValueError("covariances must be symmetric")
+        if not np.all(np.linalg.eigvalsh(covariances) > 0):
             raise ValueError("covariances must be positive definite")
 
     def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Array]], None]:

@@ -11,7 +11,7 @@ Source: MIT 6.S184, lecture 4 and notes (Holderrieth & Erives, arXiv 2506.02070)
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import require_between
+from cfgjax.checks import require_between, require_finite
 from cfgjax.types import Array, Coefficients, GaussianPath, Number, PathSample
 
 
@@ -37,8 +37,9 @@ def polynomial(power: Number) -> GaussianPath:
     """The path alpha = t^n, beta = 1 - t^n, with n = ``power``; W = n t^(n-1), which is 0 at t = 0 for n > 1.
 
     Raises:
-        ValueError: a power under 1, for which alpha' is infinite at t = 0.
+        ValueError: a power that is not finite, or under 1, for which alpha' is infinite at t = 0.
     """
+    require_finite("power", power)
     require_between("power", power, 1, jnp.inf)
 
     def beta(t: Array) -> Array:
@@ -60,8 +61,10 @@ def variance_preserving(rate_min: Number = 0.1, rate_max: Number = 20.0, zero_te
     Source: Song et al., arXiv 2011.13456, equation 32; Lin et al., arXiv 2305.08891, algorithm 1, for the shift.
 
     Raises:
-        ValueError: a negative rate, or rate_max not above zero.
+        ValueError: a rate that is negative or not finite, or rate_max not above zero.
     """
+    require_finite("rate_min", rate_min)
+    require_finite("rate_max", rate_max)
     require_between("rate_min", rate_min, 0, jnp.inf)
     require_between("rate_max", rate_max, float(jnp.finfo(jnp.float32).tiny), jnp.inf)
     slope = rate_max - rate_min
@@ -73,7 +76,7 @@ def variance_preserving(rate_min: Number = 0.1, rate_max: Number = 20.0, zero_te
         return 0.5 * t * (rate_min + (1.0 - 0.5 * t) * slope)
 
     def shifted_alpha(t: Array) -> Array:
-        return jnp.expm1(growth(t)) / jnp.expm1(growth(1.0))
+        return jnp.exp(-decay(1.0 - t)) * jnp.expm1(-growth(t)) / jnp.expm1(-growth(1.0))
 
     def shifted_beta(t: Array) -> Array:
         loss = jnp.expm1(-decay(1.0 - t)) / jnp.expm1(-decay(1.0))

@@ -5,11 +5,13 @@
 (T2) Example i of step n takes the key fold_in(fold_in(key, n), i), with i its GLOBAL index: one device and eight see
      the same noise, the same times and the same dropped labels.
 (T3) ema <- decay * ema + (1 - decay) * params, in float32.
+(T4) A set that fits lies whole on every device, once; a batch is then its indices, gathered inside the step.
+(T5) The mean over a batch is the mean over its chunks' means, taken one after another: fewer values in memory at once.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +25,9 @@ Metrics = dict[str, Array]
 
 
 class Step(Protocol):
-    """A pure function (state, batch) -> outputs that averages over a named axis where one is given."""
+    """A pure function (state, batch, source) -> outputs that averages over a named axis where one is given."""
 
-    def __call__(self, state: TrainState, batch: Tree, *, axis_name: str | None = None) -> object:
+    def __call__(self, state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None) -> object:
         """The step's outputs."""
 
 
@@ -50,6 +52,26 @@ def _mean_loss(loss: Loss, params: Tree, keys: Array, batch: Tree) -> Array:
     return jnp.mean(jax.vmap(loss, in_axes=(None, 0, 0))(params, keys, batch))
 
 
+def _examples(batch: Tree, source: Tree) -> Tree:
+    """The batch itself, or the rows of the source that it names (T4)."""
+    return batch if source is None else jax.tree.map(lambda leaf: leaf[batch], source)
+
+
+def _over_chunks(gradient: Callable[..., Tree], num_chunks: int, keys: Array, batch: Tree) -> Tree:
+    """The mean of gradient(keys, batch) over equal chunks of both (T5)."""
+    if num_chunks == 1:
+        return gradient(keys, batch)
+    chunks = shard((keys, batch), num_chunks, "num_chunks")
+    first = jax.eval_shape(gradient, *jax.tree.map(lambda leaf: leaf[0], chunks))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
+
+    def add(total: Tree, chunk: Tree) -> tuple[Tree, None]:
+        return jax.tree.map(jnp.add, total, gradient(*chunk)), None
+
+    total, _ = jax.lax.scan(add, zeros, chunks)
+    return jax.tree.map(lambda leaf: leaf / num_chunks, total)
+
+
 def _average(tree: Tree, axis_name: str | None) -> Tree:
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
@@ -59,24 +81,35 @@ def _num_examples(batch: Tree) -> int:
 
 
 def make_step(
-    loss: Loss, optimizer: optax.GradientTransformation, ema_decay: Number | Callable[[Array], Array]
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    ema_decay: Number | Callable[[Array], Array],
+    num_chunks: int = 1,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """The pure training step (state, batch, *, axis_name=None) -> (state, metrics).
+    """The pure training step (state, batch, source=None, *, axis_name=None) -> (state, metrics).
 
     Args:
         loss: (params, key, example) -> [], the loss of ONE example.
         optimizer: an Optax transformation.
         ema_decay: (T3)'s decay in [0, 1], or a function of the number of steps done.
+        num_chunks: in how many chunks the (local) batch is taken (T5).
 
     Returns:
-        The step. A batch is a tree whose leaves have one leading axis, the (local) examples. ``axis_name`` names the
-        mapped axis over which (T1) averages. Metrics: loss and grad_norm, both global and before the update.
+        The step. A batch is a tree whose leaves have one leading axis, the (local) examples; with a ``source`` it is
+        an array of indices into the leading axis of the source's leaves (T4). ``axis_name`` names the mapped axis
+        over which (T1) averages. Metrics: loss and grad_norm, both global and before the update.
+
+    Raises:
+        ValueError: at the step, a local batch that ``num_chunks`` does not divide.
     """
 
-    def step(state: TrainState, batch: Tree, *, axis_name: str | None = None) -> tuple[TrainState, Metrics]:
+    def step(
+        state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
+    ) -> tuple[TrainState, Metrics]:
         keys = example_keys(state.key, state.step, _num_examples(batch), axis_name)
-        value, gradient = jax.value_and_grad(partial(_mean_loss, loss))(state.params, keys, batch)
-        value, gradient = _average((value, gradient), axis_name)
+        slope = partial(jax.value_and_grad(partial(_mean_loss, loss)), state.params)
+        local = _over_chunks(slope, num_chunks, keys, _examples(batch, source))
+        value, gradient = _average(local, axis_name)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = ema_decay(state.step) if callable(ema_decay) else ema_decay
@@ -89,57 +122,64 @@ def make_step(
 
 
 def make_evaluation(loss: Loss) -> Callable[..., Metrics]:
-    """The pure function (state, batch, *, axis_name=None) -> {"loss"} that evaluates the EMA.
+    """The pure function (state, batch, source=None, *, axis_name=None) -> {"loss"} that evaluates the EMA.
 
     Example i takes the key of (T2) at step 0, whatever the state's step: every evaluation of a run sees the same noise.
     """
 
-    def evaluate(state: TrainState, batch: Tree, *, axis_name: str | None = None) -> Metrics:
+    def evaluate(state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None) -> Metrics:
         keys = example_keys(state.key, 0, _num_examples(batch), axis_name)
-        return {"loss": _average(_mean_loss(loss, state.ema, keys, batch), axis_name)}
+        return {"loss": _average(_mean_loss(loss, state.ema, keys, _examples(batch, source)), axis_name)}
 
     return evaluate
 
 
-def replicate(state: TrainState, devices: Sequence[jax.Device] | None = None) -> TrainState:
-    """The state with every leaf on all devices of a ``parallel`` step, where its outputs lie, too."""
+def replicate(tree: Tree, devices: Sequence[jax.Device] | None = None) -> Tree:
+    """The tree with every leaf on all devices of a ``parallel`` step: its state, or the source of its batches."""
     mesh = jax.sharding.Mesh(np.asarray(devices or jax.devices()), (AXIS,))
-    return jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+
+
+def mapped(step: Step, devices: Sequence[jax.Device] | None = None, donate: bool = True) -> Any:
+    """The step under pmap: (state, sharded batch, source) -> the same outputs, with neither state nor source sharded.
+
+    The function of ``parallel`` before it places its state; it has ``lower``, to compile without running.
+    """
+    donated = (0,) if donate else ()
+    named = partial(step, axis_name=AXIS)
+    return jax.pmap(named, AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices, donate_argnums=donated)
 
 
 def parallel(step: Step, devices: Sequence[jax.Device] | None = None, donate: bool = True) -> Callable:
-    """The step mapped over the devices: (state, sharded batch) -> the same outputs, replicated.
+    """The step mapped over the devices: (state, sharded batch, source=None) -> the same outputs, replicated.
 
     The state has no device axis, before or after; the batch has one in front, from ``shard``. Works for
     ``make_evaluation`` too. A state that does not lie on all the devices yet is put there, so that the second step
-    finds what the first one found and compiles nothing.
+    finds what the first one found and compiles nothing; put a source there once, by ``replicate``.
 
     Args:
         step: the pure step.
         devices: the devices to use; by default all of them, of all processes.
         donate: give the old state's memory to the new one. Pass False for an evaluation, which keeps its state.
     """
-    donated = (0,) if donate else ()
-    mapped = jax.pmap(
-        partial(step, axis_name=AXIS), AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=donated
-    )
+    on_devices = mapped(step, devices, donate)
     everywhere = jax.sharding.Mesh(np.asarray(devices or jax.devices()), (AXIS,))
 
-    def run(state: TrainState, batch: Tree) -> object:
+    def run(state: TrainState, batch: Tree, source: Tree = None) -> object:
         sharding = getattr(state.step, "sharding", None)
         is_placed = isinstance(sharding, jax.sharding.NamedSharding) and sharding.mesh == everywhere
-        return mapped(state if is_placed else replicate(state, devices), batch)
+        return on_devices(state if is_placed else replicate(state, devices), batch, source)
 
     return run
 
 
-def shard(batch: Tree, num_devices: int) -> Tree:
+def shard(batch: Tree, num_devices: int, name: str = "the number of devices") -> Tree:
     """The batch with a device axis in front: each leaf [B, ...] becomes [num_devices, B / num_devices, ...].
 
     Raises:
-        ValueError: a batch that the number of devices does not divide.
+        ValueError: a batch that the number of devices does not divide; ``name`` is what the message calls it.
     """
     num_examples = _num_examples(batch)
     if num_examples % num_devices:
-        raise ValueError(f"batch_size must be divisible by the number of devices, got {num_examples} on {num_devices}")
+        raise ValueError(f"batch_size must be divisible by {name}, got {num_examples} on {num_devices}")
     return jax.tree.map(lambda leaf: leaf.reshape((num_devices, -1, *leaf.shape[1:])), batch)

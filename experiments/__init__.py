@@ -1,1 +1,5 @@
-"""Commands on top of cfgjax: prepare, train, sample, evaluate. Presets live here; the library knows none of them."""
+"""Commands to run from a clone: prepare, train, sample, evaluate, dryrun, gallery."""
+
+from experiments import allocator
+
+allocator.tune()

@@ -53,6 +53,10 @@ def run(read: Callable[[], T], work: Callable[[T], Any]) -> None:
         work(options)
     except (UserError, DataError, CheckpointError) as mistake:
         _refuse(str(mistake))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _refuse(f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         raise SystemExit(130) from None

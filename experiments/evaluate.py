@@ -1,19 +1,25 @@
-"""Sample a finished (or running) run again and measure it: other scales, more samples, more steps.
+"""Sample a finished (or running) run again and measure it: the curves of fidelity and coverage against w.
 
-Reads the run's last checkpoint; writes samples.png and metrics.json into --out, by default RUN/evaluation.
+Reads the run's last checkpoint; writes samples.png, curves.png, curves.csv and metrics.json into --out, by default
+RUN/evaluation. Distances are over the features of a recogniser trained here on the real training set, or your own.
 """
 
 import dataclasses
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
+from cfgjax.types import LogClassifier
 from experiments import command, runs
-from experiments.presets import Sampling
-from experiments.report import report
-from experiments.restored import restore_run
+from experiments.command import UserError
+from experiments.recogniser import Features
+from experiments.report import Wishes, report
+from experiments.restored import Run, restore_run
+from experiments.sampling import ODE, SDE
+from experiments.settings import Sampling
 
 
 @dataclass(frozen=True)
@@ -24,25 +30,98 @@ class Options:
     """Folder of the run."""
     scales: tuple[float, ...] | None = None
     """Guidance scales w; by default the run's own."""
+    solver: tuple[Literal["heun", "euler", "euler_maruyama"], ...] = (ODE, SDE)
+    """Solvers to sample with."""
     num_steps: int | None = None
     """Solver steps; by default the run's own."""
     num_per_class: int | None = None
     """Samples of each label, for each scale and solver; by default the run's own."""
     seed: int | None = None
     """Seed of the samples; by default the run's own."""
+    classifier: Path | None = None
+    """Folder of a run of a noisy classifier: guide the null field by it, too, and compare."""
+    classifier_scales: tuple[float, ...] | None = None
+    """Guidance scales of the classifier; by default those of --scales."""
+    likelihood: int = 0
+    """Held-out images whose bits per dimension are measured, labelled and null."""
+    features: str | None = None
+    """Your own features as MODULE:FUNCTION, images [n, H, W, C] in [-1, 1] -> [n, d]; by default the recogniser's."""
+    data_dir: Path | None = None
+    """Folder of prepared data sets; by default the run's own."""
     out: Path | None = None
     """Folder for the results."""
 
 
+def load_features(name: str) -> Features:
+    """The function that MODULE:FUNCTION names.
+
+    Raises:
+        UserError: there is none.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"features must be MODULE:FUNCTION that imports, got {name!r}: {error}") from None
+    if not callable(found):
+        raise UserError(f"features must be a function, got {name!r}, a {type(found).__name__}")
+    return found
+
+
+def load_classifier(run_dir: Path, guided: Run, data_dir: Path | None) -> LogClassifier:
+    """The noisy classifier in a run folder.
+
+    Raises:
+        UserError: a run of something else, or of another path, shape or number of labels than the guided run's.
+    """
+    run = restore_run(run_dir, data_dir)
+    if run.experiment.objective != "classifier":
+        raise UserError(f"classifier {run_dir} holds a run of objective {run.experiment.objective!r}, not a classifier")
+    pairs = {
+        "path": (run.experiment.path, guided.experiment.path),
+        "shape": (run.problem.shape, guided.problem.shape),
+        "num_labels": (run.problem.num_labels, guided.problem.num_labels),
+    }
+    for name, (its, wanted) in pairs.items():
+        if its != wanted:
+            raise UserError(f"classifier {run_dir} has {name} {its}, the run {wanted}")
+    return run.log_classifier
+
+
+def _wishes(options: Options, run: Run) -> Wishes:
+    if not options.solver:
+        raise UserError("solver must name at least one")
+    if options.likelihood < 0:
+        raise UserError(f"likelihood must be at least 0, got {options.likelihood}")
+    runs.validate(_with_scales(run, options.classifier_scales).experiment)
+    return Wishes(
+        solvers=options.solver,
+        log_classifier=None
+        if options.classifier is None
+        else load_classifier(options.classifier, run, options.data_dir),
+        classifier_scales=options.classifier_scales,
+        num_likelihoods=options.likelihood,
+        features=None if options.features is None else load_features(options.features),
+    )
+
+
+def _with_scales(run: Run, scales: tuple[float, ...] | None) -> Run:
+    if scales is None:
+        return run
+    sampling = dataclasses.replace(run.experiment.sampling, scales=scales)
+    return run._replace(experiment=dataclasses.replace(run.experiment, sampling=sampling))
+
+
 def evaluate(options: Options) -> None:
     """Measures the run and writes the report."""
-    run = restore_run(options.run_dir)
+    run = restore_run(options.run_dir, options.data_dir)
     wanted = {field.name: getattr(options, field.name) for field in dataclasses.fields(Sampling)}
     chosen = {name: value for name, value in wanted.items() if value is not None}
     sampling = dataclasses.replace(run.experiment.sampling, **chosen)
     experiment = runs.validate(dataclasses.replace(run.experiment, sampling=sampling))
-    out = options.out or options.run_dir / "evaluation"
-    report(run._replace(experiment=experiment), runs.make_folder("out", out))
+    run = run._replace(experiment=experiment)
+    wishes = _wishes(options, run)
+    report(run, runs.make_folder("out", options.out or options.run_dir / "evaluation"), wishes)
 
 
 def main(args: list[str] | None = None) -> None:

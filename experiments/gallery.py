@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from cfgjax import mixtures, paths
 from experiments import command, runs
-from experiments.sampling import ODE, SDE, make_draw, sample_keys, sweep
+from experiments.command import UserError
+from experiments.sampling import ODE, SDE, classifier_free, make_draw, sample_keys, sweep
 
 SCALES = (0.0, 1.0, 2.0, 4.0)
 
@@ -31,12 +32,16 @@ class Options:
 
 def draw_gallery(options: Options) -> None:
     """Draws the picture."""
+    if options.out.suffix != ".png":
+        raise UserError(f"out must end in .png, got {options.out}")
+    if options.num_samples < 1:
+        raise UserError(f"num_samples must be at least 1, got {options.num_samples}")
     path, mixture = paths.linear(), mixtures.ring(num_classes=8)
     field, null = mixture.vector_field(path), mixture.num_labels
     labels, keys = jnp.arange(options.num_samples) % null, sample_keys(0, options.num_samples)
     figure = Figure(figsize=(2.3 * len(SCALES), 5.0), layout="constrained")
     for row, (name, solver) in zip(figure.subplots(2, len(SCALES)), {"ODE": ODE, "SDE": SDE}.items(), strict=True):
-        draw = make_draw(field, path, (2,), null, solver, 64)
+        draw = make_draw(classifier_free(field, null), path, (2,), solver, 64)
         samples = np.asarray(jax.jit(lambda *a, draw=draw: sweep(draw, *a))(keys, labels, jnp.asarray(SCALES)))
         for axes, scale, points in zip(row, SCALES, samples, strict=True):
             axes.scatter(*points.T, s=1.5, c=np.asarray(labels), cmap="tab10", vmax=9, linewidths=0)

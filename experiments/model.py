@@ -2,17 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import NamedTuple, cast
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen
 
 from cfgjax import conversions, guidance, losses, paths, training
-from cfgjax.models import MLP
-from cfgjax.types import Array, GaussianPath, LabelledField, Loss, TrainState, Tree
-from experiments.presets import Experiment
+from cfgjax.models import MLP, DiT, DiTClassifier, UNet, UNetClassifier
+from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Loss, TrainState, Tree
+from experiments.command import UserError
 from experiments.problems import Problem
+from experiments.settings import DiTNetwork, Experiment, MLPNetwork, UNetNetwork
 
 PATHS: dict[str, Callable[[], GaussianPath]] = {
     "linear": paths.linear,
@@ -33,16 +36,38 @@ class Model(NamedTuple):
     """The functions of an experiment."""
 
     path: GaussianPath
-    network: MLP
+    network: linen.Module
     loss: Loss
     evaluation_loss: Loss
     optimizer: optax.GradientTransformation
     ema_decay: Callable[[Array], Array]
     create: Callable[[], TrainState]
     field: Callable[[Tree], LabelledField]
+    log_classifier: Callable[[Tree], LogClassifier]
 
 
-def _loss(experiment: Experiment, problem: Problem, network: MLP, path: GaussianPath, is_training: bool) -> Loss:
+def network_of(experiment: Experiment, num_labels: int) -> linen.Module:
+    """The network of an experiment: a field's, or for the objective "classifier" a noisy classifier's.
+
+    Raises:
+        UserError: a classifier asked of the perceptron.
+    """
+    settings = experiment.network
+    options = asdict(settings) | {"num_labels": num_labels}
+    if "dtype" in options:
+        options["dtype"] = jnp.dtype(options["dtype"])
+    is_classifier = experiment.objective == "classifier"
+    match settings:
+        case UNetNetwork():
+            return (UNetClassifier if is_classifier else UNet)(**options)
+        case DiTNetwork():
+            return (DiTClassifier if is_classifier else DiT)(**options)
+        case MLPNetwork() if not is_classifier:
+            return MLP(**options)
+    raise UserError("objective 'classifier' needs a U-Net or a transformer, not the perceptron")
+
+
+def _matching_loss(experiment: Experiment, problem: Problem, network: Any, path: GaussianPath, trains: bool) -> Loss:
     matching = LOSSES[experiment.objective]
     density = TIME_DENSITIES[experiment.time_density]()
 
@@ -52,14 +77,30 @@ def _loss(experiment: Experiment, problem: Problem, network: MLP, path: Gaussian
         y = guidance.drop_label(label_key, y, experiment.label_drop_rate, problem.num_labels)
 
         def prediction(x: Array, t: Array, y: Array) -> Array:
-            return cast(Array, network.apply(params, x, t, y, not is_training, rngs={"dropout": dropout_key}))
+            return cast(Array, network.apply(params, x, t, y, not trains, rngs={"dropout": dropout_key}))
 
         return matching(prediction, path, noise_key, z, y, time_density=density)
 
     return loss
 
 
-def _optimizer(experiment: Experiment) -> optax.GradientTransformation:
+def _classifier_loss(experiment: Experiment, problem: Problem, network: Any, path: GaussianPath, trains: bool) -> Loss:
+    density = TIME_DENSITIES[experiment.time_density]()
+
+    def loss(params: Tree, key: Array, example: Tree) -> Array:
+        data_key, dropout_key, noise_key = jax.random.split(key, 3)
+        z, y = problem.example(data_key, example)
+
+        def log_classifier(x: Array, t: Array) -> Array:
+            return cast(Array, network.apply(params, x, t, not trains, rngs={"dropout": dropout_key}))
+
+        return losses.classifier_cross_entropy(log_classifier, path, noise_key, z, y, density)
+
+    return loss
+
+
+def optimizer_of(experiment: Experiment) -> optax.GradientTransformation:
+    """AdamW with warm-up, cosine decay and clipping."""
     settings = experiment.optimizer
     warmup = min(settings.warmup_steps, experiment.num_steps - 1)
     schedule = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warmup, experiment.num_steps)
@@ -68,31 +109,43 @@ def _optimizer(experiment: Experiment) -> optax.GradientTransformation:
     )
 
 
+def state_of(experiment: Experiment, shape: tuple[int, ...], network: Any, optimizer: Any) -> TrainState:
+    """The state before the first step.
+
+    Raises:
+        UserError: a network that does not fit the data point's shape.
+    """
+    init_key, run_key = jax.random.split(jax.random.key(experiment.seed))
+    label = () if experiment.objective == "classifier" else (jnp.zeros((), jnp.int32),)
+    try:
+        params = jax.jit(network.init)(init_key, jnp.zeros(shape), jnp.zeros(()), *label)
+    except ValueError as error:
+        raise UserError(f"network does not fit data of shape {shape}: {error}") from None
+    return training.create(params, optimizer, run_key)
+
+
 def model_of(experiment: Experiment, problem: Problem) -> Model:
     """All functions of an experiment on its problem."""
     path = PATHS[experiment.path]()
-    settings = experiment.network
-    network = MLP(problem.num_labels, **asdict(settings))
-    optimizer = _optimizer(experiment)
-
-    def create() -> TrainState:
-        init_key, run_key = jax.random.split(jax.random.key(experiment.seed))
-        params = network.init(init_key, jnp.zeros(problem.shape), jnp.zeros(()), jnp.zeros((), jnp.int32))
-        return training.replicate(training.create(params, optimizer, run_key))
+    network: Any = network_of(experiment, problem.num_labels)
+    optimizer = optimizer_of(experiment)
+    make_loss = _classifier_loss if experiment.objective == "classifier" else _matching_loss
+    loss = partial(make_loss, experiment, problem, network, path)
 
     def ema_decay(step: Array) -> Array:
         return jnp.minimum(experiment.optimizer.ema_decay, (1 + step) / (10 + step))
 
     def field(params: Tree) -> LabelledField:
-        return TO_FIELD[experiment.objective](path, lambda x, t, y: cast(Array, network.apply(params, x, t, y)))
+        return TO_FIELD[experiment.objective](path, lambda x, t, y: network.apply(params, x, t, y))
 
     return Model(
         path=path,
         network=network,
-        loss=_loss(experiment, problem, network, path, is_training=True),
-        evaluation_loss=_loss(experiment, problem, network, path, is_training=False),
+        loss=loss(True),
+        evaluation_loss=loss(False),
         optimizer=optimizer,
         ema_decay=ema_decay,
-        create=create,
+        create=lambda: training.replicate(state_of(experiment, problem.shape, network, optimizer)),
         field=field,
+        log_classifier=lambda params: lambda x, t: network.apply(params, x, t),
     )

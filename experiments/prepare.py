@@ -1,16 +1,19 @@
-"""Prepare a data set: write it once, as array_record files that tensorflow-datasets reads back.
+"""Prepare a data set: write it once, as array_record files that tensorflow-datasets reads back without TensorFlow.
 
-digits ships inside scikit-learn: nothing is downloaded.
+digits ships inside scikit-learn. mnist, fashion_mnist, kmnist and emnist/CONFIG are read from the folder --source of
+their four idx files. Any other name with a --source is a folder of class folders, SOURCE/CLASS/*.png or
+SOURCE/{train,test}/CLASS/*.png. Everything else is downloaded by tensorflow-datasets, which needs TensorFlow for it.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from cfgjax import data
-from experiments import command
+from experiments import command, runs
+from experiments.command import UserError
 
 
 @dataclass(frozen=True)
@@ -18,15 +21,28 @@ class Options:
     """What to prepare."""
 
     name: Annotated[str, tyro.conf.Positional]
-    """The data set: digits."""
+    """The data set."""
+    source: Path | None = None
+    """A local folder to read: idx files, or class folders of pictures."""
+    image_size: int | None = None
+    """For a folder of pictures: side of the square that each is cut and resized to."""
+    on_corrupt: Literal["refuse", "skip"] = "refuse"
+    """For a folder of pictures: what to do with one that does not read."""
     data_dir: Path = Path("data")
     """Folder of prepared data sets."""
 
 
 def prepare(options: Options) -> None:
     """Prepares the data set unless it is prepared already."""
-    if not data.is_prepared(options.name, options.data_dir):
-        data.prepare(options.name, options.data_dir)
+    if options.image_size is not None and options.image_size < 1:
+        raise UserError(f"image_size must be at least 1, got {options.image_size}")
+    runs.make_folder("data_dir", options.data_dir)
+    if data.is_prepared(options.name, options.data_dir):
+        print(f"{options.name} is prepared in {options.data_dir} already")
+        return
+    skipped = data.prepare(options.name, options.data_dir, options.source, options.image_size, options.on_corrupt)
+    for file in skipped:
+        print(f"skipped {file}, which does not read as a picture")
     print(f"{options.name} is prepared in {options.data_dir}")
 
 

@@ -1,131 +1,39 @@
-"""The presets: frozen dataclasses whose fields are the command line's options."""
+"""The presets: experiments by name, each with a line on what it is and what it needs."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any
 
-import tyro
-from pydantic import Field, TypeAdapter
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-STRICT = {"extra": "forbid"}
-
-
-@dataclass(frozen=True)
-class MixtureData:
-    """A ring of round Gaussians in 2-D, one per label: the exact field is known."""
-
-    __pydantic_config__ = STRICT
-    num_classes: Count = 8
-    """Number of labels."""
-    radius: Positive = 2.0
-    """Radius of the ring."""
-    std: Positive = 0.4
-    """Standard deviation of each Gaussian."""
+from cfgjax.models import SIZES, UNET_SIZES
+from experiments.settings import (
+    DiTNetwork,
+    Experiment,
+    ImageData,
+    LatentData,
+    MixtureData,
+    MLPNetwork,
+    Optimizer,
+    Sampling,
+    UNetNetwork,
+)
 
 
-@dataclass(frozen=True)
-class ImageData:
-    """A prepared tfds data set of labelled images."""
-
-    __pydantic_config__ = STRICT
-    name: str = "digits"
-    """The data set's name."""
-    train_split: str = "train"
-    """The tfds split to learn from."""
-    test_split: str = "test"
-    """The tfds split held out: for the loss during training, the recogniser's accuracy, and distances to copies."""
+def dit(size: str, patch: int, **settings: Any) -> DiTNetwork:
+    """The transformer of a size of the paper."""
+    return DiTNetwork(**SIZES[size]._asdict(), patch=patch, **settings)
 
 
-@dataclass(frozen=True)
-class Network:
-    """The residual multilayer perceptron."""
-
-    __pydantic_config__ = STRICT
-    width: Count = 256
-    """Units of every hidden layer."""
-    embedding_width: Annotated[int, Field(ge=2)] = 64
-    """Features of the embeddings of time and label."""
-    depth: Count = 4
-    """Number of residual blocks."""
-    dropout: Fraction = 0.0
-    """Rate at which hidden units are dropped in training."""
-    max_frequency: Positive = 100.0
-    """Highest angular frequency of the time embedding."""
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """AdamW with warm-up, cosine decay and clipping, and the moving average of the parameters."""
-
-    __pydantic_config__ = STRICT
-    learning_rate: Positive = 1e-3
-    """Peak learning rate."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 500
-    """Steps over which the learning rate rises from 0."""
-    clip_norm: Positive = 1.0
-    """Global norm to which gradients are clipped."""
-    weight_decay: NotNegative = 0.0
-    """Decoupled weight decay."""
-    ema_decay: Fraction = 0.999
-    """Decay of the moving average, reached as min(decay, (1 + step) / (10 + step))."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the finished run is sampled and measured."""
-
-    __pydantic_config__ = STRICT
-    scales: tuple[Finite, ...] = (0.0, 1.0, 2.0, 4.0)
-    """Guidance scales w: 0 null, 1 labelled, above 1 guided."""
-    num_steps: Count = 64
-    """Solver steps from noise to data."""
-    num_per_class: Count = 100
-    """Samples of each label, for each scale and solver."""
-    seed: int = 1
-    """Seed of the samples."""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One training run."""
-
-    __pydantic_config__ = STRICT
-    preset: tyro.conf.Suppress[str]
-    run_dir: Path
-    """Folder of the run: config, metrics, checkpoints, pictures. A run found there is resumed."""
-    data: MixtureData | ImageData
-    data_dir: Path = Path("data")
-    """Folder of prepared data sets."""
-    path: Literal["linear", "cosine", "variance_preserving", "polynomial"] = "linear"
-    """Gaussian path from noise to data (polynomial: of power 2)."""
-    objective: Literal["field", "noise", "score"] = "field"
-    """What the network predicts: flow matching, noise matching, or denoising score matching."""
-    time_density: Literal["uniform", "logit_normal"] = "uniform"
-    """Density from which training times are drawn."""
-    label_drop_rate: Fraction = 0.1
-    """Probability with which an example's label is replaced by the null label."""
-    batch_size: Count = 256
-    """Examples in a step, over all devices."""
-    num_steps: Count = 10_000
-    """Training steps."""
-    seed: int = 0
-    """Seed of the parameters, of all noise, and of the order of the data."""
-    save_every: Count = 1_000
-    """Steps between checkpoints."""
-    log_every: Count = 200
-    """Steps between lines of metrics.jsonl."""
-    network: Network = field(default_factory=Network)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    sampling: Sampling = field(default_factory=Sampling)
-
-
-MUTABLE = frozenset({"run_dir", "data_dir", "save_every", "log_every", "sampling"})
-"""Fields that may change when a run is resumed: they change nothing of its parameters."""
+_FASHION = ImageData("fashion_mnist", shape=(28, 28, 1), num_labels=10, dequantise=True)
+_IMAGENET64 = ImageData(
+    "imagenet_resized/64x64",
+    test_split="validation",
+    shape=(64, 64, 3),
+    num_labels=1000,
+    flip=True,
+    in_memory=False,
+)
+_GPU_SAMPLING = Sampling((1.0, 1.5, 2.0, 3.0), num_steps=32, num_per_class=100)
+_LARGE_SAMPLING = Sampling((1.0, 1.5, 2.0), num_steps=32, num_per_class=5)
+_CIFAR = ImageData("cifar10", shape=(32, 32, 3), num_labels=10, flip=True, dequantise=True)
 
 PRESETS: dict[str, tuple[str, Experiment]] = {
     "digits": (
@@ -133,10 +41,10 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
         Experiment(
             "digits",
             Path("runs/digits"),
-            ImageData(),
+            ImageData(shape=(8, 8, 1), num_labels=10),
             num_steps=2_500,
             save_every=500,
-            network=Network(width=384, dropout=0.2),
+            network=MLPNetwork(width=384, dropout=0.2),
             sampling=Sampling(num_steps=32),
         ),
     ),
@@ -149,12 +57,122 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             label_drop_rate=0.4,
             batch_size=512,
             num_steps=7_000,
-            network=Network(depth=2),
+            network=MLPNetwork(depth=2),
             optimizer=Optimizer(learning_rate=3e-3),
             sampling=Sampling(num_steps=32),
         ),
     ),
+    "fashion_mnist": (
+        "28 x 28 pictures of clothes, 10 labels, a small transformer (2 CPU cores, 35 minutes)",
+        Experiment(
+            "fashion_mnist",
+            Path("runs/fashion_mnist"),
+            _FASHION,
+            batch_size=64,
+            num_chunks=4,
+            num_steps=6_000,
+            save_every=500,
+            network=DiTNetwork(width=128, depth=5, num_heads=2, patch=4),
+            optimizer=Optimizer(learning_rate=2e-3, warmup_steps=200, ema_decay=0.998),
+            sampling=Sampling((1.0, 2.0, 3.0), num_steps=24, num_per_class=10),
+        ),
+    ),
+    "fashion_mnist_classifier": (
+        "the noisy classifier of the same pictures, half a U-Net (2 CPU cores, 10 minutes)",
+        Experiment(
+            "fashion_mnist_classifier",
+            Path("runs/fashion_mnist_classifier"),
+            _FASHION,
+            objective="classifier",
+            batch_size=128,
+            num_steps=4_000,
+            save_every=500,
+            network=UNetNetwork(32, (1, 2), blocks_per_level=1, attention=(7,), patch=2, dropout=0.1),
+            optimizer=Optimizer(learning_rate=1e-3, warmup_steps=200, ema_decay=0.998),
+        ),
+    ),
+    "fashion_mnist_gpu": (
+        "28 x 28 pictures of clothes, a U-Net (one GPU)",
+        Experiment(
+            "fashion_mnist_gpu",
+            Path("runs/fashion_mnist_gpu"),
+            _FASHION,
+            batch_size=512,
+            num_steps=12_000,
+            save_every=2_000,
+            network=UNetNetwork(96, (1, 2, 2), attention=(7,), dropout=0.1, dtype="bfloat16"),
+            optimizer=Optimizer(learning_rate=1e-3),
+            sampling=_GPU_SAMPLING,
+        ),
+    ),
+    "cifar10": (
+        "32 x 32 colour pictures, 10 labels, a U-Net (GPUs or TPUs)",
+        Experiment(
+            "cifar10",
+            Path("runs/cifar10"),
+            _CIFAR,
+            batch_size=512,
+            num_steps=200_000,
+            save_every=10_000,
+            network=UNetNetwork(**UNET_SIZES["DDPM"], dropout=0.1, dtype="bfloat16"),
+            optimizer=Optimizer(learning_rate=5e-4, warmup_steps=5_000, ema_decay=0.9999),
+            sampling=_GPU_SAMPLING,
+        ),
+    ),
+    "cifar10_classifier": (
+        "the noisy classifier of the same pictures, half a U-Net (GPUs or TPUs)",
+        Experiment(
+            "cifar10_classifier",
+            Path("runs/cifar10_classifier"),
+            _CIFAR,
+            objective="classifier",
+            batch_size=512,
+            num_steps=60_000,
+            save_every=10_000,
+            network=UNetNetwork(64, (1, 2, 2, 2), attention=(8, 16), dropout=0.1, dtype="bfloat16"),
+            optimizer=Optimizer(learning_rate=5e-4, warmup_steps=1_000, weight_decay=0.05),
+        ),
+    ),
+    "imagenet64": (
+        "64 x 64 colour pictures, 1,000 labels, a U-Net (8 GPUs or TPUs)",
+        Experiment(
+            "imagenet64",
+            Path("runs/imagenet64"),
+            _IMAGENET64,
+            batch_size=1024,
+            num_steps=500_000,
+            save_every=10_000,
+            network=UNetNetwork(**UNET_SIZES["ADM-64"], dropout=0.1, dtype="bfloat16", rematerialise=True),
+            optimizer=Optimizer(learning_rate=1e-4, warmup_steps=10_000, ema_decay=0.9999),
+            sampling=_LARGE_SAMPLING,
+        ),
+    ),
+    "imagenet64_classifier": (
+        "the noisy classifier of the same pictures, half a U-Net (8 GPUs or TPUs)",
+        Experiment(
+            "imagenet64_classifier",
+            Path("runs/imagenet64_classifier"),
+            _IMAGENET64,
+            objective="classifier",
+            batch_size=1024,
+            num_steps=300_000,
+            save_every=10_000,
+            network=UNetNetwork(128, (1, 2, 3, 4), 4, attention=(8, 16, 32), dtype="bfloat16", rematerialise=True),
+            optimizer=Optimizer(learning_rate=3e-4, warmup_steps=5_000, weight_decay=0.05),
+        ),
+    ),
+    "imagenet256_latent": (
+        "32 x 32 x 4 latents of 256 x 256 pictures, 1,000 labels, DiT-XL/2 (many GPUs or TPUs, several hosts)",
+        Experiment(
+            "imagenet256_latent",
+            Path("runs/imagenet256_latent"),
+            LatentData(Path("imagenet256_latents")),
+            batch_size=256,
+            num_steps=400_000,
+            save_every=10_000,
+            network=dit("XL", 2, dtype="bfloat16", rematerialise=True),
+            optimizer=Optimizer(learning_rate=1e-4, warmup_steps=1_000, ema_decay=0.9999),
+            sampling=_LARGE_SAMPLING,
+        ),
+    ),
 }
-
-ADAPTER = TypeAdapter(Experiment)
-"""Reads, writes and validates an Experiment as JSON."""

@@ -1,16 +1,24 @@
 """What is learned: a problem gives batches on the host and, inside the step, the data point of one example."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cfgjax import data, mixtures
 from cfgjax.types import Array, Tree
 from experiments.command import UserError
-from experiments.presets import Experiment, ImageData, MixtureData
+from experiments.settings import Experiment, ImageData, LatentData, MixtureData
+
+NUM_HELD_OUT = 1024
+"""How many images of the test split give the loss during training."""
+
+NOMINAL_EXAMPLES = 60_000
+"""The size of a training set in memory, where it is not read."""
 
 
 @dataclass(frozen=True)
@@ -20,21 +28,30 @@ class Problem:
     Attributes:
         shape: of one data point.
         num_labels: K; label K is the null label.
-        batch: step -> the host's batch, a tree with leading axis batch_size; a pure function of the step.
+        batches: steps -> their batches in order, each this host's share of batch_size examples; batch n is a pure
+            function of n.
         example: (key, one example of a batch) -> (z, y), inside the step.
         held_out: a batch that is never learned from, for the loss during training.
+        source: what lies whole on every device; the batches are indices into it. None where they hold the examples.
     """
 
     shape: tuple[int, ...]
     num_labels: int
-    batch: Callable[[int], Tree]
+    batches: Callable[[range], Iterator[Tree]]
     example: Callable[[Array, Any], tuple[Array, Array]]
     held_out: Tree
+    source: Tree = None
 
 
 def mixture_of(settings: MixtureData) -> mixtures.LabelledMixture:
     """The oracle of a mixture's settings."""
     return mixtures.ring(settings.num_classes, settings.radius, settings.std)
+
+
+def local_share(batch_size: int) -> slice:
+    """The rows of the global batch that this process's devices take."""
+    share = batch_size // jax.process_count()
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
 def _mixture_problem(experiment: Experiment, settings: MixtureData) -> Problem:
@@ -46,31 +63,98 @@ def _mixture_problem(experiment: Experiment, settings: MixtureData) -> Problem:
         return mixture.sample(sample_key, y), y
 
     blank = np.zeros(experiment.batch_size, np.int32)
-    return Problem((2,), mixture.num_labels, lambda step: blank, example, blank)
+    share = blank[local_share(experiment.batch_size)]
+    return Problem((2,), mixture.num_labels, lambda steps: (share for _ in steps), example, share)
+
+
+_load = lru_cache(maxsize=2)(data.load)
 
 
 def load_images(experiment: Experiment, settings: ImageData) -> tuple[data.Images, data.Images]:
-    """The training and the held-out images."""
-    train = data.load(settings.name, settings.train_split, experiment.data_dir)
-    return train, data.load(settings.name, settings.test_split, experiment.data_dir)
+    """The training and the held-out images, decoded once in a process."""
+    train = _load(settings.name, settings.train_split, experiment.data_dir)
+    return train, _load(settings.name, settings.test_split, experiment.data_dir)
+
+
+def _pixel_example(settings: ImageData) -> Callable[[Array, Any], tuple[Array, Array]]:
+    def example(key: Array, drawn: tuple[Array, Array]) -> tuple[Array, Array]:
+        pixels, y = drawn
+        noise_key, flip_key = jax.random.split(key)
+        z = data.dequantise(noise_key, pixels) if settings.dequantise else data.scale(pixels)
+        return data.flip(flip_key, z) if settings.flip else z, y
+
+    return example
+
+
+def _require_as_told(name: str, told: Any, found: Any) -> None:
+    if told is not None and told != found:
+        raise UserError(f"data.{name} is {told}, but the data set has {found}")
+
+
+def _usable(num_held_out: int) -> int:
+    usable = min(num_held_out, NUM_HELD_OUT) // jax.device_count() * jax.device_count()
+    if usable == 0:
+        raise UserError(f"data.test_split has {num_held_out} images, fewer than the {jax.device_count()} devices")
+    return usable
+
+
+def _require_batch(experiment: Experiment, num_examples: int) -> None:
+    if experiment.batch_size > num_examples:
+        raise UserError(f"batch_size must be in 1..{num_examples}, the training set; got {experiment.batch_size}")
 
 
 def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
-    train, test = load_images(experiment, settings)
-    if experiment.batch_size > len(train.label):
-        raise UserError(f"batch_size must be in 1..{len(train.label)}, the training set; got {experiment.batch_size}")
+    training = data.open_split(settings.name, settings.train_split, experiment.data_dir)
+    test = _load(settings.name, settings.test_split, experiment.data_dir)
+    shape, num_labels = test.pixels.shape[1:], test.num_labels
+    _require_as_told("shape", settings.shape, shape)
+    _require_as_told("num_labels", settings.num_labels, num_labels)
+    _require_batch(experiment, len(training))
+    share = local_share(experiment.batch_size)
+    usable = _usable(len(test.label))
+    held_out = test.pixels[:usable], test.label[:usable]
 
-    def batch(step: int) -> Tree:
-        rows = data.batch_indices(experiment.seed, step, experiment.batch_size, len(train.label))
-        return train.image[rows], train.label[rows]
+    def rows(step: int) -> np.ndarray:
+        return data.batch_indices(experiment.seed, step, experiment.batch_size, len(training))[share].astype(np.int32)
 
+    if settings.in_memory:
+        images, _ = load_images(experiment, settings)
+        source = jnp.asarray(images.pixels), jnp.asarray(images.label)
+        return Problem(shape, num_labels, lambda steps: map(rows, steps), _pixel_example(settings), held_out, source)
+
+    def read(indices: np.ndarray) -> Tree:
+        records = training.__getitems__(indices.tolist())
+        return np.stack([r["image"] for r in records]), np.asarray([r["label"] for r in records], np.int32)
+
+    def batches(steps: range) -> Iterator[Tree]:
+        return data.stream(read, experiment.seed, steps, experiment.batch_size, len(training), share)
+
+    return Problem(shape, num_labels, batches, _pixel_example(settings), held_out)
+
+
+def _latent_example(settings: LatentData) -> Callable[[Array, Any], tuple[Array, Array]]:
     def example(key: Array, drawn: tuple[Array, Array]) -> tuple[Array, Array]:
-        return drawn
+        latent, y = drawn
+        return settings.factor * latent, y
 
-    usable = len(test.label) - len(test.label) % jax.device_count()
-    if usable == 0:
-        raise UserError(f"data.test_split has {len(test.label)} images, fewer than the {jax.device_count()} devices")
-    return Problem(train.image.shape[1:], train.num_labels, batch, example, (test.image[:usable], test.label[:usable]))
+    return example
+
+
+def _latent_problem(experiment: Experiment, settings: LatentData) -> Problem:
+    latents = data.open_latents(experiment.data_dir / settings.folder)
+    _require_as_told("shape", settings.shape, latents.latent.shape[1:])
+    num_train = len(latents.label) - settings.num_held_out
+    _require_batch(experiment, num_train)
+    share = local_share(experiment.batch_size)
+
+    def read(indices: np.ndarray) -> Tree:
+        return np.asarray(latents.latent[indices], np.float32), np.asarray(latents.label[indices], np.int32)
+
+    def batches(steps: range) -> Iterator[Tree]:
+        return data.stream(read, experiment.seed, steps, experiment.batch_size, num_train, share)
+
+    held_out = read(np.arange(num_train, num_train + _usable(settings.num_held_out)))
+    return Problem(settings.shape, settings.num_labels, batches, _latent_example(settings), held_out)
 
 
 def problem_of(experiment: Experiment) -> Problem:
@@ -78,9 +162,51 @@ def problem_of(experiment: Experiment) -> Problem:
 
     Raises:
         DataError: its data set is not prepared.
+        UserError: its data set is not as the experiment says.
     """
     match experiment.data:
         case MixtureData() as settings:
             return _mixture_problem(experiment, settings)
         case ImageData() as settings:
             return _image_problem(experiment, settings)
+        case LatentData() as settings:
+            return _latent_problem(experiment, settings)
+
+
+def _arrays(num_examples: int, shape: tuple[int, ...], dtype: Any) -> Tree:
+    """The shapes of so many data points and their labels."""
+    points = jax.ShapeDtypeStruct((num_examples, *shape), dtype)
+    return points, jax.ShapeDtypeStruct((num_examples,), jnp.int32)
+
+
+def _of_shapes(
+    shape: tuple[int, ...],
+    num_labels: int,
+    example: Callable[[Array, Any], tuple[Array, Array]],
+    batch: Tree,
+    source: Tree,
+) -> Problem:
+    return Problem(shape, num_labels, lambda steps: (batch for _ in steps), example, batch, source)
+
+
+def abstract_problem_of(experiment: Experiment) -> Problem:
+    """The problem with the shapes of batches and source in the place of their numbers; nothing is read.
+
+    Raises:
+        UserError: a data set whose shape or number of labels the experiment does not tell.
+    """
+    count = experiment.batch_size
+    indices = jax.ShapeDtypeStruct((count,), jnp.int32)
+    match experiment.data:
+        case MixtureData() as settings:
+            problem = _mixture_problem(experiment, settings)
+            return _of_shapes(problem.shape, problem.num_labels, problem.example, indices, None)
+        case LatentData() as settings:
+            batch = _arrays(count, settings.shape, jnp.float32)
+            return _of_shapes(settings.shape, settings.num_labels, _latent_example(settings), batch, None)
+        case ImageData() as settings:
+            if settings.shape is None or settings.num_labels is None:
+                raise UserError("data.shape and data.num_labels must be given where the data are not read")
+            source = _arrays(NOMINAL_EXAMPLES, settings.shape, jnp.uint8) if settings.in_memory else None
+            batch = indices if settings.in_memory else _arrays(count, settings.shape, jnp.uint8)
+            return _of_shapes(settings.shape, settings.num_labels, _pixel_example(settings), batch, source)

@@ -1,6 +1,8 @@
-"""What a finished run says of itself: samples.png, and metrics.json."""
+"""What a finished run says of itself: pictures, and metrics.json."""
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,48 +10,155 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.types import LabelledField
+from cfgjax.types import LogClassifier
 from experiments import runs
-from experiments.presets import ImageData, MixtureData
+from experiments.command import UserError
+from experiments.consistency import draw_residuals, residuals
+from experiments.likelihoods import bits_per_dimension
+from experiments.problems import load_images
+from experiments.recogniser import Features
+from experiments.report_classifier import report_classifier
 from experiments.report_images import report_images
 from experiments.report_mixture import report_mixture
 from experiments.restored import Run
-from experiments.sampling import ODE, SDE, make_draw, sample_keys, sweep
+from experiments.sampling import ODE, SDE, Rule, by_classifier, chunk_of, classifier_free, make_draw, sample_keys, sweep
+from experiments.settings import ImageData, LatentData, MixtureData
+
+FREE, BY_CLASSIFIER = "classifier-free", "classifier"
 
 
-def draw_sweep(run: Run, field: LabelledField, solver: str) -> np.ndarray:
-    """Samples [scales, K, num_per_class, *D] of a field by one solver, in one compiled call.
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked of a report beyond the run's own settings.
+
+    Attributes:
+        solvers: to sample with.
+        log_classifier: a noisy classifier, to guide the null field with.
+        classifier_scales: its guidance scales; by default those of the run.
+        num_likelihoods: held-out images whose bits per dimension are wanted.
+        features: the space of the distances between images.
+    """
+
+    solvers: tuple[str, ...] = (ODE, SDE)
+    log_classifier: LogClassifier | None = None
+    classifier_scales: tuple[float, ...] | None = None
+    num_likelihoods: int = 0
+    features: Features | None = None
+
+
+def draw_sweep(run: Run, rule: Rule, solver: str, scales: tuple[float, ...]) -> np.ndarray:
+    """Samples [scales, K, num_per_class, *D] of a guided field by one solver, in one compiled call.
 
     Within a label, sample i has the same noise at every scale.
+
+    Raises:
+        UserError: samples that are not finite, with the scale.
     """
     problem, settings = run.problem, run.experiment.sampling
-    draw = make_draw(field, run.model.path, problem.shape, problem.num_labels, solver, settings.num_steps)
-    num_samples = problem.num_labels * settings.num_per_class
+    draw = make_draw(rule, run.model.path, problem.shape, solver, settings.num_steps)
     labels = jnp.repeat(jnp.arange(problem.num_labels), settings.num_per_class)
-    keys = sample_keys(settings.seed, num_samples)
-    samples = jax.jit(lambda *arguments: sweep(draw, *arguments))(keys, labels, jnp.asarray(settings.scales))
-    split = (len(settings.scales), problem.num_labels, settings.num_per_class, *problem.shape)
-    return np.asarray(samples).reshape(split)
+    keys, chunk = sample_keys(settings.seed, len(labels)), chunk_of(problem.shape)
+    samples = np.asarray(jax.jit(lambda *a: sweep(draw, *a, chunk=chunk))(keys, labels, jnp.asarray(scales)))
+    for scale, its_samples in zip(scales, samples, strict=True):
+        require_finite_samples(its_samples, scale)
+    return samples.reshape(len(scales), problem.num_labels, settings.num_per_class, *problem.shape)
 
 
-def _headline(metrics: dict[str, Any]) -> str:
-    rows = [f"  {'w':>5} {'solver':>16} {'recognised':>10}"]
-    rows += [f"  {row['scale']:>5g} {row['solver']:>16} {100 * row['recognised']:>9.1f}%" for row in metrics["samples"]]
-    return "\n".join(rows)
+def require_finite_samples(samples: np.ndarray, scale: float) -> None:
+    """Raises UserError where samples are not finite."""
+    if not np.all(np.isfinite(samples)):
+        raise UserError(f"samples at scale {scale:g} are not finite; choose a smaller scale or more steps")
 
 
-def report(run: Run, out_dir: Path) -> dict[str, Any]:
-    """Samples the run's field, writes pictures and metrics.json into the folder, and returns the metrics."""
+def _guided_draws(run: Run, wishes: Wishes) -> tuple[dict[tuple[str, str], np.ndarray], dict[str, tuple[float, ...]]]:
+    """Samples of all rules and solvers, and the scales of each rule."""
+    null, own = run.problem.num_labels, run.experiment.sampling.scales
+    rules, scales = {FREE: classifier_free(run.field, null)}, {FREE: own}
+    if wishes.log_classifier is not None:
+        rules[BY_CLASSIFIER] = by_classifier(run.field, null, wishes.log_classifier, run.model.path)
+        scales[BY_CLASSIFIER] = wishes.classifier_scales or own
+    draws = {
+        (name, solver): draw_sweep(run, rule, solver, scales[name])
+        for name, rule in rules.items()
+        for solver in wishes.solvers
+    }
+    return draws, scales
+
+
+def _image_metrics(run: Run, settings: ImageData, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
     experiment = run.experiment
-    start = time.perf_counter()
-    field = run.field
-    draws = {solver: draw_sweep(run, field, solver) for solver in (ODE, SDE)}
+    draws, scales = _guided_draws(run, wishes)
+    found = report_images(experiment, settings, draws, scales, out_dir, wishes.features)
+    _, test = load_images(experiment, settings)
+    seed = experiment.sampling.seed
+    if wishes.log_classifier is not None:
+        rows = residuals(run.field, wishes.log_classifier, run.model.path, test, seed)
+        draw_residuals(rows, out_dir / "residuals.png")
+        found["residuals"] = rows
+    if wishes.num_likelihoods:
+        steps = experiment.sampling.num_steps
+        found["bits_per_dimension"] = bits_per_dimension(run.field, test, wishes.num_likelihoods, steps, seed)
+    return found
+
+
+def _latent_metrics(run: Run, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
+    """Samples of latents, to be decoded by the network that made them."""
+    draws, scales = _guided_draws(run, wishes)
+    for (guidance, solver), samples in draws.items():
+        np.savez(out_dir / f"samples-{guidance}-{solver}.npz", scales=np.asarray(scales[guidance]), latents=samples)
+    return {"samples": []}
+
+
+def _metrics(run: Run, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
+    experiment = run.experiment
     match experiment.data:
         case MixtureData() as settings:
-            metrics = report_mixture(run, settings, draws, out_dir)
+            draws, _ = _guided_draws(run, wishes)
+            return report_mixture(run, settings, {solver: drawn for (_, solver), drawn in draws.items()}, out_dir)
+        case ImageData() as settings if experiment.objective == "classifier":
+            _, test = load_images(experiment, settings)
+            return report_classifier(run.log_classifier, run.model.path, test, experiment.sampling.seed, out_dir)
         case ImageData() as settings:
-            metrics = report_images(experiment, settings, draws, out_dir)
-    metrics |= {
+            return _image_metrics(run, settings, wishes, out_dir)
+        case LatentData():
+            return _latent_metrics(run, wishes, out_dir)
+
+
+def _number(row: Mapping[str, Any], name: str, form: str) -> str:
+    return f"{row[name]:>10{form}}" if name in row else f"{'-':>10}"
+
+
+def _headline(metrics: Mapping[str, Any]) -> str:
+    lines = []
+    if "recogniser_test_accuracy" in metrics:
+        lines.append(f"  recogniser's own test accuracy {100 * metrics['recogniser_test_accuracy']:.1f}%")
+    if metrics.get("samples"):
+        lines.append(f"  {'guidance':>15} {'solver':>14} {'w':>5} {'recognised':>10} {'Frechet':>10} {'coverage':>10}")
+    for row in metrics.get("samples", ()):
+        start = f"  {row.get('guidance', FREE):>15} {row['solver']:>14} {row['scale']:>5g}"
+        numbers = (_number(row, "recognised", ".1%"), _number(row, "frechet", ".3f"), _number(row, "coverage", ".3f"))
+        lines.append(" ".join((start, *numbers)))
+    if "real_against_real" in metrics:
+        real = metrics["real_against_real"]
+        numbers = _number(real, "frechet", ".3f"), _number(real, "coverage", ".3f")
+        lines.append(f"  {'real against real':>47} {' '.join(numbers)}")
+    for row in metrics.get("at_equal_recognition", ()):
+        start = (
+            f"  at {row['recognised']:.1%} recognised, {row['solver']}, {row['guidance']} at w = {row['scale']:.2f}:"
+        )
+        lines.append(f"{start} Frechet {row['frechet']:.3f}, coverage {row.get('coverage', float('nan')):.3f}")
+    for row in metrics.get("by_time", ()):
+        found = f"{row['accuracy']:.1%} right, calibration error {row['calibration_error']:.3f}"
+        lines.append(f"  t = {row['t']:.1f}: {found}")
+    for name, bits in metrics.get("bits_per_dimension", {}).items():
+        lines.append(f"  {name}: {bits['mean']:.3f} +- {bits['standard_error']:.3f} bits per dimension")
+    return "\n".join(lines)
+
+
+def report(run: Run, out_dir: Path, wishes: Wishes = Wishes()) -> dict[str, Any]:
+    """Samples the run's field, writes pictures and metrics.json into the folder, and returns the metrics."""
+    experiment, start = run.experiment, time.perf_counter()
+    metrics = _metrics(run, wishes, out_dir) | {
         "preset": experiment.preset,
         "num_steps": experiment.sampling.num_steps,
         "device": jax.devices()[0].device_kind,

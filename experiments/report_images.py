@@ -1,88 +1,182 @@
-"""The report on images: is the asked label recognised, and are the samples copies?"""
+"""The report on images: is the asked label recognised, how true and how varied are the samples, are they copies?"""
 
+import csv
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
-from cfgjax import metrics
-from cfgjax.data import Images
-from experiments.presets import Experiment, ImageData
-from experiments.problems import load_images
+from cfgjax import data, metrics
+from experiments.fidelity import Reference, floor, measure, reference_of
+from experiments.problems import NUM_HELD_OUT, load_images
+from experiments.recogniser import Features, recogniser_of
+from experiments.settings import Experiment, ImageData
 
-TITLES = {"heun": "ODE (Heun)", "euler_maruyama": "SDE (Euler-Maruyama)"}
-
-
-def train_recogniser(images: Images) -> Pipeline:
-    """A support vector classifier fitted to real images, of flattened pixels."""
-    recogniser = make_pipeline(StandardScaler(with_std=False), SVC(C=10.0))
-    return recogniser.fit(images.image.reshape(len(images.label), -1), images.label)
-
-
-def _recognised(recogniser: Pipeline, samples: np.ndarray) -> np.ndarray:
-    """The fraction of samples [K, n, *D] whose own label is recognised, by label, [K]."""
-    num_labels, num_samples = samples.shape[:2]
-    found = np.asarray(recogniser.predict(samples.reshape(num_labels * num_samples, -1)))
-    found = found.reshape(num_labels, num_samples)
-    return np.mean(found == np.arange(num_labels).reshape(-1, 1), axis=1)
-
-
-def _measure(samples: np.ndarray, recogniser: Pipeline, train: Images, test: Images) -> dict[str, Any]:
-    by_label = _recognised(recogniser, samples)
-    flat = samples.reshape(-1, *samples.shape[2:])
-    return {
-        "recognised": float(by_label.mean()),
-        "recognised_by_label": by_label.tolist(),
-        "nearest_training_distance": float(np.median(metrics.nearest_distances(flat, train.image))),
-        "copies": metrics.copy_fraction(flat, train.image, test.image),
-    }
+TITLES = {"heun": "ODE (Heun)", "euler": "ODE (Euler)", "euler_maruyama": "SDE (Euler-Maruyama)"}
+COLUMNS = (
+    "guidance", "solver", "scale", "recognised", "frechet", "kernel", "precision", "recall", "density", "coverage",
+    "copies", "nearest_training_distance",
+)  # fmt: skip
+Draws = dict[tuple[str, str], np.ndarray]
+"""(guidance, solver) -> samples [scales, K, n, H, W, C]."""
 
 
 def _sheet(samples: np.ndarray) -> np.ndarray:
-    """One gray picture of images [scales, K, height, width]: a row for each label, a column for each scale."""
-    framed = np.pad(samples, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=1.0)
-    num_scales, num_labels, height, width = framed.shape
-    return framed.transpose(1, 2, 0, 3).reshape(num_labels * height, num_scales * width)
+    """One picture of images [scales, K, height, width, channels]: a row for each label, a column for each scale."""
+    framed = np.pad(samples, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1.0)
+    num_scales, num_labels, height, width, channels = framed.shape
+    return framed.transpose(1, 2, 0, 3, 4).reshape(num_labels * height, num_scales * width, channels)
 
 
-def draw_samples(draws: dict[str, np.ndarray], scales: tuple[float, ...], file: Path) -> None:
-    """Writes the picture: for each solver a row for each label and a column for each scale, one noise along a row."""
+def _title(rule: tuple[str, str]) -> str:
+    guidance, solver = rule
+    return f"{guidance}, {TITLES.get(solver, solver)}"
+
+
+def draw_samples(draws: Draws, scales: dict[str, tuple[float, ...]], file: Path) -> None:
+    """Writes the picture: for each rule a row for each label and a column for each scale, one noise along a row."""
     num_labels = next(iter(draws.values())).shape[1]
-    figure = Figure(figsize=(1.2 + 1.1 * len(scales) * len(draws), 0.6 + 1.0 * num_labels), layout="constrained")
-    for axes, (solver, samples) in zip(np.ravel(figure.subplots(1, len(draws))), draws.items(), strict=True):
-        sheet = _sheet(np.clip(samples[:, :, 0], -1, 1).mean(axis=-1))
-        axes.imshow(sheet, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
-        height, width = sheet.shape[0] / num_labels, sheet.shape[1] / len(scales)
-        axes.set_xticks((np.arange(len(scales)) + 0.5) * width - 0.5, [f"w = {scale:g}" for scale in scales])
+    num_columns = sum(len(samples) for samples in draws.values())
+    figure = Figure(figsize=(1.2 + 1.1 * num_columns, 0.6 + 1.0 * num_labels), layout="constrained")
+    widths = [len(samples) for samples in draws.values()]
+    panels = np.ravel(figure.subplots(1, len(draws), width_ratios=widths))
+    for axes, (rule, samples) in zip(panels, draws.items(), strict=True):
+        sheet = data.to_pixels(_sheet(np.clip(samples[:, :, 0], -1, 1)))
+        axes.imshow(sheet if sheet.shape[-1] == 3 else sheet.mean(axis=-1), cmap="gray", interpolation="nearest")
+        height, width = sheet.shape[0] / num_labels, sheet.shape[1] / len(samples)
+        ticks = [f"w = {scale:g}" for scale in scales[rule[0]]]
+        axes.set_xticks((np.arange(len(samples)) + 0.5) * width - 0.5, ticks)
         axes.set_yticks((np.arange(num_labels) + 0.5) * height - 0.5, [str(label) for label in range(num_labels)])
         axes.tick_params(length=0)
         axes.xaxis.tick_top()
-        axes.set_title(TITLES.get(solver, solver))
+        axes.set_title(_title(rule))
     figure.savefig(file, dpi=100)
 
 
+def _plot(axes: Axes, rows: list[dict[str, Any]], across: str, up: str) -> None:
+    """One curve for each rule, along the scales; the points are marked with w."""
+    rules = dict.fromkeys((row["guidance"], row["solver"]) for row in rows)
+    for rule in rules:
+        own = [row for row in rows if (row["guidance"], row["solver"]) == rule and up in row and across in row]
+        line = axes.plot([row[across] for row in own], [row[up] for row in own], "o-", ms=4, label=_title(rule))
+        if across == "scale":
+            continue
+        for row in own:
+            axes.annotate(f"{row['scale']:g}", (row[across], row[up]), fontsize=7, color=line[0].get_color())
+    axes.set(xlabel=across, ylabel=up)
+
+
+def draw_curves(rows: list[dict[str, Any]], real: dict[str, Any], name: str, file: Path) -> None:
+    """Writes the picture of the curves: each number against w, and fidelity against coverage along w."""
+    figure = Figure(figsize=(13, 7), layout="constrained")
+    figure.suptitle(f"{name}; distances over the recogniser's features; dotted: real against real")
+    panels = figure.subplots(2, 3)
+    pairs = (
+        ("scale", "recognised"), ("scale", "frechet"), ("scale", "coverage"),
+        ("coverage", "frechet"), ("recall", "precision"), ("recognised", "coverage"),
+    )  # fmt: skip
+    for axes, (across, up) in zip(np.ravel(panels), pairs, strict=True):
+        _plot(axes, rows, across, up)
+        if up in real:
+            axes.axhline(real[up], color="gray", linestyle=":")
+        if up == "frechet":
+            axes.set_yscale("log")
+        if across == "scale":
+            axes.set_xlabel("w")
+    panels[0, 0].legend(fontsize=7)
+    figure.savefig(file, dpi=100)
+
+
+def write_curves(rows: list[dict[str, Any]], file: Path) -> None:
+    """Writes the rows as CSV, one line for each rule and scale."""
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _crossing(rows: list[dict[str, Any]], rate: float) -> dict[str, float]:
+    """The numbers where the recognised rate first reaches ``rate`` along w, by straight lines between the scales."""
+    names = ("scale", "frechet", "kernel", "coverage")
+    for low, high in itertools.pairwise(rows):
+        if low["recognised"] <= rate <= high["recognised"]:
+            rise = high["recognised"] - low["recognised"]
+            share = (rate - low["recognised"]) / rise if rise > 0 else 0.0
+            return {name: low[name] + share * (high[name] - low[name]) for name in names if name in low}
+    return {}
+
+
+def at_equal_recognition(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each solver, every guidance at the highest recognised rate that all of them reach: a comparison at equals."""
+    found = []
+    for solver in dict.fromkeys(row["solver"] for row in rows):
+        own = [row for row in rows if row["solver"] == solver]
+        curves = {name: [row for row in own if row["guidance"] == name] for name in {row["guidance"]: 0 for row in own}}
+        if len(curves) < 2:
+            continue
+        rate = min(max(row["recognised"] for row in curve) for curve in curves.values())
+        for name, curve in curves.items():
+            crossing = _crossing(curve, rate)
+            if crossing:
+                found.append({"solver": solver, "recognised": rate, "guidance": name, **crossing})
+    return found
+
+
+def _rows(
+    draws: Draws, scales: dict[str, tuple[float, ...]], reference: Reference, train: data.Images, held_out: np.ndarray
+) -> list[dict[str, Any]]:
+    """The numbers of every rule and scale."""
+    whole = np.concatenate([samples.reshape(-1, *samples.shape[3:]) for samples in draws.values()])
+    nearest = metrics.nearest_distances(whole, train.image)
+    names = [(guidance, solver, scale) for guidance, solver in draws for scale in scales[guidance]]
+    each = [its_samples for samples in draws.values() for its_samples in samples]
+    return [
+        {"guidance": guidance, "solver": solver, "scale": scale}
+        | measure(samples, reference)
+        | {"nearest_training_distance": float(np.median(near)), "copies": metrics.copy_fraction(near, held_out)}
+        for (guidance, solver, scale), samples, near in zip(names, each, np.split(nearest, len(each)), strict=True)
+    ]
+
+
 def report_images(
-    experiment: Experiment, settings: ImageData, draws: dict[str, np.ndarray], out_dir: Path
+    experiment: Experiment,
+    settings: ImageData,
+    draws: Draws,
+    scales: dict[str, tuple[float, ...]],
+    out_dir: Path,
+    features: Features | None = None,
 ) -> dict[str, Any]:
-    """The metrics of samples {solver: [scales, K, n, *D]}; writes samples.png.
+    """The metrics of samples; writes samples.png, curves.png and curves.csv.
 
     "copies" is the share of samples nearer to a training image than all but 1 % of held-out images are.
+
+    Args:
+        experiment: the run.
+        settings: its data set.
+        draws: samples in [-1, 1] by (guidance, solver).
+        scales: the guidance scales of each guidance.
+        out_dir: the folder to write into.
+        features: the space of the distances; by default the recogniser's.
     """
     train, test = load_images(experiment, settings)
-    recogniser = train_recogniser(train)
-    rows = [
-        {"scale": scale, "solver": solver, **_measure(samples[index], recogniser, train, test)}
-        for solver, samples in draws.items()
-        for index, scale in enumerate(experiment.sampling.scales)
-    ]
-    draw_samples(draws, experiment.sampling.scales, out_dir / "samples.png")
-    held_out = metrics.nearest_distances(test.image, train.image)
+    recogniser = recogniser_of(settings, experiment.data_dir, train, test)
+    reference = reference_of(recogniser, test, features)
+    held_out = metrics.nearest_distances(test.image[:NUM_HELD_OUT], train.image)
+    rows = _rows(draws, scales, reference, train, held_out)
+    num_samples = int(np.prod(next(iter(draws.values())).shape[1:3]))
+    real = floor(reference, num_samples)
+    draw_samples(draws, scales, out_dir / "samples.png")
+    draw_curves(rows, real, settings.name, out_dir / "curves.png")
+    write_curves(rows, out_dir / "curves.csv")
     return {
-        "recogniser_test_accuracy": float(recogniser.score(test.image.reshape(len(test.label), -1), test.label)),
+        "recogniser_test_accuracy": recogniser.test_accuracy,
+        "features": "recogniser" if features is None else getattr(features, "__qualname__", "given"),
+        "real_against_real": real,
         "held_out_nearest_training_distance": float(np.median(held_out)),
+        "num_samples": num_samples,
         "samples": rows,
+        "at_equal_recognition": at_equal_recognition(rows),
     }

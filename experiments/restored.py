@@ -1,5 +1,6 @@
 """A run read back from its folder."""
 
+import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax import checkpoints
-from cfgjax.types import LabelledField, Tree
+from cfgjax.types import LabelledField, LogClassifier, Tree
 from experiments import runs
 from experiments.model import Model, model_of
-from experiments.presets import Experiment
 from experiments.problems import Problem, problem_of
+from experiments.settings import Experiment
 
 
 class Run(NamedTuple):
@@ -24,13 +25,22 @@ class Run(NamedTuple):
     ema: Tree
 
     @property
+    def _on_one_device(self) -> Tree:
+        return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), self.ema)
+
+    @property
     def field(self) -> LabelledField:
         """The learned field, by the moving average, on one device."""
-        return self.model.field(jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), self.ema))
+        return self.model.field(self._on_one_device)
+
+    @property
+    def log_classifier(self) -> LogClassifier:
+        """The learned noisy classifier, by the moving average, on one device."""
+        return self.model.log_classifier(self._on_one_device)
 
 
-def restore_run(run_dir: Path) -> Run:
-    """The run in a folder.
+def restore_run(run_dir: Path, data_dir: Path | None = None) -> Run:
+    """The run in a folder; its data may have moved to another ``data_dir``.
 
     Raises:
         UserError: no run there.
@@ -38,6 +48,8 @@ def restore_run(run_dir: Path) -> Run:
         DataError: its data set is not prepared.
     """
     experiment = runs.read_config(run_dir)
+    if data_dir is not None:
+        experiment = dataclasses.replace(experiment, data_dir=data_dir)
     problem = problem_of(experiment)
     model = model_of(experiment, problem)
     state = checkpoints.restore(runs.checkpoints_of(run_dir), model.create())

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from experiments.command import UserError
-from experiments.presets import ADAPTER, MUTABLE, Experiment
+from experiments.settings import ADAPTER, MUTABLE, Experiment
 
 
 def checkpoints_of(run_dir: Path) -> Path:
@@ -80,6 +80,8 @@ def open_run(experiment: Experiment) -> Path:
     run_dir = experiment.run_dir
     if (run_dir / "config.json").exists():
         _require_same(run_dir, read_config(run_dir), experiment)
+    elif checkpoints_of(run_dir).is_dir() and any(checkpoints_of(run_dir).iterdir()):
+        raise UserError(f"run_dir {run_dir} holds checkpoints without the config.json of their run; pass --run-dir")
     make_folder("run_dir", run_dir)
     write_atomically(run_dir / "config.json", ADAPTER.dump_json(experiment, indent=2).decode() + "\n")
     return run_dir

@@ -15,13 +15,16 @@ import tyro
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cfgjax import data
 from experiments import command, runs
 from experiments.command import UserError
-from experiments.restored import restore_run
-from experiments.sampling import make_draw, sample_keys, sweep
+from experiments.evaluate import load_classifier
+from experiments.report import require_finite_samples
+from experiments.restored import Run, restore_run
+from experiments.sampling import Rule, by_classifier, chunk_of, classifier_free, make_draw, sample_keys, sweep
 
 PIXELS = 8
-"""Screen pixels for each pixel of an image."""
+"""Screen pixels for each pixel of an image of 8 x 8, fewer for larger ones."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,10 @@ class Options:
     """How many samples; by default one for each of --labels."""
     seed: int = 0
     """Seed; sample i is the same in any number of samples."""
+    classifier: Path | None = None
+    """Folder of a run of a noisy classifier, to guide the null field by; by default guidance is classifier-free."""
+    data_dir: Path | None = None
+    """Folder of prepared data sets; by default the run's own."""
     out: Path = Path("samples.png")
     """File to write: .png for a picture, .npz for arrays x and y."""
 
@@ -52,7 +59,9 @@ def _require(is_right: bool, message: str) -> None:
 
 
 def _check(options: Options, num_labels: int) -> None:
-    _require(math.isfinite(options.scale), f"scale must be finite, got {options.scale}")
+    _require(abs(options.scale) <= 1e4, f"scale must be finite, in -10000..10000, got {options.scale}")
+    _require(0 <= options.seed < 2**32, f"seed must be in 0..{2**32 - 1}, got {options.seed}")
+    _require(not options.out.is_dir(), f"out must be a file, got the folder {options.out}")
     _require(options.num_steps >= 1, f"num_steps must be at least 1, got {options.num_steps}")
     _require(
         options.num_samples is None or options.num_samples >= 1,
@@ -68,13 +77,15 @@ def _write_images(samples: np.ndarray, file: Path) -> None:
     columns = math.ceil(math.sqrt(len(samples)))
     rows = math.ceil(len(samples) / columns)
     blank = np.full((rows * columns - len(samples), *samples.shape[1:]), -1.0)
-    levels = np.clip(np.round((np.concatenate([samples, blank]) + 1) * 127.5), 0, 255).astype(np.uint8)
-    framed = np.pad(levels, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=128)
+    framed = np.pad(
+        data.to_pixels(np.concatenate([samples, blank])), ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=128
+    )
     height, width, channels = framed.shape[1:]
     grid = framed.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
     grid = grid.reshape(rows * height, columns * width, channels)
     image = Image.fromarray(grid[..., 0] if channels == 1 else grid)
-    image.resize((image.width * PIXELS, image.height * PIXELS), Image.Resampling.NEAREST).save(file)
+    times = max(1, PIXELS // max(1, samples.shape[1] // 8))
+    image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST).save(file)
 
 
 def _write_points(samples: np.ndarray, labels: np.ndarray, file: Path) -> None:
@@ -86,17 +97,26 @@ def _write_points(samples: np.ndarray, labels: np.ndarray, file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
+def _rule(options: Options, run: Run) -> Rule:
+    null = run.problem.num_labels
+    if options.classifier is None:
+        return classifier_free(run.field, null)
+    log_classifier = load_classifier(options.classifier, run, options.data_dir)
+    return by_classifier(run.field, null, log_classifier, run.model.path)
+
+
 def sample(options: Options) -> None:
     """Draws the samples and writes the file."""
-    run = restore_run(options.run_dir)
+    run = restore_run(options.run_dir, options.data_dir)
+    _require(run.experiment.objective != "classifier", f"{options.run_dir} holds a classifier, which draws no samples")
     _check(options, run.problem.num_labels)
     chosen = options.labels or tuple(range(run.problem.num_labels))
     labels = jnp.asarray(np.resize(chosen, options.num_samples or len(chosen)), jnp.int32)
-    draw = make_draw(
-        run.field, run.model.path, run.problem.shape, run.problem.num_labels, options.solver, options.num_steps
-    )
-    keys = sample_keys(options.seed, len(labels))
-    samples = np.asarray(jax.jit(lambda *a: sweep(draw, *a))(keys, labels, jnp.asarray([options.scale]))[0])
+    draw = make_draw(_rule(options, run), run.model.path, run.problem.shape, options.solver, options.num_steps)
+    keys, chunk = sample_keys(options.seed, len(labels)), chunk_of(run.problem.shape)
+    drawn = jax.jit(lambda *a: sweep(draw, *a, chunk=chunk))(keys, labels, jnp.asarray([options.scale]))
+    samples = np.asarray(drawn[0])
+    require_finite_samples(samples, options.scale)
     runs.make_folder("out", options.out.parent)
     if options.out.suffix == ".npz":
         np.savez(options.out, x=samples, y=np.asarray(labels))

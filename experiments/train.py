@@ -6,7 +6,6 @@ metrics.json. A folder that already holds this run is resumed from its last chec
 
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -19,30 +18,21 @@ from cfgjax.types import TrainState
 from experiments import command, runs
 from experiments.command import UserError
 from experiments.model import Model, model_of
-from experiments.presets import ADAPTER, PRESETS, Experiment
+from experiments.presets import PRESETS
 from experiments.problems import Problem, problem_of
 from experiments.report import report
 from experiments.restored import Run
-
-
-def _local_share(batch_size: int) -> slice:
-    """The rows of the global batch that this process's devices take."""
-    share = batch_size // jax.process_count()
-    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+from experiments.settings import ADAPTER, Experiment
 
 
 def _require_divisible(experiment: Experiment) -> None:
-    if experiment.batch_size % jax.device_count():
+    num_parts = jax.device_count() * experiment.num_chunks
+    if experiment.batch_size % num_parts:
+        chunks = f" times num_chunks ({experiment.num_chunks})" if experiment.num_chunks > 1 else ""
         raise UserError(
-            f"batch_size must be divisible by the number of devices ({jax.device_count()}), got {experiment.batch_size}"
+            f"batch_size must be divisible by the number of devices ({jax.device_count()}){chunks}, "
+            f"got {experiment.batch_size}"
         )
-
-
-def _batches(experiment: Experiment, problem: Problem, first: int) -> Iterator[training.Tree]:
-    rows = _local_share(experiment.batch_size)
-    for step in range(first, experiment.num_steps):
-        batch = jax.tree.map(lambda leaf: leaf[rows], problem.batch(step))
-        yield training.shard(batch, jax.local_device_count())
 
 
 class _Logger:
@@ -66,7 +56,8 @@ class _Logger:
 
 def _advance(experiment: Experiment, problem: Problem, model: Model, state: TrainState) -> TrainState:
     """The state after the last step, saved on the way and at the end."""
-    step = training.parallel(training.make_step(model.loss, model.optimizer, model.ema_decay))
+    step = training.make_step(model.loss, model.optimizer, model.ema_decay, experiment.num_chunks)
+    step, source = training.parallel(step), training.replicate(problem.source)
     evaluate = training.parallel(training.make_evaluation(model.evaluation_loss), donate=False)
     held_out = training.shard(problem.held_out, jax.local_device_count())
     config = ADAPTER.dump_python(experiment, mode="json")
@@ -74,8 +65,9 @@ def _advance(experiment: Experiment, problem: Problem, model: Model, state: Trai
     logger = _Logger(experiment.run_dir, experiment, first)
     blocks_each_step = jax.default_backend() == "cpu" and jax.device_count() > 1
     with checkpoints.open_folder(runs.checkpoints_of(experiment.run_dir)) as manager, logger.bar:
-        for index, batch in enumerate(_batches(experiment, problem, first), start=first + 1):
-            state, metrics = step(state, batch)
+        batches = problem.batches(range(first, experiment.num_steps))
+        for index, batch in enumerate(batches, start=first + 1):
+            state, metrics = step(state, training.shard(batch, jax.local_device_count()), source)
             if blocks_each_step:
                 jax.block_until_ready(metrics)
             logger.log(index, metrics)
@@ -90,16 +82,16 @@ def fit(experiment: Experiment) -> Run:
     """The experiment trained to its last step, or resumed from its last checkpoint.
 
     Raises:
-        UserError: settings out of range, or a folder that holds another run.
+        UserError: settings out of range, a network that does not fit the data, or a folder that holds another run.
         DataError: the data set is not prepared.
         CheckpointError: the folder's last checkpoint does not read.
     """
     runs.validate(experiment)
     _require_divisible(experiment)
     problem = problem_of(experiment)
-    run_dir = runs.open_run(experiment)
     model = model_of(experiment, problem)
     state = model.create()
+    run_dir = runs.open_run(experiment)
     saved = checkpoints.latest(runs.checkpoints_of(run_dir))
     if saved is not None:
         state = checkpoints.restore(runs.checkpoints_of(run_dir), state)

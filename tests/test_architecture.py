@@ -20,8 +20,8 @@ ROOT = Path(cfgjax.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 GROUND = [{"types"}, {"checks"}, {"paths"}, {"conversions"}]
-SIBLINGS = {"guidance", "solvers", "losses", "likelihood", "mixtures", "models"}
-UPPER = {"checkpoints", "data", "metrics"}
+SIBLINGS = {"guidance", "solvers", "losses", "mixtures", "models"}
+UPPER = {"checkpoints", "data", "metrics", "likelihood"}
 TOP = {"training"}
 FLOORS = [*GROUND, SIBLINGS, UPPER, TOP]
 

@@ -275,3 +275,21 @@ def test_rates_of_zero_and_one_are_exact(rate, expected):
 def test_a_rate_outside_is_refused(rate):
     with pytest.raises(ValueError, match="rate"):
         guidance.drop_label(jax.random.key(0), Y, rate, NULL)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_classifier_guidance_at_the_null_label_is_the_null_field(traced, clustered):
+    """The classifier has no row K: its term is none, and not that of label K - 1."""
+    path, null = paths.linear(), clustered.num_labels
+    null_field = guidance.given(clustered.vector_field(path), null)
+    guided = guidance.classifier(null_field, clustered.label_log_probs(path), path, 3.0)
+    x, t = jnp.array([0.3, -0.4]), jnp.float32(0.5)
+    found = (jax.jit(guided) if traced else guided)(x, t, jnp.int32(null))
+    np.testing.assert_allclose(found, null_field(x, t), rtol=1e-6)
+    assert not np.allclose(guided(x, t, jnp.int32(null - 1)), null_field(x, t), atol=1e-2)
+
+
+@pytest.mark.parametrize("start", [0.0, 1.0, -0.1, 2.0])
+def test_a_start_outside_its_interval_is_refused(start):
+    with pytest.raises(ValueError, match="start must be in"):
+        guidance.classifier(lambda x, t: x, lambda x, t: x, paths.linear(), 1.0, start=start)

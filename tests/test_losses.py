@@ -220,3 +220,29 @@ def test_logit_normal_times(location, spread):
 def test_bad_densities_are_refused(make, name):
     with pytest.raises(ValueError, match=name):
         make()
+
+
+def test_a_classifier_has_no_loss_at_the_null_label(clustered):
+    """Concrete it is refused; traced it is NaN, not the loss of label K - 1."""
+    path, null = paths.linear(), clustered.num_labels
+    loss = partial(losses.classifier_cross_entropy, clustered.label_log_probs(path), path, jax.random.key(0))
+    with pytest.raises(ValueError, match=rf"y must be in \[0, {null - 1}\], got {null}"):
+        loss(jnp.zeros(2), null)
+    found = jax.jit(lambda y: loss(jnp.zeros(2), y))
+    assert np.isnan(found(jnp.int32(null)))
+    assert np.isfinite(found(jnp.int32(null - 1)))
+
+
+def test_a_density_of_times_on_nothing_is_refused():
+    with pytest.raises(ValueError, match="start must be under stop"):
+        losses.uniform(0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [(losses.flow_matching, "field"), (losses.noise_matching, "noise"), (losses.score_matching, "score")],
+)
+def test_a_network_of_another_shape_is_refused(loss, name):
+    """One number for an image would be spread over it, and train to its mean."""
+    with pytest.raises(ValueError, match=rf"{name} must give the shape \(4,\), got \(\)"):
+        loss(lambda x, t: jnp.mean(x), paths.linear(), jax.random.key(0), jnp.zeros(4))

@@ -310,3 +310,17 @@ def test_bad_arguments_are_refused_by_name(weights, means, covariances, name):
 def test_a_label_outside_is_refused(y, skewed):
     with pytest.raises(ValueError, match="y must be in"):
         skewed.sample(jax.random.key(0), y)
+
+
+@pytest.mark.parametrize(
+    ("weights", "means", "covariances", "complaint"),
+    [
+        ([1.0, 0.0], np.zeros((2, 1)), np.ones((2, 1, 1)), "weights must be finite"),
+        ([1.0, np.inf], np.zeros((2, 1)), np.ones((2, 1, 1)), "weights must be finite"),
+        ([1.0, 1.0], np.full((2, 1), np.nan), np.ones((2, 1, 1)), "means must be finite"),
+        ([1.0], np.zeros((1, 2)), np.array([[[1.0, 0.5], [0.0, 1.0]]]), "covariances must be symmetric"),
+    ],
+)
+def test_numbers_that_would_give_nan_are_refused(weights, means, covariances, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        LabelledMixture(np.array(weights), means, covariances)

@@ -179,3 +179,25 @@ def test_power_under_one_is_refused():
 def test_bad_rates_are_refused(rates, name):
     with pytest.raises(ValueError, match=name):
         paths.variance_preserving(*rates)
+
+
+def test_a_steep_variance_preserving_path_does_not_overflow():
+    path = paths.variance_preserving(0.1, 400.0)
+    ts = jnp.linspace(0, 1, 101)
+    values = jax.vmap(lambda t: paths.coefficients(path, t))(ts)
+    assert all(np.all(np.isfinite(leaf)) for leaf in values)
+    np.testing.assert_allclose(np.square(values.alpha) + np.square(values.beta), 1.0, atol=1e-5)
+    assert (float(values.alpha[0]), float(values.alpha[-1])) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: paths.polynomial(np.inf), "power"),
+        (lambda: paths.variance_preserving(0.1, np.inf), "rate_max"),
+        (lambda: paths.variance_preserving(np.nan), "rate_min"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused(make, name):
+    with pytest.raises(ValueError, match=f"{name} must be finite"):
+        make()

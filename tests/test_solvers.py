@@ -329,3 +329,10 @@ def test_a_stochastic_solver_refuses_the_way_back():
     solver = solvers.euler_maruyama(paths.linear(), lambda x, t: x, solvers.root_beta(paths.linear()))
     with pytest.raises(ValueError, match="ts must increase for a stochastic solver"):
         solvers.integrate(solver, KEY, jnp.ones(2), np.linspace(1, 0, 5, dtype=np.float32))
+
+
+def test_whole_numbers_are_integrated_as_floating_point_ones():
+    """dx = x from 1: not truncated at each step."""
+    ts = jnp.linspace(0, 1, 65)
+    end = solvers.integrate(solvers.heun(lambda x, t: x), jax.random.key(0), jnp.array([1, 2]), ts)
+    np.testing.assert_allclose(end, np.exp(1.0) * np.array([1, 2]), rtol=1e-3)

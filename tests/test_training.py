@@ -45,7 +45,7 @@ def _state(optimizer, params=None):
     return training.create(_params() if params is None else params, optimizer, jax.random.key(1))
 
 
-def _forgetful_step(state, batch, *, axis_name=None):
+def _forgetful_step(state, batch, source=None, *, axis_name=None):
     """A step that forgets the pmean of (T1)."""
     keys = training.example_keys(state.key, state.step, len(batch["y"]), axis_name)
     gradient = jax.grad(lambda params: jnp.mean(jax.vmap(_loss, (None, 0, 0))(params, keys, batch)))(state.params)
@@ -133,6 +133,28 @@ def test_a_step_is_gradient_descent_on_the_full_batch(step):
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
     norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient)))
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_devices", COUNTS)
+@pytest.mark.parametrize("num_chunks", [1, 2])
+def test_a_batch_of_indices_into_a_source_is_that_batch(num_devices, num_chunks, single):
+    """(T4, T5): rows gathered inside the step, and chunks one after another, change rounding only."""
+    step = training.make_step(_loss, optax.sgd(0.1), 0.9, num_chunks)
+    batches = [_batch(index) for index in range(20)]
+    source = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[::-1], *batches)
+    devices = jax.devices()[:num_devices]
+    run, state, source = training.parallel(step, devices), _state(optax.sgd(0.1)), training.replicate(source, devices)
+    for index in range(20):
+        rows = 20 * NUM_EXAMPLES - 1 - np.arange(index * NUM_EXAMPLES, (index + 1) * NUM_EXAMPLES)
+        state, metrics = run(state, training.shard(rows, num_devices), source)
+    reference = [np.asarray(leaf) for leaf in jax.tree.leaves((single[0].params, single[0].ema, single[1]))]
+    assert _largest_difference(_shards((state.params, state.ema, metrics), num_devices), reference) < 1e-5
+
+
+def test_chunks_that_do_not_divide_are_refused():
+    step = training.make_step(_loss, optax.sgd(0.1), 0.9, num_chunks=3)
+    with pytest.raises(ValueError, match="divisible by num_chunks, got 16 on 3"):
+        step(_state(optax.sgd(0.1)), _batch(0))
 
 
 def _trivial_step(ema_decay):

@@ -1,11 +1,34 @@
 """Data sets of labelled images through tensorflow-datasets, without TensorFlow.
 
 A set is prepared once as array_record files, read back by ``load``, and visited in an order that is a pure function of
-(seed, step): ``batch_indices``.
+(seed, step): ``batch_indices``. ``scale``, ``dequantise`` and ``flip`` are for ONE image, inside the step.
 """
 
 from cfgjax.data.batches import batch_indices
 from cfgjax.data.digits import Digits
-from cfgjax.data.sources import DataError, Images, is_prepared, load, prepare
+from cfgjax.data.errors import DataError
+from cfgjax.data.idx import read_idx
+from cfgjax.data.latents import Latents, open_latents
+from cfgjax.data.pixels import dequantise, flip, scale, to_pixels
+from cfgjax.data.sources import Images, is_prepared, load, num_labels_of, open_split, prepare
+from cfgjax.data.stream import stream
 
-__all__ = ["DataError", "Digits", "Images", "batch_indices", "is_prepared", "load", "prepare"]
+__all__ = [
+    "DataError",
+    "Digits",
+    "Images",
+    "Latents",
+    "batch_indices",
+    "dequantise",
+    "flip",
+    "is_prepared",
+    "load",
+    "num_labels_of",
+    "open_latents",
+    "open_split",
+    "prepare",
+    "read_idx",
+    "scale",
+    "stream",
+    "to_pixels",
+]

@@ -3,24 +3,22 @@
 Source: E. Alpaydin & C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
 """
 
-import io
 from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 from sklearn.datasets import load_digits
+
+from cfgjax.data.png import png
 
 NUM_TEST = 360
 """A fifth of the images, the last ones in the file's order."""
 
 
-def _png(pixels: np.ndarray) -> bytes:
-    """The PNG file of an image [8, 8] of whole numbers 0..16, as gray values 0..255."""
-    stream = io.BytesIO()
-    Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8)).save(stream, "png")
-    return stream.getvalue()
+def _gray(digit: np.ndarray) -> np.ndarray:
+    """Whole numbers 0..16, [8, 8], as gray values 0..255, [8, 8, 1]."""
+    return np.round(digit * (255 / 16)).astype(np.uint8)[..., np.newaxis]
 
 
 with tfds.core.registered.skip_registration():
@@ -52,4 +50,4 @@ with tfds.core.registered.skip_registration():
 
         def _generate_examples(self, images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, dict]]:
             for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-                yield index, {"image": _png(image), "label": int(label)}
+                yield index, {"image": png(_gray(image)), "label": int(label)}

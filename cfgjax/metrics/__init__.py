@@ -1,6 +1,19 @@
-"""Numbers about samples and fields."""
+"""Numbers about samples, features, classifiers and fields."""
 
+from cfgjax.metrics.calibration import calibration_error
 from cfgjax.metrics.distances import copy_fraction, nearest_distances
-from cfgjax.metrics.fields import relative_error
+from cfgjax.metrics.features import Neighbourhood, frechet_distance, kernel_distance, neighbourhood
+from cfgjax.metrics.fields import guidance_terms, posterior_mean_field, relative_error
 
-__all__ = ["copy_fraction", "nearest_distances", "relative_error"]
+__all__ = [
+    "Neighbourhood",
+    "calibration_error",
+    "copy_fraction",
+    "frechet_distance",
+    "guidance_terms",
+    "kernel_distance",
+    "nearest_distances",
+    "neighbourhood",
+    "posterior_mean_field",
+    "relative_error",
+]

@@ -2,6 +2,9 @@
 
 import numpy as np
 
+_ROWS = 256
+"""Samples compared at a time, to bound the memory."""
+
 
 def nearest_distances(samples: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """The Euclidean distance of each sample to its nearest reference point, [n], in float64.
@@ -12,20 +15,23 @@ def nearest_distances(samples: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """
     flat = np.asarray(samples, np.float64).reshape(len(samples), -1)
     others = np.asarray(reference, np.float64).reshape(len(reference), -1)
-    squares = np.sum(flat**2, axis=1, keepdims=True) - 2 * flat @ others.T + np.sum(others**2, axis=1)
-    return np.sqrt(np.maximum(squares.min(axis=1), 0))
+    lengths = np.sum(others**2, axis=1)
+
+    def nearest(rows: np.ndarray) -> np.ndarray:
+        squares = np.sum(rows**2, axis=1, keepdims=True) - 2 * rows @ others.T + lengths
+        return np.sqrt(np.maximum(squares.min(axis=1), 0))
+
+    return np.concatenate([nearest(flat[start : start + _ROWS]) for start in range(0, len(flat), _ROWS)])
 
 
-def copy_fraction(samples: np.ndarray, training: np.ndarray, held_out: np.ndarray, quantile: float = 0.01) -> float:
+def copy_fraction(nearest: np.ndarray, held_out_nearest: np.ndarray, quantile: float = 0.01) -> float:
     """The fraction of samples nearer to a training point than ``quantile`` of the held-out points are.
 
     Samples of the true law would give ``quantile`` itself; what exceeds it is copied.
 
     Args:
-        samples: [n, *D].
-        training: [m, *D], what the model was trained on.
-        held_out: [k, *D], real data it was not trained on.
+        nearest: [n], the ``nearest_distances`` of samples to the training points.
+        held_out_nearest: [k], those of real data that the model was not trained on.
         quantile: the share of held-out points that counts as near.
     """
-    threshold = np.quantile(nearest_distances(held_out, training), quantile)
-    return float(np.mean(nearest_distances(samples, training) < threshold))
+    return float(np.mean(nearest < np.quantile(held_out_nearest, quantile)))

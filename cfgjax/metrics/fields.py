@@ -1,8 +1,14 @@
-"""How far a learned field is from the exact one."""
+"""How far a learned field is from the exact one, and from the classifier beside it.
 
+(R1) b_t grad log p_t(y|x) = u_y - u_null        what classifier and classifier-free guidance add, for exact ones
+(R2) u_null = sum_y p_t(y|x) u_y                 the null field is the labelled fields' mean under the posterior
+"""
+
+import jax
 import jax.numpy as jnp
 
-from cfgjax.types import Array
+from cfgjax import guidance
+from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier
 
 
 def relative_error(learned: Array, exact: Array) -> Array:
@@ -13,3 +19,43 @@ def relative_error(learned: Array, exact: Array) -> Array:
         exact: [n, *D], u* at the same states.
     """
     return jnp.sqrt(jnp.sum(jnp.square(learned - exact)) / jnp.sum(jnp.square(exact)))
+
+
+def guidance_terms(
+    field: LabelledField,
+    log_classifier: LogClassifier,
+    path: GaussianPath,
+    null_label: int,
+    x: Array,
+    t: Array,
+    y: Array,
+) -> tuple[Array, Array]:
+    """Both sides of (R1) at one state: (b_t grad log p_t(y|x), u_y - u_null), each [*D].
+
+    Where they differ, the classifier, or the labelled or null field, is not trained well enough at this t.
+
+    Args:
+        field: a labelled field that knows the null label.
+        log_classifier: log p_t(y|x) for all labels.
+        path: the path of both.
+        null_label: K.
+        x: [*D].
+        t: [], before ``start`` of ``guidance.classifier`` the classifier's side is held.
+        y: [], the label.
+    """
+
+    def null_field(x: Array, t: Array) -> Array:
+        return field(x, t, jnp.asarray(null_label, jnp.result_type(y)))
+
+    by_classifier = guidance.classifier(null_field, log_classifier, path, 1.0)(x, t, y) - null_field(x, t)
+    return by_classifier, field(x, t, y) - null_field(x, t)
+
+
+def posterior_mean_field(field: LabelledField, log_classifier: LogClassifier, num_labels: int) -> Field:
+    """The right side of (R2), sum over y of p_t(y|x) u_y, as a Field."""
+
+    def mean(x: Array, t: Array) -> Array:
+        values = jax.vmap(lambda y: field(x, t, y))(jnp.arange(num_labels))
+        return jnp.tensordot(jnp.exp(log_classifier(x, t)), values, axes=1)
+
+    return mean

@@ -1,5 +1,6 @@
-"""Embeddings of time and label, for one example."""
+"""Embeddings of time, label and position, for one example."""
 
+import jax
 import jax.numpy as jnp
 from flax import linen
 
@@ -11,16 +12,23 @@ class TimeEmbedding(linen.Module):
 
     The angular frequencies run from 1 to ``max_frequency`` in geometric steps, so that t in [0, 1] is resolved to
     about 1/max_frequency; t is never cast below float32.
+
+    Args:
+        width: of both dense layers.
+        max_frequency: the highest angular frequency.
+        num_features: of sines and cosines together; by default ``width``.
     """
 
     width: int
     max_frequency: float = 100.0
+    num_features: int | None = None
 
     @linen.compact
     def __call__(self, t: Array) -> Array:
         """The features of t [], float32."""
         t = jnp.asarray(t).astype(jnp.float32)
-        frequencies = jnp.geomspace(1.0, self.max_frequency, self.width // 2, dtype=jnp.float32)
+        num_features = self.width if self.num_features is None else self.num_features
+        frequencies = jnp.geomspace(1.0, self.max_frequency, num_features // 2, dtype=jnp.float32)
         features = jnp.concatenate([jnp.cos(frequencies * t), jnp.sin(frequencies * t)])
         hidden = linen.silu(linen.Dense(self.width, dtype=jnp.float32)(features))
         return linen.Dense(self.width, dtype=jnp.float32)(hidden)
@@ -31,9 +39,32 @@ class LabelEmbedding(linen.Module):
 
     num_labels: int
     width: int
+    std: float = 1.0
 
     @linen.compact
     def __call__(self, y: Array) -> Array:
         """Row y [] of the table."""
-        rows = linen.Embed(self.num_labels + 1, self.width, embedding_init=linen.initializers.normal(1.0))
+        rows = linen.Embed(self.num_labels + 1, self.width, embedding_init=linen.initializers.normal(self.std))
         return rows(jnp.asarray(y))
+
+
+def sine_positions(rows: int, columns: int, width: int) -> Array:
+    """Fixed positions on a grid, [rows * columns, width]: half of the features tell the row, half the column.
+
+    Features: sin(p / 10000^(4k/width)) and the cosine, k = 0..width/4-1, for p the row's and the column's number.
+    Source: Vaswani et al., arXiv 1706.03762, section 3.5, in two dimensions as Peebles & Xie, arXiv 2212.09748.
+
+    Raises:
+        ValueError: a width that 4 does not divide.
+    """
+    if width % 4:
+        raise ValueError(f"width must be divisible by 4 for positions on a grid, got {width}")
+    frequencies = 10000.0 ** (-jnp.arange(width // 4, dtype=jnp.float32) / (width // 4))
+
+    def features(position: Array) -> Array:
+        row, column = position
+        angles = jnp.concatenate([row * frequencies, column * frequencies])
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
+
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(rows), jnp.arange(columns), indexing="ij"), axis=-1)
+    return jax.vmap(features)(grid.reshape(-1, 2).astype(jnp.float32))

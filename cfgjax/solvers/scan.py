@@ -37,7 +37,7 @@ def integrate(
     Args:
         solver: the rule.
         key: a key for the solver's noise; a deterministic solver ignores it.
-        x: [*D], the state at ts[0].
+        x: [*D], the state at ts[0]; whole numbers are taken as floating-point ones.
         ts: [n + 1], the times: from 0 to 1 to make data of noise; decreasing for the way back, by an ODE solver only.
         observe: a function (carry, t) -> anything, called at all n + 1 times; its outputs come back stacked.
 
@@ -53,7 +53,8 @@ def integrate(
     """
     _check_times(ts if is_traced(ts) else np.asarray(ts), solver.is_forward_only)
     ts = jnp.asarray(ts)
-    carry = solver.init(jnp.asarray(x))
+    x = jnp.asarray(x)
+    carry = solver.init(x.astype(jnp.result_type(float, x)))
     seen = None if observe is None else jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), observe(carry, ts[0]))
 
     def advance(carry: Carry, interval: tuple[Array, Array, Array]) -> tuple[Carry, Tree]:

@@ -3,24 +3,42 @@
 import pytest
 
 from cfgjax import data
-from tests.experiments.running import SMALL, command
+from tests.experiments.running import SMALL, SMALLER, command
+from tests.pictures import write_family
 
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """A folder with the prepared digits."""
+    """A folder with the prepared digits, and a small set of the form and name of Fashion-MNIST."""
     folder = tmp_path_factory.mktemp("data")
     data.prepare("digits", folder)
+    data.prepare("fashion_mnist", folder, source=write_family(tmp_path_factory.mktemp("idx")))
     return folder
 
 
-@pytest.fixture(scope="session", params=["digits", "mixture"])
-def trained(request, tmp_path_factory, data_dir):
-    """The folder of a finished run."""
-    run_dir = tmp_path_factory.mktemp("runs") / request.param
-    done = command("train", request.param, "--run-dir", run_dir, "--data-dir", data_dir, *SMALL)
+def _trained(preset, tmp_path_factory, data_dir):
+    run_dir = tmp_path_factory.mktemp("runs") / preset
+    done = command("train", preset, "--run-dir", run_dir, "--data-dir", data_dir, *SMALLER[preset])
     assert done.returncode == 0, done.stderr
     return run_dir
+
+
+@pytest.fixture(scope="session", params=["digits", "mixture", "fashion_mnist"])
+def trained(request, tmp_path_factory, data_dir):
+    """The folder of a finished run."""
+    return _trained(request.param, tmp_path_factory, data_dir)
+
+
+@pytest.fixture(scope="session")
+def trained_clothes(tmp_path_factory, data_dir):
+    """The folder of a finished run of the transformer."""
+    return _trained("fashion_mnist", tmp_path_factory, data_dir)
+
+
+@pytest.fixture(scope="session")
+def trained_classifier(tmp_path_factory, data_dir):
+    """The folder of a finished run of the noisy classifier."""
+    return _trained("fashion_mnist_classifier", tmp_path_factory, data_dir)
 
 
 @pytest.fixture(scope="session")

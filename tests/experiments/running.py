@@ -8,12 +8,20 @@ import subprocess
 import sys
 from typing import NamedTuple
 
-SMALL = [
-    "--network.width=16", "--network.depth=1", "--network.embedding-width=8", "--num-steps=40", "--batch-size=32",
-    "--save-every=10", "--log-every=5", "--sampling.num-steps=4", "--sampling.num-per-class=3",
-    "--sampling.scales", "0", "2",
+SHORT = [
+    "--num-steps=40", "--batch-size=32", "--num-chunks=1", "--save-every=10", "--log-every=5",
+    "--sampling.num-steps=4", "--sampling.num-per-class=3", "--sampling.scales", "0", "2",
 ]  # fmt: skip
-"""A preset shrunk to seconds."""
+SMALL = ["--network.width=16", "--network.depth=1", "--network.embedding-width=8", *SHORT]
+"""A preset of the perceptron, shrunk to seconds."""
+
+SMALL_DIT = ["--network.width=16", "--network.depth=1", "--network.num-heads=2", *SHORT]
+SMALL_UNET = ["--network.width=8", "--network.multipliers", "1", "1", "--network.blocks-per-level=1", *SHORT]
+SMALLER = {
+    "digits": SMALL, "mixture": SMALL, "fashion_mnist": SMALL_DIT, "fashion_mnist_classifier": SMALL_UNET,
+    "fashion_mnist_gpu": [*SMALL_UNET, "--network.attention", "14", "--network.dtype=float32"],
+}  # fmt: skip
+"""The presets that the tests run, each shrunk to seconds."""
 
 
 class Finished(NamedTuple):

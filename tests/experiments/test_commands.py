@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from PIL import Image
 
 from tests.experiments.running import SMALL, command, finish, start
 
@@ -57,7 +58,7 @@ def test_a_run_folder_of_other_settings_is_refused(trained_mixture):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--scale", "inf"], "scale must be finite, got inf"),
+        (["--scale", "inf"], "scale must be finite, in -10000..10000, got inf"),
         (["--labels", "9"], "labels must be in 0..8 (8 is null), got 9"),
         (["--labels", "-1"], "labels must be in 0..8 (8 is null), got -1"),
         (["--num-steps", "0"], "num_steps must be at least 1, got 0"),
@@ -113,3 +114,86 @@ def test_help_names_options_and_defaults(module, words):
     done = command(module, "--help")
     assert done.returncode == 0
     assert all(word in done.stdout for word in words), done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--sampling.scales"], "sampling.scales"),
+        (["--sampling.scales", "1e39"], "sampling.scales.0"),
+        (["--seed", "-1"], "seed"),
+        (["--seed", str(2**32)], "seed"),
+        (["--objective", "classifier"], "needs a U-Net or a transformer"),
+    ],
+)
+def test_train_refuses_before_it_writes(arguments, expected, tmp_path):
+    assert_one_line(command("train", "mixture", "--run-dir", tmp_path / "run", *arguments), expected)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--network.patch", "5"], "patch must divide the image's sides, got patch 5 on 28 x 28"),
+        (["--network.num-heads", "3"], "num_heads must divide the width 128, got 3"),
+        (["--data.num-labels", "7"], "data.num_labels is 7, but the data set has 10"),
+        (["--data.name", "nothing"], "experiments.prepare nothing"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data_is_refused(options, expected, tmp_path, data_dir):
+    done = command("train", "fashion_mnist", "--data-dir", data_dir, "--run-dir", tmp_path / "run", *options)
+    assert_one_line(done, expected)
+    assert not (tmp_path / "run").exists()
+
+
+def test_checkpoints_without_their_config_are_refused(trained_mixture, tmp_path):
+    shutil.copytree(trained_mixture, tmp_path / "run")
+    (tmp_path / "run" / "config.json").unlink()
+    done = command("train", "mixture", "--run-dir", tmp_path / "run", *SMALL)
+    assert_one_line(done, "holds checkpoints without the config.json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["cifar10"], "pip install tensorflow"),
+        (["nothing"], "knows no data set 'nothing'"),
+        (["mine", "--source", "nowhere"], "is not a folder"),
+        (["mine", "--source", ".", "--image-size", "0"], "image_size must be at least 1, got 0"),
+        (["digits", "--data-dir", "file"], "data_dir file cannot be made"),
+    ],
+)
+def test_prepare_refuses_what_it_cannot_make(arguments, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert_one_line(command("prepare", *arguments), expected)
+
+
+def test_prepare_names_the_pictures_it_skips(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+        Image.new("L", (4, 4)).save(tmp_path / "source" / name / "good.png")
+    (tmp_path / "source" / "b" / "bad.png").write_bytes(b"no picture")
+    arguments = ["mine", "--source", tmp_path / "source", "--data-dir", tmp_path / "data"]
+    assert_one_line(command("prepare", *arguments), "bad.png does not read")
+    done = command("prepare", *arguments, "--on-corrupt", "skip")
+    assert done.returncode == 0, done.stderr
+    assert "skipped" in done.stdout
+    assert "bad.png" in done.stdout
+    assert "mine is prepared in" in done.stdout
+    assert "already" in command("prepare", *arguments).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [(["--out", "ring.jpg"], "out must end in .png"), (["--num-samples", "0"], "num_samples must be at least 1")],
+)
+def test_gallery_refuses_what_it_cannot_draw(arguments, expected):
+    assert_one_line(command("gallery", *arguments), expected)
+
+
+def test_sample_refuses_a_folder_as_its_file_and_a_seed_out_of_range(trained_mixture, tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    assert_one_line(command("sample", trained_mixture, "--out", tmp_path / "folder.png"), "out must be a file")
+    assert_one_line(command("sample", trained_mixture, "--seed", "-1"), "seed must be in 0..4294967295")
+    assert_one_line(command("sample", trained_mixture, "--scale", "1e39"), "scale must be finite, in -10000..10000")

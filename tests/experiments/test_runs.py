@@ -10,9 +10,10 @@ from PIL import Image
 
 from cfgjax import checkpoints, paths
 from experiments import runs
-from experiments.presets import PRESETS, Network, Sampling
+from experiments.presets import PRESETS
 from experiments.report_mixture import TIMES, field_errors, mixture_of
-from experiments.sampling import make_draw, sample_keys, sweep
+from experiments.sampling import classifier_free, make_draw, sample_keys, sweep
+from experiments.settings import MLPNetwork, Sampling
 from experiments.train import fit
 from tests.experiments.running import SMALL, command
 from tests.experiments.test_resume import final_state
@@ -72,7 +73,7 @@ def test_evaluate_measures_other_scales_into_another_folder(trained):
 def test_every_objective_learns_the_same_field(objective, tmp_path):
     experiment = dataclasses.replace(
         PRESETS["mixture"][1], run_dir=tmp_path / objective, objective=objective, num_steps=300, batch_size=128,
-        network=Network(width=32, depth=2), sampling=Sampling((1.0,), 4, 2),
+        network=MLPNetwork(width=32, depth=2), sampling=Sampling((1.0,), 4, 2),
     )  # fmt: skip
     run = fit(experiment)
     errors = field_errors(run.field, mixture_of(experiment.data), run.model.path, seed=0)
@@ -91,9 +92,11 @@ def test_the_oracle_field_has_no_error_and_null_for_labelled_has_much():
 
 def test_a_sweep_shares_noise_between_scales():
     mixture, path = mixture_of(PRESETS["mixture"][1].data), paths.linear()
-    draw = make_draw(mixture.vector_field(path), path, (2,), mixture.num_labels, "heun", 8)
+    draw = make_draw(classifier_free(mixture.vector_field(path), mixture.num_labels), path, (2,), "heun", 8)
     keys, labels = sample_keys(0, 3), np.array([0, 1, 2])
     together = sweep(draw, keys, labels, np.array([0.0, 1.0, 4.0], np.float32))
     np.testing.assert_allclose(together[2, 1], draw(keys[1], labels[1], 4.0), rtol=1e-4)
     unguided = draw(keys[1], np.asarray(mixture.num_labels), 1.0)
     np.testing.assert_allclose(together[0, 1], unguided, rtol=1e-4)
+    chunked = sweep(draw, keys, labels, np.array([0.0, 1.0, 4.0], np.float32), chunk=2)
+    np.testing.assert_allclose(chunked, together, rtol=1e-4)

@@ -1,0 +1,176 @@
+"""A folder of class folders as a tfds data set: SOURCE/train/CLASS/*.png, SOURCE/test/CLASS/*.png.
+
+Without the split's folders, SOURCE/CLASS/*.png, every tenth picture of a class becomes the split ``test``.
+"""
+
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image, ImageOps
+
+from cfgjax.data.errors import DataError
+from cfgjax.data.png import png
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+SPLITS = frozenset({"train", "test", "validation"})
+_TEST_EVERY = 10
+
+
+class Picture(NamedTuple):
+    """One file and its label."""
+
+    file: Path
+    label: int
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _pictures(folder: Path, root: Path) -> list[Path]:
+    files = sorted(child for child in folder.iterdir() if child.suffix.lower() in SUFFIXES)
+    for file in files:
+        if not file.resolve().is_relative_to(root.resolve()):
+            raise DataError(f"{file} is a link that leads out of source {root}")
+    if not files:
+        raise DataError(f"class folder {folder} holds no picture ({', '.join(sorted(SUFFIXES))})")
+    return files
+
+
+def list_pictures(source: Path) -> tuple[dict[str, list[Picture]], list[str]]:
+    """All pictures by split, and the names of the classes in order.
+
+    Raises:
+        DataError: no class folders, an empty one, splits of different classes, or a link that leads out of source.
+    """
+    if not source.is_dir():
+        raise DataError(f"source {source} is not a folder")
+    children = _folders(source)
+    splits = [child for child in children if child.name in SPLITS]
+    if splits and len(splits) < len(children):
+        raise DataError(f"source {source} mixes split folders and class folders")
+    classes = {split.name: _folders(split) for split in splits} if splits else {"": children}
+    names = sorted({folder.name for folders in classes.values() for folder in folders})
+    if not names:
+        raise DataError(f"source {source} holds no class folders")
+    found: dict[str, list[Picture]] = {}
+    for split, folders in classes.items():
+        if [folder.name for folder in folders] != names:
+            raise DataError(f"source {source}: split {split} lacks some of the classes {', '.join(names)}")
+        for label, folder in enumerate(folders):
+            for index, file in enumerate(_pictures(folder, source)):
+                its_split = split or ("test" if index % _TEST_EVERY == _TEST_EVERY - 1 else "train")
+                found.setdefault(its_split, []).append(Picture(file, label))
+    return found, names
+
+
+def read_picture(file: Path, image_size: int | None, channels: int | None) -> np.ndarray:
+    """The pixels [H, W, 1 or 3] of a picture, cut to its middle square and resized where a size is given.
+
+    Raises:
+        DataError: a file that does not read as a picture, or whose pixels are too many; the message names it.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with Image.open(file) as opened:
+                gray = channels == 1 or (channels is None and opened.mode in ("1", "L", "LA"))
+                image = opened.convert("L" if gray else "RGB")
+    except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
+        raise DataError(f"picture {file} does not read: {error}") from None
+    if image_size is not None:
+        image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BOX)
+    pixels = np.asarray(image, np.uint8)
+    return pixels[..., np.newaxis] if gray else pixels
+
+
+def _require_shape(file: Path, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if found != wanted:
+        sizes = " x ".join(map(str, found)), " x ".join(map(str, wanted))
+        raise DataError(f"picture {file} is {sizes[0]}, the first one {sizes[1]}; give an image size")
+
+
+def _readable(
+    pictures: dict[str, list[Picture]], image_size: int | None, on_corrupt: Literal["refuse", "skip"]
+) -> tuple[dict[str, list[Picture]], tuple[int, ...], list[Path]]:
+    """The pictures that read, the shape of all of them, and the files that do not."""
+    shape: tuple[int, ...] | None = None
+    kept: dict[str, list[Picture]] = {split: [] for split in pictures}
+    skipped = []
+    for split, its_pictures in pictures.items():
+        for picture in its_pictures:
+            try:
+                found = read_picture(picture.file, image_size, None if shape is None else shape[-1]).shape
+            except DataError:
+                if on_corrupt == "refuse":
+                    raise
+                skipped.append(picture.file)
+                continue
+            shape = shape or found
+            _require_shape(picture.file, found, shape)
+            kept[split].append(picture)
+    if shape is None:
+        raise DataError("no picture of the source reads")
+    return kept, shape, skipped
+
+
+def folder_builder(
+    name: str,
+    source: Path,
+    data_dir: Path,
+    image_size: int | None = None,
+    on_corrupt: Literal["refuse", "skip"] = "refuse",
+) -> tuple[tfds.core.DatasetBuilder, list[Path]]:
+    """The builder of a folder of pictures, and the files that it skips.
+
+    Args:
+        name: what to call the data set: small letters, digits, underscores.
+        source: the folder.
+        data_dir: where to write.
+        image_size: side of the square that every picture is cut and resized to; by default all must have one size.
+        on_corrupt: what to do with a file that does not read.
+
+    Raises:
+        DataError: a name or folder that is not as it should be; an unreadable picture, named, unless skipped.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise DataError(f"a data set's name must be of small letters, digits and underscores, got {name!r}")
+    listed, names = list_pictures(Path(os.path.abspath(source)))  # noqa: PTH100
+    pictures, shape, skipped = _readable(listed, image_size, on_corrupt)
+    given_name = name
+
+    with tfds.core.registered.skip_registration():
+
+        class Folder(tfds.core.GeneratorBasedBuilder):
+            """A folder of pictures."""
+
+            name = given_name
+            VERSION = tfds.core.Version("1.0.0")
+
+            def _info(self) -> tfds.core.DatasetInfo:
+                features = {
+                    "image": tfds.features.Image(shape=shape, encoding_format="png"),
+                    "label": tfds.features.ClassLabel(names=names),
+                }
+                return tfds.core.DatasetInfo(
+                    builder=self,
+                    description=f"The pictures of the folder {source.name}.",
+                    features=tfds.features.FeaturesDict(features),
+                    supervised_keys=("image", "label"),
+                )
+
+            def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+                return {split: self._generate_examples(its) for split, its in pictures.items()}
+
+            def _generate_examples(self, its_pictures: list[Picture]) -> Iterator[tuple[int, dict]]:
+                for index, picture in enumerate(its_pictures):
+                    pixels = read_picture(picture.file, image_size, shape[-1])
+                    yield index, {"image": png(pixels), "label": picture.label}
+
+    return Folder(data_dir=str(data_dir), file_format="array_record"), skipped

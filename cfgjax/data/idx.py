@@ -1,0 +1,99 @@
+"""The MNIST family from local idx files, as the tfds data sets of the same names, without TensorFlow.
+
+An idx file is: two zero bytes, a type (8 is unsigned byte), the number of axes, each axis' length (big-endian, four
+bytes), and the numbers; usually inside gzip.
+Source: Y. LeCun, C. Cortes, C. Burges, The MNIST database, "the IDX file format".
+"""
+
+import gzip
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from cfgjax.data.errors import DataError
+from cfgjax.data.png import png
+
+FAMILY = ("mnist", "fashion_mnist", "kmnist", "emnist")
+_UNSIGNED_BYTE = 8
+_MOST_BYTES = 2**31
+
+
+def read_idx(file: Path) -> np.ndarray:
+    """The array of unsigned bytes in an idx file, plain or in gzip; never more than its header promises is unpacked.
+
+    Raises:
+        DataError: a file that is missing, not an idx file of bytes, or longer or shorter than its header says.
+    """
+    opened = gzip.open if file.suffix == ".gz" else open
+    try:
+        with opened(file, "rb") as stream:
+            zeros, kind, num_axes = struct.unpack(">HBB", stream.read(4))
+            if zeros or kind != _UNSIGNED_BYTE:
+                raise DataError(f"{file} is not an idx file of unsigned bytes")
+            shape = struct.unpack(f">{num_axes}I", stream.read(4 * num_axes))
+            size = math.prod(shape)
+            if size > _MOST_BYTES:
+                raise DataError(f"{file} promises {size} bytes, more than {_MOST_BYTES}")
+            content = stream.read(size + 1)
+    except (OSError, EOFError, struct.error) as error:
+        raise DataError(f"{file} does not read as an idx file: {error}") from None
+    if len(content) != size:
+        raise DataError(f"{file} holds {'more' if len(content) > size else 'fewer'} than the {size} bytes it promises")
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _find(folder: Path, stem: str) -> Path:
+    for name in (f"{stem}.gz", stem):
+        if (folder / name).is_file():
+            return folder / name
+    raise DataError(f"source {folder} holds no {stem}.gz")
+
+
+def _read_split(folder: Path, prefix: str, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = (read_idx(_find(folder, f"{prefix}-{kind}-ubyte")) for kind in ("images-idx3", "labels-idx1"))
+    if images.ndim != 3 or labels.shape != images.shape[:1]:
+        raise DataError(f"source {folder}: images {images.shape} and labels {labels.shape} of {prefix} do not match")
+    if labels.size and labels.max() >= num_labels:
+        raise DataError(f"source {folder}: {prefix} has label {labels.max()}, of 0..{num_labels - 1}")
+    return images, labels
+
+
+def idx_builder(name: str, source: Path, data_dir: Path) -> tfds.core.DatasetBuilder:
+    """The builder of a data set of the family, reading the four idx files in a folder.
+
+    Args:
+        name: mnist, fashion_mnist, kmnist, or emnist/CONFIG.
+        source: the folder of train-images-idx3-ubyte.gz and so on (emnist-CONFIG-train-... for emnist).
+        data_dir: where to write.
+
+    Raises:
+        DataError: files that are missing or wrong.
+    """
+    family, _, config = name.partition("/")
+    registered = cast(Any, tfds.builder_cls(family))
+    prefixes = (f"emnist-{config}-train", f"emnist-{config}-test") if config else ("train", "t10k")
+
+    with tfds.core.registered.skip_registration():
+
+        class FromFiles(registered):
+            """The registered builder, with local files in the place of the download."""
+
+            name = family
+
+            def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+                splits = zip(("train", "test"), splits_read, strict=True)
+                return {split: self._generate_examples(*arrays) for split, arrays in splits}
+
+            def _generate_examples(self, images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, dict]]:
+                for index, (image, label) in enumerate(zip(images, labels, strict=True)):
+                    yield index, {"image": png(image[..., np.newaxis]), "label": int(label)}
+
+    builder = FromFiles(data_dir=str(data_dir), file_format="array_record", **({"config": config} if config else {}))
+    num_labels = builder.info.features["label"].num_classes
+    splits_read = [_read_split(source, prefix, num_labels) for prefix in prefixes]
+    return builder

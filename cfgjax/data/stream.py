@@ -1,0 +1,45 @@
+"""Batches of a set that does not fit into memory, read ahead by grain."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from cfgjax.data.batches import batch_indices
+from cfgjax.data.errors import DataError
+
+
+def stream(
+    read: Callable[[np.ndarray], Any],
+    seed: int,
+    steps: range,
+    batch_size: int,
+    num_examples: int,
+    share: slice = slice(None),
+    num_threads: int = 8,
+) -> Iterator[Any]:
+    """The batches of some steps, in order, read ahead on other threads.
+
+    The order is that of ``batch_indices``: batch n depends on (seed, n) alone, so a resumed stream starts at its step.
+
+    Args:
+        read: indices [b] -> a batch.
+        seed: of the order.
+        steps: which batches, for example range(first, num_steps).
+        batch_size: examples of a batch, over all hosts.
+        num_examples: of the set.
+        share: the rows of each batch that this host takes.
+        num_threads: that read.
+
+    Raises:
+        DataError: grain is not installed.
+    """
+    try:
+        import grain
+    except ImportError:
+        raise DataError("batches read ahead need grain: pip install 'cfgjax[grain]'") from None
+    batches = grain.MapDataset.range(steps.start, steps.stop).map(
+        lambda step: read(batch_indices(seed, int(step), batch_size, num_examples)[share])
+    )
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
+    return iter(batches.to_iter_dataset(options))

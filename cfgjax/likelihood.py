@@ -1,0 +1,97 @@
+"""The log-density that an ODE gives its samples, state and density solved together.
+
+(H1) along dx = u(x, t) dt:   d log p_t(x) / dt = -div u(x, t).
+(H2) log p_1(x) = log N(x_0; 0, I) - integral over [0, 1] of div u(x_t, t) dt,  x_0 at the foot of x's trajectory.
+(H3) div u = E[v . (du/dx) v] for a random sign vector v: unbiased with ONE v for the whole solve.
+(H4) bits per dimension = -log p / (D log 2) + log2(256 / r), r the range onto which 256 levels are scaled.
+
+Source: MIT 6.S184 notes (arXiv 2506.02070); Chen et al., arXiv 1806.07366; Grathwohl et al., arXiv 1810.01367.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfgjax.checks import is_traced
+from cfgjax.solvers.scan import integrate
+from cfgjax.types import Array, Field, Number, Solver
+
+Divergence = Callable[[Array, Array], tuple[Array, Array]]
+"""``(x [*D], t []) -> (u [*D], div u [])``: a field's value with its divergence."""
+
+
+def exact_divergence(field: Field) -> Divergence:
+    """The field's value and its exact divergence, by one derivative along each of the D axes: for small D."""
+
+    def at(x: Array, t: Array) -> tuple[Array, Array]:
+        def flat(row: Array) -> Array:
+            return field(row.reshape(x.shape), t).reshape(-1)
+
+        row = x.reshape(-1)
+        slopes = jax.vmap(lambda axis: jax.jvp(flat, (row,), (axis,))[1] @ axis)(jnp.eye(x.size, dtype=x.dtype))
+        return field(x, t), jnp.sum(slopes)
+
+    return at
+
+
+def estimated_divergence(field: Field, key: Array) -> Divergence:
+    """The field's value and Hutchinson's unbiased estimate (H3) of its divergence, at the cost of about two values.
+
+    The key makes ONE vector of random signs: a solve that uses this function sees the same one at every time, as it
+    must for the solver's order to hold.
+    """
+
+    def at(x: Array, t: Array) -> tuple[Array, Array]:
+        signs = jax.random.rademacher(key, x.shape, x.dtype)
+        value, along = jax.jvp(lambda x: field(x, t), (x,), (signs,))
+        return value, jnp.sum(along * signs)
+
+    return at
+
+
+def log_density(
+    make_solver: Callable[[Field], Solver], divergence: Divergence, x: Array, ts: Array
+) -> tuple[Array, Array]:
+    """log p_1(x) by (H2), and the noise x_0 at the foot of x's trajectory.
+
+    Args:
+        make_solver: an ODE solver of a field, for example ``solvers.heun``; it is given state and density as one
+            vector [D + 1], so that both are of its order.
+        divergence: the field with its divergence: ``exact_divergence`` or ``estimated_divergence``.
+        x: [*D], the data point.
+        ts: [n + 1], DEcreasing from 1 to 0. The field is called at ts[0]; where it is singular at t = 1, start below.
+
+    Returns:
+        (log p [], x_0 [*D]).
+
+    Raises:
+        ValueError: a grid that does not decrease, or is otherwise not one for ``integrate``.
+    """
+
+    def joint(packed: Array, t: Array) -> Array:
+        value, slope = divergence(packed[:-1].reshape(x.shape), t)
+        return jnp.append(value.reshape(-1), slope)
+
+    if not is_traced(ts) and np.asarray(ts)[0] < np.asarray(ts)[-1]:
+        raise ValueError(f"ts must decrease, from data to noise, got {ts}")
+    start = jnp.append(x.reshape(-1), jnp.zeros((), x.dtype))
+    end = integrate(make_solver(joint), jax.random.key(0), start, ts)
+    noise, change = end[:-1], end[-1]
+    log_normal = -0.5 * (jnp.sum(jnp.square(noise)) + x.size * jnp.log(2 * jnp.pi))
+    return log_normal + change, noise.reshape(x.shape)
+
+
+def bits_per_dimension(log_density: Number, num_dimensions: int, value_range: Number = 2.0) -> Array:
+    """-log p / (D log 2) + log2(256 / r) of (H4).
+
+    Args:
+        log_density: [], of data with 256 levels, uniformly dequantised and scaled onto an interval.
+        num_dimensions: D.
+        value_range: r, the interval's length: 2 for ``data.dequantise``, which maps [0, 256) to [-1, 1).
+
+    >>> float(bits_per_dimension(0.0, 10))
+    7.0
+    """
+    return -jnp.asarray(log_density) / (num_dimensions * jnp.log(2.0)) + jnp.log2(256.0 / value_range)

@@ -1,0 +1,127 @@
+"""How far two sets of features lie apart, and how far each covers the other; on the host, in float64.
+
+Features are whatever ``features(images) -> [n, d]`` gives: name a number after its features, and compare only numbers
+of the same features and the same counts of samples.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
+
+
+def _checked(name: str, features: np.ndarray, least: int) -> np.ndarray:
+    array = np.asarray(features, np.float64)
+    if array.ndim != 2 or len(array) < least:
+        raise ValueError(f"{name} must be [n, d] with n at least {least}, got shape {array.shape}")
+    if not np.all(np.isfinite(array)):
+        raise ValueError(f"{name} must be finite")
+    return array
+
+
+def _pair(samples: np.ndarray, reference: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
+    first, second = _checked("samples", samples, least), _checked("reference", reference, least)
+    if first.shape[1] != second.shape[1]:
+        raise ValueError(f"samples and reference must have as many features, got {first.shape} and {second.shape}")
+    return first, second
+
+
+def _root(features: np.ndarray) -> np.ndarray:
+    """R with R^T R the covariance, [min(n, d), d]: no product of covariances loses half of the digits."""
+    return np.asarray(np.linalg.qr((features - features.mean(axis=0)) / np.sqrt(len(features) - 1), mode="r"))
+
+
+def frechet_distance(samples: np.ndarray, reference: np.ndarray) -> float:
+    """The squared 2-Wasserstein distance of the normal laws with the sets' means and covariances.
+
+    |m - m'|^2 + tr C + tr C' - 2 tr (C C')^(1/2), the last trace as the nuclear norm of R R'^T with C = R^T R: exact
+    for singular covariances, too (fewer samples than features). Biased upwards for few samples.
+
+    Args:
+        samples: [n, d] features.
+        reference: [m, d] features.
+
+    Raises:
+        ValueError: fewer than two rows, unlike widths, or numbers that are not finite.
+
+    Source: Dowson & Landau, J. Multivariate Analysis 12, 1982; Heusel et al., arXiv 1706.08500.
+
+    >>> round(frechet_distance(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]])), 6)
+    9.0
+    """
+    first, second = _pair(samples, reference, 2)
+    roots = _root(first), _root(second)
+    shared = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
+    spread = np.sum(roots[0] ** 2) + np.sum(roots[1] ** 2)
+    return float(max(np.sum((first.mean(axis=0) - second.mean(axis=0)) ** 2) + spread - 2 * shared, 0.0))
+
+
+def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return (first @ second.T / first.shape[1] + 1) ** 3
+
+
+def kernel_distance(samples: np.ndarray, reference: np.ndarray) -> float:
+    """The unbiased estimate of the squared maximum mean discrepancy under the kernel (f . g / d + 1)^3.
+
+    It is zero on average where both sets have one law, and may come out below zero.
+
+    Args: as ``frechet_distance``.
+    Source: Binkowski et al., arXiv 1801.01401, section 4.
+    """
+    first, second = _pair(samples, reference, 2)
+    n, m = len(first), len(second)
+    own, other = _kernel(first, first), _kernel(second, second)
+    within = (own.sum() - np.trace(own)) / (n * (n - 1)) + (other.sum() - np.trace(other)) / (m * (m - 1))
+    return float(within - 2 * _kernel(first, second).mean())
+
+
+class Neighbourhood(NamedTuple):
+    """How samples and reference cover each other.
+
+    ``precision``: share of samples inside a ball of the reference; ``recall``: share of the reference inside a ball of
+    the samples; ``density``: mean number of the reference's balls around a sample, over k; ``coverage``: share of the
+    reference's balls that hold a sample. A point's ball reaches to its k-th nearest neighbour in its own set.
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def _radii(points: np.ndarray, neighbours: int) -> np.ndarray:
+    """The distance of each point to its k-th nearest other point."""
+    distances, _ = NearestNeighbors(n_neighbors=neighbours + 1).fit(points).kneighbors(points)
+    return distances[:, -1]
+
+
+def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    squares = np.sum(first**2, axis=1, keepdims=True) - 2 * first @ second.T + np.sum(second**2, axis=1)
+    return np.sqrt(np.maximum(squares, 0))
+
+
+def neighbourhood(samples: np.ndarray, reference: np.ndarray, neighbours: int = 5) -> Neighbourhood:
+    """Precision, recall, density and coverage by k nearest neighbours.
+
+    Two sets of one law have density 1 and, for k = 5, coverage about 0.97 at equal counts.
+
+    Args:
+        samples: [n, d] features.
+        reference: [m, d] features.
+        neighbours: k.
+
+    Raises:
+        ValueError: no more than k rows, unlike widths, or numbers that are not finite.
+
+    Source: Kynkaanniemi et al., arXiv 1904.06991, equation 1; Naeem et al., arXiv 2002.09797, equations 3 and 4.
+    """
+    first, second = _pair(samples, reference, neighbours + 1)
+    apart = _distances(first, second)
+    in_reference = apart <= _radii(second, neighbours)
+    in_samples = _radii(first, neighbours) >= apart.T
+    return Neighbourhood(
+        precision=float(in_reference.any(axis=1).mean()),
+        recall=float(in_samples.any(axis=1).mean()),
+        density=float(in_reference.sum(axis=1).mean() / neighbours),
+        coverage=float(in_reference.any(axis=0).mean()),
+    )

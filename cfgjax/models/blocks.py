@@ -1,0 +1,88 @@
+"""What the image networks share: patches, modulation, and attention among tokens of ONE example."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+
+from cfgjax.types import Array
+
+_XAVIER = linen.initializers.xavier_uniform()
+
+
+def rematerialised(module: type[linen.Module]) -> type[linen.Module]:
+    """The block (hidden, condition, deterministic) whose inner values are computed again in the backward pass.
+
+    It keeps its class's name, so that parameters are called the same either way.
+    """
+    lifted = linen.remat(module, static_argnums=(3,))
+    lifted.__name__ = module.__name__
+    return lifted
+
+
+def require_image(x: Array, patch: int) -> None:
+    """Raises ValueError unless x is an image [height, width, channels] whose sides the patch divides."""
+    if jnp.ndim(x) != 3:
+        raise ValueError(f"x must be ONE image [height, width, channels], got shape {jnp.shape(x)}")
+    height, width, _ = jnp.shape(x)
+    if height % patch or width % patch:
+        raise ValueError(f"patch must divide the image's sides, got patch {patch} on {height} x {width}")
+
+
+def to_patches(x: Array, patch: int) -> Array:
+    """The image [H, W, C] as patches [H / patch, W / patch, patch * patch * C]."""
+    require_image(x, patch)
+    height, width, channels = x.shape
+    blocks = x.reshape(height // patch, patch, width // patch, patch, channels).transpose(0, 2, 1, 3, 4)
+    return blocks.reshape(height // patch, width // patch, patch * patch * channels)
+
+
+def from_patches(patches: Array, patch: int) -> Array:
+    """The image [H, W, C] of patches [H / patch, W / patch, patch * patch * C]."""
+    rows, columns, size = patches.shape
+    channels = size // (patch * patch)
+    blocks = patches.reshape(rows, columns, patch, patch, channels).transpose(0, 2, 1, 3, 4)
+    return blocks.reshape(rows * patch, columns * patch, channels)
+
+
+def modulate(hidden: Array, gain: Array, shift: Array) -> Array:
+    """(1 + gain) * hidden + shift at every position: hidden [..., width], gain and shift [width]."""
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    return jax.vmap(lambda row: (1 + gain) * row + shift)(rows).reshape(hidden.shape)
+
+
+def _is_fit_for_flash(query: Array) -> bool:
+    is_half = query.dtype in (jnp.bfloat16, jnp.float16)
+    return jax.default_backend() == "gpu" and is_half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128
+
+
+class SelfAttention(linen.Module):
+    """Attention among the tokens of one example, [num_tokens, width] -> the same.
+
+    On a GPU in half precision it is cuDNN's flash attention, elsewhere XLA's.
+
+    Args:
+        num_heads: which must divide the width.
+        dtype: of the computation.
+        starts_at_zero: whether the last layer starts at zero.
+    """
+
+    num_heads: int
+    dtype: jnp.dtype = jnp.dtype(jnp.float32)
+    starts_at_zero: bool = False
+
+    @linen.compact
+    def __call__(self, tokens: Array) -> Array:
+        """The mixture of the tokens' values.
+
+        Raises:
+            ValueError: a width that the number of heads does not divide.
+        """
+        num_tokens, width = tokens.shape
+        if width % self.num_heads:
+            raise ValueError(f"num_heads must divide the width {width}, got {self.num_heads}")
+        projected = linen.Dense(3 * width, dtype=self.dtype, kernel_init=_XAVIER)(tokens)
+        query, key, value = jnp.split(projected.reshape(num_tokens, 3 * self.num_heads, -1), 3, axis=1)
+        implementation = "cudnn" if _is_fit_for_flash(query) else None
+        mixed = jax.nn.dot_product_attention(query, key, value, implementation=implementation)
+        last_init = linen.initializers.zeros if self.starts_at_zero else _XAVIER
+        return linen.Dense(width, dtype=self.dtype, kernel_init=last_init)(mixed.reshape(num_tokens, width))

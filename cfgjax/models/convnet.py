@@ -1,0 +1,42 @@
+"""A small classifier of clean images, whose last hidden layer gives the features that samples are compared by."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+
+from cfgjax.models.blocks import require_image
+from cfgjax.types import Array
+
+
+class ConvNet(linen.Module):
+    """(image [H, W, C]) -> (features [num_features], log-probabilities [K]), both float32.
+
+    Three convolutions, the first two with stride 2, and a dense layer; group norm, no statistics of a batch.
+
+    Args:
+        num_labels: K.
+        width: channels of the first convolution; the others have twice as many.
+        num_features: of the last hidden layer.
+        dropout: the rate at which features are dropped before the last layer where ``deterministic`` is False.
+    """
+
+    num_labels: int
+    width: int = 32
+    num_features: int = 128
+    dropout: float = 0.3
+
+    @linen.compact
+    def __call__(self, x: Array, deterministic: bool = True) -> tuple[Array, Array]:
+        """Features and log-probabilities of one image.
+
+        Raises:
+            ValueError: an x that is not an image.
+        """
+        require_image(x, 1)
+        hidden = x
+        for size, stride, channels in ((5, 2, self.width), (3, 2, 2 * self.width), (3, 1, 2 * self.width)):
+            hidden = linen.Conv(channels, (size, size), (stride, stride))(hidden)
+            hidden = linen.silu(linen.GroupNorm(8, reduction_axes=(-3, -2, -1))(hidden))
+        features = linen.silu(linen.Dense(self.num_features)(hidden.reshape(-1)))
+        kept = linen.Dropout(self.dropout, deterministic=deterministic)(features)
+        return features, jax.nn.log_softmax(linen.Dense(self.num_labels)(kept).astype(jnp.float32))

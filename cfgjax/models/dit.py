@@ -1,0 +1,168 @@
+"""A diffusion transformer for one image, and its trunk as a noisy classifier.
+
+Source: Peebles & Xie, arXiv 2212.09748, section 3 (adaLN-Zero) and table 1 (sizes).
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+
+from cfgjax.models.blocks import SelfAttention, from_patches, modulate, rematerialised, to_patches
+from cfgjax.models.embeddings import LabelEmbedding, TimeEmbedding, sine_positions
+from cfgjax.types import Array
+
+_ZEROS = linen.initializers.zeros
+_XAVIER = linen.initializers.xavier_uniform()
+_FLOAT32 = jnp.dtype(jnp.float32)
+
+
+class Size(NamedTuple):
+    """The three numbers behind a letter of the paper."""
+
+    width: int
+    depth: int
+    num_heads: int
+
+
+SIZES = {
+    "Ti": Size(192, 6, 3),
+    "S": Size(384, 12, 6),
+    "B": Size(768, 12, 12),
+    "L": Size(1024, 24, 16),
+    "XL": Size(1152, 28, 16),
+}
+"""The paper's sizes S, B, L, XL, and Ti, a smaller one."""
+
+
+class _Norm(linen.Module):
+    """Layer or root-mean-square norm of each token, without parameters of its own."""
+
+    kind: Literal["layer", "rms"]
+    dtype: jnp.dtype
+
+    @linen.compact
+    def __call__(self, tokens: Array) -> Array:
+        if self.kind == "rms":
+            return linen.RMSNorm(use_scale=False, epsilon=1e-6, dtype=self.dtype)(tokens)
+        return linen.LayerNorm(use_bias=False, use_scale=False, epsilon=1e-6, dtype=self.dtype)(tokens)
+
+
+class DiTBlock(linen.Module):
+    """Attention and a two-layer perceptron, each normalised, modulated and gated by the condition; starts as x."""
+
+    num_heads: int
+    norm: Literal["layer", "rms"]
+    dropout: float
+    dtype: jnp.dtype
+
+    @linen.compact
+    def __call__(self, tokens: Array, condition: Array, deterministic: bool) -> Array:
+        """The block at tokens [T, width] and a condition [width]."""
+        width = tokens.shape[-1]
+        modulation = linen.Dense(6 * width, dtype=self.dtype, kernel_init=_ZEROS)(condition)
+        gain, shift, gate, inner_gain, inner_shift, inner_gate = jnp.split(modulation, 6)
+        normed = modulate(_Norm(self.norm, self.dtype)(tokens), gain, shift)
+        mixed = SelfAttention(self.num_heads, self.dtype)(normed)
+        tokens = tokens + _gated(mixed, gate)
+        normed = modulate(_Norm(self.norm, self.dtype)(tokens), inner_gain, inner_shift)
+        inner = linen.gelu(linen.Dense(4 * width, dtype=self.dtype, kernel_init=_XAVIER)(normed))
+        inner = linen.Dropout(self.dropout, deterministic=deterministic)(inner)
+        return tokens + _gated(linen.Dense(width, dtype=self.dtype, kernel_init=_XAVIER)(inner), inner_gate)
+
+
+def _gated(tokens: Array, gate: Array) -> Array:
+    return jax.vmap(lambda token: gate * token)(tokens)
+
+
+class _Trunk(linen.Module):
+    """What transformer and classifier share: the settings and the blocks."""
+
+    width: int = 384
+    depth: int = 12
+    num_heads: int = 6
+    patch: int = 2
+    norm: Literal["layer", "rms"] = "layer"
+    positions: Literal["sine", "learned"] = "sine"
+    dropout: float = 0.0
+    max_frequency: float = 100.0
+    dtype: jnp.dtype = _FLOAT32
+    rematerialise: bool = False
+
+    def trunk(self, patches: Array, condition: Array, deterministic: bool) -> Array:
+        """Patches [rows, columns, size] as tokens [rows * columns, width], after all blocks."""
+        rows, columns, size = patches.shape
+        dense = linen.Dense(self.width, dtype=self.dtype, kernel_init=_XAVIER)
+        tokens = dense(patches.reshape(-1, size)) + self._positions(rows, columns).astype(self.dtype)
+        block = rematerialised(DiTBlock) if self.rematerialise else DiTBlock
+        for _ in range(self.depth):
+            tokens = block(self.num_heads, self.norm, self.dropout, self.dtype)(tokens, condition, deterministic)
+        return tokens
+
+    def _positions(self, rows: int, columns: int) -> Array:
+        if self.positions == "sine":
+            return sine_positions(rows, columns, self.width)
+        return self.param("positions", linen.initializers.normal(0.02), (rows * columns, self.width))
+
+    def normed(self, tokens: Array, condition: Array) -> Array:
+        """The tokens normalised and modulated once more, before a last layer, in float32."""
+        gain, shift = jnp.split(linen.Dense(2 * self.width, kernel_init=_ZEROS)(condition), 2)
+        return modulate(_Norm(self.norm, _FLOAT32)(tokens), gain, shift)
+
+    def time(self, t: Array) -> Array:
+        """The time embedding, [width]."""
+        return TimeEmbedding(self.width, self.max_frequency, num_features=256)(t)
+
+
+class DiT(_Trunk):
+    """A field (x [H, W, C], t [], y []) -> [H, W, C] by a diffusion transformer; it starts as the field 0.
+
+    Parameters, the time embedding, the last norm and layer and the output are float32 whatever ``dtype``.
+
+    Args:
+        num_labels: K; row K of the label embedding is the null label's.
+        width: of the tokens.
+        depth: number of blocks.
+        num_heads: of attention.
+        patch: side of the squares of pixels that become one token.
+        norm: "layer" or "rms".
+        positions: "sine", fixed, or "learned", which binds the parameters to one image size.
+        dropout: the rate at which inner units are dropped where ``deterministic`` is False.
+        max_frequency: of the time embedding.
+        dtype: of the computation.
+        rematerialise: compute a block's inner values again in the backward pass, to save memory.
+    """
+
+    num_labels: int = 10
+
+    @linen.compact
+    def __call__(self, x: Array, t: Array, y: Array, deterministic: bool = True) -> Array:
+        """The field at x, t, y, float32.
+
+        Raises:
+            ValueError: an x that is not an image or whose sides the patch does not divide, or a width that the
+                number of heads does not divide.
+        """
+        patches = to_patches(x, self.patch)
+        condition = linen.silu(self.time(t) + LabelEmbedding(self.num_labels, self.width, std=0.02)(y))
+        tokens = self.normed(self.trunk(patches, condition, deterministic), condition)
+        output = linen.Dense(patches.shape[-1], kernel_init=_ZEROS)(tokens)
+        return from_patches(output.reshape(patches.shape), self.patch)
+
+
+class DiTClassifier(_Trunk):
+    """Log-probabilities (x [H, W, C], t []) -> [K] by a transformer, averaged over its tokens.
+
+    Args: as ``DiT``; ``num_labels`` is K.
+    """
+
+    num_labels: int = 10
+
+    @linen.compact
+    def __call__(self, x: Array, t: Array, deterministic: bool = True) -> Array:
+        """log p(y | x, t), [K], float32; errors as ``DiT``."""
+        condition = linen.silu(self.time(t))
+        tokens = self.trunk(to_patches(x, self.patch), condition, deterministic)
+        pooled = jnp.mean(self.normed(tokens, condition), axis=0)
+        return jax.nn.log_softmax(linen.Dense(self.num_labels)(pooled))

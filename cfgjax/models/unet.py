@@ -1,0 +1,199 @@
+"""A U-Net for one image, and its lower half as a noisy classifier.
+
+Group norm only: no statistics of a batch, so that one example is one example.
+Source: Ho et al., arXiv 2006.11239, appendix B; Dhariwal & Nichol (ADM), arXiv 2105.05233, sections 3 and 4.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+
+from cfgjax.models.blocks import SelfAttention, from_patches, modulate, rematerialised, to_patches
+from cfgjax.models.embeddings import LabelEmbedding, TimeEmbedding
+from cfgjax.types import Array
+
+_ZEROS = linen.initializers.zeros
+_FLOAT32 = jnp.dtype(jnp.float32)
+
+
+UNET_SIZES: dict[str, dict[str, Any]] = {
+    "DDPM": {"width": 128, "multipliers": (1, 2, 2, 2), "blocks_per_level": 2, "attention": (16,), "head_width": 256},
+    "ADM-64": {"width": 192, "multipliers": (1, 2, 3, 4), "blocks_per_level": 3, "attention": (8, 16, 32)},
+}
+"""The papers' networks: DDPM's for 32 x 32 pixels, and ADM's for 64 x 64, but with strided halvings and plain
+doublings in the place of ADM's residual blocks for them."""
+
+
+def _group_norm(hidden: Array, dtype: jnp.dtype) -> Array:
+    """Normalised over positions and the channels of a group, at most 32 groups; statistics in float32."""
+    groups = math.gcd(32, hidden.shape[-1])
+    return linen.GroupNorm(groups, dtype=dtype, reduction_axes=(-3, -2, -1))(hidden)
+
+
+class ResidualBlock(linen.Module):
+    """x + conv(drop(silu((1 + a) norm(conv(silu(norm x))) + b))), (a, b) linear in the condition; starts as x."""
+
+    features: int
+    dropout: float
+    dtype: jnp.dtype
+
+    @linen.compact
+    def __call__(self, hidden: Array, condition: Array, deterministic: bool) -> Array:
+        """The block at a map [H, W, C] and a condition [E]: [H, W, features]."""
+        inner = linen.silu(_group_norm(hidden, self.dtype))
+        inner = linen.Conv(self.features, (3, 3), dtype=self.dtype)(inner)
+        gain, shift = jnp.split(linen.Dense(2 * self.features, dtype=self.dtype)(condition), 2)
+        inner = linen.silu(modulate(_group_norm(inner, self.dtype), gain, shift))
+        inner = linen.Dropout(self.dropout, deterministic=deterministic)(inner)
+        inner = linen.Conv(self.features, (3, 3), dtype=self.dtype, kernel_init=_ZEROS)(inner)
+        if hidden.shape[-1] != self.features:
+            hidden = linen.Dense(self.features, dtype=self.dtype)(hidden)
+        return hidden + inner
+
+
+class MapAttention(linen.Module):
+    """x + attention(norm x) among all positions of a map; starts as x."""
+
+    head_width: int
+    dtype: jnp.dtype
+
+    @linen.compact
+    def __call__(self, hidden: Array) -> Array:
+        """The block at a map [H, W, C]."""
+        channels = hidden.shape[-1]
+        tokens = _group_norm(hidden, self.dtype).reshape(-1, channels)
+        heads = max(1, channels // self.head_width)
+        mixed = SelfAttention(heads, self.dtype, starts_at_zero=True)(tokens)
+        return hidden + mixed.reshape(hidden.shape)
+
+
+class _Stage(linen.Module):
+    """One residual block, and attention where the map has one of the chosen heights."""
+
+    features: int
+    dropout: float
+    attention: tuple[int, ...]
+    head_width: int
+    dtype: jnp.dtype
+
+    @linen.compact
+    def __call__(self, hidden: Array, condition: Array, deterministic: bool) -> Array:
+        hidden = ResidualBlock(self.features, self.dropout, self.dtype)(hidden, condition, deterministic)
+        if hidden.shape[0] in self.attention:
+            hidden = MapAttention(self.head_width, self.dtype)(hidden)
+        return hidden
+
+
+def _doubled(hidden: Array) -> Array:
+    """The map [H, W, C] with every position four times, [2 H, 2 W, C]."""
+    return jnp.repeat(jnp.repeat(hidden, 2, axis=0), 2, axis=1)
+
+
+class _Levels(linen.Module):
+    """What U-Net and classifier share: the settings and the way down."""
+
+    width: int = 64
+    multipliers: tuple[int, ...] = (1, 2, 2)
+    blocks_per_level: int = 2
+    attention: tuple[int, ...] = (7, 8)
+    head_width: int = 64
+    dropout: float = 0.0
+    patch: int = 1
+    max_frequency: float = 100.0
+    dtype: jnp.dtype = _FLOAT32
+    rematerialise: bool = False
+
+    def stage(self, features: int) -> Callable[[Array, Array, bool], Array]:
+        """A stage of so many features, whose inner values are computed again in the backward pass where asked."""
+        module: Any = rematerialised(_Stage) if self.rematerialise else _Stage
+        return module(features, self.dropout, self.attention, self.head_width, self.dtype)
+
+    def way_down(self, x: Array, condition: Array, deterministic: bool) -> list[Array]:
+        """The maps after the first convolution and after every stage and halving; the last is the smallest."""
+        patches = to_patches(x, self.patch)
+        halvings = 2 ** (len(self.multipliers) - 1)
+        if patches.shape[0] % halvings or patches.shape[1] % halvings:
+            raise ValueError(
+                f"multipliers halve the map {len(self.multipliers) - 1} times, which {patches.shape[0]} x "
+                f"{patches.shape[1]} positions do not allow; image {x.shape}, patch {self.patch}"
+            )
+        maps = [linen.Conv(self.width, (3, 3), dtype=self.dtype)(patches)]
+        for level, multiplier in enumerate(self.multipliers):
+            if level:
+                maps.append(linen.Conv(maps[-1].shape[-1], (3, 3), (2, 2), dtype=self.dtype)(maps[-1]))
+            for _ in range(self.blocks_per_level):
+                maps.append(self.stage(multiplier * self.width)(maps[-1], condition, deterministic))
+        return maps
+
+    def condition(self, t: Array, y: Array | None, num_labels: int) -> Array:
+        """silu(time embedding + label embedding), [4 width]."""
+        embedding = TimeEmbedding(4 * self.width, self.max_frequency, num_features=max(self.width, 2))(t)
+        if y is not None:
+            embedding = embedding + LabelEmbedding(num_labels, 4 * self.width)(y)
+        return linen.silu(embedding)
+
+
+class UNet(_Levels):
+    """A field (x [H, W, C], t [], y []) -> [H, W, C] by a U-Net; it starts as the field 0.
+
+    Parameters, group statistics, the time embedding, the last layer and the output are float32 whatever ``dtype``.
+
+    Args:
+        num_labels: K; row K of the label embedding is the null label's.
+        width: channels of the largest map.
+        multipliers: of the width, one for each level; the map is halved between levels.
+        blocks_per_level: residual blocks on the way down; one more on the way up.
+        attention: heights of the maps that attend.
+        head_width: channels of an attention head.
+        dropout: the rate at which inner units are dropped where ``deterministic`` is False.
+        patch: side of the squares of pixels that become one position of the largest map.
+        max_frequency: of the time embedding.
+        dtype: of the computation.
+        rematerialise: compute inner values again in the backward pass, to save memory.
+    """
+
+    num_labels: int = 10
+
+    @linen.compact
+    def __call__(self, x: Array, t: Array, y: Array, deterministic: bool = True) -> Array:
+        """The field at x, t, y, float32.
+
+        Raises:
+            ValueError: an x that is not an image, or whose sides patch and halvings do not divide.
+        """
+        condition = self.condition(t, y, self.num_labels)
+        maps = self.way_down(x, condition, deterministic)
+        hidden = self.stage(maps[-1].shape[-1])(maps[-1], condition, deterministic)
+        for level, multiplier in reversed(list(enumerate(self.multipliers))):
+            for _ in range(self.blocks_per_level + 1):
+                joined = jnp.concatenate([hidden, maps.pop()], axis=-1)
+                hidden = self.stage(multiplier * self.width)(joined, condition, deterministic)
+            if level:
+                hidden = linen.Conv(hidden.shape[-1], (3, 3), dtype=self.dtype)(_doubled(hidden))
+        hidden = linen.silu(_group_norm(hidden, self.dtype)).astype(jnp.float32)
+        size = self.patch * self.patch * x.shape[-1]
+        return from_patches(linen.Conv(size, (3, 3), kernel_init=_ZEROS)(hidden), self.patch)
+
+
+class UNetClassifier(_Levels):
+    """Log-probabilities (x [H, W, C], t []) -> [K] by the lower half of a U-Net, averaged over positions.
+
+    Args: as ``UNet``; ``num_labels`` is K.
+    """
+
+    num_labels: int = 10
+
+    @linen.compact
+    def __call__(self, x: Array, t: Array, deterministic: bool = True) -> Array:
+        """log p(y | x, t), [K], float32.
+
+        Raises:
+            ValueError: an x that is not an image, or whose sides patch and halvings do not divide.
+        """
+        hidden = self.way_down(x, self.condition(t, None, 0), deterministic)[-1]
+        pooled = jnp.mean(linen.silu(_group_norm(hidden, self.dtype)).astype(jnp.float32), axis=(0, 1))
+        return jax.nn.log_softmax(linen.Dense(self.num_labels)(pooled))

@@ -1,0 +1,93 @@
+"""The recogniser: a classifier of clean images, trained on the real training set once and kept beside the data."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from cfgjax import checkpoints, data, training
+from cfgjax.models import ConvNet
+from cfgjax.types import Array, Loss, TrainState, Tree
+
+BATCH_SIZE, NUM_EPOCHS, MOST_STEPS = 128, 30, 4_000
+LEARNING_RATE, EMA_DECAY = 2e-3, 0.99
+
+Features = Callable[[np.ndarray], np.ndarray]
+"""images [n, H, W, C] in [-1, 1] -> features [n, d]."""
+
+
+class Recogniser(NamedTuple):
+    """Features [n, d] and log-probabilities [n, K] of images [n, H, W, C] in [-1, 1], and its own test accuracy."""
+
+    features: Features
+    log_probs: Callable[[np.ndarray], np.ndarray]
+    test_accuracy: float
+
+
+def _loss(network: ConvNet) -> Loss:
+    apply: Any = network.apply
+
+    def loss(params: Tree, key: Array, example: Tree) -> Array:
+        pixels, y = example
+        _, log_probs = apply(params, data.scale(pixels), False, rngs={"dropout": key})
+        return -log_probs[y]
+
+    return loss
+
+
+def _optimizer(num_steps: int) -> optax.GradientTransformation:
+    return optax.adamw(optax.warmup_cosine_decay_schedule(0.0, LEARNING_RATE, num_steps // 10, num_steps))
+
+
+def _num_steps(train: data.Images) -> int:
+    return max(10, min(MOST_STEPS, NUM_EPOCHS * len(train.label) // BATCH_SIZE))
+
+
+def _fit(state: TrainState, network: ConvNet, train: data.Images) -> TrainState:
+    num_steps = _num_steps(train)
+    step = jax.jit(training.make_step(_loss(network), _optimizer(num_steps), EMA_DECAY), donate_argnums=0)
+    source = jnp.asarray(train.pixels), jnp.asarray(train.label)
+    batch_size = min(BATCH_SIZE, len(train.label))
+    for index in range(num_steps):
+        state, _ = step(state, data.batch_indices(0, index, batch_size, len(train.label)), source)
+    return state
+
+
+def folder_of(settings: Any, data_dir: Path) -> Path:
+    """Where the recogniser of a data set's training split lies."""
+    return data_dir / "recognisers" / re.sub(r"[^\w.%-]+", "_", f"{settings.name}-{settings.train_split}")
+
+
+def recogniser_of(settings: Any, data_dir: Path, train: data.Images, test: data.Images) -> Recogniser:
+    """The recogniser of a data set, trained now or read back from beside it.
+
+    Args:
+        settings: the data set's name and training split.
+        data_dir: the folder of prepared data sets.
+        train: its training images.
+        test: the held-out ones, for its accuracy.
+    """
+    network, folder = ConvNet(train.num_labels), folder_of(settings, data_dir)
+    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros(train.pixels.shape[1:]))
+    state = training.create(params, _optimizer(_num_steps(train)), jax.random.key(1))
+    if checkpoints.latest(folder) is None:
+        print(f"training the recogniser of {settings.name} once, into {folder}")
+        state = _fit(state, network, train)
+        with checkpoints.open_folder(folder) as manager:
+            checkpoints.save(manager, state, {"data": settings.name, "split": settings.train_split})
+    else:
+        state = checkpoints.restore(folder, state)
+    ema = state.ema
+
+    @jax.jit
+    def apply(images: Array) -> tuple[Array, Array]:
+        return jax.lax.map(lambda image: network.apply(ema, image), images, batch_size=256)
+
+    log_probs = lambda images: np.asarray(apply(jnp.asarray(images))[1])  # noqa: E731
+    accuracy = float(np.mean(np.argmax(log_probs(test.image), axis=1) == test.label))
+    return Recogniser(lambda images: np.asarray(apply(jnp.asarray(images))[0]), log_probs, accuracy)

@@ -1,0 +1,215 @@
+"""The settings of an experiment: frozen dataclasses whose fields are the command line's options."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from pydantic import Field, TypeAdapter
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Scale = Annotated[float, Field(ge=-1e4, le=1e4)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+STRICT = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class MixtureData:
+    """A ring of round Gaussians in 2-D, one per label: the exact field is known."""
+
+    __pydantic_config__ = STRICT
+    num_classes: Count = 8
+    """Number of labels."""
+    radius: Positive = 2.0
+    """Radius of the ring."""
+    std: Positive = 0.4
+    """Standard deviation of each Gaussian."""
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A prepared tfds data set of labelled images."""
+
+    __pydantic_config__ = STRICT
+    name: str = "digits"
+    """The data set's name."""
+    train_split: str = "train"
+    """The tfds split to learn from."""
+    test_split: str = "test"
+    """The tfds split held out: for the loss during training, the recogniser's accuracy, and distances to copies."""
+    shape: tuple[Count, Count, Count] | None = None
+    """Height, width and channels, which the data set must have; by default whatever it has."""
+    num_labels: Count | None = None
+    """Number of labels, which the data set must have; by default whatever it has."""
+    flip: bool = False
+    """Mirror half of the training images, drawn anew at each step."""
+    dequantise: bool = False
+    """Add uniform noise of one gray level in training, for likelihoods."""
+    in_memory: bool = True
+    """Keep the decoded training set on the device; otherwise batches are read ahead from disk (needs grain)."""
+
+
+@dataclass(frozen=True)
+class LatentData:
+    """A folder of pre-computed latents: latents.npy [n, H, W, C] and labels.npy [n]."""
+
+    __pydantic_config__ = STRICT
+    folder: Path
+    """The folder, inside data_dir."""
+    shape: tuple[Count, Count, Count] = (32, 32, 4)
+    """Height, width and channels, which the latents must have."""
+    num_labels: Count = 1000
+    """Number of labels."""
+    factor: Positive = 0.18215
+    """What latents are multiplied with, so that their variance is about 1."""
+    num_held_out: Count = 1024
+    """How many of the last ones are held out."""
+
+
+@dataclass(frozen=True)
+class MLPNetwork:
+    """The residual multilayer perceptron."""
+
+    __pydantic_config__ = STRICT
+    width: Count = 256
+    """Units of every hidden layer."""
+    embedding_width: Annotated[int, Field(ge=2)] = 64
+    """Features of the embeddings of time and label."""
+    depth: Count = 4
+    """Number of residual blocks."""
+    dropout: Fraction = 0.0
+    """Rate at which hidden units are dropped in training."""
+    max_frequency: Positive = 100.0
+    """Highest angular frequency of the time embedding."""
+
+
+@dataclass(frozen=True)
+class UNetNetwork:
+    """The U-Net; for the objective "classifier" its lower half."""
+
+    __pydantic_config__ = STRICT
+    width: Count = 64
+    """Channels of the largest map."""
+    multipliers: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 2)
+    """Channels of each level, as multiples of width; the map is halved between levels."""
+    blocks_per_level: Count = 2
+    """Residual blocks of a level on the way down; one more on the way up."""
+    attention: tuple[Count, ...] = (7, 8)
+    """Heights of the maps that attend."""
+    head_width: Count = 64
+    """Channels of an attention head."""
+    dropout: Fraction = 0.0
+    """Rate at which inner units are dropped in training."""
+    patch: Count = 1
+    """Side of the squares of pixels that become one position of the largest map."""
+    max_frequency: Positive = 100.0
+    """Highest angular frequency of the time embedding."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the computation; parameters and outputs are float32 always."""
+    rematerialise: bool = False
+    """Compute inner values again in the backward pass, to save memory."""
+
+
+@dataclass(frozen=True)
+class DiTNetwork:
+    """The diffusion transformer; for the objective "classifier" its trunk with a pooled head."""
+
+    __pydantic_config__ = STRICT
+    width: Count = 384
+    """Width of a token (the paper's S 384, B 768, L 1024, XL 1152)."""
+    depth: Count = 12
+    """Number of blocks (S 12, B 12, L 24, XL 28)."""
+    num_heads: Count = 6
+    """Heads of attention (S 6, B 12, L 16, XL 16)."""
+    patch: Count = 2
+    """Side of the squares of pixels that become one token."""
+    norm: Literal["layer", "rms"] = "layer"
+    """Norm of the tokens."""
+    positions: Literal["sine", "learned"] = "sine"
+    """Embedding of positions."""
+    dropout: Fraction = 0.0
+    """Rate at which inner units are dropped in training."""
+    max_frequency: Positive = 100.0
+    """Highest angular frequency of the time embedding."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the computation; parameters and outputs are float32 always."""
+    rematerialise: bool = False
+    """Compute inner values again in the backward pass, to save memory."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW with warm-up, cosine decay and clipping, and the moving average of the parameters."""
+
+    __pydantic_config__ = STRICT
+    learning_rate: Positive = 1e-3
+    """Peak learning rate."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 500
+    """Steps over which the learning rate rises from 0."""
+    clip_norm: Positive = 1.0
+    """Global norm to which gradients are clipped."""
+    weight_decay: NotNegative = 0.0
+    """Decoupled weight decay."""
+    ema_decay: Fraction = 0.999
+    """Decay of the moving average, reached as min(decay, (1 + step) / (10 + step))."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the finished run is sampled and measured."""
+
+    __pydantic_config__ = STRICT
+    scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (0.0, 1.0, 2.0, 4.0)
+    """Guidance scales w: 0 null, 1 labelled, above 1 guided."""
+    num_steps: Count = 64
+    """Solver steps from noise to data."""
+    num_per_class: Count = 100
+    """Samples of each label, for each scale and solver."""
+    seed: Seed = 1
+    """Seed of the samples."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training run."""
+
+    __pydantic_config__ = STRICT
+    preset: tyro.conf.Suppress[str]
+    run_dir: Path
+    """Folder of the run: config, metrics, checkpoints, pictures. A run found there is resumed."""
+    data: MixtureData | ImageData | LatentData
+    data_dir: Path = Path("data")
+    """Folder of prepared data sets."""
+    path: Literal["linear", "cosine", "variance_preserving", "polynomial"] = "linear"
+    """Gaussian path from noise to data (polynomial: of power 2)."""
+    objective: Literal["field", "noise", "score", "classifier"] = "field"
+    """What the network predicts: flow, noise or denoising score matching; or the label of a noisy image."""
+    time_density: Literal["uniform", "logit_normal"] = "uniform"
+    """Density from which training times are drawn."""
+    label_drop_rate: Fraction = 0.1
+    """Probability with which an example's label is replaced by the null label."""
+    batch_size: Count = 256
+    """Examples in a step, over all devices."""
+    num_chunks: Count = 1
+    """In how many chunks, one after another, each device takes its share of a step."""
+    num_steps: Count = 10_000
+    """Training steps."""
+    seed: Seed = 0
+    """Seed of the parameters, of all noise, and of the order of the data."""
+    save_every: Count = 1_000
+    """Steps between checkpoints."""
+    log_every: Count = 200
+    """Steps between lines of metrics.jsonl."""
+    network: MLPNetwork | UNetNetwork | DiTNetwork = field(default_factory=MLPNetwork)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+MUTABLE = frozenset({"run_dir", "data_dir", "save_every", "log_every", "sampling"})
+"""Fields that may change when a run is resumed: they change nothing of its parameters."""
+
+ADAPTER = TypeAdapter(Experiment)
+"""Reads, writes and validates an Experiment as JSON."""

@@ -1,0 +1,121 @@
+"""The image networks in the training step: devices, compilations, resumption, and the dry run."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from cfgjax import training
+from experiments.model import model_of
+from experiments.presets import PRESETS
+from experiments.problems import problem_of
+from experiments.settings import DiTNetwork, UNetNetwork
+from tests.experiments.running import SMALLER, command
+from tests.experiments.test_resume import final_state
+
+NETWORKS = {
+    "fashion_mnist": DiTNetwork(width=16, depth=1, num_heads=2, patch=7),
+    "fashion_mnist_gpu": UNetNetwork(8, (1, 1), blocks_per_level=1, attention=(7,), patch=2),
+    "fashion_mnist_classifier": UNetNetwork(8, (1, 1), blocks_per_level=1, attention=(7,), patch=2, dropout=0.1),
+}
+
+
+@pytest.fixture(scope="module", params=list(NETWORKS))
+def parts(request, data_dir):
+    """A small experiment's problem, and its step with SGD, which hides no factor of the gradient."""
+    name = request.param
+    experiment = dataclasses.replace(
+        PRESETS[name][1], data_dir=data_dir, network=NETWORKS[name], batch_size=16, num_chunks=1
+    )
+    problem = problem_of(experiment)
+    return problem, model_of(experiment, problem)
+
+
+def _run(parts, num_devices, num_steps, watch=None):
+    problem, model = parts
+    optimizer, devices = optax.sgd(0.1), jax.devices()[:num_devices]
+    step = training.parallel(training.make_step(model.loss, optimizer, 0.9), devices)
+    params = jax.tree.map(np.asarray, model.create().params)
+    state = training.create(jax.tree.map(jax.numpy.asarray, params), optimizer, jax.random.key(0))
+    source = training.replicate(problem.source, devices)
+    for index, batch in enumerate(problem.batches(range(num_steps))):
+        state, metrics = step(state, training.shard(batch, num_devices), source)
+        jax.block_until_ready(metrics)
+        if watch is not None:
+            watch(index)
+    return state
+
+
+def test_one_two_and_eight_devices_agree_on_every_shard(parts):
+    reference = jax.tree.leaves(_run(parts, 1, 3).params)
+    start = [np.asarray(leaf) for leaf in jax.tree.leaves(parts[1].create().params)]
+    assert max(np.max(np.abs(np.asarray(a) - b)) for a, b in zip(reference, start, strict=True)) > 1e-3
+    for num_devices in (2, 8):
+        for leaf, expected in zip(jax.tree.leaves(_run(parts, num_devices, 3).params), reference, strict=True):
+            assert len(leaf.addressable_shards) == num_devices
+            for shard in leaf.addressable_shards:
+                np.testing.assert_allclose(shard.data, expected, atol=1e-5)
+
+
+def test_a_second_step_compiles_nothing(parts):
+    counts, events = [], []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: events.append(name) if "backend_compile" in name else None
+    )
+    _run(parts, 2, 4, watch=lambda index: counts.append(len(events)))
+    assert counts[0] > 0
+    assert counts == [counts[0]] * 4
+
+
+@pytest.mark.parametrize("preset", ["fashion_mnist", "fashion_mnist_classifier"])
+def test_a_resumed_run_ends_bit_equal(preset, tmp_path, data_dir, request):
+    fixture = {"fashion_mnist": "trained_clothes", "fashion_mnist_classifier": "trained_classifier"}[preset]
+    whole, again = request.getfixturevalue(fixture), tmp_path / "again"
+    shutil.copytree(whole, again)
+    shutil.rmtree(again / "checkpoints" / "40")
+    done = command("train", preset, "--run-dir", again, "--data-dir", data_dir, *SMALLER[preset])
+    assert done.returncode == 0, done.stderr
+    assert "at step 30 of 40" in done.stdout
+    jax.tree.map(np.testing.assert_array_equal, final_state(whole), final_state(again))
+
+
+@pytest.mark.parametrize("preset", ["mixture", "digits", "fashion_mnist", "fashion_mnist_classifier"])
+def test_dryrun_compiles_the_true_step_without_data(preset):
+    done = command("dryrun", preset, "--devices", 8, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    state = found["state_bytes_per_device"]
+    assert found["num_devices"] == 8
+    assert 16 * found["num_params"] <= state < 16 * found["num_params"] + 200
+    assert found["temporary_bytes_per_device"] > 0
+    experiment = PRESETS[preset][1]
+    expected = 3 * found["forward_flops_per_example"] * experiment.batch_size
+    assert found["model_flops_per_step"] == pytest.approx(expected)
+
+
+def test_dryrun_counts_what_lies_on_a_device():
+    """Half the examples on each of two devices need less than all of them on one."""
+    found = [json.loads(command("dryrun", "fashion_mnist_classifier", "--devices", n, "--json").stdout) for n in (1, 2)]
+    assert found[0]["state_bytes_per_device"] == found[1]["state_bytes_per_device"]
+    assert found[0]["source_bytes_per_device"] == 60_000 * (784 + 4)
+    assert found[1]["temporary_bytes_per_device"] < 0.7 * found[0]["temporary_bytes_per_device"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["fashion"], "preset must be one of digits, mixture"),
+        (["mixture", "--devices", "0"], "devices must be at least 1, got 0"),
+        (["mixture", "--devices", "3"], "batch_size must be divisible by 3, got 512"),
+        (["mixture", "--devices", "1000"], "devices must be at most 8"),
+    ],
+)
+def test_dryrun_refuses_what_it_cannot_compile(arguments, expected):
+    done = command("dryrun", *arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert expected in done.stderr

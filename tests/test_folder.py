@@ -1,0 +1,105 @@
+"""A folder of class folders as a data set: what comes back, and what is refused."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cfgjax import data
+
+COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
+
+
+def _write(file, colour, size=(8, 8)):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(file)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Twelve pictures of each of three colours, in class folders."""
+    for name, colour in COLOURS.items():
+        for index in range(12):
+            _write(tmp_path / "source" / name / f"{index:02}.png", colour)
+    return tmp_path / "source"
+
+
+def test_every_picture_comes_back_under_its_class(source, tmp_path):
+    assert data.prepare("colours", tmp_path, source=source) == []
+    train, test = (data.load("colours", split, tmp_path) for split in ("train", "test"))
+    assert train.pixels.shape == (33, 8, 8, 3)
+    assert np.bincount(train.label).tolist() == [11] * 3
+    assert np.bincount(test.label).tolist() == [1] * 3
+    for images in (train, test):
+        expected = np.array(list(COLOURS.values()))[images.label]
+        np.testing.assert_array_equal(images.pixels[:, 3, 5], expected)
+    assert train.num_labels == 3
+
+
+def test_split_folders_are_kept(source, tmp_path):
+    source.rename(tmp_path / "train")
+    for name, colour in COLOURS.items():
+        _write(tmp_path / "both" / "test" / name / "a.png", colour)
+    (tmp_path / "train").rename(tmp_path / "both" / "train")
+    data.prepare("colours", tmp_path, source=tmp_path / "both")
+    assert [len(data.load("colours", split, tmp_path).label) for split in ("train", "test")] == [36, 3]
+
+
+def test_pictures_of_any_size_are_cut_and_resized_on_request(source, tmp_path):
+    _write(source / "red" / "wide.png", COLOURS["red"], (20, 10))
+    with pytest.raises(data.DataError, match=r"wide\.png is 10 x 20 x 3, the first one 8 x 8 x 3"):
+        data.prepare("colours", tmp_path, source=source)
+    data.prepare("colours", tmp_path, source=source, image_size=4)
+    assert data.load("colours", "train", tmp_path).pixels.shape == (34, 4, 4, 3)
+
+
+def test_gray_pictures_have_one_channel(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "source" / name).mkdir(parents=True)
+        Image.new("L", (6, 6), 100).save(tmp_path / "source" / name / "one.png")
+    data.prepare("gray", tmp_path, source=tmp_path / "source")
+    assert data.load("gray", "train", tmp_path).pixels.shape == (2, 6, 6, 1)
+
+
+def test_a_corrupt_picture_is_named_and_refused_or_skipped(source, tmp_path):
+    broken = source / "green" / "05.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    with pytest.raises(data.DataError, match=r"green/05\.png does not read"):
+        data.prepare("colours", tmp_path, source=source)
+    assert not data.is_prepared("colours", tmp_path)
+    assert data.prepare("colours", tmp_path, source=source, on_corrupt="skip") == [broken]
+    assert np.bincount(data.load("colours", "train", tmp_path).label).tolist() == [11, 10, 11]
+
+
+def test_an_empty_class_folder_is_refused(source, tmp_path):
+    (source / "yellow").mkdir()
+    with pytest.raises(data.DataError, match="yellow holds no picture"):
+        data.prepare("colours", tmp_path, source=source)
+
+
+def test_a_link_that_leads_out_is_refused(source, tmp_path):
+    _write(tmp_path / "secret.png", (1, 2, 3))
+    (source / "red" / "link.png").symlink_to(tmp_path / "secret.png")
+    with pytest.raises(data.DataError, match=r"link\.png is a link that leads out"):
+        data.prepare("colours", tmp_path, source=source)
+
+
+def test_other_folders_are_refused(source, tmp_path):
+    with pytest.raises(data.DataError, match="is not a folder"):
+        data.prepare("colours", tmp_path, source=tmp_path / "nowhere")
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(data.DataError, match="holds no class folders"):
+        data.prepare("colours", tmp_path, source=tmp_path / "bare")
+    with pytest.raises(data.DataError, match="small letters"):
+        data.prepare("../colours", tmp_path, source=source)
+    _write(source / "train" / "red" / "a.png", COLOURS["red"])
+    with pytest.raises(data.DataError, match="mixes split folders and class folders"):
+        data.prepare("colours", tmp_path, source=source)
+
+
+def test_splits_of_other_classes_are_refused(source, tmp_path):
+    source.rename(tmp_path / "inner")
+    (tmp_path / "both").mkdir()
+    (tmp_path / "inner").rename(tmp_path / "both" / "train")
+    _write(tmp_path / "both" / "test" / "red" / "a.png", COLOURS["red"])
+    with pytest.raises(data.DataError, match="split test lacks some of the classes"):
+        data.prepare("colours", tmp_path, source=tmp_path / "both")

@@ -1,0 +1,104 @@
+"""The MNIST family from idx files: the real Fashion-MNIST where it is installed, and what is refused."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from cfgjax import data
+from tests.pictures import idx_bytes, stripes, write_family, write_idx
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+
+
+@pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
+def test_all_of_fashion_mnist_comes_back_as_its_files_have_it(tmp_path):
+    """Count, shapes, histogram, every label's pixels in sum, and three images to the byte, all without TensorFlow."""
+    data.prepare("fashion_mnist", tmp_path, source=DEBIAN)
+    train, test = (data.load("fashion_mnist", split, tmp_path) for split in ("train", "test"))
+    assert train.pixels.shape == (60_000, 28, 28, 1)
+    assert test.pixels.shape == (10_000, 28, 28, 1)
+    assert np.bincount(train.label).tolist() == [6_000] * 10
+    assert np.bincount(test.label).tolist() == [1_000] * 10
+    raw = gzip.decompress((DEBIAN / "train-images-idx3-ubyte.gz").read_bytes())
+    labels = gzip.decompress((DEBIAN / "train-labels-idx1-ubyte.gz").read_bytes())[8:]
+    found = {(image.tobytes(), int(label)) for image, label in zip(train.pixels, train.label, strict=True)}
+    for index in (0, 12_345, 59_999):
+        assert (raw[16 + 784 * index : 16 + 784 * (index + 1)], labels[index]) in found
+    assert train.pixels.sum(dtype=np.int64) == np.frombuffer(raw, np.uint8)[16:].sum(dtype=np.int64)
+    names = tfds.builder("fashion_mnist", data_dir=str(tmp_path)).info.features["label"].names
+    assert names[9] == "Ankle boot"
+
+
+@pytest.mark.parametrize("name", ["mnist", "kmnist"])
+def test_the_family_shares_one_form(name, tmp_path):
+    data.prepare(name, tmp_path, source=write_family(tmp_path / "source"))
+    images = data.load(name, "test", tmp_path)
+    expected, labels = stripes(160, 1)
+    found = sorted((image.tobytes(), int(label)) for image, label in zip(images.pixels, images.label, strict=True))
+    assert found == sorted((image.tobytes(), int(label)) for image, label in zip(expected, labels, strict=True))
+
+
+def test_emnist_takes_its_configuration_from_the_name(tmp_path):
+    for split, seed in (("train", 0), ("test", 1)):
+        write_idx(tmp_path / "source", f"emnist-digits-{split}", *stripes(40, seed))
+    data.prepare("emnist/digits", tmp_path, source=tmp_path / "source")
+    assert data.load("emnist/digits", "train", tmp_path).num_labels == 10
+
+
+@pytest.mark.parametrize("name", ["emnist", "emnist/nothing", "mnist/digits"])
+def test_a_configuration_that_is_not_there_is_refused(name, tmp_path):
+    with pytest.raises(data.DataError, match="no such configuration"):
+        data.prepare(name, tmp_path, source=write_family(tmp_path / "source"))
+
+
+def test_an_idx_file_reads_in_gzip_and_plain(tmp_path):
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    (tmp_path / "plain").write_bytes(idx_bytes(array))
+    (tmp_path / "packed.gz").write_bytes(gzip.compress(idx_bytes(array)))
+    for name in ("plain", "packed.gz"):
+        np.testing.assert_array_equal(data.read_idx(tmp_path / name), array)
+
+
+GOOD = idx_bytes(np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "does not read"),
+        (b"\x89PNG" + GOOD, "not an idx file"),
+        (b"\x00\x00\x0d" + GOOD[3:], "not an idx file"),
+        (GOOD[:-1], "fewer than the 6 bytes"),
+        (GOOD + b"\x00", "more than the 6 bytes"),
+        (GOOD[:6], "does not read"),
+    ],
+)
+def test_a_file_that_is_no_idx_file_is_refused(content, complaint, tmp_path):
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    with pytest.raises(data.DataError, match=complaint):
+        data.read_idx(file)
+
+
+def test_a_broken_archive_and_a_missing_file_are_refused(tmp_path):
+    (tmp_path / "broken.gz").write_bytes(gzip.compress(GOOD)[:-9])
+    for name in ("broken.gz", "missing.gz"):
+        with pytest.raises(data.DataError, match=name):
+            data.read_idx(tmp_path / name)
+
+
+def test_files_that_do_not_belong_together_are_refused(tmp_path):
+    source = write_family(tmp_path / "source")
+    write_idx(source, "t10k", stripes(20, 1)[0], stripes(30, 1)[1])
+    with pytest.raises(data.DataError, match="t10k do not match"):
+        data.prepare("mnist", tmp_path, source=source)
+    write_idx(source, "t10k", stripes(20, 1)[0], np.full(20, 10))
+    with pytest.raises(data.DataError, match=r"label 10, of 0\.\.9"):
+        data.prepare("mnist", tmp_path, source=source)
+    (source / "train-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(data.DataError, match="holds no train-labels-idx1-ubyte"):
+        data.prepare("mnist", tmp_path, source=source)
+    assert not data.is_prepared("mnist", tmp_path)

@@ -1,0 +1,316 @@
+"""U-Net, transformer and their classifiers: sizes of the papers, the start, what they depend on, precision, memory."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cfgjax import guidance, losses, paths, training
+from cfgjax.models import SIZES, UNET_SIZES, ConvNet, DiT, DiTClassifier, UNet, UNetClassifier
+from cfgjax.models.blocks import SelfAttention, from_patches, modulate, to_patches
+from cfgjax.models.embeddings import sine_positions
+
+NUM_LABELS = 3
+SHAPE = (8, 8, 2)
+UNET = {"width": 16, "multipliers": (1, 2), "blocks_per_level": 1, "attention": (4,), "head_width": 8}
+DIT = {"width": 32, "depth": 2, "num_heads": 2, "patch": 4}
+FIELDS = {
+    "unet": UNet(num_labels=NUM_LABELS, **UNET),
+    "dit": DiT(num_labels=NUM_LABELS, **DIT),
+    "learned rms dit": DiT(num_labels=NUM_LABELS, **DIT, norm="rms", positions="learned"),
+}
+CLASSIFIERS = {
+    "unet": UNetClassifier(num_labels=NUM_LABELS, **UNET),
+    "dit": DiTClassifier(num_labels=NUM_LABELS, **DIT),
+}
+
+
+def _label(network):
+    return () if isinstance(network, UNetClassifier | DiTClassifier) else (jnp.zeros((), jnp.int32),)
+
+
+def _params(network, shape=SHAPE, perturbed=True):
+    """The network's parameters, moved away from their start where asked."""
+    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros(shape), jnp.zeros(()), *_label(network))
+    if not perturbed:
+        return params
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    moved = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(tree, moved)
+
+
+def _inputs(num_examples=6):
+    x = jax.random.normal(jax.random.key(2), (num_examples, *SHAPE))
+    return x, jnp.linspace(0, 1, num_examples), jnp.arange(num_examples) % (NUM_LABELS + 1)
+
+
+@pytest.fixture(params=list(FIELDS), scope="module")
+def field(request):
+    """A network and its moved parameters."""
+    network = FIELDS[request.param]
+    return network, _params(network)
+
+
+@pytest.fixture(params=list(CLASSIFIERS), scope="module")
+def classifier(request):
+    """A noisy classifier and its moved parameters."""
+    network = CLASSIFIERS[request.param]
+    return network, _params(network)
+
+
+@pytest.mark.parametrize(("size", "millions"), [("S", 33), ("B", 130), ("L", 458), ("XL", 675)])
+def test_the_transformer_has_the_papers_number_of_parameters(size, millions):
+    """Peebles & Xie, table 1; theirs predict a variance, too: 4 more output channels, 1,000 labels."""
+    network = DiT(num_labels=1000, **SIZES[size]._asdict())
+    shapes = jax.eval_shape(
+        network.init, jax.random.key(0), jnp.zeros((32, 32, 4)), jnp.zeros(()), jnp.zeros((), jnp.int32)
+    )
+    assert round(sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e6) == pytest.approx(millions, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("size", "patch", "billions"), [("S", 2, 6.06), ("S", 8, 0.36), ("B", 4, 5.56), ("L", 4, 19.7)]
+)
+def test_the_transformer_has_the_papers_operations(size, patch, billions):
+    """Peebles & Xie, table 4, in multiply-adds on 32 x 32 x 4 latents."""
+    network = DiT(num_labels=1000, **SIZES[size]._asdict(), patch=patch)
+    inputs = jnp.zeros((32, 32, 4)), jnp.zeros(()), jnp.zeros((), jnp.int32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)
+    flops = jax.jit(network.apply).lower(shapes, *inputs).cost_analysis()["flops"]
+    assert flops / 2e9 == pytest.approx(billions, rel=0.04)
+
+
+def test_the_unet_has_the_parameters_of_its_layers():
+    """One level without attention, by hand: convolutions, norms, the condition's layers, the label's rows."""
+    width, k = 32, NUM_LABELS
+    network = UNet(num_labels=k, width=width, multipliers=(1,), blocks_per_level=1, attention=())
+    conv = lambda a, b: 9 * a * b + b  # noqa: E731
+    dense = lambda a, b: a * b + b  # noqa: E731
+
+    def block(a):
+        norms = 2 * a + 2 * width
+        return (
+            norms + conv(a, width) + conv(width, width) + dense(4 * width, 2 * width) + (a != width) * dense(a, width)
+        )
+
+    condition = dense(width, 4 * width) + dense(4 * width, 4 * width) + (k + 1) * 4 * width
+    expected = condition + conv(2, width) + 2 * block(width) + 2 * block(2 * width) + 2 * width + conv(width, 2)
+    assert sum(leaf.size for leaf in jax.tree.leaves(_params(network))) == expected
+
+
+def test_a_field_starts_at_zero(field):
+    network, _ = field
+    params = _params(network, perturbed=False)
+    np.testing.assert_array_equal(jax.vmap(partial(network.apply, params))(*_inputs()), np.zeros((6, *SHAPE)))
+
+
+def test_a_field_depends_on_state_time_and_every_label(field):
+    network, params = field
+    apply = jax.jit(partial(network.apply, params))
+    x, t = _inputs()[0][0], jnp.float32(0.5)
+    by_label = [np.asarray(apply(x, t, jnp.int32(y))) for y in range(NUM_LABELS + 1)]
+    for i in range(NUM_LABELS + 1):
+        for j in range(i):
+            assert np.max(np.abs(by_label[i] - by_label[j])) > 1e-3
+    assert np.max(np.abs(apply(x, jnp.float32(0.6), jnp.int32(0)) - by_label[0])) > 1e-3
+    corner = apply(x.at[0, 0].add(3.0), t, jnp.int32(0)) - by_label[0]
+    assert np.max(np.abs(corner[0, 0])) > 1e-3
+    assert np.max(np.abs(corner[7, 7])) > 1e-5
+    assert by_label[0].dtype == np.float32
+
+
+def test_examples_do_not_see_each_other(field):
+    network, params = field
+    apply, inputs = jax.jit(jax.vmap(partial(network.apply, params))), _inputs()
+    order = jnp.array([3, 0, 5, 1, 4, 2])
+    found = apply(*inputs)
+    np.testing.assert_allclose(apply(*(leaf[order] for leaf in inputs)), found[order], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(apply(*(leaf[2:3] for leaf in inputs))[0], found[2], rtol=1e-4, atol=1e-5)
+
+
+def test_half_precision_agrees_within_its_error_and_leaves_the_ends_float32(field):
+    """bfloat16 holds 8 bits: two percent of the field's length through a few layers; parameters stay float32."""
+    network, params = field
+    half = dataclasses.replace(network, dtype=jnp.dtype(jnp.bfloat16))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(_params(half)))
+    full, rough = (jax.jit(jax.vmap(partial(net.apply, params)))(*_inputs()) for net in (network, half))
+    assert rough.dtype == jnp.float32
+    difference = jnp.linalg.norm((rough - full).ravel()) / jnp.linalg.norm(full.ravel())
+    assert 1e-5 < float(difference) < 0.03
+    assert len(np.unique(np.asarray(rough))) > 0.9 * rough.size
+
+
+def test_time_reaches_half_precision_networks_in_full(field):
+    """0.50049 and 0.5 are one number in bfloat16."""
+    network, params = field
+    half = dataclasses.replace(network, dtype=jnp.dtype(jnp.bfloat16))
+    x, y = _inputs()[0][0], jnp.int32(0)
+    values = [half.apply(params, x, jnp.float32(t), y) for t in (0.5, 0.50049, 0.51)]
+    assert not np.array_equal(values[0], values[2])
+    np.testing.assert_array_equal(half.apply(params, x, jnp.bfloat16(0.5), y), values[0])
+
+
+def _loss_and_slope(network, params):
+    inputs = _inputs()
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params):
+        return jnp.mean(jnp.square(jax.vmap(partial(network.apply, params))(*inputs) - 1))
+
+    return loss(params)
+
+
+@pytest.mark.parametrize("name", ["unet", "dit"])
+def test_rematerialising_changes_no_gradient(name):
+    network = FIELDS[name]
+    params = _params(network)
+    again = dataclasses.replace(network, rematerialise=True)
+    assert jax.tree.structure(_params(again)) == jax.tree.structure(params)
+    plain, saved = _loss_and_slope(network, params), _loss_and_slope(again, params)
+    assert float(plain[0]) == pytest.approx(float(saved[0]), rel=1e-5)
+    for a, b in zip(jax.tree.leaves(plain[1]), jax.tree.leaves(saved[1]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_every_parameter_learns(field):
+    """Away from its start no parameter is without a gradient, but the rows of labels that were not seen."""
+    network, params = field
+    _, slope = _loss_and_slope(network, params)
+    flat = jax.tree_util.tree_flatten_with_path(slope)[0]
+    assert not [jax.tree_util.keystr(path) for path, leaf in flat if float(jnp.max(jnp.abs(leaf))) == 0]
+
+
+def test_dropout_acts_only_where_it_is_asked_for(field):
+    network, params = field
+    leaky = dataclasses.replace(network, dropout=0.5)
+    x, t, y = (leaf[1] for leaf in _inputs())
+    np.testing.assert_array_equal(leaky.apply(params, x, t, y), network.apply(params, x, t, y))
+    dropped = [leaky.apply(params, x, t, y, False, rngs={"dropout": jax.random.key(seed)}) for seed in range(2)]
+    assert not np.array_equal(*dropped)
+
+
+def test_a_classifier_gives_log_probabilities_of_the_noisy_image(classifier):
+    network, params = classifier
+    apply = jax.jit(partial(network.apply, params))
+    x, t, _ = _inputs()
+    found = jax.vmap(apply)(x, t)
+    assert found.shape == (6, NUM_LABELS)
+    np.testing.assert_allclose(jnp.sum(jnp.exp(found), axis=1), 1.0, rtol=1e-5)
+    assert np.max(np.abs(apply(x[0], t[3]) - found[0])) > 1e-3
+    slope = jax.grad(lambda x: apply(x, t[2])[1])(x[2])
+    assert float(jnp.min(jnp.max(jnp.abs(slope), axis=(1, 2)))) > 0
+    np.testing.assert_allclose(jax.vmap(apply)(x[::-1], t[::-1]), found[::-1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_field_trained_on_one_data_point_per_label_tells_them_apart(field):
+    """After training, labelled fields point to their own data point, the null field to neither."""
+    network, _ = field
+    path, null = paths.linear(), NUM_LABELS
+    data = 0.8 * jax.random.rademacher(jax.random.key(5), (NUM_LABELS, *SHAPE), jnp.float32)
+
+    def loss(params, key, y):
+        label_key, noise_key = jax.random.split(key)
+        dropped = guidance.drop_label(label_key, y, 0.2, null)
+        return losses.flow_matching(partial(network.apply, params), path, noise_key, data[y], dropped)
+
+    num_steps, rate = (80, 3e-3) if isinstance(network, UNet) else (200, 1e-2)
+    optimizer = optax.adam(rate)
+    step = jax.jit(training.make_step(loss, optimizer, 0.9))
+    state = training.create(_params(network, perturbed=False), optimizer, jax.random.key(6))
+    for _ in range(num_steps):
+        state, _ = step(state, jnp.arange(24) % NUM_LABELS)
+    apply = jax.jit(partial(network.apply, state.params))
+    noise, t = jax.random.normal(jax.random.key(7), SHAPE), jnp.float32(0.05)
+    towards = jnp.stack([apply(noise, t, jnp.int32(y)) for y in range(NUM_LABELS + 1)])
+    goals = np.concatenate([data, np.mean(data, axis=0, keepdims=True)]) - np.asarray(noise)[np.newaxis]
+    errors = np.mean(np.square(np.asarray(towards)[:, np.newaxis] - goals[np.newaxis]), axis=(2, 3, 4))
+    assert np.argmin(errors, axis=1).tolist() == [0, 1, 2, 3]
+
+
+def test_a_patched_unet_keeps_the_images_shape_and_sees_all_of_it():
+    network = UNet(num_labels=NUM_LABELS, **UNET, patch=2)
+    apply = jax.jit(partial(network.apply, _params(network)))
+    x, t, y = (leaf[1] for leaf in _inputs())
+    moved = apply(x.at[7, 7].add(3.0), t, y) - apply(x, t, y)
+    assert moved.shape == SHAPE
+    assert float(jnp.min(jnp.max(jnp.abs(moved), axis=2))) > 0
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_sides_that_do_not_divide_are_refused(name):
+    network = FIELDS[name]
+    with pytest.raises(ValueError, match=r"patch must divide|multipliers halve"):
+        _params(network, (7, 7, 2))
+    with pytest.raises(ValueError, match="x must be ONE image"):
+        _params(network, (2, 8, 8, 2))
+
+
+def test_heads_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="num_heads must divide the width 32, got 3"):
+        _params(DiT(num_labels=2, width=32, depth=1, num_heads=3))
+    with pytest.raises(ValueError, match="width must be divisible by 4"):
+        _params(DiT(num_labels=2, width=30, depth=1, num_heads=3))
+
+
+def test_patches_hold_squares_of_the_image_and_go_back():
+    x = jnp.arange(4 * 6 * 2).reshape(4, 6, 2)
+    patches = to_patches(x, 2)
+    assert patches.shape == (2, 3, 8)
+    np.testing.assert_array_equal(patches[1, 2].reshape(2, 2, 2), x[2:4, 4:6])
+    np.testing.assert_array_equal(from_patches(patches, 2), x)
+
+
+def test_modulation_scales_and_shifts_every_position():
+    hidden = jax.random.normal(jax.random.key(0), (2, 3, 4))
+    gain, shift = jnp.arange(4.0), jnp.ones(4)
+    expected = np.asarray(hidden) * np.array([1, 2, 3, 4]).reshape(1, 1, 4) + 1
+    np.testing.assert_allclose(modulate(hidden, gain, shift), expected, rtol=1e-6)
+
+
+def test_attention_is_softmax_of_products():
+    """softmax(q k^T / sqrt(head width)) v for each head, by NumPy."""
+    network, tokens = SelfAttention(num_heads=2), jax.random.normal(jax.random.key(0), (5, 8))
+    params = network.init(jax.random.key(1), tokens)
+    first, last = (params["params"][f"Dense_{i}"] for i in range(2))
+    joint = np.asarray(tokens @ first["kernel"]) + np.asarray(first["bias"]).reshape(1, -1)
+    query, key, value = joint.reshape(5, 3, 2, 4).transpose(1, 2, 0, 3)
+    weights = np.exp(query @ key.transpose(0, 2, 1) / 2)
+    mixed = (weights / weights.sum(axis=-1, keepdims=True)) @ value
+    expected = mixed.transpose(1, 0, 2).reshape(5, 8) @ np.asarray(last["kernel"])
+    np.testing.assert_allclose(network.apply(params, tokens), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_positions_tell_rows_from_columns():
+    table = np.asarray(sine_positions(3, 4, 16)).reshape(3, 4, 16)
+    assert len(np.unique(table.reshape(12, 16), axis=0)) == 12
+    np.testing.assert_allclose(table[2, 1, :4], np.sin(2 / 10000.0 ** (np.arange(4) / 4)), rtol=1e-5)
+    np.testing.assert_allclose(table[2, 1, 4:8], np.sin(1 / 10000.0 ** (np.arange(4) / 4)), rtol=1e-5)
+
+
+def test_the_convnet_gives_features_and_log_probabilities():
+    network, x = ConvNet(NUM_LABELS), _inputs()[0]
+    params = network.init(jax.random.key(0), x[0])
+    features, log_probs = jax.vmap(partial(network.apply, params))(x)
+    assert features.shape == (6, 128)
+    np.testing.assert_allclose(jnp.sum(jnp.exp(log_probs), axis=1), 1.0, rtol=1e-5)
+    alone = network.apply(params, x[3])
+    np.testing.assert_allclose(alone[0], features[3], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="x must be ONE image"):
+        network.apply(params, x)
+
+
+@pytest.mark.parametrize(("name", "shape", "millions", "billions"), [("DDPM", (32, 32, 3), 35.7, 6.06)])
+def test_the_unet_has_the_papers_size(name, shape, millions, billions):
+    """Ho et al., arXiv 2006.11239, appendix B: without labels, without scales beside the shifts of the condition."""
+    network = UNet(num_labels=10, **UNET_SIZES[name])
+    inputs = jnp.zeros(shape), jnp.zeros(()), jnp.zeros((), jnp.int32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) / 1e6 == pytest.approx(millions, rel=0.04)
+    flops = jax.jit(network.apply).lower(shapes, *inputs).cost_analysis()["flops"]
+    assert flops / 2e9 == pytest.approx(billions, rel=0.05)
