@@ -2,14 +2,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: train test lint types lock clean
+.PHONY: train test slow lint types lock clean
 
 train: $(INSTALLED)
 	$(BIN)/python -m experiments.prepare digits
 	$(BIN)/python -m experiments.train digits
 
 test: $(INSTALLED) lint types
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+slow: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 -m slow
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

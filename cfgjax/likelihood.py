@@ -30,8 +30,9 @@ def exact_divergence(field: Field) -> Divergence:
             return field(row.reshape(x.shape), t).reshape(-1)
 
         row = x.reshape(-1)
-        slopes = jax.vmap(lambda axis: jax.jvp(flat, (row,), (axis,))[1] @ axis)(jnp.eye(x.size, dtype=x.dtype))
-        return field(x, t), jnp.sum(slopes)
+        value, pull_back = jax.vjp(flat, row)
+        slopes = jax.vmap(lambda axis: pull_back(axis)[0] @ axis)(jnp.eye(x.size, dtype=value.dtype))
+        return value.reshape(x.shape), jnp.sum(slopes)
 
     return at
 
@@ -39,14 +40,16 @@ def exact_divergence(field: Field) -> Divergence:
 def estimated_divergence(field: Field, key: Array) -> Divergence:
     """The field's value and Hutchinson's unbiased estimate (H3) of its divergence, at the cost of about two values.
 
+    Differentiated backwards, as flash attention can only be.
+
     The key makes ONE vector of random signs: a solve that uses this function sees the same one at every time, as it
     must for the solver's order to hold.
     """
 
     def at(x: Array, t: Array) -> tuple[Array, Array]:
         signs = jax.random.rademacher(key, x.shape, x.dtype)
-        value, along = jax.jvp(lambda x: field(x, t), (x,), (signs,))
-        return value, jnp.sum(along * signs)
+        value, pull_back = jax.vjp(lambda x: field(x, t), x)
+        return value, jnp.sum(pull_back(signs.astype(value.dtype))[0] * signs)
 
     return at
 

@@ -19,7 +19,7 @@ from experiments.recogniser import Features
 from experiments.report import Wishes, report
 from experiments.restored import Run, restore_run
 from experiments.sampling import ODE, SDE
-from experiments.settings import Sampling
+from experiments.settings import ImageData, Sampling
 
 
 @dataclass(frozen=True)
@@ -61,23 +61,28 @@ def load_features(name: str) -> Features:
     module, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UserError(f"features must be MODULE:FUNCTION that imports, got {name!r}: {error}") from None
     if not callable(found):
         raise UserError(f"features must be a function, got {name!r}, a {type(found).__name__}")
     return found
 
 
+def _data_name(run: Run) -> str:
+    return getattr(run.experiment.data, "name", "")
+
+
 def load_classifier(run_dir: Path, guided: Run, data_dir: Path | None) -> LogClassifier:
     """The noisy classifier in a run folder.
 
     Raises:
-        UserError: a run of something else, or of another path, shape or number of labels than the guided run's.
+        UserError: a run of something else, or of other data or another path than the guided run's.
     """
     run = restore_run(run_dir, data_dir)
     if run.experiment.objective != "classifier":
         raise UserError(f"classifier {run_dir} holds a run of objective {run.experiment.objective!r}, not a classifier")
     pairs = {
+        "data": (_data_name(run), _data_name(guided)),
         "path": (run.experiment.path, guided.experiment.path),
         "shape": (run.problem.shape, guided.problem.shape),
         "num_labels": (run.problem.num_labels, guided.problem.num_labels),
@@ -88,11 +93,20 @@ def load_classifier(run_dir: Path, guided: Run, data_dir: Path | None) -> LogCla
     return run.log_classifier
 
 
-def _wishes(options: Options, run: Run) -> Wishes:
+def _require_usable(options: Options, run: Run) -> None:
     if not options.solver:
         raise UserError("solver must name at least one")
-    if options.likelihood < 0:
-        raise UserError(f"likelihood must be at least 0, got {options.likelihood}")
+    if options.likelihood < 0 or options.likelihood == 1:
+        raise UserError(f"likelihood must be 0, or at least 2 images, got {options.likelihood}")
+    if options.classifier is None and options.classifier_scales is not None:
+        raise UserError("classifier_scales need a --classifier")
+    is_of_images = isinstance(run.experiment.data, ImageData) and run.experiment.objective != "classifier"
+    if not is_of_images and (options.likelihood or options.classifier or options.features):
+        raise UserError(f"likelihood, classifier and features need a run that draws pictures, not {options.run_dir}")
+
+
+def _wishes(options: Options, run: Run) -> Wishes:
+    _require_usable(options, run)
     runs.validate(_with_scales(run, options.classifier_scales).experiment)
     return Wishes(
         solvers=options.solver,

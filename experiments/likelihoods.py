@@ -12,7 +12,7 @@ from experiments.sampling import chunk_of
 def bits_per_dimension(
     field: LabelledField, test: data.Images, num_images: int, num_steps: int, seed: int
 ) -> dict[str, dict[str, float]]:
-    """Mean and standard error of -log p / (D log 2) + 7 over the first images of a set, uniformly dequantised.
+    """Mean and standard error of -log p / (D log 2) + 7 over the first two or more images of a set, dequantised.
 
     The divergence is Hutchinson's with one probe per image; labelled and null share noise and probe.
     """
@@ -36,6 +36,6 @@ def bits_per_dimension(
 def _summary(values: np.ndarray) -> dict[str, float]:
     return {
         "mean": float(values.mean()),
-        "standard_error": float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan"),
+        "standard_error": float(values.std(ddof=1) / np.sqrt(len(values))),
         "num_images": len(values),
     }

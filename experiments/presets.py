@@ -140,6 +140,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             Path("runs/imagenet64"),
             _IMAGENET64,
             batch_size=1024,
+            num_chunks=4,
             num_steps=500_000,
             save_every=10_000,
             network=UNetNetwork(**UNET_SIZES["ADM-64"], dropout=0.1, dtype="bfloat16", rematerialise=True),
@@ -155,6 +156,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             _IMAGENET64,
             objective="classifier",
             batch_size=1024,
+            num_chunks=4,
             num_steps=300_000,
             save_every=10_000,
             network=UNetNetwork(128, (1, 2, 3, 4), 4, attention=(8, 16, 32), dtype="bfloat16", rematerialise=True),
@@ -162,7 +164,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
         ),
     ),
     "imagenet256_latent": (
-        "32 x 32 x 4 latents of 256 x 256 pictures, 1,000 labels, DiT-XL/2 (many GPUs or TPUs, several hosts)",
+        "32 x 32 x 4 latents of 256 x 256 pictures, 1,000 labels, DiT-XL/2 (8 or more GPUs or TPUs)",
         Experiment(
             "imagenet256_latent",
             Path("runs/imagenet256_latent"),

@@ -17,6 +17,9 @@ from experiments.settings import Experiment, ImageData, LatentData, MixtureData
 NUM_HELD_OUT = 1024
 """How many images of the test split give the loss during training."""
 
+MOST_IMAGES = 50_000
+"""How many training images a report looks at, of a set that is not held in memory."""
+
 NOMINAL_EXAMPLES = 60_000
 """The size of a training set in memory, where it is not read."""
 
@@ -70,10 +73,18 @@ def _mixture_problem(experiment: Experiment, settings: MixtureData) -> Problem:
 _load = lru_cache(maxsize=2)(data.load)
 
 
-def load_images(experiment: Experiment, settings: ImageData) -> tuple[data.Images, data.Images]:
-    """The training and the held-out images, decoded once in a process."""
-    train = _load(settings.name, settings.train_split, experiment.data_dir)
-    return train, _load(settings.name, settings.test_split, experiment.data_dir)
+def load_test(experiment: Experiment, settings: ImageData) -> data.Images:
+    """The held-out images, decoded once in a process."""
+    return _load(settings.name, settings.test_split, experiment.data_dir)
+
+
+def load_train(experiment: Experiment, settings: ImageData) -> data.Images:
+    """The training images, decoded once in a process; of a set that is not held in memory the first MOST_IMAGES."""
+    split = settings.train_split
+    if not settings.in_memory and "[" not in split:
+        count = len(data.open_split(settings.name, split, experiment.data_dir))
+        split = f"{split}[:{min(count, MOST_IMAGES)}]"
+    return _load(settings.name, split, experiment.data_dir)
 
 
 def _pixel_example(settings: ImageData) -> Callable[[Array, Any], tuple[Array, Array]]:
@@ -91,10 +102,10 @@ def _require_as_told(name: str, told: Any, found: Any) -> None:
         raise UserError(f"data.{name} is {told}, but the data set has {found}")
 
 
-def _usable(num_held_out: int) -> int:
+def _usable(name: str, num_held_out: int) -> int:
     usable = min(num_held_out, NUM_HELD_OUT) // jax.device_count() * jax.device_count()
     if usable == 0:
-        raise UserError(f"data.test_split has {num_held_out} images, fewer than the {jax.device_count()} devices")
+        raise UserError(f"data.{name} has {num_held_out} examples, fewer than the {jax.device_count()} devices")
     return usable
 
 
@@ -105,20 +116,20 @@ def _require_batch(experiment: Experiment, num_examples: int) -> None:
 
 def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
     training = data.open_split(settings.name, settings.train_split, experiment.data_dir)
-    test = _load(settings.name, settings.test_split, experiment.data_dir)
+    test = load_test(experiment, settings)
     shape, num_labels = test.pixels.shape[1:], test.num_labels
     _require_as_told("shape", settings.shape, shape)
     _require_as_told("num_labels", settings.num_labels, num_labels)
     _require_batch(experiment, len(training))
     share = local_share(experiment.batch_size)
-    usable = _usable(len(test.label))
+    usable = _usable("test_split", len(test.label))
     held_out = test.pixels[:usable], test.label[:usable]
 
     def rows(step: int) -> np.ndarray:
         return data.batch_indices(experiment.seed, step, experiment.batch_size, len(training))[share].astype(np.int32)
 
     if settings.in_memory:
-        images, _ = load_images(experiment, settings)
+        images = load_train(experiment, settings)
         source = jnp.asarray(images.pixels), jnp.asarray(images.label)
         return Problem(shape, num_labels, lambda steps: map(rows, steps), _pixel_example(settings), held_out, source)
 
@@ -140,21 +151,38 @@ def _latent_example(settings: LatentData) -> Callable[[Array, Any], tuple[Array,
     return example
 
 
+def _latent_rows(num_examples: int, num_held_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows held out and those trained on: the same random ones for every seed, as files are sorted by label."""
+    if num_held_out >= num_examples:
+        raise UserError(f"data.num_held_out must be less than the {num_examples} latents, got {num_held_out}")
+    order = np.random.default_rng(0).permutation(num_examples)
+    return order[:num_held_out], np.sort(order[num_held_out:])
+
+
 def _latent_problem(experiment: Experiment, settings: LatentData) -> Problem:
     latents = data.open_latents(experiment.data_dir / settings.folder)
     _require_as_told("shape", settings.shape, latents.latent.shape[1:])
-    num_train = len(latents.label) - settings.num_held_out
-    _require_batch(experiment, num_train)
+    low, high = int(latents.label.min()), int(latents.label.max())
+    if low < 0 or high >= settings.num_labels:
+        raise UserError(f"data.num_labels is {settings.num_labels}, but the labels lie in {low}..{high}")
+    test_rows, train_rows = _latent_rows(len(latents.label), settings.num_held_out)
+    _require_batch(experiment, len(train_rows))
     share = local_share(experiment.batch_size)
 
-    def read(indices: np.ndarray) -> Tree:
-        return np.asarray(latents.latent[indices], np.float32), np.asarray(latents.label[indices], np.int32)
+    def read(rows: np.ndarray) -> Tree:
+        return np.asarray(latents.latent[rows], np.float32), np.asarray(latents.label[rows], np.int32)
 
     def batches(steps: range) -> Iterator[Tree]:
-        return data.stream(read, experiment.seed, steps, experiment.batch_size, num_train, share)
+        shuffled = lambda indices: read(train_rows[indices])  # noqa: E731
+        return data.stream(shuffled, experiment.seed, steps, experiment.batch_size, len(train_rows), share)
 
-    held_out = read(np.arange(num_train, num_train + _usable(settings.num_held_out)))
+    held_out = read(test_rows[: _usable("num_held_out", len(test_rows))])
     return Problem(settings.shape, settings.num_labels, batches, _latent_example(settings), held_out)
+
+
+def _require_objective(experiment: Experiment) -> None:
+    if experiment.objective == "classifier" and not isinstance(experiment.data, ImageData):
+        raise UserError("objective 'classifier' needs pictures: a preset of an image data set")
 
 
 def problem_of(experiment: Experiment) -> Problem:
@@ -162,8 +190,9 @@ def problem_of(experiment: Experiment) -> Problem:
 
     Raises:
         DataError: its data set is not prepared.
-        UserError: its data set is not as the experiment says.
+        UserError: its data set is not as the experiment says, or none for its objective.
     """
+    _require_objective(experiment)
     match experiment.data:
         case MixtureData() as settings:
             return _mixture_problem(experiment, settings)
@@ -193,8 +222,9 @@ def abstract_problem_of(experiment: Experiment) -> Problem:
     """The problem with the shapes of batches and source in the place of their numbers; nothing is read.
 
     Raises:
-        UserError: a data set whose shape or number of labels the experiment does not tell.
+        UserError: a data set whose shape or number of labels the experiment does not tell, or none for its objective.
     """
+    _require_objective(experiment)
     count = experiment.batch_size
     indices = jax.ShapeDtypeStruct((count,), jnp.int32)
     match experiment.data:

@@ -1,6 +1,7 @@
 """The recogniser: a classifier of clean images, trained on the real training set once and kept beside the data."""
 
 import re
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,7 +51,8 @@ def _num_steps(train: data.Images) -> int:
 
 def _fit(state: TrainState, network: ConvNet, train: data.Images) -> TrainState:
     num_steps = _num_steps(train)
-    step = jax.jit(training.make_step(_loss(network), _optimizer(num_steps), EMA_DECAY), donate_argnums=0)
+    decay = lambda step: jnp.minimum(EMA_DECAY, (1 + step) / (10 + step))  # noqa: E731
+    step = jax.jit(training.make_step(_loss(network), _optimizer(num_steps), decay), donate_argnums=0)
     source = jnp.asarray(train.pixels), jnp.asarray(train.label)
     batch_size = min(BATCH_SIZE, len(train.label))
     for index in range(num_steps):
@@ -58,9 +60,11 @@ def _fit(state: TrainState, network: ConvNet, train: data.Images) -> TrainState:
     return state
 
 
-def folder_of(settings: Any, data_dir: Path) -> Path:
-    """Where the recogniser of a data set's training split lies."""
-    return data_dir / "recognisers" / re.sub(r"[^\w.%-]+", "_", f"{settings.name}-{settings.train_split}")
+def folder_of(settings: Any, data_dir: Path, train: data.Images) -> Path:
+    """Where the recogniser of these training images lies; other images of the same name have another."""
+    digest = zlib.crc32(train.pixels[:1000].tobytes(), zlib.crc32(train.label.tobytes()))
+    name = f"{settings.name}-{settings.train_split}-{digest:08x}"
+    return data_dir / "recognisers" / re.sub(r"[^\w.%-]+", "_", name)
 
 
 def recogniser_of(settings: Any, data_dir: Path, train: data.Images, test: data.Images) -> Recogniser:
@@ -72,7 +76,7 @@ def recogniser_of(settings: Any, data_dir: Path, train: data.Images, test: data.
         train: its training images.
         test: the held-out ones, for its accuracy.
     """
-    network, folder = ConvNet(train.num_labels), folder_of(settings, data_dir)
+    network, folder = ConvNet(train.num_labels), folder_of(settings, data_dir, train)
     params = jax.jit(network.init)(jax.random.key(0), jnp.zeros(train.pixels.shape[1:]))
     state = training.create(params, _optimizer(_num_steps(train)), jax.random.key(1))
     if checkpoints.latest(folder) is None:

@@ -1,5 +1,7 @@
 """What a finished run says of itself: pictures, and metrics.json."""
 
+import itertools
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from experiments import runs
 from experiments.command import UserError
 from experiments.consistency import draw_residuals, residuals
 from experiments.likelihoods import bits_per_dimension
-from experiments.problems import load_images
+from experiments.problems import load_test
 from experiments.recogniser import Features
 from experiments.report_classifier import report_classifier
 from experiments.report_images import report_images
@@ -77,11 +79,12 @@ def _guided_draws(run: Run, wishes: Wishes) -> tuple[dict[tuple[str, str], np.nd
     if wishes.log_classifier is not None:
         rules[BY_CLASSIFIER] = by_classifier(run.field, null, wishes.log_classifier, run.model.path)
         scales[BY_CLASSIFIER] = wishes.classifier_scales or own
-    draws = {
-        (name, solver): draw_sweep(run, rule, solver, scales[name])
-        for name, rule in rules.items()
-        for solver in wishes.solvers
-    }
+    draws = {}
+    for name, solver in itertools.product(rules, wishes.solvers):
+        start = time.perf_counter()
+        draws[name, solver] = draw_sweep(run, rules[name], solver, scales[name])
+        num_samples = math.prod(draws[name, solver].shape[:3])
+        print(f"  {num_samples} samples, {name}, {solver}: {time.perf_counter() - start:.0f} s", flush=True)
     return draws, scales
 
 
@@ -89,7 +92,7 @@ def _image_metrics(run: Run, settings: ImageData, wishes: Wishes, out_dir: Path)
     experiment = run.experiment
     draws, scales = _guided_draws(run, wishes)
     found = report_images(experiment, settings, draws, scales, out_dir, wishes.features)
-    _, test = load_images(experiment, settings)
+    test = load_test(experiment, settings)
     seed = experiment.sampling.seed
     if wishes.log_classifier is not None:
         rows = residuals(run.field, wishes.log_classifier, run.model.path, test, seed)
@@ -116,8 +119,8 @@ def _metrics(run: Run, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
             draws, _ = _guided_draws(run, wishes)
             return report_mixture(run, settings, {solver: drawn for (_, solver), drawn in draws.items()}, out_dir)
         case ImageData() as settings if experiment.objective == "classifier":
-            _, test = load_images(experiment, settings)
-            return report_classifier(run.log_classifier, run.model.path, test, experiment.sampling.seed, out_dir)
+            test, seed = load_test(experiment, settings), experiment.sampling.seed
+            return report_classifier(run.log_classifier, run.model.path, test, seed, out_dir)
         case ImageData() as settings:
             return _image_metrics(run, settings, wishes, out_dir)
         case LatentData():

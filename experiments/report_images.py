@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from cfgjax import data, metrics
 from experiments.fidelity import Reference, floor, measure, reference_of
-from experiments.problems import NUM_HELD_OUT, load_images
+from experiments.problems import NUM_HELD_OUT, load_test, load_train
 from experiments.recogniser import Features, recogniser_of
 from experiments.settings import Experiment, ImageData
 
@@ -110,18 +110,23 @@ def _crossing(rows: list[dict[str, Any]], rate: float) -> dict[str, float]:
 
 
 def at_equal_recognition(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each solver, every guidance at the highest recognised rate that all of them reach: a comparison at equals."""
+    """For each solver, every guidance at the highest recognised rate that all of them reach: a comparison at equals.
+
+    Empty where a guidance passes the rate between no two of its scales: then it needs more of them.
+    """
     found = []
     for solver in dict.fromkeys(row["solver"] for row in rows):
-        own = [row for row in rows if row["solver"] == solver]
+        own = sorted((row for row in rows if row["solver"] == solver), key=lambda row: row["scale"])
         curves = {name: [row for row in own if row["guidance"] == name] for name in {row["guidance"]: 0 for row in own}}
         if len(curves) < 2:
             continue
         rate = min(max(row["recognised"] for row in curve) for curve in curves.values())
-        for name, curve in curves.items():
-            crossing = _crossing(curve, rate)
-            if crossing:
-                found.append({"solver": solver, "recognised": rate, "guidance": name, **crossing})
+        crossings = {name: _crossing(curve, rate) for name, curve in curves.items()}
+        if all(crossings.values()):
+            found += [
+                {"solver": solver, "recognised": rate, "guidance": name, **crossing}
+                for name, crossing in crossings.items()
+            ]
     return found
 
 
@@ -161,7 +166,7 @@ def report_images(
         out_dir: the folder to write into.
         features: the space of the distances; by default the recogniser's.
     """
-    train, test = load_images(experiment, settings)
+    train, test = load_train(experiment, settings), load_test(experiment, settings)
     recogniser = recogniser_of(settings, experiment.data_dir, train, test)
     reference = reference_of(recogniser, test, features)
     held_out = metrics.nearest_distances(test.image[:NUM_HELD_OUT], train.image)

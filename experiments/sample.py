@@ -110,6 +110,10 @@ def sample(options: Options) -> None:
     run = restore_run(options.run_dir, options.data_dir)
     _require(run.experiment.objective != "classifier", f"{options.run_dir} holds a classifier, which draws no samples")
     _check(options, run.problem.num_labels)
+    _require(
+        options.out.suffix == ".npz" or run.problem.shape == (2,) or run.problem.shape[-1] in (1, 3),
+        f"out must end in .npz for samples of shape {run.problem.shape}, got {options.out}",
+    )
     chosen = options.labels or tuple(range(run.problem.num_labels))
     labels = jnp.asarray(np.resize(chosen, options.num_samples or len(chosen)), jnp.int32)
     draw = make_draw(_rule(options, run), run.model.path, run.problem.shape, options.solver, options.num_steps)

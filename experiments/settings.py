@@ -66,7 +66,7 @@ class LatentData:
     factor: Positive = 0.18215
     """What latents are multiplied with, so that their variance is about 1."""
     num_held_out: Count = 1024
-    """How many of the last ones are held out."""
+    """How many are held out, chosen at random once."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,18 @@
-"""Eight virtual devices, strict ranks, and the paths and mixtures that many tests share."""
+"""Eight virtual devices, strict ranks, shared compilations, and the paths and mixtures that many tests share."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ["PJRT_NPROC"] = "16"
 if "XLA_FLAGS" not in os.environ:  # the tests compile much and compute little
     os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # shared with the workers and the processes that tests start
+    compilations = tempfile.mkdtemp(prefix="cfgjax-compilations-")
+    atexit.register(shutil.rmtree, compilations, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compilations
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import jax
 import jax.numpy as jnp

@@ -149,6 +149,9 @@ def test_latents_are_mapped_and_checked(tmp_path):
     found = data.open_latents(tmp_path)
     assert isinstance(found.latent, np.memmap)
     np.testing.assert_array_equal(found.latent, latent)
+    (tmp_path / "latents.npy").write_bytes(b"")
+    with pytest.raises(data.DataError, match="does not read"):
+        data.open_latents(tmp_path)
     np.save(tmp_path / "latents.npy", np.array([object()]), allow_pickle=True)
     with pytest.raises(data.DataError, match="does not read"):
         data.open_latents(tmp_path)

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from cfgjax import data
+from cfgjax.data.folder import read_picture
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 
@@ -46,7 +47,7 @@ def test_split_folders_are_kept(source, tmp_path):
 
 def test_pictures_of_any_size_are_cut_and_resized_on_request(source, tmp_path):
     _write(source / "red" / "wide.png", COLOURS["red"], (20, 10))
-    with pytest.raises(data.DataError, match=r"wide\.png is 10 x 20 x 3, the first one 8 x 8 x 3"):
+    with pytest.raises(data.DataError, match=r"wide\.png is 10 x 20, the first one 8 x 8"):
         data.prepare("colours", tmp_path, source=source)
     data.prepare("colours", tmp_path, source=source, image_size=4)
     assert data.load("colours", "train", tmp_path).pixels.shape == (34, 4, 4, 3)
@@ -58,6 +59,66 @@ def test_gray_pictures_have_one_channel(tmp_path):
         Image.new("L", (6, 6), 100).save(tmp_path / "source" / name / "one.png")
     data.prepare("gray", tmp_path, source=tmp_path / "source")
     assert data.load("gray", "train", tmp_path).pixels.shape == (2, 6, 6, 1)
+
+
+def test_one_picture_in_colour_makes_all_of_them_so(source, tmp_path):
+    Image.new("L", (8, 8), 100).save(source / "blue" / "00.png")
+    data.prepare("mixed", tmp_path, source=source)
+    images = data.load("mixed", "train", tmp_path)
+    assert images.pixels.shape == (33, 8, 8, 3)
+    found = {tuple(image[0, 0].tolist()) for image in images.pixels}
+    assert found == {(100, 100, 100), *COLOURS.values()}
+
+
+def _both(first, second):
+    """A picture whose left half has one colour, and whose right half another."""
+    image = Image.new("RGB", (8, 4), first)
+    image.paste(second, (4, 0, 8, 4))
+    return image
+
+
+def test_pictures_are_turned_as_their_camera_says(tmp_path):
+    """Orientation 6: to be turned by a quarter clockwise, so that the left half comes to lie above."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = tmp_path / "source" / "a" / "one.png"
+    file.parent.mkdir(parents=True)
+    _both("red", "blue").save(file, exif=exif)
+    found = read_picture(file, None)
+    assert found.shape == (8, 4, 3)
+    assert found[0, 0].tolist() == [255, 0, 0]
+    assert found[7, 3].tolist() == [0, 0, 255]
+
+
+def test_what_is_transparent_lies_over_white(tmp_path):
+    image = _both("red", "blue").convert("RGBA")
+    image.putalpha(_both("white", "black").convert("L"))
+    image.save(tmp_path / "layer.png")
+    image.convert("RGB").quantize(4).save(tmp_path / "palette.png", transparency=b"\x00\xff\xff\xff")
+    found = read_picture(tmp_path / "layer.png", None)
+    assert [found[0, 0].tolist(), found[0, 7].tolist()] == [[255, 0, 0], [255, 255, 255]]
+    assert [255, 255, 255] in read_picture(tmp_path / "palette.png", None).reshape(-1, 3).tolist()
+
+
+def test_pixels_of_sixteen_bits_are_refused(tmp_path):
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000).save(tmp_path / "deep.png")
+    with pytest.raises(data.DataError, match=r"deep\.png does not read: its pixels are of mode I;16"):
+        read_picture(tmp_path / "deep.png", None)
+
+
+def test_a_program_is_no_picture(tmp_path):
+    """A PostScript file under a picture's name would otherwise be run to be drawn."""
+    program = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    (tmp_path / "drawn.png").write_text(program)
+    with pytest.raises(data.DataError, match=r"drawn\.png does not read: cannot identify"):
+        read_picture(tmp_path / "drawn.png", None)
+
+
+def test_a_picture_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
+    _write(tmp_path / "large.png", COLOURS["red"], (40, 40))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(data.DataError, match=r"large\.png does not read: Image size"):
+        read_picture(tmp_path / "large.png", None)
 
 
 def test_a_corrupt_picture_is_named_and_refused_or_skipped(source, tmp_path):

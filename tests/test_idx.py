@@ -13,6 +13,7 @@ from tests.pictures import idx_bytes, stripes, write_family, write_idx
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed")
 def test_all_of_fashion_mnist_comes_back_as_its_files_have_it(tmp_path):
     """Count, shapes, histogram, every label's pixels in sum, and three images to the byte, all without TensorFlow."""
@@ -85,7 +86,10 @@ def test_a_file_that_is_no_idx_file_is_refused(content, complaint, tmp_path):
 
 def test_a_broken_archive_and_a_missing_file_are_refused(tmp_path):
     (tmp_path / "broken.gz").write_bytes(gzip.compress(GOOD)[:-9])
-    for name in ("broken.gz", "missing.gz"):
+    packed = bytearray(gzip.compress(GOOD))
+    packed[12] ^= 0xFF
+    (tmp_path / "flipped.gz").write_bytes(packed)
+    for name in ("broken.gz", "flipped.gz", "missing.gz"):
         with pytest.raises(data.DataError, match=name):
             data.read_idx(tmp_path / name)
 
@@ -97,6 +101,9 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
         data.prepare("mnist", tmp_path, source=source)
     write_idx(source, "t10k", stripes(20, 1)[0], np.full(20, 10))
     with pytest.raises(data.DataError, match=r"label 10, of 0\.\.9"):
+        data.prepare("mnist", tmp_path, source=source)
+    write_idx(source, "t10k", np.zeros((0, 28, 28)), np.zeros(0))
+    with pytest.raises(data.DataError, match="t10k holds no images"):
         data.prepare("mnist", tmp_path, source=source)
     (source / "train-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(data.DataError, match="holds no train-labels-idx1-ubyte"):

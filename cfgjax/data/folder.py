@@ -18,6 +18,10 @@ from cfgjax.data.errors import DataError
 from cfgjax.data.png import png
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+"""The decoders that a file may choose by its content: no other, or a picture could be a program of PostScript."""
+_GRAY, _ALPHA = frozenset({"1", "L", "LA"}), frozenset({"LA", "PA", "RGBA"})
+_COLOUR = frozenset({"P", "RGB", "CMYK", "YCbCr", "HSV", "LAB"})
 SPLITS = frozenset({"train", "test", "validation"})
 _TEST_EVERY = 10
 
@@ -70,27 +74,44 @@ def list_pictures(source: Path) -> tuple[dict[str, list[Picture]], list[str]]:
     return found, names
 
 
-def read_picture(file: Path, image_size: int | None, channels: int | None) -> np.ndarray:
+def _upright(opened: Image.Image) -> Image.Image:
+    """The picture turned as its camera says, in L or RGB, what is transparent over white."""
+    image: Image.Image = ImageOps.exif_transpose(opened)
+    if image.mode not in _GRAY | _ALPHA | _COLOUR:
+        raise ValueError(f"its pixels are of mode {image.mode}, not of 8 bits")
+    if image.mode in _ALPHA or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("L" if image.mode in _GRAY else "RGB")
+    return image.convert("L" if image.mode in _GRAY else "RGB")
+
+
+def read_picture(file: Path, image_size: int | None) -> np.ndarray:
     """The pixels [H, W, 1 or 3] of a picture, cut to its middle square and resized where a size is given.
 
     Raises:
-        DataError: a file that does not read as a picture, or whose pixels are too many; the message names it.
+        DataError: a file that does not read as a picture of 8 bits, or has too many pixels; the message names it.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            with Image.open(file) as opened:
-                gray = channels == 1 or (channels is None and opened.mode in ("1", "L", "LA"))
-                image = opened.convert("L" if gray else "RGB")
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file, formats=FORMATS) as opened:
+                image = _upright(opened)
     except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
         raise DataError(f"picture {file} does not read: {error}") from None
     if image_size is not None:
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BOX)
     pixels = np.asarray(image, np.uint8)
-    return pixels[..., np.newaxis] if gray else pixels
+    return pixels[..., np.newaxis] if image.mode == "L" else pixels
 
 
-def _require_shape(file: Path, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Gray pixels in as many channels as the other pictures have."""
+    return np.broadcast_to(pixels, (*pixels.shape[:2], channels))
+
+
+def _require_size(file: Path, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     if found != wanted:
         sizes = " x ".join(map(str, found)), " x ".join(map(str, wanted))
         raise DataError(f"picture {file} is {sizes[0]}, the first one {sizes[1]}; give an image size")
@@ -99,25 +120,29 @@ def _require_shape(file: Path, found: tuple[int, ...], wanted: tuple[int, ...]) 
 def _readable(
     pictures: dict[str, list[Picture]], image_size: int | None, on_corrupt: Literal["refuse", "skip"]
 ) -> tuple[dict[str, list[Picture]], tuple[int, ...], list[Path]]:
-    """The pictures that read, the shape of all of them, and the files that do not."""
-    shape: tuple[int, ...] | None = None
+    """The pictures that read, the shape of all of them, and the files that do not.
+
+    One picture in colour makes all of them so.
+    """
+    size: tuple[int, ...] | None = None
+    channels = 1
     kept: dict[str, list[Picture]] = {split: [] for split in pictures}
     skipped = []
     for split, its_pictures in pictures.items():
         for picture in its_pictures:
             try:
-                found = read_picture(picture.file, image_size, None if shape is None else shape[-1]).shape
+                found = read_picture(picture.file, image_size).shape
             except DataError:
                 if on_corrupt == "refuse":
                     raise
                 skipped.append(picture.file)
                 continue
-            shape = shape or found
-            _require_shape(picture.file, found, shape)
+            size, channels = size or found[:2], max(channels, found[2])
+            _require_size(picture.file, found[:2], size)
             kept[split].append(picture)
-    if shape is None:
+    if size is None:
         raise DataError("no picture of the source reads")
-    return kept, shape, skipped
+    return kept, (*size, channels), skipped
 
 
 def folder_builder(
@@ -170,7 +195,7 @@ def folder_builder(
 
             def _generate_examples(self, its_pictures: list[Picture]) -> Iterator[tuple[int, dict]]:
                 for index, picture in enumerate(its_pictures):
-                    pixels = read_picture(picture.file, image_size, shape[-1])
+                    pixels = _with_channels(read_picture(picture.file, image_size), shape[-1])
                     yield index, {"image": png(pixels), "label": picture.label}
 
     return Folder(data_dir=str(data_dir), file_format="array_record"), skipped

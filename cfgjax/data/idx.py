@@ -8,6 +8,7 @@ Source: Y. LeCun, C. Cortes, C. Burges, The MNIST database, "the IDX file format
 import gzip
 import math
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -40,7 +41,7 @@ def read_idx(file: Path) -> np.ndarray:
             if size > _MOST_BYTES:
                 raise DataError(f"{file} promises {size} bytes, more than {_MOST_BYTES}")
             content = stream.read(size + 1)
-    except (OSError, EOFError, struct.error) as error:
+    except (OSError, EOFError, zlib.error, struct.error) as error:
         raise DataError(f"{file} does not read as an idx file: {error}") from None
     if len(content) != size:
         raise DataError(f"{file} holds {'more' if len(content) > size else 'fewer'} than the {size} bytes it promises")
@@ -58,7 +59,9 @@ def _read_split(folder: Path, prefix: str, num_labels: int) -> tuple[np.ndarray,
     images, labels = (read_idx(_find(folder, f"{prefix}-{kind}-ubyte")) for kind in ("images-idx3", "labels-idx1"))
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise DataError(f"source {folder}: images {images.shape} and labels {labels.shape} of {prefix} do not match")
-    if labels.size and labels.max() >= num_labels:
+    if images.size == 0:
+        raise DataError(f"source {folder}: {prefix} holds no images")
+    if labels.max() >= num_labels:
         raise DataError(f"source {folder}: {prefix} has label {labels.max()}, of 0..{num_labels - 1}")
     return images, labels
 

@@ -18,8 +18,8 @@ class Latents(NamedTuple):
 def _open(file: Path) -> np.ndarray:
     try:
         return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file} does not read as an array: {str(error).splitlines()[0]}") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{file} does not read as an array: {(str(error).splitlines() or ['empty'])[0]}") from None
 
 
 def open_latents(folder: Path) -> Latents:

@@ -75,7 +75,7 @@ def _urls(name: str) -> str:
 def _local_builder(
     name: str, data_dir: Path, source: Path | None, image_size: int | None, on_corrupt: Literal["refuse", "skip"]
 ) -> tuple[Any, list[Path]]:
-    family, is_known = name.partition("/")[0], True
+    family, _, config = name.partition("/")
     if name == "digits" and source is None:
         return Digits(data_dir=str(data_dir), file_format="array_record"), []
     if source is not None and family in FAMILY:
@@ -83,10 +83,8 @@ def _local_builder(
         return idx_builder(name, source, data_dir), []
     if source is not None:
         return folder_builder(name, source, data_dir, image_size, on_corrupt)
-    is_known = importlib.util.find_spec("tensorflow") is not None
-    config = name.partition("/")[2]
     known = _registered(name)
-    if not is_known:
+    if importlib.util.find_spec("tensorflow") is None:
         hint = "give --source, the folder of its idx files, or install" if family in FAMILY else "install"
         raise DataError(
             f"data set {name!r} is unpacked by TensorFlow, which is not installed: {hint} it once "
@@ -143,9 +141,10 @@ def open_split(name: str, split: str, data_dir: Path) -> Any:
     _quiet()
     file = _info_file(name, data_dir)
     if file is None:
+        files = " --source FOLDER_OF_ITS_IDX_FILES" if name.partition("/")[0] in FAMILY else ""
         raise DataError(
             f"data set {name!r} is not prepared in {data_dir}; run: "
-            f"python -m experiments.prepare {name} --data-dir {data_dir}{_urls(name)}"
+            f"python -m experiments.prepare {name}{files} --data-dir {data_dir}{_urls(name)}"
         )
     written_as = json.loads(file.read_text()).get("fileFormat", "tfrecord")
     if written_as != "array_record":

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-_ROWS = 256
-"""Samples compared at a time, to bound the memory."""
+_ROWS, _POINTS = 256, 16_384
+"""Samples and reference points compared at a time, to bound the memory."""
 
 
 def nearest_distances(samples: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -14,12 +14,19 @@ def nearest_distances(samples: np.ndarray, reference: np.ndarray) -> np.ndarray:
         reference: [m, *D].
     """
     flat = np.asarray(samples, np.float64).reshape(len(samples), -1)
-    others = np.asarray(reference, np.float64).reshape(len(reference), -1)
+    squares = np.full(len(flat), np.inf)
+    for start in range(0, len(reference), _POINTS):
+        block = np.asarray(reference[start : start + _POINTS], np.float64)
+        squares = np.minimum(squares, _nearest_squares(flat, block.reshape(len(block), -1)))
+    return np.sqrt(np.maximum(squares, 0))
+
+
+def _nearest_squares(flat: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The squared distance of each row of ``flat`` to the nearest of ``others``, but for rounding."""
     lengths = np.sum(others**2, axis=1)
 
     def nearest(rows: np.ndarray) -> np.ndarray:
-        squares = np.sum(rows**2, axis=1, keepdims=True) - 2 * rows @ others.T + lengths
-        return np.sqrt(np.maximum(squares.min(axis=1), 0))
+        return (np.sum(rows**2, axis=1, keepdims=True) - 2 * rows @ others.T + lengths).min(axis=1)
 
     return np.concatenate([nearest(flat[start : start + _ROWS]) for start in range(0, len(flat), _ROWS)])
 

@@ -10,6 +10,9 @@ import jax.numpy as jnp
 from cfgjax import guidance
 from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier
 
+_LABELS = 16
+"""Labels whose fields are evaluated at a time, to bound the memory."""
+
 
 def relative_error(learned: Array, exact: Array) -> Array:
     """The relative L2 error sqrt(E|u - u*|^2 / E|u*|^2) over the first axis, [].
@@ -55,7 +58,7 @@ def posterior_mean_field(field: LabelledField, log_classifier: LogClassifier, nu
     """The right side of (R2), sum over y of p_t(y|x) u_y, as a Field."""
 
     def mean(x: Array, t: Array) -> Array:
-        values = jax.vmap(lambda y: field(x, t, y))(jnp.arange(num_labels))
+        values = jax.lax.map(lambda y: field(x, t, y), jnp.arange(num_labels), batch_size=min(num_labels, _LABELS))
         return jnp.tensordot(jnp.exp(log_classifier(x, t)), values, axes=1)
 
     return mean

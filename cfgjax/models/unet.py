@@ -24,8 +24,12 @@ UNET_SIZES: dict[str, dict[str, Any]] = {
     "DDPM": {"width": 128, "multipliers": (1, 2, 2, 2), "blocks_per_level": 2, "attention": (16,), "head_width": 256},
     "ADM-64": {"width": 192, "multipliers": (1, 2, 3, 4), "blocks_per_level": 3, "attention": (8, 16, 32)},
 }
-"""The papers' networks: DDPM's for 32 x 32 pixels, and ADM's for 64 x 64, but with strided halvings and plain
-doublings in the place of ADM's residual blocks for them."""
+"""The papers' networks: DDPM's for 32 x 32 pixels, and ADM's for 64 x 64.
+
+They differ from the papers' in this: the condition scales as well as shifts in both, as in ADM; halvings are strided
+convolutions and doublings repeat positions in both, as in DDPM, where ADM has residual blocks; time is embedded by
+``TimeEmbedding``.
+"""
 
 
 def _group_norm(hidden: Array, dtype: jnp.dtype) -> Array:
@@ -88,6 +92,21 @@ class _Stage(linen.Module):
         return hidden
 
 
+class _Middle(linen.Module):
+    """Residual block, attention, residual block on the smallest map, whatever its height."""
+
+    dropout: float
+    head_width: int
+    dtype: jnp.dtype
+
+    @linen.compact
+    def __call__(self, hidden: Array, condition: Array, deterministic: bool) -> Array:
+        features = hidden.shape[-1]
+        hidden = ResidualBlock(features, self.dropout, self.dtype)(hidden, condition, deterministic)
+        hidden = MapAttention(self.head_width, self.dtype)(hidden)
+        return ResidualBlock(features, self.dropout, self.dtype)(hidden, condition, deterministic)
+
+
 def _doubled(hidden: Array) -> Array:
     """The map [H, W, C] with every position four times, [2 H, 2 W, C]."""
     return jnp.repeat(jnp.repeat(hidden, 2, axis=0), 2, axis=1)
@@ -111,6 +130,11 @@ class _Levels(linen.Module):
         """A stage of so many features, whose inner values are computed again in the backward pass where asked."""
         module: Any = rematerialised(_Stage) if self.rematerialise else _Stage
         return module(features, self.dropout, self.attention, self.head_width, self.dtype)
+
+    def middle(self) -> Callable[[Array, Array, bool], Array]:
+        """The blocks of the smallest map, rematerialised where asked."""
+        module: Any = rematerialised(_Middle) if self.rematerialise else _Middle
+        return module(self.dropout, self.head_width, self.dtype)
 
     def way_down(self, x: Array, condition: Array, deterministic: bool) -> list[Array]:
         """The maps after the first convolution and after every stage and halving; the last is the smallest."""
@@ -147,7 +171,7 @@ class UNet(_Levels):
         width: channels of the largest map.
         multipliers: of the width, one for each level; the map is halved between levels.
         blocks_per_level: residual blocks on the way down; one more on the way up.
-        attention: heights of the maps that attend.
+        attention: heights of the maps that attend; the smallest map always does, between its two blocks.
         head_width: channels of an attention head.
         dropout: the rate at which inner units are dropped where ``deterministic`` is False.
         patch: side of the squares of pixels that become one position of the largest map.
@@ -167,7 +191,7 @@ class UNet(_Levels):
         """
         condition = self.condition(t, y, self.num_labels)
         maps = self.way_down(x, condition, deterministic)
-        hidden = self.stage(maps[-1].shape[-1])(maps[-1], condition, deterministic)
+        hidden = self.middle()(maps[-1], condition, deterministic)
         for level, multiplier in reversed(list(enumerate(self.multipliers))):
             for _ in range(self.blocks_per_level + 1):
                 joined = jnp.concatenate([hidden, maps.pop()], axis=-1)
@@ -180,7 +204,9 @@ class UNet(_Levels):
 
 
 class UNetClassifier(_Levels):
-    """Log-probabilities (x [H, W, C], t []) -> [K] by the lower half of a U-Net, averaged over positions.
+    """Log-probabilities (x [H, W, C], t []) -> [K] by a U-Net's way down, averaged over positions.
+
+    ADM's classifier has the middle as well, and pools by attention.
 
     Args: as ``UNet``; ``num_labels`` is K.
     """

@@ -15,7 +15,7 @@ REFUSALS = {
     "scale not finite": (["mixture", "--sampling.scales", "nan"], "sampling.scales"),
     "data not prepared": (["digits", "--data-dir", "nowhere"], "experiments.prepare digits --data-dir nowhere"),
     "unknown split": (["digits", "--data.train-split", "validation"], "has no split 'validation'"),
-    "too few held out": (["digits", "--data.test-split", "test[:5]"], "data.test_split has 5 images"),
+    "too few held out": (["digits", "--data.test-split", "test[:5]"], "data.test_split has 5 examples"),
     "batch larger than the data": (["digits", "--batch-size", "1440"], "batch_size must be in 1..1437"),
     "batch not divisible by the devices": (
         ["mixture", "--batch-size", "33"],
@@ -123,11 +123,17 @@ def test_help_names_options_and_defaults(module, words):
         (["--sampling.scales", "1e39"], "sampling.scales.0"),
         (["--seed", "-1"], "seed"),
         (["--seed", str(2**32)], "seed"),
-        (["--objective", "classifier"], "needs a U-Net or a transformer"),
+        (["--objective", "classifier"], "needs pictures"),
     ],
 )
 def test_train_refuses_before_it_writes(arguments, expected, tmp_path):
     assert_one_line(command("train", "mixture", "--run-dir", tmp_path / "run", *arguments), expected)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_perceptron_is_refused_as_a_noisy_classifier(data_dir, tmp_path):
+    arguments = ["--data-dir", data_dir, "--run-dir", tmp_path / "run", "--objective", "classifier"]
+    assert_one_line(command("train", "digits", *arguments), "needs a U-Net or a transformer")
     assert not (tmp_path / "run").exists()
 
 
@@ -160,6 +166,7 @@ def test_checkpoints_without_their_config_are_refused(trained_mixture, tmp_path)
         (["nothing"], "knows no data set 'nothing'"),
         (["mine", "--source", "nowhere"], "is not a folder"),
         (["mine", "--source", ".", "--image-size", "0"], "image_size must be at least 1, got 0"),
+        (["digits", "--image-size", "8"], "image_size and on_corrupt are for a folder of pictures"),
         (["digits", "--data-dir", "file"], "data_dir file cannot be made"),
     ],
 )

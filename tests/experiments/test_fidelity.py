@@ -150,7 +150,9 @@ def test_guidances_are_compared_where_both_recognise_as_many():
     assert free["recognised"] == by_classifier["recognised"] == 0.9
     assert [free[name] for name in ("scale", "frechet", "coverage")] == pytest.approx([1.5, 15.0, 0.8])
     assert [by_classifier[name] for name in ("scale", "frechet", "coverage")] == [5.0, 30.0, 0.6]
+    assert sorted(at_equal_recognition(rows[::-1]), key=str) == sorted([free, by_classifier], key=str)
     assert at_equal_recognition(rows[:3]) == []
+    assert at_equal_recognition(rows[2:]) == [], "one curve starts above the rate: nothing to compare"
 
 
 def test_evaluate_writes_the_curves_of_both_guidances(trained_clothes, trained_classifier, tmp_path):
@@ -190,8 +192,10 @@ def test_the_classifiers_report_is_by_time(trained_classifier):
 def test_the_recogniser_is_trained_once_and_read_back(data_dir, trained_clothes):
     experiment = PRESETS["fashion_mnist"][1]
     train, test = (data.load("fashion_mnist", split, data_dir) for split in ("train", "test"))
-    assert folder_of(experiment.data, data_dir).is_dir()
-    before = {file: file.stat().st_mtime_ns for file in folder_of(experiment.data, data_dir).rglob("*")}
+    folder = folder_of(experiment.data, data_dir, train)
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    assert before
+    assert folder_of(experiment.data, data_dir, train._replace(label=train.label[::-1])) != folder
     found = recogniser_of(experiment.data, data_dir, train, test)
     assert {file: file.stat().st_mtime_ns for file in before} == before
     accuracy = np.mean(np.argmax(found.log_probs(test.image), axis=1) == test.label)
@@ -225,7 +229,10 @@ def test_features_of_ones_own_take_the_recognisers_place(trained_clothes, tmp_pa
         (["--features", "nowhere:features"], "features must be MODULE:FUNCTION"),
         (["--features", "tests.experiments.test_fidelity:NUM_LABELS"], "features must be a function"),
         (["--classifier", "nowhere"], "no run in nowhere"),
-        (["--likelihood", "-1"], "likelihood must be at least 0"),
+        (["--features", ".fidelity:measure"], "features must be MODULE:FUNCTION"),
+        (["--likelihood", "-1"], "likelihood must be 0, or at least 2 images, got -1"),
+        (["--likelihood", "1"], "likelihood must be 0, or at least 2 images, got 1"),
+        (["--classifier-scales", "2"], "classifier_scales need a --classifier"),
         (["--scales"], "scales"),
         (["--scales", "1e39"], "sampling.scales.0"),
         (["--seed", "-1"], "sampling.seed"),
@@ -237,6 +244,14 @@ def test_evaluate_refuses_what_it_cannot_measure(arguments, expected, trained_cl
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert expected in done.stderr
+
+
+@pytest.mark.parametrize("options", [["--likelihood", 2], ["--features", "numpy:mean"], ["--classifier", "runs"]])
+def test_what_a_run_without_pictures_cannot_give_is_refused(options, trained_mixture, trained_classifier):
+    for run_dir in (trained_mixture, trained_classifier):
+        done = command("evaluate", run_dir, *options)
+        assert done.returncode == 2
+        assert f"need a run that draws pictures, not {run_dir}" in done.stderr
 
 
 def test_a_run_that_is_no_classifier_is_refused_as_one(trained_clothes, trained_classifier):
