@@ -99,7 +99,7 @@ def test_other_sets_of_tfds_read_as_soon_as_they_lie_there(tmp_path):
     np.testing.assert_array_equal(images.pixels[:, 4, 4, 0], 20 * images.label)
 
 
-def test_records_of_another_format_or_kind_are_refused(data_dir, tmp_path):
+def test_records_of_another_format_are_refused(data_dir, tmp_path):
     shutil.copytree(data_dir, tmp_path / "copy")
     info = next((tmp_path / "copy").rglob("dataset_info.json"))
     info.write_text(info.read_text().replace("array_record", "tfrecord"))

@@ -1,6 +1,7 @@
 """A diffusion transformer for one image, and its trunk as a noisy classifier.
 
-Source: Peebles & Xie, arXiv 2212.09748, section 3 (adaLN-Zero) and table 1 (sizes).
+Source: Peebles & Xie, arXiv 2212.09748, section 3 (adaLN-Zero) and table 1 (sizes). Unlike theirs it predicts the field
+alone, without a variance, and embeds t in [0, 1] by ``TimeEmbedding``.
 """
 
 from typing import Literal, NamedTuple
