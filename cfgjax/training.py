@@ -80,6 +80,15 @@ def _num_examples(batch: Tree) -> int:
     return jax.tree.leaves(batch)[0].shape[0]
 
 
+def warming_decay(decay: Number) -> Callable[[Array], Array]:
+    """(T3)'s decay after n steps, min(decay, (1 + n) / (10 + n)): a young average soon forgets its start.
+
+    >>> float(warming_decay(0.99)(jnp.asarray(0)))
+    0.10000000149011612
+    """
+    return lambda step: jnp.minimum(decay, (1 + step) / (10 + step))
+
+
 def make_step(
     loss: Loss,
     optimizer: optax.GradientTransformation,

@@ -42,8 +42,8 @@ def residuals(
             "null_residual": metrics.relative_error(mean, null_field),
         }
 
-    labels = jnp.asarray(test.label[:NUM_IMAGES])
-    found = [at(noisy_states(path, test.image[:NUM_IMAGES], t, seed), labels, jnp.float32(t)) for t in TIMES]
+    image, labels = test.image[:NUM_IMAGES], jnp.asarray(test.label[:NUM_IMAGES])
+    found = [at(noisy_states(path, image, t, seed), labels, jnp.float32(t)) for t in TIMES]
     return [
         {"t": t, **{name: float(value) for name, value in row.items()}} for t, row in zip(TIMES, found, strict=True)
     ]

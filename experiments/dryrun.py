@@ -19,7 +19,7 @@ from cfgjax import training
 from cfgjax.types import Tree
 from experiments import command, runs
 from experiments.command import UserError
-from experiments.model import Model, model_of, optimizer_of, state_of
+from experiments.model import Model, model_of, state_of
 from experiments.presets import PRESETS
 from experiments.problems import Problem, abstract_problem_of
 from experiments.settings import Experiment
@@ -69,7 +69,7 @@ def dryrun(experiment: Experiment, devices: list[jax.Device]) -> dict[str, Any]:
         raise UserError(f"batch_size must be divisible by {num_parts}, got {experiment.batch_size}")
     problem = abstract_problem_of(experiment)
     model = model_of(experiment, problem)
-    state = jax.eval_shape(lambda: state_of(experiment, problem.shape, model.network, optimizer_of(experiment)))
+    state = jax.eval_shape(lambda: state_of(experiment, problem.shape, model.network, model.optimizer))
     step = training.make_step(model.loss, model.optimizer, model.ema_decay, experiment.num_chunks)
     batch = jax.eval_shape(lambda tree: training.shard(tree, len(devices)), problem.held_out)
     start = time.perf_counter()

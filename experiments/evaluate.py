@@ -8,7 +8,7 @@ import dataclasses
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -107,7 +107,8 @@ def _require_usable(options: Options, run: Run) -> None:
 
 def _wishes(options: Options, run: Run) -> Wishes:
     _require_usable(options, run)
-    runs.validate(_with_scales(run, options.classifier_scales).experiment)
+    if options.classifier_scales is not None:
+        _with_sampling(run, scales=options.classifier_scales)
     return Wishes(
         solvers=options.solver,
         log_classifier=None
@@ -119,21 +120,17 @@ def _wishes(options: Options, run: Run) -> Wishes:
     )
 
 
-def _with_scales(run: Run, scales: tuple[float, ...] | None) -> Run:
-    if scales is None:
-        return run
-    sampling = dataclasses.replace(run.experiment.sampling, scales=scales)
-    return run._replace(experiment=dataclasses.replace(run.experiment, sampling=sampling))
+def _with_sampling(run: Run, **chosen: Any) -> Run:
+    """The run with some settings of its sampling replaced, once they are found in range."""
+    sampling = dataclasses.replace(run.experiment.sampling, **chosen)
+    return run._replace(experiment=runs.validate(dataclasses.replace(run.experiment, sampling=sampling)))
 
 
 def evaluate(options: Options) -> None:
     """Measures the run and writes the report."""
-    run = restore_run(options.run_dir, options.data_dir)
     wanted = {field.name: getattr(options, field.name) for field in dataclasses.fields(Sampling)}
     chosen = {name: value for name, value in wanted.items() if value is not None}
-    sampling = dataclasses.replace(run.experiment.sampling, **chosen)
-    experiment = runs.validate(dataclasses.replace(run.experiment, sampling=sampling))
-    run = run._replace(experiment=experiment)
+    run = _with_sampling(restore_run(options.run_dir, options.data_dir), **chosen)
     wishes = _wishes(options, run)
     report(run, runs.make_folder("out", options.out or options.run_dir / "evaluation"), wishes)
 

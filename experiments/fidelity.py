@@ -32,7 +32,7 @@ class Reference:
         recogniser: tells the label of a sample.
         features: the space of all distances.
         real: features of the reference half, [m, d], and ``label`` its labels.
-        other: features of the other half, and ``other_label``.
+        other: features of the other half.
     """
 
     recogniser: Recogniser
@@ -40,7 +40,6 @@ class Reference:
     real: np.ndarray
     label: np.ndarray
     other: np.ndarray
-    other_label: np.ndarray
 
 
 def reference_of(recogniser: Recogniser, test: data.Images, features: Features | None = None) -> Reference:
@@ -49,7 +48,7 @@ def reference_of(recogniser: Recogniser, test: data.Images, features: Features |
     order = np.random.default_rng(0).permutation(len(test.label))
     half, rest = order[: len(order) // 2], order[len(order) // 2 :]
     image = test.image
-    return Reference(recogniser, chosen, chosen(image[half]), test.label[half], chosen(image[rest]), test.label[rest])
+    return Reference(recogniser, chosen, chosen(image[half]), test.label[half], chosen(image[rest]))
 
 
 def _distances(samples: np.ndarray, real: np.ndarray) -> dict[str, float]:

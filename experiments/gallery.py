@@ -6,8 +6,6 @@ Columns are guidance scales; the upper row follows the ODE, the lower one the SD
 from dataclasses import dataclass
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
@@ -15,7 +13,7 @@ from matplotlib.figure import Figure
 from cfgjax import mixtures, paths
 from experiments import command, runs
 from experiments.command import UserError
-from experiments.sampling import ODE, SDE, classifier_free, make_draw, sample_keys, sweep
+from experiments.sampling import ODE, SDE, classifier_free, draw_all, make_draw
 
 SCALES = (0.0, 1.0, 2.0, 4.0)
 
@@ -38,13 +36,13 @@ def draw_gallery(options: Options) -> None:
         raise UserError(f"num_samples must be at least 1, got {options.num_samples}")
     path, mixture = paths.linear(), mixtures.ring(num_classes=8)
     field, null = mixture.vector_field(path), mixture.num_labels
-    labels, keys = jnp.arange(options.num_samples) % null, sample_keys(0, options.num_samples)
+    labels = np.arange(options.num_samples) % null
     figure = Figure(figsize=(2.3 * len(SCALES), 5.0), layout="constrained")
     for row, (name, solver) in zip(figure.subplots(2, len(SCALES)), {"ODE": ODE, "SDE": SDE}.items(), strict=True):
         draw = make_draw(classifier_free(field, null), path, (2,), solver, 64)
-        samples = np.asarray(jax.jit(lambda *a, draw=draw: sweep(draw, *a))(keys, labels, jnp.asarray(SCALES)))
+        samples = draw_all(draw, (2,), 0, labels, SCALES)
         for axes, scale, points in zip(row, SCALES, samples, strict=True):
-            axes.scatter(*points.T, s=1.5, c=np.asarray(labels), cmap="tab10", vmax=9, linewidths=0)
+            axes.scatter(*points.T, s=1.5, c=labels, cmap="tab10", vmax=9, linewidths=0)
             axes.set(xlim=(-4, 4), ylim=(-4, 4), xticks=[], yticks=[], aspect="equal", title=f"{name}, w = {scale:g}")
     runs.make_folder("out", options.out.parent)
     figure.savefig(options.out, dpi=100)

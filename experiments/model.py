@@ -99,7 +99,7 @@ def _classifier_loss(experiment: Experiment, problem: Problem, network: Any, pat
     return loss
 
 
-def optimizer_of(experiment: Experiment) -> optax.GradientTransformation:
+def _optimizer_of(experiment: Experiment) -> optax.GradientTransformation:
     """AdamW with warm-up, cosine decay and clipping."""
     settings = experiment.optimizer
     warmup = min(settings.warmup_steps, experiment.num_steps - 1)
@@ -128,12 +128,9 @@ def model_of(experiment: Experiment, problem: Problem) -> Model:
     """All functions of an experiment on its problem."""
     path = PATHS[experiment.path]()
     network: Any = network_of(experiment, problem.num_labels)
-    optimizer = optimizer_of(experiment)
+    optimizer = _optimizer_of(experiment)
     make_loss = _classifier_loss if experiment.objective == "classifier" else _matching_loss
     loss = partial(make_loss, experiment, problem, network, path)
-
-    def ema_decay(step: Array) -> Array:
-        return jnp.minimum(experiment.optimizer.ema_decay, (1 + step) / (10 + step))
 
     def field(params: Tree) -> LabelledField:
         return TO_FIELD[experiment.objective](path, lambda x, t, y: network.apply(params, x, t, y))
@@ -144,7 +141,7 @@ def model_of(experiment: Experiment, problem: Problem) -> Model:
         loss=loss(True),
         evaluation_loss=loss(False),
         optimizer=optimizer,
-        ema_decay=ema_decay,
+        ema_decay=training.warming_decay(experiment.optimizer.ema_decay),
         create=lambda: training.replicate(state_of(experiment, problem.shape, network, optimizer)),
         field=field,
         log_classifier=lambda params: lambda x, t: network.apply(params, x, t),

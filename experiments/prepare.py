@@ -36,7 +36,7 @@ def prepare(options: Options) -> None:
     """Prepares the data set unless it is prepared already."""
     if options.image_size is not None and options.image_size < 1:
         raise UserError(f"image_size must be at least 1, got {options.image_size}")
-    is_folder = options.source is not None and options.name.partition("/")[0] not in data.FAMILY
+    is_folder = options.source is not None and not data.is_of_family(options.name)
     if not is_folder and (options.image_size is not None or options.on_corrupt != "refuse"):
         raise UserError("image_size and on_corrupt are for a folder of pictures, given as --source")
     runs.make_folder("data_dir", options.data_dir)

@@ -51,8 +51,8 @@ def _num_steps(train: data.Images) -> int:
 
 def _fit(state: TrainState, network: ConvNet, train: data.Images) -> TrainState:
     num_steps = _num_steps(train)
-    decay = lambda step: jnp.minimum(EMA_DECAY, (1 + step) / (10 + step))  # noqa: E731
-    step = jax.jit(training.make_step(_loss(network), _optimizer(num_steps), decay), donate_argnums=0)
+    step = training.make_step(_loss(network), _optimizer(num_steps), training.warming_decay(EMA_DECAY))
+    step = jax.jit(step, donate_argnums=0)
     source = jnp.asarray(train.pixels), jnp.asarray(train.label)
     batch_size = min(BATCH_SIZE, len(train.label))
     for index in range(num_steps):

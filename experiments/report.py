@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cfgjax.types import LogClassifier
 from experiments import runs
-from experiments.command import UserError
 from experiments.consistency import draw_residuals, residuals
 from experiments.likelihoods import bits_per_dimension
 from experiments.problems import load_test
@@ -23,7 +21,7 @@ from experiments.report_classifier import report_classifier
 from experiments.report_images import report_images
 from experiments.report_mixture import report_mixture
 from experiments.restored import Run
-from experiments.sampling import ODE, SDE, Rule, by_classifier, chunk_of, classifier_free, make_draw, sample_keys, sweep
+from experiments.sampling import ODE, SDE, Rule, by_classifier, classifier_free, draw_all, make_draw
 from experiments.settings import ImageData, LatentData, MixtureData
 
 FREE, BY_CLASSIFIER = "classifier-free", "classifier"
@@ -51,25 +49,13 @@ class Wishes:
 def draw_sweep(run: Run, rule: Rule, solver: str, scales: tuple[float, ...]) -> np.ndarray:
     """Samples [scales, K, num_per_class, *D] of a guided field by one solver, in one compiled call.
 
-    Within a label, sample i has the same noise at every scale.
-
-    Raises:
-        UserError: samples that are not finite, with the scale.
+    Within a label, sample i has the same noise at every scale; errors as ``draw_all``.
     """
     problem, settings = run.problem, run.experiment.sampling
     draw = make_draw(rule, run.model.path, problem.shape, solver, settings.num_steps)
-    labels = jnp.repeat(jnp.arange(problem.num_labels), settings.num_per_class)
-    keys, chunk = sample_keys(settings.seed, len(labels)), chunk_of(problem.shape)
-    samples = np.asarray(jax.jit(lambda *a: sweep(draw, *a, chunk=chunk))(keys, labels, jnp.asarray(scales)))
-    for scale, its_samples in zip(scales, samples, strict=True):
-        require_finite_samples(its_samples, scale)
+    labels = np.repeat(np.arange(problem.num_labels), settings.num_per_class)
+    samples = draw_all(draw, problem.shape, settings.seed, labels, scales)
     return samples.reshape(len(scales), problem.num_labels, settings.num_per_class, *problem.shape)
-
-
-def require_finite_samples(samples: np.ndarray, scale: float) -> None:
-    """Raises UserError where samples are not finite."""
-    if not np.all(np.isfinite(samples)):
-        raise UserError(f"samples at scale {scale:g} are not finite; choose a smaller scale or more steps")
 
 
 def _guided_draws(run: Run, wishes: Wishes) -> tuple[dict[tuple[str, str], np.ndarray], dict[str, tuple[float, ...]]]:

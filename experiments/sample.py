@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
@@ -19,9 +17,8 @@ from cfgjax import data
 from experiments import command, runs
 from experiments.command import UserError
 from experiments.evaluate import load_classifier
-from experiments.report import require_finite_samples
 from experiments.restored import Run, restore_run
-from experiments.sampling import Rule, by_classifier, chunk_of, classifier_free, make_draw, sample_keys, sweep
+from experiments.sampling import Rule, by_classifier, classifier_free, draw_all, make_draw
 
 PIXELS = 8
 """Screen pixels for each pixel of an image of 8 x 8, fewer for larger ones."""
@@ -115,19 +112,16 @@ def sample(options: Options) -> None:
         f"out must end in .npz for samples of shape {run.problem.shape}, got {options.out}",
     )
     chosen = options.labels or tuple(range(run.problem.num_labels))
-    labels = jnp.asarray(np.resize(chosen, options.num_samples or len(chosen)), jnp.int32)
+    labels = np.resize(chosen, options.num_samples or len(chosen)).astype(np.int32)
     draw = make_draw(_rule(options, run), run.model.path, run.problem.shape, options.solver, options.num_steps)
-    keys, chunk = sample_keys(options.seed, len(labels)), chunk_of(run.problem.shape)
-    drawn = jax.jit(lambda *a: sweep(draw, *a, chunk=chunk))(keys, labels, jnp.asarray([options.scale]))
-    samples = np.asarray(drawn[0])
-    require_finite_samples(samples, options.scale)
+    (samples,) = draw_all(draw, run.problem.shape, options.seed, labels, (options.scale,))
     runs.make_folder("out", options.out.parent)
     if options.out.suffix == ".npz":
-        np.savez(options.out, x=samples, y=np.asarray(labels))
+        np.savez(options.out, x=samples, y=labels)
     elif samples.ndim == 4:
         _write_images(samples, options.out)
     else:
-        _write_points(samples, np.asarray(labels), options.out)
+        _write_points(samples, labels, options.out)
     print(f"wrote {len(samples)} samples at w = {options.scale:g} to {options.out}")
 
 

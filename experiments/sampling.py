@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cfgjax import guidance, solvers
 from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier, Number, Solver
+from experiments.command import UserError
 
 SOLVERS: dict[str, Callable[[GaussianPath, Field], Solver]] = {
     "heun": lambda path, field: solvers.heun(field),
@@ -64,3 +66,20 @@ def sweep(draw: Draw, keys: Array, labels: Array, scales: Array, chunk: int = 81
     each = keys[row], jnp.asarray(labels)[row], jnp.repeat(jnp.asarray(scales), num_samples)
     samples = jax.lax.map(lambda one: draw(*one), each, batch_size=min(chunk, len(row)))
     return samples.reshape(num_scales, num_samples, *samples.shape[1:])
+
+
+def draw_all(
+    draw: Draw, shape: tuple[int, ...], seed: int, labels: np.ndarray, scales: tuple[float, ...]
+) -> np.ndarray:
+    """Samples [scales, n, *D] in one compiled call; sample i has its label and its noise at every scale.
+
+    Raises:
+        UserError: samples that are not finite, with the scale.
+    """
+    keys, chunk = sample_keys(seed, len(labels)), chunk_of(shape)
+    compiled = jax.jit(lambda *arguments: sweep(draw, *arguments, chunk=chunk))
+    samples = np.asarray(compiled(keys, jnp.asarray(labels, jnp.int32), jnp.asarray(scales)))
+    for scale, its_samples in zip(scales, samples, strict=True):
+        if not np.all(np.isfinite(its_samples)):
+            raise UserError(f"samples at scale {scale:g} are not finite; choose a smaller scale or more steps")
+    return samples

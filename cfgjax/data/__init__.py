@@ -7,14 +7,13 @@ A set is prepared once as array_record files, read back by ``load``, and visited
 from cfgjax.data.batches import batch_indices
 from cfgjax.data.digits import Digits
 from cfgjax.data.errors import DataError
-from cfgjax.data.idx import FAMILY, read_idx
+from cfgjax.data.idx import is_of_family, read_idx
 from cfgjax.data.latents import Latents, open_latents
 from cfgjax.data.pixels import dequantise, flip, scale, to_pixels
 from cfgjax.data.sources import Images, is_prepared, load, num_labels_of, open_split, prepare
 from cfgjax.data.stream import stream
 
 __all__ = [
-    "FAMILY",
     "DataError",
     "Digits",
     "Images",
@@ -22,6 +21,7 @@ __all__ = [
     "batch_indices",
     "dequantise",
     "flip",
+    "is_of_family",
     "is_prepared",
     "load",
     "num_labels_of",

@@ -24,6 +24,11 @@ _UNSIGNED_BYTE = 8
 _MOST_BYTES = 2**31
 
 
+def is_of_family(name: str) -> bool:
+    """Whether a data set, or the one of which it is a configuration, is distributed as idx files."""
+    return name.partition("/")[0] in FAMILY
+
+
 def read_idx(file: Path) -> np.ndarray:
     """The array of unsigned bytes in an idx file, plain or in gzip; never more than its header promises is unpacked.
 

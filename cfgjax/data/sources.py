@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from cfgjax.data.digits import Digits
 from cfgjax.data.errors import DataError
 from cfgjax.data.folder import folder_builder
-from cfgjax.data.idx import FAMILY, idx_builder
+from cfgjax.data.idx import idx_builder, is_of_family
 
 
 class Images(NamedTuple):
@@ -75,17 +75,17 @@ def _urls(name: str) -> str:
 def _local_builder(
     name: str, data_dir: Path, source: Path | None, image_size: int | None, on_corrupt: Literal["refuse", "skip"]
 ) -> tuple[Any, list[Path]]:
-    family, _, config = name.partition("/")
+    config = name.partition("/")[2]
     if name == "digits" and source is None:
         return Digits(data_dir=str(data_dir), file_format="array_record"), []
-    if source is not None and family in FAMILY:
+    if source is not None and is_of_family(name):
         _registered(name)
         return idx_builder(name, source, data_dir), []
     if source is not None:
         return folder_builder(name, source, data_dir, image_size, on_corrupt)
     known = _registered(name)
     if importlib.util.find_spec("tensorflow") is None:
-        hint = "give --source, the folder of its idx files, or install" if family in FAMILY else "install"
+        hint = "give --source, the folder of its idx files, or install" if is_of_family(name) else "install"
         raise DataError(
             f"data set {name!r} is unpacked by TensorFlow, which is not installed: {hint} it once "
             f"(pip install tensorflow); reading needs none{_urls(name)}"
@@ -141,7 +141,7 @@ def open_split(name: str, split: str, data_dir: Path) -> Any:
     _quiet()
     file = _info_file(name, data_dir)
     if file is None:
-        files = " --source FOLDER_OF_ITS_IDX_FILES" if name.partition("/")[0] in FAMILY else ""
+        files = " --source FOLDER_OF_ITS_IDX_FILES" if is_of_family(name) else ""
         raise DataError(
             f"data set {name!r} is not prepared in {data_dir}; run: "
             f"python -m experiments.prepare {name}{files} --data-dir {data_dir}{_urls(name)}"

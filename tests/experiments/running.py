@@ -58,3 +58,11 @@ def finish(process):
     """What a started command left."""
     out, err = process.communicate(timeout=300)
     return Finished(process.returncode, out, err)
+
+
+def assert_one_line(done, expected):
+    """The command ended with exit code 2 and one line that says ``expected``."""
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert expected in done.stderr

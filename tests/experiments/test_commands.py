@@ -5,7 +5,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from tests.experiments.running import SMALL, command, finish, start
+from tests.experiments.running import SMALL, assert_one_line, command, finish, start
 
 REFUSALS = {
     "unknown preset": (["digts"], "Unrecognized options: digts"),
@@ -22,13 +22,6 @@ REFUSALS = {
         "batch_size must be divisible by the number of devices (8), got 33",
     ),
 }
-
-
-def assert_one_line(done, expected):
-    assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert done.stderr.startswith("error: ")
-    assert expected in done.stderr
 
 
 @pytest.mark.parametrize("name", REFUSALS)

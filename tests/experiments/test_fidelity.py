@@ -17,7 +17,7 @@ from experiments.presets import PRESETS
 from experiments.recogniser import Recogniser, folder_of, recogniser_of
 from experiments.report_classifier import by_time
 from experiments.report_images import at_equal_recognition
-from tests.experiments.running import command
+from tests.experiments.running import assert_one_line, command
 
 NUM_LABELS = 3
 
@@ -241,26 +241,21 @@ def test_features_of_ones_own_take_the_recognisers_place(trained_clothes, tmp_pa
 def test_evaluate_refuses_what_it_cannot_measure(arguments, expected, trained_clothes, tmp_path):
     small = ["--num-per-class", 4, "--num-steps", 1, "--solver", "euler", "--out", tmp_path]
     done = command("evaluate", trained_clothes, *small, *arguments)
-    assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert expected in done.stderr
+    assert_one_line(done, expected)
 
 
 @pytest.mark.parametrize("options", [["--likelihood", 2], ["--features", "numpy:mean"], ["--classifier", "runs"]])
 def test_what_a_run_without_pictures_cannot_give_is_refused(options, trained_mixture, trained_classifier):
     for run_dir in (trained_mixture, trained_classifier):
         done = command("evaluate", run_dir, *options)
-        assert done.returncode == 2
-        assert f"need a run that draws pictures, not {run_dir}" in done.stderr
+        assert_one_line(done, f"need a run that draws pictures, not {run_dir}")
 
 
 def test_a_run_that_is_no_classifier_is_refused_as_one(trained_clothes, trained_classifier):
     done = command("evaluate", trained_clothes, "--classifier", trained_clothes)
-    assert done.returncode == 2
-    assert "holds a run of objective 'field', not a classifier" in done.stderr
+    assert_one_line(done, "holds a run of objective 'field', not a classifier")
     done = command("sample", trained_classifier)
-    assert done.returncode == 2
-    assert "holds a classifier" in done.stderr
+    assert_one_line(done, "holds a classifier")
 
 
 def test_sample_draws_by_the_classifier(trained_clothes, trained_classifier, tmp_path):
@@ -278,14 +273,12 @@ def test_data_that_moved_are_found_again(trained_clothes, data_dir, tmp_path):
     arguments = ["--num-steps", 1, "--out", tmp_path / "a.png", "--data-dir"]
     assert command("sample", trained_clothes, *arguments, tmp_path / "moved").returncode == 0
     done = command("sample", trained_clothes, *arguments, tmp_path / "nowhere")
-    assert done.returncode == 2
-    assert "not prepared" in done.stderr
+    assert_one_line(done, "not prepared")
 
 
 def test_channels_that_differ_from_the_runs_are_refused(data_dir, tmp_path, trained_clothes):
     done = command("train", "fashion_mnist", "--data-dir", data_dir, "--data.shape", 28, 28, 3, "--run-dir", tmp_path)
-    assert done.returncode == 2
-    assert "data.shape is (28, 28, 3), but the data set has (28, 28, 1)" in done.stderr
+    assert_one_line(done, "data.shape is (28, 28, 3), but the data set has (28, 28, 1)")
 
 
 def test_guidance_rules_agree_on_the_oracle_at_equal_scales():
