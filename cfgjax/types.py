@@ -28,8 +28,36 @@ LogClassifier = Callable[[Array, Array], Array]
 Schedule = Callable[[Array], Array]
 """``t [] -> []``: a differentiable function of time."""
 
-Scale = Number | Schedule
-"""A guidance scale w: a number, a traced scalar, or a function of t."""
+LabelledSchedule = Callable[[Array, Array], Array]
+"""``(t [], y []) -> []``: a differentiable function of time for each label."""
+
+
+class Interval(NamedTuple):
+    """A guidance scale that acts between two times; outside them the scale is 1, the labelled field alone."""
+
+    scale: "Number | Schedule | LabelledSchedule"
+    start: Number
+    stop: Number
+
+
+Scale = Number | Schedule | LabelledSchedule | Interval
+"""A guidance scale w: a number, a traced scalar, a function of t or of (t, y), or an Interval of one of these."""
+
+Both = Callable[[Array, Array, Array], tuple[Array, Array]]
+"""``(x [*D], t [], y []) -> (null [*D], labelled [*D])``: both sides of guidance, evaluated together."""
+
+
+class Pair(NamedTuple):
+    """The two fields between which guidance extrapolates.
+
+    ``both`` evaluates them together, the null side first; ``labelled`` evaluates the labelled side alone, for where
+    the scale is 1. The null side is what guidance leads away from: the null label's field, a negative label's, or a
+    worse network's.
+    """
+
+    both: Both
+    labelled: LabelledField
+
 
 TimeDensity = Callable[[Array], Array]
 """``key -> t []``: draws a training time in [0, 1]."""
@@ -106,6 +134,16 @@ class Solver(NamedTuple):
     init: Callable[[Array], Carry]
     step: Callable[[Array, Any, Array, Array], Carry]
     is_forward_only: bool = False
+
+
+class MemoryField(NamedTuple):
+    """A field that remembers: ``init: x -> memory`` and ``apply: (x, t, memory) -> (value [*D], memory)``.
+
+    ``solvers.remembering`` keeps the memory in a solver's carry.
+    """
+
+    init: Callable[[Array], Tree]
+    apply: Callable[[Array, Array, Tree], tuple[Array, Tree]]
 
 
 class TrainState(NamedTuple):

@@ -19,7 +19,7 @@ from cfgjax import paths, solvers
 ROOT = Path(cfgjax.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
-GROUND = [{"types"}, {"checks"}, {"paths"}, {"conversions"}]
+GROUND = [{"types"}, {"checks"}, {"pieces"}, {"paths"}, {"conversions"}]
 SIBLINGS = {"guidance", "solvers", "losses", "mixtures", "models"}
 UPPER = {"checkpoints", "data", "metrics", "likelihood"}
 TOP = {"training"}

@@ -6,9 +6,11 @@
 
 import jax.numpy as jnp
 
+from cfgjax.pieces import by_piece
 from cfgjax.types import Array, Field, Solver, State
 
 
+@by_piece
 def euler(field: Field) -> Solver:
     """Euler's rule (O1) for a field: order 1, one evaluation a step, never at the end of a step."""
 
@@ -19,6 +21,7 @@ def euler(field: Field) -> Solver:
     return Solver(init=State, step=step)
 
 
+@by_piece
 def heun(field: Field) -> Solver:
     """Heun's rule, (O2) with c = 1, for a field: order 2, two evaluations a step.
 

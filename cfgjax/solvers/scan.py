@@ -1,6 +1,8 @@
 """The one scan that repeats a solver's step over a grid of times."""
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax.checks import is_traced
+from cfgjax.pieces import Piecewise
 from cfgjax.types import Array, Carry, Solver, Tree
 
 
@@ -28,14 +31,20 @@ def _check_times(ts: Array | np.ndarray, is_forward_only: bool) -> None:
 
 
 def integrate(
-    solver: Solver, key: Array, x: Array, ts: Array, observe: Callable[[Any, Array], Tree] | None = None
+    solver: Solver | Piecewise[Solver],
+    key: Array,
+    x: Array,
+    ts: Array,
+    observe: Callable[[Any, Array], Tree] | None = None,
 ) -> Any:
     """The state at the last time of the grid, after one solver step between each pair of neighbours.
 
     Step i takes the key ``fold_in(key, i)``. A grid of n steps has n + 1 points: ``jnp.linspace(0, 1, n + 1)``.
 
     Args:
-        solver: the rule.
+        solver: the rule; or the Piecewise of rules that a solver of a piecewise field is. A step belongs to the piece
+            at its middle, as a whole, and only that piece is computed: put the edges on the grid
+            (``grids.with_points``), and the solver keeps its order.
         key: a key for the solver's noise; a deterministic solver ignores it.
         x: [*D], the state at ts[0]; whole numbers are taken as floating-point ones.
         ts: [n + 1], the times: from 0 to 1 to make data of noise; decreasing for the way back, by an ODE solver only.
@@ -51,18 +60,44 @@ def integrate(
     >>> float(integrate(euler(lambda x, t: x), jax.random.key(0), jnp.float32(1.0), jnp.linspace(0, 1, 3)))
     2.25
     """
-    _check_times(ts if is_traced(ts) else np.asarray(ts), solver.is_forward_only)
-    ts = jnp.asarray(ts)
+    solvers = solver.pieces if isinstance(solver, Piecewise) else (solver,)
+    _check_times(ts if is_traced(ts) else np.asarray(ts), any(each.is_forward_only for each in solvers))
     x = jnp.asarray(x)
-    carry = solver.init(x.astype(jnp.result_type(float, x)))
-    seen = None if observe is None else jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), observe(carry, ts[0]))
+    carry = solvers[0].init(x.astype(jnp.result_type(float, x)))
+    start, steps = jnp.asarray(ts)[0], (jnp.arange(len(ts) - 1), jnp.asarray(ts)[:-1], jnp.asarray(ts)[1:])
+    seen = [] if observe is None else [jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), observe(carry, start))]
+    for step, part in _runs(solver, ts):
 
-    def advance(carry: Carry, interval: tuple[Array, Array, Array]) -> tuple[Carry, Tree]:
-        index, t, t_next = interval
-        carry = solver.step(jax.random.fold_in(key, index), carry, t, t_next)
-        return carry, None if observe is None else observe(carry, t_next)
+        def advance(carry: Carry, now: tuple[Array, Array, Array], step: Any = step) -> tuple[Carry, Tree]:
+            index, t, t_next = now
+            carry = step(jax.random.fold_in(key, index), carry, t, t_next)
+            return carry, None if observe is None else observe(carry, t_next)
 
-    last, rest = jax.lax.scan(advance, carry, (jnp.arange(ts.shape[0] - 1), ts[:-1], ts[1:]))
+        carry, more = jax.lax.scan(advance, carry, jax.tree.map(operator.itemgetter(part), steps))
+        seen.append(more)
     if observe is None:
-        return last.x
-    return last.x, jax.tree.map(lambda first, more: jnp.concatenate([first, more]), seen, rest)
+        return carry.x
+    return carry.x, jax.tree.map(lambda *parts: jnp.concatenate(parts), *seen)
+
+
+def _runs(solver: Solver | Piecewise[Solver], ts: Array) -> Iterator[tuple[Any, slice]]:
+    """(step, slice of the steps) for each run of neighbouring steps that one rule takes.
+
+    A concrete grid is split at the edges. Of a traced one every step chooses its piece while it runs.
+    """
+    if not isinstance(solver, Piecewise):
+        yield solver.step, slice(None)
+        return
+    if is_traced(ts):
+        yield _choosing(solver), slice(None)
+        return
+    times = np.asarray(ts, np.float64)
+    pieces = np.searchsorted(solver.edges, (times[:-1] + times[1:]) / 2, side="right")
+    bounds = [0, *(np.flatnonzero(np.diff(pieces)) + 1), len(pieces)]
+    for first, last in pairwise(bounds):
+        yield solver.pieces[pieces[first]].step, slice(first, last)
+
+
+def _choosing(solver: Piecewise[Solver]) -> Callable[..., Carry]:
+    steps = [each.step for each in solver.pieces]
+    return lambda key, carry, t, t_next: jax.lax.switch(solver.index((t + t_next) / 2), steps, key, carry, t, t_next)

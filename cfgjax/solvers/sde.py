@@ -9,10 +9,12 @@ import jax.numpy as jnp
 
 from cfgjax.conversions import from_field
 from cfgjax.paths import before_end
+from cfgjax.pieces import by_piece
 from cfgjax.solvers.diffusions import require_admissible
 from cfgjax.types import Array, Field, GaussianPath, Schedule, Solver, State
 
 
+@by_piece
 def euler_maruyama(path: GaussianPath, field: Field, diffusion: Schedule) -> Solver:
     """The Euler-Maruyama rule for (D1): x + h [u - (sigma^2 / 2 beta) E] + sigma sqrt(h) noise, weak order 1.
 

@@ -1,0 +1,84 @@
+"""Labels: fixing one, dropping one, and weights over several."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfgjax.checks import is_traced, require_between
+from cfgjax.pieces import by_piece
+from cfgjax.types import Array, Field, LabelledField, Number
+
+
+@by_piece
+def given(field: LabelledField, y: Number) -> Field:
+    """The field at a fixed label y, as a Field of (x, t)."""
+    return lambda x, t: field(x, t, jnp.asarray(y))
+
+
+def drop_label(key: Array, y: Number, rate: Number, null_label: Number) -> Array:
+    """The label y, or the null label with probability ``rate`` (eta): one coin for ONE example.
+
+    Raises:
+        ValueError: a concrete rate outside [0, 1].
+    """
+    require_between("rate", rate, 0.0, 1.0)
+    y = jnp.asarray(y)
+    return jnp.where(jax.random.bernoulli(key, rate), jnp.asarray(null_label, y.dtype), y)
+
+
+def _require_sum_of_one(weights: Array) -> None:
+    if not is_traced(weights) and not abs(float(np.sum(np.asarray(weights, np.float64))) - 1) < 1e-4:
+        raise ValueError(f"weights must sum to 1, got {weights}, which sum to {float(jnp.sum(weights)):g}")
+
+
+@by_piece
+def weighted(field: LabelledField, labels: Array, weights: Array | Callable[[Array], Array]) -> Field:
+    """The field sum_i w_i u(x, t, y_i) over a list of labels, from ONE call of ``field`` on all of them.
+
+    Weights that sum to 1 commute with the conversions between field, score, noise prediction and denoiser, so the
+    space does not matter. Classifier-free guidance at w is labels (y, null), weights (w, 1 - w); several labels at
+    scales w_i are weights (w_1, ..., w_n, 1 - sum w_i); a label to avoid has a negative weight.
+
+    Args:
+        field: a vector field, score, noise prediction or denoiser.
+        labels: [n], labels in 0..K, the null label included.
+        weights: [n], one for each label; or a function of t.
+
+    Returns:
+        A Field; with one weight 1 and the others 0 it is that label's field, as it comes out of that one call.
+
+    Source: Liu et al., arXiv 2206.01714, equation 11.
+
+    Raises:
+        ValueError: another number of weights than of labels; concrete weights that do not sum to 1.
+    """
+    labels = jnp.asarray(labels)
+
+    def weights_at(t: Array) -> Array:
+        values = jnp.asarray(weights(t) if callable(weights) else weights)
+        if labels.ndim != 1 or values.shape != labels.shape:
+            raise ValueError(f"weights must have the shape of labels, [n], got {values.shape} beside {labels.shape}")
+        return values
+
+    if not callable(weights):
+        _require_sum_of_one(weights_at(jnp.zeros(())))
+
+    def combined(x: Array, t: Array) -> Array:
+        values = jax.vmap(field, in_axes=(None, None, 0))(x, t, labels)
+        return jnp.tensordot(weights_at(t), values, axes=1, precision=jax.lax.Precision.HIGHEST).astype(values.dtype)
+
+    return combined
+
+
+def between_labels(field: LabelledField, first: Number, second: Number, amount: Number) -> Field:
+    """The field (1 - a) u(., first) + a u(., second) with a = ``amount`` in [0, 1], from one call.
+
+    It moves between two labels' fields, not between their embeddings: a network is called on labels that it knows.
+
+    Raises:
+        ValueError: a concrete amount outside [0, 1].
+    """
+    require_between("amount", amount, 0, 1)
+    return weighted(field, jnp.stack([jnp.asarray(first), jnp.asarray(second)]), jnp.stack([1 - amount, amount]))

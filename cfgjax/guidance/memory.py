@@ -1,0 +1,58 @@
+"""Guidance with a memory, which ``solvers.remembering`` keeps in the solver's carry."""
+
+import jax.numpy as jnp
+
+from cfgjax.checks import require_between
+from cfgjax.conversions import from_field
+from cfgjax.guidance.pairs import interpolate
+from cfgjax.guidance.rules import denoiser_slope, project, shorten
+from cfgjax.guidance.schedules import require_scale, scale_at
+from cfgjax.types import Array, GaussianPath, MemoryField, Number, Pair, Scale, Tree
+
+
+def adaptive_projected(
+    path: GaussianPath,
+    pair: Pair,
+    scale: Scale,
+    y: Number,
+    momentum: Number = -0.5,
+    parallel: Number = 0.0,
+    bound: Number = jnp.inf,
+) -> MemoryField:
+    """Adaptive projected guidance of a label with its momentum, as a field that remembers.
+
+    In denoiser space, with d = D_y - D_null of this evaluation and m the memory (0 at the start):
+    m' = d + momentum m; m' is shortened to the length ``bound``, and its part along D_y multiplied by ``parallel``;
+    the guided denoiser is D_y + (w - 1) times that. The memory kept is m', before it is shortened.
+
+    w keeps its meaning; w = 1 is the labelled field to the bit. With momentum 0 it is ``projected``, and with
+    parallel 1 and bound infinity as well it is classifier-free guidance to rounding. A solver with several stages
+    remembers the first stage of each step.
+
+    Args:
+        path: the path of the fields.
+        pair: the two sides, vector fields.
+        scale: w, a number or a function of t or (t, y).
+        y: [], the label.
+        momentum: [], under 1 in size; the paper's is negative and leads away from the last steps' direction.
+        parallel: [], what is kept of the part along D_y.
+        bound: [], the greatest length of d, in data units.
+
+    Source: Sadat et al., arXiv 2410.02416, algorithm 1.
+
+    Raises:
+        ValueError: a momentum outside (-1, 1), a bound not positive, a scale that is not finite.
+    """
+    require_scale(scale)
+    require_between("momentum", momentum, -1 + 1e-6, 1 - 1e-6)
+    require_between("bound", bound, float(jnp.finfo(jnp.float32).tiny), jnp.inf)
+
+    def apply(x: Array, t: Array, memory: Tree) -> tuple[Array, Tree]:
+        null, labelled = pair.both(x, t, jnp.asarray(y))
+        denoiser = from_field(path, labelled, x, t).denoiser
+        slope = denoiser_slope(path, t)
+        memory = (labelled - null) * slope + momentum * memory
+        change = project(shorten(memory, bound), denoiser, parallel) / slope
+        return interpolate(labelled - change, labelled, scale_at(scale, t, y)), memory
+
+    return MemoryField(jnp.zeros_like, apply)

@@ -1,0 +1,174 @@
+"""The two sides of guidance, and extrapolation between them: (G1) and (G2) of the package."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from cfgjax.checks import is_traced, require_between, require_like
+from cfgjax.guidance.schedules import require_scale, scale_at
+from cfgjax.paths import as_time, before_end, coefficients
+from cfgjax.pieces import Piecewise, by_piece
+from cfgjax.types import Array, Field, GaussianPath, Interval, LabelledField, LogClassifier, Number, Pair, Scale
+
+
+def interpolate(null: Array, labelled: Array, scale: Number) -> Array:
+    """null + w (labelled - null) with w = ``scale``, from the nearer end: exact at w = 0 and at w = 1.
+
+    Args:
+        null: [*D], the value at w = 0.
+        labelled: [*D], the value at w = 1.
+        scale: [], the guidance scale w.
+
+    >>> float(interpolate(jnp.float32(1e8), jnp.float32(1.0), 1.0))
+    1.0
+    """
+    null, labelled, scale = (jnp.asarray(value) for value in (null, labelled, scale))
+    difference = require_like("labelled", labelled, null) - null
+    return jnp.where(scale <= 0.5, null + scale * difference, labelled + (scale - 1) * difference)
+
+
+@by_piece
+def pair(field: LabelledField, null_label: Number) -> Pair:
+    """The pair of a field at the null label and at y, evaluated in ONE call of ``field`` on both labels.
+
+    Args:
+        field: a vector field, score, noise prediction or denoiser that knows the null label.
+        null_label: [], by convention the number of labels K; a label to lead away from ("negative") does as well.
+    """
+
+    def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
+        labels = jnp.stack([jnp.asarray(null_label, jnp.result_type(y)), jnp.asarray(y)])
+        values = jax.vmap(field, in_axes=(None, None, 0))(x, t, labels)
+        return values[0], values[1]
+
+    return Pair(both, field)
+
+
+@by_piece
+def against(field: LabelledField, worse: LabelledField) -> Pair:
+    """The pair of a field and a worse one, both at y: of a smaller network, one trained less, or one with dropout.
+
+    Source: Karras et al., arXiv 2406.02507, equation 3.
+    """
+    return Pair(lambda x, t, y: (worse(x, t, y), field(x, t, y)), field)
+
+
+@by_piece
+def classifier_pair(null_field: Field, log_classifier: LogClassifier, path: GaussianPath, start: Number = 0.01) -> Pair:
+    """The pair of the null field and u_null + b_t grad_x log p_t(y|x) of (G2); arguments as for ``classifier``.
+
+    At the null label both sides are the null field.
+
+    Raises:
+        ValueError: a start outside (0, 1).
+    """
+    require_between("start", start, float(jnp.finfo(jnp.float32).tiny), 1.0 - float(jnp.finfo(jnp.float32).epsneg))
+
+    def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
+        held = before_end(jnp.maximum(as_time(t), start))
+        c = coefficients(path, held)
+
+        def log_prob(x: Array) -> Array:
+            return log_classifier(x, held).at[y].get(mode="fill", fill_value=0.0)
+
+        null = null_field(x, t)
+        return null, null + c.beta * c.wronskian / c.alpha * jax.grad(log_prob)(x)
+
+    return Pair(both, lambda x, t, y: both(x, t, y)[1])
+
+
+@by_piece
+def extrapolate(pair: Pair, scale: Scale) -> LabelledField:
+    """The guided field null + w (labelled - null) of (G1) for a pair.
+
+    The rule commutes with the conversions between field, score, noise prediction and denoiser, so it may act in any.
+
+    Args:
+        pair: the two sides.
+        scale: w: a number, a traced scalar, a function of t or (t, y), or an ``interval``; no value of it compiles
+            anything anew.
+
+    Returns:
+        A LabelledField: at w = 1 the labelled side and at w = 0 the null side, exactly as they come out of the one
+        evaluation of both. With an ``interval`` between numbers, a ``Piecewise`` of such fields.
+
+    Raises:
+        ValueError: a concrete scale that is not finite.
+    """
+    require_scale(scale)
+    if isinstance(scale, Interval) and not is_traced(scale[1:]):
+        return inside(pair, scale, extrapolate)
+
+    def guided(x: Array, t: Array, y: Array) -> Array:
+        null, labelled = pair.both(x, t, y)
+        return interpolate(null, labelled, scale_at(scale, t, y))
+
+    return guided
+
+
+def inside(pair: Pair, scale: Interval, build: Callable[[Pair, Scale], LabelledField]) -> LabelledField:
+    """The field ``build(pair, inner scale)`` inside the interval, and the labelled field alone before and after it."""
+    pieces = {0.0: pair.labelled, float(scale.start): build(pair, scale.scale), float(scale.stop): pair.labelled}
+    starts = [start for start in sorted(pieces) if start < 1]
+    return Piecewise(tuple(starts[1:]), tuple(pieces[start] for start in starts))
+
+
+def classifier_free(field: LabelledField, scale: Scale, null_label: Number) -> LabelledField:
+    """The classifier-free guided field u_null + w (u_y - u_null) of (G1), from ONE call of ``field`` on both labels.
+
+    Args:
+        field: a vector field, score, noise prediction or denoiser that knows the null label; the rule commutes with
+            the conversions between them.
+        scale: w: a number, a traced scalar, a function of t or (t, y), or an ``interval``; no value of it compiles
+            anything anew.
+        null_label: [], the label of the null field, by convention the number of labels K.
+
+    Returns:
+        A field of the same signature: at w = 1 it is ``field`` at y and at w = 0 ``field`` at the null label, as they
+        come out of that one call, exactly. (A network's matrix products may round otherwise in a call on y alone.)
+
+    Raises:
+        ValueError: a concrete scale that is not finite.
+    """
+    return extrapolate(pair(field, null_label), scale)
+
+
+def autoguidance(field: LabelledField, worse: LabelledField, scale: Scale) -> LabelledField:
+    """The field u_worse + w (u - u_worse), both at y, of a field and a worse one.
+
+    w = 1 is ``field`` exactly. Unlike classifier-free guidance it leads away from the errors that both share, not from
+    the other labels; an exact field is its own worse one, and unchanged by any w.
+
+    Source: Karras et al., arXiv 2406.02507, equation 3.
+
+    Raises:
+        ValueError: a concrete scale that is not finite.
+    """
+    return extrapolate(against(field, worse), scale)
+
+
+def classifier(
+    null_field: Field, log_classifier: LogClassifier, path: GaussianPath, scale: Scale, start: Number = 0.01
+) -> LabelledField:
+    """The classifier-guided field u_null + w b_t grad_x log p_t(y|x) of (G2).
+
+    Singular at t = 0, where b_t is infinite. The exact gradient is O(alpha_t) and the product finite, but a learned
+    classifier's is not: so classifier and b are evaluated at max(t, ``start``), which bounds b and keeps the limit of
+    the exact product to O(start).
+
+    Args:
+        null_field: the vector field without a label.
+        log_classifier: log p_t(y|x) for all labels.
+        path: the path of both.
+        scale: w: a number, a traced scalar, a function of t or (t, y), or an ``interval``.
+        start: [], the time before which the classifier's term is held; the default bounds b by 99 on the linear path.
+
+    Returns:
+        A LabelledField; for exact inputs it equals ``classifier_free`` at t >= ``start`` (G3). At the null label it
+        is the null field.
+
+    Raises:
+        ValueError: a concrete scale that is not finite, or a start outside (0, 1).
+    """
+    return extrapolate(classifier_pair(null_field, log_classifier, path, start), scale)

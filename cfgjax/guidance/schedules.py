@@ -1,0 +1,93 @@
+"""Guidance scales that depend on time and label.
+
+A scale is a number, a function of t or of (t, y), or an ``Interval`` of one of these; ``scale_at`` reads all of them.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import cast
+
+import jax.numpy as jnp
+
+from cfgjax.checks import is_traced, require_between, require_finite
+from cfgjax.paths import as_time
+from cfgjax.types import Array, Interval, Number, Scale
+
+
+def _takes_label(schedule: Callable[..., object]) -> bool:
+    """Whether a schedule is a function of (t, y), by its parameters without default."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(schedule).parameters.values()
+    return sum(each.kind in kinds and each.default is each.empty for each in parameters) == 2
+
+
+def scale_at(scale: Scale, t: Number, y: Number = 0) -> Array:
+    """The guidance scale w at time t for label y, []: the number itself, or the function's value.
+
+    >>> float(scale_at(lambda t: 2 * t, 0.75))
+    1.5
+    >>> float(scale_at(lambda t, y: y + t, 0.5, 3))
+    3.5
+    >>> float(scale_at(interval(4.0, 0.2, 0.8), 0.9))
+    1.0
+    """
+    if isinstance(scale, Interval):
+        time = as_time(t)
+        is_inside = (time >= scale.start) & (time < scale.stop)
+        return jnp.where(is_inside, scale_at(scale.scale, t, y), 1)
+    if not callable(scale):
+        return jnp.asarray(scale)
+    schedule = cast(Callable[..., Array], scale)
+    return jnp.asarray(schedule(as_time(t), jnp.asarray(y)) if _takes_label(schedule) else schedule(as_time(t)))
+
+
+def require_scale(scale: Scale) -> None:
+    """Raises ValueError for a concrete scale that is not finite."""
+    if isinstance(scale, Interval):
+        require_scale(scale.scale)
+    elif not callable(scale):
+        require_finite("scale", scale)
+
+
+def interval(scale: Scale, start: Number, stop: Number) -> Interval:
+    """The scale that is ``scale`` for start <= t < stop, and 1 (the labelled field alone) outside.
+
+    With ``start`` and ``stop`` given as numbers guidance by it makes a ``Piecewise`` field, whose outside costs one
+    evaluation. Traced ones, as in a sweep over intervals, cost two everywhere.
+
+    Source: Kynkaanniemi et al., arXiv 2404.07724, equation 5; there the noise level is the time.
+
+    Raises:
+        ValueError: an interval of an interval; edges that are not 0 <= start < stop <= 1; a scale that is not finite.
+    """
+    if isinstance(scale, Interval):
+        raise ValueError("scale of an interval must be a number or a function, got another interval")
+    require_scale(scale)
+    require_between("start", start, 0, 1)
+    require_between("stop", stop, 0, 1)
+    if not is_traced((start, stop)) and not float(start) < float(stop):
+        raise ValueError(f"start must be under stop, got start = {start} and stop = {stop}")
+    return Interval(scale, start, stop)
+
+
+def one_plus(excess: Scale) -> Scale:
+    """The scale w = 1 + s of a paper's s, in whose convention s = 0 is the labelled field.
+
+    Args:
+        excess: s, a number or a function of t or (t, y).
+
+    Source: Ho & Salimans, arXiv 2207.12598, equation 6.
+
+    Raises:
+        ValueError: an interval: shift its inner scale instead.
+
+    >>> one_plus(2.0)
+    3.0
+    """
+    if isinstance(excess, Interval):
+        raise ValueError("excess must be a number or a function, got an interval: write interval(one_plus(s), ...)")
+    if not callable(excess):
+        return 1 + excess
+    if _takes_label(excess):
+        return lambda t, y: 1 + scale_at(excess, t, y)
+    return lambda t: 1 + scale_at(excess, t)

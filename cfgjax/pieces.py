@@ -1,0 +1,69 @@
+"""Values that change at edges in time, of which only one is at work: fields of a guidance interval, and their solvers.
+
+(I1) A ``Piecewise`` holds one value more than it has edges; piece i is at work between edge i-1 and edge i.
+(I2) ``by_piece`` lets a function of a value act on every piece, so that rules and solvers stack on a piecewise field
+     as they do on any other.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfgjax.types import Array
+
+Piece = TypeVar("Piece")
+Args = ParamSpec("Args")
+Built = TypeVar("Built")
+
+
+@dataclass(frozen=True)
+class Piecewise(Generic[Piece]):
+    """Pieces that follow one another in time (I1): a field where its pieces are fields.
+
+    Called as a field it runs the ONE piece in which t lies; at an edge the later one. Under ``vmap`` that holds while
+    t is shared by all examples. ``solvers.integrate`` does better: a step is taken by one piece as a whole.
+    """
+
+    edges: tuple[float, ...]
+    pieces: tuple[Piece, ...]
+
+    def __call__(self, x: Array, t: Array, *rest: Any) -> Any:
+        """The value of the piece at t."""
+        fields = cast(tuple[Callable[..., Any], ...], self.pieces)
+        return jax.lax.switch(self.index(t), fields, x, jnp.asarray(t), *rest)
+
+    def index(self, t: Array) -> Array:
+        """The number of the piece at t, []."""
+        return jnp.searchsorted(jnp.asarray(self.edges, jnp.result_type(t)), t, side="right")
+
+
+def _refined(value: Piecewise[Any], edges: Sequence[float]) -> list[Any]:
+    """The pieces of a value over edges of which its own are some."""
+    firsts = [-np.inf, *edges]
+    return [value.pieces[int(np.searchsorted(value.edges, first, side="right"))] for first in firsts]
+
+
+def by_piece(build: Callable[Args, Built]) -> Callable[Args, Built]:
+    """The function, acting on each piece of its piecewise arguments (I2): then a Piecewise comes out."""
+
+    @wraps(build)
+    def built(*args: Args.args, **kwargs: Args.kwargs) -> Any:
+        given = [value for value in (*args, *kwargs.values()) if isinstance(value, Piecewise)]
+        if not given:
+            return build(*args, **kwargs)
+        edges = tuple(sorted({edge for value in given for edge in value.edges}))
+
+        def piece(index: int) -> Built:
+            def of(value: Any) -> Any:
+                return _refined(value, edges)[index] if isinstance(value, Piecewise) else value
+
+            return cast(Any, build)(*map(of, args), **{name: of(value) for name, value in kwargs.items()})
+
+        return Piecewise(edges, tuple(piece(index) for index in range(len(edges) + 1)))
+
+    return built

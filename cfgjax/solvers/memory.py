@@ -1,0 +1,49 @@
+"""Solvers of fields that remember: their memory is kept in the carry."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from cfgjax.types import Array, Carry, Field, MemoryField, Solver, Tree
+
+
+class Remembered(NamedTuple):
+    """A solver's own carry, and the memory of its field."""
+
+    carry: Any
+    memory: Tree
+
+    @property
+    def x(self) -> Array:
+        """The state, [*D]."""
+        return self.carry.x
+
+
+def remembering(make_solver: Callable[[Field], Solver], field: MemoryField) -> Solver:
+    """The solver of a field that remembers, for any rule that evaluates its field directly in the step.
+
+    All evaluations of a step read the memory as it was at the step's start, and what the first of them remembers is
+    kept: with one evaluation a step, it is the plain recursion.
+
+    Args:
+        make_solver: a rule for one field, for example ``solvers.euler``.
+        field: the field, for example ``guidance.adaptive_projected(...)``.
+    """
+
+    def with_memory(memory: Tree, kept: list[Tree]) -> Solver:
+        def remembered(x: Array, t: Array) -> Array:
+            value, new = field.apply(x, t, memory)
+            kept.append(new)
+            return value
+
+        return make_solver(remembered)
+
+    def init(x: Array) -> Remembered:
+        memory = field.init(x)
+        return Remembered(with_memory(memory, []).init(x), memory)
+
+    def step(key: Array, carry: Remembered, t: Array, t_next: Array) -> Remembered:
+        kept: list[Tree] = []
+        inner: Carry = with_memory(carry.memory, kept).step(key, carry.carry, t, t_next)
+        return Remembered(inner, kept[0])
+
+    return Solver(init, step)
