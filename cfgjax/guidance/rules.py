@@ -99,7 +99,7 @@ def tangential(path: GaussianPath, pair: Pair) -> Pair:
 
     Acts in score space (or noise space: a factor of all scores changes nothing). With a = E_null, d = E_y - E_null and
     theta the angle of the first left singular vector of the rows (a, a + d), the projection of a is
-    a - sin(theta) [(sin(theta) - cos(theta)) a - cos(theta) d]. Both terms are O(alpha), and are divided by alpha
+    a + sin(theta) [(cos(theta) - sin(theta)) a + cos(theta) d]. Both terms are O(alpha), and are divided by alpha
     analytically, so that the field is regular at t = 0. w = 1 is the labelled field to the bit; where the two scores
     are parallel nothing changes.
 
@@ -121,8 +121,10 @@ def tangential(path: GaussianPath, pair: Pair) -> Pair:
         growth = 2 * inner - slope * jnp.sum(jnp.square(change))
         product = jnp.sum(jnp.square(noise)) - slope * inner
         angle = 0.5 * jnp.arctan2(2 * product, slope * growth)
-        lean = jnp.sqrt(2.0) * jnp.sin(0.5 * jnp.arctan2(slope * growth, 2 * product)) / slope
-        return null + jnp.sin(angle) * (jnp.cos(angle) * change - lean * noise), labelled
+        cosine, sine = jnp.cos(angle), jnp.sin(angle)
+        size = jnp.where(product > 0, (cosine + sine) * jnp.hypot(2 * product, slope * growth), 1)
+        lean = jnp.where(product > 0, growth / size, (cosine - sine) / slope)
+        return null + sine * (cosine * change - lean * noise), labelled
 
     return Pair(both, pair.labelled)
 

@@ -1,0 +1,424 @@
+"""The rules of guidance: each against its paper's formula in its own space, its neutral setting, w = 1 to the bit."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cfgjax import conversions, guidance, paths, solvers
+
+NULL, Y = 3, 1
+TIMES = np.array([0.0, 0.02, 0.3, 0.7, 0.98, 1.0])
+INSIDE = TIMES[1:-1]
+POINTS = np.random.default_rng(2).normal(size=(4, 2))
+
+
+def _worse(field):
+    return lambda x, t, y: 0.8 * field(x, t, y) + 0.1 * jnp.sin(x)
+
+
+def _pairwise(change, **settings):
+    """A rule on pairs as a rule on a field."""
+    return lambda path, field, scale: guidance.extrapolate(change(path, guidance.pair(field, NULL), **settings), scale)
+
+
+RULES = {
+    "classifier_free": lambda path, field, scale: guidance.classifier_free(field, scale, NULL),
+    "autoguidance": lambda path, field, scale: guidance.autoguidance(field, _worse(field), scale),
+    "zero_star": _pairwise(lambda path, pair: guidance.zero_star(pair)),
+    "tangential": _pairwise(guidance.tangential),
+    "projected": _pairwise(guidance.projected, parallel=0.2, bound=0.5),
+    "rescaled": lambda path, field, scale: guidance.rescaled(guidance.pair(field, NULL), scale, amount=0.7),
+    "stack": lambda path, field, scale: guidance.rescaled(
+        guidance.projected(path, guidance.zero_star(guidance.tangential(path, guidance.pair(field, NULL)))), scale
+    ),
+}
+
+
+@pytest.fixture(params=list(RULES))
+def rule(request):
+    """Every rule that has a scale, and a stack of them."""
+    return RULES[request.param]
+
+
+def _grid(view, times=INSIDE):
+    """A view (x, t) -> value, at all times and points, [times, points, ...]."""
+    at = jax.jit(jax.vmap(jax.vmap(view, in_axes=(0, None)), in_axes=(None, 0)))
+    return np.asarray(at(jnp.asarray(POINTS), jnp.asarray(times)))
+
+
+def _plain(x, t, y):
+    """An elementwise field: the same to the bit under vmap as alone; its labels differ in size and sign."""
+    return jnp.where(y == NULL, 1e3, 1.0) * (x + t) * (y - 1.5)
+
+
+@pytest.mark.parametrize("transform", [lambda call: call, jax.jit], ids=["eager", "jit"])
+def test_scale_one_is_the_labelled_field_to_the_bit(rule, transform, path):
+    def guided(x, t, scale):
+        return rule(path, _plain, scale)(x, t, jnp.asarray(Y))
+
+    for t in jnp.asarray(TIMES, jnp.float32):
+        x = jnp.asarray(POINTS[0], jnp.float32)
+        np.testing.assert_array_equal(transform(guided)(x, t, 1.0), jnp.float32(-0.5) * (x + t))
+        if transform is not jax.jit:
+            break
+
+
+def test_every_rule_is_finite_and_moves_with_the_scale_on_the_closed_interval(rule, path, clustered):
+    field = clustered.vector_field(path)
+    found = [_grid(lambda x, t, w=w: rule(path, field, w)(x, t, jnp.asarray(Y)), TIMES) for w in (0.0, 4.0)]
+    assert np.all(np.isfinite(found))
+    assert np.all(np.abs(found[0] - found[1])[1:-1].max(axis=(1, 2)) > 1e-3)
+
+
+@pytest.mark.parametrize("name", list(RULES))
+def test_a_sample_does_not_depend_on_its_batch(name, clustered):
+    """The same example beside others gives the same value to the bit: nothing is normalised over a batch."""
+    field = clustered.vector_field(paths.linear())
+    guided = RULES[name](paths.linear(), field, 4.0)
+    batch = jax.jit(jax.vmap(guided, in_axes=(0, None, None)))
+    first = batch(jnp.asarray(POINTS, jnp.float32), jnp.float32(0.4), Y)
+    others = np.array(POINTS, np.float32) * 100
+    others[0] = POINTS[0]
+    np.testing.assert_array_equal(batch(jnp.asarray(others), jnp.float32(0.4), Y)[0], first[0])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("neutral", "tolerance"),
+    [
+        (_pairwise(guidance.projected, parallel=1.0), 1e-12),
+        (lambda path, field, scale: guidance.rescaled(guidance.pair(field, NULL), scale, amount=0.0), 0),
+        (lambda path, field, scale: guidance.clipped(path, RULES["classifier_free"](path, field, scale), np.inf), 0),
+        (lambda path, field, scale: guidance.clipped(path, RULES["classifier_free"](path, field, scale), 1e3), 0),
+        (
+            lambda path, field, scale: guidance.dynamically_clipped(
+                path, RULES["classifier_free"](path, field, scale), 100.0, 1e3
+            ),
+            0,
+        ),
+        (lambda path, field, scale: guidance.zero_before(RULES["classifier_free"](path, field, scale), 0.0), 0),
+        (
+            lambda path, field, scale: guidance.classifier_free(field, guidance.interval(scale, 0.0, 1.0), NULL),
+            0,
+        ),
+    ],
+    ids=["projected", "rescaled", "infinite bound", "wide bound", "dynamic", "zero_before", "interval"],
+)
+def test_neutral_settings_are_classifier_free_guidance(neutral, tolerance, clustered, plain_or_steep_path):
+    path, field = plain_or_steep_path, clustered.vector_field(plain_or_steep_path)
+
+    def both(x, t):
+        plain = RULES["classifier_free"](path, field, 3.0)
+        return jnp.stack([neutral(path, field, 3.0)(x, t, jnp.asarray(Y)), plain(x, t, jnp.asarray(Y))])
+
+    found = _grid(both)
+    np.testing.assert_allclose(found[:, :, 0], found[:, :, 1], rtol=tolerance, atol=tolerance)
+
+
+def _views(path, field, view):
+    """Null, labelled and their view in another space, as plain arrays on the grid: [times, points, D] each."""
+    convert = {"field": lambda path, field: field}.get(view) or getattr(conversions, f"{view}_of")
+    converted = convert(path, field)
+    return [_grid(lambda x, t, y=y: converted(x, t, jnp.asarray(y))) for y in (NULL, Y)]
+
+
+def _guided_view(path, guided, view):
+    convert = {"field": lambda path, field: field}.get(view) or getattr(conversions, f"{view}_of")
+    return _grid(lambda x, t: convert(path, guided)(x, t, jnp.asarray(Y)))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("view", ["score", "noise"])
+def test_tangential_damping_is_its_singular_value_decomposition(view, path, clustered):
+    """Algorithm 1 in score space, by NumPy's SVD; the common factor of noise and score changes nothing."""
+    field, scale = clustered.vector_field(path), 3.0
+    null, labelled = _views(path, field, view)
+    found = _guided_view(path, RULES["tangential"](path, field, scale), view)
+    for index in np.ndindex(null.shape[:2]):
+        first = np.linalg.svd(np.stack([null[index], labelled[index]]), full_matrices=False)[2][0]
+        damped = first * (first @ null[index])
+        np.testing.assert_allclose(found[index], damped + scale * (labelled[index] - damped), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_tangential_damping_is_regular_at_the_start(exact_path, clustered):
+    """The limit t -> 0 is what comes out at t = 0, where the scores of null and label are one."""
+    guided = RULES["tangential"](exact_path, clustered.vector_field(exact_path), 3.0)
+    at = _grid(lambda x, t: guided(x, t, jnp.asarray(Y)), np.array([0.0, 1e-7, 1e-5]))
+    np.testing.assert_allclose(at[0], at[1], atol=1e-5)
+    np.testing.assert_allclose(at[1], at[2], atol=1e-3)
+
+
+def test_tangential_damping_keeps_its_precision_near_the_start(clustered):
+    """In single precision at t = 1e-3 the plain form (E' - E) / alpha is off by a percent; this one is not."""
+    path = paths.linear()
+    with jax.enable_x64(True):
+        wide = RULES["tangential"](path, clustered.vector_field(path), 3.0)
+        exact = _grid(lambda x, t: wide(x, t, jnp.asarray(Y)), np.array([1e-3]))
+    narrow = RULES["tangential"](path, clustered.vector_field(path), 3.0)
+    found = _grid(lambda x, t: narrow(x, t, jnp.asarray(Y)), np.array([1e-3], np.float32))
+    np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("parallel", "bound"), [(0.0, np.inf), (0.3, 0.4), (1.0, 0.2)])
+def test_projected_guidance_acts_on_the_denoiser(parallel, bound, plain_or_steep_path, clustered):
+    """Algorithm 1 without momentum, written out for denoisers."""
+    path, field, scale = plain_or_steep_path, clustered.vector_field(plain_or_steep_path), 3.0
+    null, labelled = _views(path, field, "denoiser")
+    found = _guided_view(
+        path, _pairwise(guidance.projected, parallel=parallel, bound=bound)(path, field, scale), "denoiser"
+    )
+    change = labelled - null
+    size = np.linalg.norm(change, axis=-1, keepdims=True)
+    change = change * np.minimum(1, bound / size)
+    along = labelled / np.linalg.norm(labelled, axis=-1, keepdims=True)
+    inner = np.sum(change * along, axis=-1, keepdims=True)
+    expected = labelled + (scale - 1) * (change - (1 - parallel) * inner * along)
+    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-9)
+    assert np.any(size > 0.4)
+
+
+@pytest.mark.usefixtures("x64")
+def test_zero_star_fits_the_null_field_to_the_labelled_one(path, clustered):
+    """s* minimises |u_y - s u_null|, so what is left is orthogonal to u_null; the field is (1-w) s u_null + w u_y."""
+    field, scale = clustered.vector_field(path), 3.0
+    null, labelled = _views(path, field, "field")
+    found = _guided_view(path, RULES["zero_star"](path, field, scale), "field")
+    factor = np.sum(null * labelled, axis=-1, keepdims=True) / np.sum(null**2, axis=-1, keepdims=True)
+    np.testing.assert_allclose(found, (1 - scale) * factor * null + scale * labelled, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(np.sum((labelled - factor * null) * null, axis=-1), 0, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("amount", [0.0, 0.7, 1.0])
+def test_rescaling_restores_the_standard_deviation(amount, clustered):
+    """Equations 15 and 16 on the field; with amount 1 the deviation over the example is the labelled one's."""
+    field, scale = clustered.vector_field(paths.cosine()), 3.0
+    null, labelled = _views(paths.cosine(), field, "field")
+    guided = guidance.rescaled(guidance.pair(field, NULL), scale, amount)
+    found = _guided_view(paths.cosine(), guided, "field")
+    plain = null + scale * (labelled - null)
+    ratio = labelled.std(axis=-1, keepdims=True) / plain.std(axis=-1, keepdims=True)
+    np.testing.assert_allclose(found, amount * ratio * plain + (1 - amount) * plain, rtol=1e-9, atol=1e-9)
+    if amount == 1:
+        np.testing.assert_allclose(found.std(axis=-1), labelled.std(axis=-1), rtol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_thresholds_act_on_the_denoiser(plain_or_steep_path, clustered):
+    path, field = plain_or_steep_path, clustered.vector_field(plain_or_steep_path)
+    guided = guidance.classifier_free(field, 4.0, NULL)
+    denoiser = _guided_view(path, guided, "denoiser")
+    static = _guided_view(path, guidance.clipped(path, guided, 0.8), "denoiser")
+    np.testing.assert_allclose(static, np.clip(denoiser, -0.8, 0.8), rtol=1e-7, atol=1e-9)
+    dynamic = _guided_view(path, guidance.dynamically_clipped(path, guided, 60.0, 0.8), "denoiser")
+    limit = np.maximum(np.percentile(np.abs(denoiser), 60.0, axis=-1, keepdims=True), 0.8)
+    np.testing.assert_allclose(dynamic, 0.8 * np.clip(denoiser, -limit, limit) / limit, rtol=1e-7, atol=1e-9)
+    assert np.any(limit > 0.8)
+    assert np.any(np.abs(denoiser) > limit)
+
+
+def test_a_threshold_bounds_the_samples_and_not_the_scale(clustered):
+    """The end of the ODE is the last denoiser: within the bound for any w, where plain guidance leaves it."""
+    path, field = paths.linear(), clustered.vector_field(paths.linear())
+
+    def end(scale, bound):
+        guided = guidance.clipped(path, guidance.classifier_free(field, scale, NULL), bound)
+        solver = solvers.euler(guidance.given(guided, Y))
+        return solvers.integrate(solver, jax.random.key(0), jnp.asarray(POINTS[0], jnp.float32), jnp.linspace(0, 1, 33))
+
+    ends = jax.jit(jax.vmap(jax.vmap(end, in_axes=(0, None)), in_axes=(None, 0)))
+    found = np.abs(ends(jnp.array([4.0, 40.0]), jnp.array([1.0, 1e6])))
+    assert np.all(found[0] < 1 + 1e-5)
+    assert np.all(found[1].max(axis=-1) > 1.5)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_stack_acts_in_the_order_of_its_calls(clustered):
+    """Damping before zero-star, and zero-star before damping, are two rules, each as written out."""
+    path, field = paths.linear(), clustered.vector_field(paths.linear())
+
+    def stack(first, second):
+        return guidance.extrapolate(second(first(guidance.pair(field, NULL))), 3.0)
+
+    def damp(pair):
+        return guidance.tangential(path, pair)
+
+    one = _guided_view(path, stack(damp, guidance.zero_star), "field")
+    other = _guided_view(path, stack(guidance.zero_star, damp), "field")
+    labelled = _views(path, field, "field")[1]
+    damped = _grid(lambda x, t: damp(guidance.pair(field, NULL)).both(x, t, jnp.asarray(Y))[0])
+    factor = np.sum(damped * labelled, axis=-1, keepdims=True) / np.sum(damped**2, axis=-1, keepdims=True)
+    np.testing.assert_allclose(one, -2 * factor * damped + 3 * labelled, rtol=1e-9)
+    assert np.max(np.abs(one - other)) > 1e-3
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    "number",
+    [
+        lambda path, pair, value: guidance.extrapolate(pair, value),
+        lambda path, pair, value: guidance.extrapolate(pair, lambda t, y: value * t + y),
+        lambda path, pair, value: guidance.rescaled(pair, 3.0, value / 3),
+        lambda path, pair, value: guidance.extrapolate(guidance.projected(path, pair, value / 3, 0.4), 3.0),
+        lambda path, pair, value: guidance.extrapolate(guidance.projected(path, pair, 0.0, value / 4), 3.0),
+        lambda path, pair, value: guidance.clipped(path, guidance.extrapolate(pair, 3.0), value / 2),
+        lambda path, pair, value: guidance.dynamically_clipped(path, guidance.extrapolate(pair, 3.0), 60.0, value / 2),
+        lambda path, pair, value: guidance.extrapolate(guidance.tangential(path, pair), value),
+    ],
+    ids=["scale", "schedule", "amount", "parallel", "length", "bound", "dynamic bound", "tangential"],
+)
+def test_every_number_is_differentiable(number, clustered):
+    """Against a central difference; and finite where null and labelled field agree, at the null label."""
+    path = paths.linear()
+    pair = guidance.pair(clustered.vector_field(path), NULL)
+
+    def total(value, y):
+        first, second = (number(path, pair, value)(jnp.asarray(x), jnp.asarray(0.6), y) for x in POINTS[:2])
+        return jnp.sum(first) + 0.3 * jnp.sum(second)
+
+    value, step = 1.3, 1e-5
+    slope = jax.grad(total)(value, jnp.asarray(Y))
+    expected = (total(value + step, jnp.asarray(Y)) - total(value - step, jnp.asarray(Y))) / (2 * step)
+    np.testing.assert_allclose(slope, expected, rtol=1e-5)
+    assert abs(slope) > 1e-3
+    assert np.isfinite(jax.grad(total)(value, jnp.asarray(NULL)))
+
+
+@pytest.mark.usefixtures("x64")
+def test_weights_over_labels(clustered):
+    """Every affine combination, null included; one-hot weights give a label's field; negative guidance is a pair."""
+    field, x, t = clustered.vector_field(paths.linear()), jnp.asarray(POINTS[0]), jnp.asarray(0.4)
+    values = np.stack([field(x, t, jnp.asarray(y)) for y in range(NULL + 1)])
+    labels, weights = jnp.array([1, 0, NULL]), jnp.array([2.5, -1.0, -0.5])
+    found = guidance.weighted(field, labels, weights)(x, t)
+    np.testing.assert_allclose(found, np.asarray(weights) @ values[np.asarray(labels)], rtol=1e-12)
+    free = guidance.classifier_free(field, 2.5, NULL)(x, t, jnp.asarray(Y))
+    np.testing.assert_allclose(guidance.weighted(field, [Y, NULL], jnp.array([2.5, -1.5]))(x, t), free, rtol=1e-12)
+    schedule = guidance.weighted(field, jnp.array([Y, NULL]), lambda t: jnp.stack([1 + t, -t]))(x, t)
+    np.testing.assert_allclose(schedule, 1.4 * values[Y] - 0.4 * values[NULL], rtol=1e-12)
+    away = guidance.classifier_free(field, 2.0, 0)(x, t, jnp.asarray(Y))
+    np.testing.assert_allclose(away, 2 * values[Y] - values[0], rtol=1e-12)
+    mixed = guidance.between_labels(field, 0, 2, 0.25)(x, t)
+    np.testing.assert_allclose(mixed, 0.75 * values[0] + 0.25 * values[2], rtol=1e-12)
+
+
+def test_one_hot_weights_are_that_label_to_the_bit():
+    found = guidance.weighted(_plain, jnp.array([NULL, Y]), jnp.array([0.0, 1.0]))(jnp.ones(2), jnp.float32(0.3))
+    np.testing.assert_array_equal(found, _plain(jnp.ones(2), jnp.float32(0.3), Y))
+
+
+def test_weights_over_labels_call_the_field_once():
+    calls = []
+
+    def field(x, t, y):
+        calls.append(y)
+        return x * y
+
+    guidance.weighted(field, jnp.array([1, 2, NULL]), jnp.array([1.0, 1.0, -1.0]))(jnp.ones(2), jnp.float32(0.5))
+    assert len(calls) == 1
+
+
+@pytest.mark.usefixtures("x64")
+def test_autoguidance_leads_away_from_the_worse_field(clustered):
+    field, x, t = clustered.vector_field(paths.linear()), jnp.asarray(POINTS[0]), jnp.asarray(0.4)
+    found = guidance.autoguidance(field, _worse(field), 2.0)(x, t, jnp.asarray(Y))
+    good, worse = field(x, t, jnp.asarray(Y)), _worse(field)(x, t, jnp.asarray(Y))
+    np.testing.assert_allclose(found, 2 * good - worse, rtol=1e-12)
+    np.testing.assert_array_equal(guidance.autoguidance(field, field, 5.0)(x, t, jnp.asarray(Y)), good)
+
+
+@pytest.mark.usefixtures("x64")
+def test_rules_act_on_classifier_guidance_too(clustered):
+    """The classifier's pair is the exact pair (G3), so a rule on it is the rule on classifier-free guidance."""
+    path, field = paths.linear(), clustered.vector_field(paths.linear())
+    null = guidance.given(field, NULL)
+    by_classifier = guidance.classifier_pair(null, clustered.label_log_probs(path), path)
+    one, other = (
+        _guided_view(path, guidance.extrapolate(guidance.projected(path, pair, 0.2, 0.5), 3.0), "field")
+        for pair in (by_classifier, guidance.pair(field, NULL))
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_momentum_remembers_the_differences_of_denoisers(clustered):
+    """Three Euler steps of adaptive projected guidance written out for denoisers: m' = d + b m, then bound, project."""
+    path, field = paths.linear(), clustered.vector_field(paths.linear())
+    denoiser = conversions.denoiser_of(path, field)
+    scale, momentum, parallel, bound, ts = 3.0, -0.6, 0.25, 0.7, np.array([0.1, 0.4, 0.6, 0.9])
+    remembered = guidance.adaptive_projected(path, guidance.pair(field, NULL), scale, Y, momentum, parallel, bound)
+    found = solvers.integrate(
+        solvers.remembering(solvers.euler, remembered), jax.random.key(0), jnp.asarray(POINTS[0]), jnp.asarray(ts)
+    )
+    x, memory = POINTS[0], np.zeros(2)
+    for t, t_next in itertools.pairwise(ts):
+        null, labelled = (np.asarray(denoiser(jnp.asarray(x), jnp.asarray(t), jnp.asarray(y))) for y in (NULL, Y))
+        memory = labelled - null + momentum * memory
+        change = memory * min(1, bound / np.linalg.norm(memory))
+        change = change - (1 - parallel) * (change @ labelled) / (labelled @ labelled) * labelled
+        guided = conversions.from_denoiser(path, labelled + (scale - 1) * change, x, t).field
+        x = x + (t_next - t) * np.asarray(guided)
+    np.testing.assert_allclose(found, x, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("make_solver", [solvers.euler, solvers.heun])
+def test_without_momentum_the_memory_changes_nothing(make_solver, clustered):
+    path, pair = paths.cosine(), guidance.pair(clustered.vector_field(paths.cosine()), NULL)
+    x, ts, key = jnp.asarray(POINTS[0]), jnp.linspace(0, 1, 9), jax.random.key(0)
+    remembered = guidance.adaptive_projected(path, pair, 3.0, Y, momentum=0.0, parallel=0.2, bound=0.5)
+    found = solvers.integrate(solvers.remembering(make_solver, remembered), key, x, ts)
+    plain = guidance.given(guidance.extrapolate(guidance.projected(path, pair, 0.2, 0.5), 3.0), Y)
+    np.testing.assert_allclose(found, solvers.integrate(make_solver(plain), key, x, ts), rtol=1e-9)
+
+
+def test_momentum_at_scale_one_is_the_labelled_field():
+    remembered = guidance.adaptive_projected(paths.linear(), guidance.pair(_plain, NULL), 1.0, Y)
+    x, ts, key = jnp.asarray(POINTS[0], jnp.float32), jnp.linspace(0, 1, 9), jax.random.key(0)
+    found = solvers.integrate(solvers.remembering(solvers.heun, remembered), key, x, ts)
+    plain = solvers.heun(lambda x, t: _plain(x, t, jnp.asarray(Y)))
+    np.testing.assert_array_equal(found, solvers.integrate(plain, key, x, ts))
+
+
+def test_the_memory_costs_no_evaluation():
+    calls = []
+
+    def field(x, t, y):
+        calls.append(1)
+        return x * y
+
+    pair = guidance.pair(field, NULL)
+    remembered = guidance.adaptive_projected(paths.linear(), pair, 3.0, Y)
+    solver = solvers.remembering(solvers.heun, remembered)
+    carry = solver.init(jnp.ones(2))
+    calls.clear()
+    solver.step(jax.random.key(0), carry, jnp.float32(0.25), jnp.float32(0.5))
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda pair: guidance.rescaled(pair, 2.0, 1.5), "amount must be in"),
+        (lambda pair: guidance.rescaled(pair, np.nan), "scale must be finite"),
+        (lambda pair: guidance.projected(paths.linear(), pair, bound=0.0), "bound must be in"),
+        (lambda pair: guidance.adaptive_projected(paths.linear(), pair, 2.0, Y, momentum=1.0), "momentum must be in"),
+        (lambda pair: guidance.adaptive_projected(paths.linear(), pair, np.inf, Y), "scale must be finite"),
+        (lambda pair: guidance.clipped(paths.linear(), _plain, -1.0), "bound must be in"),
+        (lambda pair: guidance.dynamically_clipped(paths.linear(), _plain, 101.0), "percentile must be in"),
+        (lambda pair: guidance.dynamically_clipped(paths.linear(), _plain, 99.0, np.inf), "bound must be in"),
+        (lambda pair: guidance.zero_before(_plain, 1.0), "start must be in"),
+        (lambda pair: guidance.weighted(_plain, [0, 1], jnp.array([1.0, 1.0])), "weights must sum to 1, got"),
+        (lambda pair: guidance.weighted(_plain, [0, 1], jnp.ones(1)), "weights must have the shape of labels"),
+        (lambda pair: guidance.between_labels(_plain, 0, 1, 1.5), "amount must be in"),
+        (lambda pair: guidance.extrapolate(pair, guidance.interval(np.inf, 0.2, 0.8)), "scale must be finite"),
+    ],
+)
+def test_numbers_that_are_not_allowed_are_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call(guidance.pair(_plain, NULL))
