@@ -1,6 +1,7 @@
 """Numbers about samples, against hand counts."""
 
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -166,3 +167,21 @@ def test_a_wrong_classifier_shows_in_the_residuals(clustered):
     assert float(jnp.max(jnp.abs(by_classifier - by_label))) > 1e-2
     mean = metrics.posterior_mean_field(field, wrong, null)(x, t)
     assert float(jnp.max(jnp.abs(mean - field(x, t, jnp.int32(null))))) > 1e-2
+
+
+def test_energy_distance_of_two_points_and_of_equal_laws():
+    """By hand on two points each; and on one law the mean over many pairs is 0, within 4 standard errors."""
+    one, other = np.array([[0.0, 0.0], [3.0, 4.0]]), np.array([[0.0, 0.0], [0.0, 1.0]])
+    across = (0 + 1 + 5 + np.hypot(3, 3)) / 4
+    np.testing.assert_allclose(metrics.energy_distance(one, other), 2 * across - 5 - 1, rtol=1e-12)
+    rng = np.random.default_rng(0)
+    found = [metrics.energy_distance(*rng.normal(size=(2, 50, 2))) for _ in range(200)]
+    assert abs(np.mean(found)) < 4 * np.std(found) / np.sqrt(200)
+
+
+def test_energy_distance_of_shifted_normals():
+    """In 1-D, of N(0, 1) and N(m, 1): 2 E|N(m, 2)| - 2 E|N(0, 2)|, in closed form."""
+    rng, shift = np.random.default_rng(1), 1.5
+    found = metrics.energy_distance(rng.normal(size=(2000, 1)), shift + rng.normal(size=(2000, 1)))
+    folded = 2 / np.sqrt(np.pi) * np.exp(-(shift**2) / 4) + shift * math.erf(shift / 2)
+    np.testing.assert_allclose(found, 2 * folded - 4 / np.sqrt(np.pi), rtol=0.08)

@@ -1,7 +1,7 @@
 """Numbers about samples, features, classifiers and fields."""
 
 from cfgjax.metrics.calibration import calibration_error
-from cfgjax.metrics.distances import copy_fraction, nearest_distances
+from cfgjax.metrics.distances import copy_fraction, energy_distance, nearest_distances
 from cfgjax.metrics.features import Neighbourhood, frechet_distance, kernel_distance, neighbourhood
 from cfgjax.metrics.fields import guidance_terms, posterior_mean_field, relative_error
 
@@ -9,6 +9,7 @@ __all__ = [
     "Neighbourhood",
     "calibration_error",
     "copy_fraction",
+    "energy_distance",
     "frechet_distance",
     "guidance_terms",
     "kernel_distance",

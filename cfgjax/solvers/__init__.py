@@ -7,7 +7,19 @@
 from cfgjax.solvers.diffusions import constant, memoryless, root_beta
 from cfgjax.solvers.memory import remembering
 from cfgjax.solvers.ode import euler, heun
-from cfgjax.solvers.scan import integrate
+from cfgjax.solvers.scan import integrate, solve
 from cfgjax.solvers.sde import euler_maruyama
+from cfgjax.solvers.tilted import tilted
 
-__all__ = ["constant", "euler", "euler_maruyama", "heun", "integrate", "memoryless", "remembering", "root_beta"]
+__all__ = [
+    "constant",
+    "euler",
+    "euler_maruyama",
+    "heun",
+    "integrate",
+    "memoryless",
+    "remembering",
+    "root_beta",
+    "solve",
+    "tilted",
+]

@@ -30,6 +30,35 @@ def _check_times(ts: Array | np.ndarray, is_forward_only: bool) -> None:
         raise ValueError(f"ts must increase for a stochastic solver, got {times}")
 
 
+def solve(
+    solver: Solver | Piecewise[Solver],
+    key: Array,
+    x: Array,
+    ts: Array,
+    observe: Callable[[Any, Array], Tree] | None = None,
+) -> tuple[Any, Tree]:
+    """The solver's carry at the last time of the grid, and the observations: ``integrate`` with all that it knows.
+
+    Arguments and errors are those of ``integrate``; the observations are None without ``observe``.
+    """
+    solvers = solver.pieces if isinstance(solver, Piecewise) else (solver,)
+    _check_times(ts if is_traced(ts) else np.asarray(ts), any(each.is_forward_only for each in solvers))
+    x = jnp.asarray(x)
+    carry = solvers[0].init(x.astype(jnp.result_type(float, x)))
+    start, steps = jnp.asarray(ts)[0], (jnp.arange(len(ts) - 1), jnp.asarray(ts)[:-1], jnp.asarray(ts)[1:])
+    seen = [] if observe is None else [jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), observe(carry, start))]
+    for step, part in _runs(solver, ts):
+
+        def advance(carry: Carry, now: tuple[Array, Array, Array], step: Any = step) -> tuple[Carry, Tree]:
+            index, t, t_next = now
+            carry = step(jax.random.fold_in(key, index), carry, t, t_next)
+            return carry, None if observe is None else observe(carry, t_next)
+
+        carry, more = jax.lax.scan(advance, carry, jax.tree.map(operator.itemgetter(part), steps))
+        seen.append(more)
+    return carry, None if observe is None else jax.tree.map(lambda *parts: jnp.concatenate(parts), *seen)
+
+
 def integrate(
     solver: Solver | Piecewise[Solver],
     key: Array,
@@ -60,24 +89,8 @@ def integrate(
     >>> float(integrate(euler(lambda x, t: x), jax.random.key(0), jnp.float32(1.0), jnp.linspace(0, 1, 3)))
     2.25
     """
-    solvers = solver.pieces if isinstance(solver, Piecewise) else (solver,)
-    _check_times(ts if is_traced(ts) else np.asarray(ts), any(each.is_forward_only for each in solvers))
-    x = jnp.asarray(x)
-    carry = solvers[0].init(x.astype(jnp.result_type(float, x)))
-    start, steps = jnp.asarray(ts)[0], (jnp.arange(len(ts) - 1), jnp.asarray(ts)[:-1], jnp.asarray(ts)[1:])
-    seen = [] if observe is None else [jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), observe(carry, start))]
-    for step, part in _runs(solver, ts):
-
-        def advance(carry: Carry, now: tuple[Array, Array, Array], step: Any = step) -> tuple[Carry, Tree]:
-            index, t, t_next = now
-            carry = step(jax.random.fold_in(key, index), carry, t, t_next)
-            return carry, None if observe is None else observe(carry, t_next)
-
-        carry, more = jax.lax.scan(advance, carry, jax.tree.map(operator.itemgetter(part), steps))
-        seen.append(more)
-    if observe is None:
-        return carry.x
-    return carry.x, jax.tree.map(lambda *parts: jnp.concatenate(parts), *seen)
+    carry, seen = solve(solver, key, x, ts, observe)
+    return carry.x if observe is None else (carry.x, seen)
 
 
 def _runs(solver: Solver | Piecewise[Solver], ts: Array) -> Iterator[tuple[Any, slice]]:

@@ -1,0 +1,154 @@
+"""The tilted law p_t(x)^(1-w) p_t(x|y)^w, sampled exactly by weighted particles (Feynman-Kac correction).
+
+(T1) Particles follow the guided SDE  dX = [u_w + sigma^2 s_w / 2] dt + sigma dW  for any sigma_t, 0 included.
+(T2) Each carries a log-weight  dA = w (w - 1) (u_y - u_null) . (s_y - s_null) dt
+                                   = w (w - 1) alpha / (beta W) |u_y - u_null|^2 dt,   A = 0 at t = 0.
+(T3) The weighted particles have the tilted law, normalised, at every t; exp(A) has the mean
+     Z_t = integral of p_t(x)^(1-w) p_t(x|y)^w dx.
+(T4) For a w that depends on t, dA would have the further term w' log p_t(x|y) / p_t(x), which no field tells.
+
+Source: Skreta et al., arXiv 2503.02819, proposition 3.1 (there for diffusion, here for any Gaussian path and sigma_t);
+Bradley & Nakkiran, arXiv 2408.09000, for what guidance without a correction samples.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+
+from cfgjax.checks import require_between, require_finite
+from cfgjax.paths import before_end, coefficients
+from cfgjax.solvers.diffusions import require_admissible
+from cfgjax.solvers.memory import remembering
+from cfgjax.solvers.sde import euler_maruyama
+from cfgjax.types import Array, GaussianPath, MemoryField, Number, Pair, Schedule, Solver, Tree
+
+
+class Particles(NamedTuple):
+    """A weighted population of n states, as a solver's carry.
+
+    ``each`` is the carry of the particles' own solver, with a leading axis n; ``log_weights`` [n] are normalised to a
+    mean weight of 1; ``effective_size`` is (sum exp A)^2 / sum exp 2A over all particles before the last resampling,
+    in [1, n]; ``log_normaliser`` estimates log Z_t of (T3).
+    """
+
+    each: Any
+    log_weights: Array
+    effective_size: Array
+    log_normaliser: Array
+
+    @property
+    def x(self) -> Array:
+        """The states, [n, *D]."""
+        return self.each.x
+
+
+def systematic(key: Array, log_weights: Array) -> Array:
+    """The indices of n particles drawn by systematic resampling, [n]: particle i is drawn n W_i times, rounded.
+
+    One uniform number u places the n points (i + u) / n in the cumulated normalised weights W: every number of copies
+    is the floor or the ceiling of n W_i, and is unbiased.
+
+    Source: Douc et al., arXiv cs/0507025, section 2.4.
+    """
+    size = log_weights.shape[0]
+    cumulated = jnp.cumsum(jax.nn.softmax(log_weights))
+    points = (jnp.arange(size) + jax.random.uniform(key, dtype=cumulated.dtype)) / size
+    return jnp.minimum(jnp.searchsorted(cumulated / cumulated[-1], points, side="right"), size - 1)
+
+
+def _effective_size(log_weights: Array) -> Array:
+    return jnp.exp(2 * logsumexp(log_weights) - logsumexp(2 * log_weights))
+
+
+def _growth(path: GaussianPath, scale: Number, null: Array, labelled: Array, t: Array) -> Array:
+    """dA/dt of (T2), []; 0 where alpha = 0."""
+    c = coefficients(path, before_end(t))
+    is_zero = c.wronskian == 0
+    slope = jnp.where(is_zero, 0, c.alpha / (c.beta * jnp.where(is_zero, 1, c.wronskian)))
+    return scale * (scale - 1) * slope * jnp.sum(jnp.square(labelled - null))
+
+
+def _tilting(path: GaussianPath, pair: Pair, y: Number, scale: Number) -> MemoryField:
+    """The guided field, which remembers the growth of the log-weight where it was evaluated."""
+
+    def apply(x: Array, t: Array, memory: Tree) -> tuple[Array, Tree]:
+        null, labelled = pair.both(x, t, jnp.asarray(y))
+        growth = _growth(path, scale, null, labelled, t).astype(x.dtype)
+        return null + scale * (labelled - null), growth
+
+    return MemoryField(lambda x: jnp.zeros((), x.dtype), apply)
+
+
+def tilted(
+    path: GaussianPath,
+    pair: Pair,
+    y: Number,
+    scale: Number,
+    diffusion: Schedule,
+    threshold: Number = 0.5,
+    axis_name: str | None = None,
+) -> Solver:
+    """The rule that moves a population of particles by (T1), weights it by (T2), and resamples it.
+
+    The one solver whose state is a population [n, *D]; ``solve`` returns its Particles, ``observe`` sees them at each
+    time. Particle i of step k has the key fold_in(step's key, i), i counted over all devices. ``vmap`` over y makes a
+    population for each label. Errors: those of the fields and of the steps (weak order 1), and O(1/n) of weights.
+
+    Args:
+        path: the path of the fields.
+        pair: the null and the labelled vector field, exact or learned, with no rule upon them.
+        y: [], the label.
+        scale: [], w, constant in time (T4); may be traced.
+        diffusion: sigma_t, as for ``euler_maruyama``; larger ones need more steps and smaller weights.
+        threshold: [], the share of n under which the effective sample size leads to systematic resampling; 0 never
+            resamples, 1 does at each step.
+        axis_name: the mapped axis over which the particles are sharded, n on each device: sizes, weights and
+            resampling are then those of all of them, and the same on every device.
+
+    Returns:
+        A Solver for increasing grids that start at t = 0 from standard normal noise.
+
+    Raises:
+        ValueError: a scale that depends on time or is not finite, a threshold outside [0, 1], a diffusion that
+            ``euler_maruyama`` refuses.
+    """
+    if callable(scale) or isinstance(scale, tuple):
+        raise ValueError("scale of the tilted law must be one number, got a function of time or an interval")
+    require_finite("scale", scale)
+    require_between("threshold", threshold, 0, 1)
+    require_admissible(diffusion)
+    one = remembering(lambda field: euler_maruyama(path, field, diffusion), _tilting(path, pair, y, scale))
+
+    def all_of(value: Array) -> Array:
+        return value if axis_name is None else jax.lax.all_gather(value, axis_name, tiled=True)
+
+    def indices(size: int) -> Array:
+        first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
+        return first + jnp.arange(size)
+
+    def init(x: Array) -> Particles:
+        size = all_of(jnp.ones(x.shape[0])).shape[0]
+        zeros = jnp.zeros(x.shape[0], x.dtype)
+        return Particles(jax.vmap(one.init)(x), zeros, jnp.asarray(size, x.dtype), jnp.zeros((), x.dtype))
+
+    def step(key: Array, carry: Particles, t: Array, t_next: Array) -> Particles:
+        own = indices(carry.log_weights.shape[0])
+        keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(own)
+        each: Any = jax.vmap(one.step, in_axes=(0, 0, None, None))(keys, carry.each, t, t_next)
+        log_weights = all_of(carry.log_weights + ((t_next - t) * each.memory).astype(carry.log_weights.dtype))
+        total = log_weights.shape[0]
+        mean = logsumexp(log_weights) - jnp.log(total)
+        size = _effective_size(log_weights)
+        is_poor = size < threshold * total
+
+        def resampled(each: Any) -> Any:
+            ancestors = systematic(jax.random.fold_in(key, total), log_weights)[own]
+            return jax.tree.map(lambda leaf: all_of(leaf)[ancestors], each)
+
+        each = jax.lax.cond(is_poor, resampled, lambda each: each, each)
+        kept = jnp.where(is_poor, 0, (log_weights - mean)[own])
+        return Particles(each, kept, size.astype(kept.dtype), carry.log_normaliser + mean)
+
+    return Solver(init, step, is_forward_only=True)

@@ -1,0 +1,168 @@
+"""Print what guided samplers sample: the guided ODE, the guided SDE, and the tilted law, against closed form.
+
+First two Gaussians in 1-D, where every mean and variance is known; then a ring of eight in 2-D, where the energy
+distance to exact draws of the tilted law is held against that of exact draws to each other.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from cfgjax import guidance, metrics, mixtures, paths, solvers
+from cfgjax.mixtures import LabelledMixture
+from cfgjax.solvers.tilted import systematic
+from cfgjax.types import Array, LabelledField, Pair
+from experiments import command
+from experiments.command import UserError
+
+STRENGTHS = (0.5, 1.0, 2.0)
+PATH = paths.linear()
+
+
+@dataclass(frozen=True)
+class Options:
+    """How much to draw."""
+
+    scales: tuple[float, ...] = (2.0, 3.0, 5.0)
+    """Guidance scales w."""
+    num_particles: int = 20_000
+    """Particles in each population of the Gaussians."""
+    num_populations: int = 16
+    """Independent populations: their spread is the standard error of one."""
+    num_steps: int = 400
+    """Solver steps from noise to data."""
+    num_samples: int = 5_000
+    """Samples of the ring in each set."""
+    label: int = 1
+    """The ring's label that is asked for."""
+
+
+def gaussian_pair() -> Pair:
+    """Null N(0, 2) and label N(1, 1) in 1-D, as the two sides of guidance."""
+
+    def field(mean: float, variance: float) -> LabelledField:
+        return LabelledMixture(jnp.ones(1), jnp.array([[mean]]), jnp.array([[[variance]]])).vector_field(PATH)
+
+    null, labelled = field(0.0, 2.0), field(1.0, 1.0)
+    return guidance.against(labelled, null)
+
+
+def draw_tilted(mixture: LabelledMixture, label: int, scale: float, num_samples: int, num_sets: int) -> np.ndarray:
+    """Exact draws [sets, n, 2] of p(x)^(1-w) p(x|y)^w for a mixture in 2-D: of a fine grid, uniform in its cells."""
+    side = np.linspace(-6, 6, 801)
+    points = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    density, end = mixture.log_density(PATH), jnp.ones(())
+
+    @jax.jit
+    def log_density(x: Array) -> Array:
+        null, labelled = (density(x, end, jnp.asarray(y)) for y in (mixture.num_labels, label))
+        return (1 - scale) * null + scale * labelled
+
+    values = np.asarray(jax.vmap(log_density)(jnp.asarray(points)), np.float64)
+    weights = np.exp(values - values.max())
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(len(points), (num_sets, num_samples), p=weights / weights.sum())
+    return points[chosen] + rng.uniform(-0.5, 0.5, (num_sets, num_samples, 2)) * (side[1] - side[0])
+
+
+def sampling_floor(sets: np.ndarray) -> float:
+    """The largest energy distance, in size, between two of several sets of exact draws."""
+    pairs = combinations(sets, 2)
+    return max(abs(metrics.energy_distance(one, other)) for one, other in pairs)
+
+
+def _moments(x: Array, weights: Array) -> Array:
+    mean = weights @ x
+    return jnp.stack([mean, weights @ jnp.square(x - mean)])
+
+
+def _gaussian_table(options: Options) -> None:
+    pair, ts = gaussian_pair(), jnp.linspace(0, 1, options.num_steps + 1)
+    equal = jnp.full(options.num_particles, 1 / options.num_particles)
+
+    def one(key: Array, scale: Array, strength: Array) -> tuple[Array, Array, Array]:
+        noise_key, solver_key = jax.random.split(key)
+        noise, diffusion = jax.random.normal(noise_key, (options.num_particles, 1)), solvers.constant(strength)
+        solver = solvers.tilted(PATH, pair, 0, scale, diffusion)
+        particles, sizes = solvers.solve(solver, solver_key, noise, ts, observe=lambda carry, t: carry.effective_size)
+        plain, _ = solvers.solve(solvers.tilted(PATH, pair, 0, scale, diffusion, 0.0), solver_key, noise, ts)
+        tilted = _moments(particles.x[:, 0], jax.nn.softmax(particles.log_weights))
+        return tilted, _moments(plain.x[:, 0], equal), jnp.min(sizes)
+
+    keys = jax.random.split(jax.random.key(0), options.num_populations)
+    run = jax.jit(lambda scale, strength: jax.lax.map(lambda key: one(key, scale, strength), keys))
+    print(f"N(0, 2) and N(1, 1): mean and variance of {options.num_populations} x {options.num_particles} particles")
+    print("   w  sigma  tilted law     weighted particles (errors of one population)   uncorrected     least ESS")
+    for scale in options.scales:
+        precision = scale + (1 - scale) / 2
+        exact = np.array([scale / precision, 1 / precision])
+        for strength in STRENGTHS:
+            tilted, plain, sizes = (np.asarray(each) for each in run(scale, strength))
+            mean, error, raw = tilted.mean(axis=0), tilted.std(axis=0, ddof=1), plain.mean(axis=0)
+            away = (mean - exact) / error
+            print(
+                f"{scale:4g}  {strength:5g}  {exact[0]:.4f} {exact[1]:.4f}  {mean[0]:.4f} {mean[1]:.4f} +- "
+                f"{error[0]:.4f} {error[1]:.4f} ({away[0]:+.1f} {away[1]:+.1f})   {raw[0]:.4f} {raw[1]:.4f}   "
+                f"{sizes.mean() / options.num_particles:8.0%}"
+            )
+
+
+def _ring_table(options: Options) -> None:
+    ring, size = mixtures.ring(8), options.num_samples
+    pair, ts = guidance.pair(ring.vector_field(PATH), 8), jnp.linspace(0, 1, options.num_steps + 1)
+    key = jax.random.key(1)
+    noise, keys = jax.random.normal(key, (size, 2)), jax.random.split(key, size)
+
+    @partial(jax.jit, static_argnums=1)
+    def plain(scale: Array, is_stochastic: bool) -> Array:
+        guided = guidance.given(guidance.extrapolate(pair, scale), options.label)
+        sde = solvers.euler_maruyama(PATH, guided, solvers.root_beta(PATH))
+        solver = sde if is_stochastic else solvers.heun(guided)
+        return jax.vmap(lambda key, x: solvers.integrate(solver, key, x, ts))(keys, noise)
+
+    @jax.jit
+    def tilted(scale: Array) -> tuple[Array, Array]:
+        solver = solvers.tilted(PATH, pair, options.label, scale, solvers.constant(2.0))
+        particles, sizes = solvers.solve(solver, key, noise, ts, observe=lambda carry, t: carry.effective_size)
+        return particles.x[systematic(key, particles.log_weights)], jnp.min(sizes)
+
+    print(f"\nring of 8, label {options.label}: energy distance of {size} samples to exact draws of the tilted law")
+    print("   w   floor (largest of 15 exact pairs)   weighted, sigma = 2   guided ODE   guided SDE   least ESS")
+    for scale in options.scales:
+        *sets, exact = draw_tilted(ring, options.label, scale, size, 7)
+        floor = sampling_floor(np.stack(sets))
+        samples, least = tilted(scale)
+        found = [metrics.energy_distance(np.asarray(each), exact) for each in (samples, plain(scale, False))]
+        found.append(metrics.energy_distance(np.asarray(plain(scale, True)), exact))
+        print(f"{scale:4g}  {floor:10.6f}  {found[0]:28.6f}  {found[1]:20.5f}  {found[2]:11.5f}  {least / size:8.0%}")
+
+
+def print_laws(options: Options) -> None:
+    """Prints both tables."""
+    for name in ("num_particles", "num_populations", "num_samples"):
+        if getattr(options, name) < 2:
+            raise UserError(f"{name} must be at least 2, got {getattr(options, name)}")
+    if options.num_steps < 1:
+        raise UserError(f"num_steps must be at least 1, got {options.num_steps}")
+    if not 0 <= options.label < 8:
+        raise UserError(f"label must be in 0..7, got {options.label}")
+    if not all(np.isfinite(options.scales)):
+        raise UserError(f"scales must be finite, got {options.scales}")
+    _gaussian_table(options)
+    _ring_table(options)
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line."""
+    command.run(
+        lambda: tyro.cli(Options, prog="python -m experiments.laws", description=__doc__, args=args), print_laws
+    )
+
+
+if __name__ == "__main__":
+    main()
