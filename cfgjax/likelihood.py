@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax.checks import is_traced
+from cfgjax.pieces import by_piece
 from cfgjax.solvers.scan import integrate
 from cfgjax.types import Array, Field, Number, Solver
 
@@ -22,6 +23,7 @@ Divergence = Callable[[Array, Array], tuple[Array, Array]]
 """``(x [*D], t []) -> (u [*D], div u [])``: a field's value with its divergence."""
 
 
+@by_piece
 def exact_divergence(field: Field) -> Divergence:
     """The field's value and its exact divergence, by one derivative along each of the D axes: for small D."""
 
@@ -37,6 +39,7 @@ def exact_divergence(field: Field) -> Divergence:
     return at
 
 
+@by_piece
 def estimated_divergence(field: Field, key: Array) -> Divergence:
     """The field's value and Hutchinson's unbiased estimate (H3) of its divergence, at the cost of about two values.
 
@@ -54,15 +57,46 @@ def estimated_divergence(field: Field, key: Array) -> Divergence:
     return at
 
 
+@by_piece
+def _joint(make_solver: Callable[[Field], Solver], divergence: Divergence, shape: tuple[int, ...]) -> Solver:
+    """The solver of state and change of log-density as one vector [D + 1], so that both are of its order."""
+
+    def joint(packed: Array, t: Array) -> Array:
+        value, slope = divergence(packed[:-1].reshape(shape), t)
+        return jnp.append(value.reshape(-1), slope)
+
+    return make_solver(joint)
+
+
+def _solve(make_solver: Callable[[Field], Solver], divergence: Divergence, x: Array, ts: Array) -> tuple[Array, Array]:
+    """The state at the end of the grid, and the integral of the divergence along its way."""
+    start = jnp.append(x.reshape(-1), jnp.zeros((), x.dtype))
+    end = integrate(_joint(make_solver, divergence, x.shape), jax.random.key(0), start, ts)
+    return end[:-1].reshape(x.shape), end[-1]
+
+
+def _log_normal(x: Array) -> Array:
+    return -0.5 * (jnp.sum(jnp.square(x)) + x.size * jnp.log(2 * jnp.pi))
+
+
+def _require_direction(ts: Array, sign: int, words: str) -> None:
+    if not is_traced(ts) and sign * (np.asarray(ts)[-1] - np.asarray(ts)[0]) < 0:
+        raise ValueError(f"ts must {words}, got {ts}")
+
+
 def log_density(
     make_solver: Callable[[Field], Solver], divergence: Divergence, x: Array, ts: Array
 ) -> tuple[Array, Array]:
     """log p_1(x) by (H2), and the noise x_0 at the foot of x's trajectory.
 
+    With the divergence of a guided field it is the guided ODE's own log p_w(x|y), which at w other than 0 and 1 is
+    neither the tilted law's nor (1 - w) log p + w log p(x|y).
+
     Args:
         make_solver: an ODE solver of a field, for example ``solvers.heun``; it is given state and density as one
             vector [D + 1], so that both are of its order.
-        divergence: the field with its divergence: ``exact_divergence`` or ``estimated_divergence``.
+        divergence: the field with its divergence: ``exact_divergence`` or ``estimated_divergence``; of a field with a
+            guidance interval they are piecewise, and so is the solve.
         x: [*D], the data point.
         ts: [n + 1], DEcreasing from 1 to 0. The field is called at ts[0]; where it is singular at t = 1, start below.
 
@@ -72,18 +106,31 @@ def log_density(
     Raises:
         ValueError: a grid that does not decrease, or is otherwise not one for ``integrate``.
     """
+    _require_direction(ts, -1, "decrease, from data to noise")
+    noise, change = _solve(make_solver, divergence, x, ts)
+    return _log_normal(noise) + change, noise
 
-    def joint(packed: Array, t: Array) -> Array:
-        value, slope = divergence(packed[:-1].reshape(x.shape), t)
-        return jnp.append(value.reshape(-1), slope)
 
-    if not is_traced(ts) and np.asarray(ts)[0] < np.asarray(ts)[-1]:
-        raise ValueError(f"ts must decrease, from data to noise, got {ts}")
-    start = jnp.append(x.reshape(-1), jnp.zeros((), x.dtype))
-    end = integrate(make_solver(joint), jax.random.key(0), start, ts)
-    noise, change = end[:-1], end[-1]
-    log_normal = -0.5 * (jnp.sum(jnp.square(noise)) + x.size * jnp.log(2 * jnp.pi))
-    return log_normal + change, noise.reshape(x.shape)
+def sample_log_density(
+    make_solver: Callable[[Field], Solver], divergence: Divergence, noise: Array, ts: Array
+) -> tuple[Array, Array]:
+    """log p_1 of the sample that ``noise`` becomes, by (H2) forwards, and the sample: the two in one solve.
+
+    Args:
+        make_solver: as for ``log_density``.
+        divergence: as for ``log_density``.
+        noise: [*D], a draw of N(0, I).
+        ts: [n + 1], INcreasing from 0 to 1.
+
+    Returns:
+        (log p [], x_1 [*D]).
+
+    Raises:
+        ValueError: a grid that does not increase, or is otherwise not one for ``integrate``.
+    """
+    _require_direction(ts, 1, "increase, from noise to data")
+    x, change = _solve(make_solver, divergence, noise, ts)
+    return _log_normal(noise) - change, x
 
 
 def bits_per_dimension(log_density: Number, num_dimensions: int, value_range: Number = 2.0) -> Array:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax import guidance, solvers
+from cfgjax import guidance, solvers, sweeps
 from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier, Number, Solver
 from experiments.command import UserError
 
@@ -59,15 +59,6 @@ def chunk_of(shape: tuple[int, ...]) -> int:
     return 1024
 
 
-def sweep(draw: Draw, keys: Array, labels: Array, scales: Array, chunk: int = 8192) -> Array:
-    """Samples for every scale, with the same keys and labels at each: [scales, n, *D], at most ``chunk`` at a time."""
-    num_scales, num_samples = len(scales), len(labels)
-    row = jnp.tile(jnp.arange(num_samples), num_scales)
-    each = keys[row], jnp.asarray(labels)[row], jnp.repeat(jnp.asarray(scales), num_samples)
-    samples = jax.lax.map(lambda one: draw(*one), each, batch_size=min(chunk, len(row)))
-    return samples.reshape(num_scales, num_samples, *samples.shape[1:])
-
-
 def draw_all(
     draw: Draw, shape: tuple[int, ...], seed: int, labels: np.ndarray, scales: tuple[float, ...]
 ) -> np.ndarray:
@@ -76,9 +67,13 @@ def draw_all(
     Raises:
         UserError: samples that are not finite, with the scale.
     """
-    keys, chunk = sample_keys(seed, len(labels)), chunk_of(shape)
-    compiled = jax.jit(lambda *arguments: sweep(draw, *arguments, chunk=chunk))
-    samples = np.asarray(compiled(keys, jnp.asarray(labels, jnp.int32), jnp.asarray(scales)))
+    each, chunk = (sample_keys(seed, len(labels)), jnp.asarray(labels, jnp.int32)), chunk_of(shape)
+
+    @jax.jit
+    def compiled(scales: Array, each: tuple[Array, Array]) -> Array:
+        return sweeps.sweep(lambda scale, one: draw(one[0], one[1], scale), scales, each, chunk=chunk)
+
+    samples = np.asarray(compiled(jnp.asarray(scales), each))
     for scale, its_samples in zip(scales, samples, strict=True):
         if not np.all(np.isfinite(its_samples)):
             raise UserError(f"samples at scale {scale:g} are not finite; choose a smaller scale or more steps")

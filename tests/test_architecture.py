@@ -20,8 +20,8 @@ ROOT = Path(cfgjax.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 GROUND = [{"types"}, {"checks"}, {"pieces"}, {"paths"}, {"conversions"}]
-SIBLINGS = {"guidance", "solvers", "losses", "mixtures", "models"}
-UPPER = {"checkpoints", "data", "metrics", "likelihood"}
+SIBLINGS = {"guidance", "solvers", "losses", "mixtures", "models", "sweeps"}
+UPPER = {"checkpoints", "data", "diagnostics", "metrics", "likelihood"}
 TOP = {"training"}
 FLOORS = [*GROUND, SIBLINGS, UPPER, TOP]
 

@@ -104,6 +104,71 @@ def test_an_increasing_grid_is_refused():
         likelihood.log_density(solvers.heun, divergence, jnp.ones(2), jnp.linspace(0, 1, 5))
 
 
+def test_a_decreasing_grid_is_refused_for_samples():
+    divergence = likelihood.exact_divergence(lambda x, t: x)
+    with pytest.raises(ValueError, match="ts must increase"):
+        likelihood.sample_log_density(solvers.heun, divergence, jnp.ones(2), jnp.linspace(1, 0, 5))
+
+
+RING = mixtures.ring(8)
+SIDE = np.linspace(-4, 4, 81)
+GRID = np.stack(np.meshgrid(SIDE, SIDE), axis=-1).reshape(-1, 2).astype(np.float32)
+
+
+def _guided_log_density(scale, x, num_steps=64):
+    field = guidance.given(guidance.classifier_free(RING.vector_field(paths.linear()), scale, 8), 1)
+    ts = np.linspace(1, 0, num_steps + 1, dtype=np.float32)
+    return likelihood.log_density(solvers.heun, likelihood.exact_divergence(field), x, ts)[0]
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_the_guided_density_integrates_to_one_and_is_that_of_the_samples(scale):
+    """On a grid of 0.1: its sum within 0.5 % of 1; the samples' mean and covariance within 4 standard errors."""
+    density = np.exp(np.asarray(jax.jit(jax.vmap(partial(_guided_log_density, scale)))(GRID), np.float64)) * 0.01
+    assert abs(density.sum() - 1) < 5e-3
+    field = guidance.given(guidance.classifier_free(RING.vector_field(paths.linear()), scale, 8), 1)
+
+    def draw(noise):
+        return solvers.integrate(solvers.heun(field), jax.random.key(0), noise, jnp.linspace(0, 1, 65))
+
+    samples = np.asarray(jax.jit(jax.vmap(draw))(jax.random.normal(jax.random.key(1), (20_000, 2))), np.float64)
+    mean = density @ GRID
+    covariance = (GRID - mean).T @ (density[:, None] * (GRID - mean))
+    error = np.sqrt(np.diag(covariance) / len(samples))
+    assert np.all(np.abs(samples.mean(axis=0) - mean) < 4 * error + 2e-3)
+    assert np.all(np.abs(np.cov(samples.T) - covariance) < 8 * error.max() * np.sqrt(covariance.max()) + 2e-3)
+    counts, *_ = np.histogram2d(*samples.T, bins=[np.linspace(-4.05, 4.05, 82)] * 2)
+    found, expected = (
+        each.reshape(27, 3, 27, 3).sum(axis=(1, 3)) for each in (counts.T, len(samples) * density.reshape(81, 81))
+    )
+    is_common = expected > 20
+    squares = (found - expected)[is_common] ** 2 / expected[is_common]
+    assert np.sum(squares) < len(squares) + 5 * np.sqrt(2 * len(squares))
+
+
+def test_at_scale_one_it_is_the_exact_log_density():
+    """Within 1e-3 nats, where the label's density is not below exp(-12)."""
+    exact = jax.jit(jax.vmap(lambda x: RING.log_density(paths.linear())(x, jnp.ones(()), jnp.asarray(1))))(GRID)
+    near = GRID[np.asarray(exact) > -12]
+    found = jax.jit(jax.vmap(partial(_guided_log_density, 1.0, num_steps=256)))(near)
+    np.testing.assert_allclose(found, np.asarray(exact)[np.asarray(exact) > -12], atol=1e-3)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("scale", [3.0, guidance.interval(3.0, 0.25, 0.75)], ids=["constant", "interval"])
+def test_forwards_and_backwards_agree(scale):
+    """The density of a sample drawn with it is the density found for that sample, and the noise comes back."""
+    field = guidance.given(guidance.classifier_free(RING.vector_field(paths.linear()), scale, 8), 1)
+    divergence, noise = likelihood.exact_divergence(field), jnp.array([0.3, -0.8])
+    ts = np.linspace(0, 1, 513)
+    log_p, x = likelihood.sample_log_density(solvers.heun, divergence, noise, ts)
+    back, foot = likelihood.log_density(solvers.heun, divergence, x, ts[::-1].copy())
+    np.testing.assert_allclose(log_p, back, atol=2e-3)
+    np.testing.assert_allclose(foot, noise, atol=1e-3)
+    plain = solvers.integrate(solvers.heun(field), jax.random.key(0), noise, ts)
+    np.testing.assert_allclose(x, plain, rtol=1e-12)
+
+
 def test_bits_of_uniform_levels_are_eight():
     """All 256 levels equally likely: log p = -D log 2 on [-1, 1]^D, eight bits a dimension."""
     bits = partial(likelihood.bits_per_dimension, num_dimensions=784)

@@ -12,7 +12,7 @@ from cfgjax import checkpoints, paths
 from experiments import runs
 from experiments.presets import PRESETS
 from experiments.report_mixture import TIMES, field_errors, mixture_of
-from experiments.sampling import classifier_free, make_draw, sample_keys, sweep
+from experiments.sampling import classifier_free, draw_all, make_draw, sample_keys
 from experiments.settings import MLPNetwork, Sampling
 from experiments.train import fit
 from tests.experiments.running import SMALL, command
@@ -96,9 +96,7 @@ def test_a_sweep_shares_noise_between_scales():
     mixture, path = mixture_of(PRESETS["mixture"][1].data), paths.linear()
     draw = make_draw(classifier_free(mixture.vector_field(path), mixture.num_labels), path, (2,), "heun", 8)
     keys, labels = sample_keys(0, 3), np.array([0, 1, 2])
-    together = sweep(draw, keys, labels, np.array([0.0, 1.0, 4.0], np.float32))
+    together = draw_all(draw, (2,), 0, labels, (0.0, 1.0, 4.0))
     np.testing.assert_allclose(together[2, 1], draw(keys[1], labels[1], 4.0), rtol=1e-4)
     unguided = draw(keys[1], np.asarray(mixture.num_labels), 1.0)
     np.testing.assert_allclose(together[0, 1], unguided, rtol=1e-4)
-    chunked = sweep(draw, keys, labels, np.array([0.0, 1.0, 4.0], np.float32), chunk=2)
-    np.testing.assert_allclose(chunked, together, rtol=1e-4)

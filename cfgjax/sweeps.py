@@ -1,0 +1,59 @@
+"""Whole sweeps in one compiled call: every combination of scales, intervals, diffusions, keys and labels."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from cfgjax.types import Tree
+
+
+def sweep(draw: Callable[..., Tree], *axes: Tree, chunk: int = 8192) -> Tree:
+    """``draw(a_i, b_j, ...)`` for every point of the product of the axes, with one leading axis for each of them.
+
+    Everything that is swept is traced, so that under ``jax.jit`` one trace and one compilation serve the whole sweep,
+    and another sweep of the same sizes. An interval's ``start`` and ``stop`` are then traced as well, and both sides
+    of guidance are evaluated at all times.
+
+    Args:
+        draw: a function of one point, for example (key, label, scale, interval's ends) -> one sample.
+        axes: for each argument of ``draw`` a tree of arrays with one common leading axis: a tuple of arrays is swept
+            in step, as (keys, labels) for sample i with its own label.
+        chunk: how many points are computed together, to bound the memory; the last chunk may be smaller.
+
+    Returns:
+        The tree of results, each leaf [n_1, n_2, ..., *its shape].
+
+    Raises:
+        ValueError: no axes, an axis without or with different leading sizes, a chunk under 1.
+
+    >>> sweep(lambda a, b: 10 * a + b, jnp.arange(3), jnp.arange(2)).tolist()
+    [[0, 1], [10, 11], [20, 21]]
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    if not axes:
+        raise ValueError("axes must be at least one")
+    sizes = tuple(_size(number, axis) for number, axis in enumerate(axes))
+    count = math.prod(sizes)
+
+    def at(index: jax.Array) -> Tree:
+        indices = jnp.unravel_index(index, sizes)
+        point = (jax.tree.map(lambda leaf, i=i: leaf[i], axis) for i, axis in zip(indices, axes, strict=True))
+        return draw(*point)
+
+    flat = jax.lax.map(at, jnp.arange(count), batch_size=min(chunk, count))
+    return jax.tree.map(lambda leaf: leaf.reshape(*sizes, *leaf.shape[1:]), flat)
+
+
+def _size(number: int, axis: Tree) -> int:
+    """The common leading size of an axis."""
+    sizes = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(axis)}
+    size = sizes.pop() if len(sizes) == 1 else 0
+    if size == 0:
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(axis)]
+        raise ValueError(
+            f"axis {number} must be arrays with one common leading axis of at least 1, got shapes {shapes}"
+        )
+    return size
