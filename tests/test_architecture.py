@@ -14,15 +14,16 @@ import jax.numpy as jnp
 import pytest
 
 import cfgjax
-from cfgjax import paths, solvers
+from cfgjax import guidance, paths, solvers
+from cfgjax.types import MemoryField
 
 ROOT = Path(cfgjax.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 GROUND = [{"types"}, {"checks"}, {"pieces"}, {"paths"}, {"conversions"}]
 SIBLINGS = {"guidance", "solvers", "losses", "mixtures", "models", "sweeps"}
-UPPER = {"checkpoints", "data", "diagnostics", "metrics", "likelihood"}
-TOP = {"training"}
+UPPER = {"checkpoints", "data", "metrics", "likelihood"}
+TOP = {"training", "diagnostics"}
 FLOORS = [*GROUND, SIBLINGS, UPPER, TOP]
 
 BANNED = {"cfg", "x0", "x1", "x_0", "x_1", "sigma", "eps", "v", "alpha_bar", "fn", "func", "cond", "uncond", "N", "T"}
@@ -156,14 +157,31 @@ def _linear_field(x, t):
     return -x
 
 
+def _linear_labelled(x, t, y):
+    return -x * (y + 1)
+
+
+_COUNTING = MemoryField(jnp.zeros_like, lambda x, t, memory: (-x, memory + 1))
+
+
 @pytest.mark.parametrize(
     "solver",
     [
         solvers.euler(_linear_field),
         solvers.heun(_linear_field),
         solvers.euler_maruyama(paths.linear(), _linear_field, solvers.constant(0.5)),
+        solvers.remembering(solvers.euler, _COUNTING),
+        solvers.rematerialised(solvers.heun(_linear_field)),
+        solvers.tilted(paths.linear(), guidance.pair(_linear_labelled, 2), 1, 3.0, solvers.constant(0.5)),
     ],
-    ids=["euler", "heun", "euler_maruyama"],
+    ids=[
+        "euler",
+        "heun",
+        "euler_maruyama",
+        "remembering",
+        "rematerialised",
+        "tilted",
+    ],
 )
 def test_solvers_are_uniform(solver):
     """init(x) and step(key, carry, t, t_next), by these names; the carry keeps its tree, shapes and types."""
@@ -182,7 +200,14 @@ def test_every_builder_of_the_solvers_is_checked_above():
         for name in solvers.__all__
         if inspect.signature(getattr(solvers, name)).return_annotation.__name__ == "Solver"
     }
-    assert builders == {"euler", "heun", "euler_maruyama"}
+    assert builders == {
+        "euler",
+        "heun",
+        "euler_maruyama",
+        "remembering",
+        "rematerialised",
+        "tilted",
+    }
 
 
 def _parameters(view):

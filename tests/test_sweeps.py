@@ -61,7 +61,7 @@ def test_axes_swept_in_step_and_trees_of_results():
     [
         ((), 1, "at least one"),
         ((jnp.ones(2),), 0, "chunk must be at least 1"),
-        ((jnp.ones(2), 3.0), 1, "axis 1 must be arrays with one common leading axis"),
+        ((jnp.ones(2), 3.0), 1, "axis 1 must be arrays with a common leading axis"),
         (((jnp.ones(2), jnp.ones(3)),), 1, "axis 0 must be arrays"),
         ((jnp.ones(0),), 1, "axis 0 must be arrays"),
     ],

@@ -4,10 +4,11 @@
 (S2) SDE  dX = [u + sigma_t^2 s / 2] dt + sigma_t dW.       ``euler_maruyama`` (weak order 1)
 """
 
+from cfgjax.solvers.counting import evaluations
 from cfgjax.solvers.diffusions import constant, memoryless, root_beta
 from cfgjax.solvers.memory import remembering
 from cfgjax.solvers.ode import euler, heun
-from cfgjax.solvers.scan import integrate, solve
+from cfgjax.solvers.scan import integrate, rematerialised, solve
 from cfgjax.solvers.sde import euler_maruyama
 from cfgjax.solvers.tilted import tilted
 
@@ -15,9 +16,11 @@ __all__ = [
     "constant",
     "euler",
     "euler_maruyama",
+    "evaluations",
     "heun",
     "integrate",
     "memoryless",
+    "rematerialised",
     "remembering",
     "root_beta",
     "solve",

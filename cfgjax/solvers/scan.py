@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax.checks import is_traced
-from cfgjax.pieces import Piecewise
+from cfgjax.pieces import Piecewise, by_piece
 from cfgjax.types import Array, Carry, Solver, Tree
 
 
@@ -47,7 +47,7 @@ def solve(
     carry = solvers[0].init(x.astype(jnp.result_type(float, x)))
     start, steps = jnp.asarray(ts)[0], (jnp.arange(len(ts) - 1), jnp.asarray(ts)[:-1], jnp.asarray(ts)[1:])
     seen = [] if observe is None else [jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), observe(carry, start))]
-    for step, part in _runs(solver, ts):
+    for step, part in runs(solver, ts):
 
         def advance(carry: Carry, now: tuple[Array, Array, Array], step: Any = step) -> tuple[Carry, Tree]:
             index, t, t_next = now
@@ -93,7 +93,7 @@ def integrate(
     return carry.x if observe is None else (carry.x, seen)
 
 
-def _runs(solver: Solver | Piecewise[Solver], ts: Array) -> Iterator[tuple[Any, slice]]:
+def runs(solver: Solver | Piecewise[Solver], ts: Array) -> Iterator[tuple[Any, slice]]:
     """(step, slice of the steps) for each run of neighbouring steps that one rule takes.
 
     A concrete grid is split at the edges. Of a traced one every step chooses its piece while it runs.
@@ -114,3 +114,12 @@ def _runs(solver: Solver | Piecewise[Solver], ts: Array) -> Iterator[tuple[Any, 
 def _choosing(solver: Piecewise[Solver]) -> Callable[..., Carry]:
     steps = [each.step for each in solver.pieces]
     return lambda key, carry, t, t_next: jax.lax.switch(solver.index((t + t_next) / 2), steps, key, carry, t, t_next)
+
+
+@by_piece
+def rematerialised(solver: Solver) -> Solver:
+    """The solver whose steps are computed again in the backward pass: for gradients through a whole solve.
+
+    The scan then keeps the carry of each step and nothing of its inside, one more forward pass being the price.
+    """
+    return solver._replace(step=jax.checkpoint(solver.step))
