@@ -17,7 +17,7 @@ import numpy as np
 from cfgjax.checks import is_traced
 from cfgjax.pieces import by_piece
 from cfgjax.solvers.scan import integrate
-from cfgjax.types import Array, Field, Number, Solver
+from cfgjax.types import Array, Field, Number, Solver, Times
 
 Divergence = Callable[[Array, Array], tuple[Array, Array]]
 """``(x [*D], t []) -> (u [*D], div u [])``: a field's value with its divergence."""
@@ -68,7 +68,7 @@ def _joint(make_solver: Callable[[Field], Solver], divergence: Divergence, shape
     return make_solver(joint)
 
 
-def _solve(make_solver: Callable[[Field], Solver], divergence: Divergence, x: Array, ts: Array) -> tuple[Array, Array]:
+def _solve(make_solver: Callable[[Field], Solver], divergence: Divergence, x: Array, ts: Times) -> tuple[Array, Array]:
     """The state at the end of the grid, and the integral of the divergence along its way."""
     start = jnp.append(x.reshape(-1), jnp.zeros((), x.dtype))
     end = integrate(_joint(make_solver, divergence, x.shape), jax.random.key(0), start, ts)
@@ -79,13 +79,13 @@ def _log_normal(x: Array) -> Array:
     return -0.5 * (jnp.sum(jnp.square(x)) + x.size * jnp.log(2 * jnp.pi))
 
 
-def _require_direction(ts: Array, sign: int, words: str) -> None:
+def _require_direction(ts: Times, sign: int, words: str) -> None:
     if not is_traced(ts) and sign * (np.asarray(ts)[-1] - np.asarray(ts)[0]) < 0:
         raise ValueError(f"ts must {words}, got {ts}")
 
 
 def log_density(
-    make_solver: Callable[[Field], Solver], divergence: Divergence, x: Array, ts: Array
+    make_solver: Callable[[Field], Solver], divergence: Divergence, x: Array, ts: Times
 ) -> tuple[Array, Array]:
     """log p_1(x) by (H2), and the noise x_0 at the foot of x's trajectory.
 
@@ -112,7 +112,7 @@ def log_density(
 
 
 def sample_log_density(
-    make_solver: Callable[[Field], Solver], divergence: Divergence, noise: Array, ts: Array
+    make_solver: Callable[[Field], Solver], divergence: Divergence, noise: Array, ts: Times
 ) -> tuple[Array, Array]:
     """log p_1 of the sample that ``noise`` becomes, by (H2) forwards, and the sample: the two in one solve.
 

@@ -20,7 +20,8 @@ def sweep(draw: Callable[..., Tree], *axes: Tree, chunk: int = 8192) -> Tree:
         draw: a function of one point, for example (key, label, scale, interval's ends) -> one sample.
         axes: for each argument of ``draw`` a tree of arrays with one common leading axis: a tuple of arrays is swept
             in step, as (keys, labels) for sample i with its own label.
-        chunk: how many points are computed together, to bound the memory; the last chunk may be smaller.
+        chunk: how many points are computed together at most, to bound the memory. All chunks are of one size, and the
+            last is filled up with its last point.
 
     Returns:
         The tree of results, each leaf [n_1, n_2, ..., *its shape].
@@ -39,12 +40,15 @@ def sweep(draw: Callable[..., Tree], *axes: Tree, chunk: int = 8192) -> Tree:
     count = math.prod(sizes)
 
     def at(index: jax.Array) -> Tree:
-        indices = jnp.unravel_index(index, sizes)
-        point = (jax.tree.map(lambda leaf, i=i: leaf[i], axis) for i, axis in zip(indices, axes, strict=True))
+        places = jnp.unravel_index(index, sizes)
+        point = (jax.tree.map(lambda leaf, i=i: leaf[i], axis) for i, axis in zip(places, axes, strict=True))
         return draw(*point)
 
-    flat = jax.lax.map(at, jnp.arange(count), batch_size=min(chunk, count))
-    return jax.tree.map(lambda leaf: leaf.reshape(*sizes, *leaf.shape[1:]), flat)
+    num_chunks = math.ceil(count / chunk)
+    size = math.ceil(count / num_chunks)
+    indices = jnp.minimum(jnp.arange(num_chunks * size), count - 1)
+    flat = jax.lax.map(at, indices, batch_size=size)
+    return jax.tree.map(lambda leaf: leaf[:count].reshape(*sizes, *leaf.shape[1:]), flat)
 
 
 def _size(number: int, axis: Tree) -> int:

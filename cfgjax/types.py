@@ -8,10 +8,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
 Array = jax.Array
 Number = float | int | jax.Array
 """A number of Python or a scalar array, traced or not."""
+
+Times = Array | np.ndarray
+"""A grid of times, [n + 1]; one of NumPy or a concrete array is split at the edges of pieces, a traced one is not."""
 
 Tree = Any
 """A pytree of arrays."""

@@ -35,14 +35,16 @@ def test_every_point_is_the_point_alone(chunk):
         np.testing.assert_allclose(found[a, b, c, d, e], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_one_trace_serves_every_sweep_of_these_sizes():
+@pytest.mark.parametrize("chunk", [25, 8192])
+def test_one_trace_serves_every_sweep_of_these_sizes(chunk):
+    """Whatever the chunk: 144 points are not a multiple of 25."""
     traces = []
 
     def draw(*point):
         traces.append(1)
         return _draw(*point)
 
-    run = jax.jit(lambda *axes: sweeps.sweep(draw, *axes))
+    run = jax.jit(lambda *axes: sweeps.sweep(draw, *axes, chunk=chunk))
     run(SCALES, INTERVALS, STRENGTHS, KEYS, LABELS)
     once = len(traces)
     first = run(SCALES + 1, INTERVALS, STRENGTHS * 2, KEYS, LABELS)

@@ -10,13 +10,13 @@ import numpy as np
 from cfgjax.checks import is_traced
 from cfgjax.pieces import Piecewise
 from cfgjax.solvers.scan import runs
-from cfgjax.types import Array, LabelledField, Solver
+from cfgjax.types import Array, LabelledField, Solver, Times
 
 _MARK = "counted_evaluation"
 
 
 def evaluations(
-    build: Callable[[LabelledField], Solver | Piecewise[Solver]], field: LabelledField, x: Array, ts: Array
+    build: Callable[[LabelledField], Solver | Piecewise[Solver]], field: LabelledField, x: Array, ts: Times
 ) -> np.ndarray:
     """How often each step of a solve evaluates a field, [n]: a call on two stacked labels counts twice.
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from cfgjax.checks import is_traced
 from cfgjax.pieces import Piecewise, by_piece
-from cfgjax.types import Array, Carry, Solver, Tree
+from cfgjax.types import Array, Carry, Solver, Times, Tree
 
 
-def _check_times(ts: Array | np.ndarray, is_forward_only: bool) -> None:
+def _check_times(ts: Times, is_forward_only: bool) -> None:
     if jnp.ndim(ts) != 1 or jnp.shape(ts)[0] < 2:
         raise ValueError(f"ts must be a 1-D grid of at least 2 times, got shape {jnp.shape(ts)}")
     if not jnp.issubdtype(jnp.result_type(ts), jnp.floating):
@@ -34,7 +34,7 @@ def solve(
     solver: Solver | Piecewise[Solver],
     key: Array,
     x: Array,
-    ts: Array,
+    ts: Times,
     observe: Callable[[Any, Array], Tree] | None = None,
 ) -> tuple[Any, Tree]:
     """The solver's carry at the last time of the grid, and the observations: ``integrate`` with all that it knows.
@@ -63,7 +63,7 @@ def integrate(
     solver: Solver | Piecewise[Solver],
     key: Array,
     x: Array,
-    ts: Array,
+    ts: Times,
     observe: Callable[[Any, Array], Tree] | None = None,
 ) -> Any:
     """The state at the last time of the grid, after one solver step between each pair of neighbours.
@@ -93,7 +93,7 @@ def integrate(
     return carry.x if observe is None else (carry.x, seen)
 
 
-def runs(solver: Solver | Piecewise[Solver], ts: Array) -> Iterator[tuple[Any, slice]]:
+def runs(solver: Solver | Piecewise[Solver], ts: Times) -> Iterator[tuple[Any, slice]]:
     """(step, slice of the steps) for each run of neighbouring steps that one rule takes.
 
     A concrete grid is split at the edges. Of a traced one every step chooses its piece while it runs.

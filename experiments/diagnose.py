@@ -1,0 +1,145 @@
+"""Look into guided solves of a run: what guidance does by class and time, as a picture and as numbers.
+
+For each label the mean over samples of |u_y - u_null|, the cosine of both, CFG-Zero's s*, the guided field's
+divergence, and the share of the guided denoiser beyond the data's bound; and how often the network was evaluated.
+For example: python -m experiments.diagnose runs/digits --scale 2.5 --interval 0.2 0.8
+"""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+
+from cfgjax import guidance, solvers
+from cfgjax.diagnostics import Diagnostics, by_label, diagnostics
+from cfgjax.pieces import Piecewise
+from cfgjax.types import Array, LabelledField, Scale, Solver
+from experiments import command, runs
+from experiments.command import UserError
+from experiments.restored import Run, restore_run
+from experiments.sampling import chunk_of, sample_keys
+
+TITLES = {
+    "distance": "|u_y - u_null|",
+    "cosine": "cosine of u_y and u_null",
+    "zero_star": "s* of CFG-Zero*",
+    "divergence": "divergence of the guided field",
+    "saturation": "share of denoiser out of bounds",
+}
+PROBE = 0xD1
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to look at."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    scale: float = 2.0
+    """Guidance scale w: 0 null, 1 labelled, above 1 guided."""
+    interval: tuple[float, float] = (0.0, 1.0)
+    """Times between which guidance acts; outside them the labelled field alone is evaluated."""
+    num_steps: int = 32
+    """Steps of Heun's rule from noise to data."""
+    num_per_class: int = 16
+    """Samples of each label."""
+    bound: float | None = None
+    """Largest absolute value of data; by default 1 for images, and 4 for points."""
+    seed: int = 0
+    """Seed of the samples."""
+    data_dir: Path | None = None
+    """Folder of prepared data sets; by default the run's own."""
+    out: Path = Path("diagnostics.png")
+    """Picture to write; the numbers go beside it, as .csv."""
+
+
+def observe(run: Run, options: Options, ts: Array) -> tuple[Diagnostics, np.ndarray]:
+    """The diagnostics of each label, [K, n + 1] each, and the evaluations of each step, [n]."""
+    problem, path, field = run.problem, run.model.path, run.field
+    null, scale = problem.num_labels, guidance.interval(options.scale, *options.interval)
+    bound = options.bound if options.bound is not None else 1.0 if len(problem.shape) == 3 else 4.0
+
+    def solver_of(field: LabelledField, y: Array, scale: Scale) -> Solver | Piecewise[Solver]:
+        return solvers.heun(guidance.given(guidance.classifier_free(field, scale, null), y))
+
+    def draw(key: Array, y: Array) -> Diagnostics:
+        noise = jax.random.normal(key, problem.shape)
+        look = diagnostics(path, guidance.pair(field, null), scale, y, jax.random.fold_in(key, PROBE), bound)
+        return solvers.integrate(solver_of(field, y, scale), key, noise, ts, look)[1]
+
+    labels = jnp.arange(null * options.num_per_class) % null
+    keys, chunk = sample_keys(options.seed, len(labels)), min(chunk_of(problem.shape), len(labels))
+    seen = jax.jit(lambda *each: jax.lax.map(lambda one: draw(*one), each, batch_size=chunk))(keys, labels)
+    each = solvers.evaluations(lambda field: solver_of(field, labels[0], scale), field, jnp.zeros(problem.shape), ts)
+    return by_label(seen, labels, null), each
+
+
+def _draw(seen: Diagnostics, each: np.ndarray, ts: np.ndarray, file: Path) -> None:
+    figure = Figure(figsize=(12, 6.4), layout="constrained")
+    *panels, last = figure.subplots(2, 3).flat
+    for axes, (name, title) in zip(panels, TITLES.items(), strict=True):
+        for y, row in enumerate(np.asarray(getattr(seen, name))):
+            axes.plot(ts[:-1], row[:-1], label=str(y), color=f"C{y % 10}", linewidth=1)
+        axes.set(title=title, xlabel="t (0 noise, 1 data)")
+    panels[0].legend(title="label", ncols=2, fontsize="x-small")
+    last.step(ts, np.concatenate([[0], np.cumsum(each)]), where="post", color="black")
+    last.set(title="evaluations of the network", xlabel="t (0 noise, 1 data)", ylim=(0, None))
+    figure.savefig(file, dpi=100)
+
+
+def _write(seen: Diagnostics, ts: np.ndarray, file: Path) -> None:
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["label", "t", *TITLES])
+        for y in range(len(seen.distance)):
+            for index, t in enumerate(ts):
+                values = (float(getattr(seen, name)[y, index]) for name in TITLES)
+                writer.writerow([y, f"{t:g}", *(f"{value:.6g}" for value in values)])
+
+
+def _check(options: Options) -> None:
+    start, stop = options.interval
+    if not 0 <= start < stop <= 1:
+        raise UserError(f"interval must be 0 <= start < stop <= 1, got {start} {stop}")
+    if not abs(options.scale) <= 1e4:
+        raise UserError(f"scale must be finite, in -10000..10000, got {options.scale}")
+    if options.bound is not None and not 0 < options.bound < np.inf:
+        raise UserError(f"bound must be positive and finite, got {options.bound}")
+    for name in ("num_steps", "num_per_class"):
+        if getattr(options, name) < 1:
+            raise UserError(f"{name} must be at least 1, got {getattr(options, name)}")
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"seed must be in 0..{2**32 - 1}, got {options.seed}")
+    if options.out.suffix != ".png":
+        raise UserError(f"out must end in .png, got {options.out}")
+
+
+def diagnose(options: Options) -> None:
+    """Looks, draws and writes."""
+    _check(options)
+    run = restore_run(options.run_dir, options.data_dir)
+    if run.experiment.objective == "classifier":
+        raise UserError(f"{options.run_dir} holds a classifier, which draws no samples")
+    ts = np.linspace(0, 1, options.num_steps + 1, dtype=np.float32)
+    seen, each = observe(run, options, jnp.asarray(ts))
+    runs.make_folder("out", options.out.parent)
+    _draw(seen, each, ts, options.out)
+    _write(seen, ts, options.out.with_suffix(".csv"))
+    print(f"wrote {options.out} and {options.out.with_suffix('.csv')}; {each.sum()} evaluations a sample")
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line."""
+    command.run(
+        lambda: tyro.cli(Options, prog="python -m experiments.diagnose", description=__doc__, args=args), diagnose
+    )
+
+
+if __name__ == "__main__":
+    main()
