@@ -5,6 +5,10 @@ Everything is written for one example; ``jax.vmap`` makes the batch, ``jax.pmap`
 
 from importlib.metadata import PackageNotFoundError, version
 
+from cfgjax.compiler import avoid_wrong_reductions
+
+avoid_wrong_reductions()
+
 try:
     __version__ = version("cfgjax")
 except PackageNotFoundError:

@@ -57,7 +57,5 @@ def _size(number: int, axis: Tree) -> int:
     size = sizes.pop() if len(sizes) == 1 else 0
     if size == 0:
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(axis)]
-        raise ValueError(
-            f"axis {number} must be arrays with one common leading axis of at least 1, got shapes {shapes}"
-        )
+        raise ValueError(f"axis {number} must be arrays with a common leading axis of at least 1, got shapes {shapes}")
     return size

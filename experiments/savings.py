@@ -136,9 +136,8 @@ def _intervals(name: str, preset: str, shape: tuple[int, ...], num_labels: int, 
     for index, (words, scale) in enumerate(scales.items()):
         count = 2 * num_steps if scale is None else solvers.evaluations(build(scale), field, noise[0], ts).sum()
         ratio = np.median(rounds[:, index] / rounds[:, 0])
-        print(
-            f"  {words:22s} {count:4d} ({count / (4 * num_steps):.2f})  {np.median(rounds[:, index]):7.3f} s  {ratio:.2f}"
-        )
+        seconds = np.median(rounds[:, index])
+        print(f"  {words:22s} {count:4d} ({count / (4 * num_steps):.2f})  {seconds:7.3f} s  {ratio:.2f}")
 
 
 def measure(options: Options) -> None:

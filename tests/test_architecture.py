@@ -20,7 +20,7 @@ from cfgjax.types import MemoryField
 ROOT = Path(cfgjax.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
-GROUND = [{"types"}, {"checks"}, {"pieces"}, {"paths"}, {"conversions"}]
+GROUND = [{"types", "compiler"}, {"checks"}, {"pieces"}, {"paths"}, {"conversions"}]
 SIBLINGS = {"guidance", "solvers", "losses", "mixtures", "models", "sweeps"}
 UPPER = {"checkpoints", "data", "metrics", "likelihood"}
 TOP = {"training", "diagnostics"}
@@ -168,7 +168,13 @@ _COUNTING = MemoryField(jnp.zeros_like, lambda x, t, memory: (-x, memory + 1))
     "solver",
     [
         solvers.euler(_linear_field),
+        solvers.midpoint(_linear_field),
         solvers.heun(_linear_field),
+        solvers.rk4(_linear_field),
+        solvers.adams_bashforth(_linear_field),
+        solvers.ddim(paths.linear(), _linear_field),
+        solvers.dpm_solver(paths.linear(), _linear_field),
+        solvers.unipc(paths.linear(), _linear_field),
         solvers.euler_maruyama(paths.linear(), _linear_field, solvers.constant(0.5)),
         solvers.remembering(solvers.euler, _COUNTING),
         solvers.rematerialised(solvers.heun(_linear_field)),
@@ -176,7 +182,13 @@ _COUNTING = MemoryField(jnp.zeros_like, lambda x, t, memory: (-x, memory + 1))
     ],
     ids=[
         "euler",
+        "midpoint",
         "heun",
+        "rk4",
+        "adams_bashforth",
+        "ddim",
+        "dpm_solver",
+        "unipc",
         "euler_maruyama",
         "remembering",
         "rematerialised",
@@ -198,11 +210,18 @@ def test_every_builder_of_the_solvers_is_checked_above():
     builders = {
         name
         for name in solvers.__all__
-        if inspect.signature(getattr(solvers, name)).return_annotation.__name__ == "Solver"
+        if inspect.isfunction(getattr(solvers, name))
+        and getattr(inspect.signature(getattr(solvers, name)).return_annotation, "__name__", "") == "Solver"
     }
     assert builders == {
         "euler",
+        "midpoint",
         "heun",
+        "rk4",
+        "adams_bashforth",
+        "ddim",
+        "dpm_solver",
+        "unipc",
         "euler_maruyama",
         "remembering",
         "rematerialised",

@@ -13,7 +13,13 @@ from cfgjax import guidance, losses, mixtures, paths, solvers, training
 PATH = paths.linear()
 BUILD = {
     "euler": solvers.euler,
+    "midpoint": solvers.midpoint,
     "heun": solvers.heun,
+    "rk4": solvers.rk4,
+    "adams_bashforth": solvers.adams_bashforth,
+    "ddim": lambda field: solvers.ddim(PATH, field),
+    "dpm_solver": lambda field: solvers.dpm_solver(PATH, field),
+    "unipc": lambda field: solvers.unipc(PATH, field),
     "euler_maruyama": lambda field: solvers.euler_maruyama(PATH, field, solvers.root_beta(PATH)),
 }
 

@@ -196,7 +196,7 @@ def test_zero_star_fits_the_null_field_to_the_labelled_one(path, clustered):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("amount", [0.0, 0.7, 1.0])
 def test_rescaling_restores_the_standard_deviation(amount, clustered):
-    """Equations 15 and 16 on the field; with amount 1 the deviation over the example is the labelled one's."""
+    """The paper's formula on the field; with amount 1 the deviation over the example is the labelled one's."""
     field, scale = clustered.vector_field(paths.cosine()), 3.0
     null, labelled = _views(paths.cosine(), field, "field")
     guided = guidance.rescaled(guidance.pair(field, NULL), scale, amount)

@@ -49,7 +49,7 @@ def weighted(field: LabelledField, labels: Array, weights: Array | Callable[[Arr
     Returns:
         A Field; with one weight 1 and the others 0 it is that label's field, as it comes out of that one call.
 
-    Source: Liu et al., arXiv 2206.01714, equation 11.
+    Source: Liu et al., arXiv 2206.01714.
 
     Raises:
         ValueError: another number of weights than of labels; concrete weights that do not sum to 1.

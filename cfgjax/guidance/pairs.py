@@ -49,7 +49,7 @@ def pair(field: LabelledField, null_label: Number) -> Pair:
 def against(field: LabelledField, worse: LabelledField) -> Pair:
     """The pair of a field and a worse one, both at y: of a smaller network, one trained less, or one with dropout.
 
-    Source: Karras et al., arXiv 2406.02507, equation 3.
+    Source: Karras et al., arXiv 2406.02507.
     """
     return Pair(lambda x, t, y: (worse(x, t, y), field(x, t, y)), field)
 
@@ -140,7 +140,7 @@ def autoguidance(field: LabelledField, worse: LabelledField, scale: Scale) -> La
     w = 1 is ``field`` exactly. Unlike classifier-free guidance it leads away from the errors that both share, not from
     the other labels; an exact field is its own worse one, and unchanged by any w.
 
-    Source: Karras et al., arXiv 2406.02507, equation 3.
+    Source: Karras et al., arXiv 2406.02507.
 
     Raises:
         ValueError: a concrete scale that is not finite.

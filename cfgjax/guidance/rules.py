@@ -83,7 +83,7 @@ def zero_star(pair: Pair) -> Pair:
     Acts on the vector field. w = 1 is the labelled field to the bit; w = 0 is s u_null. Where u_null = 0, s = 1.
     The paper's zero-init is ``zero_before``.
 
-    Source: Fan et al., arXiv 2503.18886, equations 8 to 10.
+    Source: Fan et al., arXiv 2503.18886.
     """
 
     def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
@@ -107,7 +107,7 @@ def tangential(path: GaussianPath, pair: Pair) -> Pair:
         path: the path of the pair's fields.
         pair: the two sides, vector fields.
 
-    Source: Kwon et al., arXiv 2503.18137, algorithm 1.
+    Source: Kwon et al., arXiv 2503.18137.
     """
 
     def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
@@ -143,7 +143,7 @@ def rescaled(pair: Pair, scale: Scale, amount: Number = 0.7) -> LabelledField:
         scale: w, as for ``extrapolate``.
         amount: [], in [0, 1]: the paper's phi.
 
-    Source: Lin et al., arXiv 2305.08891, equations 15 and 16.
+    Source: Lin et al., arXiv 2305.08891, section 3.4.
 
     Raises:
         ValueError: an amount outside [0, 1], or a concrete scale that is not finite.

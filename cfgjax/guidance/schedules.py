@@ -55,7 +55,7 @@ def interval(scale: Scale, start: Number, stop: Number) -> Interval:
     With ``start`` and ``stop`` given as numbers guidance by it makes a ``Piecewise`` field, whose outside costs one
     evaluation. Traced ones, as in a sweep over intervals, cost two everywhere.
 
-    Source: Kynkaanniemi et al., arXiv 2404.07724, equation 5; there the noise level is the time.
+    Source: Kynkaanniemi et al., arXiv 2404.07724, whose interval is one of noise levels.
 
     Raises:
         ValueError: an interval of an interval; edges that are not 0 <= start < stop <= 1; a scale that is not finite.

@@ -63,7 +63,7 @@ def dynamically_clipped(
         percentile: [], in [0, 100].
         bound: [], the largest absolute value of data.
 
-    Source: Saharia et al., arXiv 2205.11487, section 2.3 and appendix.
+    Source: Saharia et al., arXiv 2205.11487, section 2.3.
 
     Raises:
         ValueError: a percentile outside [0, 100] or a bound that is not positive and finite.
@@ -88,7 +88,7 @@ def zero_before(field: AnyField, start: float) -> AnyField:
     Acts on the vector field. An early field is the least accurate; start = 0 changes nothing. With the first n of
     N uniform steps left out, start = n / N.
 
-    Source: Fan et al., arXiv 2503.18886, section 3.3 (zero-init).
+    Source: Fan et al., arXiv 2503.18886 (zero-init).
 
     Raises:
         ValueError: a start outside [0, 1).

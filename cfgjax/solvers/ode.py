@@ -2,12 +2,17 @@
 
 (O1) Euler:  x + h u(x, t).
 (O2) two stages:  k = u(x, t),  k' = u(x + c h k, t + c h),  x + h [(1 - 1/2c) k + (1/2c) k'],  order 2 for every c.
+(O3) Kutta's four stages:  x + h (k1 + 2 k2 + 2 k3 + k4) / 6,  order 4.
+(O4) Adams & Bashforth:  x + h [u + (h / 2 h_prev) (u - u_prev)],  order 2 with one evaluation a step.
 """
+
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from cfgjax.paths import before_end
 from cfgjax.pieces import by_piece
-from cfgjax.types import Array, Field, Solver, State
+from cfgjax.types import Array, Field, Number, Solver, State
 
 
 @by_piece
@@ -17,6 +22,24 @@ def euler(field: Field) -> Solver:
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         x = carry.x
         return State((x + (t_next - t) * field(x, t)).astype(x.dtype))
+
+    return Solver(init=State, step=step)
+
+
+def _two_stages(field: Field, x: Array, t: Array, t_next: Array, c: Number) -> State:
+    h = t_next - t
+    first = field(x, t)
+    second = field((x + c * h * first).astype(x.dtype), t + c * h)
+    late = 0.5 / c
+    return State((x + h * ((1 - late) * first + late * second)).astype(x.dtype))
+
+
+@by_piece
+def midpoint(field: Field) -> Solver:
+    """The midpoint rule, (O2) with c = 1/2, for a field: order 2, two evaluations a step, never at its end."""
+
+    def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
+        return _two_stages(field, carry.x, t, t_next, 0.5)
 
     return Solver(init=State, step=step)
 
@@ -32,11 +55,55 @@ def heun(field: Field) -> Solver:
     """
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
-        x, h = carry.x, t_next - t
-        c = jnp.where(t_next >= 1, 0.5, 1.0).astype(h.dtype)
-        first = field(x, t)
-        second = field((x + c * h * first).astype(x.dtype), t + c * h)
-        late = 0.5 / c
-        return State((x + h * ((1 - late) * first + late * second)).astype(x.dtype))
+        c = jnp.where(t_next >= 1, 0.5, 1.0).astype((t_next - t).dtype)
+        return _two_stages(field, carry.x, t, t_next, c)
 
     return Solver(init=State, step=step)
+
+
+@by_piece
+def rk4(field: Field) -> Solver:
+    """Kutta's rule (O3) for a field: order 4, four evaluations a step, the last at its end.
+
+    A step that ends at t = 1 evaluates there at the largest float below 1: for a field that is finite, not for one
+    that diverges.
+    """
+
+    def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
+        x, h = carry.x, t_next - t
+        first = field(x, t)
+        second = field((x + 0.5 * h * first).astype(x.dtype), t + 0.5 * h)
+        third = field((x + 0.5 * h * second).astype(x.dtype), t + 0.5 * h)
+        fourth = field((x + h * third).astype(x.dtype), before_end(t_next))
+        return State((x + h / 6 * (first + 2 * (second + third) + fourth)).astype(x.dtype))
+
+    return Solver(init=State, step=step)
+
+
+class History(NamedTuple):
+    """A state, with what the step before evaluated and how long it was; ``length`` 0 before the first step."""
+
+    x: Array
+    value: Array
+    length: Array
+
+
+@by_piece
+def adams_bashforth(field: Field) -> Solver:
+    """The two-step rule (O4) for a field and any grid: order 2, one evaluation a step, never at its end.
+
+    The first step is Euler's, whose single error of O(h^2) leaves the order as it is.
+    """
+
+    def init(x: Array) -> History:
+        return History(x, jnp.zeros_like(x), jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32)))
+
+    def step(key: Array, carry: History, t: Array, t_next: Array) -> History:
+        x, h = carry.x, t_next - t
+        value = field(x, t)
+        is_first = carry.length == 0
+        ratio = jnp.where(is_first, 0, 0.5 * h / jnp.where(is_first, 1, carry.length))
+        end = x + h * (value + ratio * (value - carry.value))
+        return History(end.astype(x.dtype), value.astype(x.dtype), h.astype(carry.length.dtype))
+
+    return Solver(init=init, step=step)

@@ -7,7 +7,7 @@
      Z_t = integral of p_t(x)^(1-w) p_t(x|y)^w dx.
 (T4) For a w that depends on t, dA would have the further term w' log p_t(x|y) / p_t(x), which no field tells.
 
-Source: Skreta et al., arXiv 2503.02819, proposition 3.1 (there for diffusion, here for any Gaussian path and sigma_t);
+Source: Skreta et al., arXiv 2503.02819 (there for diffusion, here for any Gaussian path and sigma_t);
 Bradley & Nakkiran, arXiv 2408.09000, for what guidance without a correction samples.
 """
 

@@ -1,0 +1,21 @@
+"""What the compiler must be told before the first computation.
+
+jaxlib 0.10.2 returns wrong numbers on CPUs, without a word, for sums of products over many examples: its YNN kernels
+skip rows of large batches (github.com/jax-ml/jax/issues/39103). The exact fields of ``mixtures`` are such sums. Without
+these kernels for reductions the numbers are right, at the same speed.
+"""
+
+import os
+from importlib.metadata import version
+
+WRONG = {"0.10.2"}
+"""The versions of jaxlib known to be wrong; in others the flag may not exist, and an unknown one is fatal."""
+
+FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+
+
+def avoid_wrong_reductions() -> None:
+    """Adds the flag to XLA_FLAGS, unless it is set there; XLA reads it at the process's first computation."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if version("jaxlib") in WRONG and FLAG not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {FLAG}=-reduce".strip()

@@ -1,0 +1,97 @@
+"""Solves of the ODE with step-size control, by diffrax: each example takes the steps that it needs.
+
+Needs the extra ``adaptive``: pip install 'cfgjax[adaptive]'. Nothing else of cfgjax imports this module.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cfgjax.checks import is_traced, require_between, require_finite
+from cfgjax.paths import as_time, before_end
+from cfgjax.types import Array, Field, Number
+
+try:
+    import diffrax
+except ImportError as error:
+    raise ImportError("cfgjax.solvers.adaptive needs diffrax: pip install 'cfgjax[adaptive]'") from error
+
+
+class Adapted(NamedTuple):
+    """The end of an adaptive solve: ``x`` [*D], the ``evaluations`` of the field [], and whether it came to its end."""
+
+    x: Array
+    evaluations: Array
+    is_finished: Array
+
+
+def integrate(
+    field: Field,
+    x: Array,
+    start: Number = 0.0,
+    stop: Number = 1.0,
+    rtol: Number = 1e-4,
+    atol: Number = 1e-4,
+    max_steps: int = 4096,
+    rule: "diffrax.AbstractERK | None" = None,
+) -> Adapted:
+    """The state that x becomes from ``start`` to ``stop`` under dx = u dt, to the tolerances asked for.
+
+    ``vmap`` makes a batch, in which each example has its own steps; the whole takes as long as its longest solve.
+    The field is evaluated no later than at the largest float below 1. Differentiable in reverse, by diffrax.
+
+    Args:
+        field: the vector field.
+        x: [*D], the state at ``start``.
+        start: [], in [0, 1].
+        stop: [], in [0, 1]; smaller than ``start`` for the way back.
+        rtol: [], relative error allowed in a step.
+        atol: [], absolute error allowed in a step.
+        max_steps: steps after which the solve is given up, accepted and rejected ones together.
+        rule: an explicit Runge-Kutta rule of diffrax with an error estimate, by default Tsit5.
+
+    Returns:
+        Adapted. Where ``is_finished`` is False, max_steps did not suffice or a step became too small, and x is NaN.
+
+    Raises:
+        ImportError: diffrax is not installed.
+        ValueError: times outside [0, 1] or equal, a tolerance that is not positive, max_steps under 1.
+    """
+    for name, value in (("start", start), ("stop", stop)):
+        require_between(name, value, 0, 1)
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        require_finite(name, value)
+        require_between(name, value, float(jnp.finfo(jnp.float32).tiny), 1)
+    if not is_traced((start, stop)) and float(start) == float(stop):
+        raise ValueError(f"stop must differ from start, got {start} twice")
+    if max_steps < 1:
+        raise ValueError(f"max_steps must be at least 1, got {max_steps}")
+    x = jnp.asarray(x)
+    x = x.astype(jnp.result_type(float, x))
+
+    def slope(t: Array, x: Array, args: None) -> Array:
+        return field(x, before_end(t)).astype(x.dtype)
+
+    rule = diffrax.Tsit5() if rule is None else rule
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(slope),
+        rule,
+        as_time(start),
+        as_time(stop),
+        None,
+        x,
+        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
+        max_steps=max_steps,
+        throw=False,
+    )
+    is_finished = solution.result == diffrax.RESULTS.successful
+    end = jnp.where(is_finished, jax.tree.leaves(solution.ys)[0][-1], jnp.nan)
+    return Adapted(end, _evaluations(rule, solution.stats["num_steps"]), jnp.asarray(is_finished))
+
+
+def _evaluations(rule: "diffrax.AbstractERK", num_steps: Array) -> Array:
+    """A step takes its stages; one less where its first is the last of the step before, but for the very first."""
+    tableau: Any = rule.tableau
+    stages, shared = len(tableau.c) + 1, int(tableau.fsal)
+    return shared + num_steps * (stages - shared)

@@ -1,0 +1,121 @@
+"""Time grids: n + 1 increasing times that begin at 0 exactly and end at 1 exactly.
+
+A grid of a user's own is any increasing array; ``integrate`` checks it.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtri
+
+from cfgjax.checks import is_traced, require_between
+from cfgjax.paths import time_at
+from cfgjax.types import Array, GaussianPath, Number
+
+_TINY, _HUGE = float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max)
+
+
+def uniform(num_steps: int) -> Array:
+    """i / n for i = 0..n with n = ``num_steps``, [n + 1]."""
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    return jnp.linspace(0, 1, num_steps + 1)
+
+
+def _with_ends(times: Array) -> Array:
+    return times.at[0].set(0).at[-1].set(1)
+
+
+def karras(
+    path: GaussianPath, num_steps: int, rho: Number = 7.0, smallest: Number = 0.002, largest: Number = 80.0
+) -> Array:
+    """The grid of EDM on a path, [n + 1]: noise-to-signal ratios beta / alpha equally spaced in their 1/rho-th power.
+
+    The ratio runs from ``largest`` to ``smallest`` over the first n points, and ends at 0; the first point is then
+    moved to t = 0, where the samples start from pure noise.
+
+    Source: Karras et al., arXiv 2206.00364, equation 5.
+
+    Raises:
+        ValueError: under 2 steps; rho, smallest or largest not positive; smallest not under largest.
+    """
+    if num_steps < 2:
+        raise ValueError(f"num_steps must be at least 2, got {num_steps}")
+    for name, value in (("rho", rho), ("smallest", smallest), ("largest", largest)):
+        require_between(name, value, _TINY, _HUGE)
+    if not is_traced((smallest, largest)) and not float(smallest) < float(largest):
+        raise ValueError(f"smallest must be under largest, got {smallest} and {largest}")
+    roots = jnp.linspace(jnp.power(largest, 1 / rho), jnp.power(smallest, 1 / rho), num_steps)
+    ratios = jnp.append(roots**rho, 0.0)
+    return _with_ends(jax.vmap(lambda ratio: time_at(path, 1 / (1 + ratio)))(ratios))
+
+
+def logit_normal(num_steps: int, mean: Number = 0.0, std: Number = 1.0) -> Array:
+    """The quantiles i / n of the logit-normal density, [n + 1]: sigmoid(mean + std Phi^-1(i / n)).
+
+    Source: Esser et al., arXiv 2403.03206, equation 19, whose time is 1 - t: their mean is minus ours.
+
+    Raises:
+        ValueError: a std that is not positive.
+    """
+    require_between("std", std, _TINY, _HUGE)
+    inside = jax.nn.sigmoid(mean + std * ndtri(uniform(num_steps)[1:-1]))
+    return jnp.concatenate([jnp.zeros(1), inside, jnp.ones(1)])
+
+
+def cosine(num_steps: int) -> Array:
+    """(1 - cos(pi i / n)) / 2, [n + 1]: dense at both ends."""
+    return _with_ends(0.5 * (1 - jnp.cos(jnp.pi * uniform(num_steps))))
+
+
+def sigmoid(num_steps: int, reach: Number = 3.0) -> Array:
+    """The sigmoid of equally spaced numbers in [-reach, reach], scaled to [0, 1], [n + 1]: dense at both ends.
+
+    Source: Jabri et al., arXiv 2212.11972, section 3 (there as a noise schedule).
+
+    Raises:
+        ValueError: a reach that is not positive.
+    """
+    require_between("reach", reach, _TINY, _HUGE)
+    values = jnp.tanh(0.5 * reach * (2 * uniform(num_steps) - 1))
+    return _with_ends(0.5 * (1 + values / jnp.tanh(0.5 * reach)))
+
+
+def shifted(ts: Array, shift: Number) -> Array:
+    """The grid with each t moved to t / (s - (s - 1) t), s = ``shift``, [n + 1]: s > 1 gives more steps near noise.
+
+    Source: Esser et al., arXiv 2403.03206, equation 23, whose time is 1 - t.
+
+    Raises:
+        ValueError: a shift that is not positive.
+    """
+    require_between("shift", shift, _TINY, _HUGE)
+    return ts / (shift - (shift - 1) * ts)
+
+
+def with_points(ts: Array, points: tuple[float, ...]) -> np.ndarray:
+    """The grid with its nearest inner times moved onto the given ones, [n + 1]: for the edges of an interval.
+
+    Args:
+        ts: [n + 1], an increasing grid of numbers.
+        points: the times that shall be on it; those beyond its ends are left out.
+
+    Raises:
+        ValueError: a traced grid, or points so close that two would move one time.
+    """
+    if is_traced(ts):
+        raise ValueError("ts must be a grid of numbers, got a traced one")
+    times = np.array(ts)
+    inside = [point for point in sorted(set(points)) if times[0] < point < times[-1] and point not in times]
+    fixed = {int(index) for index in np.flatnonzero(np.isin(times, points))} | {0, len(times) - 1}
+    for point in inside:
+        nearest = int(np.argmin(np.abs(times - point)))
+        neighbours = [index for index in (nearest, nearest - 1, nearest + 1) if 0 <= index < len(times)]
+        free = [index for index in neighbours if index not in fixed and times[index - 1] < point < times[index + 1]]
+        if not free:
+            raise ValueError(
+                f"points must be further apart than the grid's steps, got {points} on {len(times) - 1} steps"
+            )
+        times[free[0]] = point
+        fixed.add(free[0])
+    return times
