@@ -125,33 +125,6 @@ def coefficients(path: GaussianPath, t: Number) -> Coefficients:
     return Coefficients(path.alpha(t), path.beta(t), alpha_dot, beta_dot)
 
 
-def time_at(path: GaussianPath, share: Number) -> Array:
-    """The time at which alpha / (alpha + beta) is ``share``, by bisection: the inverse of the signal's share.
-
-    The share rises from 0 at t = 0 to 1 at t = 1 on every path, so that a signal-to-noise ratio r = alpha / beta is
-    reached at share r / (1 + r). Values that the path does not reach give its nearer end.
-
-    Args:
-        path: the path.
-        share: [], in [0, 1].
-
-    >>> float(time_at(linear(), 0.25))
-    0.25
-    """
-    share = as_time(share)
-
-    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        middle = 0.5 * (low + high)
-        alpha, beta = path.alpha(middle), path.beta(middle)
-        is_under = alpha < share * (alpha + beta)
-        return jnp.where(is_under, middle, low), jnp.where(is_under, high, middle)
-
-    ends = jnp.zeros_like(share), jnp.ones_like(share)
-    low, high = jax.lax.fori_loop(0, jnp.finfo(share.dtype).nmant + 8, halve, ends)
-    return jnp.where(share >= 1, 1, jnp.where(share <= 0, 0, jnp.where(low > 0, high, low)))
-
-
 def sample(path: GaussianPath, key: Array, z: Array, t: Number) -> PathSample:
     """A draw x = alpha z + beta noise of p_t(x|z) (P1), with its noise and the field's target (P2).
 

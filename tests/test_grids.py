@@ -62,18 +62,6 @@ def test_the_grid_of_edm_has_its_noise_levels_on_every_path(exact_path):
     np.testing.assert_allclose(found, expected[1:], rtol=1e-6)
 
 
-@pytest.mark.usefixtures("x64")
-def test_time_at_inverts_the_share_of_the_signal(path):
-    ts = jnp.array([1e-3, 0.2, 0.5, 0.9, 0.999])
-    shares = jax.vmap(lambda t: path.alpha(t) / (path.alpha(t) + path.beta(t)))(ts)
-    np.testing.assert_allclose(jax.vmap(lambda share: paths.time_at(path, share))(shares), ts, rtol=1e-8)
-
-
-def test_time_at_the_ends_is_exact(exact_path):
-    assert float(paths.time_at(exact_path, 0.0)) == 0
-    assert float(paths.time_at(exact_path, 1.0)) == 1
-
-
 def test_points_are_put_on_the_grid():
     """The nearest inner times move; a point that is there already, or beyond, moves nothing."""
     ts = np.linspace(0, 1, 6)

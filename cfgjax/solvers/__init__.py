@@ -2,40 +2,79 @@
 
 (S1) ODE  dx = u dt: ``euler`` (order 1), ``midpoint``, ``heun``, ``adams_bashforth`` (2), ``rk4`` (4); exponential, in
      denoiser space: ``ddim`` (1), ``dpm_solver``, ``unipc`` (2). With step control by diffrax: ``solvers.adaptive``.
-(S2) SDE  dX = [u + sigma_t^2 s / 2] dt + sigma_t dW: ``euler_maruyama`` (weak order 1).
-(S3) ``tilted``: a population of particles with weights, for the law that guidance is often taken to sample.
+(S2) SDE  dX = [u + sigma_t^2 s / 2] dt + sigma_t dW: ``euler_maruyama`` (weak order 1), ``stochastic_heun`` (2).
+(S3) an ODE step from a state made noisier again: ``churn``.
+(S4) a step followed by Langevin steps: ``langevin_corrected``, ``predictor_corrector_guidance``.
+(S5) the last step of (S2) to (S4) without noise: ``with_last_step``.
+(S6) guidance within the step: ``cfg_plus_plus``, ``remembering``.
+(S7) from data to noise and exactly back: ``implicit_euler``, ``reversible``.
+(S8) a population of particles with weights, for the law that guidance is often taken to sample: ``tilted``.
 
 ``grids`` holds the time grids, ``diffusions`` the coefficients sigma_t.
 """
 
 from cfgjax.solvers import grids
+from cfgjax.solvers.churn import churn
 from cfgjax.solvers.counting import evaluations
-from cfgjax.solvers.diffusions import constant, memoryless, root_beta
+from cfgjax.solvers.diffusions import (
+    constant,
+    decreasing,
+    increasing_decreasing,
+    memoryless,
+    root_beta,
+    root_linear,
+)
 from cfgjax.solvers.exponential import ddim, dpm_solver, unipc
+from cfgjax.solvers.inversion import implicit_euler, reversible
+from cfgjax.solvers.langevin import (
+    diffusion_step,
+    langevin_corrected,
+    predictor_corrector_guidance,
+    relative_step,
+)
+from cfgjax.solvers.last_step import euler_step, mean_step, tweedie_step, with_last_step
 from cfgjax.solvers.memory import remembering
 from cfgjax.solvers.ode import adams_bashforth, euler, heun, midpoint, rk4
+from cfgjax.solvers.renoising import cfg_plus_plus, effective_scale
 from cfgjax.solvers.scan import integrate, rematerialised, solve
-from cfgjax.solvers.sde import euler_maruyama
+from cfgjax.solvers.sde import euler_maruyama, stochastic_heun
 from cfgjax.solvers.tilted import tilted
 
 __all__ = [
     "adams_bashforth",
+    "cfg_plus_plus",
+    "churn",
     "constant",
     "ddim",
+    "decreasing",
+    "diffusion_step",
     "dpm_solver",
+    "effective_scale",
     "euler",
     "euler_maruyama",
+    "euler_step",
     "evaluations",
     "grids",
     "heun",
+    "implicit_euler",
+    "increasing_decreasing",
     "integrate",
+    "langevin_corrected",
+    "mean_step",
     "memoryless",
     "midpoint",
+    "predictor_corrector_guidance",
+    "relative_step",
     "rematerialised",
     "remembering",
+    "reversible",
     "rk4",
     "root_beta",
+    "root_linear",
     "solve",
+    "stochastic_heun",
     "tilted",
+    "tweedie_step",
     "unipc",
+    "with_last_step",
 ]

@@ -3,6 +3,20 @@
 The drift u - (sigma^2 / 2 beta) E is regular for any field iff sigma_t^2 = O(beta_t) at t = 1. A sigma that is merely
 bounded there (``constant``) is regular for an exact field, whose E is O(beta), and never evaluated at t = 1 itself.
 One that diverges at an end is refused: a grid cut at 1e-6 instead of 0 would silently give a wrong law.
+
+SiT (arXiv 2401.08740) offers six coefficients. Its code writes drift u + d s and noise sqrt(2 d) dW, in this library's
+time, so that d = sigma^2 / 2; its paper counts time from data to noise and has w = sigma^2. With c SiT's factor of d:
+
+    SiT's name             d                       here
+    constant               c                       ``constant(sqrt(2 c))``
+    SBDM                   b = beta W / alpha      ``memoryless(path, start)``, for c = 1
+    sigma                  c beta                  ``root_beta(path, sqrt(c))``
+    linear                 c (1 - t)               ``root_linear(sqrt(c))``
+    decreasing             (cos(pi t) + 1)^2 / 4   ``decreasing()``; the c within SiT's cosine leaves noise at t = 1
+    increasing-decreasing  c sin(pi t)^2           ``increasing_decreasing(sqrt(c))``
+
+SBDM diverges at t = 0 and is admissible once held; the others are admissible as they are. The last three do not know
+the path: sigma^2 is 2 (1 - t) or less near t = 1, which is O(beta) on every path of ``paths``.
 """
 
 import jax
@@ -27,6 +41,31 @@ def root_beta(path: GaussianPath, strength: Number = 1.0) -> Schedule:
     """sigma_t = strength sqrt(2 beta_t): admissible at both ends; with strength 1 the SDE's drift is u - E."""
     require_between("strength", strength, 0, float(jnp.finfo(jnp.float32).max))
     return lambda t: strength * jnp.sqrt(2 * path.beta(t))
+
+
+def root_linear(strength: Number = 1.0) -> Schedule:
+    """sigma_t = strength sqrt(2 (1 - t)): admissible at both ends; ``root_beta`` of the straight path, for any path."""
+    require_between("strength", strength, 0, float(jnp.finfo(jnp.float32).max))
+    return lambda t: strength * jnp.sqrt(2 * (1.0 - t))
+
+
+def decreasing(strength: Number = 1.0) -> Schedule:
+    """sigma_t = strength (1 + cos(pi t)) / sqrt(2): sqrt(2) at t = 0, and 0 with its derivative at t = 1.
+
+    It is computed as sqrt(2) sin(pi (1 - t) / 2)^2, which is exactly 0 at t = 1.
+    """
+    require_between("strength", strength, 0, float(jnp.finfo(jnp.float32).max))
+    return lambda t: strength * 2.0**0.5 * jnp.sin(jnp.pi / 2 * (1.0 - t)) ** 2
+
+
+def increasing_decreasing(strength: Number = 1.0) -> Schedule:
+    """sigma_t = strength sqrt(2) sin(pi t): 0 at both ends, exactly, and largest in the middle."""
+    require_between("strength", strength, 0, float(jnp.finfo(jnp.float32).max))
+
+    def sigma(t: Array) -> Array:
+        return strength * 2.0**0.5 * jnp.sin(jnp.pi * jnp.minimum(t, 1.0 - t))
+
+    return sigma
 
 
 def memoryless(path: GaussianPath, start: Number = 0.0) -> Schedule:

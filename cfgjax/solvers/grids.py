@@ -9,7 +9,7 @@ import numpy as np
 from jax.scipy.special import ndtri
 
 from cfgjax.checks import is_traced, require_between
-from cfgjax.paths import time_at
+from cfgjax.path_change import time_at
 from cfgjax.types import Array, GaussianPath, Number
 
 _TINY, _HUGE = float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max)
@@ -47,7 +47,7 @@ def karras(
         raise ValueError(f"smallest must be under largest, got {smallest} and {largest}")
     roots = jnp.linspace(jnp.power(largest, 1 / rho), jnp.power(smallest, 1 / rho), num_steps)
     ratios = jnp.append(roots**rho, 0.0)
-    return _with_ends(jax.vmap(lambda ratio: time_at(path, 1 / (1 + ratio)))(ratios))
+    return _with_ends(jax.vmap(lambda ratio: time_at(path, 1.0, ratio))(ratios))
 
 
 def logit_normal(num_steps: int, mean: Number = 0.0, std: Number = 1.0) -> Array:

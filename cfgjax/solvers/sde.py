@@ -1,7 +1,10 @@
 """Solvers of the SDE dX = [u + sigma_t^2 s / 2] dt + sigma_t dW.
 
-(D1) With s = -E / beta the drift is  u - (sigma^2 / 2 beta) E.  At w = 0 and w = 1 the SDE has the path's marginals for
-     every sigma_t; a guided one has not.
+(D1) With s = -E / beta the drift is  f = u - (sigma^2 / 2 beta) E.  At w = 0 and w = 1 the SDE has the path's marginals
+     for every sigma_t; a guided one has not.
+(D2) Heun's rule for (D1), with W the Brownian motion since t and sigma read at the step's middle:
+     k = f(x, t),  k' = f(x + c h k + sigma W(c h), t + c h),  x + h [(1 - 1/2c) k + (1/2c) k'] + sigma W(h),
+     of weak order 2 for every c in (0, 1], because the noise does not depend on x.
 """
 
 import jax
@@ -12,6 +15,16 @@ from cfgjax.paths import before_end
 from cfgjax.pieces import by_piece
 from cfgjax.solvers.diffusions import require_admissible
 from cfgjax.types import Array, Field, GaussianPath, Schedule, Solver, State
+
+
+def drift_of(path: GaussianPath, field: Field, diffusion: Schedule) -> Field:
+    """The drift u - (sigma^2 / 2 beta) E of (D1), from one evaluation of the vector field."""
+
+    def drift(x: Array, t: Array) -> Array:
+        prediction = from_field(path, field(x, t), x, t)
+        return prediction.field - diffusion(t) ** 2 / (2 * path.beta(before_end(t))) * prediction.noise
+
+    return drift
 
 
 @by_piece
@@ -33,12 +46,48 @@ def euler_maruyama(path: GaussianPath, field: Field, diffusion: Schedule) -> Sol
             memoryless one at t = 0.
     """
     require_admissible(diffusion)
+    drift = drift_of(path, field, diffusion)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
-        x, h, sigma = carry.x, t_next - t, diffusion(t)
-        prediction = from_field(path, field(x, t), x, t)
-        drift = prediction.field - sigma**2 / (2 * path.beta(before_end(t))) * prediction.noise
+        x, h = carry.x, t_next - t
         noise = jax.random.normal(key, x.shape, x.dtype)
-        return State((x + h * drift + sigma * jnp.sqrt(h) * noise).astype(x.dtype))
+        return State((x + h * drift(x, t) + diffusion(t) * jnp.sqrt(h) * noise).astype(x.dtype))
+
+    return Solver(init=State, step=step, is_forward_only=True)
+
+
+@by_piece
+def stochastic_heun(path: GaussianPath, field: Field, diffusion: Schedule) -> Solver:
+    """Heun's rule for (D1), (D2) with c = 1: weak order 2, two evaluations of the field a step.
+
+    A step that ends at t = 1 takes c = 1/2, so that neither field nor diffusion is read at t = 1 there; the order is
+    the same. With sigma = 0 it is ``heun``.
+
+    Args:
+        path: the path of the field.
+        field: the vector field, guided or not.
+        diffusion: sigma_t, a function of t; see ``diffusions`` for admissible ones. One with a kink, as a held
+            ``memoryless`` has, keeps the order where the kink lies on the grid. The grid must increase.
+
+    Source: Kloeden & Platen, Numerical Solution of Stochastic Differential Equations, section 15.1, the simplified
+    rule of weak order 2 for additive noise.
+
+    Raises:
+        ValueError: a diffusion that is negative, not finite on [0, 1), or divergent at an end.
+    """
+    require_admissible(diffusion)
+    drift = drift_of(path, field, diffusion)
+
+    def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
+        x, h = carry.x, t_next - t
+        c = jnp.where(t_next >= 1, 0.5, 1.0).astype(h.dtype)
+        early_key, late_key = jax.random.split(key)
+        sigma = diffusion(t + 0.5 * h)
+        early = sigma * jnp.sqrt(c * h) * jax.random.normal(early_key, x.shape, x.dtype)
+        later = sigma * jnp.sqrt((1 - c) * h) * jax.random.normal(late_key, x.shape, x.dtype)
+        first = drift(x, t)
+        second = drift((x + c * h * first + early).astype(x.dtype), t + c * h)
+        late = 0.5 / c
+        return State((x + h * ((1 - late) * first + late * second) + early + later).astype(x.dtype))
 
     return Solver(init=State, step=step, is_forward_only=True)

@@ -1,0 +1,102 @@
+"""Solvers for the way from data to noise and back again, to the very point of the start.
+
+A rule run on the reversed grid returns only up to its own error, which guidance magnifies. Two ways to return exactly:
+
+(V1) implicit Euler,  x' = x + h u(x', t'),  is the inverse of Euler's step from t' to t. It is found by iterating from
+     x' = x, which converges as (|h| L)^k where the field's Lipschitz constant L is under 1/|h|.
+(V2) two states that step by turns, for any rule x -> x + P_h(x, t) and a coupling c in (0, 1]:
+     forwards   y' = c y + (1 - c) z + P_h(z, t),    z' = z - P_-h(y', t');
+     backwards  z = z' + P_-h(y', t'),               y = (y' - (1 - c) z - P_h(z, t)) / c:
+     the same two values of P both ways, so the inverse is exact for any field and scale, up to rounding. It is of the
+     rule's order. Backwards a rounding error of y - z grows as c^-n; forwards c < 1 damps y - z, without which
+     (c = 1) the rule is unstable for fields that contract.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from cfgjax.checks import require_between
+from cfgjax.pieces import by_piece
+from cfgjax.types import Array, Field, Number, Solver, State
+
+
+@by_piece
+def implicit_euler(field: Field, num_iterations: int = 20) -> Solver:
+    """Implicit Euler's rule (V1) by fixed-point iteration: on a decreasing grid the inverse of ``euler``.
+
+    ``num_iterations`` evaluations a step, all at the step's END: on the way from t = 1 down none is at t = 1, on an
+    increasing grid those of the last step are. Where |h| L >= 1 the iteration does not converge, and what comes out
+    is not the inverse: more steps mend it, more iterations do not.
+
+    Source: Meiri et al., arXiv 2312.12540, for the fixed-point inversion of a DDIM step.
+
+    Raises:
+        ValueError: fewer than one iteration.
+    """
+    require_between("num_iterations", num_iterations, 1, jnp.inf)
+
+    def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
+        x = carry.x
+
+        def improve(_: Array, guess: Array) -> Array:
+            return (x + (t_next - t) * field(guess, t_next)).astype(x.dtype)
+
+        return State(jax.lax.fori_loop(0, num_iterations, improve, x))
+
+    return Solver(init=State, step=step)
+
+
+class Coupled(NamedTuple):
+    """The carry of ``reversible``: the state y and its partner z, each [*D]."""
+
+    x: Array
+    partner: Array
+
+
+@by_piece
+def reversible(
+    make_solver: Callable[[Field], Solver], field: Field, coupling: Number = 0.999, partner: Array | None = None
+) -> Solver:
+    """The reversible form (V2) of an ODE rule: on a decreasing grid the exact inverse of its steps on the reversed one.
+
+    Two steps of the rule a step, one of them from the step's end backwards, so that the field IS called at t = 1 by a
+    grid that reaches it: one that is singular there needs a grid that ends before.
+
+    Args:
+        make_solver: an ODE rule of one step, for example ``solvers.euler`` or ``solvers.heun``.
+        field: the vector field.
+        coupling: c of (V2).
+        partner: [*D], the partner state z to start from: a copy of the state where None. The way back needs the
+            partner that the way there ended with; the carry has it: ``observe=lambda carry, t: carry.partner``.
+
+    Source: McCallum & Foster, arXiv 2410.11648; Wallace et al., arXiv 2211.12446, for inversion by coupled states.
+
+    Raises:
+        ValueError: a coupling outside (0, 1].
+    """
+    require_between("coupling", coupling, float(jnp.finfo(jnp.float32).tiny), 1)
+    solver = make_solver(field)
+
+    def increment(key: Array, x: Array, t: Array, t_next: Array) -> Array:
+        return solver.step(key, solver.init(x), t, t_next).x - x
+
+    def forwards(key: Array, carry: Coupled, t: Array, t_next: Array) -> Coupled:
+        y, z = carry
+        y = (coupling * y + (1 - coupling) * z + increment(key, z, t, t_next)).astype(y.dtype)
+        return Coupled(y, z - increment(key, y, t_next, t))
+
+    def backwards(key: Array, carry: Coupled, t: Array, t_next: Array) -> Coupled:
+        y, z = carry
+        z = z + increment(key, y, t, t_next)
+        return Coupled(((y - (1 - coupling) * z - increment(key, z, t_next, t)) / coupling).astype(y.dtype), z)
+
+    def init(x: Array) -> Coupled:
+        return Coupled(x, x if partner is None else jnp.asarray(partner, x.dtype))
+
+    def step(key: Array, carry: Coupled, t: Array, t_next: Array) -> Coupled:
+        return jax.lax.cond(t_next > t, forwards, backwards, key, carry, t, t_next)
+
+    return Solver(init, step)
