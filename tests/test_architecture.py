@@ -22,7 +22,7 @@ MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"
 GROUND = [{"types"}, {"checks"}, {"pieces"}, {"paths"}, {"conversions"}]
 SIBLINGS = {"guidance", "solvers", "losses", "mixtures", "models"}
 UPPER = {"checkpoints", "data", "metrics", "likelihood"}
-TOP = {"training"}
+TOP = {"training", "verify"}
 FLOORS = [*GROUND, SIBLINGS, UPPER, TOP]
 
 BANNED = {"cfg", "x0", "x1", "x_0", "x_1", "sigma", "eps", "v", "alpha_bar", "fn", "func", "cond", "uncond", "N", "T"}
