@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfgjax import conversions, guidance, paths, verify
+from cfgjax import conversions, guidance, losses, paths, verify
 from cfgjax.verify.problem import skewed_mixture
 
 SEEDS = range(5)
@@ -270,6 +270,71 @@ def test_mistakes_in_label_dropping_are_named(drop, is_batched, words):
 def test_a_rate_without_coins_is_refused(rate):
     with pytest.raises(ValueError, match="rate must be in"):
         verify.label_dropping(lambda key, y: y, rate, NULL)
+
+
+# Losses
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3, 4))])
+def test_the_librarys_losses_pass(seed):
+    verify.loss(losses.flow_matching, seed=seed).require()
+    verify.loss(losses.noise_matching, "noise", PATH, seed=seed).require()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [paths.cosine(), paths.variance_preserving()], ids=["cosine", "variance_preserving"])
+def test_score_matching_passes(path):
+    verify.loss(losses.score_matching, "score", path).require()
+
+
+def test_a_loss_that_drops_labels_passes():
+    """The null field is the minimiser for the dropped ones."""
+
+    def dropping(field, path, key, z, y):
+        coin, key = jax.random.split(key)
+        return losses.flow_matching(field, path, key, z, guidance.drop_label(coin, y, 0.3, NULL))
+
+    verify.loss(dropping).require()
+
+
+def _own_loss(target, time=lambda t: t):
+    """Flow matching on the straight path as users write it."""
+
+    def matching(field, path, key, z, y):
+        time_key, noise_key = jax.random.split(key)
+        t, noise = jax.random.uniform(time_key), jax.random.normal(noise_key, z.shape)
+        return jnp.mean((field(t * z + (1 - t) * noise, time(t), y) - target(z, noise)) ** 2)
+
+    return matching
+
+
+WRONG_LOSSES = {
+    "sign": (_own_loss(lambda z, noise: noise - z), "it is least for minus the vector field u"),
+    "noise's sign": (_own_loss(lambda z, noise: z + noise), "the noise's sign is wrong"),
+    "noise": (losses.noise_matching, "it is least for the noise prediction E"),
+    "swapped time": (_own_loss(lambda z, noise: z - noise, lambda t: 1 - t), "time runs backwards"),
+    "turned": (lambda *given: -losses.flow_matching(*given), "the sign is wrong: it is largest there"),
+    "no label": (lambda *given: losses.flow_matching(*given[:-1], jnp.asarray(NULL)), "labels are not passed"),
+    "no known kind": (_own_loss(lambda z, noise: z - 0.7 * noise), "no known cause fits"),
+    "no number": (
+        lambda field, path, key, z, y: field(z, 0.5, y),
+        "gives the shape (2,) for ONE example, not a number",
+    ),
+}
+
+
+SLOW_LOSSES = {"noise", "noise's sign", "no known kind"}
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        pytest.param(*values, id=name, marks=[pytest.mark.slow] if name in SLOW_LOSSES else [])
+        for name, values in WRONG_LOSSES.items()
+    ],
+)
+def test_mistakes_in_losses_are_named(loss, words):
+    assert words in _causes(verify.loss(loss))
 
 
 # Reports

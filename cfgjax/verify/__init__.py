@@ -1,4 +1,4 @@
-"""A user's own pieces against the exact oracle: fields, guidance rules, solvers, samplers, label dropping.
+"""A user's own pieces against the exact oracle: fields, guidance rules, solvers, samplers, label dropping, losses.
 
 Each function takes an object, runs it where the answer is known in closed form (``mixtures``), and gives a ``Report``:
 a table of checks, each passed, or failed with its size and the likely cause in words. ``report.require()`` raises
@@ -11,6 +11,7 @@ finding; else the row says that no known cause fits. The seed is fixed: the same
     sampler          (field, key, x, ts, y, ...)    claims to solve dx = u_w dt with an order
     diffusion        (path, field, diffusion)       claims to solve dX = [u + sigma^2 s / 2] dt + sigma dW
     label_dropping   (key, y) -> y                  claims to drop labels, one coin an example
+    loss             (field, path, key, z, y) -> [] claims to be least for the vector field, or another view
     samples          (key, y [n]) -> [n, D]         claims to sample the labels' laws, a whole batch in one call
 
 All but the last (and a batched ``label_dropping``) are called for ONE example. What raises, gives another shape, NaN or
@@ -37,6 +38,7 @@ from cfgjax.verify.batches import samples
 from cfgjax.verify.diffusions import diffusion
 from cfgjax.verify.fields import field
 from cfgjax.verify.labels import label_dropping
+from cfgjax.verify.losses import loss
 from cfgjax.verify.report import Check, Report, VerificationError
 from cfgjax.verify.rules import guidance
 from cfgjax.verify.samplers import sampler, solver
@@ -49,6 +51,7 @@ __all__ = [
     "field",
     "guidance",
     "label_dropping",
+    "loss",
     "sampler",
     "samples",
     "solver",
