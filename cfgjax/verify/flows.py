@@ -19,7 +19,7 @@ _STEPS = 64
 
 
 class Flow(NamedTuple):
-    """What a sampler might be solving instead: dx = factor * u_w(x, t or 1 - t) dt over [start, stop]."""
+    """What a sampler might be solving instead: dx = factor * u_w(x, t or 1 - t) dt from 0 to stop."""
 
     scale: Number
     null_label: Number

@@ -31,7 +31,7 @@ _STATES, _LOOPED = 24, 12
 """States, and calls of a sampler that can only be called one at a time."""
 
 _END, _ROUNDING = 0.05, 3e-6
-"""The error allowed at the end: Euler's with 64 steps is 0.025; and the error that single precision leaves."""
+"""The error allowed at the end: Euler's with 64 steps is 0.02; and the error that single precision leaves."""
 
 _SLACK = 0.35
 """What a measured order may lack: the library's own lack 0.1 at most at these numbers of steps."""
