@@ -20,10 +20,10 @@ from cfgjax.types import MemoryField
 ROOT = Path(cfgjax.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
-GROUND = [{"types", "compiler"}, {"checks"}, {"pieces"}, {"paths"}, {"conversions"}]
+GROUND = [{"types", "compiler"}, {"checks"}, {"pieces"}, {"paths"}, {"conversions"}, {"path_change"}]
 SIBLINGS = {"guidance", "solvers", "losses", "mixtures", "models", "sweeps"}
 UPPER = {"checkpoints", "data", "metrics", "likelihood"}
-TOP = {"training", "diagnostics"}
+TOP = {"training", "diagnostics", "verify"}
 FLOORS = [*GROUND, SIBLINGS, UPPER, TOP]
 
 BANNED = {"cfg", "x0", "x1", "x_0", "x_1", "sigma", "eps", "v", "alpha_bar", "fn", "func", "cond", "uncond", "N", "T"}
@@ -161,6 +161,11 @@ def _linear_labelled(x, t, y):
     return -x * (y + 1)
 
 
+def _small_step(t, t_next):
+    return 0.1 * (t_next - t)
+
+
+_PAIR = guidance.pair(_linear_labelled, 2)
 _COUNTING = MemoryField(jnp.zeros_like, lambda x, t, memory: (-x, memory + 1))
 
 
@@ -176,9 +181,17 @@ _COUNTING = MemoryField(jnp.zeros_like, lambda x, t, memory: (-x, memory + 1))
         solvers.dpm_solver(paths.linear(), _linear_field),
         solvers.unipc(paths.linear(), _linear_field),
         solvers.euler_maruyama(paths.linear(), _linear_field, solvers.constant(0.5)),
+        solvers.stochastic_heun(paths.linear(), _linear_field, solvers.constant(0.5)),
+        solvers.churn(paths.linear(), _linear_field, 0.1),
+        solvers.langevin_corrected(solvers.euler(_linear_field), _linear_field, _small_step),
+        solvers.predictor_corrector_guidance(paths.linear(), _linear_field, _linear_field, _small_step),
+        solvers.with_last_step(solvers.euler(_linear_field), solvers.euler_step(_linear_field)),
+        solvers.cfg_plus_plus(paths.linear(), _PAIR, 0, 0.5),
+        solvers.implicit_euler(_linear_field, 3),
+        solvers.reversible(solvers.euler, _linear_field),
         solvers.remembering(solvers.euler, _COUNTING),
         solvers.rematerialised(solvers.heun(_linear_field)),
-        solvers.tilted(paths.linear(), guidance.pair(_linear_labelled, 2), 1, 3.0, solvers.constant(0.5)),
+        solvers.tilted(paths.linear(), _PAIR, 1, 3.0, solvers.constant(0.5)),
     ],
     ids=[
         "euler",
@@ -190,6 +203,14 @@ _COUNTING = MemoryField(jnp.zeros_like, lambda x, t, memory: (-x, memory + 1))
         "dpm_solver",
         "unipc",
         "euler_maruyama",
+        "stochastic_heun",
+        "churn",
+        "langevin_corrected",
+        "predictor_corrector_guidance",
+        "with_last_step",
+        "cfg_plus_plus",
+        "implicit_euler",
+        "reversible",
         "remembering",
         "rematerialised",
         "tilted",
@@ -223,6 +244,14 @@ def test_every_builder_of_the_solvers_is_checked_above():
         "dpm_solver",
         "unipc",
         "euler_maruyama",
+        "stochastic_heun",
+        "churn",
+        "langevin_corrected",
+        "predictor_corrector_guidance",
+        "with_last_step",
+        "cfg_plus_plus",
+        "implicit_euler",
+        "reversible",
         "remembering",
         "rematerialised",
         "tilted",

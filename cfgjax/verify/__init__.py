@@ -1,0 +1,58 @@
+"""A user's own pieces against the exact oracle: fields, guidance rules, solvers, samplers, label dropping, losses.
+
+Each function takes an object, runs it where the answer is known in closed form (``mixtures``), and gives a ``Report``:
+a table of checks, each passed, or failed with its size and the likely cause in words. ``report.require()`` raises
+``VerificationError`` with the table, for tests. A cause is named only where what the mistake would give fits the
+finding; else the row says that no known cause fits. The seed is fixed: the same object gets the same report.
+
+    field            (x, t, y) -> like x            claims to be the vector field, score, noise prediction or denoiser
+    guidance         (field, scale, null_label)     claims to be classifier-free guidance
+    solver           field -> Solver                claims to solve dx = u dt with an order
+    sampler          (field, key, x, ts, y, ...)    claims to solve dx = u_w dt with an order
+    diffusion        (path, field, diffusion)       claims to solve dX = [u + sigma^2 s / 2] dt + sigma dW
+    label_dropping   (key, y) -> y                  claims to drop labels, one coin an example
+    loss             (field, path, key, z, y) -> [] claims to be least for the vector field, or another view
+    samples          (key, y [n]) -> [n, D]         claims to sample the labels' laws, a whole batch in one call
+
+All but the last (and a batched ``label_dropping``) are called for ONE example. What raises, gives another shape, NaN or
+inf gets one failed row with what happened. Statistical checks give a false alarm with probability under 1e-4 a report;
+the modules' heads derive what they allow.
+
+>>> from cfgjax import verify
+>>> def plus_one(field, scale, null_label):  # the convention of some papers, where 0 is the labelled field
+...     def guided(x, t, y):
+...         return field(x, t, y) + scale * (field(x, t, y) - field(x, t, null_label))
+...     return guided
+>>> report = verify.guidance(plus_one)
+>>> report.passed
+False
+>>> print(report)
+verify.guidance: 3 of 3 checks failed
+        check                                      measured  allowed  likely cause
+FAILED  w = 0: the null field                          1.78  1.0e-04  looks like 1 + w: u_y + w (u_y - u_null)
+FAILED  w = 1: the labelled field                     0.899  1.0e-04  looks like 1 + w: u_y + w (u_y - u_null)
+FAILED  w = 0.3 to 7.5: u_null + w (u_y - u_null)      1.62  1.0e-04  looks like 1 + w: u_y + w (u_y - u_null)
+"""
+
+from cfgjax.verify.batches import samples
+from cfgjax.verify.diffusions import diffusion
+from cfgjax.verify.fields import field
+from cfgjax.verify.labels import label_dropping
+from cfgjax.verify.losses import loss
+from cfgjax.verify.report import Check, Report, VerificationError
+from cfgjax.verify.rules import guidance
+from cfgjax.verify.samplers import sampler, solver
+
+__all__ = [
+    "Check",
+    "Report",
+    "VerificationError",
+    "diffusion",
+    "field",
+    "guidance",
+    "label_dropping",
+    "loss",
+    "sampler",
+    "samples",
+    "solver",
+]

@@ -1,0 +1,98 @@
+"""What is known exactly: the mixture that the checks run on, its views, its states, its labels' moments."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfgjax.mixtures import LabelledMixture
+from cfgjax.paths import linear
+from cfgjax.types import Array, GaussianPath
+
+View = Literal["field", "score", "noise", "denoiser"]
+
+
+STRAIGHT = linear()
+"""The path of the checks that are given none: one object, so that the oracle on it is compiled once."""
+
+
+def skewed_mixture() -> LabelledMixture:
+    """Three labels in 2-D without any symmetry, so that no two errors look alike."""
+    means = np.array([[-0.9, 0.4], [1.1, 0.9], [0.3, -1.2]])
+    covariances = np.array([[[0.5, 0.2], [0.2, 0.4]], [[0.3, -0.1], [-0.1, 0.6]], [[0.6, 0.1], [0.1, 0.3]]])
+    return LabelledMixture(*map(jnp.asarray, (np.array([0.5, 0.2, 0.3]), means, covariances)))
+
+
+@partial(jax.jit, static_argnames=("view", "path"))
+def _values(view: View, path: GaussianPath, mixture: LabelledMixture, x: Array, t: Array, y: Array) -> Array:
+    makers = {
+        "field": mixture.vector_field,
+        "score": mixture.score,
+        "noise": mixture.noise,
+        "denoiser": mixture.denoiser,
+    }
+    return jax.vmap(makers[view](path))(x, t, y)
+
+
+class Views(NamedTuple):
+    """The oracle's views on a path over rows (x [n, D], t [n], y [n])."""
+
+    mixture: LabelledMixture
+    path: GaussianPath
+
+    def values(self, view: View, x: Array, t: Array, y: Array) -> np.ndarray:
+        """The view's values, [n, D]."""
+        return np.asarray(_values(view, self.path, self.mixture, x, t, y), np.float64)
+
+
+def states(mixture: LabelledMixture, path: GaussianPath, times: np.ndarray, seed: int) -> Array:
+    """A state of p_t(x) for each of the times [n], as [n, D]."""
+    rng = np.random.default_rng(seed)
+    weights = np.asarray(mixture.weights, np.float64).reshape(-1)
+    chosen = rng.choice(len(weights), size=len(times), p=weights / weights.sum())
+    dimension = mixture.means.shape[-1]
+    roots = np.linalg.cholesky(np.asarray(mixture.covariances, np.float64).reshape(-1, dimension, dimension))
+    z, noise = rng.normal(size=(2, len(times), dimension))
+    z = np.asarray(mixture.means, np.float64).reshape(-1, dimension)[chosen] + np.einsum("nij,nj->ni", roots[chosen], z)
+    alpha, beta = (np.expand_dims(np.asarray(part(jnp.asarray(times))), -1) for part in (path.alpha, path.beta))
+    return jnp.asarray(alpha * z + beta * noise, jnp.result_type(float))
+
+
+def moments(mixture: LabelledMixture, y: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [D] and covariance [D, D] of the data of label y, of all data for the null label."""
+    rows = slice(None) if y == mixture.num_labels else slice(y, y + 1)
+    dimension = mixture.means.shape[-1]
+    weights = np.asarray(mixture.weights, np.float64)[rows].reshape(-1)
+    means = np.asarray(mixture.means, np.float64)[rows].reshape(-1, dimension)
+    covariances = np.asarray(mixture.covariances, np.float64)[rows].reshape(-1, dimension, dimension)
+    weights = weights / weights.sum()
+    mean = weights @ means
+    apart = means - mean
+    return mean, np.tensordot(weights, covariances, axes=1) + (apart.T * weights) @ apart
+
+
+Moments = Callable[[int], tuple[np.ndarray, np.ndarray]]
+"""``y -> (mean [D], covariance [D, D])``."""
+
+
+def whitened(samples: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """L^-1 (x - mean) with L L^T the covariance, for samples [n, D]."""
+    return np.linalg.solve(np.linalg.cholesky(covariance), (samples - mean).T).T
+
+
+def law_error(moments_of: Moments, samples: np.ndarray, labels: np.ndarray) -> float:
+    """The largest error of the labels' moments, whitened by the exact ones: means and second moments less 0 and I."""
+    errors = []
+    for y in np.unique(labels):
+        white = whitened(samples[labels == y], *moments_of(int(y)))
+        second = white.T @ white / len(white) - np.eye(white.shape[1])
+        errors.append(max(np.abs(white.mean(axis=0)).max(), np.abs(second).max()))
+    return float(max(errors))
+
+
+def law_allowed(labels: np.ndarray) -> float:
+    """Six standard errors of (V8) for the label with the fewest samples."""
+    return float(6 * np.sqrt(2 / np.unique(labels, return_counts=True)[1].min()))
