@@ -1,52 +1,120 @@
-"""Draw the README's picture: what guidance does to a ring of eight Gaussians, by the exact field.
+"""Draw the pictures of the documents: what each rule of guidance does to a ring of eight Gaussians, by the exact field.
 
-Columns are guidance scales; the upper row follows the ODE, the lower one the SDE. Colours are labels.
+ring.png is the README's: columns are guidance scales; the upper row follows the ODE, the lower one the SDE, and colours
+are labels. The others show one rule each: the density of one label's samples as the scale grows.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cfgjax import mixtures, paths
+from cfgjax import solvers
+from cfgjax.solvers.tilted import systematic
+from cfgjax.types import Array
 from experiments import command, runs
 from experiments.command import UserError
+from experiments.exhibits import EXHIBITS, FIELD, LABEL, MIXTURE, NULL, NUM_STEPS, PAIR, PATH, SCALES, Exhibit
 from experiments.sampling import ODE, SDE, classifier_free, draw_all, make_draw
 
-SCALES = (0.0, 1.0, 2.0, 4.0)
+RING_SCALES = (0.0, 1.0, 2.0, 4.0)
+WIDTH = 4.0
+RING, TILTED = "ring", "tilted"
+NAMES = (RING, *EXHIBITS, TILTED)
 
 
 @dataclass(frozen=True)
 class Options:
-    """Where to draw."""
+    """What to draw, and where."""
 
-    out: Path = Path("docs/guided_ring.png")
-    """File to write."""
+    out: Path = Path("docs/guidance")
+    """Folder to write to."""
+    only: tuple[str, ...] = ()
+    """Names of the pictures to draw; by default all."""
     num_samples: int = 4096
     """Samples in each panel."""
 
 
+def _ring(num_samples: int) -> Figure:
+    labels = np.arange(num_samples) % NULL
+    figure = Figure(figsize=(2.3 * len(RING_SCALES), 5.0), layout="constrained")
+    for row, (name, solver) in zip(figure.subplots(2, len(RING_SCALES)), {"ODE": ODE, "SDE": SDE}.items(), strict=True):
+        draw = make_draw(classifier_free(FIELD, NULL), PATH, (2,), solver, 64)
+        samples = draw_all(draw, (2,), 0, labels, RING_SCALES)
+        for axes, scale, points in zip(row, RING_SCALES, samples, strict=True):
+            axes.scatter(*points.T, s=1.5, c=labels, cmap="tab10", vmax=9, linewidths=0)
+            axes.set(
+                xlim=(-WIDTH, WIDTH), ylim=(-WIDTH, WIDTH), xticks=[], yticks=[], aspect="equal",
+                title=f"{name}, w = {scale:g}",
+            )  # fmt: skip
+    return figure
+
+
+def _panel(axes: Axes, points: np.ndarray, title: str) -> None:
+    """The density of the points over circles at one and two standard deviations of each component."""
+    bins = np.linspace(-WIDTH, WIDTH, 97)
+    counts, *_ = np.histogram2d(*points.T, bins=[bins, bins])
+    peak = max(1.0, float(np.quantile(counts[counts > 0], 0.99))) if counts.any() else 1.0
+    axes.imshow(counts.T, origin="lower", extent=(-WIDTH, WIDTH) * 2, cmap="Blues", vmax=peak)
+    for mean in np.asarray(MIXTURE.means).reshape(-1, 2):
+        for radius in (0.4, 0.8):
+            turn = np.linspace(0, 2 * np.pi, 49)
+            axes.plot(mean[0] + radius * np.cos(turn), mean[1] + radius * np.sin(turn), color="0.75", linewidth=0.6)
+    inside = np.mean(np.max(np.abs(points), axis=1) <= WIDTH)
+    note = "" if inside > 0.995 else f", {inside:.0%} in view"
+    axes.set(xticks=[], yticks=[], title=title + note, xlim=(-WIDTH, WIDTH), ylim=(-WIDTH, WIDTH))
+    axes.title.set_fontsize("medium")
+
+
+def _row(title: str, number: str, values: tuple[float, ...], samples: np.ndarray) -> Figure:
+    figure = Figure(figsize=(2.4 * len(values), 2.9), layout="constrained")
+    for axes, value, points in zip(figure.subplots(1, len(values)), values, samples, strict=True):
+        _panel(axes, points, f"{number} = {value:g}")
+    figure.suptitle(title)
+    return figure
+
+
+def _exhibit(exhibit: Exhibit, num_samples: int) -> Figure:
+    labels = np.full(num_samples, LABEL)
+    samples = draw_all(exhibit.draw, (2,), 0, labels, exhibit.values)
+    return _row(exhibit.title, exhibit.number, exhibit.values, samples)
+
+
+def _tilted(num_samples: int) -> Figure:
+    """The tilted law by weighted particles, resampled to equal weights."""
+    key = jax.random.key(0)
+
+    @jax.jit
+    def draw(scale: Array) -> Array:
+        solver = solvers.tilted(PATH, PAIR, LABEL, scale, solvers.constant(2.0))
+        noise = jax.random.normal(key, (num_samples, 2))
+        particles, _ = solvers.solve(solver, key, noise, solvers.grids.uniform(4 * NUM_STEPS))
+        return particles.x[systematic(key, particles.log_weights)]
+
+    samples = np.stack([np.asarray(draw(jnp.float32(scale))) for scale in SCALES])
+    return _row("the tilted law p(x)^(1-w) p(x|y)^w, by weighted particles", "w", SCALES, samples)
+
+
 def draw_gallery(options: Options) -> None:
-    """Draws the picture."""
-    if options.out.suffix != ".png":
-        raise UserError(f"out must end in .png, got {options.out}")
+    """Draws the pictures."""
     if options.num_samples < 1:
         raise UserError(f"num_samples must be at least 1, got {options.num_samples}")
-    path, mixture = paths.linear(), mixtures.ring(num_classes=8)
-    field, null = mixture.vector_field(path), mixture.num_labels
-    labels = np.arange(options.num_samples) % null
-    figure = Figure(figsize=(2.3 * len(SCALES), 5.0), layout="constrained")
-    for row, (name, solver) in zip(figure.subplots(2, len(SCALES)), {"ODE": ODE, "SDE": SDE}.items(), strict=True):
-        draw = make_draw(classifier_free(field, null), path, (2,), solver, 64)
-        samples = draw_all(draw, (2,), 0, labels, SCALES)
-        for axes, scale, points in zip(row, SCALES, samples, strict=True):
-            axes.scatter(*points.T, s=1.5, c=labels, cmap="tab10", vmax=9, linewidths=0)
-            axes.set(xlim=(-4, 4), ylim=(-4, 4), xticks=[], yticks=[], aspect="equal", title=f"{name}, w = {scale:g}")
-    runs.make_folder("out", options.out.parent)
-    figure.savefig(options.out, dpi=100)
-    print(f"wrote {options.out}")
+    for name in options.only:
+        if name not in NAMES:
+            raise UserError(f"only must be of {', '.join(NAMES)}, got {name}")
+    runs.make_folder("out", options.out)
+    for name in options.only or NAMES:
+        if name == RING:
+            figure = _ring(options.num_samples)
+        else:
+            figure = _tilted(options.num_samples) if name == TILTED else _exhibit(EXHIBITS[name], options.num_samples)
+        figure.savefig(options.out / f"{name}.png", dpi=100)
+        print(f"wrote {options.out / name}.png", flush=True)
 
 
 def main(args: list[str] | None = None) -> None:

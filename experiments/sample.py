@@ -6,7 +6,7 @@ For example: python -m experiments.sample runs/digits --labels 3 3 7 --scale 2.5
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -18,7 +18,7 @@ from experiments import command, runs
 from experiments.command import UserError
 from experiments.evaluate import load_classifier
 from experiments.restored import Run, restore_run
-from experiments.sampling import Rule, by_classifier, classifier_free, draw_all, make_draw
+from experiments.sampling import GridName, Rule, RuleName, SolverName, by_classifier, by_name, draw_all, make_draw
 
 PIXELS = 8
 """Screen pixels for each pixel of an image of 8 x 8, fewer for larger ones."""
@@ -34,8 +34,14 @@ class Options:
     """Label of each sample in turn, repeated up to --num-samples; K is the null label. By default all labels."""
     scale: float = 2.0
     """Guidance scale w: 0 null, 1 labelled, above 1 guided."""
-    solver: Literal["heun", "euler", "euler_maruyama"] = "heun"
-    """heun and euler follow the ODE, euler_maruyama the SDE with sigma_t = sqrt(2 beta_t)."""
+    solver: SolverName = "heun"
+    """euler_maruyama and stochastic_heun follow the SDE with sigma_t = sqrt(2 beta_t), the others the ODE."""
+    grid: GridName = "uniform"
+    """Times of the steps."""
+    rule: RuleName = "classifier_free"
+    """What is done with the labelled and the null field; see docs/guidance.md."""
+    interval: tuple[float, float] = (0.0, 1.0)
+    """Times between which guidance acts; outside them the labelled field alone is evaluated."""
     num_steps: int = 32
     """Solver steps from noise to data."""
     num_samples: int | None = None
@@ -63,6 +69,11 @@ def _check(options: Options, num_labels: int) -> None:
     _require(
         options.num_samples is None or options.num_samples >= 1,
         f"num_samples must be at least 1, got {options.num_samples}",
+    )
+    start, stop = options.interval
+    _require(0 <= start < stop <= 1, f"interval must be 0 <= start < stop <= 1, got {start:g} {stop:g}")
+    _require(
+        options.grid != "karras" or options.num_steps >= 2, "num_steps must be at least 2 for the grid karras, got 1"
     )
     _require(options.out.suffix in (".png", ".npz"), f"out must end in .png or .npz, got {options.out}")
     for label in options.labels or ():
@@ -97,7 +108,9 @@ def _write_points(samples: np.ndarray, labels: np.ndarray, file: Path) -> None:
 def _rule(options: Options, run: Run) -> Rule:
     null = run.problem.num_labels
     if options.classifier is None:
-        return classifier_free(run.field, null)
+        return by_name(options.rule, run.model.path, run.field, null, options.interval)
+    is_plain = options.rule == "classifier_free" and options.interval == (0.0, 1.0)
+    _require(is_plain, "classifier must be left out where a rule or an interval is asked for")
     log_classifier = load_classifier(options.classifier, run, options.data_dir)
     return by_classifier(run.field, null, log_classifier, run.model.path)
 
@@ -113,7 +126,8 @@ def sample(options: Options) -> None:
     )
     chosen = options.labels or tuple(range(run.problem.num_labels))
     labels = np.resize(chosen, options.num_samples or len(chosen)).astype(np.int32)
-    draw = make_draw(_rule(options, run), run.model.path, run.problem.shape, options.solver, options.num_steps)
+    rule, shape = _rule(options, run), run.problem.shape
+    draw = make_draw(rule, run.model.path, shape, options.solver, options.num_steps, options.grid)
     (samples,) = draw_all(draw, run.problem.shape, options.seed, labels, (options.scale,))
     runs.make_folder("out", options.out.parent)
     if options.out.suffix == ".npz":

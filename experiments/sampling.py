@@ -1,20 +1,41 @@
 """Drawing samples of a guided field: one compiled call for all labels, scales and keys."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cfgjax import guidance, solvers, sweeps
-from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier, Number, Solver
+from cfgjax.pieces import Piecewise
+from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier, Number, Pair, Scale, Solver
 from experiments.command import UserError
 
-SOLVERS: dict[str, Callable[[GaussianPath, Field], Solver]] = {
+SOLVERS: dict[str, Callable[[GaussianPath, Field], Solver | Piecewise[Solver]]] = {
     "heun": lambda path, field: solvers.heun(field),
     "euler": lambda path, field: solvers.euler(field),
+    "midpoint": lambda path, field: solvers.midpoint(field),
+    "rk4": lambda path, field: solvers.rk4(field),
+    "adams_bashforth": lambda path, field: solvers.adams_bashforth(field),
+    "ddim": solvers.ddim,
+    "dpm_solver": solvers.dpm_solver,
+    "unipc": solvers.unipc,
     "euler_maruyama": lambda path, field: solvers.euler_maruyama(path, field, solvers.root_beta(path)),
+    "stochastic_heun": lambda path, field: solvers.stochastic_heun(path, field, solvers.root_beta(path)),
 }
+SolverName = Literal[
+    "heun", "euler", "midpoint", "rk4", "adams_bashforth", "ddim", "dpm_solver", "unipc", "euler_maruyama",
+    "stochastic_heun",
+]  # fmt: skip
+GRIDS: dict[str, Callable[[GaussianPath, int], Array]] = {
+    "uniform": lambda path, num_steps: solvers.grids.uniform(num_steps),
+    "karras": solvers.grids.karras,
+    "logit_normal": lambda path, num_steps: solvers.grids.logit_normal(num_steps),
+    "cosine": lambda path, num_steps: solvers.grids.cosine(num_steps),
+    "sigmoid": lambda path, num_steps: solvers.grids.sigmoid(num_steps),
+}
+GridName = Literal["uniform", "karras", "logit_normal", "cosine", "sigmoid"]
 ODE, SDE = "heun", "euler_maruyama"
 
 Rule = Callable[[Number], LabelledField]
@@ -24,9 +45,33 @@ Draw = Callable[[Array, Array, Number], Array]
 """(key, label [], guidance scale []) -> one sample [*D]."""
 
 
+RULES: dict[str, Callable[[GaussianPath, Pair, Scale], LabelledField]] = {
+    "classifier_free": lambda path, pair, scale: guidance.extrapolate(pair, scale),
+    "rescaled": lambda path, pair, scale: guidance.rescaled(pair, scale),
+    "projected": lambda path, pair, scale: guidance.extrapolate(guidance.projected(path, pair), scale),
+    "zero_star": lambda path, pair, scale: guidance.extrapolate(guidance.zero_star(pair), scale),
+    "tangential": lambda path, pair, scale: guidance.extrapolate(guidance.tangential(path, pair), scale),
+    "clipped": lambda path, pair, scale: guidance.clipped(path, guidance.extrapolate(pair, scale)),
+    "dynamically_clipped": lambda path, pair, scale: guidance.dynamically_clipped(
+        path, guidance.extrapolate(pair, scale)
+    ),
+}
+RuleName = Literal[
+    "classifier_free", "rescaled", "projected", "zero_star", "tangential", "clipped", "dynamically_clipped"
+]
+
+
 def classifier_free(field: LabelledField, null_label: int) -> Rule:
     """Classifier-free guidance of a field that knows the null label."""
     return lambda scale: guidance.classifier_free(field, scale, null_label)
+
+
+def by_name(
+    name: RuleName, path: GaussianPath, field: LabelledField, null_label: int, ends: tuple[float, float]
+) -> Rule:
+    """A rule of RULES on a field that knows the null label, between two times; by its papers' usual numbers."""
+    pair = guidance.pair(field, null_label)
+    return lambda scale: RULES[name](path, pair, scale if ends == (0, 1) else guidance.interval(scale, *ends))
 
 
 def by_classifier(field: LabelledField, null_label: int, log_classifier: LogClassifier, path: GaussianPath) -> Rule:
@@ -34,14 +79,16 @@ def by_classifier(field: LabelledField, null_label: int, log_classifier: LogClas
     return lambda scale: guidance.classifier(guidance.given(field, null_label), log_classifier, path, scale)
 
 
-def make_draw(rule: Rule, path: GaussianPath, shape: tuple[int, ...], solver: str, num_steps: int) -> Draw:
+def make_draw(
+    rule: Rule, path: GaussianPath, shape: tuple[int, ...], solver: str, num_steps: int, grid: GridName = "uniform"
+) -> Draw:
     """The function that draws ONE sample of a guided field."""
+    ts = np.asarray(GRIDS[grid](path, num_steps))
 
     def draw(key: Array, y: Array, scale: Number) -> Array:
         noise_key, solver_key = jax.random.split(key)
         guided = guidance.given(rule(scale), y)
         noise = jax.random.normal(noise_key, shape)
-        ts = jnp.linspace(0, 1, num_steps + 1)
         return solvers.integrate(SOLVERS[solver](path, guided), solver_key, noise, ts)
 
     return draw

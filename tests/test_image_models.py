@@ -14,6 +14,8 @@ from cfgjax.models import SIZES, UNET_SIZES, ConvNet, DiT, DiTClassifier, UNet, 
 from cfgjax.models.blocks import SelfAttention, from_patches, modulate, to_patches
 from cfgjax.models.embeddings import sine_positions
 
+pytestmark = pytest.mark.slow
+
 NUM_LABELS = 3
 SHAPE = (8, 8, 2)
 UNET = {"width": 16, "multipliers": (1, 2), "blocks_per_level": 1, "attention": (4,), "head_width": 8}

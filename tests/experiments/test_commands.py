@@ -186,7 +186,10 @@ def test_prepare_names_the_pictures_it_skips(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [(["--out", "ring.jpg"], "out must end in .png"), (["--num-samples", "0"], "num_samples must be at least 1")],
+    [
+        (["--only", "rings"], "only must be of ring, classifier_free"),
+        (["--num-samples", "0"], "num_samples must be at"),
+    ],
 )
 def test_gallery_refuses_what_it_cannot_draw(arguments, expected):
     assert_one_line(command("gallery", *arguments), expected)

@@ -19,6 +19,8 @@ from experiments.report_classifier import by_time
 from experiments.report_images import at_equal_recognition
 from tests.experiments.running import assert_one_line, command
 
+pytestmark = pytest.mark.slow
+
 NUM_LABELS = 3
 
 

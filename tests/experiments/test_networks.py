@@ -17,6 +17,8 @@ from experiments.settings import DiTNetwork, UNetNetwork
 from tests.experiments.running import SMALLER, assert_one_line, command
 from tests.experiments.test_resume import final_state
 
+pytestmark = pytest.mark.slow
+
 NETWORKS = {
     "fashion_mnist": DiTNetwork(width=16, depth=1, num_heads=2, patch=7),
     "fashion_mnist_gpu": UNetNetwork(8, (1, 1), blocks_per_level=1, attention=(7,), patch=2),
@@ -24,10 +26,7 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(name, marks=pytest.mark.slow if name == "fashion_mnist_gpu" else ()) for name in NETWORKS],
-)
+@pytest.fixture(scope="module", params=list(NETWORKS))
 def parts(request, data_dir):
     """A small experiment's problem, and its step with SGD, which hides no factor of the gradient."""
     name = request.param

@@ -1,0 +1,116 @@
+"""Print how far solvers end from a fine reference, by evaluations of the field: of a run, or of the exact mixture.
+
+The error is the root mean square over samples of the distance to the end of 1,000 steps of Heun's rule, by pixel or
+coordinate. For example: python -m experiments.accuracy runs/digits --scales 1 2 4 --evaluations 8 16
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from cfgjax import guidance, mixtures, paths, solvers
+from cfgjax.types import Array, GaussianPath, LabelledField
+from experiments import command
+from experiments.command import UserError
+from experiments.restored import restore_run
+from experiments.sampling import GRIDS, SOLVERS, GridName, chunk_of, sample_keys
+
+STAGES = {
+    "euler": 1, "midpoint": 2, "heun": 2, "rk4": 4, "adams_bashforth": 1, "ddim": 1, "dpm_solver": 1, "unipc": 1,
+}  # fmt: skip
+"""Evaluations of the field in a step."""
+
+REFERENCE_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compare."""
+
+    run_dir: Annotated[Path | None, tyro.conf.Positional] = None
+    """Folder of the run; by default the exact field of a ring of eight Gaussians."""
+    scales: tuple[float, ...] = (1.0, 2.0, 4.0)
+    """Guidance scales w."""
+    evaluations: tuple[int, ...] = (8, 16, 32)
+    """Evaluations of the guided field, the same for every solver."""
+    grids: tuple[GridName, ...] = ("uniform", "sigmoid", "karras")
+    """Time grids."""
+    num_samples: int = 200
+    """Samples, over all labels in turn."""
+    data_dir: Path | None = None
+    """Folder of prepared data sets; by default the run's own."""
+
+
+def _field(options: Options) -> tuple[GaussianPath, LabelledField, int, tuple[int, ...]]:
+    if options.run_dir is None:
+        path, ring = paths.linear(), mixtures.ring(8)
+        return path, ring.vector_field(path), 8, (2,)
+    run = restore_run(options.run_dir, options.data_dir)
+    if run.experiment.objective == "classifier":
+        raise UserError(f"{options.run_dir} holds a classifier, which draws no samples")
+    return run.model.path, run.field, run.problem.num_labels, run.problem.shape
+
+
+def compare(options: Options) -> None:
+    """Prints the table."""
+    path, field, null, shape = _field(options)
+    labels, keys = jnp.arange(options.num_samples) % null, sample_keys(0, options.num_samples)
+    chunk = min(chunk_of(shape), options.num_samples)
+
+    def solved(name: str) -> Callable[[Array, Array], Array]:
+        def draw(key: Array, y: Array, scale: Array, ts: Array) -> Array:
+            solver = SOLVERS[name](path, guidance.given(guidance.classifier_free(field, scale, null), y))
+            return solvers.integrate(solver, key, jax.random.normal(key, shape), ts)
+
+        def run(scale: Array, ts: Array) -> Array:
+            return jax.lax.map(lambda one: draw(one[0], one[1], scale, ts), (keys, labels), batch_size=chunk)
+
+        return jax.jit(run)
+
+    by_name = {name: solved(name) for name in STAGES}
+
+    def ends(name: str, ts: Array, scale: float) -> np.ndarray:
+        return np.asarray(by_name[name](jnp.float32(scale), ts), np.float64)
+
+    print(f"{'w':>5} {'grid':>12} {'evaluations':>11}  " + "  ".join(f"{name:>15}" for name in STAGES))
+    for scale in options.scales:
+        reference = ends("heun", solvers.grids.uniform(REFERENCE_STEPS), scale)
+        for grid in options.grids:
+            for count in options.evaluations:
+                errors = []
+                for name, stages in STAGES.items():
+                    num_steps = count // stages
+                    if num_steps < 2:
+                        errors.append(np.nan)
+                        continue
+                    errors.append(np.sqrt(np.mean((ends(name, GRIDS[grid](path, num_steps), scale) - reference) ** 2)))
+                row = "  ".join(f"{error:15.4f}" for error in errors)
+                print(f"{scale:5g} {grid:>12} {count:11d}  {row}", flush=True)
+
+
+def _checked(options: Options) -> None:
+    if options.num_samples < 1:
+        raise UserError(f"num_samples must be at least 1, got {options.num_samples}")
+    for count in options.evaluations:
+        if count < 4:
+            raise UserError(f"evaluations must be at least 4, got {count}")
+    if not all(abs(scale) <= 1e4 for scale in options.scales):
+        raise UserError(f"scales must be finite, in -10000..10000, got {options.scales}")
+    compare(options)
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line."""
+    command.run(
+        lambda: tyro.cli(Options, prog="python -m experiments.accuracy", description=__doc__, args=args), _checked
+    )
+
+
+if __name__ == "__main__":
+    main()
