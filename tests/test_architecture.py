@@ -15,11 +15,12 @@ import pytest
 
 import cfgjax
 from cfgjax import paths, solvers
+from cfgjax.types import MemoryField, Pair
 
 ROOT = Path(cfgjax.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
-GROUND = [{"types"}, {"checks"}, {"pieces"}, {"paths"}, {"conversions"}]
+GROUND = [{"types"}, {"checks"}, {"pieces"}, {"paths"}, {"conversions"}, {"path_change"}]
 SIBLINGS = {"guidance", "solvers", "losses", "mixtures", "models"}
 UPPER = {"checkpoints", "data", "metrics", "likelihood"}
 TOP = {"training"}
@@ -156,14 +157,44 @@ def _linear_field(x, t):
     return -x
 
 
+def _small_step(t, t_next):
+    return 0.1 * (t_next - t)
+
+
+_COUNTING = MemoryField(jnp.zeros_like, lambda x, t, memory: (-x, memory + 1))
+_LINEAR_PAIR = Pair(lambda x, t, y: (-x, -2 * x), lambda x, t, y: -2 * x)
+
+
 @pytest.mark.parametrize(
     "solver",
     [
         solvers.euler(_linear_field),
         solvers.heun(_linear_field),
         solvers.euler_maruyama(paths.linear(), _linear_field, solvers.constant(0.5)),
+        solvers.remembering(solvers.euler, _COUNTING),
+        solvers.cfg_plus_plus(paths.linear(), _LINEAR_PAIR, 0, 0.5),
+        solvers.churn(paths.linear(), _linear_field, 0.1),
+        solvers.implicit_euler(_linear_field, 3),
+        solvers.langevin_corrected(solvers.euler(_linear_field), _linear_field, _small_step),
+        solvers.predictor_corrector_guidance(paths.linear(), _linear_field, _linear_field, _small_step),
+        solvers.reversible(solvers.euler, _linear_field),
+        solvers.stochastic_heun(paths.linear(), _linear_field, solvers.constant(0.5)),
+        solvers.with_last_step(solvers.euler(_linear_field), solvers.euler_step(_linear_field)),
     ],
-    ids=["euler", "heun", "euler_maruyama"],
+    ids=[
+        "euler",
+        "heun",
+        "euler_maruyama",
+        "remembering",
+        "cfg_plus_plus",
+        "churn",
+        "implicit_euler",
+        "langevin_corrected",
+        "predictor_corrector_guidance",
+        "reversible",
+        "stochastic_heun",
+        "with_last_step",
+    ],
 )
 def test_solvers_are_uniform(solver):
     """init(x) and step(key, carry, t, t_next), by these names; the carry keeps its tree, shapes and types."""
@@ -182,7 +213,20 @@ def test_every_builder_of_the_solvers_is_checked_above():
         for name in solvers.__all__
         if inspect.signature(getattr(solvers, name)).return_annotation.__name__ == "Solver"
     }
-    assert builders == {"euler", "heun", "euler_maruyama"}
+    assert builders == {
+        "euler",
+        "heun",
+        "euler_maruyama",
+        "remembering",
+        "cfg_plus_plus",
+        "churn",
+        "implicit_euler",
+        "langevin_corrected",
+        "predictor_corrector_guidance",
+        "reversible",
+        "stochastic_heun",
+        "with_last_step",
+    }
 
 
 def _parameters(view):

@@ -9,12 +9,31 @@ import optax
 import pytest
 
 from cfgjax import guidance, losses, mixtures, paths, solvers, training
+from cfgjax.types import Pair
 
 PATH = paths.linear()
+
+
+def _pair_of(field):
+    """A pair with the field on its labelled side."""
+    return Pair(lambda x, t, y: (-x, field(x, t)), lambda x, t, y: field(x, t))
+
+
 BUILD = {
     "euler": solvers.euler,
     "heun": solvers.heun,
     "euler_maruyama": lambda field: solvers.euler_maruyama(PATH, field, solvers.root_beta(PATH)),
+    "cfg_plus_plus": lambda field: solvers.cfg_plus_plus(PATH, _pair_of(field), 0, 0.5),
+    "churn": lambda field: solvers.churn(PATH, field, 0.1),
+    "implicit_euler": lambda field: solvers.implicit_euler(field, 3),
+    "predictor_corrector_guidance": lambda field: solvers.predictor_corrector_guidance(
+        PATH, field, field, solvers.relative_step(PATH)
+    ),
+    "reversible": lambda field: solvers.reversible(solvers.heun, field),
+    "stochastic_heun": lambda field: solvers.stochastic_heun(PATH, field, solvers.root_beta(PATH)),
+    "with_last_step": lambda field: solvers.with_last_step(
+        solvers.euler_maruyama(PATH, field, solvers.root_beta(PATH)), solvers.tweedie_step(PATH, field)
+    ),
 }
 
 
