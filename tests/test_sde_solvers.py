@@ -374,3 +374,50 @@ def test_only_the_step_to_the_end_is_replaced(name):
     _, states = solvers.integrate(solver, KEY, x, ts, observe=lambda carry, t: carry.x)
     np.testing.assert_allclose(states[-2], almost, rtol=1e-6)
     np.testing.assert_allclose(states[-1], last(almost, ts[-2], ts[-1]), rtol=1e-5)
+
+
+def _every(path, field):
+    """Every solver of these files but the renoising one, which takes a pair."""
+    plain = solvers.euler_maruyama(path, field, solvers.root_linear())
+    return {
+        "churn": solvers.churn(path, field, 0.1),
+        "implicit_euler": solvers.implicit_euler(field, 3),
+        "predictor_corrector_guidance": solvers.predictor_corrector_guidance(
+            path, field, field, solvers.relative_step(path)
+        ),
+        "reversible": solvers.reversible(solvers.heun, field),
+        "stochastic_heun": solvers.stochastic_heun(path, field, solvers.root_linear()),
+        "with_last_step": solvers.with_last_step(plain, solvers.tweedie_step(path, field)),
+    }
+
+
+NAMES = list(_every(paths.linear(), lambda x, t: x))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_keeps_its_type(name):
+    """A float32 state of any shape stays so where the field computes in bfloat16, and times in double precision."""
+    solver = _every(paths.cosine(), lambda x, t: (x * 2).astype(jnp.bfloat16))[name]
+    with jax.enable_x64(True):
+        ts = jnp.linspace(0, 1, 3, dtype=jnp.float64)
+        end = solvers.integrate(solver, jax.random.key(0), jnp.ones((2, 3), jnp.float32), ts)
+    assert end.dtype == jnp.float32
+    assert end.shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_guidance_interval_is_split_at_its_edges(name):
+    """A Piecewise field makes a Piecewise solver: outside the interval its steps are the labelled field's own."""
+    path = paths.linear()
+
+    def labelled(x, t, y):
+        return jnp.sin(x + y)
+
+    guided = guidance.given(guidance.classifier_free(labelled, guidance.interval(3.0, 0.25, 0.5), 4), 1)
+    piecewise = _every(path, guided)[name]
+    plain = _every(path, guidance.given(labelled, 1))[name]
+    x, late, early = jnp.array([0.6, -1.1]), jnp.array([0.5, 0.75]), jnp.array([0.25, 0.5])
+    found, expected = (solvers.integrate(solver, KEY, x, late) for solver in (piecewise, plain))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    found, expected = (solvers.integrate(solver, KEY, x, early) for solver in (piecewise, plain))
+    assert np.max(np.abs(found - expected)) > 1e-3
