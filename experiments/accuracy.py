@@ -4,6 +4,7 @@ The error is the root mean square over samples of the distance to the end of 1,0
 coordinate. For example: python -m experiments.accuracy runs/digits --scales 1 2 4 --evaluations 8 16
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,13 +58,17 @@ def _field(options: Options) -> tuple[GaussianPath, LabelledField, int, tuple[in
     return run.model.path, run.field, run.problem.num_labels, run.problem.shape
 
 
-def compare(options: Options) -> None:
-    """Prints the table."""
+Solve = Callable[[str, Array, float], np.ndarray]
+"""(solver's name, times, guidance scale) -> the ends of all samples."""
+
+
+def _solve_of(options: Options) -> tuple[GaussianPath, Solve]:
+    """The path, and the solve of the same noises by any solver, each compiled once for a grid's size."""
     path, field, null, shape = _field(options)
     labels, keys = jnp.arange(options.num_samples) % null, sample_keys(0, options.num_samples)
     chunk = min(chunk_of(shape), options.num_samples)
 
-    def solved(name: str) -> Callable[[Array, Array], Array]:
+    def compiled(name: str) -> Callable[[Array, Array], Array]:
         def draw(key: Array, y: Array, scale: Array, ts: Array) -> Array:
             solver = SOLVERS[name](path, guidance.given(guidance.classifier_free(field, scale, null), y))
             return solvers.integrate(solver, key, jax.random.normal(key, shape), ts)
@@ -73,25 +78,31 @@ def compare(options: Options) -> None:
 
         return jax.jit(run)
 
-    by_name = {name: solved(name) for name in STAGES}
+    by_name = {name: compiled(name) for name in STAGES}
+    return path, lambda name, ts, scale: np.asarray(by_name[name](jnp.float32(scale), ts), np.float64)
 
-    def ends(name: str, ts: Array, scale: float) -> np.ndarray:
-        return np.asarray(by_name[name](jnp.float32(scale), ts), np.float64)
 
+def _row(path: GaussianPath, solve: Solve, reference: np.ndarray, scale: float, grid: str, count: int) -> list[float]:
+    """The error of each solver; NaN where the evaluations make fewer than two steps."""
+
+    def error(name: str) -> float:
+        num_steps = count // STAGES[name]
+        if num_steps < 2:
+            return np.nan
+        return float(np.sqrt(np.mean((solve(name, GRIDS[grid](path, num_steps), scale) - reference) ** 2)))
+
+    return [error(name) for name in STAGES]
+
+
+def compare(options: Options) -> None:
+    """Prints the table."""
+    path, solve = _solve_of(options)
     print(f"{'w':>5} {'grid':>12} {'evaluations':>11}  " + "  ".join(f"{name:>15}" for name in STAGES))
     for scale in options.scales:
-        reference = ends("heun", solvers.grids.uniform(REFERENCE_STEPS), scale)
-        for grid in options.grids:
-            for count in options.evaluations:
-                errors = []
-                for name, stages in STAGES.items():
-                    num_steps = count // stages
-                    if num_steps < 2:
-                        errors.append(np.nan)
-                        continue
-                    errors.append(np.sqrt(np.mean((ends(name, GRIDS[grid](path, num_steps), scale) - reference) ** 2)))
-                row = "  ".join(f"{error:15.4f}" for error in errors)
-                print(f"{scale:5g} {grid:>12} {count:11d}  {row}", flush=True)
+        reference = solve("heun", solvers.grids.uniform(REFERENCE_STEPS), scale)
+        for grid, count in itertools.product(options.grids, options.evaluations):
+            errors = _row(path, solve, reference, scale, grid, count)
+            print(f"{scale:5g} {grid:>12} {count:11d}  " + "  ".join(f"{each:15.4f}" for each in errors), flush=True)
 
 
 def _checked(options: Options) -> None:

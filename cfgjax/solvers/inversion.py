@@ -8,8 +8,8 @@ A rule run on the reversed grid returns only up to its own error, which guidance
      forwards   y' = c y + (1 - c) z + P_h(z, t),    z' = z - P_-h(y', t');
      backwards  z = z' + P_-h(y', t'),               y = (y' - (1 - c) z - P_h(z, t)) / c:
      the same two values of P both ways, so the inverse is exact for any field and scale, up to rounding. It is of the
-     rule's order. Backwards a rounding error of y - z grows as c^-n; forwards c < 1 damps y - z, without which
-     (c = 1) the rule is unstable for fields that contract.
+     rule's order. Forwards c < 1 damps y - z, without which (c = 1) the rule is unstable where the field contracts;
+     backwards y - z grows, and its rounding with it, as c^-n in n steps: n (1 - c) should stay under about 1.
 """
 
 from collections.abc import Callable
@@ -66,9 +66,9 @@ def reversible(
     grid that reaches it: one that is singular there needs a grid that ends before.
 
     Args:
-        make_solver: an ODE rule of one step, for example ``solvers.euler`` or ``solvers.heun``.
+        make_solver: an ODE rule of one step. Take ``solvers.heun``: y - z is of the size of the rule's own error.
         field: the vector field.
-        coupling: c of (V2).
+        coupling: c of (V2); the default suits a few hundred steps.
         partner: [*D], the partner state z to start from: a copy of the state where None. The way back needs the
             partner that the way there ended with; the carry has it: ``observe=lambda carry, t: carry.partner``.
 

@@ -1,0 +1,127 @@
+"""The commands of the laboratory: laws, learn, diagnose, savings, accuracy, gallery."""
+
+import csv
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import laws, learn
+from experiments.exhibits import EXHIBITS
+from tests.experiments.running import assert_one_line, command
+
+TINY = ["--num-samples", "64"]
+
+
+def _numbers(line):
+    return [float(word.strip("()%")) for word in line.split() if word.strip("()%+-.").replace(".", "").isdigit()]
+
+
+@pytest.mark.slow
+def test_laws_prints_the_tilted_law_beside_what_is_sampled():
+    """w = 2, sigma = 2: the weighted moments near (4/3, 2/3); on the ring plain guidance is floors away."""
+    done = command("laws", "--scales", "2", "--num-particles", "2000", "--num-populations", "4", "--num-samples", "500")
+    assert done.returncode == 0, done.stderr
+    row = next(line for line in done.stdout.splitlines() if line.split()[:2] == ["2", "2"])
+    assert _numbers(row)[2:4] == [1.3333, 0.6667]
+    np.testing.assert_allclose(_numbers(row)[4:6], [1.3333, 0.6667], atol=0.08)
+    floor, _, ode, sde, _ = _numbers(done.stdout.splitlines()[-1])[1:]
+    assert min(ode, sde) > 5 * floor
+
+
+@pytest.mark.slow
+def test_a_learned_schedule_comes_nearer_to_the_tilted_law(tmp_path):
+    """Few updates already halve the divergence of the constant scale, for the mean over labels."""
+    out = tmp_path / "learned.png"
+    options = learn.Options(num_updates=40, batch_size=36, num_steps=16, num_samples=200, learning_rate=0.2, out=out)
+    knots, losses = learn.fit(options)
+    assert np.mean(np.asarray(losses)[-5:]) < np.mean(np.asarray(losses)[:5]) - 0.5
+    start = jnp.full(knots.shape, options.scale)
+    before, after = (learn.measure(each, options)[0].mean() for each in (start, knots))
+    assert after < before / 2
+
+
+def test_the_excess_is_the_divergence_at_scale_one():
+    """At w = 1 the guided law is the tilted law, log Z is 0, and the excess is 0 for every sample."""
+    ts, knots = np.linspace(0, 1, 65, dtype=np.float32), jnp.ones((9, 3))
+    for seed in range(3):
+        noise = np.random.default_rng(seed).normal(size=2).astype(np.float32)
+        assert abs(float(learn.excess(knots, 1.0, jnp.asarray(4), jnp.asarray(noise), ts))) < 0.02
+    assert abs(laws.tilted_log_normaliser(learn.MIXTURE, 4, 1.0)) < 1e-4
+
+
+def test_diagnose_writes_the_numbers_of_each_label_and_time(trained_mixture, tmp_path):
+    out = tmp_path / "looks" / "diagnostics.png"
+    done = command(
+        "diagnose", trained_mixture, "--interval", 0.25, 0.75, "--num-steps", 8, "--num-per-class", 2, "--out", out
+    )
+    assert done.returncode == 0, done.stderr
+    assert "24 evaluations a sample" in done.stdout
+    with out.with_suffix(".csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {(row["label"], row["t"]) for row in rows} == {(str(y), f"{t / 8:g}") for y in range(8) for t in range(9)}
+    assert all(float(row["distance"]) > 0 for row in rows)
+    assert len({row["divergence"] for row in rows}) > 8
+    with Image.open(out) as picture:
+        assert picture.width > 800
+
+
+def test_accuracy_falls_with_evaluations():
+    done = command("accuracy", "--scales", "2", "--grids", "uniform", "--evaluations", "8", "32", "--num-samples", "16")
+    assert done.returncode == 0, done.stderr
+    few, many = (_numbers(line)[2:] for line in done.stdout.splitlines()[1:])
+    assert all(late < early for early, late in zip(few, many, strict=True))
+
+
+@pytest.mark.slow
+def test_the_gallery_draws_every_rule(tmp_path):
+    done = command("gallery", "--out", tmp_path, *TINY)
+    assert done.returncode == 0, done.stderr
+    names = {file.stem for file in tmp_path.glob("*.png")}
+    assert names == {"ring", "tilted", *EXHIBITS}
+
+
+def test_samples_by_other_rules_grids_and_solvers_differ(trained_mixture, tmp_path):
+    drawn = {}
+    for name, extra in {
+        "plain": [],
+        "rescaled": ["--rule", "rescaled"],
+        "interval": ["--interval", 0.5, 1.0],
+        "dpm": ["--solver", "dpm_solver", "--grid", "sigmoid"],
+    }.items():
+        out = tmp_path / f"{name}.npz"
+        done = command("sample", trained_mixture, "--scale", 3, "--num-steps", 8, "--out", out, *extra)
+        assert done.returncode == 0, done.stderr
+        drawn[name] = np.load(out)["x"]
+    assert all(np.all(np.isfinite(samples)) for samples in drawn.values())
+    assert len({tuple(samples.round(3).ravel()) for samples in drawn.values()}) == 4
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "expected"),
+    [
+        ("laws", ["--num-particles", "1"], "num_particles must be at least 2, got 1"),
+        ("laws", ["--label", "8"], "label must be in 0..7, got 8"),
+        ("laws", ["--scales", "inf"], "scales must be finite"),
+        ("learn", ["--num-knots", "1"], "num_knots must be at least 2"),
+        ("learn", ["--out", "x.jpg"], "out must end in .png"),
+        ("learn", ["--learning-rate", "0"], "learning_rate must be positive"),
+        ("savings", ["--num-rounds", "0"], "num_rounds must be at least 1"),
+        ("accuracy", ["--evaluations", "2"], "evaluations must be at least 4, got 2"),
+        ("accuracy", ["nowhere"], "nowhere"),
+        ("diagnose", ["runs/none", "--interval", "0.8", "0.2"], "interval must be 0 <= start < stop <= 1"),
+        ("diagnose", ["runs/none", "--bound", "0"], "bound must be positive"),
+        ("diagnose", ["runs/none"], "runs/none"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(module, arguments, expected):
+    assert_one_line(command(module, *arguments), expected)
+
+
+def test_sample_refuses_rules_that_do_not_fit(trained_mixture):
+    assert_one_line(
+        command("sample", trained_mixture, "--interval", "0.8", "0.2"), "interval must be 0 <= start < stop"
+    )
+    refused = command("sample", trained_mixture, "--grid", "karras", "--num-steps", "1")
+    assert_one_line(refused, "num_steps must be at least 2 for the grid karras")
