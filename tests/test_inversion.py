@@ -65,6 +65,7 @@ def test_the_exact_ways_return_to_rounding_at_every_scale(trip):
     assert np.all(_round_trip_errors(trip) < 1e-12)
 
 
+@pytest.mark.slow
 def test_the_reversible_way_returns_in_single_precision():
     assert np.all(_round_trip_errors(_reversible) < 5e-4)
 

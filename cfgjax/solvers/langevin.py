@@ -9,7 +9,7 @@
      w - 1 = (v - 1)(1 + 2 b / sigma^2);  for the memoryless sigma^2 = 2 b this is  w = 2 v - 1.
 With many corrections a step the tilted law itself is followed, which neither the guided ODE nor the guided SDE does.
 
-Source: Song et al., arXiv 2011.13456, algorithms 4 and 5; Bradley & Nakkiran, arXiv 2408.09000, algorithm 1, theorem 3.
+Source: Song et al., arXiv 2011.13456, algorithms 4 and 5; Bradley & Nakkiran, arXiv 2408.09000, algorithm 1.
 """
 
 from collections.abc import Callable

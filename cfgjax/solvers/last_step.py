@@ -6,8 +6,8 @@ For the exact law at t = 1 - h, an exact regular field and h -> 0 the error of t
      variance S, which is O(beta^2), as a denoiser is no sample.
 (E3) mean, x + h [u + sigma^2 s / 2](x, t):  O(h^2) in the mean; the variance falls short by the noise left out, about
      h sigma^2, which is O(h^2) where sigma^2 = O(h), and only O(h) for a constant sigma.
-Leaving the noise out of a whole solve's last step thus keeps weak order 1 in each, and order 2 in (E1) or where
-beta = O(h). With a rough field (E2) is the cleanest picture, and (E1) the truest law.
+So each keeps a solver's weak order 1. Order 2 is kept by (E1), by (E2) where beta = O(h), and by (E3) where
+sigma^2 = O(h) as well.
 
 Source: Ma et al., arXiv 2401.08740, whose code names them; the errors are this module's.
 """
