@@ -4,7 +4,7 @@ import chex
 import jax
 import numpy as np
 
-from cfgjax.types import Array
+from cfgjax.types import Array, Pair
 
 
 def is_traced(value: object) -> bool:
@@ -27,6 +27,12 @@ def require_between(name: str, value: object, low: float, high: float) -> None:
     array = np.asarray(value, dtype=np.float64)
     if not np.all((array >= low) & (array <= high)):
         raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}")
+
+
+def require_pair(pair: object) -> None:
+    """Raises ValueError for what is no Pair: a field, or the Piecewise of pairs that a piecewise field makes."""
+    if not isinstance(pair, Pair):
+        raise ValueError(f"pair must be a Pair, as guidance.pair(field, null_label) of a plain field is, got {pair!r}")
 
 
 def require_like(name: str, value: Array, like: Array) -> Array:

@@ -20,6 +20,7 @@ from typing import TypeVar, cast
 import jax.numpy as jnp
 
 from cfgjax.paths import before_end, coefficients
+from cfgjax.pieces import by_piece
 from cfgjax.types import Array, Coefficients, Field, GaussianPath, LabelledField, Number, Prediction
 
 AnyField = TypeVar("AnyField", Field, LabelledField)
@@ -91,6 +92,7 @@ def from_denoiser(path: GaussianPath, value: Array, x: Array, t: Number) -> Pred
     return Prediction(c.alpha_dot * value + c.beta_dot * noise, -noise / c.beta, noise, value)
 
 
+@by_piece
 def _view(convert: Callable[..., Prediction], path: GaussianPath, field: AnyField, name: str) -> AnyField:
     def converted(x: Array, t: Array, *y: Array) -> Array:
         return getattr(convert(path, field(x, t, *y), x, t), name)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from cfgjax import guidance
+from cfgjax.checks import require_pair
 from cfgjax.conversions import from_field
 from cfgjax.likelihood import estimated_divergence
 from cfgjax.types import Array, GaussianPath, Number, Pair, Scale
@@ -47,6 +48,7 @@ def diagnostics(
         key: a key of the divergence's probe.
         bound: [], the largest absolute value of data.
     """
+    require_pair(pair)
     guided = guidance.given(guidance.extrapolate(pair, scale), y)
     divergence = estimated_divergence(guided, key)
 

@@ -81,7 +81,7 @@ def change_path(field: AnyField, old: GaussianPath, new: GaussianPath) -> AnyFie
         called a little later, where W is the root of the rounding error. Where ``new`` is noisier than ``old`` ever
         is, the denoiser is that of the old path's first time.
 
-    A ``Piecewise`` field keeps its edges as times of the old path.
+    A ``Piecewise`` field keeps its edges as times of the old path, and becomes a plain field that jumps there.
 
     Source: Lipman et al., arXiv 2412.06264, on changing the scheduler after training; Karras et al., arXiv 2206.00364,
     on noise level and scale as the only two numbers of a path.

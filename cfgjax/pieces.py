@@ -35,7 +35,13 @@ class Piecewise(Generic[Piece]):
     def __call__(self, x: Array, t: Array, *rest: Any) -> Any:
         """The value of the piece at t."""
         fields = cast(tuple[Callable[..., Any], ...], self.pieces)
-        return jax.lax.switch(self.index(t), fields, x, jnp.asarray(t), *rest)
+        shapes = [jax.eval_shape(field, x, jnp.asarray(t), *rest) for field in fields]
+        common = jax.tree.map(lambda *leaves: jnp.result_type(*leaves), *shapes)
+
+        def of_one_type(field: Callable[..., Any]) -> Callable[..., Any]:
+            return lambda *operands: jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), field(*operands), common)
+
+        return jax.lax.switch(self.index(t), [of_one_type(field) for field in fields], x, jnp.asarray(t), *rest)
 
     def index(self, t: Array) -> Array:
         """The number of the piece at t, []."""
@@ -46,6 +52,18 @@ def _refined(value: Piecewise[Any], edges: Sequence[float]) -> list[Any]:
     """The pieces of a value over edges of which its own are some."""
     firsts = [-np.inf, *edges]
     return [value.pieces[int(np.searchsorted(value.edges, first, side="right"))] for first in firsts]
+
+
+def _joined(edges: tuple[float, ...], built: Sequence[Any]) -> Piecewise[Any]:
+    """The Piecewise of what was built for each piece; what is itself piecewise gives its pieces between the edges."""
+    bounds = [-np.inf, *edges, np.inf]
+    starts, pieces = [], []
+    for low, high, value in zip(bounds[:-1], bounds[1:], built, strict=True):
+        inner = value if isinstance(value, Piecewise) else Piecewise((), (value,))
+        for start in [low, *(edge for edge in inner.edges if low < edge < high)]:
+            starts.append(start)
+            pieces.append(inner.pieces[int(np.searchsorted(inner.edges, start, side="right"))])
+    return Piecewise(tuple(starts[1:]), tuple(pieces))
 
 
 def by_piece(build: Callable[Args, Built]) -> Callable[Args, Built]:
@@ -64,6 +82,6 @@ def by_piece(build: Callable[Args, Built]) -> Callable[Args, Built]:
 
             return cast(Any, build)(*map(of, args), **{name: of(value) for name, value in kwargs.items()})
 
-        return Piecewise(edges, tuple(piece(index) for index in range(len(edges) + 1)))
+        return _joined(edges, [piece(index) for index in range(len(edges) + 1)])
 
     return built

@@ -38,6 +38,7 @@ def sweep(draw: Callable[..., Tree], *axes: Tree, chunk: int = 8192) -> Tree:
         raise ValueError("axes must be at least one")
     sizes = tuple(_size(number, axis) for number, axis in enumerate(axes))
     count = math.prod(sizes)
+    axes = tuple(jax.tree.map(jnp.asarray, axis) for axis in axes)
 
     def at(index: jax.Array) -> Tree:
         places = jnp.unravel_index(index, sizes)

@@ -132,12 +132,14 @@ class Solver(NamedTuple):
 
     ``init: x -> carry`` starts it, ``step: (key, carry, t, t_next) -> carry`` advances it; ``carry.x`` is the state and
     a multistep rule keeps its history beside it. The solver owns its field. ``is_forward_only`` marks a rule that has
-    no meaning on a decreasing grid, as a stochastic one's.
+    no meaning on a decreasing grid, as a stochastic one's. ``restart: carry -> carry`` forgets the history of a
+    multistep rule, where the field changes at the edge of a piece; None where there is none.
     """
 
     init: Callable[[Array], Carry]
     step: Callable[[Array, Any, Array, Array], Carry]
     is_forward_only: bool = False
+    restart: Callable[[Any], Carry] | None = None
 
 
 class MemoryField(NamedTuple):

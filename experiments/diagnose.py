@@ -126,7 +126,7 @@ def diagnose(options: Options) -> None:
     run = restore_run(options.run_dir, options.data_dir)
     if run.experiment.objective == "classifier":
         raise UserError(f"{options.run_dir} holds a classifier, which draws no samples")
-    ts = np.linspace(0, 1, options.num_steps + 1, dtype=np.float32)
+    ts = solvers.grids.with_points(np.linspace(0, 1, options.num_steps + 1, dtype=np.float32), options.interval)
     seen, each = observe(run, options, jnp.asarray(ts))
     runs.make_folder("out", options.out.parent)
     _draw(seen, each, ts, options.out)

@@ -1,12 +1,14 @@
 """Print what guided samplers sample: the guided ODE, the guided SDE, and the tilted law, against closed form.
 
 First two Gaussians in 1-D, where every mean and variance is known; then a ring of eight in 2-D, where the energy
-distance to exact draws of the tilted law is held against that of exact draws to each other.
+distance to exact draws of the tilted law is held against that of exact draws to each other. A run of the preset
+mixture may take the place of the ring's exact field.
 """
 
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +18,11 @@ import tyro
 from cfgjax import guidance, metrics, mixtures, paths, solvers
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.solvers.tilted import systematic
-from cfgjax.types import Array, LabelledField, Pair
+from cfgjax.types import Array, GaussianPath, LabelledField, Pair
 from experiments import command
 from experiments.command import UserError
+from experiments.restored import restore_run
+from experiments.settings import MixtureData
 
 STRENGTHS = (0.5, 1.0, 2.0)
 PATH = paths.linear()
@@ -40,6 +44,8 @@ class Options:
     """Samples of the ring in each set."""
     label: int = 1
     """The ring's label that is asked for."""
+    run_dir: Path | None = None
+    """Folder of a run of the preset mixture, whose network takes the exact field's place; only the ring is printed."""
 
 
 def gaussian_pair() -> Pair:
@@ -124,22 +130,33 @@ def _gaussian_table(options: Options) -> None:
             )
 
 
+def _ring_field(options: Options) -> tuple[GaussianPath, LabelledField]:
+    """The field to guide: exact, or the run's."""
+    if options.run_dir is None:
+        return PATH, mixtures.ring(8).vector_field(PATH)
+    run = restore_run(options.run_dir)
+    if run.experiment.data != MixtureData():
+        raise UserError(f"run_dir must hold a run of the mixture preset's own ring of eight, got {options.run_dir}")
+    return run.model.path, run.field
+
+
 def _ring_table(options: Options) -> None:
     ring, size = mixtures.ring(8), options.num_samples
-    pair, ts = guidance.pair(ring.vector_field(PATH), 8), jnp.linspace(0, 1, options.num_steps + 1)
+    path, field = _ring_field(options)
+    pair, ts = guidance.pair(field, 8), jnp.linspace(0, 1, options.num_steps + 1)
     key = jax.random.key(1)
     noise, keys = jax.random.normal(key, (size, 2)), jax.random.split(key, size)
 
     @partial(jax.jit, static_argnums=1)
     def plain(scale: Array, is_stochastic: bool) -> Array:
         guided = guidance.given(guidance.extrapolate(pair, scale), options.label)
-        sde = solvers.euler_maruyama(PATH, guided, solvers.root_beta(PATH))
+        sde = solvers.euler_maruyama(path, guided, solvers.root_beta(path))
         solver = sde if is_stochastic else solvers.heun(guided)
         return jax.vmap(lambda key, x: solvers.integrate(solver, key, x, ts))(keys, noise)
 
     @jax.jit
     def tilted(scale: Array) -> tuple[Array, Array]:
-        solver = solvers.tilted(PATH, pair, options.label, scale, solvers.constant(2.0))
+        solver = solvers.tilted(path, pair, options.label, scale, solvers.constant(2.0))
         particles, sizes = solvers.solve(solver, key, noise, ts, observe=lambda carry, t: carry.effective_size)
         return particles.x[systematic(key, particles.log_weights)], jnp.min(sizes)
 
@@ -165,7 +182,8 @@ def print_laws(options: Options) -> None:
         raise UserError(f"label must be in 0..7, got {options.label}")
     if not all(np.isfinite(options.scales)):
         raise UserError(f"scales must be finite, got {options.scales}")
-    _gaussian_table(options)
+    if options.run_dir is None:
+        _gaussian_table(options)
     _ring_table(options)
 
 

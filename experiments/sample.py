@@ -13,7 +13,8 @@ import tyro
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cfgjax import data
+from cfgjax import data, guidance
+from cfgjax.types import Pair
 from experiments import command, runs
 from experiments.command import UserError
 from experiments.evaluate import load_classifier
@@ -35,7 +36,8 @@ class Options:
     scale: float = 2.0
     """Guidance scale w: 0 null, 1 labelled, above 1 guided."""
     solver: SolverName = "heun"
-    """euler_maruyama and stochastic_heun follow the SDE with sigma_t = sqrt(2 beta_t), the others the ODE."""
+    """euler_maruyama and stochastic_heun follow the SDE with sigma_t = sqrt(2 beta_t), the others the ODE; adaptive
+    chooses its own steps (needs diffrax)."""
     grid: GridName = "uniform"
     """Times of the steps."""
     rule: RuleName = "classifier_free"
@@ -48,6 +50,8 @@ class Options:
     """How many samples; by default one for each of --labels."""
     seed: int = 0
     """Seed; sample i is the same in any number of samples."""
+    worse: Path | None = None
+    """Folder of a run of a worse network on the same data, to lead away from in the null label's place."""
     classifier: Path | None = None
     """Folder of a run of a noisy classifier, to guide the null field by; by default guidance is classifier-free."""
     data_dir: Path | None = None
@@ -105,10 +109,22 @@ def _write_points(samples: np.ndarray, labels: np.ndarray, file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
+def _against(run: Run, worse_dir: Path, data_dir: Path | None) -> Pair:
+    """The run's field, and that of the worse run, both at the asked label."""
+    worse = restore_run(worse_dir, data_dir)
+    is_alike = (worse.problem.shape, worse.problem.num_labels) == (run.problem.shape, run.problem.num_labels)
+    is_field = worse.experiment.objective != "classifier" and worse.experiment.path == run.experiment.path
+    _require(is_alike and is_field, f"worse must be a run on the same kind of data and path, got {worse_dir}")
+    return guidance.against(run.field, worse.field)
+
+
 def _rule(options: Options, run: Run) -> Rule:
     null = run.problem.num_labels
     if options.classifier is None:
-        return by_name(options.rule, run.model.path, run.field, null, options.interval)
+        worse = options.worse
+        pair = guidance.pair(run.field, null) if worse is None else _against(run, worse, options.data_dir)
+        return by_name(options.rule, run.model.path, pair, options.interval)
+    _require(options.worse is None, "classifier must be left out where a worse network is given")
     is_plain = options.rule == "classifier_free" and options.interval == (0.0, 1.0)
     _require(is_plain, "classifier must be left out where a rule or an interval is asked for")
     log_classifier = load_classifier(options.classifier, run, options.data_dir)

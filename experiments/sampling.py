@@ -26,7 +26,7 @@ SOLVERS: dict[str, Callable[[GaussianPath, Field], Solver | Piecewise[Solver]]] 
 }
 SolverName = Literal[
     "heun", "euler", "midpoint", "rk4", "adams_bashforth", "ddim", "dpm_solver", "unipc", "euler_maruyama",
-    "stochastic_heun",
+    "stochastic_heun", "adaptive",
 ]  # fmt: skip
 GRIDS: dict[str, Callable[[GaussianPath, int], Array]] = {
     "uniform": lambda path, num_steps: solvers.grids.uniform(num_steps),
@@ -36,7 +36,7 @@ GRIDS: dict[str, Callable[[GaussianPath, int], Array]] = {
     "sigmoid": lambda path, num_steps: solvers.grids.sigmoid(num_steps),
 }
 GridName = Literal["uniform", "karras", "logit_normal", "cosine", "sigmoid"]
-ODE, SDE = "heun", "euler_maruyama"
+ODE, SDE, ADAPTIVE = "heun", "euler_maruyama", "adaptive"
 
 Rule = Callable[[Number], LabelledField]
 """guidance scale [] -> the guided field."""
@@ -66,11 +66,8 @@ def classifier_free(field: LabelledField, null_label: int) -> Rule:
     return lambda scale: guidance.classifier_free(field, scale, null_label)
 
 
-def by_name(
-    name: RuleName, path: GaussianPath, field: LabelledField, null_label: int, ends: tuple[float, float]
-) -> Rule:
-    """A rule of RULES on a field that knows the null label, between two times; by its papers' usual numbers."""
-    pair = guidance.pair(field, null_label)
+def by_name(name: RuleName, path: GaussianPath, pair: Pair, ends: tuple[float, float]) -> Rule:
+    """A rule of RULES on a pair, between two times; by its papers' usual numbers."""
     return lambda scale: RULES[name](path, pair, scale if ends == (0, 1) else guidance.interval(scale, *ends))
 
 
@@ -82,14 +79,29 @@ def by_classifier(field: LabelledField, null_label: int, log_classifier: LogClas
 def make_draw(
     rule: Rule, path: GaussianPath, shape: tuple[int, ...], solver: str, num_steps: int, grid: GridName = "uniform"
 ) -> Draw:
-    """The function that draws ONE sample of a guided field."""
+    """The function that draws ONE sample of a guided field; ``adaptive`` chooses its own steps, by diffrax."""
     ts = np.asarray(GRIDS[grid](path, num_steps))
+    if solver == ADAPTIVE:
+        return _adaptive_draw(rule, shape)
 
     def draw(key: Array, y: Array, scale: Number) -> Array:
         noise_key, solver_key = jax.random.split(key)
         guided = guidance.given(rule(scale), y)
         noise = jax.random.normal(noise_key, shape)
         return solvers.integrate(SOLVERS[solver](path, guided), solver_key, noise, ts)
+
+    return draw
+
+
+def _adaptive_draw(rule: Rule, shape: tuple[int, ...]) -> Draw:
+    try:
+        from cfgjax.solvers import adaptive
+    except ImportError as error:
+        raise UserError(str(error)) from error
+
+    def draw(key: Array, y: Array, scale: Number) -> Array:
+        noise = jax.random.normal(jax.random.split(key)[0], shape)
+        return adaptive.integrate(guidance.given(rule(scale), y), noise).x
 
     return draw
 

@@ -70,11 +70,11 @@ def _draw(
 
 
 def _sweep(options: Options) -> None:
-    traces = []
+    traces, field = [], _field("mixture", (2,), NUM_LABELS)
 
     def draw(*point: Any) -> Array:
         traces.append(1)
-        return _draw(_field("mixture", (2,), NUM_LABELS), options.num_steps, *point)
+        return _draw(field, options.num_steps, *point)
 
     scales = np.linspace(0.5, 8, options.num_scales, dtype=np.float32)
     starts, stops = np.array([0, 0, 0.25, 0.5], np.float32), np.array([0.5, 1, 0.75, 1], np.float32)

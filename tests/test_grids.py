@@ -68,6 +68,9 @@ def test_points_are_put_on_the_grid():
     np.testing.assert_allclose(grids.with_points(ts, (0.33, 0.7)), [0, 0.2, 0.33, 0.7, 0.8, 1])
     np.testing.assert_allclose(grids.with_points(ts, (0.2, 0.0, 1.0, 1.5)), ts)
     np.testing.assert_allclose(grids.with_points(ts, (0.02,)), [0, 0.02, 0.4, 0.6, 0.8, 1])
+    narrow = grids.with_points(np.linspace(0, 1, 11, dtype=np.float32), (0.3, 0.33))
+    assert {np.float32(0.3), np.float32(0.33)} <= set(narrow)
+    np.testing.assert_allclose(grids.with_points(ts[::-1], (0.33,)), [1, 0.8, 0.6, 0.33, 0.2, 0])
     assert {0.19, 0.41} <= set(np.round(grids.with_points(np.linspace(0, 1, 11), (0.19, 0.41)), 6))
 
 

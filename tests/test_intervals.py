@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfgjax import guidance, mixtures, paths, solvers
+from cfgjax import conversions, guidance, mixtures, paths, solvers
 from cfgjax.pieces import Piecewise, by_piece
 
 NULL, Y = 5, 1
@@ -170,18 +170,80 @@ def test_rules_stack_on_an_interval():
         np.testing.assert_allclose(stacked(START, jnp.float32(t), jnp.asarray(Y)), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_start_without_movement_costs_nothing():
+@pytest.mark.parametrize(("make_solver", "stages"), [(solvers.euler, 1), (solvers.heun, 2)])
+def test_a_start_without_movement_costs_nothing(make_solver, stages):
     """zero_before over an interval: three edges; 2 still steps, 1 labelled, 4 guided, 3 labelled."""
 
     def build(field):
         guided = guidance.classifier_free(field, guidance.interval(4.0, 0.3, 0.7), NULL)
-        return solvers.euler(guidance.given(guidance.zero_before(guided, 0.2), Y))
+        return make_solver(guidance.given(guidance.zero_before(guided, 0.2), Y))
 
     ts = np.linspace(0, 1, 11, dtype=np.float32)
     end, calls = _evaluations(build, ts)
-    assert len(calls) == 1 + 2 * 4 + 3
-    solver = _build(solvers.euler, guidance.interval(4.0, 0.3, 0.7))(FIELD)
+    assert len(calls) == stages * (1 + 2 * 4 + 3)
+    each = solvers.evaluations(build, FIELD, START, ts)
+    assert each.tolist() == [stages * count for count in (0, 0, 1, 2, 2, 2, 2, 1, 1, 1)]
+    solver = _build(make_solver, guidance.interval(4.0, 0.3, 0.7))(FIELD)
     np.testing.assert_allclose(end, solvers.integrate(solver, KEY, START, ts[2:]), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("build", "least"),
+    [
+        (solvers.adams_bashforth, 1.8),
+        (lambda field: solvers.dpm_solver(paths.linear(), field), 1.5),
+        (lambda field: solvers.unipc(paths.linear(), field), 1.7),
+    ],
+    ids=["adams_bashforth", "dpm_solver", "unipc"],
+)
+def test_multistep_rules_forget_at_an_edge(build, least):
+    """With the other piece's history every one of them is of order 1."""
+    field, start = _build(solvers.heun, guidance.interval(4.0, 0.25, 0.75)), jnp.asarray(START, jnp.float64)
+    exact = solvers.integrate(field(FIELD), KEY, start, np.linspace(0, 1, 4097))
+    solver = _build(build, guidance.interval(4.0, 0.25, 0.75))(FIELD)
+    steps = np.array([64, 128, 256])
+    errors = [
+        float(jnp.linalg.norm(solvers.integrate(solver, KEY, start, np.linspace(0, 1, n + 1)) - exact)) for n in steps
+    ]
+    assert -np.polyfit(np.log(steps), np.log(errors), 1)[0] > least
+
+
+def test_the_whole_interval_is_neutral_traced_too():
+    """At t = 1 as well, where a field that is learned has two sides."""
+
+    def field(x, t, y):
+        return x * (y + 1.0)
+
+    def at(start, stop):
+        return guidance.classifier_free(field, guidance.interval(4.0, start, stop), NULL)(START, jnp.float32(1), 1)
+
+    plain = guidance.classifier_free(field, 4.0, NULL)(START, jnp.float32(1), 1)
+    np.testing.assert_allclose(at(0.0, 1.0), plain, rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(at)(0.0, 1.0), plain, rtol=1e-6)
+
+
+def test_a_half_precision_field_may_be_piecewise():
+    """Pieces of several types give their common one: float32 with a traced scale inside."""
+
+    def field(x, t, y):
+        return (x * y).astype(jnp.bfloat16)
+
+    def at(scale):
+        guided = guidance.classifier_free(field, guidance.interval(scale, 0.3, 0.7), NULL)
+        return guidance.zero_before(guided, 0.1)(START, jnp.float32(0.5), jnp.asarray(2))
+
+    np.testing.assert_allclose(jax.jit(at)(jnp.float32(1.0)), 2 * START, rtol=1e-2)
+
+
+def test_conversions_keep_the_pieces():
+    guided = guidance.classifier_free(FIELD, guidance.interval(4.0, 0.25, 0.75), NULL)
+    there = conversions.denoiser_of(paths.linear(), guided)
+    back = conversions.field_of_denoiser(paths.linear(), there)
+    assert isinstance(back, Piecewise)
+    assert back.edges == (0.25, 0.75)
+    found = back(START, jnp.float32(0.5), jnp.asarray(Y))
+    np.testing.assert_allclose(found, guided(START, jnp.float32(0.5), jnp.asarray(Y)), rtol=1e-4)
 
 
 def test_pieces_are_refined_to_common_edges():

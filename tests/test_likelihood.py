@@ -121,7 +121,7 @@ def _guided_log_density(scale, x, num_steps=64):
     return likelihood.log_density(solvers.heun, likelihood.exact_divergence(field), x, ts)[0]
 
 
-@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize("scale", [pytest.param(1.0, marks=pytest.mark.slow), 3.0])
 def test_the_guided_density_integrates_to_one_and_is_that_of_the_samples(scale):
     """On a grid of 0.1: its sum within 0.5 % of 1; the samples' mean and covariance within 4 standard errors."""
     density = np.exp(np.asarray(jax.jit(jax.vmap(partial(_guided_log_density, scale)))(GRID), np.float64)) * 0.01

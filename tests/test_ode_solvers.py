@@ -89,9 +89,9 @@ def test_constant_denoisers_are_solved_exactly_in_any_steps(name, path_name):
 
 
 @pytest.mark.usefixtures("x64")
-def test_ddim_step_by_hand(path):
+def test_ddim_step_by_hand(plain_or_steep_path):
     """x' = alpha' D + beta' E with the oracle's denoiser and noise prediction."""
-    mixture, t, t_next = mixtures.ring(3), 0.3, 0.55
+    path, mixture, t, t_next = plain_or_steep_path, mixtures.ring(3), 0.3, 0.55
     y, x = jnp.asarray(1), jnp.asarray(START)
     field = guidance.given(mixture.vector_field(path), y)
     end = paths.coefficients(path, t_next)
@@ -139,6 +139,7 @@ def test_moments_of_the_corrector():
 
 
 @pytest.mark.parametrize("name", list(BUILD))
+@pytest.mark.slow
 @pytest.mark.parametrize("path_name", ["variance_preserving", "polynomial_2"])
 def test_ends_are_finite_on_the_paths_with_singular_ends(name, path_name):
     """For w = 0, 1 and 4, from t = 0 to t = 1 in single precision, with finite gradients in w."""

@@ -327,7 +327,7 @@ def test_state_keeps_its_type(name):
 
 def test_a_stochastic_solver_refuses_the_way_back():
     solver = solvers.euler_maruyama(paths.linear(), lambda x, t: x, solvers.root_beta(paths.linear()))
-    with pytest.raises(ValueError, match="ts must increase for a stochastic solver"):
+    with pytest.raises(ValueError, match="ts must increase for a solver that runs forwards only"):
         solvers.integrate(solver, KEY, jnp.ones(2), np.linspace(1, 0, 5, dtype=np.float32))
 
 

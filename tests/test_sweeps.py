@@ -58,6 +58,10 @@ def test_axes_swept_in_step_and_trees_of_results():
     np.testing.assert_array_equal(jax.random.key_data(found["z"][1]), jax.random.key_data(KEYS))
 
 
+def test_axes_may_be_numpys():
+    np.testing.assert_array_equal(sweeps.sweep(lambda a, b: a + b, np.arange(3.0), np.arange(2.0)).shape, (3, 2))
+
+
 @pytest.mark.parametrize(
     ("axes", "chunk", "words"),
     [

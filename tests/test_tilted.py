@@ -72,7 +72,14 @@ def test_the_table_of_the_tilted_law(scale):
         assert np.min(sizes) > 0.4 * 20_000
 
 
-@pytest.mark.parametrize("path_name", ["linear", "cosine", "variance_preserving", "polynomial_2"])
+@pytest.mark.parametrize(
+    "path_name",
+    [
+        "linear",
+        "variance_preserving",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("cosine", "polynomial_2")),
+    ],
+)
 def test_the_tilted_law_on_every_path(path_name):
     """w = 2 with sigma_t^2 = 2 beta_t, and w = 1/2 and -1: mean w/P and variance 1/P, P = w + (1 - w)/2."""
     path = PATHS[path_name]

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from cfgjax.checks import require_between
+from cfgjax.checks import require_between, require_pair
 from cfgjax.conversions import from_field
 from cfgjax.guidance.pairs import interpolate
 from cfgjax.guidance.rules import denoiser_slope, project, shorten
@@ -32,7 +32,8 @@ def adaptive_projected(
     Args:
         path: the path of the fields.
         pair: the two sides, vector fields.
-        scale: w, a number or a function of t or (t, y).
+        scale: w, a number or a function of t or (t, y). An ``interval`` is one of them: both sides are evaluated
+            everywhere, as the memory needs them.
         y: [], the label.
         momentum: [], under 1 in size; the paper's is negative and leads away from the last steps' direction.
         parallel: [], what is kept of the part along D_y.
@@ -43,6 +44,7 @@ def adaptive_projected(
     Raises:
         ValueError: a momentum outside (-1, 1), a bound not positive, a scale that is not finite.
     """
+    require_pair(pair)
     require_scale(scale)
     require_between("momentum", momentum, -1 + 1e-6, 1 - 1e-6)
     require_between("bound", bound, float(jnp.finfo(jnp.float32).tiny), jnp.inf)
@@ -51,8 +53,8 @@ def adaptive_projected(
         null, labelled = pair.both(x, t, jnp.asarray(y))
         denoiser = from_field(path, labelled, x, t).denoiser
         slope = denoiser_slope(path, t)
-        memory = (labelled - null) * slope + momentum * memory
+        memory = ((labelled - null) * slope + momentum * memory).astype(memory.dtype)
         change = project(shorten(memory, bound), denoiser, parallel) / slope
         return interpolate(labelled - change, labelled, scale_at(scale, t, y)), memory
 
-    return MemoryField(jnp.zeros_like, apply)
+    return MemoryField(lambda x: jnp.zeros_like(x, dtype=jnp.promote_types(x.dtype, jnp.float32)), apply)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import is_traced, require_between, require_like
+from cfgjax.checks import is_traced, require_between, require_like, require_pair
 from cfgjax.guidance.schedules import require_scale, scale_at
 from cfgjax.paths import as_time, before_end, coefficients
 from cfgjax.pieces import Piecewise, by_piece
@@ -96,6 +96,7 @@ def extrapolate(pair: Pair, scale: Scale) -> LabelledField:
     Raises:
         ValueError: a concrete scale that is not finite.
     """
+    require_pair(pair)
     require_scale(scale)
     if isinstance(scale, Interval) and not is_traced(scale[1:]):
         return inside(pair, scale, extrapolate)

@@ -5,6 +5,7 @@ at ``paths.before_end(t)``.
 """
 
 import jax.numpy as jnp
+from jax import lax
 
 from cfgjax.checks import is_traced, require_between
 from cfgjax.conversions import from_field
@@ -30,8 +31,9 @@ def length(value: Array) -> Array:
 
 def _along(value: Array, direction: Array) -> Array:
     """The part of a value along a direction; 0 for a direction of length 0."""
-    square = jnp.sum(jnp.square(direction))
-    return jnp.sum(value * direction) / jnp.where(square > 0, square, 1) * direction
+    size = length(direction)
+    unit = direction / jnp.where(size > 0, size, 1)
+    return jnp.sum(value * unit) * unit
 
 
 def shorten(value: Array, bound: Number) -> Array:
@@ -120,6 +122,11 @@ def tangential(path: GaussianPath, pair: Pair) -> Pair:
         inner = jnp.sum(noise * change)
         growth = 2 * inner - slope * jnp.sum(jnp.square(change))
         product = jnp.sum(jnp.square(noise)) - slope * inner
+        largest = lax.stop_gradient(jnp.maximum(jnp.abs(product), jnp.abs(slope * growth)))
+        is_nothing = largest < float(jnp.finfo(jnp.float32).tiny)
+        # Only ratios count: divided by the largest, the squares below cannot underflow.
+        growth, product = (value / jnp.where(is_nothing, 1, largest) for value in (growth, product))
+        product = jnp.where(is_nothing, 1, product)
         angle = 0.5 * jnp.arctan2(2 * product, slope * growth)
         cosine, sine = jnp.cos(angle), jnp.sin(angle)
         size = jnp.where(product > 0, (cosine + sine) * jnp.hypot(2 * product, slope * growth), 1)

@@ -15,10 +15,10 @@ from cfgjax.types import Array, Interval, Number, Scale
 
 
 def _takes_label(schedule: Callable[..., object]) -> bool:
-    """Whether a schedule is a function of (t, y), by its parameters without default."""
+    """Whether a schedule is a function of (t, y): it needs two arguments, or calls its second y."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(schedule).parameters.values()
-    return sum(each.kind in kinds and each.default is each.empty for each in parameters) == 2
+    places = [each for each in inspect.signature(schedule).parameters.values() if each.kind in kinds]
+    return len(places) > 1 and (places[1].default is inspect.Parameter.empty or places[1].name == "y")
 
 
 def scale_at(scale: Scale, t: Number, y: Number = 0) -> Array:
@@ -33,12 +33,16 @@ def scale_at(scale: Scale, t: Number, y: Number = 0) -> Array:
     """
     if isinstance(scale, Interval):
         time = as_time(t)
-        is_inside = (time >= scale.start) & (time < scale.stop)
+        is_inside = (time >= scale.start) & ((time < scale.stop) | (jnp.asarray(scale.stop) >= 1))
         return jnp.where(is_inside, scale_at(scale.scale, t, y), 1)
-    if not callable(scale):
-        return jnp.asarray(scale)
-    schedule = cast(Callable[..., Array], scale)
-    return jnp.asarray(schedule(as_time(t), jnp.asarray(y)) if _takes_label(schedule) else schedule(as_time(t)))
+    if callable(scale):
+        schedule = cast(Callable[..., Array], scale)
+        value = schedule(as_time(t), jnp.asarray(y)) if _takes_label(schedule) else schedule(as_time(t))
+    else:
+        value = scale
+    if jnp.shape(value) != ():
+        raise ValueError(f"scale must be one number for one example, got the shape {jnp.shape(value)}: map over it")
+    return jnp.asarray(value)
 
 
 def require_scale(scale: Scale) -> None:
@@ -53,7 +57,8 @@ def interval(scale: Scale, start: Number, stop: Number) -> Interval:
     """The scale that is ``scale`` for start <= t < stop, and 1 (the labelled field alone) outside.
 
     With ``start`` and ``stop`` given as numbers guidance by it makes a ``Piecewise`` field, whose outside costs one
-    evaluation. Traced ones, as in a sweep over intervals, cost two everywhere.
+    evaluation, and each step is inside or outside as a whole. Traced ones, as in a sweep over intervals, cost two
+    everywhere, and the field jumps between a step's stages: a step over an edge then has an error of first order.
 
     Source: Kynkaanniemi et al., arXiv 2404.07724, whose interval is one of noise levels.
 

@@ -46,8 +46,8 @@ def evaluations(
     each = np.zeros(len(ts) - 1, int)
     first = solver.pieces[0] if isinstance(solver, Piecewise) else solver
     carry, time = jax.eval_shape(first.init, x), jnp.asarray(ts)[0]
-    for step, part in runs(solver, ts):
-        traced = jax.make_jaxpr(step)(jax.random.key(0), carry, time, time)
+    for rule, part in runs(solver, ts):
+        traced = jax.make_jaxpr(rule.step)(jax.random.key(0), carry, time, time)
         each[part] = _count(traced.jaxpr, sizes[-1] if sizes else 1)
     return each
 

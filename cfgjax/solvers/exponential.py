@@ -98,7 +98,7 @@ def dpm_solver(path: GaussianPath, field: Field) -> Solver:
         x = _advanced(path, carry.x, mean, t, t_next)
         return Denoised(x, denoiser, length.astype(carry.length.dtype))
 
-    return Solver(init=init, step=step, is_forward_only=True)
+    return Solver(init=init, step=step, is_forward_only=True, restart=lambda carry: init(carry.x))
 
 
 class Predicted(NamedTuple):
@@ -167,4 +167,4 @@ def unipc(path: GaussianPath, field: Field) -> Solver:
         end, kind = _advanced(path, x, mean, t, t_next), carry.t.dtype
         return Predicted(end, x, denoiser, carry.denoiser, as_time(t).astype(kind), length.astype(kind), length_before)
 
-    return Solver(init=init, step=step, is_forward_only=True)
+    return Solver(init=init, step=step, is_forward_only=True, restart=lambda carry: init(carry.x))

@@ -10,7 +10,7 @@ from jax.scipy.special import ndtri
 
 from cfgjax.checks import is_traced, require_between
 from cfgjax.path_change import time_at
-from cfgjax.types import Array, GaussianPath, Number
+from cfgjax.types import Array, GaussianPath, Number, Times
 
 _TINY, _HUGE = float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max)
 
@@ -93,11 +93,11 @@ def shifted(ts: Array, shift: Number) -> Array:
     return ts / (shift - (shift - 1) * ts)
 
 
-def with_points(ts: Array, points: tuple[float, ...]) -> np.ndarray:
+def with_points(ts: Times, points: tuple[float, ...]) -> np.ndarray:
     """The grid with its nearest inner times moved onto the given ones, [n + 1]: for the edges of an interval.
 
     Args:
-        ts: [n + 1], an increasing grid of numbers.
+        ts: [n + 1], a monotone grid of numbers; built outside ``jax.jit``, where jnp's own arrays are numbers.
         points: the times that shall be on it; those beyond its ends are left out.
 
     Raises:
@@ -106,8 +106,11 @@ def with_points(ts: Array, points: tuple[float, ...]) -> np.ndarray:
     if is_traced(ts):
         raise ValueError("ts must be a grid of numbers, got a traced one")
     times = np.array(ts)
-    inside = [point for point in sorted(set(points)) if times[0] < point < times[-1] and point not in times]
-    fixed = {int(index) for index in np.flatnonzero(np.isin(times, points))} | {0, len(times) - 1}
+    if times[0] > times[-1]:
+        return with_points(times[::-1], points)[::-1].copy()
+    wanted = np.unique(np.asarray(points, times.dtype))
+    inside = [point for point in wanted if times[0] < point < times[-1] and point not in times]
+    fixed = {int(index) for index in np.flatnonzero(np.isin(times, wanted))} | {0, len(times) - 1}
     for point in inside:
         nearest = int(np.argmin(np.abs(times - point)))
         neighbours = [index for index in (nearest, nearest - 1, nearest + 1) if 0 <= index < len(times)]

@@ -46,4 +46,4 @@ def remembering(make_solver: Callable[[Field], Solver], field: MemoryField) -> S
         inner: Carry = with_memory(carry.memory, kept).step(key, carry.carry, t, t_next)
         return Remembered(inner, kept[0])
 
-    return Solver(init, step)
+    return Solver(init, step, make_solver(lambda x, t: x).is_forward_only)

@@ -106,4 +106,4 @@ def adams_bashforth(field: Field) -> Solver:
         end = x + h * (value + ratio * (value - carry.value))
         return History(end.astype(x.dtype), value.astype(x.dtype), h.astype(carry.length.dtype))
 
-    return Solver(init=init, step=step)
+    return Solver(init=init, step=step, restart=lambda carry: init(carry.x))

@@ -47,6 +47,8 @@ def cfg_plus_plus(path: GaussianPath, pair: Pair, y: Number, scale: Number | Sch
     Raises:
         ValueError: a concrete scale that is not finite.
     """
+    if isinstance(scale, tuple):
+        raise ValueError("scale of CFG++ must be a number or a function of t, got an interval")
     if not callable(scale):
         require_finite("scale", scale)
 

@@ -27,7 +27,7 @@ def _check_times(ts: Times, is_forward_only: bool) -> None:
     if not (np.all(np.diff(times) > 0) or np.all(np.diff(times) < 0)):
         raise ValueError(f"ts must increase (or decrease) at every step, got {times}")
     if is_forward_only and times[0] > times[-1]:
-        raise ValueError(f"ts must increase for a stochastic solver, got {times}")
+        raise ValueError(f"ts must increase for a solver that runs forwards only, got {times}")
 
 
 def solve(
@@ -47,9 +47,11 @@ def solve(
     carry = solvers[0].init(x.astype(jnp.result_type(float, x)))
     start, steps = jnp.asarray(ts)[0], (jnp.arange(len(ts) - 1), jnp.asarray(ts)[:-1], jnp.asarray(ts)[1:])
     seen = [] if observe is None else [jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), observe(carry, start))]
-    for step, part in runs(solver, ts):
+    for number, (rule, part) in enumerate(runs(solver, ts)):
+        if number and rule.restart is not None:
+            carry = rule.restart(carry)
 
-        def advance(carry: Carry, now: tuple[Array, Array, Array], step: Any = step) -> tuple[Carry, Tree]:
+        def advance(carry: Carry, now: tuple[Array, Array, Array], step: Any = rule.step) -> tuple[Carry, Tree]:
             index, t, t_next = now
             carry = step(jax.random.fold_in(key, index), carry, t, t_next)
             return carry, None if observe is None else observe(carry, t_next)
@@ -73,7 +75,7 @@ def integrate(
     Args:
         solver: the rule; or the Piecewise of rules that a solver of a piecewise field is. A step belongs to the piece
             at its middle, as a whole, and only that piece is computed: put the edges on the grid
-            (``grids.with_points``), and the solver keeps its order.
+            (``grids.with_points``), and the solver keeps its order. A multistep rule forgets its history at an edge.
         key: a key for the solver's noise; a deterministic solver ignores it.
         x: [*D], the state at ts[0]; whole numbers are taken as floating-point ones.
         ts: [n + 1], the times: from 0 to 1 to make data of noise; decreasing for the way back, by an ODE solver only.
@@ -93,22 +95,22 @@ def integrate(
     return carry.x if observe is None else (carry.x, seen)
 
 
-def runs(solver: Solver | Piecewise[Solver], ts: Times) -> Iterator[tuple[Any, slice]]:
-    """(step, slice of the steps) for each run of neighbouring steps that one rule takes.
+def runs(solver: Solver | Piecewise[Solver], ts: Times) -> Iterator[tuple[Solver, slice]]:
+    """(rule, slice of the steps) for each run of neighbouring steps that one rule takes.
 
     A concrete grid is split at the edges. Of a traced one every step chooses its piece while it runs.
     """
     if not isinstance(solver, Piecewise):
-        yield solver.step, slice(None)
+        yield solver, slice(None)
         return
     if is_traced(ts):
-        yield _choosing(solver), slice(None)
+        yield solver.pieces[0]._replace(step=_choosing(solver)), slice(None)
         return
     times = np.asarray(ts, np.float64)
     pieces = np.searchsorted(solver.edges, (times[:-1] + times[1:]) / 2, side="right")
     bounds = [0, *(np.flatnonzero(np.diff(pieces)) + 1), len(pieces)]
     for first, last in pairwise(bounds):
-        yield solver.pieces[pieces[first]].step, slice(first, last)
+        yield solver.pieces[pieces[first]], slice(first, last)
 
 
 def _choosing(solver: Piecewise[Solver]) -> Callable[..., Carry]:

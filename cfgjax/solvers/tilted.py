@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
-from cfgjax.checks import require_between, require_finite
+from cfgjax.checks import require_between, require_finite, require_pair
 from cfgjax.paths import before_end, coefficients
 from cfgjax.solvers.diffusions import require_admissible
 from cfgjax.solvers.memory import remembering
@@ -75,10 +75,10 @@ def _tilting(path: GaussianPath, pair: Pair, y: Number, scale: Number) -> Memory
 
     def apply(x: Array, t: Array, memory: Tree) -> tuple[Array, Tree]:
         null, labelled = pair.both(x, t, jnp.asarray(y))
-        growth = _growth(path, scale, null, labelled, t).astype(x.dtype)
+        growth = _growth(path, scale, null, labelled, t).astype(memory.dtype)
         return null + scale * (labelled - null), growth
 
-    return MemoryField(lambda x: jnp.zeros((), x.dtype), apply)
+    return MemoryField(lambda x: jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32)), apply)
 
 
 def tilted(
@@ -116,6 +116,9 @@ def tilted(
     """
     if callable(scale) or isinstance(scale, tuple):
         raise ValueError("scale of the tilted law must be one number, got a function of time or an interval")
+    if jnp.shape(scale) != ():
+        raise ValueError(f"scale of the tilted law must be one number, got the shape {jnp.shape(scale)}: map over it")
+    require_pair(pair)
     require_finite("scale", scale)
     require_between("threshold", threshold, 0, 1)
     require_admissible(diffusion)
@@ -129,9 +132,9 @@ def tilted(
         return first + jnp.arange(size)
 
     def init(x: Array) -> Particles:
-        size = all_of(jnp.ones(x.shape[0])).shape[0]
-        zeros = jnp.zeros(x.shape[0], x.dtype)
-        return Particles(jax.vmap(one.init)(x), zeros, jnp.asarray(size, x.dtype), jnp.zeros((), x.dtype))
+        size, dtype = all_of(jnp.ones(x.shape[0])).shape[0], jnp.promote_types(x.dtype, jnp.float32)
+        zeros = jnp.zeros(x.shape[0], dtype)
+        return Particles(jax.vmap(one.init)(x), zeros, jnp.asarray(size, dtype), jnp.zeros((), dtype))
 
     def step(key: Array, carry: Particles, t: Array, t_next: Array) -> Particles:
         own = indices(carry.log_weights.shape[0])

@@ -57,7 +57,7 @@ def test_a_run_folder_of_other_settings_is_refused(trained_mixture):
         (["--num-steps", "0"], "num_steps must be at least 1, got 0"),
         (["--num-samples", "0"], "num_samples must be at least 1, got 0"),
         (["--out", "picture.jpg"], "out must end in .png or .npz"),
-        (["--solver", "rk4"], "--solver"),
+        (["--solver", "rk5"], "--solver"),
     ],
 )
 def test_sample_refuses_what_it_cannot_draw(trained_mixture, arguments, expected):

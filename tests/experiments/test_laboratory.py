@@ -89,13 +89,24 @@ def test_samples_by_other_rules_grids_and_solvers_differ(trained_mixture, tmp_pa
         "rescaled": ["--rule", "rescaled"],
         "interval": ["--interval", 0.5, 1.0],
         "dpm": ["--solver", "dpm_solver", "--grid", "sigmoid"],
+        "adaptive": ["--solver", "adaptive"],
     }.items():
         out = tmp_path / f"{name}.npz"
         done = command("sample", trained_mixture, "--scale", 3, "--num-steps", 8, "--out", out, *extra)
         assert done.returncode == 0, done.stderr
         drawn[name] = np.load(out)["x"]
     assert all(np.all(np.isfinite(samples)) for samples in drawn.values())
-    assert len({tuple(samples.round(3).ravel()) for samples in drawn.values()}) == 4
+    assert len({tuple(samples.round(3).ravel()) for samples in drawn.values()}) == 5
+
+
+def test_a_run_against_itself_is_left_as_it_is(trained_mixture, tmp_path):
+    """Autoguidance by the run itself: w does not matter, and the label's samples come out."""
+    drawn = []
+    for extra in (["--scale", 1], ["--scale", 5, "--worse", trained_mixture]):
+        out = tmp_path / "samples.npz"
+        assert command("sample", trained_mixture, "--num-steps", 8, "--out", out, *extra).returncode == 0
+        drawn.append(np.load(out)["x"])
+    np.testing.assert_allclose(*drawn, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(
