@@ -23,7 +23,7 @@ from cfgjax.types import Array, LabelledField, Scale, Solver
 from experiments import command, runs
 from experiments.command import UserError
 from experiments.restored import Run, restore_run
-from experiments.sampling import chunk_of, sample_keys
+from experiments.sampling import chunk_of, sample_keys, times
 
 TITLES = {
     "distance": "|u_y - u_null|",
@@ -126,7 +126,7 @@ def diagnose(options: Options) -> None:
     run = restore_run(options.run_dir, options.data_dir)
     if run.experiment.objective == "classifier":
         raise UserError(f"{options.run_dir} holds a classifier, which draws no samples")
-    ts = solvers.grids.with_points(np.linspace(0, 1, options.num_steps + 1, dtype=np.float32), options.interval)
+    ts = times(run.model.path, options.num_steps, "uniform", options.interval)
     seen, each = observe(run, options, jnp.asarray(ts))
     runs.make_folder("out", options.out.parent)
     _draw(seen, each, ts, options.out)

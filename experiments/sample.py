@@ -143,7 +143,7 @@ def sample(options: Options) -> None:
     chosen = options.labels or tuple(range(run.problem.num_labels))
     labels = np.resize(chosen, options.num_samples or len(chosen)).astype(np.int32)
     rule, shape = _rule(options, run), run.problem.shape
-    draw = make_draw(rule, run.model.path, shape, options.solver, options.num_steps, options.grid)
+    draw = make_draw(rule, run.model.path, shape, options.solver, options.num_steps, options.grid, options.interval)
     (samples,) = draw_all(draw, run.problem.shape, options.seed, labels, (options.scale,))
     runs.make_folder("out", options.out.parent)
     if options.out.suffix == ".npz":

@@ -76,11 +76,34 @@ def by_classifier(field: LabelledField, null_label: int, log_classifier: LogClas
     return lambda scale: guidance.classifier(guidance.given(field, null_label), log_classifier, path, scale)
 
 
+def times(path: GaussianPath, num_steps: int, grid: GridName, edges: tuple[float, float]) -> np.ndarray:
+    """The grid of a name, [n + 1], with an interval's edges on it.
+
+    Raises:
+        UserError: too few steps for the edges.
+    """
+    try:
+        return solvers.grids.with_points(np.asarray(GRIDS[grid](path, num_steps)), edges)
+    except ValueError as error:
+        raise UserError(
+            f"num_steps must be larger for the interval {edges[0]:g} {edges[1]:g}, got {num_steps}"
+        ) from error
+
+
 def make_draw(
-    rule: Rule, path: GaussianPath, shape: tuple[int, ...], solver: str, num_steps: int, grid: GridName = "uniform"
+    rule: Rule,
+    path: GaussianPath,
+    shape: tuple[int, ...],
+    solver: str,
+    num_steps: int,
+    grid: GridName = "uniform",
+    edges: tuple[float, float] = (0.0, 1.0),
 ) -> Draw:
-    """The function that draws ONE sample of a guided field; ``adaptive`` chooses its own steps, by diffrax."""
-    ts = np.asarray(GRIDS[grid](path, num_steps))
+    """The function that draws ONE sample of a guided field, the edges of whose interval become times of the grid.
+
+    ``adaptive`` chooses its own steps, by diffrax.
+    """
+    ts = times(path, num_steps, grid, edges)
     if solver == ADAPTIVE:
         return _adaptive_draw(rule, shape)
 

@@ -23,7 +23,7 @@ def _trained(preset, tmp_path_factory, data_dir):
     return run_dir
 
 
-@pytest.fixture(scope="session", params=["digits", "mixture", "fashion_mnist"])
+@pytest.fixture(scope="session", params=["digits", "mixture", pytest.param("fashion_mnist", marks=pytest.mark.slow)])
 def trained(request, tmp_path_factory, data_dir):
     """The folder of a finished run."""
     return _trained(request.param, tmp_path_factory, data_dir)

@@ -1,14 +1,18 @@
 """The commands of the laboratory: laws, learn, diagnose, savings, accuracy, gallery."""
 
 import csv
+import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from cfgjax import guidance, solvers
 from experiments import laws, learn
 from experiments.exhibits import EXHIBITS
+from experiments.restored import restore_run
 from tests.experiments.running import assert_one_line, command
 
 TINY = ["--num-samples", "64"]
@@ -67,6 +71,7 @@ def test_diagnose_writes_the_numbers_of_each_label_and_time(trained_mixture, tmp
         assert picture.width > 800
 
 
+@pytest.mark.slow
 def test_accuracy_falls_with_evaluations():
     done = command("accuracy", "--scales", "2", "--grids", "uniform", "--evaluations", "8", "32", "--num-samples", "16")
     assert done.returncode == 0, done.stderr
@@ -99,14 +104,22 @@ def test_samples_by_other_rules_grids_and_solvers_differ(trained_mixture, tmp_pa
     assert len({tuple(samples.round(3).ravel()) for samples in drawn.values()}) == 5
 
 
-def test_a_run_against_itself_is_left_as_it_is(trained_mixture, tmp_path):
-    """Autoguidance by the run itself: w does not matter, and the label's samples come out."""
-    drawn = []
-    for extra in (["--scale", 1], ["--scale", 5, "--worse", trained_mixture]):
-        out = tmp_path / "samples.npz"
-        assert command("sample", trained_mixture, "--num-steps", 8, "--out", out, *extra).returncode == 0
-        drawn.append(np.load(out)["x"])
-    np.testing.assert_allclose(*drawn, rtol=1e-3, atol=1e-4)
+def test_a_worse_run_is_led_away_from(trained_mixture, tmp_path):
+    """Autoguidance by an earlier checkpoint: the samples of u_worse + w (u - u_worse), both at the label."""
+    worse_dir = tmp_path / "worse"
+    shutil.copytree(trained_mixture, worse_dir)
+    shutil.rmtree(max((worse_dir / "checkpoints").glob("[0-9]*"), key=lambda folder: int(folder.name)))
+    out, scale = tmp_path / "samples.npz", 40.0
+    options = ["--scale", scale, "--num-steps", 8, "--labels", 3, "--out", out]
+    assert command("sample", trained_mixture, *options, "--worse", worse_dir).returncode == 0
+    good, worse = restore_run(trained_mixture), restore_run(worse_dir)
+    guided = guidance.given(guidance.autoguidance(good.field, worse.field, scale), 3)
+    noise_key, solver_key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
+    noise, ts = jax.random.normal(noise_key, (2,)), np.linspace(0, 1, 9)
+    expected = jax.jit(lambda x: solvers.integrate(solvers.heun(guided), solver_key, x, ts))(noise)
+    plain = jax.jit(lambda x: solvers.integrate(solvers.heun(guidance.given(good.field, 3)), solver_key, x, ts))(noise)
+    np.testing.assert_allclose(np.load(out)["x"][0], expected, rtol=1e-4, atol=1e-5)
+    assert np.abs(expected - plain).max() > 0.05
 
 
 @pytest.mark.parametrize(
@@ -134,5 +147,8 @@ def test_sample_refuses_rules_that_do_not_fit(trained_mixture):
     assert_one_line(
         command("sample", trained_mixture, "--interval", "0.8", "0.2"), "interval must be 0 <= start < stop"
     )
+    for module in ("sample", "diagnose"):
+        few = command(module, trained_mixture, "--interval", "0.2", "0.8", "--num-steps", "1")
+        assert_one_line(few, "num_steps must be larger for the interval 0.2 0.8, got 1")
     refused = command("sample", trained_mixture, "--grid", "karras", "--num-steps", "1")
     assert_one_line(refused, "num_steps must be at least 2 for the grid karras")

@@ -67,6 +67,7 @@ def test_a_run_killed_at_a_random_moment_ends_bit_equal(attempt, tmp_path, data_
     assert _loss_lines(uninterrupted) == _loss_lines(run_dir)
 
 
+@pytest.mark.slow
 def test_one_device_and_eight_train_alike(tmp_path, data_dir, uninterrupted):
     done = command("train", "digits", "--data-dir", data_dir, "--run-dir", tmp_path / "eight", *LONG)
     assert done.returncode == 0, done.stderr

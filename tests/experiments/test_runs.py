@@ -69,9 +69,8 @@ def test_evaluate_measures_other_scales_into_another_folder(trained):
     assert {row["scale"] for row in metrics["samples"]} == {1.0, 3.0}
 
 
-@pytest.mark.parametrize(
-    "objective", ["field", pytest.param("noise", marks=pytest.mark.slow), pytest.param("score", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["field", "noise", "score"])
 def test_every_objective_learns_the_same_field(objective, tmp_path):
     experiment = dataclasses.replace(
         PRESETS["mixture"][1], run_dir=tmp_path / objective, objective=objective, num_steps=300, batch_size=128,
