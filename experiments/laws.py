@@ -25,7 +25,7 @@ from experiments.restored import restore_run
 from experiments.settings import MixtureData
 
 STRENGTHS = (0.5, 1.0, 2.0)
-RING_STRENGTH = 2.5
+RING_STRENGTH = 2.0
 PATH = paths.linear()
 
 
