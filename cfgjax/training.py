@@ -7,11 +7,12 @@
 (T3) ema <- decay * ema + (1 - decay) * params, in float32.
 (T4) A set that fits lies whole on every device, once; a batch is then its indices, gathered inside the step.
 (T5) The mean over a batch is the mean over its chunks' means, taken one after another: fewer values in memory at once.
+(T6) K steps in one dispatch are the same K steps: a scan over K batches, inside the mapped function.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -130,6 +131,30 @@ def make_step(
     return step
 
 
+def several(step: Step) -> Callable[..., tuple[TrainState, Metrics]]:
+    """The step over K batches in one call (T6): (state, batches, source=None, *, axis_name=None) -> (state, metrics).
+
+    A small network's step takes less time than its dispatch from the host; K steps in one call pay for one dispatch.
+
+    Args:
+        step: of ``make_step``.
+
+    Returns:
+        The function. Its batches are a tree whose leaves are [K, B, ...], from ``shard_several`` under ``parallel``;
+        the metrics are those of every step, [K].
+    """
+
+    def steps(
+        state: TrainState, batches: Tree, source: Tree = None, *, axis_name: str | None = None
+    ) -> tuple[TrainState, Metrics]:
+        def advance(state: TrainState, batch: Tree) -> tuple[TrainState, Metrics]:
+            return cast(tuple[TrainState, Metrics], step(state, batch, source, axis_name=axis_name))
+
+        return jax.lax.scan(advance, state, batches)
+
+    return steps
+
+
 def make_evaluation(loss: Loss) -> Callable[..., Metrics]:
     """The pure function (state, batch, source=None, *, axis_name=None) -> {"loss"} that evaluates the EMA.
 
@@ -192,3 +217,13 @@ def shard(batch: Tree, num_devices: int, name: str = "the number of devices") ->
     if num_examples % num_devices:
         raise ValueError(f"batch_size must be divisible by {name}, got {num_examples} on {num_devices}")
     return jax.tree.map(lambda leaf: leaf.reshape((num_devices, -1, *leaf.shape[1:])), batch)
+
+
+def shard_several(batches: Sequence[Tree], num_devices: int) -> Tree:
+    """K batches for ``parallel(several(step))``: K leaves [B, ...] become one [num_devices, K, B / num_devices, ...].
+
+    Raises:
+        ValueError: a batch that the number of devices does not divide.
+    """
+    shards = [shard(batch, num_devices) for batch in batches]
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves], axis=1), *shards)

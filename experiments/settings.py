@@ -195,6 +195,8 @@ class Experiment:
     """Examples in a step, over all devices."""
     num_chunks: Count = 1
     """In how many chunks, one after another, each device takes its share of a step."""
+    steps_per_dispatch: Count = 1
+    """Training steps in one call of the device: more for small networks, whose steps are shorter than a call."""
     num_steps: Count = 10_000
     """Training steps."""
     seed: Seed = 0

@@ -6,6 +6,7 @@ metrics.json. A folder that already holds this run is resumed from its last chec
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -35,6 +36,21 @@ def _require_divisible(experiment: Experiment) -> None:
         )
 
 
+def dispatches(first: int, experiment: Experiment) -> Iterator[range]:
+    """The steps from ``first`` on, in groups for one dispatch each.
+
+    Groups end at the same steps whether a run was resumed or not: at multiples of steps_per_dispatch and at every
+    save. What is left between a save and such a multiple goes step by step, so that only two programs are compiled.
+    """
+    size = experiment.steps_per_dispatch
+    while first < experiment.num_steps:
+        next_save = (first // experiment.save_every + 1) * experiment.save_every
+        is_whole = first % size == 0 and first + size <= min(next_save, experiment.num_steps)
+        steps = range(first, first + size if is_whole else first + 1)
+        yield steps
+        first = steps.stop
+
+
 class _Logger:
     """Lines of metrics.jsonl and the progress bar; fetches a step's metrics only when it writes them."""
 
@@ -42,22 +58,26 @@ class _Logger:
         self._run_dir, self._experiment, self._since, self._at = run_dir, experiment, first, time.perf_counter()
         self.bar = tqdm(total=experiment.num_steps, initial=first, unit="step", file=sys.stderr, mininterval=1.0)
 
-    def log(self, step: int, metrics: Metrics) -> None:
-        self.bar.update(1)
-        if step % self._experiment.log_every and step != self._experiment.num_steps:
+    def log(self, steps: range, metrics: Metrics) -> None:
+        """Takes the metrics [K] of the steps of a dispatch."""
+        self.bar.update(len(steps))
+        done = range(steps.start + 1, steps.stop + 1)
+        written = [n for n in done if n % self._experiment.log_every == 0 or n == self._experiment.num_steps]
+        if not written:
             return
-        row = {name: float(value) for name, value in metrics.items()}
-        elapsed = time.perf_counter() - self._at
-        rate = (step - self._since) * self._experiment.batch_size / elapsed
-        runs.append_metrics(self._run_dir, {"step": step, **row, "examples_per_second": round(rate, 1)})
-        self.bar.set_postfix(loss=f"{row['loss']:.4f}")
-        self._since, self._at = step, time.perf_counter()
+        fetched = jax.device_get(metrics)
+        rate = (steps.stop - self._since) * self._experiment.batch_size / (time.perf_counter() - self._at)
+        for number in written:
+            row = {name: float(values[number - done.start]) for name, values in fetched.items()}
+            runs.append_metrics(self._run_dir, {"step": number, **row, "examples_per_second": round(rate, 1)})
+        self.bar.set_postfix(loss=f"{fetched['loss'][-1]:.4f}")
+        self._since, self._at = steps.stop, time.perf_counter()
 
 
 def _advance(experiment: Experiment, problem: Problem, model: Model, state: TrainState) -> TrainState:
     """The state after the last step, saved on the way and at the end."""
     step = training.make_step(model.loss, model.optimizer, model.ema_decay, experiment.num_chunks)
-    step, source = training.parallel(step), training.replicate(problem.source)
+    advance, source = training.parallel(training.several(step)), training.replicate(problem.source)
     evaluate = training.parallel(training.make_evaluation(model.evaluation_loss), donate=False)
     held_out = training.shard(problem.held_out, jax.local_device_count())
     config = ADAPTER.dump_python(experiment, mode="json")
@@ -66,14 +86,15 @@ def _advance(experiment: Experiment, problem: Problem, model: Model, state: Trai
     blocks_each_step = jax.default_backend() == "cpu" and jax.device_count() > 1
     with checkpoints.open_folder(runs.checkpoints_of(experiment.run_dir)) as manager, logger.bar:
         batches = problem.batches(range(first, experiment.num_steps))
-        for index, batch in enumerate(batches, start=first + 1):
-            state, metrics = step(state, training.shard(batch, jax.local_device_count()), source)
+        for steps in dispatches(first, experiment):
+            taken = [next(batches) for _ in steps]
+            state, metrics = advance(state, training.shard_several(taken, jax.local_device_count()), source)
             if blocks_each_step:
                 jax.block_until_ready(metrics)
-            logger.log(index, metrics)
-            if index % experiment.save_every == 0 or index == experiment.num_steps:
+            logger.log(steps, metrics)
+            if steps.stop % experiment.save_every == 0 or steps.stop == experiment.num_steps:
                 held_out_loss = float(evaluate(state, held_out)["loss"])
-                runs.append_metrics(experiment.run_dir, {"step": index, "held_out_loss": held_out_loss})
+                runs.append_metrics(experiment.run_dir, {"step": steps.stop, "held_out_loss": held_out_loss})
                 checkpoints.save(manager, state, config)
     return state
 

@@ -136,6 +136,28 @@ def test_a_step_is_gradient_descent_on_the_full_batch(step):
 
 
 @pytest.mark.parametrize("num_devices", COUNTS)
+def test_several_steps_in_one_call_are_those_steps(step, single, num_devices):
+    """(T6): after 5 calls of 4 steps the parameters, EMA and counter of 20 single ones; the last call's last loss."""
+    devices = jax.devices()[:num_devices]
+    run, state, metrics = training.parallel(training.several(step), devices), _state(optax.sgd(0.1)), {}
+    for first in range(0, 20, 4):
+        batches = [_batch(index) for index in range(first, first + 4)]
+        state, metrics = run(state, training.shard_several(batches, num_devices))
+    assert int(state.step) == 20
+    assert metrics["loss"].shape == (4,)
+    last = {name: values[-1] for name, values in metrics.items()}
+    reference = [np.asarray(leaf) for leaf in jax.tree.leaves((single[0].params, single[0].ema, single[1]))]
+    assert _largest_difference(_shards((state.params, state.ema, last), num_devices), reference) < 1e-5
+
+
+def test_several_batches_are_sharded_example_by_example():
+    batches = [np.arange(6) + 10 * number for number in range(2)]
+    assert training.shard_several(batches, 3).tolist() == [[[0, 1], [10, 11]], [[2, 3], [12, 13]], [[4, 5], [14, 15]]]
+    with pytest.raises(ValueError, match="batch_size must be divisible by the number of devices, got 6 on 4"):
+        training.shard_several(batches, 4)
+
+
+@pytest.mark.parametrize("num_devices", COUNTS)
 @pytest.mark.parametrize("num_chunks", [1, 2])
 def test_a_batch_of_indices_into_a_source_is_that_batch(num_devices, num_chunks, single):
     """(T4, T5): rows gathered inside the step, and chunks one after another, change rounding only."""

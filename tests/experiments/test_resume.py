@@ -14,7 +14,7 @@ from experiments.model import model_of
 from experiments.problems import problem_of
 from tests.experiments.running import SMALL, command, finish, start
 
-LONG = [word.replace("--num-steps=40", "--num-steps=300") for word in SMALL]
+LONG = [*(word.replace("--num-steps=40", "--num-steps=300") for word in SMALL), "--steps-per-dispatch=4"]
 
 
 def final_state(run_dir):

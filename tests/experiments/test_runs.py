@@ -14,7 +14,7 @@ from experiments.presets import PRESETS
 from experiments.report_mixture import TIMES, field_errors, mixture_of
 from experiments.sampling import classifier_free, draw_all, make_draw, sample_keys
 from experiments.settings import MLPNetwork, Sampling
-from experiments.train import fit
+from experiments.train import dispatches, fit
 from tests.experiments.running import SMALL, command
 from tests.experiments.test_resume import final_state
 
@@ -31,10 +31,34 @@ def test_a_run_leaves_its_config_metrics_pictures_and_checkpoint(trained):
 
 
 def test_metrics_are_one_json_line_at_every_interval(trained):
-    rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    rows = _lines(trained)
     assert [row["step"] for row in rows if "loss" in row] == list(range(5, 41, 5))
     assert [row["step"] for row in rows if "held_out_loss" in row] == [10, 20, 30, 40]
     assert all(np.isfinite(value) for row in rows for value in row.values())
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(1, {1}), (4, {4}), (10, {10}), (7, {1, 7}), (50, {1})])
+def test_dispatches_cover_every_step_and_end_alike_after_a_resume(size, sizes):
+    experiment = dataclasses.replace(PRESETS["digits"][1], steps_per_dispatch=size, save_every=20, num_steps=80)
+    groups = list(dispatches(0, experiment))
+    assert [step for steps in groups for step in steps] == list(range(80))
+    assert {len(steps) for steps in groups} == sizes
+    for saved in (20, 40, 60):
+        assert list(dispatches(saved, experiment)) == [steps for steps in groups if steps.start >= saved]
+
+
+def test_several_steps_in_one_dispatch_write_the_same_lines(trained_mixture, tmp_path):
+    done = command("train", "mixture", "--run-dir", tmp_path / "run", *SMALL, "--steps-per-dispatch=3")
+    assert done.returncode == 0, done.stderr
+    pairs = zip(*(_lines(run_dir) for run_dir in (trained_mixture, tmp_path / "run")), strict=True)
+    for one, other in pairs:
+        assert one.keys() == other.keys()
+        for name in one.keys() - {"examples_per_second"}:
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-4)
+
+
+def _lines(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_a_finished_run_is_not_trained_again(trained_mixture):
