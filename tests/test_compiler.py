@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cfgjax import compiler, guidance, mixtures, paths
+from cfgjax.models.blocks import attend
 
 
 def test_a_large_batch_of_the_oracle_is_each_example_alone():
@@ -43,3 +44,16 @@ def test_the_flag_is_added_where_it_is_needed(monkeypatch, jaxlib, flags, expect
     monkeypatch.setenv("XLA_FLAGS", flags)
     compiler.avoid_wrong_reductions()
     assert os.environ["XLA_FLAGS"] == expected
+
+
+def test_options_for_batched_products_leave_the_numbers(monkeypatch):
+    """Attention with and without, against float64; and no option where it is not known to help."""
+    query, key, value = jax.random.normal(jax.random.key(0), (3, 64, 4, 16))
+    logits = np.einsum("qhd,khd->hqk", *(np.asarray(each, np.float64) for each in (query, key))) / 4
+    weights = np.exp(logits) / np.sum(np.exp(logits), axis=-1, keepdims=True)
+    expected = np.einsum("hqk,khd->qhd", weights, np.asarray(value, np.float64))
+    for options in ({}, compiler.batched_product_options()):
+        found = jax.jit(attend, compiler_options=options)(query, key, value)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    monkeypatch.setattr(compiler, "version", lambda name: "0.11.0")
+    assert compiler.batched_product_options() == {}
