@@ -19,8 +19,9 @@ from cfgjax import guidance, mixtures, paths, solvers
 from cfgjax.types import Array, GaussianPath, LabelledField
 from experiments import command
 from experiments.command import UserError
+from experiments.programs import plan_of
 from experiments.restored import restore_run
-from experiments.sampling import GRIDS, SOLVERS, GridName, chunk_of, sample_keys
+from experiments.sampling import GRIDS, SOLVERS, GridName, sample_keys
 
 STAGES = {
     "euler": 1, "midpoint": 2, "heun": 2, "rk4": 4, "adams_bashforth": 1, "ddim": 1, "dpm_solver": 1, "unipc": 1,
@@ -66,7 +67,6 @@ def _solve_of(options: Options) -> tuple[GaussianPath, Solve]:
     """The path, and the solve of the same noises by any solver, each compiled once for a grid's size."""
     path, field, null, shape = _field(options)
     labels, keys = jnp.arange(options.num_samples) % null, sample_keys(0, options.num_samples)
-    chunk = min(chunk_of(shape), options.num_samples)
 
     def compiled(name: str) -> Callable[[Array, Array], Array]:
         def draw(key: Array, y: Array, scale: Array, ts: Array) -> Array:
@@ -74,6 +74,7 @@ def _solve_of(options: Options) -> tuple[GaussianPath, Solve]:
             return solvers.integrate(solver, key, jax.random.normal(key, shape), ts)
 
         def run(scale: Array, ts: Array) -> Array:
+            chunk = min(plan_of(draw, keys[0], labels[0], scale, ts).chunk, options.num_samples)
             return jax.lax.map(lambda one: draw(one[0], one[1], scale, ts), (keys, labels), batch_size=chunk)
 
         return jax.jit(run)

@@ -22,8 +22,9 @@ from cfgjax.pieces import Piecewise
 from cfgjax.types import Array, LabelledField, Scale, Solver
 from experiments import command, runs
 from experiments.command import UserError
+from experiments.programs import plan_of
 from experiments.restored import Run, restore_run
-from experiments.sampling import chunk_of, sample_keys, times
+from experiments.sampling import sample_keys, times
 
 TITLES = {
     "distance": "|u_y - u_null|",
@@ -74,7 +75,8 @@ def observe(run: Run, options: Options, ts: Array) -> tuple[Diagnostics, np.ndar
         return solvers.integrate(solver_of(field, y, scale), key, noise, ts, look)[1]
 
     labels = jnp.arange(null * options.num_per_class) % null
-    keys, chunk = sample_keys(options.seed, len(labels)), min(chunk_of(problem.shape), len(labels))
+    keys = sample_keys(options.seed, len(labels))
+    chunk = min(plan_of(draw, keys[0], labels[0]).chunk, len(labels))
     seen = jax.jit(lambda *each: jax.lax.map(lambda one: draw(*one), each, batch_size=chunk))(keys, labels)
     each = solvers.evaluations(lambda field: solver_of(field, labels[0], scale), field, jnp.zeros(problem.shape), ts)
     return by_label(seen, labels, null), each

@@ -38,6 +38,8 @@ class Options:
     """Samples of each label, for each scale and solver; by default the run's own."""
     seed: int | None = None
     """Seed of the samples; by default the run's own."""
+    chunk: int | None = None
+    """Samples computed together; by default as many as the device's memory is quick with."""
     classifier: Path | None = None
     """Folder of a run of a noisy classifier: guide the null field by it, too, and compare."""
     classifier_scales: tuple[float, ...] | None = None

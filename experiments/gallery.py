@@ -45,7 +45,7 @@ def _ring(num_samples: int) -> Figure:
     figure = Figure(figsize=(2.3 * len(RING_SCALES), 5.0), layout="constrained")
     for row, (name, solver) in zip(figure.subplots(2, len(RING_SCALES)), {"ODE": ODE, "SDE": SDE}.items(), strict=True):
         draw = make_draw(classifier_free(FIELD, NULL), PATH, (2,), solver, 64)
-        samples = draw_all(draw, (2,), 0, labels, RING_SCALES)
+        samples = draw_all(draw, 0, labels, RING_SCALES)
         for axes, scale, points in zip(row, RING_SCALES, samples, strict=True):
             axes.scatter(*points.T, s=1.5, c=labels, cmap="tab10", vmax=9, linewidths=0)
             axes.set(
@@ -81,7 +81,7 @@ def _row(title: str, number: str, values: tuple[float, ...], samples: np.ndarray
 
 def _exhibit(exhibit: Exhibit, num_samples: int) -> Figure:
     labels = np.full(num_samples, LABEL)
-    samples = draw_all(exhibit.draw, (2,), 0, labels, exhibit.values)
+    samples = draw_all(exhibit.draw, 0, labels, exhibit.values)
     return _row(exhibit.title, exhibit.number, exhibit.values, samples)
 
 

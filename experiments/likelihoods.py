@@ -6,7 +6,7 @@ import numpy as np
 
 from cfgjax import data, guidance, likelihood, solvers
 from cfgjax.types import Array, LabelledField
-from experiments.sampling import chunk_of
+from experiments.programs import plan_of
 
 
 def bits_per_dimension(
@@ -27,7 +27,11 @@ def bits_per_dimension(
         log_density, _ = likelihood.log_density(solvers.heun, divergence, data.dequantise(noise_key, image), ts)
         return likelihood.bits_per_dimension(log_density, image.size)
 
-    by_chunk = jax.jit(lambda *drawn: jax.lax.map(bits, drawn, batch_size=min(len(labels), chunk_of(pixels.shape[1:]))))
+    plan = plan_of(bits, (keys[0], pixels[0], labels[0]))
+    chunk = min(len(labels), plan.chunk)
+    by_chunk = jax.jit(
+        lambda *drawn: jax.lax.map(bits, drawn, batch_size=chunk), compiler_options=plan.compiler_options
+    )
     found = {"labelled": by_chunk(keys, pixels, labels)}
     found["null"] = by_chunk(keys, pixels, jnp.full_like(labels, test.num_labels))
     return {name: _summary(np.asarray(values, np.float64)) for name, values in found.items()}

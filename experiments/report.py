@@ -54,7 +54,7 @@ def draw_sweep(run: Run, rule: Rule, solver: str, scales: tuple[float, ...]) -> 
     problem, settings = run.problem, run.experiment.sampling
     draw = make_draw(rule, run.model.path, problem.shape, solver, settings.num_steps)
     labels = np.repeat(np.arange(problem.num_labels), settings.num_per_class)
-    samples = draw_all(draw, problem.shape, settings.seed, labels, scales)
+    samples = draw_all(draw, settings.seed, labels, scales, settings.chunk)
     return samples.reshape(len(scales), problem.num_labels, settings.num_per_class, *problem.shape)
 
 

@@ -48,6 +48,8 @@ class Options:
     """Solver steps from noise to data."""
     num_samples: int | None = None
     """How many samples; by default one for each of --labels."""
+    chunk: int | None = None
+    """Samples computed together; by default as many as the device's memory is quick with."""
     seed: int = 0
     """Seed; sample i is the same in any number of samples."""
     worse: Path | None = None
@@ -74,6 +76,7 @@ def _check(options: Options, num_labels: int) -> None:
         options.num_samples is None or options.num_samples >= 1,
         f"num_samples must be at least 1, got {options.num_samples}",
     )
+    _require(options.chunk is None or options.chunk >= 1, f"chunk must be at least 1, got {options.chunk}")
     start, stop = options.interval
     _require(0 <= start < stop <= 1, f"interval must be 0 <= start < stop <= 1, got {start:g} {stop:g}")
     _require(
@@ -144,7 +147,7 @@ def sample(options: Options) -> None:
     labels = np.resize(chosen, options.num_samples or len(chosen)).astype(np.int32)
     rule, shape = _rule(options, run), run.problem.shape
     draw = make_draw(rule, run.model.path, shape, options.solver, options.num_steps, options.grid, options.interval)
-    (samples,) = draw_all(draw, run.problem.shape, options.seed, labels, (options.scale,))
+    (samples,) = draw_all(draw, options.seed, labels, (options.scale,), options.chunk)
     runs.make_folder("out", options.out.parent)
     if options.out.suffix == ".npz":
         np.savez(options.out, x=samples, y=labels)

@@ -11,6 +11,7 @@ from cfgjax import guidance, solvers, sweeps
 from cfgjax.pieces import Piecewise
 from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier, Number, Pair, Scale, Solver
 from experiments.command import UserError
+from experiments.programs import plan_of
 
 SOLVERS: dict[str, Callable[[GaussianPath, Field], Solver | Piecewise[Solver]]] = {
     "heun": lambda path, field: solvers.heun(field),
@@ -134,27 +135,23 @@ def sample_keys(seed: int, num_samples: int) -> Array:
     return jax.vmap(lambda index: jax.random.fold_in(jax.random.key(seed), index))(jnp.arange(num_samples))
 
 
-def chunk_of(shape: tuple[int, ...]) -> int:
-    """How many samples are drawn at a time: on a CPU, images in numbers that stay in its caches."""
-    if jax.default_backend() == "cpu":
-        return 64 if len(shape) == 3 else 8192
-    return 1024
-
-
 def draw_all(
-    draw: Draw, shape: tuple[int, ...], seed: int, labels: np.ndarray, scales: tuple[float, ...]
+    draw: Draw, seed: int, labels: np.ndarray, scales: tuple[float, ...], chunk: int | None = None
 ) -> np.ndarray:
     """Samples [scales, n, *D] in one compiled call; sample i has its label and its noise at every scale.
+
+    They are computed ``chunk`` at a time, by default as many as the device's memory is quick with.
 
     Raises:
         UserError: samples that are not finite, with the scale.
     """
-    each, chunk = (sample_keys(seed, len(labels)), jnp.asarray(labels, jnp.int32)), chunk_of(shape)
+    each = (sample_keys(seed, len(labels)), jnp.asarray(labels, jnp.int32))
+    plan = plan_of(draw, each[0][0], each[1][0], jnp.float32(scales[0]))
 
-    @jax.jit
-    def compiled(scales: Array, each: tuple[Array, Array]) -> Array:
-        return sweeps.sweep(lambda scale, one: draw(one[0], one[1], scale), scales, each, chunk=chunk)
+    def sweep(scales: Array, each: tuple[Array, Array]) -> Array:
+        return sweeps.sweep(lambda scale, one: draw(one[0], one[1], scale), scales, each, chunk=chunk or plan.chunk)
 
+    compiled = jax.jit(sweep, compiler_options=plan.compiler_options)
     samples = np.asarray(compiled(jnp.asarray(scales), each))
     for scale, its_samples in zip(scales, samples, strict=True):
         if not np.all(np.isfinite(its_samples)):

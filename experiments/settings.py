@@ -170,6 +170,8 @@ class Sampling:
     """Samples of each label, for each scale and solver."""
     seed: Seed = 1
     """Seed of the samples."""
+    chunk: Count | None = None
+    """Samples computed together; by default as many as the device's memory is quick with."""
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def test_a_sweep_shares_noise_between_scales():
     mixture, path = mixture_of(PRESETS["mixture"][1].data), paths.linear()
     draw = make_draw(classifier_free(mixture.vector_field(path), mixture.num_labels), path, (2,), "heun", 8)
     keys, labels = sample_keys(0, 3), np.array([0, 1, 2])
-    together = draw_all(draw, (2,), 0, labels, (0.0, 1.0, 4.0))
+    together = draw_all(draw, 0, labels, (0.0, 1.0, 4.0))
     np.testing.assert_allclose(together[2, 1], draw(keys[1], labels[1], 4.0), rtol=1e-4)
     unguided = draw(keys[1], np.asarray(mixture.num_labels), 1.0)
     np.testing.assert_allclose(together[0, 1], unguided, rtol=1e-4)

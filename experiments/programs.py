@@ -1,0 +1,61 @@
+"""What can be read off a function's trace, without running it: how many examples to compute together, and how."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from cfgjax import compiler
+
+ON_CPU, ON_ACCELERATOR = 8 * 2**20, 4 * 2**30
+"""Bytes that the largest value of a chunk may take: what stays in a CPU's caches; elsewhere a share of the memory."""
+
+MOST = 8192
+
+
+class Plan(NamedTuple):
+    """How a function of one example is best mapped over many.
+
+    Attributes:
+        chunk: how many examples are computed together, a power of 2.
+        compiler_options: of ``jax.jit``.
+    """
+
+    chunk: int
+    compiler_options: dict[str, str]
+
+
+def inside(params: dict[str, Any]) -> list[Any]:
+    """The programs among an equation's parameters."""
+    values = [each for value in params.values() for each in (value if isinstance(value, (tuple, list)) else (value,))]
+    programs = [getattr(value, "jaxpr", value) for value in values]
+    return [program for program in programs if hasattr(program, "eqns")]
+
+
+def equations(program: Any) -> Iterator[Any]:
+    """All equations of a program and of the programs inside it."""
+    for equation in program.eqns:
+        yield equation
+        for inner in inside(equation.params):
+            yield from equations(inner)
+
+
+def _most_bytes(equation: Any) -> int:
+    return max((each.aval.size * each.aval.dtype.itemsize for each in equation.outvars), default=0)
+
+
+def _is_batched_product(equation: Any) -> bool:
+    return equation.primitive.name == "dot_general" and bool(equation.params["dimension_numbers"][1][0])
+
+
+def plan_of(one: Callable[..., Any], *example: Any) -> Plan:
+    """The plan for ``one(*example)``, by the size of the largest value on its way and by its products of matrices.
+
+    Of the example only shapes and types matter. A chunk's largest value stays in a CPU's caches; the compiler's
+    options are those of ``compiler.batched_product_options`` where there are batches of products, attention's.
+    """
+    found = list(equations(jax.make_jaxpr(one)(*example).jaxpr))
+    room = ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR
+    largest = max(map(_most_bytes, found), default=1)
+    chunk = min(MOST, 1 << max(0, (room // max(1, largest)).bit_length() - 1))
+    return Plan(chunk, compiler.batched_product_options() if any(map(_is_batched_product, found)) else {})

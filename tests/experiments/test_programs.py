@@ -1,0 +1,38 @@
+"""How many examples are computed together, and the compiler's options, by a function's trace."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from cfgjax import compiler
+from experiments import programs
+from experiments.programs import plan_of
+
+
+def _outer(x):
+    return jnp.sum(jnp.outer(x, x))
+
+
+@pytest.mark.parametrize(("size", "chunk"), [(4000, 1), (1000, 2), (700, 4), (100, 128), (2, 8192)])
+def test_a_chunk_s_largest_value_stays_in_the_caches(size, chunk):
+    """8 MiB over 4 size^2 bytes, down to a power of 2."""
+    assert plan_of(_outer, jnp.ones(size)).chunk == chunk
+
+
+def test_values_inside_scans_and_compiled_functions_count():
+    def repeated(x):
+        return jax.lax.scan(lambda x, _: (x + jax.jit(_outer)(x), None), x, length=3)[0]
+
+    assert plan_of(repeated, jnp.ones(700)).chunk == plan_of(_outer, jnp.ones(700)).chunk
+
+
+def test_accelerators_take_more(monkeypatch):
+    monkeypatch.setattr(programs.jax, "default_backend", lambda: "gpu")
+    assert plan_of(_outer, jnp.ones(1000)).chunk == 1024
+
+
+def test_batches_of_products_are_told_from_products():
+    a, b = jnp.ones((3, 4, 5)), jnp.ones((3, 5, 6))
+    assert plan_of(lambda a, b: a[0] @ b[0], a, b).compiler_options == {}
+    assert plan_of(jax.vmap(lambda a: a @ b[0]), a).compiler_options == {}
+    assert plan_of(lambda a, b: a @ b, a, b).compiler_options == compiler.batched_product_options()
