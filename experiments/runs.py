@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from experiments.command import UserError
 from experiments.settings import ADAPTER, MUTABLE, Experiment
@@ -35,6 +35,14 @@ def validate(experiment: Experiment) -> Experiment:
     except ValidationError as error:
         raise UserError(_complaint(error)) from None
     return experiment
+
+
+def require_valid(options: Any) -> None:
+    """Raises UserError where a field of an options' dataclass is out of its range, naming it."""
+    try:
+        TypeAdapter(type(options)).validate_python(asdict(options))
+    except ValidationError as error:
+        raise UserError(_complaint(error)) from None
 
 
 def read_config(run_dir: Path) -> Experiment:

@@ -1,0 +1,175 @@
+"""Time the library beside a hand-written reference, and its peers where they are installed, in one run.
+
+Each work is raced by each method: rounds in which every competitor takes a turn, in an order that rotates. Before any
+time is taken, samples are compared with the reference's, on the same weights and noise; who differs gets no speed.
+Written to OUT: rows.json, one row for each competitor.
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import tyro
+from pydantic import Field
+
+from experiments import command, runs
+from experiments.benchmark import compare, memory, races, rows, startup, timing
+from experiments.benchmark.entries import Entry, Skipped
+from experiments.benchmark.rows import Row
+from experiments.benchmark.works import ON_ACCELERATOR, ON_CPU, Work, WorkName, inputs_of, work_of
+from experiments.settings import Count, NotNegative, Positive
+
+TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-2}
+"""How far samples may differ from the reference's, relative to the largest, by the type of the computation."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is timed, and how long."""
+
+    works: tuple[WorkName, ...] = ()
+    """What is timed; by default what suits the device."""
+    methods: Annotated[tuple[races.Method, ...], Field(min_length=1)] = tuple(races.METHODS)
+    """How it is trained and sampled."""
+    batch: Count | None = None
+    """Samples drawn together and examples of a step, in the place of the works' own."""
+    rounds: Annotated[int, Field(ge=5)] = 5
+    """Rounds."""
+    turn_seconds: NotNegative = 0.2
+    """Seconds that a turn lasts at least."""
+    peers: bool = False
+    """Race diffrax, flow_matching and torch.compile too, where they are installed."""
+    memory: bool = False
+    """Measure the most memory of each competitor in "train" and "euler", each in a process of its own."""
+    startup: bool = False
+    """Compile each work's training step and sampler in new processes, with an empty and with a warm cache."""
+    stated_peak: Positive | None = None
+    """FLOP/s of the device by its maker, for the MFU."""
+    out: Path = Path("runs/benchmark")
+    """Folder of what is written."""
+    compare: Path | None = None
+    """A rows.json of an earlier run: print ratios of the times and flag what became slower."""
+    profile: Path | None = None
+    """Folder for a trace of one run of each of the library's programs, for TensorBoard or Perfetto."""
+
+
+def _head(work_name: str, work: Work, method: str) -> dict[str, Any]:
+    return {
+        "work": work_name,
+        "method": method,
+        "batch": work.train_batch if method == "train" else work.batch,
+        "device_kind": rows.device_kind(),
+        "num_devices": jax.local_device_count(),
+        "versions": rows.versions(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def refused(work: Work, contestants: dict[str, Entry | Skipped]) -> dict[str, str]:
+    """Those whose samples are not the first one's."""
+    entered = {name: one for name, one in contestants.items() if isinstance(one, Entry)}
+    allowed = TOLERANCE[str(getattr(work.network, "dtype", "float32"))]
+    differences = rows.disagreements(entered)
+    return {
+        name: f"its samples differ by {difference:.1e} of the largest, more than {allowed:g}"
+        for name, difference in differences.items()
+        if not difference <= allowed
+    }
+
+
+def _profile(folder: Path, work_name: str, method: str, entry: Entry) -> None:
+    with jax.profiler.trace(str(folder / f"{work_name}_{method}")):
+        entry.run()
+
+
+def race(options: Options, work_name: WorkName, method: races.Method) -> list[Row]:
+    """The rows of one race."""
+    work = work_of(work_name, options.batch)
+    contestants = {name: build() for name, build in races.race_of(work, method, options.peers).items()}
+    wrong = refused(work, contestants)
+    entered = {name: one for name, one in contestants.items() if isinstance(one, Entry) and name not in wrong}
+    product = timing.product_of(getattr(work.network, "dtype", "float32"))
+    rounds = timing.race(entered, product, options.rounds, options.turn_seconds)
+    if options.profile is not None and races.LIBRARY in entered:
+        _profile(options.profile, work_name, method, entered[races.LIBRARY])
+    forward = rows.forward_flops(work, inputs_of(work))
+    found = rows.rows_of(_head(work_name, work, method), contestants, wrong, rounds, forward, options.stated_peak)
+    return [_with_memory(options, row) for row in found]
+
+
+def _with_memory(options: Options, row: Row) -> Row:
+    if not options.memory or row.skipped is not None or row.method not in ("train", "euler"):
+        return row
+    most = memory.of_competitor(row.work, options.batch, row.method, row.competitor)
+    return dataclasses.replace(row, peak_bytes=most)
+
+
+def _works(options: Options) -> tuple[WorkName, ...]:
+    return options.works or (ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR)
+
+
+def _races(options: Options) -> Iterator[tuple[WorkName, races.Method]]:
+    return ((work, method) for work in _works(options) for method in options.methods)
+
+
+def _startup(work_name: WorkName) -> list[Row]:
+    head = _head(work_name, work_of(work_name), "startup")
+    cold, warm = startup.cold_and_warm(work_name)
+    return [
+        Row(**head, competitor="cfgjax, empty cache", compile_s=cold),
+        Row(**head, competitor="cfgjax, warm cache", compile_s=warm, ratio=warm / cold),
+    ]
+
+
+def _compile_time(row: Row) -> str:
+    return f"{row.competitor} {row.compile_s:.2f} s"
+
+
+def benchmark(options: Options) -> list[Row]:
+    """All rows, printed and written as they come.
+
+    Raises:
+        UserError: an option out of range, a folder that cannot be written, or a file to compare that does not read.
+    """
+    runs.require_valid(options)
+    earlier = None if options.compare is None else compare.read(options.compare)
+    folder = runs.make_folder("out", options.out)
+    found: list[Row] = []
+    for work_name, method in _races(options):
+        print(f"\n{work_name}, {races.METHODS[method]}")
+        some = race(options, work_name, method)
+        print("\n".join(rows.table(some)), flush=True)
+        found += some
+        _write(folder, found)
+    for work_name in _works(options) if options.startup else ():
+        some = _startup(work_name)
+        print(f"\n{work_name}, compile time of a new process: " + ", ".join(map(_compile_time, some)), flush=True)
+        found += some
+        _write(folder, found)
+    print(f"\nwrote {folder / 'rows.json'}")
+    if earlier is not None:
+        print("\n".join(compare.lines(earlier, found)))
+    return found
+
+
+def _write(folder: Path, found: list[Row]) -> None:
+    runs.write_atomically(folder / "rows.json", json.dumps([row.as_json() for row in found], indent=1) + "\n")
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # peers share the device
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
+    command.run(
+        lambda: tyro.cli(Options, prog="python -m experiments.benchmark", description=__doc__, args=args), benchmark
+    )
+
+
+if __name__ == "__main__":
+    main()

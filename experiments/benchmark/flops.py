@@ -1,0 +1,51 @@
+"""Floating-point operations of a function, counted by hand's rules from its trace: two for each multiply-add.
+
+Only matrix products and convolutions count, as in published model FLOPs; a scan's body counts once for each turn.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from experiments.programs import inside
+
+
+def _of_product(equation: Any) -> int:
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    left = equation.invars[0].aval.shape
+    return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+
+
+def _of_convolution(equation: Any) -> int:
+    kernel, spec = equation.invars[1].aval.shape, equation.params["dimension_numbers"].rhs_spec
+    return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // kernel[spec[0]]
+
+
+def _of_jaxpr(jaxpr: Any) -> int:
+    total = 0
+    for equation in jaxpr.eqns:
+        name = equation.primitive.name
+        if name == "dot_general":
+            total += _of_product(equation)
+        elif name == "conv_general_dilated":
+            total += _of_convolution(equation)
+        elif name == "while":
+            raise ValueError("count takes functions without while loops, whose turns are not known")
+        else:
+            total += equation.params.get("length", 1) * sum(_of_jaxpr(each) for each in inside(equation.params))
+    return total
+
+
+def count(of: Callable[..., Any], *args: Any) -> int:
+    """The operations of ``of(*args)``; only shapes and types of the arguments matter.
+
+    >>> import jax.numpy as jnp
+    >>> count(lambda a, b: a @ b, jnp.ones((3, 5)), jnp.ones((5, 7)))
+    210
+
+    Raises:
+        ValueError: a while loop.
+    """
+    return _of_jaxpr(jax.make_jaxpr(of)(*args).jaxpr)

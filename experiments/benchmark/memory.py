@@ -1,0 +1,81 @@
+"""The most memory that one competitor takes while it runs, measured in a process of its own."""
+
+import ctypes
+import gc
+import importlib
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.benchmark import races
+from experiments.benchmark.entries import Skipped
+from experiments.benchmark.works import work_of
+
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def _status(name: str) -> int:
+    """A line of /proc/self/status that is in kB, in bytes."""
+    lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+    return 1024 * int(lines[name].split()[0])
+
+
+def _settle() -> None:
+    """Gives back what is free, and forgets the most memory so far."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    _RESET.write_text("5")
+
+
+def _most_on_device(is_torch: bool) -> int:
+    if is_torch:
+        return int(importlib.import_module("torch").cuda.max_memory_allocated())
+    statistics: Any = jax.local_devices()[0].memory_stats()
+    return int(statistics["peak_bytes_in_use"])
+
+
+def measure(work_name: Any, batch: int | None, method: Any, competitor: str) -> int | None:
+    """Bytes, in this process, which should have done nothing else; None where it cannot be told.
+
+    On a CPU the resident memory beyond that after the imports: weights, inputs, compiled code and working memory, at
+    the highest point of a second run. On an accelerator its own statistics.
+    """
+    is_torch = competitor in (races.EAGER, races.COMPILED)
+    if is_torch and importlib.util.find_spec("torch"):
+        importlib.import_module("torch")
+    jax.block_until_ready(jnp.zeros(()))
+    is_on_cpu = jax.default_backend() == "cpu"
+    if is_on_cpu and not _RESET.exists():
+        return None
+    race = races.race_of(work_of(work_name, batch), method, peers=True)
+    _settle_if(is_on_cpu)
+    before = _status("VmRSS") if is_on_cpu else 0
+    entry = race[competitor]()
+    if isinstance(entry, Skipped):
+        return None
+    entry.run()
+    _settle_if(is_on_cpu)
+    entry.run()
+    return _status("VmHWM") - before if is_on_cpu else _most_on_device(is_torch)
+
+
+def _settle_if(is_on_cpu: bool) -> None:
+    if is_on_cpu:
+        _settle()
+
+
+def of_competitor(work_name: str, batch: int | None, method: str, competitor: str) -> int | None:
+    """``measure`` in a process of its own; None where it fails."""
+    request = json.dumps([work_name, batch, method, competitor])
+    done = subprocess.run([sys.executable, "-m", __name__, request], capture_output=True, text=True, check=False)
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(*json.loads(sys.argv[1]))))

@@ -1,0 +1,322 @@
+"""What a careful person would write for one network by hand, in plain JAX: whole batches, no abstractions.
+
+The same weights and numbers as the library's networks; one doubled forward pass for guidance, one scan for the
+steps, a donated state, one key for all noise of a batch. The library is timed against these.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from cfgjax.models import MLP, DiT, UNet
+from cfgjax.models.embeddings import sine_positions
+from cfgjax.types import Array, Tree
+from experiments.benchmark.works import Work
+
+Network = Callable[[Tree, Array, Array, Array], Array]
+"""(weights, x [B, *D], t [] or [B], y [B]) -> [B, *D]."""
+
+
+def _dense(weights: Tree, x: Array, dtype: Any = jnp.float32) -> Array:
+    return x.astype(dtype) @ weights["kernel"].astype(dtype) + weights["bias"].astype(dtype)
+
+
+def _condition(weights: Tree, t: Array, y: Array, num_features: int) -> Array:
+    frequencies = jnp.geomspace(1.0, 100.0, num_features // 2, dtype=jnp.float32)
+    angles = t[..., None] * frequencies
+    features = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+    embedding = weights["TimeEmbedding_0"]
+    time = _dense(embedding["Dense_1"], jax.nn.silu(_dense(embedding["Dense_0"], features)))
+    return jax.nn.silu(time + weights["LabelEmbedding_0"]["Embed_0"]["embedding"][y])
+
+
+def _normed(x: Array, axes: tuple[int, ...] = (-1,)) -> Array:
+    x32 = x.astype(jnp.float32)
+    mean = jnp.mean(x32, axes, keepdims=True)
+    variance = jnp.maximum(jnp.mean(jnp.square(x32), axes, keepdims=True) - jnp.square(mean), 0)
+    return (x32 - mean) * lax.rsqrt(variance + 1e-6)
+
+
+def perceptron(network: MLP) -> Network:
+    """The residual perceptron."""
+
+    def apply(weights: Tree, x: Array, t: Array, y: Array) -> Array:
+        layers = weights["params"]
+        condition = _condition(layers, t, y, network.embedding_width)
+
+        def modulated(hidden: Array, number: int) -> Array:
+            gain, shift = jnp.split(_dense(layers[f"Dense_{number}"], condition), 2, axis=-1)
+            return (1 + gain) * _normed(hidden) + shift
+
+        hidden = _dense(layers["Dense_0"], x)
+        for block in range(network.depth):
+            # Flax numbers a block's layers in the order of their creation: outer, modulation, outer's second.
+            first, modulation, second = 3 * block + 1, 3 * block + 2, 3 * block + 3
+            inner = jax.nn.silu(_dense(layers[f"Dense_{first}"], modulated(hidden, modulation)))
+            hidden = hidden + _dense(layers[f"Dense_{second}"], inner)
+        last = 3 * network.depth + 1
+        return _dense(layers[f"Dense_{last}"], modulated(hidden, last + 1))
+
+    return apply
+
+
+def _attention(weights: Tree, tokens: Array, num_heads: int, dtype: Any) -> Array:
+    batch, num_tokens, width = tokens.shape
+    projected = _dense(weights["Dense_0"], tokens, dtype).reshape(batch, num_tokens, 3, num_heads, -1)
+    query, key, value = projected.transpose(2, 0, 3, 1, 4)
+    if jax.default_backend() == "gpu" and dtype == jnp.bfloat16:
+        inputs = (each.swapaxes(1, 2) for each in (query, key, value))
+        mixed = jax.nn.dot_product_attention(*inputs, implementation="cudnn")
+        return _dense(weights["Dense_1"], mixed.reshape(batch, num_tokens, width), dtype)
+    logits = (query * (query.shape[-1] ** -0.5)) @ key.swapaxes(-1, -2)
+    mixed = (jax.nn.softmax(logits.astype(jnp.float32)).astype(dtype) @ value).swapaxes(1, 2)
+    return _dense(weights["Dense_1"], mixed.reshape(batch, num_tokens, width), dtype)
+
+
+def transformer(network: DiT) -> Network:
+    """The diffusion transformer, with layer norm and sine positions."""
+    patch, dtype = network.patch, network.dtype
+
+    def block(weights: Tree, tokens: Array, condition: Array) -> Array:
+        modulation = _dense(weights["Dense_0"], condition, dtype)[:, None]
+        gain, shift, gate, inner_gain, inner_shift, inner_gate = jnp.split(modulation, 6, axis=-1)
+        normed = (1 + gain) * _normed(tokens).astype(dtype) + shift
+        tokens = tokens + gate * _attention(weights["SelfAttention_0"], normed, network.num_heads, dtype)
+        normed = (1 + inner_gain) * _normed(tokens).astype(dtype) + inner_shift
+        inner = jax.nn.gelu(_dense(weights["Dense_1"], normed, dtype))
+        return tokens + inner_gate * _dense(weights["Dense_2"], inner, dtype)
+
+    def apply(weights: Tree, x: Array, t: Array, y: Array) -> Array:
+        layers = weights["params"]
+        batch, height, width, channels = x.shape
+        rows, columns = height // patch, width // patch
+        condition = _condition(layers, t, y, 256)
+        patches = x.reshape(batch, rows, patch, columns, patch, channels).transpose(0, 1, 3, 2, 4, 5)
+        tokens = _dense(layers["Dense_0"], patches.reshape(batch, rows * columns, -1), dtype)
+        tokens = tokens + sine_positions(rows, columns, network.width).astype(dtype)
+        for number in range(network.depth):
+            tokens = block(layers[f"DiTBlock_{number}"], tokens, condition)
+        gain, shift = jnp.split(_dense(layers["Dense_1"], condition)[:, None], 2, axis=-1)
+        output = _dense(layers["Dense_2"], (1 + gain) * _normed(tokens) + shift)
+        patches = output.reshape(batch, rows, columns, patch, patch, channels).transpose(0, 1, 3, 2, 4, 5)
+        return patches.reshape(x.shape)
+
+    return apply
+
+
+def _group_norm(weights: Tree, hidden: Array) -> Array:
+    groups = math.gcd(32, hidden.shape[-1])
+    split = hidden.reshape(*hidden.shape[:-1], groups, -1)
+    normed = _normed(split, (-4, -3, -1)).reshape(hidden.shape)
+    return normed * weights["scale"] + weights["bias"]
+
+
+def _conv(weights: Tree, hidden: Array, stride: int = 1) -> Array:
+    layout = ("NHWC", "HWIO", "NHWC")
+    strides = (stride, stride)
+    return (
+        lax.conv_general_dilated(hidden, weights["kernel"], strides, "SAME", dimension_numbers=layout) + weights["bias"]
+    )
+
+
+def _residual(weights: Tree, hidden: Array, condition: Array) -> Array:
+    inner = _conv(weights["Conv_0"], jax.nn.silu(_group_norm(weights["GroupNorm_0"], hidden)))
+    gain, shift = jnp.split(_dense(weights["Dense_0"], condition)[:, None, None], 2, axis=-1)
+    inner = jax.nn.silu((1 + gain) * _group_norm(weights["GroupNorm_1"], inner) + shift)
+    skip = _dense(weights["Dense_1"], hidden) if "Dense_1" in weights else hidden
+    return skip + _conv(weights["Conv_1"], inner)
+
+
+def _map_attention(weights: Tree, hidden: Array, head_width: int) -> Array:
+    batch, _, _, channels = hidden.shape
+    tokens = _group_norm(weights["GroupNorm_0"], hidden).reshape(batch, -1, channels)
+    heads = max(1, channels // head_width)
+    return hidden + _attention(weights["SelfAttention_0"], tokens, heads, jnp.float32).reshape(hidden.shape)
+
+
+def _stage(network: UNet, weights: Tree, hidden: Array, condition: Array) -> Array:
+    hidden = _residual(weights["ResidualBlock_0"], hidden, condition)
+    if "MapAttention_0" in weights:
+        hidden = _map_attention(weights["MapAttention_0"], hidden, network.head_width)
+    return hidden
+
+
+def _down(network: UNet, convolutions: Iterator, stages: Iterator, x: Array, condition: Array) -> list[Array]:
+    maps = [_conv(next(convolutions), x)]
+    for level in range(len(network.multipliers)):
+        if level:
+            maps.append(_conv(next(convolutions), maps[-1], stride=2))
+        for _ in range(network.blocks_per_level):
+            maps.append(_stage(network, next(stages), maps[-1], condition))
+    return maps
+
+
+def _middle(network: UNet, weights: Tree, hidden: Array, condition: Array) -> Array:
+    hidden = _residual(weights["ResidualBlock_0"], hidden, condition)
+    hidden = _map_attention(weights["MapAttention_0"], hidden, network.head_width)
+    return _residual(weights["ResidualBlock_1"], hidden, condition)
+
+
+def _up(
+    network: UNet, convolutions: Iterator, stages: Iterator, hidden: Array, maps: list[Array], condition: Array
+) -> Array:
+    for level in reversed(range(len(network.multipliers))):
+        for _ in range(network.blocks_per_level + 1):
+            hidden = jnp.concatenate([hidden, maps.pop()], axis=-1)
+            hidden = _stage(network, next(stages), hidden, condition)
+        if level:
+            hidden = _conv(next(convolutions), jnp.repeat(jnp.repeat(hidden, 2, axis=1), 2, axis=2))
+    return hidden
+
+
+def unet(network: UNet) -> Network:
+    """The U-Net, float32 and without patches."""
+
+    def apply(weights: Tree, x: Array, t: Array, y: Array) -> Array:
+        layers = weights["params"]
+        stages = (layers[f"_Stage_{number}"] for number in range(len(layers)))
+        convolutions = (layers[f"Conv_{number}"] for number in range(len(layers)))
+        condition = _condition(layers, t, y, max(network.width, 2))
+        maps = _down(network, convolutions, stages, x, condition)
+        hidden = _middle(network, layers["_Middle_0"], maps[-1], condition)
+        hidden = _up(network, convolutions, stages, hidden, maps, condition)
+        return _conv(next(convolutions), jax.nn.silu(_group_norm(layers["GroupNorm_0"], hidden)))
+
+    return apply
+
+
+def network_of(work: Work) -> Network:
+    """The work's network by hand."""
+    match work.network:
+        case MLP():
+            return perceptron(work.network)
+        case DiT():
+            return transformer(work.network)
+        case UNet():
+            return unet(work.network)
+    raise ValueError(f"no reference for {type(work.network).__name__}")
+
+
+def guided_of(work: Work) -> Callable[..., Array]:
+    """(weights, x, t, y, w) -> the guided field of a batch, by one doubled forward pass."""
+    network, null = network_of(work), work.num_labels
+
+    def guided(weights: Tree, x: Array, t: Array, y: Array, scale: Array) -> Array:
+        both = network(weights, jnp.concatenate([x, x]), t, jnp.concatenate([jnp.full_like(y, null), y]))
+        unlabelled, labelled = jnp.split(both, 2)
+        return (1 - scale) * unlabelled + scale * labelled
+
+    return guided
+
+
+def _euler(field: Callable, x: Array, memory: tuple, now: tuple) -> tuple[Array, tuple]:
+    t, t_next, _ = now
+    return x + (t_next - t) * field(x, t), memory
+
+
+def _heun(field: Callable, x: Array, memory: tuple, now: tuple) -> tuple[Array, tuple]:
+    t, t_next, _ = now
+    first = field(x, t)
+    second = field(x + (t_next - t) * first, t_next)
+    return x + 0.5 * (t_next - t) * (first + second), memory
+
+
+def _euler_maruyama(field: Callable, x: Array, memory: tuple, now: tuple) -> tuple[Array, tuple]:
+    """sigma^2 = 2 (1 - t) on the straight path: drift u + (t u - x), as s = (t u - x) / (1 - t)."""
+    t, t_next, key = now
+    step, value = t_next - t, field(x, t)
+    drift = value + (t * value - x)
+    return x + step * drift + jnp.sqrt(2 * (1 - t) * step) * jax.random.normal(key, x.shape), memory
+
+
+def _dpm_solver(field: Callable, x: Array, memory: tuple, now: tuple) -> tuple[Array, tuple]:
+    """Second-order multistep in the denoiser D = x + (1 - t) u; the first steps are of first order."""
+    (t, t_next, _), (last, t_last) = now, memory
+    denoised = x + (1 - t) * field(x, t)
+    growth, growth_last = (
+        jnp.log(late / (1 - late)) - jnp.log(early / (1 - early)) for early, late in ((t, t_next), (t_last, t))
+    )
+    share = jnp.where(t_last > 0, growth / (2 * growth_last), 0.0)
+    shrink = (1 - t_next) / (1 - t)
+    return shrink * x + (t_next - t * shrink) * (denoised + share * (denoised - last)), (denoised, t)
+
+
+RULES = {"euler": _euler, "heun": _heun, "euler_maruyama": _euler_maruyama, "dpm_solver": _dpm_solver}
+EVALUATIONS = {"heun": 2}
+"""Evaluations of the field in one step, where not one."""
+
+
+def sampler_of(work: Work, method: str, chunk: int | None) -> Callable[..., Array]:
+    """(weights, key, noise [B, *D], labels [B], w, ts) -> samples [B, *D], chunk after chunk."""
+    guided, rule = guided_of(work), RULES[method]
+
+    def sample(weights: Tree, scale: Array, ts: Array, key: Array, noise: Array, labels: Array) -> Array:
+        def step(carry: tuple, now: tuple) -> tuple[tuple, None]:
+            x, memory = carry
+            return rule(lambda x, t: guided(weights, x, t, labels, scale), x, memory, now), None
+
+        memory = (jnp.zeros_like(noise), jnp.zeros(())) if method == "dpm_solver" else ()
+        times = (ts[:-1], ts[1:], jax.random.split(key, len(ts) - 1))
+        return lax.scan(step, (noise, memory), times)[0][0]
+
+    def chunked(weights: Tree, key: Array, noise: Array, labels: Array, scale: Array, ts: Array) -> Array:
+        count = 1 if chunk is None else len(noise) // chunk
+        if count == 1:
+            return sample(weights, scale, ts, key, noise, labels)
+        parts = jax.tree.map(lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:]), (noise, labels))
+        keys = jax.random.split(key, count)
+        done = lax.map(lambda part: sample(weights, scale, ts, part[0], *part[1]), (keys, parts))
+        return done.reshape(noise.shape)
+
+    return chunked
+
+
+def train_step_of(work: Work, optimizer: optax.GradientTransformation, num_chunks: int, num_steps: int) -> Callable:
+    """(state, data, labels) -> (state, losses [num_steps]): so many steps in one dispatch.
+
+    A state is (weights, optimizer's state, moving average, key).
+    """
+    network, null = network_of(work), work.num_labels
+
+    def loss(weights: Tree, key: Array, data: Array, labels: Array) -> Array:
+        noise_key, time_key, drop_key = jax.random.split(key, 3)
+        noise, t = jax.random.normal(noise_key, data.shape), jax.random.uniform(time_key, labels.shape)
+        labels = jnp.where(jax.random.bernoulli(drop_key, 0.1, labels.shape), null, labels)
+        wide = t.reshape(-1, *(1 for _ in work.shape))
+        found = network(weights, wide * data + (1 - wide) * noise, t, labels)
+        return jnp.mean(jnp.square(found - (data - noise)))
+
+    def gradient_of(weights: Tree, key: Array, data: Array, labels: Array) -> tuple[Array, Tree]:
+        slope = jax.value_and_grad(loss)
+        if num_chunks == 1:
+            return slope(weights, key, data, labels)
+        parts = jax.tree.map(lambda leaf: leaf.reshape(num_chunks, -1, *leaf.shape[1:]), (data, labels))
+        zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, weights))
+
+        def add(total: Tree, part: tuple) -> tuple[Tree, None]:
+            return jax.tree.map(jnp.add, total, slope(weights, part[0], *part[1])), None
+
+        total, _ = lax.scan(add, zeros, (jax.random.split(key, num_chunks), parts))
+        return jax.tree.map(lambda leaf: leaf / num_chunks, total)
+
+    def step(data: Array, labels: Array, state: tuple, _: None) -> tuple[tuple, Array]:
+        weights, opt_state, average, key = state
+        key, step_key = jax.random.split(key)
+        value, gradient = gradient_of(weights, step_key, data, labels)
+        updates, opt_state = optimizer.update(gradient, opt_state, weights)
+        weights = optax.apply_updates(weights, updates)
+        average = optax.incremental_update(weights, average, 0.001)
+        return (weights, opt_state, average, key), value
+
+    def steps(state: tuple, data: Array, labels: Array) -> tuple[tuple, Array]:
+        if num_steps == 1:
+            return step(data, labels, state, None)
+        return lax.scan(partial(step, data, labels), state, None, length=num_steps)
+
+    return steps

@@ -1,0 +1,251 @@
+"""The benchmark: the reference equals the library, operations by hand, and the smallest work from end to end."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cfgjax.models import MLP, DiT, UNet
+from experiments.benchmark import __main__ as benchmark
+from experiments.benchmark import compare, entries, flops, memory, ours, races, reference, rows, timing, works
+from experiments.benchmark.__main__ import Options
+from experiments.benchmark.entries import Entry, Skipped
+from tests.experiments.running import assert_one_line, finish, start
+
+SMALL = {
+    "perceptron": works.Work("", MLP(num_labels=3, width=16, embedding_width=8, depth=2), (2,), 3, 6, 6, 4),
+    "transformer": works.Work("", DiT(16, 2, 2, num_labels=3), (8, 8, 2), 3, 6, 6, 4, 2, 3),
+    "unet": works.Work("", UNet(8, (1, 2), 1, (4,), head_width=8), (8, 8, 1), 10, 6, 6, 4, 2, 3),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _broadcasting_as_by_hand():
+    """The reference spreads axes by hand, which the library's own code is not allowed."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture(params=SMALL)
+def work(request):
+    """A small work of each kind of network."""
+    return SMALL[request.param]
+
+
+@pytest.mark.slow
+def test_the_reference_is_the_library_s_network(work):
+    inputs = works.inputs_of(work)
+    t = jnp.linspace(0.1, 0.9, work.batch)
+    found = jax.jit(reference.network_of(work))(inputs.weights, inputs.noise, t, inputs.labels)
+    expected = jax.jit(jax.vmap(work.network.apply, (None, 0, 0, 0)))(inputs.weights, inputs.noise, t, inputs.labels)
+    assert np.std(expected) > 0.05
+    np.testing.assert_allclose(found, expected, atol=2e-5 * np.max(np.abs(expected)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["euler", "heun", "dpm_solver"])
+def test_the_reference_draws_the_library_s_samples(work, method):
+    inputs, ts = works.inputs_of(work), works.grid(4)
+    arguments = (inputs.weights, jax.random.key(0), inputs.noise, inputs.labels, jnp.float32(3))
+    expected = jax.jit(ours.sampler_of(ours.draw_of(work, method, ts), work.sample_chunk))(*arguments)
+    for chunk in (None, 3):
+        found = jax.jit(reference.sampler_of(work, method, chunk))(*arguments, ts)
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.max(np.abs(expected)))
+
+
+def test_products_are_counted_as_by_hand():
+    """A perceptron of width h, depth d and embedding e on n numbers: 2 for each weight of each of its layers."""
+    n, h, e, depth = 2, 16, 8, 3
+    network = MLP(num_labels=3, width=h, embedding_width=e, depth=depth)
+    arguments = jnp.zeros(n), jnp.zeros(()), jnp.zeros((), jnp.int32)
+    weights = network.init(jax.random.key(0), *arguments)
+    time, modulation = 2 * e * e, e * 2 * h
+    by_hand = time + n * h + depth * (modulation + 2 * h * h) + modulation + h * n
+    assert flops.count(network.apply, weights, *arguments) == 2 * by_hand
+
+
+def test_attention_and_convolutions_are_counted_as_by_hand():
+    tokens, heads, width = 6, 2, 4
+    from cfgjax.models.blocks import attend
+
+    query = jnp.zeros((tokens, heads, width))
+    assert flops.count(attend, query, query, query) == 2 * (2 * heads * tokens * tokens * width)
+    kernel, image = jnp.zeros((3, 3, 5, 7)), jnp.zeros((1, 8, 8, 5))
+
+    def convolve(stride):
+        return jax.lax.conv_general_dilated(
+            image, kernel, (stride,) * 2, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    assert flops.count(lambda: convolve(1)) == 2 * 8 * 8 * 7 * 9 * 5
+    assert flops.count(lambda: convolve(2)) == 2 * 4 * 4 * 7 * 9 * 5
+
+
+def test_a_scan_counts_for_each_turn_and_a_while_is_refused():
+    """What the compiler's own count does not do: a body that runs 10 times is 10 bodies."""
+    matrix = jnp.ones((3, 3))
+
+    def repeated(x):
+        return jax.lax.scan(lambda x, _: (matrix @ x, None), x, length=10)[0]
+
+    assert flops.count(repeated, jnp.ones(3)) == 10 * 2 * 9
+    with pytest.raises(ValueError, match="while"):
+        flops.count(lambda x: jax.lax.while_loop(lambda x: x[0] < 5, lambda x: matrix @ x, x), jnp.ones(3))
+
+
+def test_published_transformers_have_their_published_operations():
+    """DiT's multiply-adds at 32 x 32 x 4, in billions (arXiv 2212.09748, table 1): B/2 23.0, L/2 80.7, XL/2 118.6."""
+    for size, published in (("B", 23.0), ("L", 80.7), ("XL", 118.6)):
+        network = works.WORKS[f"W4-{size}"].network
+        arguments = jnp.zeros((32, 32, 4)), jnp.zeros(()), jnp.zeros((), jnp.int32)
+        weights = jax.eval_shape(network.init, jax.random.key(0), *arguments)
+        np.testing.assert_allclose(flops.count(network.apply, weights, *arguments) / 2e9, published, rtol=0.01)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The smallest work, every method: its rows and its folder."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    options = Options(works=("tiny",), turn_seconds=0.0, out=folder)
+    return benchmark.benchmark(options), folder
+
+
+def test_every_method_of_the_smallest_work_gives_its_rows(tiny):
+    found, folder = tiny
+    assert [row.method for row in found if row.competitor == races.LIBRARY] == list(races.METHODS)
+    assert compare.read(folder / "rows.json") == [
+        dataclasses.replace(row, quartiles=row.quartiles and tuple(row.quartiles)) for row in found
+    ]
+    for row in found:
+        assert row.skipped is None
+        assert row.rounds == 5
+        assert 0 < row.min_s <= row.quartiles[0] <= row.median_s <= row.quartiles[1]
+        assert row.ratio > 0
+        assert 0 < row.fraction_of_gemm_peak < 1
+        assert row.disagreement is None or row.disagreement < 1e-5
+
+
+def test_counts_of_the_smallest_work(tiny):
+    """16 x 1 perceptron, batch 4, 4 evaluations: 2 for each step guided, 1 for each that is not, 3 in training."""
+    network_flops = 2 * (2 * 64 * 64 + 2 * 16 + (64 * 32 + 2 * 16 * 16) + 64 * 32 + 16 * 2)
+    by_name = {(row.method, row.competitor): row for row in tiny[0]}
+    for method, evaluations, examples in (
+        ("train", 3, 8),
+        ("euler", 8, 4),
+        ("heun", 8, 4),
+        ("interval", 6, 4),
+        ("sweep", 8, 16),
+    ):
+        row = by_name[method, races.LIBRARY]
+        assert row.evaluations == evaluations
+        np.testing.assert_allclose(row.examples_per_s * row.min_s, examples)
+        np.testing.assert_allclose(row.model_flops, network_flops * evaluations * examples)
+        np.testing.assert_allclose(row.evaluations_per_s, row.examples_per_s * evaluations)
+
+
+def test_a_competitor_with_other_samples_gets_no_speed():
+    def entry(offset):
+        return Entry(lambda: None, 2, 1, output=np.array([1.0, 2.0]) + offset)
+
+    work = works.WORKS["tiny"]
+    contestants = {"first": entry(0), "rounded": entry(1e-6), "wrong": entry(1e-3), "absent": Skipped("not installed")}
+    refused = benchmark.refused(work, contestants)
+    assert list(refused) == ["wrong"]
+    entered = {name: contestants[name] for name in ("first", "rounded")}
+    rounds = timing.race(entered, lambda least: 1e9, 5, 0.0)
+    head = {"work": "", "method": "", "batch": 2, "device_kind": "", "num_devices": 1, "versions": {}, "date": ""}
+    found = {row.competitor: row for row in rows.rows_of(head, contestants, refused, rounds, 10, 1e12)}
+    assert found["rounded"].examples_per_s > 0
+    assert found["wrong"].examples_per_s is None
+    assert "differ by 5.0e-04" in found["wrong"].skipped
+    assert found["absent"].skipped == "not installed"
+    np.testing.assert_allclose(found["first"].mfu, 20 / found["first"].min_s / 1e12)
+
+
+def test_a_sample_that_is_not_a_number_disagrees():
+    contestants = {
+        "first": Entry(lambda: None, 1, 1, output=np.ones(2)),
+        "broken": Entry(lambda: None, 1, 1, output=np.full(2, np.nan)),
+    }
+    assert list(benchmark.refused(works.WORKS["tiny"], contestants)) == ["broken"]
+
+
+def test_turns_rotate_and_every_run_is_counted():
+    order, clock = [], iter(range(1000))
+    contestants = {name: Entry(lambda name=name: order.append(name), 1, 1) for name in "abc"}
+    rounds = timing.race(contestants, lambda least: float(next(clock)), 3, 0.0)
+    assert "".join(order) == "abc" + "abc" + "bca" + "cab"
+    assert rounds.products.tolist() == [0, 1, 2]
+    assert all(len(seconds) == 3 for seconds in rounds.seconds.values())
+
+
+def test_comparison_flags_what_became_slower_beyond_the_machine():
+    row = rows.Row("W0", "euler", "cfgjax", 1, "", 1, {}, "", examples_per_s=100.0, gemm_peak_measured=2e11)
+
+    def line(**changes):
+        return compare.lines([row], [dataclasses.replace(row, **changes)])[0]
+
+    assert "SLOWER" not in line(examples_per_s=95.0)
+    assert line(examples_per_s=50.0).endswith("SLOWER")
+    assert "SLOWER" not in line(examples_per_s=50.0, gemm_peak_measured=1e11)
+    assert compare.lines([row], [dataclasses.replace(row, method="heun")]) == ["no row in common"]
+
+
+def test_a_program_is_traced_once_for_all_scales_and_keys():
+    traces, work = [], works.WORKS["tiny"]
+    draw = ours.draw_of(work, "euler", works.grid(4))
+
+    def counted(*args):
+        traces.append(1)
+        return draw(*args)
+
+    program, inputs = jax.jit(ours.sampler_of(counted, None)), works.inputs_of(work)
+    for seed, scale in ((0, 1.0), (1, 3.0), (2, 7.5)):
+        program(inputs.weights, jax.random.key(seed), inputs.noise, inputs.labels, jnp.float32(scale))
+    assert len(traces) == 1
+
+
+def test_an_executable_reports_its_trace_and_compile_time():
+    executable, trace_seconds, compile_seconds = entries.compiled(jax.jit(jnp.sin), jnp.ones(3))
+    np.testing.assert_allclose(executable(jnp.ones(3)), np.sin(1.0), rtol=1e-6)
+    assert trace_seconds > 0
+    assert compile_seconds > 0
+
+
+@pytest.mark.slow
+def test_memory_of_a_larger_batch_is_larger():
+    """10,000 samples of W1 hold at least their hidden layers, 256 numbers each for both sides of guidance."""
+    few, many = (memory.of_competitor("W1", batch, "euler", races.LIBRARY) for batch in (100, 10_000))
+    assert many - few > 2 * 9_900 * 256 * 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--works", "W9"], "W9"),
+        (["--works", "tiny", "--rounds", "2"], "rounds: Input should be greater than or equal to 5, got 2"),
+        (["--works", "tiny", "--compare", "none.json"], "none.json cannot be read: No such file or directory"),
+    ],
+)
+def test_a_wrong_option_is_one_line(arguments, expected):
+    done = finish(start("benchmark", *arguments))
+    assert_one_line(done, expected)
+
+
+def test_a_file_of_other_things_is_not_compared(tmp_path):
+    (tmp_path / "rows.json").write_text("[1, 2]")
+    done = finish(start("benchmark", "--works", "tiny", "--compare", tmp_path / "rows.json", "--out", tmp_path / "out"))
+    assert_one_line(done, "does not hold the rows of a benchmark")
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_are_json_with_all_that_the_contract_names(tiny):
+    named = (
+        "work method batch evaluations device_kind num_devices versions trace_s compile_s median_s quartiles "
+        "examples_per_s evaluations_per_s model_flops gemm_peak_measured fraction_of_gemm_peak mfu peak_bytes"
+    )
+    for row in json.loads((tiny[1] / "rows.json").read_text()):
+        assert set(named.split()) <= row.keys()
