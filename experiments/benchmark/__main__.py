@@ -7,12 +7,13 @@ Written to OUT: rows.json, one row for each competitor.
 
 import dataclasses
 import datetime
+import itertools
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import jax
 import tyro
@@ -22,11 +23,20 @@ from experiments import command, runs
 from experiments.benchmark import compare, memory, races, rows, startup, timing
 from experiments.benchmark.entries import Entry, Skipped
 from experiments.benchmark.rows import Row
-from experiments.benchmark.works import ON_ACCELERATOR, ON_CPU, Work, WorkName, inputs_of, work_of
+from experiments.benchmark.works import ON_ACCELERATOR, ON_CPU, Case, Work, WorkName, inputs_of, work_of
 from experiments.settings import Count, NotNegative, Positive
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-2}
 """How far samples may differ from the reference's, relative to the largest, by the type of the computation."""
+
+
+BATCHES: dict[WorkName, tuple[int, ...]] = {
+    "W1": (1, 10, 100, 1000),
+    "W2": (1, 4, 16),
+    "W4-B": (1, 4, 16, 256),
+}
+STEPS, SCALES = (10, 30, 300), (1, 4, 64)
+"""Sizes of the curves, beside the works' own."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,8 @@ class Options:
     """Race diffrax, flow_matching and torch.compile too, where they are installed."""
     memory: bool = False
     """Measure the most memory of each competitor in "train" and "euler", each in a process of its own."""
+    curves: bool = False
+    """Race Euler at other batches and numbers of steps too, and sweeps of other numbers of scales, for the plots."""
     startup: bool = False
     """Compile each work's training step and sampler in new processes, with an empty and with a warm cache."""
     stated_peak: Positive | None = None
@@ -59,11 +71,14 @@ class Options:
     """Folder for a trace of one run of each of the library's programs, for TensorBoard or Perfetto."""
 
 
-def _head(work_name: str, work: Work, method: str) -> dict[str, Any]:
+def _head(case: Case) -> dict[str, Any]:
+    work = work_of(case)
     return {
-        "work": work_name,
-        "method": method,
-        "batch": work.train_batch if method == "train" else work.batch,
+        "work": case.work,
+        "method": case.method,
+        "batch": work.train_batch if case.method == "train" else work.batch,
+        "num_scales": case.num_scales if case.method == "sweep" else None,
+        "is_for_curves": case.is_for_curves,
         "device_kind": rows.device_kind(),
         "num_devices": jax.local_device_count(),
         "versions": rows.versions(),
@@ -83,43 +98,54 @@ def refused(work: Work, contestants: dict[str, Entry | Skipped]) -> dict[str, st
     }
 
 
-def _profile(folder: Path, work_name: str, method: str, entry: Entry) -> None:
-    with jax.profiler.trace(str(folder / f"{work_name}_{method}")):
+def _profile(folder: Path, case: Case, entry: Entry) -> None:
+    with jax.profiler.trace(str(folder / f"{case.work}_{case.method}")):
         entry.run()
 
 
-def race(options: Options, work_name: WorkName, method: races.Method) -> list[Row]:
+def race(options: Options, case: Case) -> list[Row]:
     """The rows of one race."""
-    work = work_of(work_name, options.batch)
-    contestants = {name: build() for name, build in races.race_of(work, method, options.peers).items()}
+    work = work_of(case)
+    contestants = {name: build() for name, build in races.race_of(case, options.peers).items()}
     wrong = refused(work, contestants)
     entered = {name: one for name, one in contestants.items() if isinstance(one, Entry) and name not in wrong}
     product = timing.product_of(getattr(work.network, "dtype", "float32"))
     rounds = timing.race(entered, product, options.rounds, options.turn_seconds)
     if options.profile is not None and races.LIBRARY in entered:
-        _profile(options.profile, work_name, method, entered[races.LIBRARY])
+        _profile(options.profile, case, entered[races.LIBRARY])
     forward = rows.forward_flops(work, inputs_of(work))
-    found = rows.rows_of(_head(work_name, work, method), contestants, wrong, rounds, forward, options.stated_peak)
-    return [_with_memory(options, row) for row in found]
+    found = rows.rows_of(_head(case), contestants, wrong, rounds, forward, options.stated_peak)
+    return [_with_memory(case, row) if options.memory else row for row in found]
 
 
-def _with_memory(options: Options, row: Row) -> Row:
-    if not options.memory or row.skipped is not None or row.method not in ("train", "euler"):
+def _with_memory(case: Case, row: Row) -> Row:
+    if row.skipped is not None or case.method not in ("train", "euler"):
         return row
-    most = memory.of_competitor(row.work, options.batch, row.method, row.competitor)
-    return dataclasses.replace(row, peak_bytes=most)
+    return dataclasses.replace(row, peak_bytes=memory.of_competitor(case, row.competitor))
 
 
 def _works(options: Options) -> tuple[WorkName, ...]:
     return options.works or (ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR)
 
 
-def _races(options: Options) -> Iterator[tuple[WorkName, races.Method]]:
-    return ((work, method) for work in _works(options) for method in options.methods)
+def _cases(options: Options) -> Iterator[Case]:
+    """The races asked for, and then, for curves, those of other sizes."""
+    for work, method in itertools.product(_works(options), options.methods):
+        yield Case(work, method, options.batch)
+    if options.curves:
+        yield from (case._replace(is_for_curves=True) for work in _works(options) for case in _curves(work))
+
+
+def _curves(work: WorkName) -> list[Case]:
+    cases = [Case(work, "euler", batch=size) for size in BATCHES.get(work, ())]
+    if work == "W0":
+        cases += [Case(work, "euler", evaluations=count) for count in STEPS]
+        cases += [Case(work, "sweep", num_scales=count) for count in SCALES]
+    return cases
 
 
 def _startup(work_name: WorkName) -> list[Row]:
-    head = _head(work_name, work_of(work_name), "startup")
+    head = _head(Case(work_name, "startup"))
     cold, warm = startup.cold_and_warm(work_name)
     return [
         Row(**head, competitor="cfgjax, empty cache", compile_s=cold),
@@ -141,9 +167,9 @@ def benchmark(options: Options) -> list[Row]:
     earlier = None if options.compare is None else compare.read(options.compare)
     folder = runs.make_folder("out", options.out)
     found: list[Row] = []
-    for work_name, method in _races(options):
-        print(f"\n{work_name}, {races.METHODS[method]}")
-        some = race(options, work_name, method)
+    for case in _cases(options):
+        print(f"\n{_title(case)}")
+        some = race(options, case)
         print("\n".join(rows.table(some)), flush=True)
         found += some
         _write(folder, found)
@@ -156,6 +182,13 @@ def benchmark(options: Options) -> list[Row]:
     if earlier is not None:
         print("\n".join(compare.lines(earlier, found)))
     return found
+
+
+def _title(case: Case) -> str:
+    names = {"batch": case.batch, "evaluations": case.evaluations}
+    sizes = [f"{name} {size}" for name, size in names.items() if size is not None]
+    sizes += [f"{case.num_scales} scales"] if case.method == "sweep" else []
+    return ", ".join([case.work, races.METHODS[cast(races.Method, case.method)], *sizes])
 
 
 def _write(folder: Path, found: list[Row]) -> None:

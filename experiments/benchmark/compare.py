@@ -34,18 +34,23 @@ def lines(earlier: Sequence[Row], later: Sequence[Row]) -> list[str]:
     Times are first divided by the time of a matrix product in the same run, so that a slower machine is not a slower
     program; the ratio without that stands beside it.
     """
-    before = {_name(row): row for row in earlier}
+    before = {_identity(row): row for row in earlier}
     found = []
     for row in later:
-        old = before.get(_name(row))
+        old = before.get(_identity(row))
         if old is None or not (old.examples_per_s and row.examples_per_s):
             continue
         plain = old.examples_per_s / row.examples_per_s
         fair = plain * (row.gemm_peak_measured or 1.0) / (old.gemm_peak_measured or 1.0)
         flag = "  SLOWER" if fair >= SLOWER and plain >= SLOWER else ""
-        found.append(f"{' '.join(map(str, _name(row))):60} {fair:6.3f} ({plain:.3f} in seconds){flag}")
+        found.append(f"{_name(row):60} {fair:6.3f} ({plain:.3f} in seconds){flag}")
     return found or ["no row in common"]
 
 
-def _name(row: Row) -> tuple[str, str, int, str]:
-    return row.work, row.method, row.batch, row.competitor
+def _identity(row: Row) -> tuple:
+    return row.work, row.method, row.batch, row.evaluations, row.num_scales, row.competitor
+
+
+def _name(row: Row) -> str:
+    sizes = f"batch {row.batch}, {row.evaluations or 0:g} evaluations"
+    return f"{row.work} {row.method}, {sizes}{f', {row.num_scales} scales' if row.num_scales else ''}: {row.competitor}"

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from experiments.benchmark import races
 from experiments.benchmark.entries import Skipped
-from experiments.benchmark.works import work_of
+from experiments.benchmark.works import Case
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -40,7 +40,7 @@ def _most_on_device(is_torch: bool) -> int:
     return int(statistics["peak_bytes_in_use"])
 
 
-def measure(work_name: Any, batch: int | None, method: Any, competitor: str) -> int | None:
+def measure(case: Case, competitor: str) -> int | None:
     """Bytes, in this process, which should have done nothing else; None where it cannot be told.
 
     On a CPU the resident memory beyond that after the imports: weights, inputs, compiled code and working memory, at
@@ -53,7 +53,7 @@ def measure(work_name: Any, batch: int | None, method: Any, competitor: str) -> 
     is_on_cpu = jax.default_backend() == "cpu"
     if is_on_cpu and not _RESET.exists():
         return None
-    race = races.race_of(work_of(work_name, batch), method, peers=True)
+    race = races.race_of(case, peers=True)
     _settle_if(is_on_cpu)
     before = _status("VmRSS") if is_on_cpu else 0
     entry = race[competitor]()
@@ -70,12 +70,13 @@ def _settle_if(is_on_cpu: bool) -> None:
         _settle()
 
 
-def of_competitor(work_name: str, batch: int | None, method: str, competitor: str) -> int | None:
+def of_competitor(case: Case, competitor: str) -> int | None:
     """``measure`` in a process of its own; None where it fails."""
-    request = json.dumps([work_name, batch, method, competitor])
+    request = json.dumps([case, competitor])
     done = subprocess.run([sys.executable, "-m", __name__, request], capture_output=True, text=True, check=False)
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(*json.loads(sys.argv[1]))))
+    asked, whose = json.loads(sys.argv[1])
+    print(json.dumps(measure(Case(*asked), whose)))

@@ -14,7 +14,7 @@ import optax
 from cfgjax import training
 from experiments.benchmark import entries, ours, reference
 from experiments.benchmark.entries import Entry, Skipped
-from experiments.benchmark.works import SCALE, Inputs, Work, compiler_options, grid, inputs_of
+from experiments.benchmark.works import SCALE, Case, Inputs, Work, compiler_options, grid, inputs_of, work_of
 
 Build = Callable[[], Entry | Skipped]
 
@@ -28,9 +28,8 @@ METHODS: dict[Method, str] = {
     "euler_maruyama": "guided samples by Euler-Maruyama",
     "interval": "guided samples by Euler, guided on half of the steps",
     "scales": "guided samples by Euler, a scale for each example",
-    "sweep": "guided samples by Euler at 16 scales",
+    "sweep": "guided samples by Euler at many scales",
 }
-NUM_SCALES = 16
 REJITTED = 2
 """How many of the scales are compiled anew and timed; each costs the same."""
 
@@ -214,12 +213,12 @@ def _scales(work: Work, inputs: Inputs) -> dict[str, Build]:
     }
 
 
-def _sweep(work: Work, inputs: Inputs) -> dict[str, Build]:
-    each = max(1, work.batch // NUM_SCALES)
+def _sweep(work: Work, inputs: Inputs, num_scales: int) -> dict[str, Build]:
+    each = max(1, work.batch // num_scales)
     few = inputs._replace(noise=inputs.noise[:each], labels=inputs.labels[:each])
-    scales = np.linspace(1, 1 + SCALE, NUM_SCALES, dtype=np.float32)
+    scales = np.linspace(1, 1 + SCALE, num_scales, dtype=np.float32)
     draw = ours.draw_of(work, "euler", times_of(work, "euler"))
-    chunk, total, evaluations = work.sample_chunk, NUM_SCALES * each, 2 * work.evaluations
+    chunk, total, evaluations = work.sample_chunk, num_scales * each, 2 * work.evaluations
 
     def one_call() -> Entry:
         program = jax.jit(ours.sweep_of(draw, chunk or 8192), compiler_options=compiler_options(work))
@@ -241,15 +240,16 @@ def _sweep(work: Work, inputs: Inputs) -> dict[str, Build]:
                 program = jax.jit(lambda *args, scale=scale: ours.sampler_of(draw, chunk)(*args, jnp.float32(scale)))
                 jax.block_until_ready(program(*arguments_of(few)[:-1]))
 
-        return Entry(run, REJITTED * each, evaluations, note=f"timed on {REJITTED} of {NUM_SCALES} scales")
+        return Entry(run, REJITTED * each, evaluations, note=f"timed on {REJITTED} of {num_scales} scales")
 
     return {BY_SCALE: by_scale, LIBRARY: one_call, REJIT: anew}
 
 
-def race_of(work: Work, method: Method, peers: bool) -> dict[str, Build]:
-    """The competitors of a work by a method; each is built when it is called."""
+def race_of(case: Case, peers: bool) -> dict[str, Build]:
+    """The competitors of a case; each is built when it is called."""
+    work = work_of(case)
     inputs = inputs_of(work)
-    match method:
+    match case.method:
         case "train":
             return _training(work, inputs, peers)
         case "interval":
@@ -257,5 +257,5 @@ def race_of(work: Work, method: Method, peers: bool) -> dict[str, Build]:
         case "scales":
             return _scales(work, inputs)
         case "sweep":
-            return _sweep(work, inputs)
-    return _sampling(work, inputs, method, peers)
+            return _sweep(work, inputs, case.num_scales)
+    return _sampling(work, inputs, case.method, peers)

@@ -41,9 +41,11 @@ class Row:
     num_devices: int
     versions: dict[str, str]
     date: str
+    is_for_curves: bool = False
     skipped: str | None = None
     note: str = ""
     evaluations: float | None = None
+    num_scales: int | None = None
     trace_s: float | None = None
     compile_s: float | None = None
     rounds: int | None = None

@@ -11,12 +11,12 @@ import optax
 
 from cfgjax import training
 from experiments.benchmark import entries, ours, races
-from experiments.benchmark.works import WorkName, compiler_options, inputs_of, work_of
+from experiments.benchmark.works import Case, WorkName, compiler_options, inputs_of, work_of
 
 
 def measure(work_name: WorkName) -> float:
     """Seconds, in this process, to compile the work's training step and its guided sampler by Euler."""
-    work = work_of(work_name)
+    work = work_of(Case(work_name, "startup"))
     inputs, optimizer = inputs_of(work), optax.adamw(1e-4)
     step = training.mapped(training.several(ours.train_step_of(work, optimizer, work.train_chunks)))
     state, batches, source = ours.train_inputs(work, inputs, optimizer, work.train_steps)

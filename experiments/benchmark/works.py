@@ -68,19 +68,41 @@ WORKS: dict[str, Work] = {
 }
 WorkName = Literal["tiny", "W0", "W1", "W2", "W3", "W4-B", "W4-L", "W4-XL"]
 ON_CPU: tuple[WorkName, ...] = ("W0", "W1", "W2", "W3")
-ON_ACCELERATOR: tuple[WorkName, ...] = ("W0", "W1", "W2", "W4-B", "W4-XL")
+ON_ACCELERATOR: tuple[WorkName, ...] = ("W0", "W1", "W2", "W4-B", "W4-L", "W4-XL")
 
 
-def work_of(name: WorkName, batch: int | None = None) -> Work:
-    """The work of a name on this device, with another batch if one is given; chunks are for the caches of a CPU."""
-    work = WORKS[name]
+class Case(NamedTuple):
+    """One race: a work by a method, with other sizes than the work's own where they are given.
+
+    Attributes:
+        work: its name.
+        method: one of ``races.METHODS``.
+        batch: samples drawn together, and examples of a training step.
+        evaluations: of the guided field, for one sample.
+        num_scales: of a sweep.
+        is_for_curves: whether it is timed for a plot alone.
+    """
+
+    work: WorkName
+    method: str
+    batch: int | None = None
+    evaluations: int | None = None
+    num_scales: int = 16
+    is_for_curves: bool = False
+
+
+def work_of(case: Case) -> Work:
+    """The work of a case on this device; chunks are for the caches of a CPU."""
+    work = WORKS[case.work]
     if jax.default_backend() != "cpu":
         work = work._replace(sample_chunk=None, train_chunks=1)
-    if batch is None:
+    if case.evaluations is not None:
+        work = work._replace(evaluations=case.evaluations)
+    if case.batch is None:
         return work
-    chunk = work.sample_chunk and math.gcd(work.sample_chunk, batch)
-    train_chunks = math.gcd(work.train_chunks, batch)
-    return work._replace(batch=batch, train_batch=batch, sample_chunk=chunk, train_chunks=train_chunks)
+    chunk = work.sample_chunk and math.gcd(work.sample_chunk, case.batch)
+    train_chunks = math.gcd(work.train_chunks, case.batch)
+    return work._replace(batch=case.batch, train_batch=case.batch, sample_chunk=chunk, train_chunks=train_chunks)
 
 
 class Inputs(NamedTuple):

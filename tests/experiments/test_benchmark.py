@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from cfgjax.models import MLP, DiT, UNet
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark import compare, entries, flops, memory, ours, races, reference, rows, timing, works
+from experiments.benchmark import compare, entries, flops, memory, ours, page, races, reference, rows, timing, works
 from experiments.benchmark.__main__ import Options
 from experiments.benchmark.entries import Entry, Skipped
 from tests.experiments.running import assert_one_line, finish, start
 
+HEAD = ("work", "method", "batch", "device_kind", "num_devices", "versions", "date")
 SMALL = {
     "perceptron": works.Work("", MLP(num_labels=3, width=16, embedding_width=8, depth=2), (2,), 3, 6, 6, 4),
     "transformer": works.Work("", DiT(16, 2, 2, num_labels=3), (8, 8, 2), 3, 6, 6, 4, 2, 3),
@@ -146,6 +148,25 @@ def test_counts_of_the_smallest_work(tiny):
         np.testing.assert_allclose(row.evaluations_per_s, row.examples_per_s * evaluations)
 
 
+def test_the_page_holds_every_row_of_every_part(tiny, tmp_path):
+    """A device whose benchmark was run in two parts is one section; a skipped competitor and a curve's rows too."""
+    found, folder = tiny
+    (euler,) = (row for row in found if (row.method, row.competitor) == ("euler", races.LIBRARY))
+    absent = rows.Row(**{name: getattr(euler, name) for name in HEAD}, competitor="absent", skipped="not installed")
+    larger = dataclasses.replace(euler, batch=64, examples_per_s=1e6, is_for_curves=True)
+    (tmp_path / "rows.json").write_text(json.dumps([absent.as_json(), larger.as_json()]))
+    page.write(page.Options((tmp_path / "rows.json", folder / "rows.json"), tmp_path / "docs"))
+    text = (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert text.count(f"## {euler.device_kind}\n") == 1
+    assert "| absent | skipped: not installed |" in text
+    assert "1e+06" not in text
+    for row in found:
+        assert f"| {row.competitor}{f' ({row.note})' if row.note else ''} |" in text
+        assert f"{row.examples_per_s:,.4g} |" in text
+    with Image.open(next((tmp_path / "docs" / "benchmarks").glob("*.png"))) as picture:
+        assert np.asarray(picture.convert("L")).std() > 10
+
+
 def test_a_competitor_with_other_samples_gets_no_speed():
     def entry(offset):
         return Entry(lambda: None, 2, 1, output=np.array([1.0, 2.0]) + offset)
@@ -156,7 +177,7 @@ def test_a_competitor_with_other_samples_gets_no_speed():
     assert list(refused) == ["wrong"]
     entered = {name: contestants[name] for name in ("first", "rounded")}
     rounds = timing.race(entered, lambda least: 1e9, 5, 0.0)
-    head = {"work": "", "method": "", "batch": 2, "device_kind": "", "num_devices": 1, "versions": {}, "date": ""}
+    head = dict.fromkeys(HEAD, "") | {"batch": 2, "num_devices": 1, "versions": {}}
     found = {row.competitor: row for row in rows.rows_of(head, contestants, refused, rounds, 10, 1e12)}
     assert found["rounded"].examples_per_s > 0
     assert found["wrong"].examples_per_s is None
@@ -191,7 +212,8 @@ def test_comparison_flags_what_became_slower_beyond_the_machine():
     assert "SLOWER" not in line(examples_per_s=95.0)
     assert line(examples_per_s=50.0).endswith("SLOWER")
     assert "SLOWER" not in line(examples_per_s=50.0, gemm_peak_measured=1e11)
-    assert compare.lines([row], [dataclasses.replace(row, method="heun")]) == ["no row in common"]
+    for other in ({"method": "heun"}, {"batch": 2}, {"evaluations": 8.0}, {"num_scales": 4}, {"competitor": "diffrax"}):
+        assert compare.lines([row], [dataclasses.replace(row, **other)]) == ["no row in common"]
 
 
 def test_a_program_is_traced_once_for_all_scales_and_keys():
@@ -218,7 +240,7 @@ def test_an_executable_reports_its_trace_and_compile_time():
 @pytest.mark.slow
 def test_memory_of_a_larger_batch_is_larger():
     """10,000 samples of W1 hold at least their hidden layers, 256 numbers each for both sides of guidance."""
-    few, many = (memory.of_competitor("W1", batch, "euler", races.LIBRARY) for batch in (100, 10_000))
+    few, many = (memory.of_competitor(works.Case("W1", "euler", batch), races.LIBRARY) for batch in (100, 10_000))
     assert many - few > 2 * 9_900 * 256 * 4
 
 
