@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from cfgjax import compiler
+from cfgjax.solvers.counting import inner_programs
 
 ON_CPU, ON_ACCELERATOR = 8 * 2**20, 4 * 2**30
 """Bytes that the largest value of a chunk may take: what stays in a CPU's caches; elsewhere a share of the memory."""
@@ -25,18 +26,11 @@ class Plan(NamedTuple):
     compiler_options: dict[str, str]
 
 
-def inside(params: dict[str, Any]) -> list[Any]:
-    """The programs among an equation's parameters."""
-    values = [each for value in params.values() for each in (value if isinstance(value, (tuple, list)) else (value,))]
-    programs = [getattr(value, "jaxpr", value) for value in values]
-    return [program for program in programs if hasattr(program, "eqns")]
-
-
 def equations(program: Any) -> Iterator[Any]:
     """All equations of a program and of the programs inside it."""
     for equation in program.eqns:
         yield equation
-        for inner in inside(equation.params):
+        for inner in inner_programs(equation):
             yield from equations(inner)
 
 

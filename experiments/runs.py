@@ -5,12 +5,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from experiments.command import UserError
 from experiments.settings import ADAPTER, MUTABLE, Experiment
+
+T = TypeVar("T")
 
 
 def checkpoints_of(run_dir: Path) -> Path:
@@ -24,25 +26,19 @@ def _complaint(error: ValidationError) -> str:
     return f"{where}: {first['msg']}, got {first['input']!r}"
 
 
-def validate(experiment: Experiment) -> Experiment:
-    """The experiment itself, once every field is found in its range.
+def validate(options: T) -> T:
+    """The dataclass of options itself, once every field is found in its range.
 
     Raises:
         UserError: a field out of range, named.
     """
+    kind: Any = type(options)
+    adapter = TypeAdapter(kind)
     try:
-        ADAPTER.validate_json(ADAPTER.dump_json(experiment, serialize_as_any=True))
+        adapter.validate_json(adapter.dump_json(options, serialize_as_any=True))
     except ValidationError as error:
         raise UserError(_complaint(error)) from None
-    return experiment
-
-
-def require_valid(options: Any) -> None:
-    """Raises UserError where a field of an options' dataclass is out of its range, naming it."""
-    try:
-        TypeAdapter(type(options)).validate_python(asdict(options))
-    except ValidationError as error:
-        raise UserError(_complaint(error)) from None
+    return options
 
 
 def read_config(run_dir: Path) -> Experiment:

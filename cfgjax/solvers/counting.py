@@ -63,10 +63,14 @@ def _marked(field: LabelledField, sizes: list[int]) -> LabelledField:
     return jax.jit(counted_evaluation)
 
 
-def _inner(parameter: Any) -> list[Any]:
-    """The jaxprs that are a parameter of an equation, or in it."""
+def inner_programs(equation: Any) -> list[Any]:
+    """The jaxprs among the parameters of a jaxpr's equation: a scan's body, a branch's sides, a compiled function."""
+    return [inner for parameter in equation.params.values() for inner in _programs(parameter)]
+
+
+def _programs(parameter: Any) -> list[Any]:
     if isinstance(parameter, (tuple, list)):
-        return [each for one in parameter for each in _inner(one)]
+        return [each for one in parameter for each in _programs(one)]
     inner = getattr(parameter, "jaxpr", parameter)
     return [inner] if hasattr(inner, "eqns") else []
 
@@ -78,7 +82,7 @@ def _count(jaxpr: Any, size: int) -> int:
         if equation.params.get("name") == _MARK:
             total += equation.outvars[0].aval.size // size
             continue
-        counts = [_count(inner, size) for parameter in equation.params.values() for inner in _inner(parameter)]
+        counts = [_count(inner, size) for inner in inner_programs(equation)]
         repeats = equation.params["length"] if equation.primitive.name == "scan" else 1
         total += repeats * (max(counts, default=0) if equation.primitive.name == "cond" else sum(counts))
     return total

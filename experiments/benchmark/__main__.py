@@ -23,7 +23,7 @@ from experiments import command, runs
 from experiments.benchmark import compare, memory, races, rows, startup, timing
 from experiments.benchmark.entries import Entry, Skipped
 from experiments.benchmark.rows import Row
-from experiments.benchmark.works import ON_ACCELERATOR, ON_CPU, Case, Work, WorkName, inputs_of, work_of
+from experiments.benchmark.works import ON_ACCELERATOR, ON_CPU, Case, Work, WorkName, work_of
 from experiments.settings import Count, NotNegative, Positive
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-2}
@@ -113,7 +113,7 @@ def race(options: Options, case: Case) -> list[Row]:
     rounds = timing.race(entered, product, options.rounds, options.turn_seconds)
     if options.profile is not None and races.LIBRARY in entered:
         _profile(options.profile, case, entered[races.LIBRARY])
-    forward = rows.forward_flops(work, inputs_of(work))
+    forward = rows.forward_flops(work)
     found = rows.rows_of(_head(case), contestants, wrong, rounds, forward, options.stated_peak)
     return [_with_memory(case, row) if options.memory else row for row in found]
 
@@ -163,7 +163,7 @@ def benchmark(options: Options) -> list[Row]:
     Raises:
         UserError: an option out of range, a folder that cannot be written, or a file to compare that does not read.
     """
-    runs.require_valid(options)
+    runs.validate(options)
     earlier = None if options.compare is None else compare.read(options.compare)
     folder = runs.make_folder("out", options.out)
     found: list[Row] = []

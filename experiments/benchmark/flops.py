@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from experiments.programs import inside
+from cfgjax.solvers.counting import inner_programs
 
 
 def _of_product(equation: Any) -> int:
@@ -34,7 +34,7 @@ def _of_jaxpr(jaxpr: Any) -> int:
         elif name == "while":
             raise ValueError("count takes functions without while loops, whose turns are not known")
         else:
-            total += equation.params.get("length", 1) * sum(_of_jaxpr(each) for each in inside(equation.params))
+            total += equation.params.get("length", 1) * sum(_of_jaxpr(each) for each in inner_programs(equation))
     return total
 
 

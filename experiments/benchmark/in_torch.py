@@ -59,7 +59,7 @@ class _Condition(nn.Module):
 class Perceptron(nn.Module):
     """The residual perceptron, (x [B, *D], t [B], y [B])."""
 
-    def __init__(self, network: MLP, weights: Tree) -> None:
+    def __init__(self, network: MLP, weights: Tree, shape: tuple[int, ...]) -> None:
         super().__init__()
         layers = weights["params"]
         self.condition = _Condition(layers, network.embedding_width)
@@ -129,14 +129,13 @@ class Transformer(nn.Module):
         return patches.reshape(x.shape)
 
 
+NETWORKS: dict[type, Callable[..., nn.Module]] = {MLP: Perceptron, DiT: Transformer}
+"""PyTorch's networks by the type of ours."""
+
+
 def network_of(work: Work, weights: Tree) -> Any:
-    """The work's network, or None where there is none here."""
-    match work.network:
-        case MLP():
-            return Perceptron(work.network, weights).to(device())
-        case DiT():
-            return Transformer(work.network, weights, work.shape).to(device())
-    return None
+    """The work's network."""
+    return NETWORKS[type(work.network)](work.network, weights, work.shape).to(device())
 
 
 def _half(work: Work) -> Any:

@@ -27,7 +27,9 @@ def _status(name: str) -> int:
 
 
 def _settle() -> None:
-    """Gives back what is free, and forgets the most memory so far."""
+    """Gives back what is free, and forgets the most memory so far, where Linux can."""
+    if not _RESET.exists():
+        return
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     _RESET.write_text("5")
@@ -54,20 +56,15 @@ def measure(case: Case, competitor: str) -> int | None:
     if is_on_cpu and not _RESET.exists():
         return None
     race = races.race_of(case, peers=True)
-    _settle_if(is_on_cpu)
+    _settle()
     before = _status("VmRSS") if is_on_cpu else 0
     entry = race[competitor]()
     if isinstance(entry, Skipped):
         return None
     entry.run()
-    _settle_if(is_on_cpu)
+    _settle()
     entry.run()
     return _status("VmHWM") - before if is_on_cpu else _most_on_device(is_torch)
-
-
-def _settle_if(is_on_cpu: bool) -> None:
-    if is_on_cpu:
-        _settle()
 
 
 def of_competitor(case: Case, competitor: str) -> int | None:

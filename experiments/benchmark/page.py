@@ -106,7 +106,7 @@ def _sections(rows: Sequence[Row]) -> Iterator[str]:
             yield "\n".join(_table(some)) + "\n"
 
 
-def _device(rows: Sequence[Row], plots: Sequence[str]) -> str:
+def _device(rows: Sequence[Row], picture: str) -> str:
     row = rows[0]
     products = [each.gemm_peak_measured for each in rows if each.gemm_peak_measured]
     versions = ", ".join(f"{name} {number}" for name, number in row.versions.items())
@@ -114,8 +114,8 @@ def _device(rows: Sequence[Row], plots: Sequence[str]) -> str:
         f"## {row.device_kind}\n\n{row.date}; {versions}; {row.num_devices} device(s). Matrix product: "
         f"{min(products) / 1e9:,.0f} to {max(products) / 1e9:,.0f} GFLOP/s, the most of each race.\n"
     )
-    pictures = "\n".join(f"![{Path(plot).stem.replace('_', ' ')}]({plot})" for plot in plots)
-    return "\n".join([head, pictures + "\n", *_sections([each for each in rows if not each.is_for_curves])])
+    shown = f"![{row.device_kind}: speed and memory against sizes]({picture})\n"
+    return "\n".join([head, shown, *_sections([each for each in rows if not each.is_for_curves])])
 
 
 def _lines(axes: Any, rows: Sequence[Row], x: Callable[[Row], float], y: Callable[[Row], float | None]) -> None:
@@ -168,7 +168,7 @@ def write(options: Options) -> None:
         rows = sorted((row for row in found if row.device_kind == device), key=_place)
         name = device.lower().replace(" ", "_")
         plot(rows, folder / f"{name}.png")
-        parts.append(_device(rows, [f"benchmarks/{name}.png"]))
+        parts.append(_device(rows, f"benchmarks/{name}.png"))
     runs.write_atomically(options.out / "benchmarks.md", "\n".join(parts))
     print(f"wrote {options.out / 'benchmarks.md'}")
 

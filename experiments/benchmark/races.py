@@ -19,7 +19,6 @@ from experiments.benchmark.works import SCALE, Case, Inputs, Work, compiler_opti
 Build = Callable[[], Entry | Skipped]
 
 Method = Literal["train", "euler", "heun", "dpm_solver", "euler_maruyama", "interval", "scales", "sweep"]
-SOLVED = ("euler", "heun", "dpm_solver", "euler_maruyama")
 METHODS: dict[Method, str] = {
     "train": "training steps: AdamW, moving average, labels dropped",
     "euler": "guided samples by Euler",
@@ -86,32 +85,29 @@ def _diffrax(work: Work, method: str, inputs: Inputs) -> Entry | Skipped:
     return _solved(work, in_diffrax.sampler_of(work, method, times_of(work, method)), method, inputs)
 
 
-def _torch() -> Any:
-    """The module of the PyTorch competitors, or why there is none."""
+def _torch(work: Work) -> Any:
+    """The module of the PyTorch competitors, or why the work has none."""
     for name in ("torch", "flow_matching"):
         if importlib.util.find_spec(name) is None:
             return Skipped(f"{name} is not installed")
-    return importlib.import_module("experiments.benchmark.in_torch")
+    peer = importlib.import_module("experiments.benchmark.in_torch")
+    return peer if type(work.network) in peer.NETWORKS else Skipped("there is no such network in PyTorch here")
 
 
 def _torch_sampler(work: Work, method: str, inputs: Inputs, compiles: bool) -> Entry | Skipped:
-    peer = _torch()
+    peer = _torch(work)
     if isinstance(peer, Skipped):
         return peer
     if method not in peer.METHODS:
         return Skipped("flow_matching has no such solver")
-    if peer.network_of(work, inputs.weights) is None:
-        return Skipped("there is no such network in PyTorch here")
     run = peer.sampler_of(work, inputs, method, times_of(work, method), compiles)
     return entries.eager(run, work.batch, 2 * work.evaluations, is_exact=True)
 
 
 def _torch_trainer(work: Work, inputs: Inputs, compiles: bool) -> Entry | Skipped:
-    peer = _torch()
+    peer = _torch(work)
     if isinstance(peer, Skipped):
         return peer
-    if peer.network_of(work, inputs.weights) is None:
-        return Skipped("there is no such network in PyTorch here")
     run = peer.trainer_of(work, inputs, compiles)
     return entries.eager(run, work.train_batch * work.train_steps, 3, is_exact=False)
 

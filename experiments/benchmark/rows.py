@@ -13,7 +13,7 @@ import numpy as np
 from experiments.benchmark import flops
 from experiments.benchmark.entries import Entry, Skipped
 from experiments.benchmark.timing import Rounds
-from experiments.benchmark.works import Inputs, Work
+from experiments.benchmark.works import Work, shapes_of
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy", "diffrax", "torch", "flow_matching")
 
@@ -87,10 +87,10 @@ def device_kind() -> str:
     return f"{len(os.sched_getaffinity(0))} CPU cores" if kind == "cpu" else kind
 
 
-def forward_flops(work: Work, inputs: Inputs) -> int:
+def forward_flops(work: Work) -> int:
     """The operations of one evaluation of the work's network on one example."""
     network: Any = work.network
-    return flops.count(network.apply, inputs.weights, inputs.noise[0], np.float32(0.3), inputs.labels[0])
+    return flops.count(network.apply, *shapes_of(work))
 
 
 def disagreements(competitors: Mapping[str, Entry]) -> dict[str, float]:

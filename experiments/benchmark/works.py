@@ -1,5 +1,6 @@
 """What is timed: networks with data of their size, from a toy to the published transformers."""
 
+import functools
 import math
 import zlib
 from typing import Any, Literal, NamedTuple
@@ -9,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen
 
-from cfgjax import compiler
 from cfgjax.models import MLP, SIZES, DiT, UNet
 from cfgjax.types import Tree
+from experiments.programs import plan_of
 
 SCALE = 3.0
 LAST_TIME = 0.99
@@ -130,9 +131,18 @@ def inputs_of(work: Work) -> Inputs:
     )
 
 
+def shapes_of(work: Work) -> tuple[Tree, ...]:
+    """The shapes of what the work's network is given: weights, x, t and y of one example."""
+    network: Any = work.network
+    example = jnp.zeros(work.shape), jnp.zeros(()), jnp.zeros((), jnp.int32)
+    return jax.eval_shape(network.init, jax.random.key(0), *example), *example
+
+
+@functools.cache
 def compiler_options(work: Work) -> dict[str, str]:
     """What programs of the work are compiled with; everybody's in JAX."""
-    return compiler.batched_product_options() if len(work.shape) == 3 else {}
+    network: Any = work.network
+    return plan_of(network.apply, *shapes_of(work)).compiler_options
 
 
 def grid(num_steps: int) -> np.ndarray:
