@@ -10,7 +10,7 @@
 (T6) K steps in one dispatch are the same K steps: a scan over K batches, inside the mapped function.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, cast
 
@@ -184,7 +184,26 @@ def mapped(step: Step, devices: Sequence[jax.Device] | None = None, donate: bool
     return jax.pmap(named, AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices, donate_argnums=donated)
 
 
-def parallel(step: Step, devices: Sequence[jax.Device] | None = None, donate: bool = True) -> Callable:
+def _compiled_anew(on_devices: Any, compiler_options: Mapping[str, str]) -> Callable[..., object]:
+    """A function of ``mapped`` that is compiled with options, once for each structure, shape and type of arguments."""
+    programs: dict[Any, Callable[..., object]] = {}
+
+    def run(*args: Tree) -> object:
+        leaves, structure = jax.tree.flatten(args)
+        key = structure, tuple(jax.typeof(leaf) for leaf in leaves)
+        if key not in programs:
+            programs[key] = on_devices.lower(*args).compile(compiler_options=dict(compiler_options))
+        return programs[key](*args)
+
+    return run
+
+
+def parallel(
+    step: Step,
+    devices: Sequence[jax.Device] | None = None,
+    donate: bool = True,
+    compiler_options: Mapping[str, str] | None = None,
+) -> Callable:
     """The step mapped over the devices: (state, sharded batch, source=None) -> the same outputs, replicated.
 
     The state has no device axis, before or after; the batch has one in front, from ``shard``. Works for
@@ -195,8 +214,13 @@ def parallel(step: Step, devices: Sequence[jax.Device] | None = None, donate: bo
         step: the pure step.
         devices: the devices to use; by default all of them, of all processes.
         donate: give the old state's memory to the new one. Pass False for an evaluation, which keeps its state.
+        compiler_options: as of ``jax.jit``, such as ``compiler.batched_product_options()``. ``jax.pmap`` takes none,
+            so the program is compiled ahead of its first run; over several processes pmap allows no such call, and
+            the options are left out.
     """
-    on_devices = mapped(step, devices, donate)
+    on_devices: Callable[..., object] = mapped(step, devices, donate)
+    if compiler_options and jax.process_count() == 1:
+        on_devices = _compiled_anew(on_devices, compiler_options)
     everywhere = jax.sharding.Mesh(np.asarray(devices or jax.devices()), (AXIS,))
 
     def run(state: TrainState, batch: Tree, source: Tree = None) -> object:

@@ -42,13 +42,25 @@ def _is_batched_product(equation: Any) -> bool:
     return equation.primitive.name == "dot_general" and bool(equation.params["dimension_numbers"][1][0])
 
 
-def plan_of(one: Callable[..., Any], *example: Any) -> Plan:
-    """The plan for ``one(*example)``, by the size of the largest value on its way and by its products of matrices.
+def _stacked(leaf: Any) -> jax.ShapeDtypeStruct:
+    kind = jax.typeof(leaf)
+    return jax.ShapeDtypeStruct((1, *kind.shape), kind.dtype)
 
-    Of the example only shapes and types matter. A chunk's largest value stays in a CPU's caches; the compiler's
-    options are those of ``compiler.batched_product_options`` where there are batches of products, attention's.
+
+def plan_of(one: Callable[..., Any], *example: Any, shared: int = 0) -> Plan:
+    """The plan for mapping ``one``, by the size of the largest value on its way and by its products of matrices.
+
+    A chunk's largest value stays in a CPU's caches; the compiler's options are those of
+    ``compiler.batched_product_options`` where mapping makes batches of products, as attention does.
+
+    Args:
+        one: the function of one example.
+        example: its arguments, of which only shapes and types matter.
+        shared: how many of them, from the first on, are the same for all examples, such as weights.
     """
-    found = list(equations(jax.make_jaxpr(one)(*example).jaxpr))
+    arguments = *example[:shared], *jax.tree.map(_stacked, example[shared:])
+    mapped = jax.vmap(one, (None,) * shared + (0,) * (len(example) - shared))
+    found = list(equations(jax.make_jaxpr(mapped)(*arguments).jaxpr))
     room = ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR
     largest = max(map(_most_bytes, found), default=1)
     chunk = min(MOST, 1 << max(0, (room // max(1, largest)).bit_length() - 1))

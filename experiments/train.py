@@ -21,6 +21,7 @@ from experiments.command import UserError
 from experiments.model import Model, model_of
 from experiments.presets import PRESETS
 from experiments.problems import Problem, problem_of
+from experiments.programs import plan_of
 from experiments.report import report
 from experiments.restored import Run
 from experiments.settings import ADAPTER, Experiment
@@ -77,8 +78,12 @@ class _Logger:
 def _advance(experiment: Experiment, problem: Problem, model: Model, state: TrainState) -> TrainState:
     """The state after the last step, saved on the way and at the end."""
     step = training.make_step(model.loss, model.optimizer, model.ema_decay, experiment.num_chunks)
-    advance, source = training.parallel(training.several(step)), training.replicate(problem.source)
-    evaluate = training.parallel(training.make_evaluation(model.evaluation_loss), donate=False)
+    one = jax.tree.map(lambda leaf: leaf[0], problem.held_out)
+    options = plan_of(model.loss, state.params, state.key, one, shared=1).compiler_options
+    advance = training.parallel(training.several(step), compiler_options=options)
+    evaluation = training.make_evaluation(model.evaluation_loss)
+    evaluate = training.parallel(evaluation, donate=False, compiler_options=options)
+    source = training.replicate(problem.source)
     held_out = training.shard(problem.held_out, jax.local_device_count())
     config = ADAPTER.dump_python(experiment, mode="json")
     first = int(state.step)

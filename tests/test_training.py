@@ -244,6 +244,31 @@ def test_donation_leaves_the_callers_arrays_alive(step):
     np.testing.assert_array_equal(jax.random.key_data(key), jax.random.key_data(after.key))
 
 
+def test_compiler_options_change_no_result_and_compile_once(step):
+    """Two steps and a batch of another shape, on two devices: two traces, the parameters of the plain step."""
+    shapes = []
+
+    def counted(state, batch, source=None, *, axis_name=None):
+        shapes.append(batch["y"].shape)
+        return step(state, batch, source, axis_name=axis_name)
+
+    devices, options = jax.devices()[:2], {"xla_cpu_enable_fast_math": "False"}
+    states = []
+    for run in (training.parallel(counted, devices, compiler_options=options), training.parallel(step, devices)):
+        state = _state(optax.sgd(0.1))
+        for seed, size in ((0, 16), (1, 16), (2, 8)):
+            state, _ = run(state, training.shard(jax.tree.map(lambda leaf, size=size: leaf[:size], _batch(seed)), 2))
+        states.append(state)
+    assert shapes == [(8,), (4,)]
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5), states[0].params, states[1].params)
+
+
+def test_compiler_options_reach_the_compiler(step):
+    run = training.parallel(step, jax.devices()[:1], compiler_options={"xla_no_such_option": "1"})
+    with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
+        run(_state(optax.sgd(0.1)), training.shard(_batch(0), 1))
+
+
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="got 16 on 3"):
         training.shard(_batch(0), 3)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from cfgjax.models.blocks import require_image
+from cfgjax.models.convolution import Conv
 from cfgjax.types import Array
 
 
@@ -35,7 +36,7 @@ class ConvNet(linen.Module):
         require_image(x, 1)
         hidden = x
         for size, stride, channels in ((5, 2, self.width), (3, 2, 2 * self.width), (3, 1, 2 * self.width)):
-            hidden = linen.Conv(channels, (size, size), (stride, stride))(hidden)
+            hidden = Conv(channels, (size, size), (stride, stride))(hidden)
             hidden = linen.silu(linen.GroupNorm(8, reduction_axes=(-3, -2, -1))(hidden))
         features = linen.silu(linen.Dense(self.num_features)(hidden.reshape(-1)))
         kept = linen.Dropout(self.dropout, deterministic=deterministic)(features)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from cfgjax.models.blocks import SelfAttention, from_patches, modulate, rematerialised, to_patches
+from cfgjax.models.convolution import Conv
 from cfgjax.models.embeddings import LabelEmbedding, TimeEmbedding
 from cfgjax.types import Array
 
@@ -49,11 +50,11 @@ class ResidualBlock(linen.Module):
     def __call__(self, hidden: Array, condition: Array, deterministic: bool) -> Array:
         """The block at a map [H, W, C] and a condition [E]: [H, W, features]."""
         inner = linen.silu(_group_norm(hidden, self.dtype))
-        inner = linen.Conv(self.features, (3, 3), dtype=self.dtype)(inner)
+        inner = Conv(self.features, (3, 3), dtype=self.dtype)(inner)
         gain, shift = jnp.split(linen.Dense(2 * self.features, dtype=self.dtype)(condition), 2)
         inner = linen.silu(modulate(_group_norm(inner, self.dtype), gain, shift))
         inner = linen.Dropout(self.dropout, deterministic=deterministic)(inner)
-        inner = linen.Conv(self.features, (3, 3), dtype=self.dtype, kernel_init=_ZEROS)(inner)
+        inner = Conv(self.features, (3, 3), dtype=self.dtype, kernel_init=_ZEROS)(inner)
         if hidden.shape[-1] != self.features:
             hidden = linen.Dense(self.features, dtype=self.dtype)(hidden)
         return hidden + inner
@@ -145,10 +146,10 @@ class _Levels(linen.Module):
                 f"multipliers halve the map {len(self.multipliers) - 1} times, which {patches.shape[0]} x "
                 f"{patches.shape[1]} positions do not allow; image {x.shape}, patch {self.patch}"
             )
-        maps = [linen.Conv(self.width, (3, 3), dtype=self.dtype)(patches)]
+        maps = [Conv(self.width, (3, 3), dtype=self.dtype)(patches)]
         for level, multiplier in enumerate(self.multipliers):
             if level:
-                maps.append(linen.Conv(maps[-1].shape[-1], (3, 3), (2, 2), dtype=self.dtype)(maps[-1]))
+                maps.append(Conv(maps[-1].shape[-1], (3, 3), (2, 2), dtype=self.dtype)(maps[-1]))
             for _ in range(self.blocks_per_level):
                 maps.append(self.stage(multiplier * self.width)(maps[-1], condition, deterministic))
         return maps
@@ -197,10 +198,10 @@ class UNet(_Levels):
                 joined = jnp.concatenate([hidden, maps.pop()], axis=-1)
                 hidden = self.stage(multiplier * self.width)(joined, condition, deterministic)
             if level:
-                hidden = linen.Conv(hidden.shape[-1], (3, 3), dtype=self.dtype)(_doubled(hidden))
+                hidden = Conv(hidden.shape[-1], (3, 3), dtype=self.dtype)(_doubled(hidden))
         hidden = linen.silu(_group_norm(hidden, self.dtype)).astype(jnp.float32)
         size = self.patch * self.patch * x.shape[-1]
-        return from_patches(linen.Conv(size, (3, 3), kernel_init=_ZEROS)(hidden), self.patch)
+        return from_patches(Conv(size, (3, 3), kernel_init=_ZEROS)(hidden), self.patch)
 
 
 class UNetClassifier(_Levels):

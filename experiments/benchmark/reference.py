@@ -66,45 +66,55 @@ def perceptron(network: MLP) -> Network:
     return apply
 
 
-def _attention(weights: Tree, tokens: Array, num_heads: int, dtype: Any) -> Array:
-    batch, num_tokens, width = tokens.shape
-    projected = _dense(weights["Dense_0"], tokens, dtype).reshape(batch, num_tokens, 3, num_heads, -1)
+def _attention(weights: Tree, rows: Array, batch: int, num_heads: int, dtype: Any) -> Array:
+    """Attention within each example, of all examples' tokens in rows [B * N, width]."""
+    count, width = rows.shape
+    projected = _dense(weights["Dense_0"], rows, dtype).reshape(batch, count // batch, 3, num_heads, -1)
     query, key, value = projected.transpose(2, 0, 3, 1, 4)
     if jax.default_backend() == "gpu" and dtype == jnp.bfloat16:
         inputs = (each.swapaxes(1, 2) for each in (query, key, value))
         mixed = jax.nn.dot_product_attention(*inputs, implementation="cudnn")
-        return _dense(weights["Dense_1"], mixed.reshape(batch, num_tokens, width), dtype)
+        return _dense(weights["Dense_1"], mixed.reshape(count, width), dtype)
     logits = (query * (query.shape[-1] ** -0.5)) @ key.swapaxes(-1, -2)
     mixed = (jax.nn.softmax(logits.astype(jnp.float32)).astype(dtype) @ value).swapaxes(1, 2)
-    return _dense(weights["Dense_1"], mixed.reshape(batch, num_tokens, width), dtype)
+    return _dense(weights["Dense_1"], mixed.reshape(count, width), dtype)
 
 
 def transformer(network: DiT) -> Network:
-    """The diffusion transformer, with layer norm and sine positions."""
+    """The diffusion transformer, with layer norm and sine positions.
+
+    All tokens are rows of one matrix: with a batch axis of its own, the gradients of the weights copy their inputs.
+    """
     patch, dtype = network.patch, network.dtype
 
-    def block(weights: Tree, tokens: Array, condition: Array) -> Array:
-        modulation = _dense(weights["Dense_0"], condition, dtype)[:, None]
-        gain, shift, gate, inner_gain, inner_shift, inner_gate = jnp.split(modulation, 6, axis=-1)
-        normed = (1 + gain) * _normed(tokens).astype(dtype) + shift
-        tokens = tokens + gate * _attention(weights["SelfAttention_0"], normed, network.num_heads, dtype)
-        normed = (1 + inner_gain) * _normed(tokens).astype(dtype) + inner_shift
+    def modulations(weights: Tree, condition: Array, parts: int, num_tokens: int, dtype: Any) -> list[Array]:
+        each = jnp.split(_dense(weights, condition, dtype), parts, axis=-1)
+        return [jnp.repeat(part, num_tokens, axis=0) for part in each]
+
+    def block(weights: Tree, rows: Array, condition: Array) -> Array:
+        batch = len(condition)
+        gain, shift, gate, inner_gain, inner_shift, inner_gate = modulations(
+            weights["Dense_0"], condition, 6, len(rows) // batch, dtype
+        )
+        normed = (1 + gain) * _normed(rows).astype(dtype) + shift
+        rows = rows + gate * _attention(weights["SelfAttention_0"], normed, batch, network.num_heads, dtype)
+        normed = (1 + inner_gain) * _normed(rows).astype(dtype) + inner_shift
         inner = jax.nn.gelu(_dense(weights["Dense_1"], normed, dtype))
-        return tokens + inner_gate * _dense(weights["Dense_2"], inner, dtype)
+        return rows + inner_gate * _dense(weights["Dense_2"], inner, dtype)
 
     def apply(weights: Tree, x: Array, t: Array, y: Array) -> Array:
         layers = weights["params"]
         batch, height, width, channels = x.shape
-        rows, columns = height // patch, width // patch
+        down, across = height // patch, width // patch
         condition = _condition(layers, t, y, 256)
-        patches = x.reshape(batch, rows, patch, columns, patch, channels).transpose(0, 1, 3, 2, 4, 5)
-        tokens = _dense(layers["Dense_0"], patches.reshape(batch, rows * columns, -1), dtype)
-        tokens = tokens + sine_positions(rows, columns, network.width).astype(dtype)
+        patches = x.reshape(batch, down, patch, across, patch, channels).transpose(0, 1, 3, 2, 4, 5)
+        tokens = _dense(layers["Dense_0"], patches.reshape(batch, down * across, -1), dtype)
+        rows = (tokens + sine_positions(down, across, network.width).astype(dtype)).reshape(-1, network.width)
         for number in range(network.depth):
-            tokens = block(layers[f"DiTBlock_{number}"], tokens, condition)
-        gain, shift = jnp.split(_dense(layers["Dense_1"], condition)[:, None], 2, axis=-1)
-        output = _dense(layers["Dense_2"], (1 + gain) * _normed(tokens) + shift)
-        patches = output.reshape(batch, rows, columns, patch, patch, channels).transpose(0, 1, 3, 2, 4, 5)
+            rows = block(layers[f"DiTBlock_{number}"], rows, condition)
+        gain, shift = modulations(layers["Dense_1"], condition, 2, down * across, jnp.float32)
+        output = _dense(layers["Dense_2"], (1 + gain) * _normed(rows) + shift)
+        patches = output.reshape(batch, down, across, patch, patch, channels).transpose(0, 1, 3, 2, 4, 5)
         return patches.reshape(x.shape)
 
     return apply
@@ -135,9 +145,9 @@ def _residual(weights: Tree, hidden: Array, condition: Array) -> Array:
 
 def _map_attention(weights: Tree, hidden: Array, head_width: int) -> Array:
     batch, _, _, channels = hidden.shape
-    tokens = _group_norm(weights["GroupNorm_0"], hidden).reshape(batch, -1, channels)
+    rows = _group_norm(weights["GroupNorm_0"], hidden).reshape(-1, channels)
     heads = max(1, channels // head_width)
-    return hidden + _attention(weights["SelfAttention_0"], tokens, heads, jnp.float32).reshape(hidden.shape)
+    return hidden + _attention(weights["SelfAttention_0"], rows, batch, heads, jnp.float32).reshape(hidden.shape)
 
 
 def _stage(network: UNet, weights: Tree, hidden: Array, condition: Array) -> Array:

@@ -62,7 +62,7 @@ WORKS: dict[str, Work] = {
         "perceptron of 4 layers of 256 in 2-D, throughput", _PERCEPTRON, (2,), 8, 10_000, 4096, 20, train_steps=4
     ),
     "W2": Work("DiT-Ti/2, 32 x 32 x 1", DiT(**SIZES["Ti"]._asdict()), (32, 32, 1), 10, 64, 64, 2, 4, 32),
-    "W3": Work("U-Net of width 32, 28 x 28 x 1", UNet(32, (1, 2, 2), 1, (7,)), (28, 28, 1), 10, 32, 32, 4, 4, 8),
+    "W3": Work("U-Net of width 32, 28 x 28 x 1", UNet(32, (1, 2, 2), 1, (7,)), (28, 28, 1), 10, 32, 32, 4, 4, 2),
     "W4-B": _latents("B"),
     "W4-L": _latents("L"),
     "W4-XL": _latents("XL"),
@@ -142,7 +142,7 @@ def shapes_of(work: Work) -> tuple[Tree, ...]:
 def compiler_options(work: Work) -> dict[str, str]:
     """What programs of the work are compiled with; everybody's in JAX."""
     network: Any = work.network
-    return plan_of(network.apply, *shapes_of(work)).compiler_options
+    return plan_of(network.apply, *shapes_of(work), shared=1).compiler_options
 
 
 def grid(num_steps: int) -> np.ndarray:

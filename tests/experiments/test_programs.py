@@ -6,6 +6,7 @@ import pytest
 
 from cfgjax import compiler
 from experiments import programs
+from experiments.benchmark import works
 from experiments.programs import plan_of
 
 
@@ -31,8 +32,20 @@ def test_accelerators_take_more(monkeypatch):
     assert plan_of(_outer, jnp.ones(1000)).chunk == 1024
 
 
+def _options(one, *example, shared=0):
+    return plan_of(one, *example, shared=shared).compiler_options
+
+
 def test_batches_of_products_are_told_from_products():
-    a, b = jnp.ones((3, 4, 5)), jnp.ones((3, 5, 6))
-    assert plan_of(lambda a, b: a[0] @ b[0], a, b).compiler_options == {}
-    assert plan_of(jax.vmap(lambda a: a @ b[0]), a).compiler_options == {}
-    assert plan_of(lambda a, b: a @ b, a, b).compiler_options == compiler.batched_product_options()
+    """A product with weights that all examples share is one larger product; a product of two values is a batch."""
+    a, b = jnp.ones((4, 5)), jnp.ones((5, 6))
+    assert _options(jnp.matmul, a, b, shared=1) == {}
+    assert _options(lambda a: a @ b, a) == {}
+    wanted = compiler.batched_product_options()
+    assert _options(jnp.matmul, a, b) == wanted != {}
+    assert _options(jax.vmap(jnp.matmul), jnp.ones((3, 4, 5)), jnp.ones((3, 5, 6))) == wanted
+
+
+@pytest.mark.parametrize(("work", "has_attention"), [("W0", False), ("W2", True), ("W3", True)])
+def test_networks_with_attention_are_compiled_for_batches_of_products(work, has_attention):
+    assert bool(works.compiler_options(works.WORKS[work])) == has_attention
