@@ -40,12 +40,12 @@ class Skipped:
     reason: str
 
 
-def compiled(program: Any, *args: Any) -> tuple[Any, float, float]:
-    """(the compiled program, seconds of tracing, seconds of compiling) of a jitted function at some arguments."""
+def compiled(program: Any, *args: Any, options: Any = None) -> tuple[Any, float, float]:
+    """(the compiled program, seconds of tracing, seconds of compiling) of a jitted or pmapped function."""
     start = time.perf_counter()
     lowered = program.lower(*args)
     traced = time.perf_counter()
-    executable = lowered.compile()
+    executable = lowered.compile(compiler_options=options)
     return executable, traced - start, time.perf_counter() - traced
 
 
@@ -61,9 +61,9 @@ def sampling(program: Any, args: tuple, examples: int, evaluations: float, is_ex
     return Entry(run, examples, evaluations, trace_seconds, compile_seconds, output)
 
 
-def training(program: Any, state: Any, args: tuple, examples: int, calls: int) -> Entry:
+def training(program: Any, state: Any, args: tuple, examples: int, calls: int, options: Any) -> Entry:
     """The entry of a training step (state, *args) -> (state, ...) whose state is donated, called so many times."""
-    executable, trace_seconds, compile_seconds = compiled(program, state, *args)
+    executable, trace_seconds, compile_seconds = compiled(program, state, *args, options=options)
     held = [state]
 
     def run() -> Any:

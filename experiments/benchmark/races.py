@@ -139,15 +139,16 @@ def _plain_trainer(work: Work, inputs: Inputs) -> Entry:
     steps = reference.train_step_of(work, optimizer, work.train_chunks, work.train_steps)
     program = jax.jit(steps, donate_argnums=0)
     data = jax.device_put((inputs.data, inputs.data_labels))
-    return entries.training(program, state, data, work.train_batch * work.train_steps, 1)
+    return entries.training(program, state, data, work.train_batch * work.train_steps, 1, compiler_options(work))
 
 
-def _trainer(work: Work, inputs: Inputs, num_chunks: int, steps_per_dispatch: int) -> Entry:
+def _trainer(work: Work, inputs: Inputs, num_chunks: int, steps_per_dispatch: int, options: Any = None) -> Entry:
     optimizer = optax.adamw(1e-4)
     program = training.mapped(training.several(ours.train_step_of(work, optimizer, num_chunks)))
     state, batches, source = ours.train_inputs(work, inputs, optimizer, steps_per_dispatch)
     calls = work.train_steps // steps_per_dispatch
-    return entries.training(program, state, (batches, source), work.train_batch * work.train_steps, calls)
+    options = compiler_options(work) if options is None else options
+    return entries.training(program, state, (batches, source), work.train_batch * work.train_steps, calls, options)
 
 
 def _training(work: Work, inputs: Inputs, peers: bool) -> dict[str, Build]:
@@ -160,6 +161,8 @@ def _training(work: Work, inputs: Inputs, peers: bool) -> dict[str, Build]:
         race[BY_STEP] = lambda: _trainer(work, inputs, chunks, 1)
     if chunks > 1:
         race[WHOLE] = lambda: _trainer(work, inputs, 1, every)
+    if compiler_options(work):
+        race[ON_ONE_CORE] = lambda: _trainer(work, inputs, chunks, every, options={})
     if peers:
         race[EAGER] = lambda: _torch_trainer(work, inputs, compiles=False)
         race[COMPILED] = lambda: _torch_trainer(work, inputs, compiles=True)

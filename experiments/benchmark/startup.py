@@ -20,7 +20,7 @@ def measure(work_name: WorkName) -> float:
     inputs, optimizer = inputs_of(work), optax.adamw(1e-4)
     step = training.mapped(training.several(ours.train_step_of(work, optimizer, work.train_chunks)))
     state, batches, source = ours.train_inputs(work, inputs, optimizer, work.train_steps)
-    *_, of_step = entries.compiled(step, state, batches, source)
+    *_, of_step = entries.compiled(step, state, batches, source, options=compiler_options(work))
     draw = ours.draw_of(work, "euler", races.times_of(work, "euler"))
     program = jax.jit(ours.sampler_of(draw, work.sample_chunk), compiler_options=compiler_options(work))
     *_, of_sampler = entries.compiled(program, *races.arguments_of(inputs))
