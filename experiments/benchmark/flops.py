@@ -19,8 +19,10 @@ def _of_product(equation: Any) -> int:
 
 
 def _of_convolution(equation: Any) -> int:
-    kernel, spec = equation.invars[1].aval.shape, equation.params["dimension_numbers"].rhs_spec
-    return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // kernel[spec[0]]
+    """JAX's own convolution, in its order of axes, or that of ``models.convolution``, whose kernels end in channels."""
+    kernel, order = equation.invars[1].aval.shape, equation.params.get("dimension_numbers")
+    outputs = kernel[-1 if order is None else order.rhs_spec[0]]
+    return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // outputs
 
 
 def _of_jaxpr(jaxpr: Any) -> int:
@@ -29,7 +31,7 @@ def _of_jaxpr(jaxpr: Any) -> int:
         name = equation.primitive.name
         if name == "dot_general":
             total += _of_product(equation)
-        elif name == "conv_general_dilated":
+        elif name in ("conv_general_dilated", "convolution"):
             total += _of_convolution(equation)
         elif name == "while":
             raise ValueError("count takes functions without while loops, whose turns are not known")

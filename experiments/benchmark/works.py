@@ -59,10 +59,20 @@ WORKS: dict[str, Work] = {
     "tiny": Work("perceptron 16 x 1, for the tests", MLP(num_labels=3, width=16, depth=1), (2,), 3, 4, 8, 4),
     "W0": Work("perceptron of 4 layers of 256 in 2-D, overhead", _PERCEPTRON, (2,), 8, 1, 128, 100, train_steps=50),
     "W1": Work(
-        "perceptron of 4 layers of 256 in 2-D, throughput", _PERCEPTRON, (2,), 8, 10_000, 4096, 20, train_steps=4
+        "perceptron of 4 layers of 256 in 2-D, throughput",
+        _PERCEPTRON,
+        (2,),
+        8,
+        10_000,
+        4096,
+        20,
+        train_chunks=2,
+        train_steps=4,
     ),
     "W2": Work("DiT-Ti/2, 32 x 32 x 1", DiT(**SIZES["Ti"]._asdict()), (32, 32, 1), 10, 64, 64, 2, 4, 32),
-    "W3": Work("U-Net of width 32, 28 x 28 x 1", UNet(32, (1, 2, 2), 1, (7,)), (28, 28, 1), 10, 32, 32, 4, 4, 2),
+    "W3": Work(
+        "U-Net of width 32, 28 x 28 x 1", UNet(32, (1, 2, 2), 1, (7,)), (28, 28, 1), 10, 32, 32, 4, train_chunks=2
+    ),
     "W4-B": _latents("B"),
     "W4-L": _latents("L"),
     "W4-XL": _latents("XL"),

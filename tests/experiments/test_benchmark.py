@@ -1,7 +1,9 @@
 """The benchmark: the reference equals the library, operations by hand, and the smallest work from end to end."""
 
 import dataclasses
+import itertools
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cfgjax.models import MLP, DiT, UNet
+from cfgjax.models import MLP, DiT, UNet, convolution
 from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import compare, entries, flops, memory, ours, page, races, reference, rows, timing, works
 from experiments.benchmark.__main__ import Options
@@ -77,13 +79,10 @@ def test_attention_and_convolutions_are_counted_as_by_hand():
     assert flops.count(attend, query, query, query) == 2 * (2 * heads * tokens * tokens * width)
     kernel, image = jnp.zeros((3, 3, 5, 7)), jnp.zeros((1, 8, 8, 5))
 
-    def convolve(stride):
-        return jax.lax.conv_general_dilated(
-            image, kernel, (stride,) * 2, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-
-    assert flops.count(lambda: convolve(1)) == 2 * 8 * 8 * 7 * 9 * 5
-    assert flops.count(lambda: convolve(2)) == 2 * 4 * 4 * 7 * 9 * 5
+    fixed = {"padding": "SAME", "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    for convolve, stride in itertools.product((jax.lax.conv_general_dilated, convolution.convolve), (1, 2)):
+        found = flops.count(partial(convolve, window_strides=(stride, stride), **fixed), image, kernel)
+        assert found == 2 * (8 // stride) ** 2 * 7 * 9 * 5
 
 
 def test_a_scan_counts_for_each_turn_and_a_while_is_refused():
