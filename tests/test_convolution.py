@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from cfgjax.models import UNet
 from cfgjax.models.convolution import convolve
@@ -97,6 +98,7 @@ def test_other_orders_of_axes_are_jax_s_own():
     _close(convolve(x, kernel, (1, 1), "SAME"), lax.conv_general_dilated(x, kernel, (1, 1), "SAME"))
 
 
+@pytest.mark.slow
 def test_no_convolution_in_a_loop_is_left_to_the_slow_kernel():
     """Every convolution of a U-Net's gradient inside a scan has the one order of axes that the compiler has."""
     network = UNet(4, (1, 2), 1, (), num_labels=2)
@@ -115,3 +117,34 @@ def test_no_convolution_in_a_loop_is_left_to_the_slow_kernel():
     text = jax.jit(descend).lower(weights, jnp.zeros((2, 8, 8, 1))).compile().as_text()
     found = {part.split()[0].rstrip(",") for part in text.split("dim_labels=")[1:]}
     assert found == {"b01f_01io->b01f"}
+
+
+@pytest.mark.parametrize("checks", [True, False])
+def test_under_shard_map_it_is_jax_s_own(checks):
+    """A kernel that all devices share has the gradient of all devices' examples, where shard_map checks that."""
+    mesh = jax.make_mesh((2,), ("devices",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    x, kernel, *_ = _inputs()
+
+    def slope(convolution):
+        def local(kernel, x):
+            gradient = jax.grad(lambda kernel: jnp.sum(jnp.sin(convolution(x, kernel, (1, 1), "SAME"))))(kernel)
+            return gradient if checks else jax.lax.psum(gradient, "devices")
+
+        specs = {"in_specs": (PartitionSpec(), PartitionSpec("devices")), "out_specs": PartitionSpec()}
+        return jax.jit(jax.shard_map(local, mesh=mesh, **specs, check_vma=checks))(kernel, x)
+
+    whole = jax.grad(lambda kernel: jnp.sum(jnp.sin(_own(x, kernel, (1, 1), "SAME"))))(kernel)
+    _close(slope(_own), whole)
+    _close(slope(_ours), whole)
+
+
+def test_explicit_shardings_are_kept():
+    mesh = jax.make_mesh((2,), ("devices",), axis_types=(AxisType.Explicit,), devices=jax.devices()[:2])
+    x, kernel, *_ = _inputs()
+    spread = jax.device_put(x, NamedSharding(mesh, PartitionSpec("devices")))
+    kernel = jax.device_put(kernel, NamedSharding(mesh, PartitionSpec()))
+    found, expected = (
+        jax.eval_shape(lambda x, one=one: one(x, kernel, (1, 1), "SAME"), spread) for one in (_ours, _own)
+    )
+    assert expected.sharding.spec[0] == "devices"
+    assert found.sharding == expected.sharding

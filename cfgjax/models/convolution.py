@@ -95,9 +95,17 @@ batching.primitive_batchers[_convolution] = _over_examples
 mlir.register_lowering(_convolution, mlir.lower_fun(_plain, multiple_results=False))
 
 
+def _is_plain(value: Array) -> bool:
+    """Whether the type says nothing of devices: neither a shard_map's varying axes nor a mesh's explicit ones."""
+    kind = jax.typeof(value)
+    manual = getattr(kind, "manual_axis_type", None)
+    varies = any(getattr(manual, name, ()) for name in ("varying", "unreduced", "reduced"))
+    return not varies and all(part is None for part in kind.sharding.spec)
+
+
 def _is_ours(x: Array, kernel: Array, further: dict[str, Any]) -> bool:
     """Whether the convolution has two spatial axes in this module's order, and nothing of groups or precision."""
-    if jnp.ndim(x) != 4:
+    if jnp.ndim(x) != 4 or not (_is_plain(x) and _is_plain(kernel)):
         return False
     order = further.get("dimension_numbers")
     asked, ours = (lax.conv_dimension_numbers(x.shape, kernel.shape, each) for each in (order, _ORDER))
@@ -117,19 +125,24 @@ def convolve(
     """``jax.lax.conv_general_dilated`` in two dimensions, for ``linen.Conv(conv_general_dilated=convolve)``.
 
     On CPUs (C1) with the gradients (C2), (C3), to all orders and in both modes; elsewhere JAX's own, whose gradients
-    the compilers of accelerators recognise.
+    the compilers of accelerators recognise. JAX's own it is, too, for other orders of axes than Flax's (which is
+    ``dimension_numbers=("NHWC", "HWIO", "NHWC")``), for groups, precisions and further types, and for values whose
+    type tells of devices, under ``jax.shard_map`` with its checks or on a mesh of explicit axes.
 
     Args:
-        lhs: x, [N, H, W, C].
-        rhs: k, [h, w, C, O].
+        lhs: x, [N, H, W, C] in Flax's order.
+        rhs: k, [h, w, C, O] likewise.
         window_strides: s, for both axes.
         padding: "SAME", "VALID", or the zeros before and after, for both axes.
         lhs_dilation: spreads x, by default (1, 1).
         rhs_dilation: spreads k, likewise.
-        further: of ``jax.lax.conv_general_dilated``; with groups or other orders of axes JAX's own takes over.
+        further: of ``jax.lax.conv_general_dilated``, whose default order of axes is another one.
 
     Returns:
-        [N, H', W', O].
+        [N, H', W', O] in Flax's order.
+
+    Raises:
+        TypeError, ValueError: shapes that do not belong together, as ``jax.lax.conv_general_dilated`` does.
     """
     spread, kernel_spread = tuple(lhs_dilation or (1, 1)), tuple(rhs_dilation or (1, 1))
     if jax.default_backend() != "cpu" or not _is_ours(lhs, rhs, further):
