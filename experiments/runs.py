@@ -32,10 +32,9 @@ def validate(options: T) -> T:
     Raises:
         UserError: a field out of range, named.
     """
-    kind: Any = type(options)
-    adapter = TypeAdapter(kind)
+    record: Any = options
     try:
-        adapter.validate_json(adapter.dump_json(options, serialize_as_any=True))
+        TypeAdapter(type(record)).validate_python(asdict(record))
     except ValidationError as error:
         raise UserError(_complaint(error)) from None
     return options
