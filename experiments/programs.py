@@ -1,5 +1,6 @@
 """What can be read off a function's trace, without running it: how many examples to compute together, and how."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,7 +12,8 @@ from cfgjax.solvers.counting import inner_programs
 ON_CPU, ON_ACCELERATOR = 8 * 2**20, 4 * 2**30
 """Bytes that the largest value of a chunk may take: what stays in a CPU's caches; elsewhere a share of the memory."""
 
-MOST = 8192
+MOST_ON_CPU, MOST = 1024, 8192
+"""Examples of a chunk, however small; on a CPU more of a perceptron's rows are slower than fewer, chunk after chunk."""
 
 
 class Plan(NamedTuple):
@@ -39,7 +41,18 @@ def _most_bytes(equation: Any) -> int:
 
 
 def _is_batched_product(equation: Any) -> bool:
-    return equation.primitive.name == "dot_general" and bool(equation.params["dimension_numbers"][1][0])
+    """Whether it is a batch of products of matrices: one of vectors, or of a vector with a matrix, is no such."""
+    if equation.primitive.name != "dot_general":
+        return False
+    contracted, batched = equation.params["dimension_numbers"]
+    return bool(batched[0]) and all(
+        _free_size(each.aval.shape, (*summed, *along)) > 1
+        for each, summed, along in zip(equation.invars, contracted, batched, strict=True)
+    )
+
+
+def _free_size(shape: tuple[int, ...], taken: tuple[int, ...]) -> int:
+    return math.prod(size for axis, size in enumerate(shape) if axis not in taken)
 
 
 def _stacked(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -61,7 +74,7 @@ def plan_of(one: Callable[..., Any], *example: Any, shared: int = 0) -> Plan:
     arguments = *example[:shared], *jax.tree.map(_stacked, example[shared:])
     mapped = jax.vmap(one, (None,) * shared + (0,) * (len(example) - shared))
     found = list(equations(jax.make_jaxpr(mapped)(*arguments).jaxpr))
-    room = ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR
+    room, most = (ON_CPU, MOST_ON_CPU) if jax.default_backend() == "cpu" else (ON_ACCELERATOR, MOST)
     largest = max(map(_most_bytes, found), default=1)
-    chunk = min(MOST, 1 << max(0, (room // max(1, largest)).bit_length() - 1))
+    chunk = min(most, 1 << max(0, (room // max(1, largest)).bit_length() - 1))
     return Plan(chunk, compiler.batched_product_options() if any(map(_is_batched_product, found)) else {})

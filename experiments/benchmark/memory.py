@@ -17,6 +17,13 @@ from experiments.benchmark import races
 from experiments.benchmark.entries import Skipped
 from experiments.benchmark.works import Case
 
+_IMPORTS = {
+    races.EAGER: ("torch", "flow_matching.solver"),
+    races.COMPILED: ("torch", "flow_matching.solver", "torch._dynamo", "torch._inductor.compile_fx"),
+    races.DIFFRAX: ("diffrax",),
+}
+"""What a competitor imports, some of it only when it is first used."""
+
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -49,16 +56,16 @@ def measure(case: Case, competitor: str) -> int | None:
     the highest point of a second run. On an accelerator its own statistics.
     """
     is_torch = competitor in (races.EAGER, races.COMPILED)
-    if is_torch and importlib.util.find_spec("torch"):
-        importlib.import_module("torch")
+    for name in _IMPORTS.get(competitor, ()):
+        if importlib.util.find_spec(name.partition(".")[0]):
+            importlib.import_module(name)
     jax.block_until_ready(jnp.zeros(()))
     is_on_cpu = jax.default_backend() == "cpu"
     if is_on_cpu and not _RESET.exists():
         return None
-    race = races.race_of(case, peers=True)
     _settle()
     before = _status("VmRSS") if is_on_cpu else 0
-    entry = race[competitor]()
+    entry = races.race_of(case, peers=True)[competitor]()
     if isinstance(entry, Skipped):
         return None
     entry.run()

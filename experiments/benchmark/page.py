@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
+import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
@@ -22,16 +23,16 @@ fast, and what was tried, is told in [throughput.md](throughput.md).
 Every race runs in one process, round by round; the order of the competitors rotates, and a matrix product before each
 round tells a noisy machine from a quiet one. All competitors have the same weights, noise and labels; before anything
 is timed their samples are compared with the first one's, and who differs by more than 1e-5 of the largest (in
-bfloat16 0.05) gets no speed. A ratio is the time for one example over the first competitor's, the median of the
-rounds' ratios, and beside it the ratio of the least times: under 1.1 either way is a tie. Examples and evaluations
-per second and the share of the matrix product's FLOP/s are by the least time. Model FLOPs count matrix products and
-convolutions, two for a multiply-add: two evaluations of the network for each of the guided field, three for a
-training example. Memory is the most that a warm run took in a process of its own, beyond the imports: weights,
+bfloat16 0.05) gets no speed. A ratio is the time for one example over the first competitor's, or over cfgjax's, the
+median of the rounds' ratios, and beside it the ratio of the least times: under 1.1 either way is a tie. Examples and
+evaluations per second and the share of the matrix product's FLOP/s are by the least time. Model FLOPs count matrix
+products and convolutions, two for a multiply-add: two evaluations of the network for each of the guided field, three
+for a training example. Memory is the most that a warm run took in a process of its own, beyond the imports: weights,
 inputs, compiled code and working memory.
 """
 COLUMNS = (
-    "competitor", "least", "median", "quartiles", "ratio (of least)", "examples/s", "evaluations/s", "% of product",
-    "trace + compile", "memory", "difference",
+    "competitor", "least", "median", "quartiles", "over the first", "over cfgjax", "examples/s", "evaluations/s",
+    "% of product", "trace + compile", "memory", "difference",
 )  # fmt: skip
 
 
@@ -49,11 +50,23 @@ def _time(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
+def _count(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def _or_blank(form: Callable[[Any], str], value: Any) -> str:
     return "" if value is None else form(value)
 
 
-def _cells(row: Row) -> list[str]:
+def _over(row: Row, other: Row | None) -> str:
+    """The time for one example over another competitor's in the same rounds."""
+    if other is None or other.by_example is None or row.by_example is None:
+        return ""
+    mine, theirs = np.asarray(row.by_example), np.asarray(other.by_example)
+    return f"{np.median(mine / theirs):.2f} ({np.min(mine) / np.min(theirs):.2f})"
+
+
+def _cells(row: Row, library: Row | None) -> list[str]:
     if row.min_s is None or row.median_s is None or row.quartiles is None:
         return [row.competitor, f"skipped: {row.skipped}", *[""] * (len(COLUMNS) - 2)]
     low, high = row.quartiles
@@ -63,8 +76,9 @@ def _cells(row: Row) -> list[str]:
         _time(row.median_s),
         f"{_time(low)} to {_time(high)}",
         f"{row.ratio:.2f} ({row.ratio_of_least:.2f})",
-        f"{row.examples_per_s:,.4g}",
-        f"{row.evaluations_per_s:,.4g}",
+        _over(row, library),
+        _or_blank(_count, row.examples_per_s),
+        _or_blank(_count, row.evaluations_per_s),
         _or_blank(lambda share: f"{100 * share:.0f}", row.fraction_of_gemm_peak)
         + _or_blank(lambda share: f" (MFU {100 * share:.0f})", row.mfu),
         f"{row.trace_s:.1f} + {row.compile_s:.1f} s",
@@ -74,7 +88,8 @@ def _cells(row: Row) -> list[str]:
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *map(_cells, rows)]
+    library = next((row for row in rows if row.competitor == races.LIBRARY), None)
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *(_cells(row, library) for row in rows)]
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
@@ -130,6 +145,12 @@ def _lines(axes: Any, rows: Sequence[Row], x: Callable[[Row], float], y: Callabl
         axes.legend(fontsize="x-small")
 
 
+def _sweep_seconds(row: Row) -> float | None:
+    """Of all scales, by the least time, where only some of them were timed, too."""
+    count = row.num_scales or 1
+    return row.examples_per_s and count * max(1, row.batch // count) / row.examples_per_s
+
+
 def plot(rows: Sequence[Row], file: Path) -> None:
     """Examples/s and memory against batch, share of the matrix product against batch, cost against steps and scales."""
     euler = [row for row in rows if row.method == "euler"]
@@ -150,7 +171,7 @@ def plot(rows: Sequence[Row], file: Path) -> None:
     steps = [row for row in euler if row.work == "W0" and row.batch == 1]
     _lines(panels[0, -1], steps, lambda row: (row.evaluations or 0) / 2, lambda row: row.median_s)
     panels[0, -1].set(title="W0: one sample", xlabel="steps", ylabel="seconds")
-    _lines(panels[1, -1], sweeps, lambda row: row.num_scales or 0, lambda row: row.median_s)
+    _lines(panels[1, -1], sweeps, lambda row: row.num_scales or 0, _sweep_seconds)
     panels[1, -1].set(title="W0: a sweep", xlabel="scales", ylabel="seconds")
     figure.savefig(file, dpi=100)
 

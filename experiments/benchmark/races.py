@@ -12,7 +12,6 @@ import numpy as np
 import optax
 
 from cfgjax import training
-from cfgjax.models import UNet
 from experiments.benchmark import entries, ours, reference
 from experiments.benchmark.entries import Entry, Skipped
 from experiments.benchmark.works import SCALE, Case, Inputs, Work, compiler_options, grid, inputs_of, work_of
@@ -137,9 +136,7 @@ def _plain_trainer(work: Work, inputs: Inputs) -> Entry:
     optimizer = optax.adamw(1e-4)
     weights = jax.tree.map(jnp.array, inputs.weights)
     state = (weights, optimizer.init(weights), jax.tree.map(jnp.copy, weights), jax.random.key(0))
-    has_convolutions = isinstance(work.network, UNet)  # JAX's own are slow in a loop, so their batch is taken whole
-    num_chunks = 1 if has_convolutions else work.train_chunks
-    steps = reference.train_step_of(work, optimizer, num_chunks, work.train_steps)
+    steps = reference.train_step_of(work, optimizer, work.train_chunks, work.train_steps)
     program = jax.jit(steps, donate_argnums=0)
     data = jax.device_put((inputs.data, inputs.data_labels))
     return entries.training(program, state, data, work.train_batch * work.train_steps, 1, compiler_options(work))

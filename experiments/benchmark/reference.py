@@ -263,10 +263,10 @@ EVALUATIONS = {"heun": 2}
 
 
 def sampler_of(work: Work, method: str, chunk: int | None) -> Callable[..., Array]:
-    """(weights, key, noise [B, *D], labels [B], w, ts) -> samples [B, *D], chunk after chunk."""
+    """(weights, key, noise [B, *D], labels [B], w [] or [B, 1...], ts) -> samples [B, *D], chunk after chunk."""
     guided, rule = guided_of(work), RULES[method]
 
-    def sample(weights: Tree, scale: Array, ts: Array, key: Array, noise: Array, labels: Array) -> Array:
+    def sample(weights: Tree, ts: Array, key: Array, noise: Array, labels: Array, scale: Array) -> Array:
         def step(carry: tuple, now: tuple) -> tuple[tuple, None]:
             x, memory = carry
             return rule(lambda x, t: guided(weights, x, t, labels, scale), x, memory, now), None
@@ -278,11 +278,15 @@ def sampler_of(work: Work, method: str, chunk: int | None) -> Callable[..., Arra
     def chunked(weights: Tree, key: Array, noise: Array, labels: Array, scale: Array, ts: Array) -> Array:
         count = 1 if chunk is None else len(noise) // chunk
         if count == 1:
-            return sample(weights, scale, ts, key, noise, labels)
-        parts = jax.tree.map(lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:]), (noise, labels))
-        keys = jax.random.split(key, count)
-        done = lax.map(lambda part: sample(weights, scale, ts, part[0], *part[1]), (keys, parts))
-        return done.reshape(noise.shape)
+            return sample(weights, ts, key, noise, labels, scale)
+        examples = (noise, labels, scale) if jnp.ndim(scale) else (noise, labels)
+        parts = jax.tree.map(lambda leaf: leaf.reshape(count, -1, *leaf.shape[1:]), examples)
+
+        def draw(part: tuple[Array, tuple[Array, ...]]) -> Array:
+            key, (noise, labels, *own) = part
+            return sample(weights, ts, key, noise, labels, own[0] if own else scale)
+
+        return lax.map(draw, (jax.random.split(key, count), parts)).reshape(noise.shape)
 
     return chunked
 

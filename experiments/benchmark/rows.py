@@ -25,6 +25,7 @@ class Row:
     Attributes:
         ratio: time for one example against the first competitor's, the median over the rounds' ratios.
         ratio_of_least: the same of the least times.
+        by_example: seconds for one example, in each round.
         examples_per_s: by the least time, as are evaluations_per_s and the fractions.
         model_flops: of one run, forward evaluations counted on the trace; a training example has three.
         gemm_peak_measured: FLOP/s of a matrix product, the most of this race's rounds.
@@ -52,6 +53,7 @@ class Row:
     min_s: float | None = None
     median_s: float | None = None
     quartiles: tuple[float, float] | None = None
+    by_example: tuple[float, ...] | None = None
     ratio: float | None = None
     ratio_of_least: float | None = None
     examples_per_s: float | None = None
@@ -135,6 +137,7 @@ def rows_of(
                 trace_s=contestant.trace_seconds,
                 compile_s=contestant.compile_seconds,
                 disagreement=differences.get(name),
+                by_example=tuple(by_example.tolist()),
                 ratio=float(np.median(by_example / first)),
                 ratio_of_least=float(np.min(by_example) / np.min(first)),
                 **_speed(contestant, rounds.seconds[name], rounds.products, forward, stated_peak),

@@ -4,12 +4,14 @@ Measured is overhead alone: a training step of the same examples per device, the
 gradients over the devices, and the dispatch of an empty step that is given the same state. On paper a step of n
 devices takes
 
-    compute = 3 FLOPs B / (peak u),    average = 2 (bytes / fast + bytes / (8 slow)) + hops latency,
+    compute = 3 FLOPs B / (peak u),
+    average = 2 (7/8 bytes / fast + (m - 1)/m bytes / (8 slow)) + hops latency,
 
-FLOPs the network's on one example, B the examples per device, u the share of the peak that one device reaches; the
-gradients are scattered and gathered among the 8 devices of a machine by its fast links, and among machines, each
-device an eighth of them, by slow ones. Efficiency is compute over their sum, or, where the average is hidden behind
-the backward pass, over compute + max(0, average - 2/3 compute).
+FLOPs the network's on one example, B the examples per device, u the share of the peak that one device reaches, m the
+number of machines; the gradients are scattered and gathered in rings, among the 8 devices of a machine by its fast
+links, and among machines, each device an eighth of them, by slow ones: in 2 (8 - 1) + 2 (m - 1) hops. Efficiency is
+compute over their sum, or, where the average is hidden behind the backward pass, over
+compute + max(0, average - 2/3 compute).
 """
 
 import itertools
@@ -86,7 +88,12 @@ def efficiency(
         device_flops: of one device in a step, forward and backward.
         share: of the peak, that one device alone reaches.
         overlaps: whether the average hides behind the backward pass, two thirds of the step.
+
+    Raises:
+        ValueError: another number of devices.
     """
+    if num_devices < IN_MACHINE or num_devices % IN_MACHINE:
+        raise ValueError(f"num_devices must be a positive multiple of {IN_MACHINE}, got {num_devices}")
     compute = device_flops / (links.peak * share)
     machines = num_devices // IN_MACHINE
     inside = 2 * (IN_MACHINE - 1) / IN_MACHINE * gradient_bytes / links.fast

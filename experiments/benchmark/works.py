@@ -66,13 +66,12 @@ WORKS: dict[str, Work] = {
         10_000,
         4096,
         20,
+        sample_chunk=1000,
         train_chunks=2,
         train_steps=4,
     ),
     "W2": Work("DiT-Ti/2, 32 x 32 x 1", DiT(**SIZES["Ti"]._asdict()), (32, 32, 1), 10, 64, 64, 2, 4, 32),
-    "W3": Work(
-        "U-Net of width 32, 28 x 28 x 1", UNet(32, (1, 2, 2), 1, (7,)), (28, 28, 1), 10, 32, 32, 4, train_chunks=2
-    ),
+    "W3": Work("U-Net of width 32, 28 x 28 x 1", UNet(32, (1, 2, 2), 1, (7,)), (28, 28, 1), 10, 32, 32, 4),
     "W4-B": _latents("B"),
     "W4-L": _latents("L"),
     "W4-XL": _latents("XL"),
@@ -102,6 +101,10 @@ class Case(NamedTuple):
     is_for_curves: bool = False
 
 
+def _largest_divisor(number: int, most: int) -> int:
+    return next(size for size in range(min(number, most), 0, -1) if number % size == 0)
+
+
 def work_of(case: Case) -> Work:
     """The work of a case on this device; chunks are for the caches of a CPU."""
     work = WORKS[case.work]
@@ -109,9 +112,11 @@ def work_of(case: Case) -> Work:
         work = work._replace(sample_chunk=None, train_chunks=1)
     if case.evaluations is not None:
         work = work._replace(evaluations=case.evaluations)
+    if case.method == "dpm_solver":
+        work = work._replace(evaluations=max(4, work.evaluations))  # its first two steps are of first order
     if case.batch is None:
         return work
-    chunk = work.sample_chunk and math.gcd(work.sample_chunk, case.batch)
+    chunk = work.sample_chunk and _largest_divisor(case.batch, work.sample_chunk)
     train_chunks = math.gcd(work.train_chunks, case.batch)
     return work._replace(batch=case.batch, train_batch=case.batch, sample_chunk=chunk, train_chunks=train_chunks)
 

@@ -30,17 +30,26 @@ def test_shares_are_of_the_whole_step():
     assert row == "| 4 | 4.00 ms | 3.00 ms | 1.00 ms | 25% | 25% |"
 
 
+@pytest.mark.slow
 def test_a_measurement_has_all_parts():
     found = scaling.measure("tiny", 1)
     assert set(found) == {"whole", "alone", "empty"}
     assert 0 < found["empty"] < found["whole"]
 
 
-def test_published_networks_are_estimated(capsys):
+@pytest.mark.parametrize("num_devices", [0, 4, 12])
+def test_part_of_a_machine_is_refused(num_devices):
+    with pytest.raises(ValueError, match="num_devices must be a positive multiple of 8"):
+        efficiency(LINKS, num_devices, 1.0, 1.0, 0.5, overlaps=False)
+
+
+@pytest.mark.slow
+def test_published_networks_are_estimated():
     """DiT-B/2's 130 million parameters give 0.52 GB of gradients; more devices never help one of them."""
     rows = [line.split("|") for line in scaling.on_paper(scaling.Options())[2:]]
     sizes = {row[1].strip(): float(row[2].split()[0]) for row in rows}
-    assert sizes["W4-B"] == pytest.approx(0.52, rel=0.02)
+    for name, millions in (("W4-B", 130), ("W4-L", 458), ("W4-XL", 675)):
+        assert sizes[name] == pytest.approx(4 * millions / 1e3, rel=0.01)
     efficiencies = [int(row[4].strip().rstrip("%")) for row in rows]
     assert all(few >= many for few, many in zip(efficiencies[::2], efficiencies[1::2], strict=True))
 
