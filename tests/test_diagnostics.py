@@ -103,6 +103,7 @@ def test_a_traced_grid_cannot_be_counted():
         count(jnp.linspace(0, 1, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_gradient_of_a_solve_in_its_schedule(clustered):
     """d end / d knots of w(t, y), with steps computed again, against central differences; the same without."""

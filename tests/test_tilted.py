@@ -72,6 +72,7 @@ def test_the_table_of_the_tilted_law(scale):
         assert np.min(sizes) > 0.4 * 20_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path_name",
     [
@@ -209,6 +210,7 @@ def _ring_samples(size, scale, label, num_steps=200):
     return tilted, plain(solvers.heun(guided)), plain(solvers.euler_maruyama(path, guided, solvers.root_beta(path)))
 
 
+@pytest.mark.slow
 def test_the_tilted_law_of_a_labelled_mixture():
     """Energy distance to exact draws within the floor of 15 pairs of exact sets; plain guidance is 5 floors outside."""
     scale, label, size = 3.0, 1, 2_000

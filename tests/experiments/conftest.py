@@ -23,7 +23,10 @@ def _trained(preset, tmp_path_factory, data_dir):
     return run_dir
 
 
-@pytest.fixture(scope="session", params=["digits", "mixture", pytest.param("fashion_mnist", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="session",
+    params=["digits", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mixture", "fashion_mnist"))],
+)
 def trained(request, tmp_path_factory, data_dir):
     """The folder of a finished run."""
     return _trained(request.param, tmp_path_factory, data_dir)

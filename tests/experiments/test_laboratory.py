@@ -55,6 +55,7 @@ def test_the_excess_is_the_divergence_at_scale_one():
     assert abs(laws.tilted_log_normaliser(learn.MIXTURE, 4, 1.0)) < 1e-4
 
 
+@pytest.mark.slow
 def test_diagnose_writes_the_numbers_of_each_label_and_time(trained_mixture, tmp_path):
     out = tmp_path / "looks" / "diagnostics.png"
     done = command(
@@ -87,6 +88,7 @@ def test_the_gallery_draws_every_rule(tmp_path):
     assert names == {"ring", "tilted", *EXHIBITS}
 
 
+@pytest.mark.slow
 def test_samples_by_other_rules_grids_and_solvers_differ(trained_mixture, tmp_path):
     drawn = {}
     for name, extra in {

@@ -47,6 +47,7 @@ def test_dispatches_cover_every_step_and_end_alike_after_a_resume(size, sizes):
         assert list(dispatches(saved, experiment)) == [steps for steps in groups if steps.start >= saved]
 
 
+@pytest.mark.slow
 def test_several_steps_in_one_dispatch_write_the_same_lines(trained_mixture, tmp_path):
     done = command("train", "mixture", "--run-dir", tmp_path / "run", *SMALL, "--steps-per-dispatch=3")
     assert done.returncode == 0, done.stderr
