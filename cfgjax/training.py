@@ -8,6 +8,8 @@
 (T4) A set that fits lies whole on every device, once; a batch is then its indices, gathered inside the step.
 (T5) The mean over a batch is the mean over its chunks' means, taken one after another: fewer values in memory at once.
 (T6) K steps in one dispatch are the same K steps: a scan over K batches, inside the mapped function.
+(T7) Where the mean loss is not finite its gradient counts as not finite either: ``optax.apply_if_finite`` around an
+     optimizer then leaves out the update.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -77,6 +79,11 @@ def _average(tree: Tree, axis_name: str | None) -> Tree:
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
+def _as_finite_as(value: Array, gradient: Tree) -> Tree:
+    """The gradient, or NaN in all of it where the value is not finite (T7)."""
+    return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(value), leaf, jnp.nan), gradient)
+
+
 def _num_examples(batch: Tree) -> int:
     return jax.tree.leaves(batch)[0].shape[0]
 
@@ -88,6 +95,24 @@ def warming_decay(decay: Number) -> Callable[[Array], Array]:
     0.10000000149011612
     """
     return lambda step: jnp.minimum(decay, (1 + step) / (10 + step))
+
+
+def make_gradient(loss: Loss, num_chunks: int = 1) -> Callable[..., tuple[Array, Tree]]:
+    """The pure function (state, batch, source=None, *, axis_name=None) -> (loss, gradient) at the state's own step.
+
+    Args:
+        loss: (params, key, example) -> [], the loss of ONE example.
+        num_chunks: in how many chunks the (local) batch is taken (T5).
+    """
+
+    def gradient(
+        state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
+    ) -> tuple[Array, Tree]:
+        keys = example_keys(state.key, state.step, _num_examples(batch), axis_name)
+        slope = partial(jax.value_and_grad(partial(_mean_loss, loss)), state.params)
+        return _average(_over_chunks(slope, num_chunks, keys, _examples(batch, source)), axis_name)
+
+    return gradient
 
 
 def make_step(
@@ -112,14 +137,13 @@ def make_step(
     Raises:
         ValueError: at the step, a local batch that ``num_chunks`` does not divide.
     """
+    gradient_of = make_gradient(loss, num_chunks)
 
     def step(
         state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
     ) -> tuple[TrainState, Metrics]:
-        keys = example_keys(state.key, state.step, _num_examples(batch), axis_name)
-        slope = partial(jax.value_and_grad(partial(_mean_loss, loss)), state.params)
-        local = _over_chunks(slope, num_chunks, keys, _examples(batch, source))
-        value, gradient = _average(local, axis_name)
+        value, gradient = gradient_of(state, batch, source, axis_name=axis_name)
+        gradient = _as_finite_as(value, gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = ema_decay(state.step) if callable(ema_decay) else ema_decay
@@ -155,23 +179,33 @@ def several(step: Step) -> Callable[..., tuple[TrainState, Metrics]]:
     return steps
 
 
-def make_evaluation(loss: Loss) -> Callable[..., Metrics]:
+def make_evaluation(loss: Loss, num_chunks: int = 1) -> Callable[..., Metrics]:
     """The pure function (state, batch, source=None, *, axis_name=None) -> {"loss"} that evaluates the EMA.
 
     Example i takes the key of (T2) at step 0, whatever the state's step: every evaluation of a run sees the same noise.
+    The (local) batch is taken in ``num_chunks`` chunks (T5).
     """
 
     def evaluate(state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None) -> Metrics:
         keys = example_keys(state.key, 0, _num_examples(batch), axis_name)
-        return {"loss": _average(_mean_loss(loss, state.ema, keys, _examples(batch, source)), axis_name)}
+        mean = partial(_mean_loss, loss, state.ema)
+        return {"loss": _average(_over_chunks(mean, num_chunks, keys, _examples(batch, source)), axis_name)}
 
     return evaluate
 
 
+def _own_mesh(devices: Sequence[jax.Device] | None) -> jax.sharding.Mesh:
+    """This process's devices among those named, by default among all."""
+    own = [device for device in devices or jax.devices() if device.process_index == jax.process_index()]
+    return jax.sharding.Mesh(np.asarray(own), (AXIS,))
+
+
 def replicate(tree: Tree, devices: Sequence[jax.Device] | None = None) -> Tree:
-    """The tree with every leaf on all devices of a ``parallel`` step: its state, or the source of its batches."""
-    mesh = jax.sharding.Mesh(np.asarray(devices or jax.devices()), (AXIS,))
-    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    """The tree with every leaf on all devices of a ``parallel`` step: its state, or the source of its batches.
+
+    Of several processes each places it on its own devices: ``jax.pmap`` takes and gives arrays of one process.
+    """
+    return jax.device_put(tree, jax.sharding.NamedSharding(_own_mesh(devices), jax.sharding.PartitionSpec()))
 
 
 def mapped(step: Step, devices: Sequence[jax.Device] | None = None, donate: bool = True) -> Any:
@@ -221,7 +255,7 @@ def parallel(
     on_devices: Callable[..., object] = mapped(step, devices, donate)
     if compiler_options and jax.process_count() == 1:
         on_devices = _compiled_anew(on_devices, compiler_options)
-    everywhere = jax.sharding.Mesh(np.asarray(devices or jax.devices()), (AXIS,))
+    everywhere = _own_mesh(devices)
 
     def run(state: TrainState, batch: Tree, source: Tree = None) -> object:
         sharding = getattr(state.step, "sharding", None)

@@ -18,6 +18,12 @@ class UserError(Exception):
     """A mistake in what the user asked for; the message is one line that says what is allowed."""
 
 
+class EndingError(Exception):
+    """A way for a command to end that is neither success nor a mistake, with an exit code of its own."""
+
+    exit_code = 1
+
+
 def _refuse(message: str) -> NoReturn:
     sys.stderr.write(f"error: {' '.join(message.split())}\n")
     raise SystemExit(2)
@@ -53,6 +59,9 @@ def run(read: Callable[[], T], work: Callable[[T], Any]) -> None:
         work(options)
     except (UserError, DataError, CheckpointError) as mistake:
         _refuse(str(mistake))
+    except EndingError as ending:
+        sys.stderr.write(f"{' '.join(str(ending).split())}\n")
+        raise SystemExit(ending.exit_code) from None
     except OSError as error:
         if error.filename is None:
             raise

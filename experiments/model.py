@@ -13,6 +13,7 @@ from flax import linen
 from cfgjax import conversions, guidance, losses, paths, training
 from cfgjax.models import MLP, DiT, DiTClassifier, UNet, UNetClassifier
 from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Loss, TrainState, Tree
+from experiments import divergence
 from experiments.command import UserError
 from experiments.problems import Problem
 from experiments.settings import DiTNetwork, Experiment, MLPNetwork, UNetNetwork
@@ -100,13 +101,12 @@ def _classifier_loss(experiment: Experiment, problem: Problem, network: Any, pat
 
 
 def _optimizer_of(experiment: Experiment) -> optax.GradientTransformation:
-    """AdamW with warm-up, cosine decay and clipping."""
+    """AdamW with warm-up, cosine decay and clipping; updates that are not finite are left out."""
     settings = experiment.optimizer
     warmup = min(settings.warmup_steps, experiment.num_steps - 1)
     schedule = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warmup, experiment.num_steps)
-    return optax.chain(
-        optax.clip_by_global_norm(settings.clip_norm), optax.adamw(schedule, weight_decay=settings.weight_decay)
-    )
+    adamw = optax.adamw(schedule, weight_decay=settings.weight_decay)
+    return divergence.skipping(optax.chain(optax.clip_by_global_norm(settings.clip_norm), adamw))
 
 
 def state_of(experiment: Experiment, shape: tuple[int, ...], network: Any, optimizer: Any) -> TrainState:

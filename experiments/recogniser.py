@@ -82,10 +82,10 @@ def recogniser_of(settings: Any, data_dir: Path, train: data.Images, test: data.
     if checkpoints.latest(folder) is None:
         print(f"training the recogniser of {settings.name} once, into {folder}")
         state = _fit(state, network, train)
-        with checkpoints.open_folder(folder) as manager:
-            checkpoints.save(manager, state, {"data": settings.name, "split": settings.train_split})
+        with checkpoints.Writer(folder) as writer:
+            writer.save(state, {"data": settings.name, "split": settings.train_split})
     else:
-        state = checkpoints.restore(folder, state)
+        state = checkpoints.restore(folder, state).state
     ema = state.ema
 
     @jax.jit

@@ -10,7 +10,7 @@ import numpy as np
 
 from cfgjax import checkpoints
 from cfgjax.types import LabelledField, LogClassifier, Tree
-from experiments import runs
+from experiments import processes, runs
 from experiments.model import Model, model_of
 from experiments.problems import Problem, problem_of
 from experiments.settings import Experiment
@@ -52,5 +52,8 @@ def restore_run(run_dir: Path, data_dir: Path | None = None) -> Run:
         experiment = dataclasses.replace(experiment, data_dir=data_dir)
     problem = problem_of(experiment)
     model = model_of(experiment, problem)
-    state = checkpoints.restore(runs.checkpoints_of(run_dir), model.create())
-    return Run(experiment, problem, model, state.ema)
+    restored = checkpoints.restore(runs.checkpoints_of(run_dir), model.create())
+    for message in restored.damaged.values():
+        processes.note(f"warning: {message}; step {restored.step} is read instead")
+    runs.require_same_as_saved(run_dir, experiment, restored.metadata)
+    return Run(experiment, problem, model, restored.state.ema)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from cfgjax import checkpoints
 from experiments.command import UserError
 from experiments.settings import ADAPTER, MUTABLE, Experiment
 
@@ -62,20 +63,43 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def _difference(old: Experiment, new: Experiment) -> tuple[str, Any, Any] | None:
+    """The first setting in which two runs differ that must not, with both its values."""
+    before, after = (_flat({k: v for k, v in asdict(e).items() if k not in MUTABLE}) for e in (old, new))
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            return name, before.get(name), after.get(name)
+    return None
+
+
 def _require_same(run_dir: Path, old: Experiment, new: Experiment) -> None:
     if old.preset != new.preset:
         raise UserError(f"run_dir {run_dir} holds a run of preset {old.preset!r}, not {new.preset!r}; pass --run-dir")
-    before, after = (_flat({k: v for k, v in asdict(e).items() if k not in MUTABLE}) for e in (old, new))
-    for name in before.keys() | after.keys():
-        if before.get(name) != after.get(name):
-            raise UserError(
-                f"run_dir {run_dir} holds a run with {name} = {before.get(name)}, not {after.get(name)}; "
-                f"pass --run-dir for a new run"
-            )
+    found = _difference(old, new)
+    if found is not None:
+        name, before, after = found
+        raise UserError(
+            f"run_dir {run_dir} holds a run with {name} = {before}, not {after}; pass --run-dir for a new run"
+        )
+
+
+def require_same_as_saved(run_dir: Path, experiment: Experiment, saved: Any) -> None:
+    """Compares a run's settings with those that lie in its checkpoint.
+
+    Raises:
+        UserError: they differ, naming the setting: one of the two was changed by hand, or by a fault.
+    """
+    try:
+        found = _difference(experiment, ADAPTER.validate_python(saved))
+    except ValidationError as error:
+        raise UserError(f"the settings in the checkpoint of {run_dir} do not read: {_complaint(error)}") from None
+    if found is not None:
+        name, ours, its = found
+        raise UserError(f"{run_dir / 'config.json'} says {name} = {ours}, its checkpoint {its}; put the file right")
 
 
 def open_run(experiment: Experiment) -> Path:
-    """The run's folder, made if need be, with config.json in it.
+    """The run's folder, which must exist, with config.json in it.
 
     Raises:
         UserError: the folder holds a run of another preset or of other settings.
@@ -83,9 +107,8 @@ def open_run(experiment: Experiment) -> Path:
     run_dir = experiment.run_dir
     if (run_dir / "config.json").exists():
         _require_same(run_dir, read_config(run_dir), experiment)
-    elif checkpoints_of(run_dir).is_dir() and any(checkpoints_of(run_dir).iterdir()):
+    elif checkpoints.steps(checkpoints_of(run_dir)):
         raise UserError(f"run_dir {run_dir} holds checkpoints without the config.json of their run; pass --run-dir")
-    make_folder("run_dir", run_dir)
     write_atomically(run_dir / "config.json", ADAPTER.dump_json(experiment, indent=2).decode() + "\n")
     return run_dir
 
@@ -106,35 +129,15 @@ def make_folder(name: str, folder: Path) -> Path:
 
 
 def write_atomically(file: Path, text: str) -> None:
-    """Writes the file whole or not at all."""
+    """Writes the file whole or not at all, even where the machine loses its power."""
     draft = file.with_name(file.name + ".draft")
-    draft.write_text(text)
+    with draft.open("w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
     draft.replace(file)
 
 
 def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:
     """Writes metrics.json."""
     write_atomically(run_dir / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-
-
-def append_metrics(run_dir: Path, row: Mapping[str, Any]) -> None:
-    """Appends one JSON line to metrics.jsonl."""
-    with (run_dir / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(dict(row)) + "\n")
-
-
-def _whole(line: str) -> dict[str, Any] | None:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return None
-
-
-def rewind_metrics(run_dir: Path, step: int) -> None:
-    """Removes the lines of metrics.jsonl that a resumed run will write again, and one that was cut off."""
-    file = run_dir / "metrics.jsonl"
-    if not file.exists():
-        return
-    rows = [_whole(line) for line in file.read_text().splitlines()]
-    kept = [json.dumps(row) for row in rows if row is not None and row["step"] <= step]
-    write_atomically(file, "".join(f"{line}\n" for line in kept))

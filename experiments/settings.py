@@ -175,6 +175,19 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Keep:
+    """Which checkpoints are kept; what one of these names stays."""
+
+    __pydantic_config__ = STRICT
+    last: Count = 2
+    """The last so many; with 2 or more a damaged one leaves another to go back to."""
+    every: Count | None = None
+    """Those of a step that this number divides."""
+    best: Annotated[int, Field(ge=0)] = 0
+    """So many of the least held-out loss."""
+
+
+@dataclass(frozen=True)
 class Experiment:
     """One training run."""
 
@@ -207,12 +220,15 @@ class Experiment:
     """Steps between checkpoints."""
     log_every: Count = 200
     """Steps between lines of metrics.jsonl."""
+    most_not_finite: Count = 10
+    """Steps in a row without a finite loss and gradient that end the run; until then their updates are left out."""
     network: MLPNetwork | UNetNetwork | DiTNetwork = field(default_factory=MLPNetwork)
     optimizer: Optimizer = field(default_factory=Optimizer)
+    keep: Keep = field(default_factory=Keep)
     sampling: Sampling = field(default_factory=Sampling)
 
 
-MUTABLE = frozenset({"run_dir", "data_dir", "save_every", "log_every", "sampling"})
+MUTABLE = frozenset({"run_dir", "data_dir", "save_every", "log_every", "most_not_finite", "keep", "sampling"})
 """Fields that may change when a run is resumed: they change nothing of its parameters."""
 
 ADAPTER = TypeAdapter(Experiment)

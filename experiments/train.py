@@ -1,30 +1,43 @@
 """Train a preset, sample it by ODE and by SDE, and measure it.
 
 The run folder receives config.json, metrics.jsonl (a line every log_every steps), checkpoints/, samples.png and
-metrics.json. A folder that already holds this run is resumed from its last checkpoint, to the same end.
+metrics.json. A folder that already holds this run is resumed from its newest whole checkpoint, to the same end.
+Exit codes: 0 done, 1 a bug, 2 a mistake or a full disk, 3 losses not finite, 75 asked to stop by SIGTERM or SIGINT and
+saved (start it again to go on).
 """
 
-import sys
-import time
+import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
+import filelock
 import jax
 import tyro
-from tqdm import tqdm
 
-from cfgjax import checkpoints, training
-from cfgjax.training import Metrics
-from cfgjax.types import TrainState
-from experiments import command, runs
+from cfgjax import checkpoints
+from experiments import command, journal, owning, processes, runs
 from experiments.command import UserError
-from experiments.model import Model, model_of
+from experiments.loop import Trainer, advance
+from experiments.model import model_of
 from experiments.presets import PRESETS
-from experiments.problems import Problem, problem_of
-from experiments.programs import plan_of
+from experiments.problems import problem_of
+from experiments.processes import Launch
 from experiments.report import report
 from experiments.restored import Run
-from experiments.settings import ADAPTER, Experiment
+from experiments.settings import Experiment
+from experiments.stopping import Requests
+
+
+@dataclass(frozen=True)
+class Options:
+    """A run, and how it is started."""
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    launch: Annotated[Launch, tyro.conf.arg(name="")] = field(default_factory=Launch)
+    debug_nans: bool = False
+    """End at the first loss or gradient that is not finite, and name the first operation that gave NaN or infinity."""
 
 
 def _require_divisible(experiment: Experiment) -> None:
@@ -37,104 +50,87 @@ def _require_divisible(experiment: Experiment) -> None:
         )
 
 
-def dispatches(first: int, experiment: Experiment) -> Iterator[range]:
-    """The steps from ``first`` on, in groups for one dispatch each.
-
-    Groups end at the same steps whether a run was resumed or not: at multiples of steps_per_dispatch and at every
-    save. What is left between a save and such a multiple goes step by step, so that only two programs are compiled.
-    """
-    size = experiment.steps_per_dispatch
-    while first < experiment.num_steps:
-        next_save = (first // experiment.save_every + 1) * experiment.save_every
-        is_whole = first % size == 0 and first + size <= min(next_save, experiment.num_steps)
-        steps = range(first, first + size if is_whole else first + 1)
-        yield steps
-        first = steps.stop
-
-
-class _Logger:
-    """Lines of metrics.jsonl and the progress bar; fetches a step's metrics only when it writes them."""
-
-    def __init__(self, run_dir: Path, experiment: Experiment, first: int) -> None:
-        self._run_dir, self._experiment, self._since, self._at = run_dir, experiment, first, time.perf_counter()
-        self.bar = tqdm(total=experiment.num_steps, initial=first, unit="step", file=sys.stderr, mininterval=1.0)
-
-    def log(self, steps: range, metrics: Metrics) -> None:
-        """Takes the metrics [K] of the steps of a dispatch."""
-        self.bar.update(len(steps))
-        done = range(steps.start + 1, steps.stop + 1)
-        written = [n for n in done if n % self._experiment.log_every == 0 or n == self._experiment.num_steps]
-        if not written:
-            return
-        fetched = jax.device_get(metrics)
-        rate = (steps.stop - self._since) * self._experiment.batch_size / (time.perf_counter() - self._at)
-        for number in written:
-            row = {name: float(values[number - done.start]) for name, values in fetched.items()}
-            runs.append_metrics(self._run_dir, {"step": number, **row, "examples_per_second": round(rate, 1)})
-        self.bar.set_postfix(loss=f"{fetched['loss'][-1]:.4f}")
-        self._since, self._at = steps.stop, time.perf_counter()
-
-
-def _advance(experiment: Experiment, problem: Problem, model: Model, state: TrainState) -> TrainState:
-    """The state after the last step, saved on the way and at the end."""
-    step = training.make_step(model.loss, model.optimizer, model.ema_decay, experiment.num_chunks)
-    one = jax.tree.map(lambda leaf: leaf[0], problem.held_out)
-    options = plan_of(model.loss, state.params, state.key, one, shared=1).compiler_options
-    advance = training.parallel(training.several(step), compiler_options=options)
-    evaluation = training.make_evaluation(model.evaluation_loss)
-    evaluate = training.parallel(evaluation, donate=False, compiler_options=options)
-    source = training.replicate(problem.source)
-    held_out = training.shard(problem.held_out, jax.local_device_count())
-    config = ADAPTER.dump_python(experiment, mode="json")
-    first = int(state.step)
-    logger = _Logger(experiment.run_dir, experiment, first)
-    blocks_each_step = jax.default_backend() == "cpu" and jax.device_count() > 1
-    with checkpoints.open_folder(runs.checkpoints_of(experiment.run_dir)) as manager, logger.bar:
-        batches = problem.batches(range(first, experiment.num_steps))
-        for steps in dispatches(first, experiment):
-            taken = [next(batches) for _ in steps]
-            state, metrics = advance(state, training.shard_several(taken, jax.local_device_count()), source)
-            if blocks_each_step:
-                jax.block_until_ready(metrics)
-            logger.log(steps, metrics)
-            if steps.stop % experiment.save_every == 0 or steps.stop == experiment.num_steps:
-                held_out_loss = float(evaluate(state, held_out)["loss"])
-                runs.append_metrics(experiment.run_dir, {"step": steps.stop, "held_out_loss": held_out_loss})
-                checkpoints.save(manager, state, config)
-    return state
-
-
-def fit(experiment: Experiment) -> Run:
-    """The experiment trained to its last step, or resumed from its last checkpoint.
+def prepare(experiment: Experiment, debug_nans: bool = False) -> Trainer:
+    """The run before its first step; nothing is written.
 
     Raises:
-        UserError: settings out of range, a network that does not fit the data, or a folder that holds another run.
+        UserError: settings out of range, or a network that does not fit the data.
         DataError: the data set is not prepared.
-        CheckpointError: the folder's last checkpoint does not read.
     """
     runs.validate(experiment)
     _require_divisible(experiment)
-    problem = problem_of(experiment)
+    problem = processes.together(lambda: problem_of(experiment))
     model = model_of(experiment, problem)
-    state = model.create()
-    run_dir = runs.open_run(experiment)
-    saved = checkpoints.latest(runs.checkpoints_of(run_dir))
-    if saved is not None:
-        state = checkpoints.restore(runs.checkpoints_of(run_dir), state)
-        print(f"resuming {run_dir} at step {saved} of {experiment.num_steps}")
-    runs.rewind_metrics(run_dir, saved or 0)
-    state = _advance(experiment, problem, model, state)
-    return Run(experiment, problem, model, state.ema)
+    most = 1 if debug_nans else experiment.most_not_finite
+    return Trainer(experiment, problem, model, model.create(), most, debug_nans)
 
 
-def train(experiment: Experiment) -> None:
+@contextlib.contextmanager
+def _owned(run_dir: Path) -> Iterator[filelock.SoftFileLease | None]:
+    """The run's folder, made if need be, owned by the first process for all of them."""
+    stack = contextlib.ExitStack()
+
+    def own() -> filelock.SoftFileLease:
+        runs.make_folder("run_dir", run_dir)
+        return stack.enter_context(owning.owned(run_dir))
+
+    with stack:
+        yield processes.on_first(own)
+
+
+def _resumed(trainer: Trainer) -> Trainer:
+    """The run at its newest whole checkpoint, if it has any; damaged ones are moved out of the way."""
+    experiment = trainer.experiment
+    run_dir, folder = experiment.run_dir, runs.checkpoints_of(experiment.run_dir)
+    processes.on_first(lambda: runs.open_run(experiment))
+    if checkpoints.latest(folder) is None:
+        processes.on_first(lambda: journal.rewind(run_dir, 0))
+        return trainer
+    found = checkpoints.restore(folder, trainer.state)
+    runs.require_same_as_saved(run_dir, experiment, found.metadata)
+    for message in found.damaged.values():
+        processes.note(f"warning: {message}; it is moved to {run_dir / 'damaged'}")
+    processes.on_first(lambda: checkpoints.set_aside(folder, found.damaged, run_dir / "damaged"))
+    processes.on_first(lambda: journal.rewind(run_dir, found.step))
+    print(f"resuming {run_dir} at step {found.step} of {experiment.num_steps}")
+    return trainer._replace(state=found.state)
+
+
+def _fit(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: Requests) -> Run:
+    trainer = _resumed(trainer)
+    state = advance(trainer, lease, requests)
+    return Run(trainer.experiment, trainer.problem, trainer.model, state.ema)
+
+
+def fit(experiment: Experiment) -> Run:
+    """The experiment trained to its last step, or resumed from its newest whole checkpoint.
+
+    Raises:
+        UserError: settings out of range, a network that does not fit the data, a folder that holds another run or is
+            being trained by another process.
+        DataError: the data set is not prepared.
+        CheckpointError: none of the folder's checkpoints reads, or the last state cannot be saved.
+        StoppedError: a signal asked for it; the state is saved.
+        DivergedError: losses or gradients were not finite, step after step.
+    """
+    trainer = prepare(experiment)
+    with Requests() as requests, _owned(experiment.run_dir) as lease:
+        return _fit(trainer, lease, requests)
+
+
+def train(options: Options) -> None:
     """Trains, or resumes, the experiment and writes its report."""
-    report(fit(experiment), experiment.run_dir)
+    processes.start(options.launch)
+    run_dir = options.experiment.run_dir
+    with Requests() as requests:
+        trainer = prepare(options.experiment, options.debug_nans)
+        with _owned(run_dir) as lease, processes.own_folder(run_dir) as folder:
+            report(_fit(trainer, lease, requests), folder)
 
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    presets = {name: (summary, preset) for name, (summary, preset) in PRESETS.items()}
+    presets = {name: (summary, Options(preset)) for name, (summary, preset) in PRESETS.items()}
     command.run(
         lambda: tyro.extras.overridable_config_cli(
             presets, prog="python -m experiments.train", description=__doc__, args=args

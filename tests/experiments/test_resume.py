@@ -21,7 +21,7 @@ def final_state(run_dir):
     """The numbers of a run's last checkpoint."""
     experiment = runs.read_config(run_dir)
     model = model_of(experiment, problem_of(experiment))
-    return jax.tree.map(_numbers, checkpoints.restore(runs.checkpoints_of(run_dir), model.create()))
+    return jax.tree.map(_numbers, checkpoints.restore(runs.checkpoints_of(run_dir), model.create()).state)
 
 
 def _numbers(leaf):

@@ -1,0 +1,23 @@
+"""Checkpoints by Orbax: saved in the background, verified before they are published, and restored whole.
+
+A checkpoint holds a state, and beside it as JSON what the caller gave, the packages' versions, a checksum for each
+array, and a digest over all of these. A damaged one is known by them, and ``restore`` takes the newest that is whole.
+"""
+
+from cfgjax.checkpoints.checksums import checksums, host_checksum
+from cfgjax.checkpoints.errors import CheckpointError
+from cfgjax.checkpoints.folder import Keep, Writer, latest, steps
+from cfgjax.checkpoints.restoring import Restored, restore, set_aside
+
+__all__ = [
+    "CheckpointError",
+    "Keep",
+    "Restored",
+    "Writer",
+    "checksums",
+    "host_checksum",
+    "latest",
+    "restore",
+    "set_aside",
+    "steps",
+]

@@ -1,0 +1,176 @@
+"""A folder of checkpoints: what is in it, and how more are written."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers
+
+from cfgjax.checkpoints.checksums import Checksums, checksums, host_checksum
+from cfgjax.checkpoints.errors import CheckpointError, first_line
+from cfgjax.checkpoints.metadata import sealed
+from cfgjax.checkpoints.trees import named, stored
+from cfgjax.types import TrainState
+
+METRIC = "held_out_loss"
+STATE, METADATA = "state", "metadata"
+
+
+class Keep(NamedTuple):
+    """Which checkpoints are kept; one that any of the three rules names stays.
+
+    Attributes:
+        last: the last n. With 2 or more a damaged one never leaves a run without another.
+        every: those of a step that this number divides; None for no such rule.
+        best: the n of least held-out loss.
+    """
+
+    last: int = 2
+    every: int | None = None
+    best: int = 0
+
+
+_KEEP = Keep()
+
+
+def _held_out_loss(metrics: Any) -> float:
+    return metrics[METRIC]
+
+
+def _policy(keep: Keep) -> Any:
+    rules: list[Any] = [checkpoint_managers.LatestN(keep.last)]
+    if keep.every is not None:
+        rules.append(checkpoint_managers.EveryNSteps(keep.every))
+    if keep.best:
+        best = checkpoint_managers.BestN(
+            get_metric_fn=_held_out_loss, reverse=True, n=keep.best, keep_checkpoints_without_metrics=False
+        )
+        rules.append(best)
+    return checkpoint_managers.AnyPreservationPolicy(rules)
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of all published checkpoints in the folder, the newest first."""
+    if not Path(folder).is_dir():
+        return []
+    return sorted(ocp.utils.checkpoint_steps(Path(folder).absolute()), reverse=True)
+
+
+def latest(folder: Path) -> int | None:
+    """The step of the newest published checkpoint in the folder, or None."""
+    return next(iter(steps(folder)), None)
+
+
+def read_back(folder: Path) -> dict[str, np.ndarray]:
+    """The arrays of a stored tree by name, as they lie in its folder, in the host's memory."""
+    handler = ocp.PyTreeCheckpointHandler()
+    where: Any = epath.Path(folder)
+    found = handler.metadata(where)
+    to_host = jax.tree.map(lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray), getattr(found, "tree", found))
+    return named(handler.restore(where, args=ocp.args.PyTreeRestore(restore_args=to_host)))
+
+
+class Writer:
+    """Writes checkpoints into a folder, in the background; a context manager.
+
+    A checkpoint is read back before it is published and before an older one is removed: one whose arrays do not have
+    the checksums of the state that was given never replaces another. Leaving the context, or ``settle()``, waits for
+    the save under way. A save that was cut off leaves a temporary folder, which is never read, and removed here.
+
+    Args:
+        folder: where to write; made if need be.
+        keep: which checkpoints stay.
+
+    Raises:
+        CheckpointError: the folder cannot be made or listed.
+    """
+
+    def __init__(self, folder: Path, keep: Keep = _KEEP) -> None:
+        self._folder = Path(os.path.abspath(folder))  # noqa: PTH100
+        self._underway: tuple[int, Checksums] | None = None
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=_policy(keep),
+            best_fn=_held_out_loss if keep.best else None,
+            best_mode="min",
+            cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._verify),
+        )
+        try:
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        except OSError as error:
+            raise CheckpointError(f"checkpoints {folder} cannot be opened: {first_line(error)}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            self.settle()
+        except CheckpointError:
+            if kind is None:
+                raise
+        finally:
+            self._manager.close()
+
+    def save(self, state: TrainState, metadata: Mapping[str, Any], held_out_loss: float | None = None) -> None:
+        """Starts to save the state under its own step and returns; the state may be donated at once.
+
+        Args:
+            state: of training.
+            metadata: of JSON, to lie beside it.
+            held_out_loss: by which the best are kept.
+
+        Raises:
+            CheckpointError: this save cannot be started, or the one before it failed; nothing older is lost.
+        """
+        self.settle()
+        step, tree = int(state.step), stored(state)
+        self._underway = step, checksums(named(tree))
+        record = sealed(metadata, step, self._underway[1])
+        items = {STATE: ocp.args.StandardSave(tree), METADATA: ocp.args.JsonSave(record)}
+        metrics = None if held_out_loss is None else {METRIC: held_out_loss}
+        try:
+            self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            self._forget(error)
+
+    def settle(self) -> None:
+        """Waits until the save under way is published.
+
+        Raises:
+            CheckpointError: it failed: it could not be written, or did not read back as it was given.
+        """
+        if self._underway is None:
+            return
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            self._forget(error)
+        self._underway = None
+
+    def _forget(self, error: Exception) -> None:
+        step, _ = self._underway or (None, None)
+        self._underway = None
+        for draft in self._drafts(step):
+            shutil.rmtree(draft, ignore_errors=True)
+        self._manager.reload()
+        raise CheckpointError(f"checkpoint {self._folder / str(step)} was not written: {first_line(error)}") from error
+
+    def _drafts(self, step: int | None) -> list[Path]:
+        return list(self._folder.glob(f"{step}.orbax-checkpoint-tmp*"))
+
+    def _verify(self) -> None:
+        """Compares what was written with what was given, in the background, before it is published."""
+        step, expected = self._underway or (None, {})
+        folder = next(iter(self._drafts(step)), self._folder / str(step))
+        found = read_back(folder / STATE)
+        wrong = [name for name, given in expected.items() if name not in found or host_checksum(found[name]) != given]
+        if wrong:
+            raise CheckpointError(f"{wrong[0]} does not read back as it was given")

@@ -1,0 +1,37 @@
+"""What lies beside a state: how it was made, its checksums, and a digest over both."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from cfgjax.checkpoints.checksums import Checksums
+from cfgjax.checkpoints.errors import CheckpointError
+
+PACKAGES = "cfgjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def sealed(given: Mapping[str, Any], step: int, checksums: Checksums) -> dict[str, Any]:
+    """The record to be written: what the caller gave, the step, the packages' versions, the checksums, the digest."""
+    versions = {package: version(package) for package in PACKAGES}
+    record = {"given": dict(given), "step": step, "versions": versions, "checksums": checksums}
+    return record | {"digest": _digest(json.loads(json.dumps(record)))}
+
+
+def opened(where: Any, record: Any) -> dict[str, Any]:
+    """The record read back, once its digest is found right.
+
+    Raises:
+        CheckpointError: a record without digest, or with another one; the message names the folder.
+    """
+    if not isinstance(record, dict) or "digest" not in record:
+        raise CheckpointError(f"checkpoint {where} is damaged: its metadata have no digest")
+    rest = {name: value for name, value in record.items() if name != "digest"}
+    if _digest(rest) != record["digest"]:
+        raise CheckpointError(f"checkpoint {where} is damaged: its metadata are not those that were written")
+    return rest

@@ -1,0 +1,114 @@
+"""Reading a checkpoint back, whole or not at all; the newest that is whole."""
+
+from collections.abc import Callable, Container
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from cfgjax.checkpoints.checksums import checksums
+from cfgjax.checkpoints.errors import CheckpointError, first_line
+from cfgjax.checkpoints.folder import METADATA, STATE, steps
+from cfgjax.checkpoints.metadata import opened
+from cfgjax.checkpoints.trees import as_before, asked_for, named, require_same
+from cfgjax.types import TrainState
+
+
+class Restored(NamedTuple):
+    """A state read back.
+
+    Attributes:
+        state: placed as was asked.
+        metadata: what was given with it.
+        step: whose it is.
+        damaged: newer steps that did not read, with what was wrong.
+    """
+
+    state: TrainState
+    metadata: dict[str, Any]
+    step: int
+    damaged: dict[int, str]
+
+
+def _read(folder: Path, like: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
+    where = Path(folder) / str(step)
+    handlers = {STATE: ocp.StandardCheckpointHandler(), METADATA: ocp.JsonCheckpointHandler()}
+    options = ocp.CheckpointManagerOptions(read_only=True, create=False)
+    with ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=handlers) as manager:
+        found = manager.item_metadata(step)[STATE]
+        if found is None:
+            raise CheckpointError(f"checkpoint {where} holds no state")
+        wanted = asked_for(like)
+        require_same(where, getattr(found, "tree", found), wanted)
+        args = {STATE: ocp.args.StandardRestore(wanted), METADATA: ocp.args.JsonRestore()}
+        read = manager.restore(step, args=ocp.args.Composite(**args))
+    record = opened(where, read[METADATA])
+    for name, checksum in checksums(named(read[STATE])).items():
+        if record["checksums"].get(name) != checksum:
+            raise CheckpointError(f"checkpoint {where} is damaged: {name} is not what was written")
+    return as_before(read[STATE], like), record["given"]
+
+
+def _whole_or_error(read: Callable[[], Any], where: Path) -> Any:
+    """What reading gives, or the CheckpointError it ends in."""
+    try:
+        return read()
+    except CheckpointError as error:
+        return error
+    except Exception as error:
+        return CheckpointError(f"checkpoint {where} is unreadable: {first_line(error)}")
+
+
+def _is_whole_everywhere(found: Any) -> bool:
+    is_whole = not isinstance(found, CheckpointError)
+    if jax.process_count() == 1:
+        return is_whole
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(is_whole))))
+
+
+def _attempt(folder: Path, like: TrainState, step: int) -> tuple[TrainState, dict[str, Any]] | CheckpointError:
+    where = Path(folder) / str(step)
+    found = _whole_or_error(lambda: _read(folder, like, step), where)
+    if _is_whole_everywhere(found) or isinstance(found, CheckpointError):
+        return found
+    return CheckpointError(f"checkpoint {where} does not read on another process")
+
+
+def restore(folder: Path, like: TrainState, step: int | None = None) -> Restored:
+    """The saved state of a step, or by default the newest that is whole.
+
+    Every array is compared with the checksum that was taken when it was saved. It may lie on other devices than
+    before, and on another number of them.
+
+    Args:
+        folder: the folder of checkpoints.
+        like: a state of the same tree, shapes and shardings; its values are not read.
+        step: which checkpoint; then no other is tried.
+
+    Raises:
+        CheckpointError: none there, none whole, or of another tree; the message names the newest one tried.
+    """
+    damaged: dict[int, str] = {}
+    while (candidate := _newest(folder, step, damaged)) is not None:
+        found = _attempt(folder, like, candidate)
+        if not isinstance(found, CheckpointError):
+            still_there = {each: message for each, message in damaged.items() if each in steps(folder)}
+            return Restored(*found, candidate, still_there)
+        damaged[candidate] = str(found)
+    raise CheckpointError(next(iter(damaged.values()), f"no checkpoint in {folder}"))
+
+
+def _newest(folder: Path, step: int | None, tried: Container[int]) -> int | None:
+    """The newest step that was not tried; the folder is listed anew, as a run may be saving into it."""
+    return next((each for each in (steps(folder) if step is None else [step]) if each not in tried), None)
+
+
+def set_aside(folder: Path, damaged: dict[int, str], into: Path) -> None:
+    """Moves damaged checkpoints into another folder, so that their steps can be saved again; none is deleted."""
+    for step in damaged:
+        into.mkdir(parents=True, exist_ok=True)
+        count = sum(1 for each in into.iterdir() if each.name.startswith(f"{step}-"))
+        (Path(folder) / str(step)).rename(into / f"{step}-{count}")

@@ -1,0 +1,165 @@
+"""The training loop: dispatches, metrics, saves, and the ways in which a run ends."""
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import filelock
+import jax
+import jax.numpy as jnp
+from tqdm import tqdm
+
+from cfgjax import training
+from cfgjax.training import Metrics
+from cfgjax.types import TrainState, Tree
+from experiments import divergence, journal, processes
+from experiments.divergence import Watch
+from experiments.model import Model
+from experiments.problems import Problem
+from experiments.programs import plan_of
+from experiments.saving import Saver
+from experiments.settings import Experiment
+from experiments.stopping import Requests, StoppedError
+
+
+class Trainer(NamedTuple):
+    """A run before its first step, nothing of it written yet."""
+
+    experiment: Experiment
+    problem: Problem
+    model: Model
+    state: TrainState
+    most_not_finite: int
+    looks_for_operation: bool
+
+
+def dispatches(first: int, experiment: Experiment) -> Iterator[range]:
+    """The steps from ``first`` on, in groups for one dispatch each.
+
+    Groups end at the same steps whether a run was resumed or not: at multiples of steps_per_dispatch and at every
+    save. What is left between a save and such a multiple goes step by step, so that only two programs are compiled.
+    """
+    size = experiment.steps_per_dispatch
+    while first < experiment.num_steps:
+        next_save = (first // experiment.save_every + 1) * experiment.save_every
+        is_whole = first % size == 0 and first + size <= min(next_save, experiment.num_steps)
+        steps = range(first, first + size if is_whole else first + 1)
+        yield steps
+        first = steps.stop
+
+
+class _Logger:
+    """Lines of metrics.jsonl and the progress bar; fetches a step's metrics only when it writes them."""
+
+    def __init__(self, experiment: Experiment, first: int) -> None:
+        self._experiment, self._since, self._at = experiment, first, time.perf_counter()
+        self._journal = journal.Journal(experiment.run_dir) if processes.is_first() else None
+        self.bar = tqdm(
+            total=experiment.num_steps,
+            initial=first,
+            unit="step",
+            file=sys.stderr,
+            mininterval=1.0,
+            disable=not processes.is_first(),
+        )
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends a line."""
+        if self._journal is not None:
+            self._journal.append(row)
+
+    def log(self, steps: range, metrics: Metrics) -> None:
+        """Takes the metrics [K] of the steps of a dispatch."""
+        self.bar.update(len(steps))
+        done = range(steps.start + 1, steps.stop + 1)
+        written = [n for n in done if n % self._experiment.log_every == 0 or n == self._experiment.num_steps]
+        if not written:
+            return
+        fetched = jax.device_get(metrics)
+        rate = (steps.stop - self._since) * self._experiment.batch_size / (time.perf_counter() - self._at)
+        for number in written:
+            of_step = {name: values[number - done.start] for name, values in fetched.items()}
+            row = {name: float(of_step[name]) for name in ("loss", "grad_norm")}
+            counted = {divergence.IN_ALL: int(of_step[divergence.IN_ALL])}
+            self.write({"step": number, **row, **counted, "examples_per_second": round(rate, 1)})
+        self.bar.set_postfix(loss=f"{fetched['loss'][-1]:.4f}")
+        self._since, self._at = steps.stop, time.perf_counter()
+
+
+class _Programs(NamedTuple):
+    """A run's compiled functions and what lies on the devices for all of its steps."""
+
+    advance: Any
+    evaluate: Any
+    norms: Any
+    source: Tree
+    held_out: Tree
+
+
+def _programs_of(trainer: Trainer) -> _Programs:
+    experiment, problem, model, state = trainer.experiment, trainer.problem, trainer.model, trainer.state
+    step = training.make_step(model.loss, model.optimizer, model.ema_decay, experiment.num_chunks)
+    one = jax.tree.map(lambda leaf: leaf[0], problem.held_out)
+    options = plan_of(model.loss, state.params, state.key, one, shared=1).compiler_options
+    evaluation = training.make_evaluation(model.evaluation_loss)
+    norms = divergence.gradient_norms(model.loss, experiment.num_chunks)
+    return _Programs(
+        training.parallel(training.several(divergence.counting(step)), compiler_options=options),
+        training.parallel(evaluation, donate=False, compiler_options=options),
+        training.parallel(norms, donate=False, compiler_options=options),
+        training.replicate(problem.source),
+        training.shard(problem.held_out, jax.local_device_count()),
+    )
+
+
+def _explain(trainer: Trainer, programs: _Programs, state: TrainState, first: int, last_saved: int | None) -> None:
+    """Ends a run that diverged; parameters are those of the first bad step, as no update was made since."""
+    state = state._replace(step=training.replicate(jnp.int32(first)))
+    batch = next(iter(trainer.problem.batches(range(first, first + 1))))
+    norms = jax.device_get(programs.norms(state, training.shard(batch, jax.local_device_count()), programs.source))
+    place = None
+    if trainer.looks_for_operation:
+        place = divergence.first_operation(trainer.model.loss, state, first, batch, trainer.problem.source)
+    with processes.own_folder(trainer.experiment.run_dir) as folder:
+        divergence.explain(folder, first, trainer.most_not_finite, last_saved, norms, place)
+
+
+def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: Requests) -> TrainState:
+    """The state after the last step, saved on the way and at the end.
+
+    Raises:
+        StoppedError: a signal asked for it; the state is saved.
+        DivergedError: losses or gradients were not finite, step after step.
+        CheckpointError: the last state cannot be saved.
+    """
+    experiment, state = trainer.experiment, trainer.state
+    programs, first, num_devices = _programs_of(trainer), int(state.step), jax.local_device_count()
+    logger, watch, some_process_asks = _Logger(experiment, first), Watch(trainer.most_not_finite), processes.AnySays()
+    blocks_each_step = jax.default_backend() == "cpu" and jax.device_count() > 1
+    with Saver(experiment, lease) as saver, logger.bar, requests.deferred():
+        batches = trainer.problem.batches(range(first, experiment.num_steps))
+        for steps in dispatches(first, experiment):
+            taken = [next(batches) for _ in steps]
+            state, metrics = programs.advance(state, training.shard_several(taken, num_devices), programs.source)
+            if blocks_each_step:
+                jax.block_until_ready(metrics)
+            logger.log(steps, metrics)
+            is_last, is_stopped = steps.stop == experiment.num_steps, some_process_asks(requests.is_asked)
+            bad = watch.first_bad(steps, metrics)
+            if bad is None and (is_last or is_stopped):
+                bad = watch.first_bad_of_rest()
+            if bad is not None:
+                _explain(trainer, programs, state, bad, saver.last)
+            if steps.stop % experiment.save_every == 0 or is_last:
+                held_out_loss = float(programs.evaluate(state, programs.held_out)["loss"])
+                logger.write({"step": steps.stop, "held_out_loss": held_out_loss})
+                saver.save(state, held_out_loss)
+            if is_stopped and not is_last:
+                saver.finish(state)
+                raise StoppedError(
+                    f"stopped at step {steps.stop} of {experiment.num_steps} and saved; "
+                    f"the same command goes on from there"
+                )
+        saver.finish(state)
+    return state
