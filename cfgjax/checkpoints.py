@@ -27,11 +27,19 @@ def open_folder(folder: Path, keep: int = 2) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(Path(folder).absolute(), options=options)
 
 
+def _fields(state: TrainState) -> dict[str, Tree]:
+    """The state's fields by name, without averages where it keeps none: such a checkpoint knows nothing of them."""
+    fields = state._asdict()
+    return fields if state.averages else {name: value for name, value in fields.items() if name != "averages"}
+
+
 def save(manager: ocp.CheckpointManager, state: TrainState, metadata: Mapping[str, Any]) -> None:
     """Starts to save the state under its own step, with the metadata (JSON) beside it, and returns at once."""
     manager.save(
         int(state.step),
-        args=ocp.args.Composite(state=ocp.args.StandardSave(state), metadata=ocp.args.JsonSave(dict(metadata))),
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(_fields(state)), metadata=ocp.args.JsonSave(dict(metadata))
+        ),
         force=True,
     )
 
@@ -98,8 +106,8 @@ def restore(folder: Path, like: TrainState, step: int | None = None) -> TrainSta
             if found is None:
                 raise CheckpointError(f"checkpoint {where} holds no state")
             _require_same_tree(where, getattr(found, "tree", found), like)
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(_abstract(like)))
-            return manager.restore(step, args=args)["state"]
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(_abstract(_fields(like))))
+            return like._replace(**manager.restore(step, args=args)["state"])
     except CheckpointError:
         raise
     except Exception as error:
