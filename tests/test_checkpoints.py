@@ -2,11 +2,13 @@
 
 import gc
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from cfgjax import checkpoints, training
@@ -99,6 +101,44 @@ def test_saving_returns_before_it_is_whole_and_closing_waits(tmp_path):
         for leaf in jax.tree.leaves(state.params):
             leaf.delete()
     _assert_same(checkpoints.restore(tmp_path, _like()), _state(3))
+
+
+class _StateWithoutAverages(NamedTuple):
+    """A state as it was before there were averages."""
+
+    step: object
+    params: object
+    opt_state: object
+    ema: object
+    key: object
+
+
+def test_a_checkpoint_from_before_there_were_averages_is_restored(tmp_path):
+    state = _state(3)
+    old = _StateWithoutAverages(*state[:5])
+    with checkpoints.open_folder(tmp_path) as manager:
+        composite = ocp.args.Composite(state=ocp.args.StandardSave(old), metadata=ocp.args.JsonSave({}))
+        manager.save(3, args=composite)
+    _assert_same(checkpoints.restore(tmp_path, _like()), state)
+
+
+def _with_averages(state, number):
+    return state._replace(averages=tuple(jax.tree.map(lambda leaf, i=i: leaf + i, state.ema) for i in range(number)))
+
+
+def test_averages_are_restored_with_the_state(tmp_path):
+    state = _with_averages(_state(3), 2)
+    with checkpoints.open_folder(tmp_path) as manager:
+        checkpoints.save(manager, state, {})
+    _assert_same(checkpoints.restore(tmp_path, _with_averages(_like(), 2)), state)
+
+
+@pytest.mark.parametrize(("kept", "wanted"), [(0, 2), (2, 0), (1, 2), (2, 1)])
+def test_another_number_of_averages_is_refused_by_name(tmp_path, kept, wanted):
+    with checkpoints.open_folder(tmp_path) as manager:
+        checkpoints.save(manager, _with_averages(_state(3), kept), {})
+    with pytest.raises(checkpoints.CheckpointError, match=r"another tree than asked for: averages/[01]/dense/bias is"):
+        checkpoints.restore(tmp_path, _with_averages(_like(), wanted))
 
 
 def test_metadata_lies_beside_the_state(tmp_path):
