@@ -62,8 +62,8 @@ def power_decay(width: float) -> Callable[[Number], Array]:
 
     Returns:
         step -> decay [], for ``training.make_step``. At step 0 it is 0: the average becomes the parameters. In float32
-        a decay near 1 is off by up to 3e-8, that is by 3e-8 t / (g + 1) of its distance from 1 at update t: after 10^6
-        steps of a random walk no number of snapshots gave a width of 0.07 to 0.2 to better than 2e-4 to 7e-4.
+        a decay near 1 is off by up to 3e-8, that is by 3e-8 t / (g + 1) of its distance from 1 at update t. A random
+        walk of 10^6 steps was so reconstructed to 2e-4 to 7e-4 at widths 0.07 to 0.2 with 64 snapshots of two widths.
 
     Raises:
         ValueError: a width outside; at the call, a negative step.
