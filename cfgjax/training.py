@@ -4,7 +4,7 @@
      the same number of examples.
 (T2) Example i of step n takes the key fold_in(fold_in(key, n), i), with i its GLOBAL index: one device and eight see
      the same noise, the same times and the same dropped labels.
-(T3) ema <- decay * ema + (1 - decay) * params, in float32.
+(T3) ema <- decay * ema + (1 - decay) * params, in float32; further averages likewise, each with its own decay.
 (T4) A set that fits lies whole on every device, once; a batch is then its indices, gathered inside the step.
 (T5) The mean over a batch is the mean over its chunks' means, taken one after another: fewer values in memory at once.
 (T6) K steps in one dispatch are the same K steps: a scan over K batches, inside the mapped function.
@@ -25,6 +25,8 @@ from cfgjax.types import Array, Loss, Number, TrainState, Tree
 
 AXIS = "devices"
 Metrics = dict[str, Array]
+Decay = Number | Callable[[Array], Array]
+"""(T3)'s decay in [0, 1], or a function of the number of steps done."""
 
 
 class Step(Protocol):
@@ -34,14 +36,30 @@ class Step(Protocol):
         """The step's outputs."""
 
 
-def create(params: Tree, optimizer: optax.GradientTransformation, key: Array) -> TrainState:
-    """The state before the first step: the optimizer's own start, and an EMA that equals the parameters.
+def create(params: Tree, optimizer: optax.GradientTransformation, key: Array, num_averages: int = 0) -> TrainState:
+    """The state before the first step: the optimizer's own start, and averages that equal the parameters.
 
     Parameters and key are copied: a step that is donated the state does not take the caller's arrays with it.
+
+    Args:
+        params: the network's parameters.
+        optimizer: an Optax transformation.
+        key: the run's root key.
+        num_averages: how many moving averages to keep beside the EMA, for ``make_step``'s ``average_decays``.
+
+    Raises:
+        ValueError: a negative number of averages.
     """
-    ema = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), params)
+    if num_averages < 0:
+        raise ValueError(f"num_averages must not be negative, got {num_averages}")
+    ema, *averages = (_in_float32(params) for _ in range(1 + num_averages))
     params, key = jax.tree.map(jnp.copy, (params, key))
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, key)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, key, tuple(averages))
+
+
+def _in_float32(params: Tree) -> Tree:
+    """A copy of the parameters in float32."""
+    return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), params)
 
 
 def example_keys(key: Array, step: Number, num_local: int, axis_name: str | None = None) -> Array:
@@ -115,11 +133,27 @@ def make_gradient(loss: Loss, num_chunks: int = 1) -> Callable[..., tuple[Array,
     return gradient
 
 
+def _moved(average: Tree, params: Tree, decay: Decay, step: Array) -> Tree:
+    """The moving average after another step (T3)."""
+    latest = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    return optax.incremental_update(latest, average, 1 - (decay(step) if callable(decay) else decay))
+
+
+def _all_moved(state: TrainState, params: Tree, decays: Sequence[Decay]) -> tuple[Tree, ...]:
+    """The state's averages after another step, each with its own decay."""
+    if len(decays) != len(state.averages):
+        message = "average_decays must be one for each of the state's averages"
+        raise ValueError(f"{message}, got {len(decays)} for {len(state.averages)}")
+    pairs = zip(state.averages, decays, strict=True)
+    return tuple(_moved(average, params, decay, state.step) for average, decay in pairs)
+
+
 def make_step(
     loss: Loss,
     optimizer: optax.GradientTransformation,
-    ema_decay: Number | Callable[[Array], Array],
+    ema_decay: Decay,
     num_chunks: int = 1,
+    average_decays: Sequence[Decay] = (),
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """The pure training step (state, batch, source=None, *, axis_name=None) -> (state, metrics).
 
@@ -128,6 +162,7 @@ def make_step(
         optimizer: an Optax transformation.
         ema_decay: (T3)'s decay in [0, 1], or a function of the number of steps done.
         num_chunks: in how many chunks the (local) batch is taken (T5).
+        average_decays: the decays of the state's ``averages``, one for each, as ``averages.power_decay`` gives them.
 
     Returns:
         The step. A batch is a tree whose leaves have one leading axis, the (local) examples; with a ``source`` it is
@@ -135,7 +170,8 @@ def make_step(
         over which (T1) averages. Metrics: loss and grad_norm, both global and before the update.
 
     Raises:
-        ValueError: at the step, a local batch that ``num_chunks`` does not divide.
+        ValueError: at the step, a local batch that ``num_chunks`` does not divide, or a state with more or fewer
+            averages than ``average_decays``.
     """
     gradient_of = make_gradient(loss, num_chunks)
 
@@ -146,11 +182,10 @@ def make_step(
         gradient = _as_finite_as(value, gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        decay = ema_decay(state.step) if callable(ema_decay) else ema_decay
-        latest = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
-        ema = optax.incremental_update(latest, state.ema, 1 - decay)
+        ema = _moved(state.ema, params, ema_decay, state.step)
+        averages = _all_moved(state, params, average_decays)
         metrics = {"loss": value, "grad_norm": optax.tree.norm(gradient)}
-        return TrainState(state.step + 1, params, opt_state, ema, state.key), metrics
+        return TrainState(state.step + 1, params, opt_state, ema, state.key, averages), metrics
 
     return step
 

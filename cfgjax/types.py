@@ -152,11 +152,19 @@ class MemoryField(NamedTuple):
     apply: Callable[[Array, Array, Tree], tuple[Array, Tree]]
 
 
+class Profile(NamedTuple):
+    """How a moving average weighs the past: after ``step`` steps, with the relative ``width`` of ``averages`` (A2)."""
+
+    step: float
+    width: float
+
+
 class TrainState(NamedTuple):
     """All that training carries: an ordinary tree without a device axis.
 
     ``step`` counts updates, ``ema`` is the moving average of ``params`` in float32, ``key`` is the run's root key, of
-    which every example's key is derived and which never changes.
+    which every example's key is derived and which never changes. ``averages`` is a tuple of further moving averages
+    of ``params``, in float32.
     """
 
     step: Array
@@ -164,3 +172,4 @@ class TrainState(NamedTuple):
     opt_state: Tree
     ema: Tree
     key: Array
+    averages: Tree = ()

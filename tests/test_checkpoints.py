@@ -100,6 +100,25 @@ def test_saving_returns_before_it_is_whole_and_closing_waits(tmp_path):
     _assert_same(checkpoints.restore(tmp_path, _like()).state, _state(3))
 
 
+def _with_averages(state, number):
+    return state._replace(averages=tuple(jax.tree.map(lambda leaf, i=i: leaf + i, state.ema) for i in range(number)))
+
+
+def test_averages_are_restored_with_the_state(tmp_path):
+    state = _with_averages(_state(3), 2)
+    with checkpoints.Writer(tmp_path) as writer:
+        writer.save(state, {})
+    _assert_same(checkpoints.restore(tmp_path, _with_averages(_like(), 2)).state, state)
+
+
+@pytest.mark.parametrize(("kept", "wanted"), [(0, 2), (2, 0), (1, 2), (2, 1)])
+def test_another_number_of_averages_is_refused_by_name(tmp_path, kept, wanted):
+    with checkpoints.Writer(tmp_path) as writer:
+        writer.save(_with_averages(_state(3), kept), {})
+    with pytest.raises(checkpoints.CheckpointError, match=r"another tree than asked for: averages/[01]/dense/bias is"):
+        checkpoints.restore(tmp_path, _with_averages(_like(), wanted))
+
+
 def test_metadata_lies_beside_the_state(tmp_path):
     with checkpoints.Writer(tmp_path) as writer:
         writer.save(_state(3), {"preset": "ring", "width": 4})
