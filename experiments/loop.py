@@ -99,7 +99,9 @@ class _Programs(NamedTuple):
 
 def _programs_of(trainer: Trainer) -> _Programs:
     experiment, problem, model, state = trainer.experiment, trainer.problem, trainer.model, trainer.state
-    step = training.make_step(model.loss, model.optimizer, model.ema_decay, experiment.num_chunks)
+    step = training.make_step(
+        model.loss, model.optimizer, model.ema_decay, experiment.num_chunks, average_decays=model.average_decays
+    )
     one = jax.tree.map(lambda leaf: leaf[0], problem.held_out)
     options = plan_of(model.loss, state.params, state.key, one, shared=1).compiler_options
     evaluation = training.make_evaluation(model.evaluation_loss)

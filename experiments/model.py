@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import optax
 from flax import linen
 
-from cfgjax import conversions, guidance, losses, paths, training
+from cfgjax import averages, conversions, guidance, losses, paths, training
 from cfgjax.models import MLP, DiT, DiTClassifier, UNet, UNetClassifier
-from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Loss, TrainState, Tree
+from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Loss, Number, TrainState, Tree
 from experiments import divergence
 from experiments.command import UserError
 from experiments.problems import Problem
@@ -42,6 +42,7 @@ class Model(NamedTuple):
     evaluation_loss: Loss
     optimizer: optax.GradientTransformation
     ema_decay: Callable[[Array], Array]
+    average_decays: tuple[Callable[[Number], Array], ...]
     create: Callable[[], TrainState]
     field: Callable[[Tree], LabelledField]
     log_classifier: Callable[[Tree], LogClassifier]
@@ -121,7 +122,7 @@ def state_of(experiment: Experiment, shape: tuple[int, ...], network: Any, optim
         params = jax.jit(network.init)(init_key, jnp.zeros(shape), jnp.zeros(()), *label)
     except ValueError as error:
         raise UserError(f"network does not fit data of shape {shape}: {error}") from None
-    return training.create(params, optimizer, run_key)
+    return training.create(params, optimizer, run_key, len(experiment.optimizer.average_widths))
 
 
 def model_of(experiment: Experiment, problem: Problem) -> Model:
@@ -142,6 +143,7 @@ def model_of(experiment: Experiment, problem: Problem) -> Model:
         evaluation_loss=loss(False),
         optimizer=optimizer,
         ema_decay=training.warming_decay(experiment.optimizer.ema_decay),
+        average_decays=tuple(map(averages.power_decay, experiment.optimizer.average_widths)),
         create=lambda: training.replicate(state_of(experiment, problem.shape, network, optimizer)),
         field=field,
         log_classifier=lambda params: lambda x, t: network.apply(params, x, t),

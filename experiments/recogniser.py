@@ -83,7 +83,7 @@ def recogniser_of(settings: Any, data_dir: Path, train: data.Images, test: data.
         print(f"training the recogniser of {settings.name} once, into {folder}")
         state = _fit(state, network, train)
         with checkpoints.Writer(folder) as writer:
-            writer.save(state, {"data": settings.name, "split": settings.train_split})
+            writer.save(int(state.step), state, {"data": settings.name, "split": settings.train_split})
     else:
         state = checkpoints.restore(folder, state).state
     ema = state.ema

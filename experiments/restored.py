@@ -10,7 +10,7 @@ import numpy as np
 
 from cfgjax import checkpoints
 from cfgjax.types import LabelledField, LogClassifier, Tree
-from experiments import processes, runs
+from experiments import averaging, processes, runs
 from experiments.model import Model, model_of
 from experiments.problems import Problem, problem_of
 from experiments.settings import Experiment
@@ -39,8 +39,11 @@ class Run(NamedTuple):
         return self.model.log_classifier(self._on_one_device)
 
 
-def restore_run(run_dir: Path, data_dir: Path | None = None) -> Run:
+def restore_run(run_dir: Path, data_dir: Path | None = None, ema_width: float | None = None) -> Run:
     """The run in a folder; its data may have moved to another ``data_dir``.
+
+    Its parameters are the moving average of its newest whole checkpoint, or with an ``ema_width`` the one of that
+    relative width, made of the run's snapshots.
 
     Raises:
         UserError: no run there.
@@ -56,4 +59,7 @@ def restore_run(run_dir: Path, data_dir: Path | None = None) -> Run:
     for message in restored.damaged.values():
         processes.note(f"warning: {message}; step {restored.step} is read instead")
     runs.require_same_as_saved(run_dir, experiment, restored.metadata)
-    return Run(experiment, problem, model, restored.state.ema)
+    ema = restored.state.ema
+    if ema_width is not None:
+        ema = averaging.reconstructed(experiment, run_dir, restored.state, ema_width)
+    return Run(experiment, problem, model, ema)

@@ -6,10 +6,12 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from cfgjax import guidance, solvers, sweeps
 from cfgjax.pieces import Piecewise
-from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier, Number, Pair, Scale, Solver
+from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier, Number, Pair, Scale, Solver, Tree
+from experiments import processes
 from experiments.command import UserError
 from experiments.programs import plan_of
 
@@ -37,6 +39,7 @@ GRIDS: dict[str, Callable[[GaussianPath, int], Array]] = {
     "sigmoid": lambda path, num_steps: solvers.grids.sigmoid(num_steps),
 }
 GridName = Literal["uniform", "karras", "logit_normal", "cosine", "sigmoid"]
+_DEVICES = "devices"
 ODE, SDE, ADAPTIVE = "heun", "euler_maruyama", "adaptive"
 
 Rule = Callable[[Number], LabelledField]
@@ -135,24 +138,45 @@ def sample_keys(seed: int, num_samples: int) -> Array:
     return jax.vmap(lambda index: jax.random.fold_in(jax.random.key(seed), index))(jnp.arange(num_samples))
 
 
+def _on_own_devices(one_device: Callable[[Array, Tree], Array]) -> Callable[[Array, Tree], Array]:
+    """The function over this process's devices: each takes its share of the second argument's rows."""
+    if jax.local_device_count() == 1:
+        return one_device
+    mesh = jax.sharding.Mesh(np.asarray(jax.local_devices()), (_DEVICES,))
+    rows, whole = PartitionSpec(_DEVICES), PartitionSpec()
+    return jax.shard_map(
+        one_device, mesh=mesh, in_specs=(whole, rows), out_specs=PartitionSpec(None, _DEVICES), check_vma=False
+    )
+
+
+def _own_rows(num_samples: int) -> np.ndarray:
+    """The indices of the samples that this process draws, a multiple of its devices; the last are drawn repeatedly."""
+    num_devices = jax.local_device_count()
+    count = -(-num_samples // (jax.process_count() * num_devices)) * num_devices
+    return np.minimum(jax.process_index() * count + np.arange(count), num_samples - 1)
+
+
 def draw_all(
     draw: Draw, seed: int, labels: np.ndarray, scales: tuple[float, ...], chunk: int | None = None
 ) -> np.ndarray:
     """Samples [scales, n, *D] in one compiled call; sample i has its label and its noise at every scale.
 
-    They are computed ``chunk`` at a time, by default as many as the device's memory is quick with.
+    All devices of all processes take their share, and every process is given all samples. A device computes ``chunk``
+    at a time, by default as many as it is quick with.
 
     Raises:
         UserError: samples that are not finite, with the scale.
     """
-    each = (sample_keys(seed, len(labels)), jnp.asarray(labels, jnp.int32))
+    rows = _own_rows(len(labels))
+    each = sample_keys(seed, len(labels))[rows], jnp.asarray(labels, jnp.int32)[rows]
     plan = plan_of(draw, each[0][0], each[1][0], jnp.float32(scales[0]))
 
     def sweep(scales: Array, each: tuple[Array, Array]) -> Array:
         return sweeps.sweep(lambda scale, one: draw(one[0], one[1], scale), scales, each, chunk=chunk or plan.chunk)
 
-    compiled = jax.jit(sweep, compiler_options=plan.compiler_options)
-    samples = np.asarray(compiled(jnp.asarray(scales), each))
+    compiled = jax.jit(_on_own_devices(sweep), compiler_options=plan.compiler_options)
+    own = np.moveaxis(np.asarray(compiled(jnp.asarray(scales), each)), 1, 0)
+    samples = np.moveaxis(processes.gathered(own)[: len(labels)], 0, 1)
     for scale, its_samples in zip(scales, samples, strict=True):
         if not np.all(np.isfinite(its_samples)):
             raise UserError(f"samples at scale {scale:g} are not finite; choose a smaller scale or more steps")

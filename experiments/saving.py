@@ -1,5 +1,6 @@
 """Saving a run on its way: a save that fails is said and tried again at the next; the last one must succeed."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -9,7 +10,7 @@ import filelock
 from cfgjax import checkpoints
 from cfgjax.checkpoints import CheckpointError
 from cfgjax.types import TrainState
-from experiments import owning, processes, runs
+from experiments import averaging, owning, processes, runs
 from experiments.settings import ADAPTER, Experiment
 
 
@@ -31,21 +32,25 @@ class Saver:
         self._folder: Path = runs.checkpoints_of(experiment.run_dir)
         self._lease = lease
         self._writer = checkpoints.Writer(self._folder, keep_of(experiment))
+        self._snapshots = averaging.Snapshots(experiment)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._writer.__exit__(kind, error, at)
+        try:
+            self._writer.__exit__(kind, error, at)
+        finally:
+            self._snapshots.close()
 
     @property
     def last(self) -> int | None:
         """The step of the newest published checkpoint."""
         return checkpoints.latest(self._folder)
 
-    def _settle(self) -> None:
+    def _attempt(self, work: Callable[[], None]) -> None:
         try:
-            self._writer.settle()
+            work()
         except CheckpointError as error:
             processes.note(f"warning: {error}; training goes on, and the next save is tried")
 
@@ -57,11 +62,9 @@ class Saver:
         """
         if self._lease is not None:
             owning.require_owned(self._lease)
-        self._settle()
-        try:
-            self._writer.save(state, self._config, held_out_loss)
-        except CheckpointError as error:
-            processes.note(f"warning: {error}; training goes on, and the next save is tried")
+        self._attempt(self._writer.settle)
+        self._attempt(lambda: self._writer.save(int(state.step), state, self._config, held_out_loss))
+        self._attempt(lambda: self._snapshots.save(state))
 
     def finish(self, state: TrainState) -> None:
         """Saves the state unless it is saved, and waits for it.
@@ -70,10 +73,10 @@ class Saver:
             CheckpointError: it cannot be written.
             UserError: the run's folder was taken over by another process.
         """
-        self._settle()
+        self._attempt(self._writer.settle)
         if self.last == int(state.step):
             return
         if self._lease is not None:
             owning.require_owned(self._lease)
-        self._writer.save(state, self._config)
+        self._writer.save(int(state.step), state, self._config)
         self._writer.settle()

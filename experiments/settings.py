@@ -13,6 +13,7 @@ Scale = Annotated[float, Field(ge=-1e4, le=1e4)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Width = Annotated[float, Field(gt=0, lt=12**-0.5)]
 STRICT = {"extra": "forbid"}
 
 
@@ -155,6 +156,9 @@ class Optimizer:
     """Decoupled weight decay."""
     ema_decay: Fraction = 0.999
     """Decay of the moving average, reached as min(decay, (1 + step) / (10 + step))."""
+    average_widths: Annotated[tuple[Width, ...], Field(max_length=8)] = ()
+    """Relative widths of further moving averages, 0.05 and 0.1 say, of which snapshots are kept: averages of other
+    widths can be made of them afterwards. Each takes the memory of the parameters."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,8 @@ class Keep:
     """Those of a step that this number divides."""
     best: Annotated[int, Field(ge=0)] = 0
     """So many of the least held-out loss."""
+    snapshot_saves: Count = 1
+    """Saves from one snapshot of the further moving averages to the next; all snapshots are kept."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def _state(step=3, width=4):
 def _save(folder, *steps):
     with checkpoints.Writer(folder) as writer:
         for step in steps:
-            writer.save(_state(step), {"step": step})
+            writer.save(step, _state(step), {"step": step})
 
 
 def _assert_same(found, expected):
@@ -63,14 +63,14 @@ def test_training_goes_on_as_if_never_stopped(tmp_path):
 
     middle = run(start, 3)
     with checkpoints.Writer(tmp_path) as writer:
-        writer.save(middle, {})
+        writer.save(3, middle, {})
     _assert_same(run(checkpoints.restore(tmp_path, start).state, 3), run(start, 6))
 
 
 def test_a_replicated_state_is_restored_to_its_devices(tmp_path):
     state = training.replicate(_state(3))
     with checkpoints.Writer(tmp_path) as writer:
-        writer.save(state, {})
+        writer.save(3, state, {})
     found = checkpoints.restore(tmp_path, state).state
     _assert_same(found, _state(3))
     assert found.params["dense"]["kernel"].sharding == state.params["dense"]["kernel"].sharding
@@ -94,7 +94,7 @@ def test_saving_returns_before_it_is_whole_and_closing_waits(tmp_path):
     """The state may be donated as soon as ``save`` is back: what is written is the value then."""
     with checkpoints.Writer(tmp_path) as writer:
         state = _state(3)
-        writer.save(state, {})
+        writer.save(3, state, {})
         for leaf in jax.tree.leaves(state.params):
             leaf.delete()
     _assert_same(checkpoints.restore(tmp_path, _like()).state, _state(3))
@@ -107,21 +107,21 @@ def _with_averages(state, number):
 def test_averages_are_restored_with_the_state(tmp_path):
     state = _with_averages(_state(3), 2)
     with checkpoints.Writer(tmp_path) as writer:
-        writer.save(state, {})
+        writer.save(3, state, {})
     _assert_same(checkpoints.restore(tmp_path, _with_averages(_like(), 2)).state, state)
 
 
 @pytest.mark.parametrize(("kept", "wanted"), [(0, 2), (2, 0), (1, 2), (2, 1)])
 def test_another_number_of_averages_is_refused_by_name(tmp_path, kept, wanted):
     with checkpoints.Writer(tmp_path) as writer:
-        writer.save(_with_averages(_state(3), kept), {})
+        writer.save(3, _with_averages(_state(3), kept), {})
     with pytest.raises(checkpoints.CheckpointError, match=r"another tree than asked for: averages/[01]/dense/bias is"):
         checkpoints.restore(tmp_path, _with_averages(_like(), wanted))
 
 
 def test_metadata_lies_beside_the_state(tmp_path):
     with checkpoints.Writer(tmp_path) as writer:
-        writer.save(_state(3), {"preset": "ring", "width": 4})
+        writer.save(3, _state(3), {"preset": "ring", "width": 4})
     assert checkpoints.restore(tmp_path, _like()).metadata == {"preset": "ring", "width": 4}
     record = json.loads((tmp_path / "3" / "metadata" / "metadata").read_text())
     assert record["versions"]["jax"] == jax.__version__

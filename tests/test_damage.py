@@ -34,7 +34,7 @@ def _numbers(state):
 def _write(folder, *steps):
     with checkpoints.Writer(folder) as writer:
         for step in steps:
-            writer.save(_state(step), METADATA)
+            writer.save(step, _state(step), METADATA)
 
 
 def _mutations(content, seed):
@@ -117,15 +117,15 @@ def test_a_number_changed_on_its_way_to_the_disk_is_never_published(tmp_path, mo
 
 def test_a_failed_save_is_told_once_and_the_next_one_works(tmp_path, monkeypatch):
     with checkpoints.Writer(tmp_path) as writer:
-        writer.save(_state(1), METADATA)
+        writer.save(1, _state(1), METADATA)
         writer.settle()
         monkeypatch.setattr(checkpoints_folder, "read_back", lambda folder: {})
-        writer.save(_state(2), METADATA)
+        writer.save(2, _state(2), METADATA)
         with pytest.raises(checkpoints.CheckpointError, match="2 was not written"):
             writer.settle()
         monkeypatch.undo()
         writer.settle()
-        writer.save(_state(3), METADATA)
+        writer.save(3, _state(3), METADATA)
     assert checkpoints.steps(tmp_path) == [3, 1]
     assert not list(tmp_path.glob("*tmp*"))
 
@@ -155,7 +155,7 @@ def test_what_is_kept(keep, left, tmp_path):
     """The last, every k-th, and those of least held-out loss: 2, then 4."""
     with checkpoints.Writer(tmp_path, keep) as writer:
         for step, loss in enumerate([0.9, 0.1, 0.5, 0.2, 0.8, 0.7], start=1):
-            writer.save(_state(step), METADATA, loss)
+            writer.save(step, _state(step), METADATA, loss)
     assert checkpoints.steps(tmp_path) == left
 
 
@@ -163,7 +163,7 @@ def test_the_best_stay_when_the_folder_is_opened_again(tmp_path):
     keep = checkpoints.Keep(last=1, best=1)
     for step, loss in ((1, 0.3), (2, 0.1), (3, 0.2), (4, 0.4)):
         with checkpoints.Writer(tmp_path, keep) as writer:
-            writer.save(_state(step), METADATA, loss)
+            writer.save(step, _state(step), METADATA, loss)
     assert checkpoints.steps(tmp_path) == [4, 2]
 
 

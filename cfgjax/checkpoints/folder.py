@@ -17,7 +17,7 @@ from cfgjax.checkpoints.checksums import Checksums, checksums, host_checksum
 from cfgjax.checkpoints.errors import CheckpointError, first_line
 from cfgjax.checkpoints.metadata import sealed
 from cfgjax.checkpoints.trees import named, stored
-from cfgjax.types import TrainState
+from cfgjax.types import Tree
 
 METRIC = "held_out_loss"
 STATE, METADATA = "state", "metadata"
@@ -27,12 +27,12 @@ class Keep(NamedTuple):
     """Which checkpoints are kept; one that any of the three rules names stays.
 
     Attributes:
-        last: the last n. With 2 or more a damaged one never leaves a run without another.
+        last: the last n, None for all. With 2 or more a damaged one never leaves a run without another.
         every: those of a step that this number divides; None for no such rule.
         best: the n of least held-out loss.
     """
 
-    last: int = 2
+    last: int | None = 2
     every: int | None = None
     best: int = 0
 
@@ -119,11 +119,12 @@ class Writer:
         finally:
             self._manager.close()
 
-    def save(self, state: TrainState, metadata: Mapping[str, Any], held_out_loss: float | None = None) -> None:
-        """Starts to save the state under its own step and returns; the state may be donated at once.
+    def save(self, step: int, tree: Tree, metadata: Mapping[str, Any], held_out_loss: float | None = None) -> None:
+        """Starts to save a tree of arrays and returns; its arrays may be donated at once.
 
         Args:
-            state: of training.
+            step: its number in the folder.
+            tree: such as a training state.
             metadata: of JSON, to lie beside it.
             held_out_loss: by which the best are kept.
 
@@ -131,7 +132,7 @@ class Writer:
             CheckpointError: this save cannot be started, or the one before it failed; nothing older is lost.
         """
         self.settle()
-        step, tree = int(state.step), stored(state)
+        tree = stored(tree)
         self._underway = step, checksums(named(tree))
         record = sealed(metadata, step, self._underway[1])
         items = {STATE: ocp.args.StandardSave(tree), METADATA: ocp.args.JsonSave(record)}

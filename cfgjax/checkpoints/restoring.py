@@ -14,26 +14,26 @@ from cfgjax.checkpoints.errors import CheckpointError, first_line
 from cfgjax.checkpoints.folder import METADATA, STATE, steps
 from cfgjax.checkpoints.metadata import opened
 from cfgjax.checkpoints.trees import as_before, asked_for, named, require_same
-from cfgjax.types import TrainState
+from cfgjax.types import Tree
 
 
 class Restored(NamedTuple):
-    """A state read back.
+    """A tree read back.
 
     Attributes:
-        state: placed as was asked.
+        state: the tree, placed as was asked.
         metadata: what was given with it.
         step: whose it is.
         damaged: newer steps that did not read, with what was wrong.
     """
 
-    state: TrainState
+    state: Tree
     metadata: dict[str, Any]
     step: int
     damaged: dict[int, str]
 
 
-def _read(folder: Path, like: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
+def _read(folder: Path, like: Tree, step: int) -> tuple[Tree, dict[str, Any]]:
     where = Path(folder) / str(step)
     handlers = {STATE: ocp.StandardCheckpointHandler(), METADATA: ocp.JsonCheckpointHandler()}
     options = ocp.CheckpointManagerOptions(read_only=True, create=False)
@@ -69,7 +69,7 @@ def _is_whole_everywhere(found: Any) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.asarray(is_whole))))
 
 
-def _attempt(folder: Path, like: TrainState, step: int) -> tuple[TrainState, dict[str, Any]] | CheckpointError:
+def _attempt(folder: Path, like: Tree, step: int) -> tuple[Tree, dict[str, Any]] | CheckpointError:
     where = Path(folder) / str(step)
     found = _whole_or_error(lambda: _read(folder, like, step), where)
     if _is_whole_everywhere(found) or isinstance(found, CheckpointError):
@@ -77,15 +77,15 @@ def _attempt(folder: Path, like: TrainState, step: int) -> tuple[TrainState, dic
     return CheckpointError(f"checkpoint {where} does not read on another process")
 
 
-def restore(folder: Path, like: TrainState, step: int | None = None) -> Restored:
-    """The saved state of a step, or by default the newest that is whole.
+def restore(folder: Path, like: Tree, step: int | None = None) -> Restored:
+    """The tree saved at a step, or by default the newest that is whole.
 
     Every array is compared with the checksum that was taken when it was saved. It may lie on other devices than
     before, and on another number of them.
 
     Args:
         folder: the folder of checkpoints.
-        like: a state of the same tree, shapes and shardings; its values are not read.
+        like: one of the same structure, shapes and shardings; its values are not read.
         step: which checkpoint; then no other is tried.
 
     Raises:
