@@ -36,7 +36,7 @@ class Restored(NamedTuple):
 def _read(folder: Path, like: Tree, step: int) -> tuple[Tree, dict[str, Any]]:
     where = Path(folder) / str(step)
     handlers = {STATE: ocp.StandardCheckpointHandler(), METADATA: ocp.JsonCheckpointHandler()}
-    options = ocp.CheckpointManagerOptions(read_only=True, create=False)
+    options = ocp.CheckpointManagerOptions(create=False)
     with ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=handlers) as manager:
         found = manager.item_metadata(step)[STATE]
         if found is None:
