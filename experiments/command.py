@@ -5,6 +5,7 @@ import io
 import logging
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -51,9 +52,26 @@ def parse(read: Callable[[], T]) -> T:
         _refuse(_one_line(complaints.getvalue()) or complaints.getvalue())
 
 
+def quiet_background() -> None:
+    """Keeps threads that read and write checkpoints from printing tracebacks: what went wrong is raised, too, and told.
+
+    It holds until the process ends, as some of them speak while it does.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    hook = sys.unraisablehook
+
+    def told(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    sys.unraisablehook = told
+
+
 def run(read: Callable[[], T], work: Callable[[T], Any]) -> None:
     """Reads the options and does the work; mistakes of the user end in one line and exit code 2."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    quiet_background()
     options = parse(read)
     try:
         work(options)

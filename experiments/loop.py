@@ -152,6 +152,7 @@ def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: Re
             if bad is None and (is_last or is_stopped):
                 bad = watch.first_bad_of_rest()
             if bad is not None:
+                saver.settle()
                 _explain(trainer, programs, state, bad, saver.last)
             if steps.stop % experiment.save_every == 0 or is_last:
                 held_out_loss = float(programs.evaluate(state, programs.held_out)["loss"])

@@ -10,6 +10,9 @@ import filelock
 from experiments import processes
 from experiments.command import UserError
 
+NAME = "owner.lock"
+"""The lease's file, in the run folder."""
+
 LEASE_SECONDS = 30.0
 """Seconds without a renewal after which the lease of another host's process is taken over."""
 
@@ -35,7 +38,8 @@ def require_owned(lease: filelock.SoftFileLease) -> None:
         UserError: another process took it over, as after a long sleep of this one.
     """
     if lease.compromise is not None:
-        raise UserError(f"{lease.lock_file} was taken over ({lease.compromise.reason}); nothing more is written")
+        reason = f"{lease.lock_file} was lost ({lease.compromise.reason})"
+        raise UserError(f"{reason}: another process may train here now, so nothing more is written")
 
 
 @contextlib.contextmanager
@@ -47,7 +51,7 @@ def owned(run_dir: Path) -> Iterator[filelock.SoftFileLease]:
     Raises:
         UserError: another process owns it; the message names its host and process.
     """
-    lease = filelock.SoftFileLease(run_dir / "owner.lock", lease_duration=LEASE_SECONDS, thread_local=False)
+    lease = filelock.SoftFileLease(run_dir / NAME, lease_duration=LEASE_SECONDS, thread_local=False)
     try:
         lease.acquire(timeout=0)
     except filelock.Timeout:

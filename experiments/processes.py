@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from tqdm import tqdm
 
 from cfgjax.checkpoints import CheckpointError
 from cfgjax.data import DataError
@@ -93,7 +94,7 @@ def is_first() -> bool:
 def note(message: str) -> None:
     """Says something on standard error, once."""
     if is_first():
-        sys.stderr.write(f"{message}\n")
+        tqdm.write(message, file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -54,6 +54,10 @@ class Saver:
         except CheckpointError as error:
             processes.note(f"warning: {error}; training goes on, and the next save is tried")
 
+    def settle(self) -> None:
+        """Waits for the save under way; a failure is said."""
+        self._attempt(self._writer.settle)
+
     def save(self, state: TrainState, held_out_loss: float | None = None) -> None:
         """Starts to save the state; a failure is said, and training goes on.
 
@@ -62,7 +66,7 @@ class Saver:
         """
         if self._lease is not None:
             owning.require_owned(self._lease)
-        self._attempt(self._writer.settle)
+        self.settle()
         self._attempt(lambda: self._writer.save(int(state.step), state, self._config, held_out_loss))
         self._attempt(lambda: self._snapshots.save(state))
 
@@ -73,7 +77,7 @@ class Saver:
             CheckpointError: it cannot be written.
             UserError: the run's folder was taken over by another process.
         """
-        self._attempt(self._writer.settle)
+        self.settle()
         if self.last == int(state.step):
             return
         if self._lease is not None:

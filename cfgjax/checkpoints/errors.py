@@ -1,8 +1,23 @@
 """What can be wrong with a checkpoint."""
 
+import re
+
 
 class CheckpointError(Exception):
     """A checkpoint that is missing, damaged, cannot be written, or is of another tree than the one asked for."""
+
+
+_REASONS = re.compile(
+    "no space left on device|read-only file system|file too large|permission denied|disk quota exceeded|"
+    "input/output error|stale file handle|too many open files",
+    re.IGNORECASE,
+)
+
+
+def reason(error: BaseException) -> str:
+    """Why a file could not be read or written, in the system's words where the error has them; else its first line."""
+    found = _REASONS.search(str(error))
+    return found[0] if found else first_line(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from cfgjax.checkpoints.checksums import Checksums, checksums, host_checksum
-from cfgjax.checkpoints.errors import CheckpointError, first_line
+from cfgjax.checkpoints.errors import CheckpointError, reason
 from cfgjax.checkpoints.metadata import sealed
 from cfgjax.checkpoints.trees import named, stored
 from cfgjax.types import Tree
@@ -105,7 +105,7 @@ class Writer:
         try:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         except OSError as error:
-            raise CheckpointError(f"checkpoints {folder} cannot be opened: {first_line(error)}") from error
+            raise CheckpointError(f"checkpoints {folder} cannot be opened: {reason(error)}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -162,7 +162,7 @@ class Writer:
         for draft in self._drafts(step):
             shutil.rmtree(draft, ignore_errors=True)
         self._manager.reload()
-        raise CheckpointError(f"checkpoint {self._folder / str(step)} was not written: {first_line(error)}") from error
+        raise CheckpointError(f"checkpoint {self._folder / str(step)} was not written: {reason(error)}") from error
 
     def _drafts(self, step: int | None) -> list[Path]:
         return list(self._folder.glob(f"{step}.orbax-checkpoint-tmp*"))

@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from cfgjax.checkpoints.checksums import checksums
-from cfgjax.checkpoints.errors import CheckpointError, first_line
+from cfgjax.checkpoints.errors import CheckpointError, reason
 from cfgjax.checkpoints.folder import METADATA, STATE, steps
 from cfgjax.checkpoints.metadata import opened
 from cfgjax.checkpoints.trees import as_before, asked_for, named, require_same
@@ -59,7 +59,7 @@ def _whole_or_error(read: Callable[[], Any], where: Path) -> Any:
     except CheckpointError as error:
         return error
     except Exception as error:
-        return CheckpointError(f"checkpoint {where} is unreadable: {first_line(error)}")
+        return CheckpointError(f"checkpoint {where} is unreadable: {reason(error)}")
 
 
 def _is_whole_everywhere(found: Any) -> bool:

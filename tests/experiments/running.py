@@ -34,7 +34,7 @@ class Finished(NamedTuple):
 
 def command(module, *arguments):
     """The command run inside this process, on the tests' eight devices."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err, hook = io.StringIO(), io.StringIO(), sys.unraisablehook
     main = importlib.import_module(f"experiments.{module}").main
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -42,6 +42,8 @@ def command(module, *arguments):
             code = 0
         except SystemExit as stop:
             code = stop.code or 0
+        finally:
+            sys.unraisablehook = hook
     return Finished(code, out.getvalue(), err.getvalue())
 
 

@@ -1,0 +1,1 @@
+"""Faults done to short runs, and what they lose."""

@@ -1,0 +1,72 @@
+"""Do to short runs what clusters do, and count what they lose: kills, signals, damaged checkpoints, full disks.
+
+Each fault is done to a run in a process of its own; the run is then started again until it ends, and its last state
+must equal, bit by bit, that of a run that nothing happened to. Prints a table and writes faults.json into --out.
+"""
+
+import json
+import signal
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tyro
+
+from experiments import command, runs
+from experiments.command import UserError
+from experiments.faults.bench import Bench, Count
+
+
+@dataclass(frozen=True)
+class Options:
+    """How often each fault is done."""
+
+    out: Path = Path("runs/faults")
+    """Folder for the runs and faults.json."""
+    kills: int = 200
+    """SIGKILLs at random moments."""
+    signals: int = 20
+    """SIGTERMs, and as many SIGINTs, at random moments."""
+    damages: int = 40
+    """Newest checkpoints with one file removed, cut, or with a flipped bit."""
+    full_disks: int = 4
+    """Disks that fill while a run goes on, and as many that turn read-only; needs the right to mount."""
+    seed: int = 0
+    """Seed of all that is random."""
+
+
+def _all(options: Options) -> Iterator[Count]:
+    bench = Bench(options.out, options.seed)
+    if options.kills:
+        yield bench.signals(signal.SIGKILL, options.kills)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if options.signals:
+            yield bench.signals(number, options.signals)
+    if options.damages:
+        yield bench.damages(options.damages)
+    if options.full_disks:
+        yield bench.full_disks(options.full_disks)
+        yield bench.read_only_disks(options.full_disks)
+
+
+def faults(options: Options) -> None:
+    """Does the faults, prints the table and writes it."""
+    counts = []
+    print("| fault | injected | recovered | during a save | refused | saved steps lost | runs | bit-equal ends |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for count in _all(options):
+        print("| " + " | ".join(str(value) for value in asdict(count).values()) + " |", flush=True)
+        counts.append(asdict(count))
+    runs.write_atomically(options.out / "faults.json", json.dumps(counts, indent=2) + "\n")
+    bad = [each["fault"] for each in counts if each["recovered"] < each["injected"] or each["bit_equal"] < each["runs"]]
+    if bad:
+        raise UserError(f"not recovered from all of: {', '.join(bad)}; see {options.out}")
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line."""
+    command.run(lambda: tyro.cli(Options, prog="python -m experiments.faults", description=__doc__, args=args), faults)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""A bench on which short runs are disturbed, started again, and compared with one that was not."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cfgjax import checkpoints
+from cfgjax.checkpoints import CheckpointError
+from cfgjax.checkpoints.folder import read_back
+from experiments import command, journal, owning, runs
+from experiments.command import UserError
+from experiments.faults.disks import fill, remount, small_disk
+from experiments.presets import PRESETS
+from experiments.settings import Experiment, MLPNetwork
+from experiments.stopping import StoppedError
+from experiments.train import fit
+
+NUM_STEPS, SAVE_EVERY = 400, 20
+STARTING = 0.25
+"""The share of the signals that come in a life's first second; the others come in the second after its first save."""
+
+
+@dataclass
+class Count:
+    """What came of one kind of fault.
+
+    Attributes:
+        fault: what was done.
+        injected: how often.
+        recovered: how often the run then went on from its newest whole checkpoint.
+        during_saves: how often a checkpoint was being written.
+        refused: how often a life ended in one line of error instead of losing anything.
+        steps_lost: steps that were saved and had to be done again.
+        runs: how many runs it was done to.
+        bit_equal: how many of these ended in the undisturbed state.
+    """
+
+    fault: str
+    injected: int = 0
+    recovered: int = 0
+    during_saves: int = 0
+    refused: int = 0
+    steps_lost: int = 0
+    runs: int = 0
+    bit_equal: int = 0
+
+
+def _experiment(run_dir: Path) -> Experiment:
+    network = MLPNetwork(width=32, depth=2, embedding_width=16)
+    return replace(
+        PRESETS["mixture"][1],
+        run_dir=run_dir, network=network, num_steps=NUM_STEPS, batch_size=32, save_every=SAVE_EVERY, log_every=10,
+    )  # fmt: skip
+
+
+def _live(experiment: Experiment, log: Path) -> None:
+    """One life of a run, in a process of its own."""
+    sys.stdout = sys.stderr = log.open("a", buffering=1)
+    try:
+        command.quiet_background()
+        fit(experiment)
+    except StoppedError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(error.exit_code) from None
+    except (UserError, CheckpointError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(2) from None
+
+
+def _start(experiment: Experiment, log: Path) -> BaseProcess:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["experiments.faults.bench"])
+    life = context.Process(target=_live, args=(experiment, log))
+    life.start()
+    return life
+
+
+def _await_owner(run_dir: Path, life: BaseProcess) -> None:
+    """Waits until the life owns its folder."""
+    lock = run_dir / owning.NAME
+    while life.is_alive():
+        with contextlib.suppress(OSError):
+            if f"pid={life.pid}\n" in lock.read_text():
+                return
+        time.sleep(0.005)
+
+
+def _await_save(folder: Path, life: BaseProcess) -> None:
+    """Waits until the life begins to write a checkpoint."""
+    while life.is_alive() and not list(folder.glob("*tmp*")):
+        time.sleep(0.002)
+
+
+def _final(run_dir: Path) -> dict[str, np.ndarray]:
+    return read_back(runs.checkpoints_of(run_dir).absolute() / str(NUM_STEPS) / "state")
+
+
+def _lines(run_dir: Path) -> list[tuple[Any, ...]]:
+    rows = [json.loads(line) for line in (run_dir / journal.NAME).read_text().splitlines()]
+    return [(row["step"], row.get("loss"), row.get("held_out_loss")) for row in rows]
+
+
+def _is_equal(run_dir: Path, undisturbed: Path) -> bool:
+    ours, its = _final(run_dir), _final(undisturbed)
+    same = ours.keys() == its.keys() and all(np.array_equal(ours[name], its[name]) for name in ours)
+    return same and _lines(run_dir) == _lines(undisturbed)
+
+
+def _resumed_at(log: Path, start: int) -> int | None:
+    """The step at which a life went on, whose log begins at ``start``; None where it did not get so far."""
+    with log.open("rb") as stream:
+        stream.seek(start)
+        found = re.findall(rb"resuming \S+ at step (\d+) of", stream.read())
+    return int(found[-1]) if found else None
+
+
+class Bench:
+    """Does faults to runs in one folder and compares their ends with an undisturbed run's."""
+
+    def __init__(self, out: Path, seed: int) -> None:
+        self._out, self._random, self._number = out, random.Random(seed), 0
+        self._unjudged = 0
+        self._undisturbed = out / "undisturbed"
+        shutil.rmtree(out, ignore_errors=True)
+        runs.make_folder("out", out)
+        _start(_experiment(self._undisturbed), self._log(self._undisturbed)).join()
+
+    def _log(self, run_dir: Path) -> Path:
+        return self._out / f"{run_dir.name}.log"
+
+    def _new(self, folder: Path | None = None) -> Path:
+        self._number += 1
+        return (folder or self._out) / f"run-{self._number}"
+
+    def _live(self, run_dir: Path, count: Count, disturb: Callable[[BaseProcess], Any] | None = None) -> int:
+        """One life of a run, whose beginning shows whether it recovered from the faults before it; its exit code."""
+        log, folder = self._log(run_dir), runs.checkpoints_of(run_dir)
+        saved, start = checkpoints.latest(folder) or 0, log.stat().st_size if log.exists() else 0
+        life = _start(_experiment(run_dir), log)
+        if disturb is not None:
+            disturb(life)
+        life.join()
+        resumed = _resumed_at(log, start) if saved else 0
+        if resumed is not None:
+            count.recovered += self._unjudged * (resumed == saved)
+            count.steps_lost += max(0, saved - resumed)
+            self._unjudged = 0
+        return life.exitcode or 0
+
+    def _finish(self, run_dir: Path, count: Count) -> None:
+        """Lets the run end, and compares it."""
+        code = self._live(run_dir, count)
+        if code != 0:
+            raise UserError(f"a run did not end: exit code {code}, see {self._log(run_dir)}")
+        count.runs += 1
+        count.bit_equal += _is_equal(run_dir, self._undisturbed)
+
+    def _inject(self, count: Count) -> None:
+        count.injected += 1
+        self._unjudged += 1
+
+    def signals(self, number: signal.Signals, times: int) -> Count:
+        """Signals at random moments of lives, until so many are done and the last run has ended."""
+        count, run_dir = Count(number.name), self._new()
+        folder = runs.checkpoints_of(run_dir)
+
+        def send(life: BaseProcess) -> None:
+            _await_owner(run_dir, life)
+            if self._random.random() > STARTING:
+                _await_save(folder, life)
+            time.sleep(self._random.uniform(0, 1.5))
+            if life.is_alive():
+                os.kill(life.pid or 0, number)
+
+        while count.injected < times:
+            if self._live(run_dir, count, send) != 0:
+                self._inject(count)
+                count.during_saves += bool(list(folder.glob("*tmp*")))
+                continue
+            count.runs += 1
+            count.bit_equal += _is_equal(run_dir, self._undisturbed)
+            run_dir = self._new()
+            folder = runs.checkpoints_of(run_dir)
+        self._finish(run_dir, count)
+        return count
+
+    def _partial(self, run_dir: Path) -> None:
+        """A run that was stopped on its way, at least two checkpoints old."""
+        life, folder = _start(_experiment(run_dir), self._log(run_dir)), runs.checkpoints_of(run_dir)
+        while life.is_alive() and len(checkpoints.steps(folder)) < 2:
+            time.sleep(0.02)
+        os.kill(life.pid or 0, signal.SIGTERM)
+        life.join()
+
+    def damages(self, times: int) -> Count:
+        """Damages of one file of the newest checkpoint; the run goes on from it where it reads, else from the next."""
+        count, original = Count("newest checkpoint damaged"), self._new()
+        self._partial(original)
+        newest = checkpoints.steps(runs.checkpoints_of(original))[0]
+        for _ in range(times):
+            run_dir = self._new()
+            shutil.copytree(original, run_dir)
+            folder = runs.checkpoints_of(run_dir) / str(newest)
+            _damage(self._random.choice(sorted(file for file in folder.rglob("*") if file.is_file())), self._random)
+            self._finish(run_dir, count)
+            count.injected, count.recovered = count.injected + 1, count.recovered + 1
+            shutil.rmtree(run_dir)
+        return count
+
+    def full_disks(self, times: int) -> Count:
+        """Disks that fill under a run while it goes on; space is made before it is started again."""
+        count = Count("disk full")
+        for _ in range(times):
+            with small_disk(self._out / "disk") as disk:
+                run_dir = self._new(disk)
+
+                def spoil(life: BaseProcess, disk: Path = disk, run_dir: Path = run_dir) -> None:
+                    while life.is_alive() and checkpoints.latest(runs.checkpoints_of(run_dir)) is None:
+                        time.sleep(0.02)
+                    time.sleep(self._random.uniform(0, 0.5))
+                    while life.is_alive():
+                        fill(disk)
+                        time.sleep(0.01)
+
+                count.refused += self._live(run_dir, count, spoil) == 2
+                self._inject(count)
+                (disk / "filler").unlink()
+                self._finish(run_dir, count)
+        return count
+
+    def read_only_disks(self, times: int) -> Count:
+        """Disks that are read-only when a run is started again."""
+        count = Count("disk read-only")
+        for _ in range(times):
+            with small_disk(self._out / "disk") as disk:
+                run_dir = self._new(disk)
+                self._partial(run_dir)
+                remount(disk, "ro")
+                self._inject(count)
+                count.refused += self._live(run_dir, count) == 2
+                remount(disk, "rw")
+                self._finish(run_dir, count)
+        return count
+
+
+def _damage(file: Path, rng: random.Random) -> None:
+    """Removes the file, cuts it, or flips one of its bits."""
+    content = file.read_bytes()
+    kind = rng.choice(("remove", "cut", "flip", "flip"))
+    if kind == "remove" or not content:
+        file.unlink()
+        return
+    place = rng.randrange(len(content))
+    flipped = content[:place] + bytes([content[place] ^ (1 << rng.randrange(8))]) + content[place + 1 :]
+    file.write_bytes(content[:place] if kind == "cut" else flipped)
