@@ -205,13 +205,16 @@ def _shape_of(file: Path, image: _Picture) -> tuple[int | None, int | None, int]
     return height, width, lengths[2]
 
 
-def _require_names(folder: Path, root: Path) -> None:
-    """Looks at the files with the labels' names, which tensorflow-datasets reads whole."""
+def _require_names(folder: Path, root: Path, num_labels: int) -> None:
+    """Looks at the files with the labels' names, which tensorflow-datasets reads whole, and whose errors it drops."""
     for file in folder.glob("*.labels.txt"):
         try:
-            read_bounded(require_inside(file, root), _MOST_BYTES).decode()
+            names = read_bounded(require_inside(file, root), _MOST_BYTES).decode().split("\n")
         except UnicodeDecodeError:
             raise DataError(f"{file} is not text in UTF-8") from None
+        num_names = len({name.strip() for name in names} - {""})
+        if file.name == "label.labels.txt" and num_names != num_labels:
+            raise DataError(f"{file} names {num_names} labels, and features.json says {num_labels}")
 
 
 def read_declared(folder: Path, root: Path) -> Declared:
@@ -229,7 +232,7 @@ def read_declared(folder: Path, root: Path) -> Declared:
         raise DataError(f"{folder / 'dataset_info.json'} is of version {info.version[:20]!r}, its folder {folder.name}")
     features = _read(folder / "features.json", root, _DictFeature)
     image, num_labels = _image_and_label(folder / "features.json", features.features_dict.features)
-    _require_names(folder, root)
+    _require_names(folder, root, num_labels)
     lengths = {split.name: tuple(split.shard_lengths) for split in info.splits}
     return Declared(info.file_format, _shape_of(folder / "features.json", image), num_labels, lengths)
 

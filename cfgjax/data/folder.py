@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from PIL import Image, ImageOps
 
 from cfgjax.data.errors import DataError
-from cfgjax.data.files import require_file, require_inside
+from cfgjax.data.files import read_bounded, require_file, require_inside
 from cfgjax.data.pictures import decode
 from cfgjax.data.png import png
 
@@ -51,8 +51,7 @@ def _folders(folder: Path, root: Path) -> list[Path]:
 def _pictures(folder: Path, root: Path) -> list[Path]:
     files = sorted(child for child in folder.iterdir() if child.suffix.lower() in SUFFIXES)
     for file in files:
-        if require_file(require_inside(file, root)).stat().st_size > _MOST_BYTES:
-            raise DataError(f"picture {file} holds more than {_MOST_BYTES} bytes")
+        require_file(require_inside(file, root))
     if not files:
         raise DataError(f"class folder {folder} holds no picture ({', '.join(sorted(SUFFIXES))})")
     return files
@@ -114,11 +113,11 @@ def read_picture(file: Path, image_size: int | None) -> np.ndarray:
         DataError: a file that does not read as a picture of 8 bits, or has too many pixels; the message names it.
     """
     try:
-        with warnings.catch_warnings(), require_file(file).open("rb") as stream:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = _turned(decode(stream, FORMATS, _require_eight_bits))
-    except (DataError, OSError) as error:
+            image = _turned(decode(read_bounded(file, _MOST_BYTES), FORMATS, _require_eight_bits))
+    except DataError as error:
         raise DataError(f"picture {file} does not read: {error}") from None
     if image_size is not None:
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BOX)
