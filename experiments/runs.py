@@ -23,14 +23,19 @@ def checkpoints_of(run_dir: Path) -> Path:
     return run_dir / "checkpoints"
 
 
+def _misfit(errors: list[Any]) -> tuple[int, int]:
+    """How little a kind of data or network is meant by settings that give these errors."""
+    return sum(one["type"] in ("missing", "unexpected_keyword_argument") for one in errors), len(errors)
+
+
 def _complaint(error: ValidationError) -> str:
-    """The first mistake, of the kind of data or network that has the fewest, in one line of bounded length."""
+    """The first mistake, of the kind of data or network that fits best, in one line of bounded length."""
     errors = error.errors()
     rivals = [one for one in errors if one["loc"][:1] == errors[0]["loc"][:1]]
-    branches = [[one for one in rivals if one["loc"][:2] == start] for start in {r["loc"][:2]: 0 for r in rivals}]
-    first = min(branches, key=len)[0]
+    kinds = [[one for one in rivals if one["loc"][:2] == start] for start in {one["loc"][:2]: 0 for one in rivals}]
+    first = min(kinds, key=_misfit)[0]
     where = ".".join(str(part)[:100] for part in first["loc"])
-    return f"{where}: {first['msg'][:400]}, got {repr(first['input'])[:200]}"
+    return f"{where}: {first['msg'][:400]}, got {repr(first['input'])[:200]}" if where else first["msg"][:400]
 
 
 def validate(options: T) -> T:

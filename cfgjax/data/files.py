@@ -3,10 +3,13 @@
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from cfgjax.data.errors import DataError
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def require_inside(path: Path, root: Path) -> Path:
@@ -62,7 +65,11 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"{name!r} stands there twice")
+            raise ValueError(f"{name[:100]!r} stands there twice")
+        if any(
+            isinstance(one, str) and _SURROGATE.search(one) for one in (value if isinstance(value, list) else [value])
+        ):
+            raise ValueError(f"{name[:100]!r} is no text")
         found[name] = value
     return found
 
