@@ -13,6 +13,7 @@ from cfgjax.checkpoints import CheckpointError
 from cfgjax.data import DataError
 
 T = TypeVar("T")
+_LONGEST = 2_000
 
 
 class UserError(Exception):
@@ -26,7 +27,9 @@ class EndingError(Exception):
 
 
 def _refuse(message: str) -> NoReturn:
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    """Writes the message in one line of bounded length, in which nothing from a file can speak to the terminal."""
+    plain = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in " ".join(message.split()))
+    sys.stderr.write(f"error: {plain[:_LONGEST]}\n")
     raise SystemExit(2)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from cfgjax import data, mixtures
 from cfgjax.types import Array, Tree
+from experiments.affordable import require_affordable
 from experiments.command import UserError
 from experiments.settings import Experiment, ImageData, LatentData, MixtureData
 
@@ -160,7 +161,7 @@ def _latent_rows(num_examples: int, num_held_out: int) -> tuple[np.ndarray, np.n
 
 
 def _latent_problem(experiment: Experiment, settings: LatentData) -> Problem:
-    latents = data.open_latents(experiment.data_dir / settings.folder)
+    latents = data.open_latents(experiment.data_dir / settings.folder, experiment.data_dir)
     _require_as_told("shape", settings.shape, latents.latent.shape[1:])
     low, high = int(latents.label.min()), int(latents.label.max())
     if low < 0 or high >= settings.num_labels:
@@ -169,14 +170,11 @@ def _latent_problem(experiment: Experiment, settings: LatentData) -> Problem:
     _require_batch(experiment, len(train_rows))
     share = local_share(experiment.batch_size)
 
-    def read(rows: np.ndarray) -> Tree:
-        return np.asarray(latents.latent[rows], np.float32), np.asarray(latents.label[rows], np.int32)
-
     def batches(steps: range) -> Iterator[Tree]:
-        shuffled = lambda indices: read(train_rows[indices])  # noqa: E731
+        shuffled = lambda indices: latents.rows(train_rows[indices])  # noqa: E731
         return data.stream(shuffled, experiment.seed, steps, experiment.batch_size, len(train_rows), share)
 
-    held_out = read(test_rows[: _usable("num_held_out", len(test_rows))])
+    held_out = latents.rows(test_rows[: _usable("num_held_out", len(test_rows))])
     return Problem(settings.shape, settings.num_labels, batches, _latent_example(settings), held_out)
 
 
@@ -190,16 +188,18 @@ def problem_of(experiment: Experiment) -> Problem:
 
     Raises:
         DataError: its data set is not prepared.
-        UserError: its data set is not as the experiment says, or none for its objective.
+        UserError: its data set is not as the experiment says, or none for its objective; or memory is too small.
     """
     _require_objective(experiment)
     match experiment.data:
         case MixtureData() as settings:
-            return _mixture_problem(experiment, settings)
+            problem = _mixture_problem(experiment, settings)
         case ImageData() as settings:
-            return _image_problem(experiment, settings)
+            problem = _image_problem(experiment, settings)
         case LatentData() as settings:
-            return _latent_problem(experiment, settings)
+            problem = _latent_problem(experiment, settings)
+    require_affordable(experiment, problem.shape, problem.num_labels)
+    return problem
 
 
 def _arrays(num_examples: int, shape: tuple[int, ...], dtype: Any) -> Tree:

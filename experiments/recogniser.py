@@ -61,10 +61,25 @@ def _fit(state: TrainState, network: ConvNet, train: data.Images) -> TrainState:
 
 
 def folder_of(settings: Any, data_dir: Path, train: data.Images) -> Path:
-    """Where the recogniser of these training images lies; other images of the same name have another."""
+    """Where the recogniser of these training images lies; other images of the same name have another.
+
+    Raises:
+        DataError: a link leads it out of data_dir.
+    """
     digest = zlib.crc32(train.pixels[:1000].tobytes(), zlib.crc32(train.label.tobytes()))
     name = f"{settings.name}-{settings.train_split}-{digest:08x}"
-    return data_dir / "recognisers" / re.sub(r"[^\w.%-]+", "_", name)
+    return data.require_inside(data_dir / "recognisers" / re.sub(r"[^\w.%-]+", "_", name), data_dir)
+
+
+def _restored(folder: Path, like: TrainState) -> TrainState:
+    """The saved recogniser, once it is found to be one."""
+    try:
+        state = checkpoints.restore(folder, like).state
+        if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state.ema)):
+            raise checkpoints.CheckpointError(f"checkpoint {folder} holds numbers that are not finite")
+    except checkpoints.CheckpointError as error:
+        raise checkpoints.CheckpointError(f"{error}; remove {folder} to train the recogniser again") from None
+    return state
 
 
 def recogniser_of(settings: Any, data_dir: Path, train: data.Images, test: data.Images) -> Recogniser:
@@ -75,6 +90,10 @@ def recogniser_of(settings: Any, data_dir: Path, train: data.Images, test: data.
         data_dir: the folder of prepared data sets.
         train: its training images.
         test: the held-out ones, for its accuracy.
+
+    Raises:
+        CheckpointError: what lies there is no recogniser of these images.
+        DataError: its folder is a link that leads out of data_dir.
     """
     network, folder = ConvNet(train.num_labels), folder_of(settings, data_dir, train)
     params = jax.jit(network.init)(jax.random.key(0), jnp.zeros(train.pixels.shape[1:]))
@@ -85,7 +104,7 @@ def recogniser_of(settings: Any, data_dir: Path, train: data.Images, test: data.
         with checkpoints.Writer(folder) as writer:
             writer.save(int(state.step), state, {"data": settings.name, "split": settings.train_split})
     else:
-        state = checkpoints.restore(folder, state).state
+        state = _restored(folder, state)
     ema = state.ema
 
     @jax.jit

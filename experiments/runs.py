@@ -3,17 +3,20 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from cfgjax import checkpoints
+from cfgjax.data import DataError, parse_json, read_bounded, require_inside
 from experiments.command import UserError
 from experiments.settings import ADAPTER, MUTABLE, Experiment
 
 T = TypeVar("T")
+_MOST_BYTES = 2**20
+"""Of config.json."""
 
 
 def checkpoints_of(run_dir: Path) -> Path:
@@ -21,10 +24,19 @@ def checkpoints_of(run_dir: Path) -> Path:
     return run_dir / "checkpoints"
 
 
+def _misfit(errors: list[Any]) -> tuple[int, int]:
+    """How little a kind of data or network is meant by settings that give these errors."""
+    return sum(one["type"] in ("missing", "unexpected_keyword_argument") for one in errors), len(errors)
+
+
 def _complaint(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}, got {first['input']!r}"
+    """The first mistake, of the kind of data or network that fits best, in one line of bounded length."""
+    errors = error.errors()
+    rivals = [one for one in errors if one["loc"][:1] == errors[0]["loc"][:1]]
+    kinds = [[one for one in rivals if one["loc"][:2] == start] for start in {one["loc"][:2]: 0 for one in rivals}]
+    first = min(kinds, key=_misfit)[0]
+    where = ".".join(str(part)[:100] for part in first["loc"])
+    return f"{where}: {first['msg'][:400]}, got {repr(first['input'])[:200]}" if where else first["msg"][:400]
 
 
 def validate(options: T) -> T:
@@ -42,18 +54,23 @@ def validate(options: T) -> T:
 
 
 def read_config(run_dir: Path) -> Experiment:
-    """The experiment a run folder was made by.
+    """The experiment a run folder was made by; its run_dir is where it was found, whatever is written there.
 
     Raises:
-        UserError: no run there, or a config that does not read.
+        UserError: no run there, or a config that does not read, or says what is not allowed.
     """
     file = run_dir / "config.json"
-    if not file.is_file():
+    if not file.exists():
         raise UserError(f"no run in {run_dir}: {file} does not exist; train one with python -m experiments.train")
     try:
-        return ADAPTER.validate_json(file.read_bytes())
+        content = read_bounded(require_inside(file, run_dir), _MOST_BYTES)
+        parse_json(content)
+        found = ADAPTER.validate_json(content, strict=True)
     except ValidationError as error:
         raise UserError(f"{file} does not read: {_complaint(error)}") from None
+    except (ValueError, DataError) as error:
+        raise UserError(f"{file} does not read: {error}") from None
+    return replace(found, run_dir=run_dir)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -90,7 +107,7 @@ def require_same_as_saved(run_dir: Path, experiment: Experiment, saved: Any) -> 
         UserError: they differ, naming the setting: one of the two was changed by hand, or by a fault.
     """
     try:
-        found = _difference(experiment, ADAPTER.validate_python(saved))
+        found = _difference(experiment, ADAPTER.validate_json(json.dumps(saved), strict=True))
     except ValidationError as error:
         raise UserError(f"the settings in the checkpoint of {run_dir} do not read: {_complaint(error)}") from None
     if found is not None:

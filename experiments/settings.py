@@ -5,15 +5,41 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+def _plain_path(path: Path) -> Path:
+    if "\0" in str(path) or len(str(path)) > 1024:
+        raise ValueError("a path must have at most 1024 letters, and no NUL")
+    return path
+
+
+def _path_inside(path: Path) -> Path:
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError("the folder must lie inside data_dir, without '..'")
+    return _plain_path(path)
+
+
+Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Scale = Annotated[float, Field(ge=-1e4, le=1e4)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 Width = Annotated[float, Field(gt=0, lt=12**-0.5)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+"""Of steps."""
+Examples = Annotated[int, Field(ge=1, le=2**20)]
+"""Of data points computed together, or drawn."""
+Labels = Annotated[int, Field(ge=1, le=10**6)]
+Length = Annotated[int, Field(ge=1, le=2**16)]
+"""Of a side of a picture, or of channels."""
+Few = Annotated[int, Field(ge=1, le=2**10)]
+"""Of layers, heads, and the like."""
+Dispatched = Annotated[int, Field(ge=1, le=10**4)]
+AnyPath = Annotated[Path, AfterValidator(_plain_path)]
+InnerPath = Annotated[Path, AfterValidator(_path_inside)]
+DataName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,100}(/[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99})?$")]
+SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_%+:.\[\] -]{1,100}$")]
 STRICT = {"extra": "forbid"}
 
 
@@ -22,7 +48,7 @@ class MixtureData:
     """A ring of round Gaussians in 2-D, one per label: the exact field is known."""
 
     __pydantic_config__ = STRICT
-    num_classes: Count = 8
+    num_classes: Annotated[int, Field(ge=1, le=10**4)] = 8
     """Number of labels."""
     radius: Positive = 2.0
     """Radius of the ring."""
@@ -35,15 +61,15 @@ class ImageData:
     """A prepared tfds data set of labelled images."""
 
     __pydantic_config__ = STRICT
-    name: str = "digits"
+    name: DataName = "digits"
     """The data set's name."""
-    train_split: str = "train"
+    train_split: SplitName = "train"
     """The tfds split to learn from."""
-    test_split: str = "test"
+    test_split: SplitName = "test"
     """The tfds split held out: for the loss during training, the recogniser's accuracy, and distances to copies."""
-    shape: tuple[Count, Count, Count] | None = None
+    shape: tuple[Length, Length, Length] | None = None
     """Height, width and channels, which the data set must have; by default whatever it has."""
-    num_labels: Count | None = None
+    num_labels: Labels | None = None
     """Number of labels, which the data set must have; by default whatever it has."""
     flip: bool = False
     """Mirror half of the training images, drawn anew at each step."""
@@ -58,11 +84,11 @@ class LatentData:
     """A folder of pre-computed latents: latents.npy [n, H, W, C] and labels.npy [n]."""
 
     __pydantic_config__ = STRICT
-    folder: Path
+    folder: InnerPath
     """The folder, inside data_dir."""
-    shape: tuple[Count, Count, Count] = (32, 32, 4)
+    shape: tuple[Length, Length, Length] = (32, 32, 4)
     """Height, width and channels, which the latents must have."""
-    num_labels: Count = 1000
+    num_labels: Labels = 1000
     """Number of labels."""
     factor: Positive = 0.18215
     """What latents are multiplied with, so that their variance is about 1."""
@@ -75,11 +101,11 @@ class MLPNetwork:
     """The residual multilayer perceptron."""
 
     __pydantic_config__ = STRICT
-    width: Count = 256
+    width: Length = 256
     """Units of every hidden layer."""
-    embedding_width: Annotated[int, Field(ge=2)] = 64
+    embedding_width: Annotated[int, Field(ge=2, le=2**16)] = 64
     """Features of the embeddings of time and label."""
-    depth: Count = 4
+    depth: Few = 4
     """Number of residual blocks."""
     dropout: Fraction = 0.0
     """Rate at which hidden units are dropped in training."""
@@ -92,19 +118,19 @@ class UNetNetwork:
     """The U-Net; for the objective "classifier" its lower half."""
 
     __pydantic_config__ = STRICT
-    width: Count = 64
+    width: Length = 64
     """Channels of the largest map."""
-    multipliers: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 2)
+    multipliers: Annotated[tuple[Few, ...], Field(min_length=1, max_length=16)] = (1, 2, 2)
     """Channels of each level, as multiples of width; the map is halved between levels."""
-    blocks_per_level: Count = 2
+    blocks_per_level: Few = 2
     """Residual blocks of a level on the way down; one more on the way up."""
-    attention: tuple[Count, ...] = (7, 8)
+    attention: Annotated[tuple[Length, ...], Field(max_length=64)] = (7, 8)
     """Heights of the maps that attend."""
-    head_width: Count = 64
+    head_width: Length = 64
     """Channels of an attention head."""
     dropout: Fraction = 0.0
     """Rate at which inner units are dropped in training."""
-    patch: Count = 1
+    patch: Few = 1
     """Side of the squares of pixels that become one position of the largest map."""
     max_frequency: Positive = 100.0
     """Highest angular frequency of the time embedding."""
@@ -119,13 +145,13 @@ class DiTNetwork:
     """The diffusion transformer; for the objective "classifier" its trunk with a pooled head."""
 
     __pydantic_config__ = STRICT
-    width: Count = 384
+    width: Length = 384
     """Width of a token (the paper's S 384, B 768, L 1024, XL 1152)."""
-    depth: Count = 12
+    depth: Few = 12
     """Number of blocks (S 12, B 12, L 24, XL 28)."""
-    num_heads: Count = 6
+    num_heads: Few = 6
     """Heads of attention (S 6, B 12, L 16, XL 16)."""
-    patch: Count = 2
+    patch: Few = 2
     """Side of the squares of pixels that become one token."""
     norm: Literal["layer", "rms"] = "layer"
     """Norm of the tokens."""
@@ -148,7 +174,7 @@ class Optimizer:
     __pydantic_config__ = STRICT
     learning_rate: Positive = 1e-3
     """Peak learning rate."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 500
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 500
     """Steps over which the learning rate rises from 0."""
     clip_norm: Positive = 1.0
     """Global norm to which gradients are clipped."""
@@ -166,15 +192,15 @@ class Sampling:
     """How the finished run is sampled and measured."""
 
     __pydantic_config__ = STRICT
-    scales: Annotated[tuple[Scale, ...], Field(min_length=1)] = (0.0, 1.0, 2.0, 4.0)
+    scales: Annotated[tuple[Scale, ...], Field(min_length=1, max_length=1000)] = (0.0, 1.0, 2.0, 4.0)
     """Guidance scales w: 0 null, 1 labelled, above 1 guided."""
-    num_steps: Count = 64
+    num_steps: Annotated[int, Field(ge=1, le=10**6)] = 64
     """Solver steps from noise to data."""
-    num_per_class: Count = 100
+    num_per_class: Examples = 100
     """Samples of each label, for each scale and solver."""
     seed: Seed = 1
     """Seed of the samples."""
-    chunk: Count | None = None
+    chunk: Examples | None = None
     """Samples computed together; by default as many as the device's memory is quick with."""
 
 
@@ -198,11 +224,11 @@ class Experiment:
     """One training run."""
 
     __pydantic_config__ = STRICT
-    preset: tyro.conf.Suppress[str]
-    run_dir: Path
+    preset: Annotated[tyro.conf.Suppress[str], Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
+    run_dir: AnyPath
     """Folder of the run: config, metrics, checkpoints, pictures. A run found there is resumed."""
     data: MixtureData | ImageData | LatentData
-    data_dir: Path = Path("data")
+    data_dir: AnyPath = Path("data")
     """Folder of prepared data sets."""
     path: Literal["linear", "cosine", "variance_preserving", "polynomial"] = "linear"
     """Gaussian path from noise to data (polynomial: of power 2)."""
@@ -212,11 +238,11 @@ class Experiment:
     """Density from which training times are drawn."""
     label_drop_rate: Fraction = 0.1
     """Probability with which an example's label is replaced by the null label."""
-    batch_size: Count = 256
+    batch_size: Examples = 256
     """Examples in a step, over all devices."""
-    num_chunks: Count = 1
+    num_chunks: Examples = 1
     """In how many chunks, one after another, each device takes its share of a step."""
-    steps_per_dispatch: Count = 1
+    steps_per_dispatch: Dispatched = 1
     """Training steps in one call of the device: more for small networks, whose steps are shorter than a call."""
     num_steps: Count = 10_000
     """Training steps."""

@@ -110,7 +110,7 @@ def test_a_program_is_no_picture(tmp_path):
     """A PostScript file under a picture's name would otherwise be run to be drawn."""
     program = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
     (tmp_path / "drawn.png").write_text(program)
-    with pytest.raises(data.DataError, match=r"drawn\.png does not read: cannot identify"):
+    with pytest.raises(data.DataError, match=r"drawn\.png does not read: it is no PNG"):
         read_picture(tmp_path / "drawn.png", None)
 
 

@@ -7,10 +7,12 @@ A set is prepared once as array_record files, read back by ``load``, and visited
 from cfgjax.data.batches import batch_indices
 from cfgjax.data.digits import Digits
 from cfgjax.data.errors import DataError
+from cfgjax.data.files import parse_json, read_bounded, require_fits, require_inside
 from cfgjax.data.idx import is_of_family, read_idx
 from cfgjax.data.latents import Latents, open_latents
 from cfgjax.data.pixels import dequantise, flip, scale, to_pixels
 from cfgjax.data.sources import Images, is_prepared, load, num_labels_of, open_split, prepare
+from cfgjax.data.split import Split
 from cfgjax.data.stream import stream
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "Digits",
     "Images",
     "Latents",
+    "Split",
     "batch_indices",
     "dequantise",
     "flip",
@@ -27,8 +30,12 @@ __all__ = [
     "num_labels_of",
     "open_latents",
     "open_split",
+    "parse_json",
     "prepare",
+    "read_bounded",
     "read_idx",
+    "require_fits",
+    "require_inside",
     "scale",
     "stream",
     "to_pixels",

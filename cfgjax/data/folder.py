@@ -15,9 +15,12 @@ import tensorflow_datasets as tfds
 from PIL import Image, ImageOps
 
 from cfgjax.data.errors import DataError
+from cfgjax.data.files import read_bounded, require_file, require_inside
+from cfgjax.data.pictures import decode
 from cfgjax.data.png import png
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+_MOST_BYTES = 2**28
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """The decoders that a file may choose by its content: no other, or a picture could be a program of PostScript."""
 _GRAY, _ALPHA = frozenset({"1", "L", "LA"}), frozenset({"LA", "PA", "RGBA"})
@@ -33,15 +36,22 @@ class Picture(NamedTuple):
     label: int
 
 
-def _folders(folder: Path) -> list[Path]:
-    return sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+def _folders(folder: Path, root: Path) -> list[Path]:
+    """The folders in a folder, whose names can stand in a file of one name a line."""
+    folders = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    for child in folders:
+        require_inside(child, root)
+        if not child.name.isprintable() or child.name != child.name.strip():
+            raise DataError(
+                f"the name of class folder {str(child)!r} must be of printable letters, without spaces around"
+            )
+    return folders
 
 
 def _pictures(folder: Path, root: Path) -> list[Path]:
     files = sorted(child for child in folder.iterdir() if child.suffix.lower() in SUFFIXES)
     for file in files:
-        if not file.resolve().is_relative_to(root.resolve()):
-            raise DataError(f"{file} is a link that leads out of source {root}")
+        require_file(require_inside(file, root))
     if not files:
         raise DataError(f"class folder {folder} holds no picture ({', '.join(sorted(SUFFIXES))})")
     return files
@@ -55,11 +65,11 @@ def list_pictures(source: Path) -> tuple[dict[str, list[Picture]], list[str]]:
     """
     if not source.is_dir():
         raise DataError(f"source {source} is not a folder")
-    children = _folders(source)
+    children = _folders(source, source)
     splits = [child for child in children if child.name in SPLITS]
     if splits and len(splits) < len(children):
         raise DataError(f"source {source} mixes split folders and class folders")
-    classes = {split.name: _folders(split) for split in splits} if splits else {"": children}
+    classes = {split.name: _folders(split, source) for split in splits} if splits else {"": children}
     names = sorted({folder.name for folders in classes.values() for folder in folders})
     if not names:
         raise DataError(f"source {source} holds no class folders")
@@ -77,13 +87,23 @@ def list_pictures(source: Path) -> tuple[dict[str, list[Picture]], list[str]]:
 def _upright(opened: Image.Image) -> Image.Image:
     """The picture turned as its camera says, in L or RGB, what is transparent over white."""
     image: Image.Image = ImageOps.exif_transpose(opened)
-    if image.mode not in _GRAY | _ALPHA | _COLOUR:
-        raise ValueError(f"its pixels are of mode {image.mode}, not of 8 bits")
     if image.mode in _ALPHA or "transparency" in image.info:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(white, layer).convert("L" if image.mode in _GRAY else "RGB")
     return image.convert("L" if image.mode in _GRAY else "RGB")
+
+
+def _turned(opened: Image.Image) -> Image.Image:
+    try:
+        return _upright(opened)
+    except Exception as error:  # the orientation stands in data of the camera's own, which may be broken in any way
+        raise DataError((str(error).splitlines() or [type(error).__name__])[0][:200]) from None
+
+
+def _require_eight_bits(image: Image.Image) -> None:
+    if image.mode not in _GRAY | _ALPHA | _COLOUR:
+        raise ValueError(f"its pixels are of mode {image.mode}, not of 8 bits")
 
 
 def read_picture(file: Path, image_size: int | None) -> np.ndarray:
@@ -96,9 +116,8 @@ def read_picture(file: Path, image_size: int | None) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=FORMATS) as opened:
-                image = _upright(opened)
-    except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
+            image = _turned(decode(read_bounded(file, _MOST_BYTES), FORMATS, _require_eight_bits))
+    except DataError as error:
         raise DataError(f"picture {file} does not read: {error}") from None
     if image_size is not None:
         image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BOX)

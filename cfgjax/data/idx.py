@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from cfgjax.data.errors import DataError
+from cfgjax.data.files import require_file, require_inside
 from cfgjax.data.png import png
 
 FAMILY = ("mnist", "fashion_mnist", "kmnist", "emnist")
@@ -35,7 +36,7 @@ def read_idx(file: Path) -> np.ndarray:
     Raises:
         DataError: a file that is missing, not an idx file of bytes, or longer or shorter than its header says.
     """
-    opened = gzip.open if file.suffix == ".gz" else open
+    opened = gzip.open if require_file(file).suffix == ".gz" else open
     try:
         with opened(file, "rb") as stream:
             zeros, kind, num_axes = struct.unpack(">HBB", stream.read(4))
@@ -55,8 +56,8 @@ def read_idx(file: Path) -> np.ndarray:
 
 def _find(folder: Path, stem: str) -> Path:
     for name in (f"{stem}.gz", stem):
-        if (folder / name).is_file():
-            return folder / name
+        if (folder / name).exists():
+            return require_inside(folder / name, folder)
     raise DataError(f"source {folder} holds no {stem}.gz")
 
 

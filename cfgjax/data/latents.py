@@ -1,11 +1,17 @@
 """Pre-computed latents: a folder of latents.npy [n, H, W, C] and labels.npy [n], mapped, not read, into memory."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from cfgjax.data.declared import MOST_EXAMPLES
 from cfgjax.data.errors import DataError
+from cfgjax.data.files import require_file, require_inside
+
+_MOST_HEADER = 10_000
+_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 class Latents(NamedTuple):
@@ -14,23 +20,74 @@ class Latents(NamedTuple):
     latent: np.ndarray
     label: np.ndarray
 
+    def rows(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Some latents as float32 and their labels as int32, in memory.
 
-def _open(file: Path) -> np.ndarray:
-    try:
-        return np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{file} does not read as an array: {(str(error).splitlines() or ['empty'])[0]}") from None
+        Raises:
+            DataError: a latent that is not finite, by its row.
+        """
+        with np.errstate(over="ignore"):
+            latent = np.asarray(self.latent[indices], np.float32)
+        is_finite = np.isfinite(latent).all(axis=(1, 2, 3))
+        if not is_finite.all():
+            raise DataError(f"row {int(np.asarray(indices)[~is_finite][0])} of latents.npy is not finite in float32")
+        return latent, np.asarray(self.label[indices], np.int32)
 
 
-def open_latents(folder: Path) -> Latents:
-    """The latents in a folder.
+def _header(file: Path) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Shape, whether the first axis runs fastest, type, and where the numbers begin.
 
     Raises:
-        DataError: files that are missing, of other types, or of different lengths.
+        ValueError: another kind of file, an archive or a pickle among them; or a header of more than 10,000 bytes.
     """
-    latent, label = _open(Path(folder) / "latents.npy"), _open(Path(folder) / "labels.npy")
+    with file.open("rb") as stream:
+        version = np.lib.format.read_magic(stream)
+        if version not in _READERS:
+            raise ValueError(f"it is of version {version}, not 1.0 or 2.0")
+        start = stream.tell()
+        num_bytes = int.from_bytes(stream.read(2 * version[0]), "little")
+        if num_bytes > _MOST_HEADER:
+            raise ValueError(f"its header has {num_bytes} bytes, more than {_MOST_HEADER}")
+        stream.seek(start)
+        shape, is_fortran, dtype = _READERS[version](stream, max_header_size=_MOST_HEADER)
+        return shape, is_fortran, dtype, stream.tell()
+
+
+def _open(file: Path, root: Path) -> np.ndarray:
+    try:
+        shape, is_fortran, dtype, start = _header(require_file(require_inside(file, root)))
+        if dtype.hasobject or dtype.names or any(type(length) is not int or length < 0 for length in shape):
+            raise ValueError(f"it is of type {dtype} and shape {shape}, no array of numbers")
+        found, promised = file.stat().st_size - start, math.prod(shape) * dtype.itemsize
+        if found != promised:
+            raise ValueError(f"it holds {found} bytes of numbers, not the {promised} of its shape {shape}")
+        if promised == 0:
+            raise ValueError("it is empty")
+        return np.memmap(file, dtype, "r", start, shape, "F" if is_fortran else "C")
+    except DataError as error:
+        raise DataError(f"{file} does not read as an array: {error}") from None
+    except Exception as error:  # NumPy reads a header as Python's literals, whose errors are of many types
+        raise DataError(
+            f"{file} does not read as an array: {(str(error).splitlines() or ['empty'])[0][:300]}"
+        ) from None
+
+
+def open_latents(folder: Path, root: Path | None = None) -> Latents:
+    """The latents in a folder.
+
+    Args:
+        folder: of latents.npy and labels.npy.
+        root: the folder that no link may lead out of; by default the folder itself.
+
+    Raises:
+        DataError: files that are missing, empty, of other types, of different lengths, or that lie elsewhere.
+    """
+    folder, root = Path(folder), Path(folder if root is None else root)
+    latent, label = _open(folder / "latents.npy", root), _open(folder / "labels.npy", root)
     if latent.ndim != 4 or not np.issubdtype(latent.dtype, np.floating):
         raise DataError(f"{folder}/latents.npy must be [n, H, W, C] of a floating type, got {latent.shape}")
     if label.shape != latent.shape[:1] or not np.issubdtype(label.dtype, np.integer):
         raise DataError(f"{folder}/labels.npy must be {latent.shape[:1]} whole numbers, got {label.shape}")
+    if len(label) > MOST_EXAMPLES:
+        raise DataError(f"{folder} holds {len(label)} latents, more than {MOST_EXAMPLES}")
     return Latents(latent, label)

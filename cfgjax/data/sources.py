@@ -1,19 +1,27 @@
 """Preparing a data set, and reading a prepared one."""
 
 import importlib.util
-import json
 import logging
+import math
 import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
 
+from cfgjax.data.declared import MOST_EXAMPLES, Declared, read_declared, require_name
 from cfgjax.data.digits import Digits
 from cfgjax.data.errors import DataError
+from cfgjax.data.files import require_file, require_fits, require_inside
 from cfgjax.data.folder import folder_builder
 from cfgjax.data.idx import idx_builder, is_of_family
+from cfgjax.data.split import Split
+
+_AT_ONCE = 1024
+"""Records that are unpacked together."""
+_SPLIT = re.compile(r"[A-Za-z0-9_%+:.\[\] -]{1,200}")
 
 
 class Images(NamedTuple):
@@ -33,14 +41,24 @@ def _quiet() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
 
 
-def _info_file(name: str, data_dir: Path) -> Path | None:
-    files = Path(data_dir, name).glob("*/dataset_info.json")
-    return max((file for file in files if re.fullmatch(r"\d+\.\d+\.\d+", file.parent.name)), default=None)
+def _version(folder: Path) -> list[int]:
+    return [int(part) for part in folder.name.split(".")]
+
+
+def _newest(name: str, data_dir: Path) -> Path | None:
+    """The folder of the data set's highest version."""
+    infos = Path(data_dir, require_name(name)).glob("*/dataset_info.json")
+    folders = (info.parent for info in infos if re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", info.parent.name))
+    return max(folders, key=_version, default=None)
 
 
 def is_prepared(name: str, data_dir: Path) -> bool:
-    """Whether the folder holds the data set, ready to be read; nothing is downloaded to find out."""
-    return _info_file(name, data_dir) is not None
+    """Whether the folder holds the data set, ready to be read; nothing is downloaded to find out.
+
+    Raises:
+        DataError: what could be no data set's name.
+    """
+    return _newest(name, data_dir) is not None
 
 
 def _registered(name: str) -> Any:
@@ -131,38 +149,76 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def open_split(name: str, split: str, data_dir: Path) -> Any:
-    """A split of a prepared data set, by index: ``source[i]`` is a dict of image and label; nothing is decoded yet.
-
-    Raises:
-        DataError: it is not prepared there, not as array_record, not of images and labels, or has no such split or
-            an empty one. Nothing is ever downloaded here.
-    """
-    _quiet()
-    file = _info_file(name, data_dir)
-    if file is None:
+def _require_prepared(name: str, data_dir: Path) -> Path:
+    folder = _newest(name, data_dir)
+    if folder is None:
         files = " --source FOLDER_OF_ITS_IDX_FILES" if is_of_family(name) else ""
         raise DataError(
             f"data set {name!r} is not prepared in {data_dir}; run: "
             f"python -m experiments.prepare {name}{files} --data-dir {data_dir}{_urls(name)}"
         )
-    written_as = json.loads(file.read_text()).get("fileFormat", "tfrecord")
-    if written_as != "array_record":
-        raise DataError(f"data set {name!r} in {data_dir} is written as {written_as}; prepare it as array_record")
+    return require_inside(folder, data_dir)
+
+
+def _instructions(builder: Any, name: str, split: str) -> list[Any]:
+    """The files of a split, and which of their records belong to it."""
+    if not _SPLIT.fullmatch(split):
+        raise DataError(f"data set {name!r} has no split {split!r}")
     try:
-        source = cast(Any, tfds.builder_from_directory(str(file.parent)).as_data_source(split=split))
-    except ValueError as error:
+        return list(builder.info.splits[split].file_instructions)
+    except Exception as error:  # tfds refuses a split by errors of many types
         raise DataError(f"data set {name!r} has no split {split!r}: {_first_line(error)}") from None
-    if not {"image", "label"} <= set(source.dataset_info.features):
-        raise DataError(f"data set {name!r} has no image and label, only {', '.join(source.dataset_info.features)}")
-    if len(source) == 0:
-        raise DataError(f"split {split!r} of data set {name!r} is empty")
-    return source
 
 
-def num_labels_of(source: Any) -> int:
+def _require_records(instructions: list[Any], data_dir: Path) -> list[Path]:
+    """The files of a split, once each lies inside the folder and holds as many records as is declared."""
+    files = [Path(one.filename) for one in instructions]
+    for file, one in zip(files, instructions, strict=True):
+        require_file(require_inside(file, data_dir))
+        try:
+            reader = array_record_module.ArrayRecordReader(str(file))
+            found = reader.num_records()
+            reader.close()
+        except (RuntimeError, ValueError, OSError) as error:
+            raise DataError(f"{file} does not read as array_record: {_first_line(error)}") from None
+        if found != one.examples_in_shard:
+            raise DataError(f"{file} holds {found} records, and dataset_info.json says {one.examples_in_shard}")
+    return files
+
+
+def _builder_of(folder: Path) -> Any:
+    try:
+        return tfds.builder_from_directory(str(folder.resolve()))
+    except Exception as error:  # what is declared was read strictly; what is left is not ours to name
+        raise DataError(f"{folder} does not read as a data set: {_first_line(error)}") from None
+
+
+def open_split(name: str, split: str, data_dir: Path) -> Split:
+    """A split of a prepared data set, by index: ``source[i]`` is a dict of image and label; nothing is decoded yet.
+
+    Raises:
+        DataError: it is not prepared there, not as array_record, not of images and labels, leads out of the folder,
+            declares what is not allowed, or has no such split or an empty one. Nothing is ever downloaded here.
+    """
+    _quiet()
+    folder = _require_prepared(name, data_dir)
+    declared: Declared = read_declared(folder, data_dir)
+    if declared.file_format != "array_record":
+        raise DataError(
+            f"data set {name!r} in {data_dir} is written as {declared.file_format[:20]}; prepare it as array_record"
+        )
+    builder = _builder_of(folder)
+    instructions = _instructions(builder, name, split)
+    if not 0 < sum(one.take for one in instructions) <= MOST_EXAMPLES:
+        raise DataError(f"split {split!r} of data set {name!r} is empty, or of more than {MOST_EXAMPLES} examples")
+    files = _require_records(instructions, data_dir)
+    raw = builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    return Split(f"split {split!r} of {folder}", raw, files, declared.shape, declared.num_labels)
+
+
+def num_labels_of(source: Split) -> int:
     """K of an opened split."""
-    return source.dataset_info.features["label"].num_classes
+    return source.num_labels
 
 
 def load(name: str, split: str, data_dir: Path) -> Images:
@@ -174,13 +230,17 @@ def load(name: str, split: str, data_dir: Path) -> Images:
         data_dir: the folder it was prepared in.
 
     Raises:
-        DataError: as ``open_split``, or images of several sizes.
+        DataError: as ``open_split``; a record that does not read, named; images of several sizes, or more than memory.
     """
     source = open_split(name, split, data_dir)
-    records = source.__getitems__(range(len(source)))
-    shapes = {record["image"].shape for record in records}
-    if len(shapes) > 1:
-        raise DataError(f"data set {name!r} has images of several sizes, for example {sorted(shapes)[:2]}")
-    pixels = np.stack([record["image"] for record in records])
-    label = np.asarray([record["label"] for record in records], np.int32)
-    return Images(pixels, label, num_labels_of(source))
+    shape = source[0]["image"].shape
+    require_fits(f"split {split!r} of data set {name!r}", len(source) * math.prod(shape))
+    pixels, label = np.empty((len(source), *shape), np.uint8), np.empty(len(source), np.int32)
+    for start in range(0, len(source), _AT_ONCE):
+        rows = range(start, min(start + _AT_ONCE, len(source)))
+        for row, record in zip(rows, source.__getitems__(rows), strict=True):
+            if record["image"].shape != shape:
+                sizes = sorted({record["image"].shape, shape})
+                raise DataError(f"data set {name!r} has images of several sizes, for example {sizes}")
+            pixels[row], label[row] = record["image"], record["label"]
+    return Images(pixels, label, source.num_labels)

@@ -1,0 +1,98 @@
+"""A split of a prepared data set: its records by index, each checked as it is read."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, SupportsIndex
+
+import numpy as np
+from tensorflow_datasets.proto import tf_example_pb2
+
+from cfgjax.data.chunks import require_bounded_chunks
+from cfgjax.data.errors import DataError
+from cfgjax.data.pictures import MOST_PIXELS, unpack
+
+_EXAMPLE: Any = vars(tf_example_pb2)["Example"]
+_SLACK = 65_536
+"""Bytes of a record beside its picture."""
+
+
+class Record(NamedTuple):
+    """The two fields of a record: a PNG or JPEG file, and the label."""
+
+    picture: bytes
+    label: int
+
+
+def parse(content: bytes) -> Record:
+    """The image and the label of a serialised tf.train.Example.
+
+    Raises:
+        DataError: it is none, or lacks one of them.
+    """
+    try:
+        features = _EXAMPLE.FromString(content).features.feature
+        (picture,), (label,) = features["image"].bytes_list.value, features["label"].int64_list.value
+    except Exception as error:  # protobuf's own error is not public under one name
+        raise DataError(f"it holds no image and label: {(str(error).splitlines() or ['malformed'])[0]}") from None
+    return Record(picture, label)
+
+
+class Split:
+    """The images and labels of a split: ``split[i]`` is a dict of ``image`` [H, W, C] uint8 and ``label``.
+
+    Attributes:
+        shape: height, width and channels of every image; None where they differ.
+        num_labels: K.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        raw: Any,
+        files: Sequence[Path],
+        shape: tuple[int | None, int | None, int],
+        num_labels: int,
+    ) -> None:
+        self.shape, self.num_labels = shape, num_labels
+        self._name, self._raw, self._files = name, raw, tuple(files)
+        self._lock, self._is_bounded = threading.Lock(), False
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def __getitem__(self, index: SupportsIndex) -> dict[str, Any]:
+        return self.__getitems__([index.__index__()])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The records of some indices.
+
+        Raises:
+            DataError: a file or record that is not as it should be; the message names it.
+        """
+        self._require_bounded()
+        try:
+            contents = self._raw.__getitems__(list(indices))
+        except (RuntimeError, ValueError, IndexError, OSError) as error:
+            raise DataError(f"{self._name} does not read: {str(error).splitlines()[0][:200]}") from None
+        return [self._checked(index, content) for index, content in zip(indices, contents, strict=True)]
+
+    def _require_bounded(self) -> None:
+        """Looks at all headers of the files once, before the first record is unpacked."""
+        with self._lock:
+            if self._is_bounded:
+                return
+            height, width, channels = self.shape
+            most = MOST_PIXELS // 4 if height is None or width is None else 2 * height * width * channels
+            for file in self._files:
+                require_bounded_chunks(file, most + _SLACK)
+            self._is_bounded = True
+
+    def _checked(self, index: int, content: bytes) -> dict[str, Any]:
+        try:
+            record = parse(content)
+            if not 0 <= record.label < self.num_labels:
+                raise DataError(f"its label is {record.label}, of 0..{self.num_labels - 1}")
+            return {"image": unpack(record.picture, self.shape), "label": np.int32(record.label)}
+        except DataError as error:
+            raise DataError(f"record {index} of {self._name}: {error}") from None
