@@ -6,15 +6,16 @@ RUN/evaluation. Distances are over the features of a recogniser trained here on 
 
 import dataclasses
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
 from cfgjax.types import LogClassifier
-from experiments import command, runs
+from experiments import command, processes, runs
 from experiments.command import UserError
+from experiments.processes import Launch
 from experiments.recogniser import Features
 from experiments.report import Wishes, report
 from experiments.restored import Run, restore_run
@@ -48,10 +49,13 @@ class Options:
     """Held-out images whose bits per dimension are measured, labelled and null."""
     features: str | None = None
     """Your own features as MODULE:FUNCTION, images [n, H, W, C] in [-1, 1] -> [n, d]; by default the recogniser's."""
+    ema_width: float | None = None
+    """Relative width of the moving average to use, made of the run's snapshots; by default the run's own average."""
     data_dir: Path | None = None
     """Folder of prepared data sets; by default the run's own."""
     out: Path | None = None
     """Folder for the results."""
+    launch: Annotated[Launch, tyro.conf.arg(name="")] = field(default_factory=Launch)
 
 
 def load_features(name: str) -> Features:
@@ -130,11 +134,15 @@ def _with_sampling(run: Run, **chosen: Any) -> Run:
 
 def evaluate(options: Options) -> None:
     """Measures the run and writes the report."""
-    wanted = {field.name: getattr(options, field.name) for field in dataclasses.fields(Sampling)}
+    processes.start(options.launch)
+    wanted = {each.name: getattr(options, each.name) for each in dataclasses.fields(Sampling)}
     chosen = {name: value for name, value in wanted.items() if value is not None}
-    run = _with_sampling(restore_run(options.run_dir, options.data_dir), **chosen)
+    run = _with_sampling(restore_run(options.run_dir, options.data_dir, options.ema_width), **chosen)
     wishes = _wishes(options, run)
-    report(run, runs.make_folder("out", options.out or options.run_dir / "evaluation"), wishes)
+    out = options.out or options.run_dir / "evaluation"
+    processes.on_first(lambda: runs.make_folder("out", out))
+    with processes.own_folder(out) as folder:
+        report(run, folder, wishes)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -97,6 +97,15 @@ class _Programs(NamedTuple):
     held_out: Tree
 
 
+def _num_chunks(count: int, most_at_once: int) -> int:
+    """In how few equal chunks so many examples can be taken.
+
+    >>> _num_chunks(360, 100), _num_chunks(7, 3), _num_chunks(4, 8)
+    (4, 7, 1)
+    """
+    return next(number for number in range(1, count + 1) if count % number == 0 and count // number <= most_at_once)
+
+
 def _programs_of(trainer: Trainer) -> _Programs:
     experiment, problem, model, state = trainer.experiment, trainer.problem, trainer.model, trainer.state
     step = training.make_step(
@@ -104,7 +113,9 @@ def _programs_of(trainer: Trainer) -> _Programs:
     )
     one = jax.tree.map(lambda leaf: leaf[0], problem.held_out)
     options = plan_of(model.loss, state.params, state.key, one, shared=1).compiler_options
-    evaluation = training.make_evaluation(model.evaluation_loss)
+    num_held_out = len(jax.tree.leaves(problem.held_out)[0]) // jax.local_device_count()
+    most_at_once = experiment.batch_size // (jax.device_count() * experiment.num_chunks)
+    evaluation = training.make_evaluation(model.evaluation_loss, _num_chunks(num_held_out, most_at_once))
     norms = divergence.gradient_norms(model.loss, experiment.num_chunks)
     return _Programs(
         training.parallel(training.several(divergence.counting(step)), compiler_options=options),

@@ -35,7 +35,7 @@ class Problem:
         batches: steps -> their batches in order, each this host's share of batch_size examples; batch n is a pure
             function of n.
         example: (key, one example of a batch) -> (z, y), inside the step.
-        held_out: a batch that is never learned from, for the loss during training.
+        held_out: this host's share of a batch that is never learned from, for the loss during training.
         source: what lies whole on every device; the batches are indices into it. None where they hold the examples.
     """
 
@@ -123,8 +123,8 @@ def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
     _require_as_told("num_labels", settings.num_labels, num_labels)
     _require_batch(experiment, len(training))
     share = local_share(experiment.batch_size)
-    usable = _usable("test_split", len(test.label))
-    held_out = test.pixels[:usable], test.label[:usable]
+    usable = local_share(_usable("test_split", len(test.label)))
+    held_out = test.pixels[usable], test.label[usable]
 
     def rows(step: int) -> np.ndarray:
         return data.batch_indices(experiment.seed, step, experiment.batch_size, len(training))[share].astype(np.int32)
@@ -174,7 +174,7 @@ def _latent_problem(experiment: Experiment, settings: LatentData) -> Problem:
         shuffled = lambda indices: latents.rows(train_rows[indices])  # noqa: E731
         return data.stream(shuffled, experiment.seed, steps, experiment.batch_size, len(train_rows), share)
 
-    held_out = latents.rows(test_rows[: _usable("num_held_out", len(test_rows))])
+    held_out = latents.rows(test_rows[local_share(_usable("num_held_out", len(test_rows)))])
     return Problem(settings.shape, settings.num_labels, batches, _latent_example(settings), held_out)
 
 

@@ -53,7 +53,7 @@ def restore_run(run_dir: Path, data_dir: Path | None = None, ema_width: float | 
     experiment = runs.read_config(run_dir)
     if data_dir is not None:
         experiment = dataclasses.replace(experiment, data_dir=data_dir)
-    problem = problem_of(experiment)
+    problem = processes.together(lambda: problem_of(experiment))
     model = model_of(experiment, problem)
     restored = checkpoints.restore(runs.checkpoints_of(run_dir), model.create())
     for message in restored.damaged.values():

@@ -56,6 +56,8 @@ class Options:
     """Folder of a run of a worse network on the same data, to lead away from in the null label's place."""
     classifier: Path | None = None
     """Folder of a run of a noisy classifier, to guide the null field by; by default guidance is classifier-free."""
+    ema_width: float | None = None
+    """Relative width of the moving average to use, made of the run's snapshots; by default the run's own average."""
     data_dir: Path | None = None
     """Folder of prepared data sets; by default the run's own."""
     out: Path = Path("samples.png")
@@ -136,7 +138,7 @@ def _rule(options: Options, run: Run) -> Rule:
 
 def sample(options: Options) -> None:
     """Draws the samples and writes the file."""
-    run = restore_run(options.run_dir, options.data_dir)
+    run = restore_run(options.run_dir, options.data_dir, options.ema_width)
     _require(run.experiment.objective != "classifier", f"{options.run_dir} holds a classifier, which draws no samples")
     _check(options, run.problem.num_labels)
     _require(

@@ -254,3 +254,13 @@ def test_snapshots_give_an_average_of_another_width(tmp_path):
     done = command("train", *arguments, "--keep.snapshot-saves", "2")
     assert done.returncode == 0, done.stderr
     assert checkpoints.steps(run_dir / "snapshots") == [40, 20]
+    for name, options in (("own", []), ("kept", ["--ema-width", 0.1]), ("made", ["--ema-width", 0.08])):
+        done = command("sample", run_dir, "--out", tmp_path / f"{name}.npz", *options)
+        assert done.returncode == 0, done.stderr
+    own, kept, made = (np.load(tmp_path / f"{name}.npz")["x"] for name in ("own", "kept", "made"))
+    assert len(np.unique([own, kept, made], axis=0)) == 3
+    assert_one_line(command("sample", run_dir, "--ema-width", 0.5), "ema_width: width must be above 0")
+
+
+def test_an_average_of_another_width_needs_snapshots(trained_mixture):
+    assert_one_line(command("sample", trained_mixture, "--ema-width", 0.1), "ema_width needs a run with snapshots")
