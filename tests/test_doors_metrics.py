@@ -61,7 +61,7 @@ LABELS = Kind(
     (np.array([0, 1]), [1, 0], jnp.array([1, 1])),
     (np.array([0, 2]), np.array([-1, 0]), [0.0, 1.0], [0], np.zeros((2, 1), int), "ab", None, []),
 )
-BETWEEN = {"samples": FEATURES, "reference": FEATURES}
+BETWEEN = {"samples": FEATURES, "reference": FEATURES._replace(refused=(*FEATURES.refused[:-1], np.ones((9, 4))))}
 EITHER = {"samples": "samples|reference|others", "reference": "samples|reference|others", "others": "samples|others"}
 LOG_CLASSIFIER = MIXTURE.label_log_probs(PATH)
 FIELDS = Kind((MIXTURE.vector_field(PATH),), FIELD.refused)
@@ -92,14 +92,20 @@ DOORS = [
     Door(
         "metrics.nearest_distances",
         metrics.nearest_distances,
-        {"samples": POINTS, "reference": POINTS},
+        {"samples": POINTS, "reference": POINTS._replace(refused=(*NO_SET, np.ones((9, 4))))},
         lambda samples, reference: np.sqrt(
             ((plain(samples)[:, None] - plain(reference)[None]) ** 2).sum(-1).min(axis=1)
         ),
         EITHER,
         1e-6,
     ),
-    Door("metrics.energy_distance", metrics.energy_distance, {"samples": MANY, "others": MANY}, None, EITHER),
+    Door(
+        "metrics.energy_distance",
+        metrics.energy_distance,
+        {"samples": MANY, "others": MANY._replace(refused=(*NO_SET, np.ones((9, 4))))},
+        None,
+        EITHER,
+    ),
     Door(
         "metrics.copy_fraction",
         metrics.copy_fraction,
