@@ -19,6 +19,7 @@ from typing import TypeVar, cast
 
 import jax.numpy as jnp
 
+from cfgjax.checks import like_state, require_path, require_real, require_shape
 from cfgjax.paths import before_end, coefficients
 from cfgjax.pieces import by_piece
 from cfgjax.types import Array, Coefficients, Field, GaussianPath, LabelledField, Number, Prediction
@@ -30,6 +31,13 @@ def _divide(numerator: Array, denominator: Array, otherwise: Array | float) -> A
     """numerator / denominator, and ``otherwise`` where the denominator is zero."""
     is_zero = denominator == 0
     return jnp.where(is_zero, otherwise, numerator / jnp.where(is_zero, 1, denominator))
+
+
+def _at(path: GaussianPath, value: Array, x: Array, t: Number) -> Coefficients:
+    """The coefficients before the end, once value and x are found to be alike."""
+    require_real("x", x)
+    require_shape("value", value, jnp.shape(x))
+    return coefficients(path, before_end(t))
 
 
 def _from_noise(c: Coefficients, noise: Array, x: Array) -> tuple[Array, Array]:
@@ -50,8 +58,11 @@ def from_field(path: GaussianPath, value: Array, x: Array, t: Number) -> Predict
         Prediction. Regular at t = 0 (score -x) and inside. Where W = 0 (a polynomial path at t = 0) the field says
         nothing of the denoiser, which comes out as 0; noise and score are exact. At t = 1 the score of a path with
         finite beta' is not determined by the field: -E/beta with beta at the largest float below 1 comes out, finite.
+
+    Raises:
+        TypeError, ValueError: no path, a value that is not like x, numbers that are not real, a t not in [0, 1].
     """
-    c = coefficients(path, before_end(t))
+    c = _at(path, value, x, t)
     denoiser = _divide(c.beta * value - c.beta_dot * x, c.wronskian, 0)
     noise = _divide(c.alpha_dot * x - c.alpha * value, c.wronskian, x / c.beta)
     return Prediction(value, -noise / c.beta, noise, denoiser)
@@ -61,9 +72,10 @@ def from_score(path: GaussianPath, value: Array, x: Array, t: Number) -> Predict
     """All four predictions from the score s = ``value`` at (x, t), by (C3).
 
     Singular at t = 0, where alpha = 0 and the score says nothing of the data: the denoiser comes out as 0, the field
-    as beta' E. Just above it, errors of the score reach field and denoiser multiplied by 1/alpha.
+    as beta' E. Just above it, errors of the score reach field and denoiser multiplied by 1/alpha. Raises as
+    ``from_field``.
     """
-    c = coefficients(path, before_end(t))
+    c = _at(path, value, x, t)
     noise = -c.beta * value
     field, denoiser = _from_noise(c, noise, x)
     return Prediction(field, value, noise, denoiser)
@@ -73,9 +85,9 @@ def from_noise(path: GaussianPath, value: Array, x: Array, t: Number) -> Predict
     """All four predictions from the noise prediction E = ``value`` at (x, t), by (C1).
 
     Singular at t = 0 as ``from_score`` is, with the same outcome. At t = 1 the score is -E/beta with beta at the
-    largest float below 1: finite, and meaningless unless E is 0.
+    largest float below 1: finite, and meaningless unless E is 0. Raises as ``from_field``.
     """
-    c = coefficients(path, before_end(t))
+    c = _at(path, value, x, t)
     field, denoiser = _from_noise(c, value, x)
     return Prediction(field, -value / c.beta, value, denoiser)
 
@@ -84,18 +96,23 @@ def from_denoiser(path: GaussianPath, value: Array, x: Array, t: Number) -> Pred
     """All four predictions from the denoiser D = ``value`` at (x, t), by (C4).
 
     Singular at t = 1, where beta = 0: the noise prediction comes out as its limit 0, and the score, which D does not
-    determine there, as 0. Just below it, errors of D reach the field multiplied by W/beta.
+    determine there, as 0. Just below it, errors of D reach the field multiplied by W/beta. Raises as ``from_field``.
     """
-    c = coefficients(path, before_end(t))
+    c = _at(path, value, x, t)
     is_end = coefficients(path, t).beta == 0
     noise = jnp.where(is_end, 0, (x - c.alpha * value) / c.beta)
     return Prediction(c.alpha_dot * value + c.beta_dot * noise, -noise / c.beta, noise, value)
 
 
 @by_piece
-def _view(convert: Callable[..., Prediction], path: GaussianPath, field: AnyField, name: str) -> AnyField:
+def _view(
+    convert: Callable[..., Prediction], path: GaussianPath, field: AnyField, name: str, given: str = "field"
+) -> AnyField:
+    require_path(path)
+    checked = like_state(given, field)
+
     def converted(x: Array, t: Array, *y: Array) -> Array:
-        return getattr(convert(path, field(x, t, *y), x, t), name)
+        return getattr(convert(path, checked(x, t, *y), x, t), name)
 
     return cast(AnyField, converted)
 
@@ -117,14 +134,14 @@ def denoiser_of(path: GaussianPath, field: AnyField) -> AnyField:
 
 def field_of_score(path: GaussianPath, score: AnyField) -> AnyField:
     """The vector field that belongs to a score, as a field of the same signature; singular points: ``from_score``."""
-    return _view(from_score, path, score, "field")
+    return _view(from_score, path, score, "field", "score")
 
 
 def field_of_noise(path: GaussianPath, noise: AnyField) -> AnyField:
     """The vector field that belongs to a noise prediction, as a field of the same signature."""
-    return _view(from_noise, path, noise, "field")
+    return _view(from_noise, path, noise, "field", "noise")
 
 
 def field_of_denoiser(path: GaussianPath, denoiser: AnyField) -> AnyField:
     """The vector field that belongs to a denoiser, as a field of the same signature; see ``from_denoiser``."""
-    return _view(from_denoiser, path, denoiser, "field")
+    return _view(from_denoiser, path, denoiser, "field", "denoiser")

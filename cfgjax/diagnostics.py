@@ -11,9 +11,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cfgjax import guidance
-from cfgjax.checks import require_pair
+from cfgjax.checks import (
+    is_traced,
+    require_count,
+    require_key,
+    require_label,
+    require_pair,
+    require_path,
+    require_positive,
+    require_real,
+)
 from cfgjax.conversions import from_field
 from cfgjax.likelihood import estimated_divergence
 from cfgjax.types import Array, GaussianPath, Number, Pair, Scale
@@ -47,7 +57,14 @@ def diagnostics(
         y: [], the label.
         key: a key of the divergence's probe.
         bound: [], the largest absolute value of data.
+
+    Raises:
+        TypeError, ValueError: no path, pair, scale, label or key; a bound that is not positive.
     """
+    require_path(path)
+    require_label("y", y)
+    require_key("key", key)
+    require_positive("bound", bound)
     require_pair(pair)
     guided = guidance.given(guidance.extrapolate(pair, scale), y)
     divergence = estimated_divergence(guided, key)
@@ -77,7 +94,20 @@ def by_label(seen: Diagnostics, labels: Array, num_labels: int) -> Diagnostics:
         seen: observations of many samples, each [samples, n + 1].
         labels: [samples], in 0..K-1.
         num_labels: K.
+
+    Raises:
+        TypeError, ValueError: labels that are not [samples], of integer type and in 0..K-1, K under 1, observations of
+            another number of samples.
     """
+    require_count("num_labels", num_labels, 1)
+    require_real("labels", labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer) or jnp.ndim(labels) != 1:
+        raise ValueError(f"labels must be [samples] of integer type, got {labels.dtype} {jnp.shape(labels)}")
+    if not is_traced(labels) and labels.size and not (np.min(labels) >= 0 and np.max(labels) < num_labels):
+        raise ValueError(f"labels must be in 0..{num_labels - 1}, got {np.min(labels)} to {np.max(labels)}")
+    for values in jax.tree.leaves(seen):
+        if jnp.shape(values)[:1] != jnp.shape(labels):
+            raise ValueError(f"seen must be [samples, ...] for labels {jnp.shape(labels)}, got {jnp.shape(values)}")
 
     def mean(values: Array) -> Array:
         total = jax.ops.segment_sum(values, labels, num_labels)

@@ -14,7 +14,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import is_traced
+from cfgjax.checks import (
+    is_traced,
+    like_state,
+    require_count,
+    require_function,
+    require_key,
+    require_like,
+    require_number,
+    require_positive,
+    require_scalar,
+    require_times,
+)
+from cfgjax.paths import as_state
 from cfgjax.pieces import by_piece
 from cfgjax.solvers.scan import integrate
 from cfgjax.types import Array, Field, Number, Solver, Times
@@ -25,11 +37,18 @@ Divergence = Callable[[Array, Array], tuple[Array, Array]]
 
 @by_piece
 def exact_divergence(field: Field) -> Divergence:
-    """The field's value and its exact divergence, by one derivative along each of the D axes: for small D."""
+    """The field's value and its exact divergence, by one derivative along each of the D axes: for small D.
+
+    Raises:
+        TypeError, ValueError: no function; at a call, a value that is not like x.
+    """
+    checked = like_state("field", field)
 
     def at(x: Array, t: Array) -> tuple[Array, Array]:
+        x = as_state(x)
+
         def flat(row: Array) -> Array:
-            return field(row.reshape(x.shape), t).reshape(-1)
+            return as_state(checked(row.reshape(x.shape), t)).reshape(-1)
 
         row = x.reshape(-1)
         value, pull_back = jax.vjp(flat, row)
@@ -47,11 +66,17 @@ def estimated_divergence(field: Field, key: Array) -> Divergence:
 
     The key makes ONE vector of random signs: a solve that uses this function sees the same one at every time, as it
     must for the solver's order to hold.
+
+    Raises:
+        TypeError, ValueError: no function, not ONE key; at a call, a value that is not like x.
     """
+    checked = like_state("field", field)
+    require_key("key", key)
 
     def at(x: Array, t: Array) -> tuple[Array, Array]:
+        x = as_state(x)
         signs = jax.random.rademacher(key, x.shape, x.dtype)
-        value, pull_back = jax.vjp(lambda x: field(x, t), x)
+        value, pull_back = jax.vjp(lambda x: as_state(checked(x, t)), x)
         return value, jnp.sum(pull_back(signs.astype(value.dtype))[0] * signs)
 
     return at
@@ -61,8 +86,15 @@ def estimated_divergence(field: Field, key: Array) -> Divergence:
 def _joint(make_solver: Callable[[Field], Solver], divergence: Divergence, shape: tuple[int, ...]) -> Solver:
     """The solver of state and change of log-density as one vector [D + 1], so that both are of its order."""
 
+    require_function("divergence", divergence)
+
     def joint(packed: Array, t: Array) -> Array:
-        value, slope = divergence(packed[:-1].reshape(shape), t)
+        x = packed[:-1].reshape(shape)
+        both = divergence(x, t)
+        if not (isinstance(both, tuple) and len(both) == 2):
+            raise TypeError(f"divergence must give (value, divergence), as exact_divergence(field) does, got {both}")
+        value, slope = require_like("divergence", both[0], x), both[1]
+        require_scalar("divergence", slope)
         return jnp.append(value.reshape(-1), slope)
 
     return make_solver(joint)
@@ -70,6 +102,7 @@ def _joint(make_solver: Callable[[Field], Solver], divergence: Divergence, shape
 
 def _solve(make_solver: Callable[[Field], Solver], divergence: Divergence, x: Array, ts: Times) -> tuple[Array, Array]:
     """The state at the end of the grid, and the integral of the divergence along its way."""
+    require_function("make_solver", make_solver)
     start = jnp.append(x.reshape(-1), jnp.zeros((), x.dtype))
     end = integrate(_joint(make_solver, divergence, x.shape), jax.random.key(0), start, ts)
     return end[:-1].reshape(x.shape), end[-1]
@@ -80,6 +113,7 @@ def _log_normal(x: Array) -> Array:
 
 
 def _require_direction(ts: Times, sign: int, words: str) -> None:
+    require_times(ts)
     if not is_traced(ts) and sign * (np.asarray(ts)[-1] - np.asarray(ts)[0]) < 0:
         raise ValueError(f"ts must {words}, got {ts}")
 
@@ -104,8 +138,10 @@ def log_density(
         (log p [], x_0 [*D]).
 
     Raises:
-        ValueError: a grid that does not decrease, or is otherwise not one for ``integrate``.
+        TypeError, ValueError: a grid that does not decrease, or is otherwise not one for ``integrate``; no functions,
+            a divergence that does not give a value like x and one number, an x that holds no real numbers.
     """
+    x = as_state(x)
     _require_direction(ts, -1, "decrease, from data to noise")
     noise, change = _solve(make_solver, divergence, x, ts)
     return _log_normal(noise) + change, noise
@@ -126,8 +162,9 @@ def sample_log_density(
         (log p [], x_1 [*D]).
 
     Raises:
-        ValueError: a grid that does not increase, or is otherwise not one for ``integrate``.
+        TypeError, ValueError: a grid that does not increase, and else those of ``log_density``.
     """
+    noise = as_state(noise, "noise")
     _require_direction(ts, 1, "increase, from noise to data")
     x, change = _solve(make_solver, divergence, noise, ts)
     return _log_normal(noise) - change, x
@@ -141,7 +178,14 @@ def bits_per_dimension(log_density: Number, num_dimensions: int, value_range: Nu
         num_dimensions: D.
         value_range: r, the interval's length: 2 for ``data.dequantise``, which maps [0, 256) to [-1, 1).
 
+    Raises:
+        TypeError, ValueError: a log_density that is not one finite number, a num_dimensions under 1, a value_range that
+            is not positive.
+
     >>> float(bits_per_dimension(0.0, 10))
     7.0
     """
+    require_number("log_density", log_density)
+    require_count("num_dimensions", num_dimensions, 1)
+    require_positive("value_range", value_range)
     return -jnp.asarray(log_density) / (num_dimensions * jnp.log(2.0)) + jnp.log2(256.0 / value_range)

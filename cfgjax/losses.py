@@ -15,27 +15,57 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import is_traced, require_between, require_like
-from cfgjax.paths import coefficients, sample
+from cfgjax.checks import (
+    HUGE,
+    is_traced,
+    like_state,
+    require_between,
+    require_function,
+    require_key,
+    require_label,
+    require_number,
+    require_path,
+    require_rank,
+    require_scalar,
+)
+from cfgjax.paths import as_state, coefficients, sample
 from cfgjax.types import Array, GaussianPath, LogClassifier, Number, PathSample, Schedule, TimeDensity
 
 
 def uniform(start: Number = 0.0, stop: Number = 1.0) -> TimeDensity:
-    """The uniform density of t on [start, stop)."""
+    """The uniform density of t on [start, stop).
+
+    Raises:
+        TypeError, ValueError: a start or a stop that is not one number in [0, 1], a start not under stop.
+    """
     require_between("start", start, 0.0, 1.0)
     require_between("stop", stop, 0.0, 1.0)
     if not is_traced((start, stop)) and start >= stop:
         raise ValueError(f"start must be under stop, got {start} and {stop}")
-    return lambda key: jax.random.uniform(key, minval=start, maxval=stop)
+
+    def draw(key: Array) -> Array:
+        require_key("key", key)
+        return jax.random.uniform(key, minval=start, maxval=stop)
+
+    return draw
 
 
 def logit_normal(location: Number = 0.0, spread: Number = 1.0) -> TimeDensity:
     """The density of t = sigmoid(location + spread * normal), on (0, 1).
 
     Source: Esser et al., arXiv 2403.03206, section 3.1.
+
+    Raises:
+        TypeError, ValueError: a location or a spread that is not one finite number, a negative spread.
     """
-    require_between("spread", spread, 0.0, jnp.inf)
-    return lambda key: jax.nn.sigmoid(location + spread * jax.random.normal(key))
+    require_number("location", location)
+    require_between("spread", spread, 0.0, HUGE)
+
+    def draw(key: Array) -> Array:
+        require_key("key", key)
+        return jax.nn.sigmoid(location + spread * jax.random.normal(key))
+
+    return draw
 
 
 def flat(t: Array) -> Array:
@@ -44,9 +74,30 @@ def flat(t: Array) -> Array:
 
 
 def _draw(path: GaussianPath, key: Array, z: Array, density: TimeDensity) -> tuple[Array, PathSample]:
+    require_path(path)
+    require_key("key", key)
+    require_function("time_density", density)
+    z = as_state(z, "z")
+    if z.size == 0:
+        raise ValueError(f"z must hold at least one number, got the shape {z.shape}")
     time_key, noise_key = jax.random.split(key)
     t = density(time_key)
+    require_between("time_density(key)", t, 0, 1)
     return t, sample(path, noise_key, z, t)
+
+
+def _predicted(name: str, field: Callable[..., Array], drawn: PathSample, t: Array, y: tuple[Array, ...]) -> Array:
+    """The prediction at the drawn state, once it is found to be like it."""
+    for label in y:
+        require_label("y", label)
+    return like_state(name, field)(drawn.x, t, *y)
+
+
+def _weight_at(weight: Schedule, t: Array) -> Array:
+    require_function("weight", weight)
+    value = weight(t)
+    require_scalar("weight(t)", value)
+    return value
 
 
 _UNIFORM = uniform()
@@ -73,10 +124,11 @@ def flow_matching(
         weight: a further factor, a function of t.
 
     Raises:
-        ValueError: a field whose value has not the shape of z.
+        TypeError, ValueError: a field whose value has not the shape of z; no function, path, key, data point, label,
+            time density or weight.
     """
     t, drawn = _draw(path, key, z, time_density)
-    return weight(t) * jnp.mean(jnp.square(require_like("field", field(drawn.x, t, *y), z) - drawn.field))
+    return _weight_at(weight, t) * jnp.mean(jnp.square(_predicted("field", field, drawn, t, y) - drawn.field))
 
 
 def noise_matching(
@@ -90,7 +142,7 @@ def noise_matching(
 ) -> Array:
     """The noise matching loss (L2) of one example at one random time, []; arguments as ``flow_matching``."""
     t, drawn = _draw(path, key, z, time_density)
-    return weight(t) * jnp.mean(jnp.square(require_like("noise", noise(drawn.x, t, *y), z) - drawn.noise))
+    return _weight_at(weight, t) * jnp.mean(jnp.square(_predicted("noise", noise, drawn, t, y) - drawn.noise))
 
 
 def score_matching(
@@ -108,7 +160,8 @@ def score_matching(
     """
     t, drawn = _draw(path, key, z, time_density)
     beta = coefficients(path, t).beta
-    return weight(t) * jnp.mean(jnp.square(beta * require_like("score", score(drawn.x, t, *y), z) + drawn.noise))
+    value = _predicted("score", score, drawn, t, y)
+    return _weight_at(weight, t) * jnp.mean(jnp.square(beta * value + drawn.noise))
 
 
 def classifier_cross_entropy(
@@ -124,9 +177,11 @@ def classifier_cross_entropy(
     A classifier knows no null label: where a label that only a trace holds is none of its own, the loss is NaN.
 
     Raises:
-        ValueError: a concrete label outside 0..K-1.
+        TypeError, ValueError: a concrete label outside 0..K-1; no function, path, key, data point or time density.
     """
+    require_function("log_classifier", log_classifier)
     t, drawn = _draw(path, key, z, time_density)
     log_probs = log_classifier(drawn.x, t)
-    require_between("y", y, 0, log_probs.shape[0] - 1)
-    return -log_probs.at[y].get(mode="fill", fill_value=jnp.nan)
+    require_rank("log_classifier", log_probs, 1)
+    require_label("y", y, log_probs.shape[0] - 1)
+    return -jnp.asarray(log_probs).at[y].get(mode="fill", fill_value=jnp.nan)

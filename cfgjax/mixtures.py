@@ -21,7 +21,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
-from cfgjax.checks import is_traced, require_between, require_finite
+from cfgjax.checks import (
+    is_traced,
+    of_numpy,
+    require_count,
+    require_finite,
+    require_key,
+    require_label,
+    require_number,
+    require_path,
+    require_positive,
+    require_real,
+    require_shape,
+    shown,
+)
 from cfgjax.paths import before_end, coefficients
 from cfgjax.types import Array, Coefficients, GaussianPath, LabelledField, LogClassifier, Number
 
@@ -100,8 +113,9 @@ class LabelledMixture:
         means: [K, D] or [K, M, D].
         covariances: [K, D, D] or [K, M, D, D], symmetric and positive definite.
 
-    Every method takes the path and returns a function of ONE example; label K is the null label, the marginal.
-    The mixture is a pytree, so its numbers may be traced.
+    Every method takes the path and returns a function of ONE example; label K is the null label, the marginal. The
+    function raises for an x that is not [D], a t not in [0, 1] and a y not in 0..K; where a label that only a trace
+    holds is none of these, its value is NaN. The mixture is a pytree, so its numbers may be traced.
 
     Raises:
         ValueError: shapes that do not fit, weights that are negative, covariances not positive definite.
@@ -112,9 +126,13 @@ class LabelledMixture:
     covariances: Array
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            require_real(name, of_numpy(value))
         shape = np.shape(self.weights)
         dimension = np.shape(self.means)[-1:]
-        if len(shape) not in (1, 2) or np.shape(self.means) != shape + dimension:
+        if len(shape) not in (1, 2) or 0 in shape:
+            raise ValueError(f"weights must be [K] or [K, M] with K and M at least 1, got shape {shape}")
+        if dimension == (0,) or np.shape(self.means) != shape + dimension:
             raise ValueError(f"means must have shape weights.shape + (D,), got {np.shape(self.means)} beside {shape}")
         if np.shape(self.covariances) != shape + dimension + dimension:
             wanted = shape + dimension + dimension
@@ -131,8 +149,10 @@ class LabelledMixture:
         weights, covariances = (np.asarray(leaf, np.float64) for leaf in (self.weights, self.covariances))
         by_label = weights.reshape(len(weights), -1).sum(axis=1)
         if not (np.all(weights >= 0) and np.all(np.isfinite(weights)) and np.all(by_label > 0)):
-            raise ValueError(f"weights must be finite, not negative and not all zero for any label, got {self.weights}")
+            words = "finite, not negative and not all zero for any label"
+            raise ValueError(f"weights must be {words}, got {shown(weights)}")
         require_finite("means", self.means)
+        require_finite("covariances", self.covariances)
         if not np.allclose(covariances, np.swapaxes(covariances, -1, -2), rtol=1e-4):
             raise ValueError("covariances must be symmetric")
         if not np.all(np.linalg.eigvalsh(covariances) > 0):
@@ -150,6 +170,15 @@ class LabelledMixture:
             object.__setattr__(mixture, name, leaf)
         return mixture
 
+    def _parts(self, path: GaussianPath) -> _Components:
+        require_path(path)
+        return _components(self)
+
+    def _require(self, x: Array, y: Number = 0) -> None:
+        """Raises for an x that is not [D] and a label that is not in 0..K: nothing is spread over components."""
+        require_shape("x", x, self.means.shape[-1:])
+        require_label("y", y, self.num_labels)
+
     @property
     def num_labels(self) -> int:
         """K, which is also the null label."""
@@ -157,9 +186,10 @@ class LabelledMixture:
 
     def log_density(self, path: GaussianPath) -> LabelledDensity:
         """log p_t(x|y) of (M2), as a function (x [D], t [], y []) -> []; the null label gives log p_t(x)."""
-        parts = _components(self)
+        parts = self._parts(path)
 
         def density(x: Array, t: Array, y: Array) -> Array:
+            self._require(x, y)
             log_joint = _log_joint(parts, coefficients(path, t), x)[0]
             label_log_weight = logsumexp(_masked(parts, parts.log_weights, y))
             return logsumexp(_masked(parts, log_joint, y)) - label_log_weight
@@ -168,9 +198,10 @@ class LabelledMixture:
 
     def label_log_probs(self, path: GaussianPath) -> LogClassifier:
         """The exact log p_t(y|x) of every label, as a function (x [D], t []) -> [K]."""
-        parts = _components(self)
+        parts = self._parts(path)
 
         def log_probs(x: Array, t: Array) -> Array:
+            self._require(x)
             c = coefficients(path, t)
             is_early = c.alpha < c.beta
             early = c._replace(beta=jnp.where(is_early, c.beta, 1))
@@ -181,9 +212,10 @@ class LabelledMixture:
 
     def vector_field(self, path: GaussianPath) -> LabelledField:
         """The exact field u_t(x|y) of (M3, M4); at t = 1 its limit, for a variance-preserving path too."""
-        parts = _components(self)
+        parts = self._parts(path)
 
         def field(x: Array, t: Array, y: Array) -> Array:
+            self._require(x, y)
             c = coefficients(path, before_end(t))
 
             def factor(spectrum: Array) -> Array:
@@ -195,9 +227,10 @@ class LabelledMixture:
 
     def score(self, path: GaussianPath) -> LabelledField:
         """The exact score grad_x log p_t(x|y) of (M3, M4), finite on the closed interval."""
-        parts = _components(self)
+        parts = self._parts(path)
 
         def score(x: Array, t: Array, y: Array) -> Array:
+            self._require(x, y)
             c = coefficients(path, t)
             return _average(parts, c, x, y, lambda spectrum: -jnp.ones_like(spectrum), jnp.zeros_like(c.alpha))
 
@@ -205,9 +238,10 @@ class LabelledMixture:
 
     def noise(self, path: GaussianPath) -> LabelledField:
         """The exact noise prediction E[noise|x, y] of (M3, M4); 0 at t = 1."""
-        parts = _components(self)
+        parts = self._parts(path)
 
         def noise(x: Array, t: Array, y: Array) -> Array:
+            self._require(x, y)
             c = coefficients(path, t)
             return _average(parts, c, x, y, lambda spectrum: c.beta * jnp.ones_like(spectrum), jnp.zeros_like(c.alpha))
 
@@ -215,9 +249,10 @@ class LabelledMixture:
 
     def denoiser(self, path: GaussianPath) -> LabelledField:
         """The exact denoiser E[z|x, y] of (M3, M4); x at t = 1, the label's mean at t = 0."""
-        parts = _components(self)
+        parts = self._parts(path)
 
         def denoiser(x: Array, t: Array, y: Array) -> Array:
+            self._require(x, y)
             c = coefficients(path, t)
             return _average(parts, c, x, y, lambda spectrum: c.alpha * spectrum, jnp.ones_like(c.alpha))
 
@@ -233,9 +268,10 @@ class LabelledMixture:
             t: [], the time in [0, 1]; only read with a path.
 
         Raises:
-            ValueError: a concrete label outside 0..K.
+            TypeError, ValueError: not ONE key, a label outside 0..K, no path, a t outside [0, 1].
         """
-        require_between("y", y, 0, self.num_labels)
+        require_key("key", key)
+        require_label("y", y, self.num_labels)
         parts = _components(self)
         component_key, shape_key, noise_key = jax.random.split(key, 3)
         index = jax.random.categorical(component_key, _masked(parts, parts.log_weights, y).reshape(-1))
@@ -250,15 +286,22 @@ class LabelledMixture:
 
     def sample_label(self, key: Array) -> Array:
         """A draw of the label y in 0..K-1, [], with the labels' own probabilities."""
+        require_key("key", key)
         return jax.random.categorical(key, jnp.log(jnp.sum(self.weights, axis=-1)))
 
 
 def ring(num_classes: int = 8, radius: Number = 2.0, std: Number = 0.4) -> LabelledMixture:
     """K round Gaussians of standard deviation ``std`` at equal angles on a circle, one label each, in 2-D.
 
+    Raises:
+        TypeError, ValueError: fewer than one class, a radius that is not finite, a std that is not positive.
+
     >>> ring(num_classes=4).num_labels
     4
     """
+    require_count("num_classes", num_classes, 1)
+    require_number("radius", radius)
+    require_positive("std", std)
     angles = 2 * jnp.pi * jnp.arange(num_classes) / num_classes
     means = radius * jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=-1)
     covariances = jnp.broadcast_to(jnp.square(std) * jnp.eye(2), (num_classes, 2, 2))
@@ -266,7 +309,14 @@ def ring(num_classes: int = 8, radius: Number = 2.0, std: Number = 0.4) -> Label
 
 
 def grid(side: int = 3, spacing: Number = 1.5, std: Number = 0.4) -> LabelledMixture:
-    """side x side round Gaussians on a square grid about the origin, one label each, in 2-D."""
+    """side x side round Gaussians on a square grid about the origin, one label each, in 2-D.
+
+    Raises:
+        TypeError, ValueError: a side under 1, a spacing that is not finite, a std that is not positive.
+    """
+    require_count("side", side, 1)
+    require_number("spacing", spacing)
+    require_positive("std", std)
     ticks = spacing * (jnp.arange(side) - (side - 1) / 2)
     means = jnp.stack(jnp.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     covariances = jnp.broadcast_to(jnp.square(std) * jnp.eye(2), (side * side, 2, 2))

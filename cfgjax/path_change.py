@@ -16,8 +16,9 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 
+from cfgjax.checks import HUGE, is_traced, like_state, require_between, require_path
 from cfgjax.conversions import AnyField, from_field
-from cfgjax.paths import as_time, before_end, coefficients
+from cfgjax.paths import as_float, as_state, before_end, coefficients
 from cfgjax.types import Array, GaussianPath, Number, Schedule
 
 
@@ -48,11 +49,20 @@ def time_at(path: GaussianPath, alpha: Number, beta: Number) -> Array:
         beta: [], not negative: the weight of the noise. A ratio beyond the path's own (the original
             variance-preserving path does not begin at pure noise) gives the nearer end.
 
+    Raises:
+        TypeError, ValueError: no path; an alpha or beta that is not one number, negative, or not finite; both of
+            them 0.
+
     >>> from cfgjax import paths
     >>> round(float(time_at(paths.linear(), 0.5, 1.5)), 6)
     0.25
     """
-    alpha, beta = as_time(alpha), as_time(beta)
+    require_path(path)
+    require_between("alpha", alpha, 0, HUGE)
+    require_between("beta", beta, 0, HUGE)
+    if not is_traced((alpha, beta)) and not (alpha or beta):
+        raise ValueError("alpha and beta must not both be 0")
+    alpha, beta = as_float(alpha), as_float(beta)
     dtype = jnp.result_type(alpha, beta)
     return _bisect(lambda t: path.alpha(t) * beta - path.beta(t) * alpha, dtype)
 
@@ -85,16 +95,22 @@ def change_path(field: AnyField, old: GaussianPath, new: GaussianPath) -> AnyFie
 
     Source: Lipman et al., arXiv 2412.06264, on changing the scheduler after training; Karras et al., arXiv 2206.00364,
     on noise level and scale as the only two numbers of a path.
+
+    Raises:
+        TypeError, ValueError: no function or no path; at a call, a value that is not like x, a t not in [0, 1].
     """
+    require_path(old, "old")
+    require_path(new, "new")
+    checked = like_state("field", field)
 
     def changed(x: Array, t: Array, *y: Array) -> Array:
-        t = before_end(t)
+        x, t = as_state(x), before_end(t)
         now = coefficients(new, t)
         t_old = _regular_time(old, before_end(time_at(old, now.alpha, now.beta)))
         then = coefficients(old, t_old)
         scale = jnp.hypot(then.alpha, then.beta) / jnp.hypot(now.alpha, now.beta)
         x_old = (scale * x).astype(x.dtype)
-        prediction = from_field(old, field(x_old, t_old, *y), x_old, t_old)
+        prediction = from_field(old, checked(x_old, t_old, *y), x_old, t_old)
         noise = scale * now.beta / then.beta * prediction.noise
         is_noisy = now.alpha < now.beta
         denoiser = jnp.where(is_noisy, prediction.denoiser, (x - now.beta * noise) / jnp.where(is_noisy, 1, now.alpha))

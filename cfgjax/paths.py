@@ -11,7 +11,17 @@ Source: MIT 6.S184, lecture 4 and notes (Holderrieth & Erives, arXiv 2506.02070)
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import require_between, require_finite
+from cfgjax.checks import (
+    TINY,
+    require_between,
+    require_key,
+    require_number,
+    require_path,
+    require_real,
+    require_scalar,
+    require_shape,
+    require_time,
+)
 from cfgjax.types import Array, Coefficients, GaussianPath, Number, PathSample
 
 
@@ -39,7 +49,7 @@ def polynomial(power: Number) -> GaussianPath:
     Raises:
         ValueError: a power that is not finite, or under 1, for which alpha' is infinite at t = 0.
     """
-    require_finite("power", power)
+    require_number("power", power)
     require_between("power", power, 1, jnp.inf)
 
     def beta(t: Array) -> Array:
@@ -63,10 +73,10 @@ def variance_preserving(rate_min: Number = 0.1, rate_max: Number = 20.0, zero_te
     Raises:
         ValueError: a rate that is negative or not finite, or rate_max not above zero.
     """
-    require_finite("rate_min", rate_min)
-    require_finite("rate_max", rate_max)
+    require_number("rate_min", rate_min)
+    require_number("rate_max", rate_max)
     require_between("rate_min", rate_min, 0, jnp.inf)
-    require_between("rate_max", rate_max, float(jnp.finfo(jnp.float32).tiny), jnp.inf)
+    require_between("rate_max", rate_max, TINY, jnp.inf)
     slope = rate_max - rate_min
 
     def decay(s: Number) -> Number:
@@ -91,15 +101,40 @@ def variance_preserving(rate_min: Number = 0.1, rate_max: Number = 20.0, zero_te
     return GaussianPath(shifted_alpha, shifted_beta) if zero_terminal else GaussianPath(alpha, beta)
 
 
+def as_float(value: Number) -> Array:
+    """The number or array in floating point of at least 32 bits."""
+    value = jnp.asarray(value)
+    dtype = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else jnp.result_type(float)
+    return value.astype(jnp.promote_types(dtype, jnp.float32))
+
+
+def as_state(x: Array, name: str = "x") -> Array:
+    """The state in floating point, [*D]: half precision stays what it is.
+
+    Raises:
+        TypeError: what holds no real numbers.
+    """
+    require_real(name, x)
+    x = jnp.asarray(x)
+    return x.astype(jnp.result_type(float, x))
+
+
 def as_time(t: Number) -> Array:
-    """The time as a floating-point scalar of at least 32 bits."""
-    t = jnp.asarray(t)
-    dtype = t.dtype if jnp.issubdtype(t.dtype, jnp.floating) else jnp.result_type(float)
-    return t.astype(jnp.promote_types(dtype, jnp.float32))
+    """The time as a floating-point scalar of at least 32 bits.
+
+    Raises:
+        TypeError, ValueError: what is not one number, or where concrete not in [0, 1].
+    """
+    require_time("t", t)
+    return as_float(t)
 
 
 def before_end(t: Number) -> Array:
-    """The time, or the largest float below 1 where t = 1: where products such as beta beta' still have their limit."""
+    """The time, or the largest float below 1 where t = 1: where products such as beta beta' still have their limit.
+
+    Raises:
+        TypeError, ValueError: as ``as_time``.
+    """
     t = as_time(t)
     return jnp.minimum(t, jnp.asarray(1.0 - float(jnp.finfo(t.dtype).epsneg), t.dtype))
 
@@ -115,14 +150,22 @@ def coefficients(path: GaussianPath, t: Number) -> Coefficients:
         Coefficients of shape [] each. At t = 1 the derivatives are those at the largest float below 1, so that a
         path whose beta' diverges there gives a large negative number and no inf or NaN; alpha and beta are exact.
 
+    Raises:
+        TypeError, ValueError: no path, or one whose schedules do not give one number; a t that is not one time in
+            [0, 1].
+
     >>> [float(c) for c in coefficients(linear(), 0.25)]
     [0.25, 0.75, 1.0, -1.0]
     """
+    require_path(path)
     t = as_time(t)
     inside, one = before_end(t), jnp.ones_like(t)
+    alpha, beta = path.alpha(t), path.beta(t)
+    require_scalar("path.alpha(t)", alpha)
+    require_scalar("path.beta(t)", beta)
     alpha_dot = jax.jvp(path.alpha, (inside,), (one,))[1]
     beta_dot = jax.jvp(path.beta, (inside,), (one,))[1]
-    return Coefficients(path.alpha(t), path.beta(t), alpha_dot, beta_dot)
+    return Coefficients(alpha, beta, alpha_dot, beta_dot)
 
 
 def sample(path: GaussianPath, key: Array, z: Array, t: Number) -> PathSample:
@@ -138,10 +181,20 @@ def sample(path: GaussianPath, key: Array, z: Array, t: Number) -> PathSample:
 
     Returns:
         PathSample of three arrays [*D].
+
+    Raises:
+        TypeError, ValueError: no path, not ONE key, a z that holds no real numbers, a t not in [0, 1].
     """
+    require_key("key", key)
+    require_real("z", z)
     c = coefficients(path, t)
     noise = jax.random.normal(key, jnp.shape(z), jnp.result_type(float, z))
     return PathSample(c.alpha * z + c.beta * noise, noise, c.alpha_dot * z + c.beta_dot * noise)
+
+
+def _require_both(x: Array, z: Array) -> None:
+    require_real("x", x)
+    require_shape("z", z, jnp.shape(x))
 
 
 def conditional_field(path: GaussianPath, x: Array, z: Array, t: Number) -> Array:
@@ -149,7 +202,11 @@ def conditional_field(path: GaussianPath, x: Array, z: Array, t: Number) -> Arra
 
     Singular at t = 1, where beta = 0: the value at the largest float below 1 comes out, finite, but with the rounding
     of x - alpha z magnified by 1/beta.
+
+    Raises:
+        TypeError, ValueError: no path, a z that is not like x, a t not in [0, 1].
     """
+    _require_both(x, z)
     c = coefficients(path, before_end(t))
     return c.alpha_dot * z + c.beta_dot * ((x - c.alpha * z) / c.beta)
 
@@ -158,6 +215,10 @@ def conditional_score(path: GaussianPath, x: Array, z: Array, t: Number) -> Arra
     """The conditional score grad_x log p_t(x|z) = (alpha z - x) / beta^2 of (P3), [*D].
 
     Singular at t = 1, as ``conditional_field`` is: the value at the largest float below 1 comes out.
+
+    Raises:
+        TypeError, ValueError: as ``conditional_field``.
     """
+    _require_both(x, z)
     c = coefficients(path, before_end(t))
     return (c.alpha * z - x) / c.beta / c.beta

@@ -5,9 +5,11 @@
      as they do on any other.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from itertools import pairwise
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import jax
@@ -27,10 +29,19 @@ class Piecewise(Generic[Piece]):
 
     Called as a field it runs the ONE piece in which t lies; at an edge the later one. Under ``vmap`` that holds while
     t is shared by all examples. ``solvers.integrate`` does better: a step is taken by one piece as a whole.
+
+    Raises:
+        ValueError: edges that do not increase, or not one piece more than edges.
     """
 
     edges: tuple[float, ...]
     pieces: tuple[Piece, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.pieces) != len(self.edges) + 1:
+            raise ValueError(f"pieces must be one more than edges, got {len(self.pieces)} and {len(self.edges)} edges")
+        if not all(low < high for low, high in pairwise(self.edges)) or any(map(math.isnan, self.edges)):
+            raise ValueError(f"edges must increase, got {self.edges}")
 
     def __call__(self, x: Array, t: Array, *rest: Any) -> Any:
         """The value of the piece at t."""

@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from cfgjax.checks import require_count, require_function
 from cfgjax.types import Tree
 
 
@@ -27,13 +29,14 @@ def sweep(draw: Callable[..., Tree], *axes: Tree, chunk: int = 8192) -> Tree:
         The tree of results, each leaf [n_1, n_2, ..., *its shape].
 
     Raises:
-        ValueError: no axes, an axis without or with different leading sizes, a chunk under 1.
+        TypeError, ValueError: no function; no axes, an axis without or with different leading sizes, or of what are no
+            arrays; a chunk that is no whole number or under 1.
 
     >>> sweep(lambda a, b: 10 * a + b, jnp.arange(3), jnp.arange(2)).tolist()
     [[0, 1], [10, 11], [20, 21]]
     """
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    require_function("draw", draw)
+    require_count("chunk", chunk, 1)
     if not axes:
         raise ValueError("axes must be at least one")
     sizes = tuple(_size(number, axis) for number, axis in enumerate(axes))
@@ -54,6 +57,9 @@ def sweep(draw: Callable[..., Tree], *axes: Tree, chunk: int = 8192) -> Tree:
 
 def _size(number: int, axis: Tree) -> int:
     """The common leading size of an axis."""
+    for leaf in jax.tree.leaves(axis):
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):
+            raise TypeError(f"axis {number} must be arrays, got {type(leaf).__name__}")
     sizes = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(axis)}
     size = sizes.pop() if len(sizes) == 1 else 0
     if size == 0:

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from cfgjax.checks import require_between, require_count, require_function, require_key, require_whole, shown
 from cfgjax.types import Array, Loss, Number, TrainState, Tree
 
 AXIS = "devices"
@@ -63,7 +64,14 @@ def _in_float32(params: Tree) -> Tree:
 
 
 def example_keys(key: Array, step: Number, num_local: int, axis_name: str | None = None) -> Array:
-    """One key for each local example, [num_local], by its global index (T2)."""
+    """One key for each local example, [num_local], by its global index (T2).
+
+    Raises:
+        TypeError, ValueError: not ONE key, a step that is no whole number or negative, a num_local under 1.
+    """
+    require_key("key", key)
+    require_whole("step", step, 0)
+    require_count("num_local", num_local, 1)
     offset = 0 if axis_name is None else jax.lax.axis_index(axis_name) * num_local
     step_key = jax.random.fold_in(key, step)
     return jax.vmap(partial(jax.random.fold_in, step_key))(offset + jnp.arange(num_local))
@@ -103,15 +111,28 @@ def _as_finite_as(value: Array, gradient: Tree) -> Tree:
 
 
 def _num_examples(batch: Tree) -> int:
-    return jax.tree.leaves(batch)[0].shape[0]
+    """The common leading size of the batch's leaves.
+
+    Raises:
+        ValueError: no leaves, a leaf without a leading axis or without examples, leaves of different leading sizes.
+    """
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
+    sizes = {shape[0] if shape else 0 for shape in shapes}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(f"batch must be arrays with a common leading axis of at least 1, got the shapes {shapes}")
+    return sizes.pop()
 
 
 def warming_decay(decay: Number) -> Callable[[Array], Array]:
     """(T3)'s decay after n steps, min(decay, (1 + n) / (10 + n)): a young average soon forgets its start.
 
+    Raises:
+        TypeError, ValueError: a decay that is not one number in [0, 1].
+
     >>> float(warming_decay(0.99)(jnp.asarray(0)))
     0.10000000149011612
     """
+    require_between("decay", decay, 0, 1)
     return lambda step: jnp.minimum(decay, (1 + step) / (10 + step))
 
 
@@ -201,7 +222,11 @@ def several(step: Step) -> Callable[..., tuple[TrainState, Metrics]]:
     Returns:
         The function. Its batches are a tree whose leaves are [K, B, ...], from ``shard_several`` under ``parallel``;
         the metrics are those of every step, [K].
+
+    Raises:
+        TypeError: no function.
     """
+    require_function("step", step)
 
     def steps(
         state: TrainState, batches: Tree, source: Tree = None, *, axis_name: str | None = None
@@ -219,7 +244,11 @@ def make_evaluation(loss: Loss, num_chunks: int = 1) -> Callable[..., Metrics]:
 
     Example i takes the key of (T2) at step 0, whatever the state's step: every evaluation of a run sees the same noise.
     The (local) batch is taken in ``num_chunks`` chunks (T5).
+
+    Raises:
+        TypeError: no function.
     """
+    require_function("loss", loss)
 
     def evaluate(state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None) -> Metrics:
         keys = example_keys(state.key, 0, _num_examples(batch), axis_name)
@@ -304,8 +333,10 @@ def shard(batch: Tree, num_devices: int, name: str = "the number of devices") ->
     """The batch with a device axis in front: each leaf [B, ...] becomes [num_devices, B / num_devices, ...].
 
     Raises:
-        ValueError: a batch that the number of devices does not divide; ``name`` is what the message calls it.
+        TypeError, ValueError: a number of devices under 1, or that does not divide the batch; ``name`` is what the
+            message calls it. A batch without arrays, or whose leading axes differ.
     """
+    require_count(name.replace("the number of devices", "num_devices"), num_devices, 1)
     num_examples = _num_examples(batch)
     if num_examples % num_devices:
         raise ValueError(f"batch_size must be divisible by {name}, got {num_examples} on {num_devices}")
@@ -316,7 +347,12 @@ def shard_several(batches: Sequence[Tree], num_devices: int) -> Tree:
     """K batches for ``parallel(several(step))``: K leaves [B, ...] become one [num_devices, K, B / num_devices, ...].
 
     Raises:
-        ValueError: a batch that the number of devices does not divide.
+        TypeError, ValueError: no batches, batches that are not alike, and those of ``shard``.
     """
+    if not batches:
+        raise ValueError("batches must be at least one, got none")
+    kinds = [jax.tree.map(np.shape, batch) for batch in batches]
+    if any(kind != kinds[0] for kind in kinds):
+        raise ValueError(f"batches must be alike, got the shapes {shown(kinds)}")
     shards = [shard(batch, num_devices) for batch in batches]
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves], axis=1), *shards)

@@ -94,8 +94,9 @@ def _posterior_averages(path, x, t, y):
     c = paths.coefficients(path, t)
     joint = parts[chosen].sum(axis=(0, 1)) * np.exp(-0.5 * ((x - c.alpha * z) / c.beta) ** 2)
     joint = joint / joint.sum()
-    field = paths.conditional_field(path, jnp.asarray(x), jnp.asarray(z), t)
-    score = paths.conditional_score(path, jnp.asarray(x), jnp.asarray(z), t)
+    states = jnp.full(z.shape, x)
+    field = paths.conditional_field(path, states, jnp.asarray(z), t)
+    score = paths.conditional_score(path, states, jnp.asarray(z), t)
     noise = (x - c.alpha * z) / c.beta
     return [joint @ field, joint @ score, joint @ noise, joint @ z]
 
@@ -291,7 +292,7 @@ EYE = np.broadcast_to(np.eye(2), (3, 2, 2))
     [
         (np.ones(3), np.zeros((2, 2)), EYE, "means"),
         (np.ones((3, 1)), np.zeros((3, 2)), EYE, "means"),
-        (np.ones((3, 1, 1)), np.zeros((3, 1, 1, 2)), EYE, "means"),
+        (np.ones((3, 1, 1)), np.zeros((3, 1, 1, 2)), EYE, "weights"),
         (np.ones(3), np.zeros((3, 2)), EYE[:2], "covariances"),
         (np.ones(3), np.zeros((3, 2)), np.ones((3, 2)), "covariances"),
         (np.array([1.0, -1.0, 2.0]), np.zeros((3, 2)), EYE, "weights"),

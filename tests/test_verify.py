@@ -248,7 +248,7 @@ WRONG_DROPS = {
     "the one-example rule on a batch": (
         lambda key, y: guidance.drop_label(key, y, 0.1, NULL),
         True,
-        "one coin for a batch",
+        "y must be one number for one example",
     ),
     "same coins": (lambda key, y: jnp.where(_coins(jax.random.key(0), y.shape), NULL, y), True, "the key is not used"),
     "fixed key": (lambda key, y: jnp.where(_coins(jax.random.key(0)), NULL, y), False, "the key is not used"),

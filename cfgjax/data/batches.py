@@ -1,8 +1,11 @@
 """The order in which examples are visited: a pure function of (seed, step)."""
 
+import math
 from functools import lru_cache
 
 import numpy as np
+
+from cfgjax.checks import require_count
 
 
 @lru_cache(maxsize=2)
@@ -19,11 +22,16 @@ def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> n
     that resumes needs nothing but the step.
 
     Raises:
-        ValueError: a batch larger than the data set, or not positive.
+        TypeError, ValueError: what are no whole numbers; a negative seed or step; a data set without examples; a batch
+            larger than the data set, or not positive.
 
     >>> sorted(int(i) for step in range(2) for i in batch_indices(0, step, 3, 6))
     [0, 1, 2, 3, 4, 5]
     """
+    require_count("seed", seed, 0)
+    require_count("step", step, 0)
+    require_count("num_examples", num_examples, 1)
+    require_count("batch_size", batch_size, -math.inf)
     if not 0 < batch_size <= num_examples:
         raise ValueError(f"batch_size must be in 1..{num_examples}, the number of examples; got {batch_size}")
     epoch, position = divmod(step, num_examples // batch_size)

@@ -6,14 +6,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import is_traced, require_between
+from cfgjax.checks import (
+    is_traced,
+    label_like,
+    of_numpy,
+    require_between,
+    require_finite,
+    require_function,
+    require_key,
+    require_label,
+    require_like,
+    require_point,
+    require_real,
+)
+from cfgjax.paths import as_float
 from cfgjax.pieces import by_piece
 from cfgjax.types import Array, Field, LabelledField, Number
 
 
 @by_piece
 def given(field: LabelledField, y: Number) -> Field:
-    """The field at a fixed label y, as a Field of (x, t)."""
+    """The field at a fixed label y, as a Field of (x, t).
+
+    Raises:
+        TypeError, ValueError: no function; a y that is not one whole number of integer type, or negative.
+    """
+    require_function("field", field)
+    require_label("y", y)
     return lambda x, t: field(x, t, jnp.asarray(y))
 
 
@@ -21,16 +40,32 @@ def drop_label(key: Array, y: Number, rate: Number, null_label: Number) -> Array
     """The label y, or the null label with probability ``rate`` (eta): one coin for ONE example.
 
     Raises:
-        ValueError: a concrete rate outside [0, 1].
+        TypeError, ValueError: not ONE key; a concrete rate outside [0, 1]; labels that are not whole numbers of integer
+            type, that are negative, or a null label that y's type cannot hold.
     """
+    require_key("key", key)
+    require_label("y", y)
     require_between("rate", rate, 0.0, 1.0)
     y = jnp.asarray(y)
-    return jnp.where(jax.random.bernoulli(key, rate), jnp.asarray(null_label, y.dtype), y)
+    return jnp.where(jax.random.bernoulli(key, as_float(rate)), label_like("null_label", null_label, y), y)
 
 
 def _require_sum_of_one(weights: Array) -> None:
     if not is_traced(weights) and not abs(float(np.sum(np.asarray(weights, np.float64))) - 1) < 1e-4:
         raise ValueError(f"weights must sum to 1, got {weights}, which sum to {float(jnp.sum(weights)):g}")
+
+
+def _checked_labels(labels: Array) -> Array:
+    labels = of_numpy(labels)
+    require_real("labels", labels)
+    labels = jnp.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels must be whole numbers of integer type, got {labels.dtype}")
+    if labels.ndim != 1 or labels.size == 0:
+        raise ValueError(f"labels must be [n] with n at least 1, got the shape {labels.shape}")
+    if not is_traced(labels) and np.min(labels) < 0:
+        raise ValueError(f"labels must be in 0..K, got {labels}")
+    return labels
 
 
 @by_piece
@@ -52,21 +87,31 @@ def weighted(field: LabelledField, labels: Array, weights: Array | Callable[[Arr
     Source: Liu et al., arXiv 2206.01714.
 
     Raises:
-        ValueError: another number of weights than of labels; concrete weights that do not sum to 1.
+        TypeError, ValueError: no function; labels that are not whole numbers of integer type, or negative; another
+            number of weights than of labels; concrete weights that are not finite, or do not sum to 1.
     """
-    labels = jnp.asarray(labels)
+    require_function("field", field)
+    labels = _checked_labels(labels)
 
     def weights_at(t: Array) -> Array:
-        values = jnp.asarray(weights(t) if callable(weights) else weights)
-        if labels.ndim != 1 or values.shape != labels.shape:
+        values = of_numpy(weights(t) if callable(weights) else weights)
+        require_real("weights", values)
+        values = jnp.asarray(values)
+        if values.shape != labels.shape:
             raise ValueError(f"weights must have the shape of labels, [n], got {values.shape} beside {labels.shape}")
         return values
 
     if not callable(weights):
-        _require_sum_of_one(weights_at(jnp.zeros(())))
+        fixed = weights_at(jnp.zeros(()))
+        require_finite("weights", fixed)
+        _require_sum_of_one(fixed)
+
+    def one(x: Array, t: Array, y: Array) -> Array:
+        return require_like("field", field(x, t, y), x)
 
     def combined(x: Array, t: Array) -> Array:
-        values = jax.vmap(field, in_axes=(None, None, 0))(x, t, labels)
+        require_point(x, t)
+        values = jax.vmap(one, in_axes=(None, None, 0))(x, t, labels)
         return jnp.tensordot(weights_at(t), values, axes=1, precision=jax.lax.Precision.HIGHEST).astype(values.dtype)
 
     return combined
@@ -78,7 +123,12 @@ def between_labels(field: LabelledField, first: Number, second: Number, amount: 
     It moves between two labels' fields, not between their embeddings: a network is called on labels that it knows.
 
     Raises:
-        ValueError: a concrete amount outside [0, 1].
+        TypeError, ValueError: no function; labels that are not whole numbers of integer type, or negative; a concrete
+            amount outside [0, 1].
     """
+    require_function("field", field)
+    require_label("first", first)
+    require_label("second", second)
     require_between("amount", amount, 0, 1)
+    amount = as_float(amount)
     return weighted(field, jnp.stack([jnp.asarray(first), jnp.asarray(second)]), jnp.stack([1 - amount, amount]))

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from cfgjax.checks import require_between, require_pair
+from cfgjax.checks import TINY, require_between, require_label, require_number, require_pair, require_path
 from cfgjax.conversions import from_field
 from cfgjax.guidance.pairs import interpolate
 from cfgjax.guidance.rules import denoiser_slope, project, shorten
@@ -42,12 +42,16 @@ def adaptive_projected(
     Source: Sadat et al., arXiv 2410.02416, algorithm 1.
 
     Raises:
-        ValueError: a momentum outside (-1, 1), a bound not positive, a scale that is not finite.
+        TypeError, ValueError: a momentum outside (-1, 1), a bound not positive, a scale or a parallel that is not
+            finite; no path, pair or label.
     """
+    require_path(path)
     require_pair(pair)
+    require_label("y", y)
+    require_number("parallel", parallel)
     require_scale(scale)
     require_between("momentum", momentum, -1 + 1e-6, 1 - 1e-6)
-    require_between("bound", bound, float(jnp.finfo(jnp.float32).tiny), jnp.inf)
+    require_between("bound", bound, TINY, jnp.inf)
 
     def apply(x: Array, t: Array, memory: Tree) -> tuple[Array, Tree]:
         null, labelled = pair.both(x, t, jnp.asarray(y))

@@ -5,9 +5,24 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import is_traced, require_between, require_like, require_pair
+from cfgjax.checks import (
+    TINY,
+    is_traced,
+    label_like,
+    like_state,
+    require_between,
+    require_function,
+    require_label,
+    require_like,
+    require_number,
+    require_pair,
+    require_path,
+    require_point,
+    require_rank,
+    require_real,
+)
 from cfgjax.guidance.schedules import require_scale, scale_at
-from cfgjax.paths import as_time, before_end, coefficients
+from cfgjax.paths import as_state, as_time, before_end, coefficients
 from cfgjax.pieces import Piecewise, by_piece
 from cfgjax.types import Array, Field, GaussianPath, Interval, LabelledField, LogClassifier, Number, Pair, Scale
 
@@ -20,9 +35,15 @@ def interpolate(null: Array, labelled: Array, scale: Number) -> Array:
         labelled: [*D], the value at w = 1.
         scale: [], the guidance scale w.
 
+    Raises:
+        TypeError, ValueError: values that are not alike, a scale that is not one finite number.
+
     >>> float(interpolate(jnp.float32(1e8), jnp.float32(1.0), 1.0))
     1.0
     """
+    require_number("scale", scale)
+    require_real("null", null)
+    require_real("labelled", labelled)
     null, labelled, scale = (jnp.asarray(value) for value in (null, labelled, scale))
     difference = require_like("labelled", labelled, null) - null
     return jnp.where(scale <= 0.5, null + scale * difference, labelled + (scale - 1) * difference)
@@ -35,11 +56,19 @@ def pair(field: LabelledField, null_label: Number) -> Pair:
     Args:
         field: a vector field, score, noise prediction or denoiser that knows the null label.
         null_label: [], by convention the number of labels K; a label to lead away from ("negative") does as well.
+
+    Raises:
+        TypeError, ValueError: no function; a null label that is not one whole number of integer type, or negative. At
+            a call: such a y, a null label that y's type cannot hold, a value of the field that is not like x.
     """
+    require_label("null_label", null_label)
+    checked = like_state("field", field)
 
     def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
-        labels = jnp.stack([jnp.asarray(null_label, jnp.result_type(y)), jnp.asarray(y)])
-        values = jax.vmap(field, in_axes=(None, None, 0))(x, t, labels)
+        require_point(x, t)
+        require_label("y", y)
+        labels = jnp.stack([label_like("null_label", null_label, y), jnp.asarray(y)])
+        values = jax.vmap(checked, in_axes=(None, None, 0))(x, t, labels)
         return values[0], values[1]
 
     return Pair(both, field)
@@ -50,8 +79,17 @@ def against(field: LabelledField, worse: LabelledField) -> Pair:
     """The pair of a field and a worse one, both at y: of a smaller network, one trained less, or one with dropout.
 
     Source: Karras et al., arXiv 2406.02507.
+
+    Raises:
+        TypeError, ValueError: no functions; at a call, values that are not like x, or no label.
     """
-    return Pair(lambda x, t, y: (worse(x, t, y), field(x, t, y)), field)
+    better, other = like_state("field", field), like_state("worse", worse)
+
+    def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
+        require_label("y", y)
+        return other(x, t, y), better(x, t, y)
+
+    return Pair(both, field)
 
 
 @by_piece
@@ -61,18 +99,26 @@ def classifier_pair(null_field: Field, log_classifier: LogClassifier, path: Gaus
     At the null label both sides are the null field.
 
     Raises:
-        ValueError: a start outside (0, 1).
+        TypeError, ValueError: no functions or path; a start outside (0, 1). At a call: a null field that is not like
+            x, a classifier that does not give [K], a y outside 0..K, a t outside [0, 1].
     """
-    require_between("start", start, float(jnp.finfo(jnp.float32).tiny), 1.0 - float(jnp.finfo(jnp.float32).epsneg))
+    null_of = like_state("null_field", null_field)
+    require_function("log_classifier", log_classifier)
+    require_path(path)
+    require_between("start", start, TINY, 1.0 - float(jnp.finfo(jnp.float32).epsneg))
 
     def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
+        x = as_state(x)
         held = before_end(jnp.maximum(as_time(t), start))
         c = coefficients(path, held)
 
         def log_prob(x: Array) -> Array:
-            return log_classifier(x, held).at[y].get(mode="fill", fill_value=0.0)
+            log_probs = log_classifier(x, held)
+            require_rank("log_classifier", log_probs, 1)
+            require_label("y", y, log_probs.shape[0])
+            return jnp.asarray(log_probs).at[y].get(mode="fill", fill_value=0.0)
 
-        null = null_field(x, t)
+        null = null_of(x, t)
         return null, null + c.beta * c.wronskian / c.alpha * jax.grad(log_prob)(x)
 
     return Pair(both, lambda x, t, y: both(x, t, y)[1])
@@ -94,7 +140,7 @@ def extrapolate(pair: Pair, scale: Scale) -> LabelledField:
         evaluation of both. With an ``interval`` between numbers, a ``Piecewise`` of such fields.
 
     Raises:
-        ValueError: a concrete scale that is not finite.
+        TypeError, ValueError: no pair; a scale that is not one number, or where concrete not finite.
     """
     require_pair(pair)
     require_scale(scale)
@@ -130,7 +176,7 @@ def classifier_free(field: LabelledField, scale: Scale, null_label: Number) -> L
         come out of that one call, exactly. (A network's matrix products may round otherwise in a call on y alone.)
 
     Raises:
-        ValueError: a concrete scale that is not finite.
+        TypeError, ValueError: those of ``pair`` and ``extrapolate``.
     """
     return extrapolate(pair(field, null_label), scale)
 
@@ -144,7 +190,7 @@ def autoguidance(field: LabelledField, worse: LabelledField, scale: Scale) -> La
     Source: Karras et al., arXiv 2406.02507.
 
     Raises:
-        ValueError: a concrete scale that is not finite.
+        TypeError, ValueError: those of ``against`` and ``extrapolate``.
     """
     return extrapolate(against(field, worse), scale)
 
@@ -170,6 +216,6 @@ def classifier(
         is the null field.
 
     Raises:
-        ValueError: a concrete scale that is not finite, or a start outside (0, 1).
+        TypeError, ValueError: those of ``classifier_pair`` and ``extrapolate``.
     """
     return extrapolate(classifier_pair(null_field, log_classifier, path, start), scale)

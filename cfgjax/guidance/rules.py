@@ -7,7 +7,7 @@ at ``paths.before_end(t)``.
 import jax.numpy as jnp
 from jax import lax
 
-from cfgjax.checks import is_traced, require_between
+from cfgjax.checks import TINY, is_traced, require_between, require_number, require_pair, require_path
 from cfgjax.conversions import from_field
 from cfgjax.guidance.pairs import inside, interpolate
 from cfgjax.guidance.schedules import require_scale, scale_at
@@ -64,9 +64,12 @@ def projected(path: GaussianPath, pair: Pair, parallel: Number = 0.0, bound: Num
     Source: Sadat et al., arXiv 2410.02416, algorithm 1.
 
     Raises:
-        ValueError: a bound that is not positive.
+        TypeError, ValueError: no path or pair, a parallel that is not finite, a bound that is not positive.
     """
-    require_between("bound", bound, float(jnp.finfo(jnp.float32).tiny), jnp.inf)
+    require_path(path)
+    require_pair(pair)
+    require_number("parallel", parallel)
+    require_between("bound", bound, TINY, jnp.inf)
 
     def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
         null, labelled = pair.both(x, t, y)
@@ -86,7 +89,11 @@ def zero_star(pair: Pair) -> Pair:
     The paper's zero-init is ``zero_before``.
 
     Source: Fan et al., arXiv 2503.18886.
+
+    Raises:
+        ValueError: no pair.
     """
+    require_pair(pair)
 
     def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
         null, labelled = pair.both(x, t, y)
@@ -110,20 +117,25 @@ def tangential(path: GaussianPath, pair: Pair) -> Pair:
         pair: the two sides, vector fields.
 
     Source: Kwon et al., arXiv 2503.18137.
+
+    Raises:
+        TypeError, ValueError: no path or pair.
     """
+    require_path(path)
+    require_pair(pair)
 
     def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
         null, labelled = pair.both(x, t, y)
         c = coefficients(path, before_end(t))
         is_zero = c.wronskian == 0
         slope = jnp.where(is_zero, 0, c.alpha / jnp.where(is_zero, 1, c.wronskian))
-        slope = jnp.maximum(slope, float(jnp.finfo(jnp.float32).tiny))
+        slope = jnp.maximum(slope, TINY)
         noise, change = from_field(path, null, x, t).noise, labelled - null
         inner = jnp.sum(noise * change)
         growth = 2 * inner - slope * jnp.sum(jnp.square(change))
         product = jnp.sum(jnp.square(noise)) - slope * inner
         largest = lax.stop_gradient(jnp.maximum(jnp.abs(product), jnp.abs(slope * growth)))
-        is_nothing = largest < float(jnp.finfo(jnp.float32).tiny)
+        is_nothing = largest < TINY
         # Only ratios count: divided by the largest, the squares below cannot underflow.
         growth, product = (value / jnp.where(is_nothing, 1, largest) for value in (growth, product))
         product = jnp.where(is_nothing, 1, product)
@@ -153,8 +165,9 @@ def rescaled(pair: Pair, scale: Scale, amount: Number = 0.7) -> LabelledField:
     Source: Lin et al., arXiv 2305.08891, section 3.4.
 
     Raises:
-        ValueError: an amount outside [0, 1], or a concrete scale that is not finite.
+        TypeError, ValueError: no pair, an amount outside [0, 1], a scale that is not one finite number.
     """
+    require_pair(pair)
     require_between("amount", amount, 0, 1)
     require_scale(scale)
     if isinstance(scale, Interval) and not is_traced(scale[1:]):

@@ -9,7 +9,7 @@ from typing import cast
 
 import jax.numpy as jnp
 
-from cfgjax.checks import is_traced, require_between, require_finite
+from cfgjax.checks import is_traced, require_between, require_label, require_number
 from cfgjax.paths import as_time
 from cfgjax.types import Array, Interval, Number, Scale
 
@@ -24,6 +24,10 @@ def _takes_label(schedule: Callable[..., object]) -> bool:
 def scale_at(scale: Scale, t: Number, y: Number = 0) -> Array:
     """The guidance scale w at time t for label y, []: the number itself, or the function's value.
 
+    Raises:
+        TypeError, ValueError: a t not in [0, 1], a y that is no label, a scale or a value of it that is not one finite
+            number.
+
     >>> float(scale_at(lambda t: 2 * t, 0.75))
     1.5
     >>> float(scale_at(lambda t, y: y + t, 0.5, 3))
@@ -31,26 +35,26 @@ def scale_at(scale: Scale, t: Number, y: Number = 0) -> Array:
     >>> float(scale_at(interval(4.0, 0.2, 0.8), 0.9))
     1.0
     """
+    require_label("y", y)
+    time = as_time(t)
     if isinstance(scale, Interval):
-        time = as_time(t)
         is_inside = (time >= scale.start) & ((time < scale.stop) | (jnp.asarray(scale.stop) >= 1))
         return jnp.where(is_inside, scale_at(scale.scale, t, y), 1)
     if callable(scale):
         schedule = cast(Callable[..., Array], scale)
-        value = schedule(as_time(t), jnp.asarray(y)) if _takes_label(schedule) else schedule(as_time(t))
+        value = schedule(time, jnp.asarray(y)) if _takes_label(schedule) else schedule(time)
     else:
         value = scale
-    if jnp.shape(value) != ():
-        raise ValueError(f"scale must be one number for one example, got the shape {jnp.shape(value)}: map over it")
+    require_number("scale", value)
     return jnp.asarray(value)
 
 
 def require_scale(scale: Scale) -> None:
-    """Raises ValueError for a concrete scale that is not finite."""
+    """Raises TypeError or ValueError for what is neither a function nor one number, finite where concrete."""
     if isinstance(scale, Interval):
         require_scale(scale.scale)
     elif not callable(scale):
-        require_finite("scale", scale)
+        require_number("scale", scale)
 
 
 def interval(scale: Scale, start: Number, stop: Number) -> Interval:
@@ -63,7 +67,8 @@ def interval(scale: Scale, start: Number, stop: Number) -> Interval:
     Source: Kynkaanniemi et al., arXiv 2404.07724, whose interval is one of noise levels.
 
     Raises:
-        ValueError: an interval of an interval; edges that are not 0 <= start < stop <= 1; a scale that is not finite.
+        TypeError, ValueError: an interval of an interval; edges that are not 0 <= start < stop <= 1; a scale that is
+            neither a function nor one finite number.
     """
     if isinstance(scale, Interval):
         raise ValueError("scale of an interval must be a number or a function, got another interval")
@@ -84,7 +89,8 @@ def one_plus(excess: Scale) -> Scale:
     Source: Ho & Salimans, arXiv 2207.12598, equation 6.
 
     Raises:
-        ValueError: an interval: shift its inner scale instead.
+        TypeError, ValueError: an interval, of which the inner scale is to be shifted; what is neither a function nor
+            one finite number.
 
     >>> one_plus(2.0)
     3.0
@@ -92,6 +98,7 @@ def one_plus(excess: Scale) -> Scale:
     if isinstance(excess, Interval):
         raise ValueError("excess must be a number or a function, got an interval: write interval(one_plus(s), ...)")
     if not callable(excess):
+        require_number("excess", excess)
         return 1 + excess
     if _takes_label(excess):
         return lambda t, y: 1 + scale_at(excess, t, y)

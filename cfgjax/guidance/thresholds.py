@@ -4,7 +4,7 @@ from typing import TypeVar, cast
 
 import jax.numpy as jnp
 
-from cfgjax.checks import require_between
+from cfgjax.checks import HUGE, TINY, is_traced, like_state, require_between, require_function, require_path
 from cfgjax.conversions import from_field
 from cfgjax.paths import before_end, coefficients
 from cfgjax.pieces import Piecewise, by_piece
@@ -35,12 +35,14 @@ def clipped(path: GaussianPath, field: AnyField, bound: Number = 1.0) -> AnyFiel
     Source: Ho et al., arXiv 2006.11239 (the clipped x_0); Saharia et al., arXiv 2205.11487, section 2.3.
 
     Raises:
-        ValueError: a bound that is not positive.
+        TypeError, ValueError: no path or function, a bound that is not positive; at a call, a value not like x.
     """
-    require_between("bound", bound, float(jnp.finfo(jnp.float32).tiny), jnp.inf)
+    require_path(path)
+    require_between("bound", bound, TINY, jnp.inf)
+    checked = like_state("field", field)
 
     def bounded(x: Array, t: Array, *y: Array) -> Array:
-        value = field(x, t, *y)
+        value = checked(x, t, *y)
         denoiser = from_field(path, value, x, t).denoiser
         return _with_denoiser(path, value, x, t, denoiser, jnp.clip(denoiser, -bound, bound))
 
@@ -66,14 +68,19 @@ def dynamically_clipped(
     Source: Saharia et al., arXiv 2205.11487, section 2.3.
 
     Raises:
-        ValueError: a percentile outside [0, 100] or a bound that is not positive and finite.
+        TypeError, ValueError: no path or function, a percentile outside [0, 100], a bound that is not positive and
+            finite; at a call, a value not like x.
     """
+    require_path(path)
+    checked = like_state("field", field)
     require_between("percentile", percentile, 0, 100)
-    require_between("bound", bound, float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max))
+    require_between("bound", bound, TINY, HUGE)
 
     def bounded(x: Array, t: Array, *y: Array) -> Array:
-        value = field(x, t, *y)
+        value = checked(x, t, *y)
         denoiser = from_field(path, value, x, t).denoiser
+        if denoiser.size == 0:
+            return value
         limit = jnp.maximum(jnp.percentile(jnp.abs(denoiser), percentile), bound)
         wanted = jnp.clip(denoiser, -limit, limit) * (bound / limit)
         return _with_denoiser(path, value, x, t, denoiser, wanted)
@@ -91,8 +98,11 @@ def zero_before(field: AnyField, start: float) -> AnyField:
     Source: Fan et al., arXiv 2503.18886 (zero-init).
 
     Raises:
-        ValueError: a start outside [0, 1).
+        TypeError, ValueError: no function; a start that is traced, or outside [0, 1).
     """
+    require_function("field", field)
+    if is_traced(start):
+        raise TypeError("start must be a number that is not traced: the pieces' edges are fixed")
     require_between("start", start, 0, 1 - float(jnp.finfo(jnp.float32).epsneg))
     still = cast(AnyField, lambda x, t, *y: jnp.zeros_like(x))
     return cast(AnyField, Piecewise((float(start),), (still, field)))

@@ -3,8 +3,21 @@
 import numpy as np
 from sklearn.metrics import pairwise_distances_chunked
 
+from cfgjax.checks import require_between, rows_of
+
 _ROWS, _POINTS = 256, 16_384
 """Samples and reference points compared at a time, to bound the memory."""
+
+
+def require_alike(name: str, values: np.ndarray, samples: np.ndarray) -> None:
+    """Raises ValueError for a set without examples, or whose examples have another shape than the samples."""
+    if np.ndim(values) == 0 or np.ndim(samples) == 0 or min(len(values), len(samples)) == 0:
+        raise ValueError(
+            f"samples and {name} must hold an example each, got {np.shape(samples)} and {np.shape(values)}"
+        )
+    if np.shape(values)[1:] != np.shape(samples)[1:]:
+        words = f"got {np.shape(samples)} and {np.shape(values)}"
+        raise ValueError(f"samples and {name} must hold examples of one shape, {words}")
 
 
 def nearest_distances(samples: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -12,12 +25,16 @@ def nearest_distances(samples: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
     Args:
         samples: [n, *D].
-        reference: [m, *D].
+        reference: [m, *D], m >= 1.
+
+    Raises:
+        TypeError, ValueError: no examples of either, examples of unlike shapes, numbers that are not real or finite.
     """
-    flat = np.asarray(samples, np.float64).reshape(len(samples), -1)
+    require_alike("reference", reference, samples)
+    flat = rows_of("samples", samples).reshape(len(samples), -1)
     squares = np.full(len(flat), np.inf)
     for start in range(0, len(reference), _POINTS):
-        block = np.asarray(reference[start : start + _POINTS], np.float64)
+        block = rows_of("reference", reference[start : start + _POINTS])
         squares = np.minimum(squares, _nearest_squares(flat, block.reshape(len(block), -1)))
     return np.sqrt(np.maximum(squares, 0))
 
@@ -47,8 +64,14 @@ def energy_distance(samples: np.ndarray, others: np.ndarray) -> float:
         others: [m, *D], of the other, m >= 2.
 
     Source: Szekely & Rizzo, Journal of Statistical Planning and Inference 143 (2013), equation 2.1.
+
+    Raises:
+        TypeError, ValueError: fewer than two examples of either, examples of unlike shapes, numbers that are not real
+            or finite.
     """
-    one, other = (np.asarray(each, np.float64).reshape(len(each), -1) for each in (samples, others))
+    require_alike("others", others, samples)
+    one, other = (rows_of(*each, 2) for each in (("samples", samples), ("others", others)))
+    one, other = (each.reshape(len(each), -1) for each in (one, other))
     across = _total_distance(one, other) / (len(one) * len(other))
     within = (_total_distance(each, each) / (len(each) * (len(each) - 1)) for each in (one, other))
     return 2 * across - sum(within)
@@ -63,5 +86,12 @@ def copy_fraction(nearest: np.ndarray, held_out_nearest: np.ndarray, quantile: f
         nearest: [n], the ``nearest_distances`` of samples to the training points.
         held_out_nearest: [k], those of real data that the model was not trained on.
         quantile: the share of held-out points that counts as near.
+
+    Raises:
+        TypeError, ValueError: no distances, or ones that are not finite; a quantile outside [0, 1].
     """
+    require_between("quantile", quantile, 0, 1)
+    nearest, held_out_nearest = (
+        rows_of(name, values, ndim=1) for name, values in (("nearest", nearest), ("held_out_nearest", held_out_nearest))
+    )
     return float(np.mean(nearest < np.quantile(held_out_nearest, quantile)))

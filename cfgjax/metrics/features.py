@@ -9,18 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-
-def _checked(name: str, features: np.ndarray, least: int) -> np.ndarray:
-    array = np.asarray(features, np.float64)
-    if array.ndim != 2 or len(array) < least:
-        raise ValueError(f"{name} must be [n, d] with n at least {least}, got shape {array.shape}")
-    if not np.all(np.isfinite(array)):
-        raise ValueError(f"{name} must be finite")
-    return array
+from cfgjax.checks import require_count, rows_of
 
 
 def _pair(samples: np.ndarray, reference: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    first, second = _checked("samples", samples, least), _checked("reference", reference, least)
+    first, second = rows_of("samples", samples, least, 2), rows_of("reference", reference, least, 2)
     if first.shape[1] != second.shape[1]:
         raise ValueError(f"samples and reference must have as many features, got {first.shape} and {second.shape}")
     return first, second
@@ -42,7 +35,7 @@ def frechet_distance(samples: np.ndarray, reference: np.ndarray) -> float:
         reference: [m, d] features.
 
     Raises:
-        ValueError: fewer than two rows, unlike widths, or numbers that are not finite.
+        TypeError, ValueError: fewer than two rows, unlike widths, or numbers that are not real and finite.
 
     Source: Dowson & Landau, J. Multivariate Analysis 12, 1982; Heusel et al., arXiv 1706.08500.
 
@@ -65,7 +58,7 @@ def kernel_distance(samples: np.ndarray, reference: np.ndarray) -> float:
 
     It is zero on average where both sets have one law, and may come out below zero.
 
-    Args: as ``frechet_distance``.
+    Args, errors: as ``frechet_distance``.
     Source: Binkowski et al., arXiv 1801.01401, section 4.
     """
     first, second = _pair(samples, reference, 2)
@@ -111,10 +104,11 @@ def neighbourhood(samples: np.ndarray, reference: np.ndarray, neighbours: int = 
         neighbours: k.
 
     Raises:
-        ValueError: no more than k rows, unlike widths, or numbers that are not finite.
+        TypeError, ValueError: k under 1, no more than k rows, unlike widths, or numbers that are not real and finite.
 
     Source: Kynkaanniemi et al., arXiv 1904.06991, equation 1; Naeem et al., arXiv 2002.09797, equations 3 and 4.
     """
+    require_count("neighbours", neighbours, 1)
     first, second = _pair(samples, reference, neighbours + 1)
     apart = _distances(first, second)
     in_reference = apart <= _radii(second, neighbours)

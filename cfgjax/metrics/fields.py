@@ -8,6 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from cfgjax import guidance
+from cfgjax.checks import (
+    like_state,
+    require_count,
+    require_function,
+    require_label,
+    require_real,
+    require_shape,
+)
 from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier
 
 _LABELS = 16
@@ -20,7 +28,14 @@ def relative_error(learned: Array, exact: Array) -> Array:
     Args:
         learned: [n, *D], u at n states drawn from p_t.
         exact: [n, *D], u* at the same states.
+
+    Raises:
+        TypeError, ValueError: no states, two sets that are not alike, numbers that are not real.
     """
+    require_real("learned", learned)
+    require_shape("exact", exact, jnp.shape(learned))
+    if jnp.size(learned) == 0:
+        raise ValueError(f"learned must hold at least one state, got the shape {jnp.shape(learned)}")
     return jnp.sqrt(jnp.sum(jnp.square(learned - exact)) / jnp.sum(jnp.square(exact)))
 
 
@@ -45,20 +60,36 @@ def guidance_terms(
         x: [*D].
         t: [], before ``start`` of ``guidance.classifier`` the classifier's side is held.
         y: [], the label.
+
+    Raises:
+        TypeError, ValueError: no functions, path or labels; values that are not like x; a t outside [0, 1].
     """
+    require_label("null_label", null_label)
+    require_label("y", y)
+    checked = like_state("field", field)
 
     def null_field(x: Array, t: Array) -> Array:
-        return field(x, t, jnp.asarray(null_label, jnp.result_type(y)))
+        return checked(x, t, jnp.asarray(null_label, jnp.result_type(y)))
 
     by_classifier = guidance.classifier(null_field, log_classifier, path, 1.0)(x, t, y) - null_field(x, t)
-    return by_classifier, field(x, t, y) - null_field(x, t)
+    return by_classifier, checked(x, t, y) - null_field(x, t)
 
 
 def posterior_mean_field(field: LabelledField, log_classifier: LogClassifier, num_labels: int) -> Field:
-    """The right side of (R2), sum over y of p_t(y|x) u_y, as a Field."""
+    """The right side of (R2), sum over y of p_t(y|x) u_y, as a Field.
+
+    Raises:
+        TypeError, ValueError: no functions, a num_labels under 1; at a call, values that are not like x, a classifier
+            that does not give [num_labels].
+    """
+    checked = like_state("field", field)
+    require_function("log_classifier", log_classifier)
+    require_count("num_labels", num_labels, 1)
 
     def mean(x: Array, t: Array) -> Array:
-        values = jax.lax.map(lambda y: field(x, t, y), jnp.arange(num_labels), batch_size=min(num_labels, _LABELS))
-        return jnp.tensordot(jnp.exp(log_classifier(x, t)), values, axes=1)
+        log_probs = log_classifier(x, t)
+        require_shape("log_classifier", log_probs, (num_labels,), "give")
+        values = jax.lax.map(lambda y: checked(x, t, y), jnp.arange(num_labels), batch_size=min(num_labels, _LABELS))
+        return jnp.tensordot(jnp.exp(log_probs), values, axes=1)
 
     return mean

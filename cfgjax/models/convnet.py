@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
+from cfgjax.checks import require_between, require_count
 from cfgjax.models.blocks import require_image
 from cfgjax.models.convolution import Conv
 from cfgjax.types import Array
@@ -31,9 +32,15 @@ class ConvNet(linen.Module):
         """Features and log-probabilities of one image.
 
         Raises:
-            ValueError: an x that is not an image.
+            TypeError, ValueError: an x that is not an image, a setting that is not allowed.
         """
         require_image(x, 1)
+        require_count("num_labels", self.num_labels, 1)
+        require_count("num_features", self.num_features, 1)
+        require_count("width", self.width, 1)
+        if self.width % 8:
+            raise ValueError(f"width must be divisible by 8, the groups of its norms, got {self.width}")
+        require_between("dropout", self.dropout, 0, 1)
         hidden = x
         for size, stride, channels in ((5, 2, self.width), (3, 2, 2 * self.width), (3, 1, 2 * self.width)):
             hidden = Conv(channels, (size, size), (stride, stride))(hidden)

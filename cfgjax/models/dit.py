@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
+from cfgjax.checks import require_between, require_choice, require_count
 from cfgjax.models.blocks import SelfAttention, from_patches, modulate, rematerialised, to_patches
 from cfgjax.models.embeddings import LabelEmbedding, TimeEmbedding, sine_positions
 from cfgjax.types import Array
@@ -45,6 +46,7 @@ class _Norm(linen.Module):
 
     @linen.compact
     def __call__(self, tokens: Array) -> Array:
+        require_choice("norm", self.kind, ("layer", "rms"))
         if self.kind == "rms":
             return linen.RMSNorm(use_scale=False, epsilon=1e-6, dtype=self.dtype)(tokens)
         return linen.LayerNorm(use_bias=False, use_scale=False, epsilon=1e-6, dtype=self.dtype)(tokens)
@@ -93,6 +95,9 @@ class _Trunk(linen.Module):
 
     def trunk(self, patches: Array, condition: Array, deterministic: bool) -> Array:
         """Patches [rows, columns, size] as tokens [rows * columns, width], after all blocks."""
+        require_count("width", self.width, 1)
+        require_count("depth", self.depth, 0)
+        require_between("dropout", self.dropout, 0, 1)
         rows, columns, size = patches.shape
         dense = linen.Dense(self.width, dtype=self.dtype, kernel_init=_XAVIER)
         tokens = dense(patches.reshape(-1, size)) + self._positions(rows, columns).astype(self.dtype)
@@ -102,6 +107,7 @@ class _Trunk(linen.Module):
         return tokens
 
     def _positions(self, rows: int, columns: int) -> Array:
+        require_choice("positions", self.positions, ("sine", "learned"))
         if self.positions == "sine":
             return sine_positions(rows, columns, self.width)
         return self.param("positions", linen.initializers.normal(0.02), (rows * columns, self.width))
@@ -142,8 +148,8 @@ class DiT(_Trunk):
         """The field at x, t, y, float32.
 
         Raises:
-            ValueError: an x that is not an image or whose sides the patch does not divide, or a width that the
-                number of heads does not divide.
+            TypeError, ValueError: an x that is not an image or whose sides the patch does not divide, a width that the
+                number of heads does not divide, a t outside [0, 1], a y outside 0..K, a setting that is not allowed.
         """
         patches = to_patches(x, self.patch)
         condition = linen.silu(self.time(t) + LabelEmbedding(self.num_labels, self.width, std=0.02)(y))
@@ -165,5 +171,6 @@ class DiTClassifier(_Trunk):
         """log p(y | x, t), [K], float32; errors as ``DiT``."""
         condition = linen.silu(self.time(t))
         tokens = self.trunk(to_patches(x, self.patch), condition, deterministic)
+        require_count("num_labels", self.num_labels, 1)
         pooled = jnp.mean(self.normed(tokens, condition), axis=0)
         return jax.nn.log_softmax(linen.Dense(self.num_labels)(pooled))

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
+from cfgjax.checks import require_count, require_label, require_positive, require_time
 from cfgjax.types import Array
 
 
@@ -25,9 +26,18 @@ class TimeEmbedding(linen.Module):
 
     @linen.compact
     def __call__(self, t: Array) -> Array:
-        """The features of t [], float32."""
+        """The features of t [], float32.
+
+        Raises:
+            TypeError, ValueError: a t that is not one time in [0, 1], a width or num_features that is too small, a
+                frequency that is not positive.
+        """
+        require_time("t", t)
+        require_count("width", self.width, 1)
+        require_positive("max_frequency", self.max_frequency)
         t = jnp.asarray(t).astype(jnp.float32)
         num_features = self.width if self.num_features is None else self.num_features
+        require_count("width" if self.num_features is None else "num_features", num_features, 2)
         frequencies = jnp.geomspace(1.0, self.max_frequency, num_features // 2, dtype=jnp.float32)
         features = jnp.concatenate([jnp.cos(frequencies * t), jnp.sin(frequencies * t)])
         hidden = linen.silu(linen.Dense(self.width, dtype=jnp.float32)(features))
@@ -43,7 +53,16 @@ class LabelEmbedding(linen.Module):
 
     @linen.compact
     def __call__(self, y: Array) -> Array:
-        """Row y [] of the table."""
+        """Row y [] of the table.
+
+        Raises:
+            TypeError, ValueError: a y that is not one whole number of integer type, or where concrete not in 0..K; K or
+                a width under 1. Where a label that only a trace holds is none of the table, its row is NaN, or for a
+                negative one counted from the end.
+        """
+        require_count("num_labels", self.num_labels, 1)
+        require_count("width", self.width, 1)
+        require_label("y", y, self.num_labels)
         rows = linen.Embed(self.num_labels + 1, self.width, embedding_init=linen.initializers.normal(self.std))
         return rows(jnp.asarray(y))
 
@@ -55,8 +74,11 @@ def sine_positions(rows: int, columns: int, width: int) -> Array:
     Source: Vaswani et al., arXiv 1706.03762, section 3.5, in two dimensions as Peebles & Xie, arXiv 2212.09748.
 
     Raises:
-        ValueError: a width that 4 does not divide.
+        TypeError, ValueError: a width that 4 does not divide; rows, columns or width that are no whole numbers of at
+            least 1.
     """
+    for name, value in (("rows", rows), ("columns", columns), ("width", width)):
+        require_count(name, value, 1)
     if width % 4:
         raise ValueError(f"width must be divisible by 4 for positions on a grid, got {width}")
     frequencies = 10000.0 ** (-jnp.arange(width // 4, dtype=jnp.float32) / (width // 4))

@@ -3,7 +3,9 @@
 import jax.numpy as jnp
 from flax import linen
 
+from cfgjax.checks import require_between, require_count
 from cfgjax.models.embeddings import LabelEmbedding, TimeEmbedding
+from cfgjax.paths import as_state
 from cfgjax.types import Array
 
 
@@ -32,7 +34,18 @@ class MLP(linen.Module):
 
     @linen.compact
     def __call__(self, x: Array, t: Array, y: Array, deterministic: bool = True) -> Array:
-        """The field at x [*D], t [], y [], in the shape of x and float32."""
+        """The field at x [*D], t [], y [], in the shape of x and float32.
+
+        Raises:
+            TypeError, ValueError: an x that is empty or holds no real numbers, a t outside [0, 1], a y outside 0..K;
+                widths under 1, a negative depth, a dropout outside [0, 1].
+        """
+        require_count("width", self.width, 1)
+        require_count("depth", self.depth, 0)
+        require_between("dropout", self.dropout, 0, 1)
+        x = as_state(x)
+        if x.size == 0:
+            raise ValueError(f"x must hold at least one number, got the shape {x.shape}")
         time = TimeEmbedding(self.embedding_width, self.max_frequency)(t)
         condition = linen.silu(time + LabelEmbedding(self.num_labels, self.embedding_width)(y))
         hidden = linen.Dense(self.width, bias_init=linen.initializers.normal(1.0))(x.reshape(-1))

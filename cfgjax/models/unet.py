@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
+from cfgjax.checks import require_between, require_count
 from cfgjax.models.blocks import SelfAttention, from_patches, modulate, rematerialised, to_patches
 from cfgjax.models.convolution import Conv
 from cfgjax.models.embeddings import LabelEmbedding, TimeEmbedding
@@ -137,8 +138,18 @@ class _Levels(linen.Module):
         module: Any = rematerialised(_Middle) if self.rematerialise else _Middle
         return module(self.dropout, self.head_width, self.dtype)
 
+    def _require_settings(self) -> None:
+        for name in ("width", "head_width", "blocks_per_level"):
+            require_count(name, getattr(self, name), 1)
+        if not self.multipliers:
+            raise ValueError("multipliers must be at least one, got none")
+        for multiplier in self.multipliers:
+            require_count("multipliers", multiplier, 1)
+        require_between("dropout", self.dropout, 0, 1)
+
     def way_down(self, x: Array, condition: Array, deterministic: bool) -> list[Array]:
         """The maps after the first convolution and after every stage and halving; the last is the smallest."""
+        self._require_settings()
         patches = to_patches(x, self.patch)
         halvings = 2 ** (len(self.multipliers) - 1)
         if patches.shape[0] % halvings or patches.shape[1] % halvings:
@@ -156,6 +167,7 @@ class _Levels(linen.Module):
 
     def condition(self, t: Array, y: Array | None, num_labels: int) -> Array:
         """silu(time embedding + label embedding), [4 width]."""
+        require_count("width", self.width, 1)
         embedding = TimeEmbedding(4 * self.width, self.max_frequency, num_features=max(self.width, 2))(t)
         if y is not None:
             embedding = embedding + LabelEmbedding(num_labels, 4 * self.width)(y)
@@ -188,7 +200,8 @@ class UNet(_Levels):
         """The field at x, t, y, float32.
 
         Raises:
-            ValueError: an x that is not an image, or whose sides patch and halvings do not divide.
+            TypeError, ValueError: an x that is not an image, or whose sides patch and halvings do not divide; a t
+                outside [0, 1], a y outside 0..K, a setting that is not allowed.
         """
         condition = self.condition(t, y, self.num_labels)
         maps = self.way_down(x, condition, deterministic)
@@ -219,8 +232,10 @@ class UNetClassifier(_Levels):
         """log p(y | x, t), [K], float32.
 
         Raises:
-            ValueError: an x that is not an image, or whose sides patch and halvings do not divide.
+            TypeError, ValueError: an x that is not an image, or whose sides patch and halvings do not divide; a t
+                outside [0, 1], a y outside 0..K, a setting that is not allowed.
         """
+        require_count("num_labels", self.num_labels, 1)
         hidden = self.way_down(x, self.condition(t, None, 0), deterministic)[-1]
         pooled = jnp.mean(linen.silu(_group_norm(hidden, self.dtype)).astype(jnp.float32), axis=(0, 1))
         return jax.nn.log_softmax(linen.Dense(self.num_labels)(pooled))

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import is_traced, require_between, require_finite
-from cfgjax.paths import as_time, before_end
+from cfgjax.checks import TINY, is_traced, like_state, require_between, require_count, require_finite
+from cfgjax.paths import as_state, as_time, before_end
 from cfgjax.types import Array, Field, Number
 
 try:
@@ -56,22 +56,22 @@ def integrate(
 
     Raises:
         ImportError: diffrax is not installed.
-        ValueError: times outside [0, 1] or equal, a tolerance that is not positive, max_steps under 1.
+        TypeError, ValueError: no function, an x that holds no real numbers, times outside [0, 1] or equal, a tolerance
+            that is not positive, max_steps under 1; a value that is not like x.
     """
+    checked = like_state("field", field)
     for name, value in (("start", start), ("stop", stop)):
         require_between(name, value, 0, 1)
     for name, value in (("rtol", rtol), ("atol", atol)):
         require_finite(name, value)
-        require_between(name, value, float(jnp.finfo(jnp.float32).tiny), 1)
+        require_between(name, value, TINY, 1)
     if not is_traced((start, stop)) and float(start) == float(stop):
         raise ValueError(f"stop must differ from start, got {start} twice")
-    if max_steps < 1:
-        raise ValueError(f"max_steps must be at least 1, got {max_steps}")
-    x = jnp.asarray(x)
-    x = x.astype(jnp.result_type(float, x))
+    require_count("max_steps", max_steps, 1)
+    x = as_state(x)
 
     def slope(t: Array, x: Array, args: None) -> Array:
-        return field(x, before_end(t)).astype(x.dtype)
+        return jnp.asarray(checked(x, before_end(t)), x.dtype)
 
     rule = diffrax.Tsit5() if rule is None else rule
     solution = diffrax.diffeqsolve(

@@ -8,7 +8,7 @@
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import require_between, require_finite
+from cfgjax.checks import HUGE, require_between, require_path
 from cfgjax.path_change import time_at
 from cfgjax.pieces import by_piece
 from cfgjax.solvers.ode import heun
@@ -42,11 +42,12 @@ def churn(
     Source: Karras et al., arXiv 2206.00364, algorithm 2.
 
     Raises:
-        ValueError: an amount or a noise_scale that is negative or not finite, or a start or a stop outside [0, 1].
+        TypeError, ValueError: no path or function; an amount or a noise_scale that is
+            negative or not finite, or a start or a stop outside [0, 1].
     """
+    require_path(path)
     for name, value in (("amount", amount), ("noise_scale", noise_scale)):
-        require_finite(name, value)
-        require_between(name, value, 0, jnp.inf)
+        require_between(name, value, 0, HUGE)
     require_between("start", start, 0, 1)
     require_between("stop", stop, 0, 1)
     solver = heun(field)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import is_traced
+from cfgjax.checks import is_traced, require_function, require_kind, require_times
+from cfgjax.paths import as_state
 from cfgjax.pieces import Piecewise
 from cfgjax.solvers.scan import runs
 from cfgjax.types import Array, LabelledField, Solver, Times
@@ -30,7 +31,8 @@ def evaluations(
         ts: [n + 1], a grid of numbers.
 
     Raises:
-        ValueError: a traced grid, whose pieces are not known.
+        TypeError, ValueError: no functions, or a ``build`` that makes no solver; what is no grid, or a traced one,
+            whose pieces are not known.
 
     >>> from cfgjax import guidance, solvers
     >>> def build(field):
@@ -41,8 +43,13 @@ def evaluations(
     """
     if is_traced(ts):
         raise ValueError("ts must be a grid of numbers, got a traced one")
+    require_function("build", build)
+    require_function("field", field)
+    require_times(ts)
+    x = as_state(x)
     sizes: list[int] = []
     solver = build(_marked(field, sizes))
+    require_kind("build", solver, (Solver, Piecewise), "a function that makes a Solver of a field")
     each = np.zeros(len(ts) - 1, int)
     first = solver.pieces[0] if isinstance(solver, Piecewise) else solver
     carry, time = jax.eval_shape(first.init, x), jnp.asarray(ts)[0]

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import is_traced, require_between
+from cfgjax.checks import HUGE, is_traced, require_between, require_function, require_path, require_scalar
 from cfgjax.paths import before_end, coefficients
 from cfgjax.types import Array, GaussianPath, Number, Schedule
 
@@ -33,19 +33,20 @@ _GROWTH = 10.0
 
 def constant(value: Number) -> Schedule:
     """sigma_t = ``value`` at all times; admissible, but sigma^2/beta grows at t = 1: better for exact fields."""
-    require_between("value", value, 0, float(jnp.finfo(jnp.float32).max))
+    require_between("value", value, 0, HUGE)
     return lambda t: jnp.asarray(value, jnp.result_type(t))
 
 
 def root_beta(path: GaussianPath, strength: Number = 1.0) -> Schedule:
     """sigma_t = strength sqrt(2 beta_t): admissible at both ends; with strength 1 the SDE's drift is u - E."""
-    require_between("strength", strength, 0, float(jnp.finfo(jnp.float32).max))
+    require_path(path)
+    require_between("strength", strength, 0, HUGE)
     return lambda t: strength * jnp.sqrt(2 * path.beta(t))
 
 
 def root_linear(strength: Number = 1.0) -> Schedule:
     """sigma_t = strength sqrt(2 (1 - t)): admissible at both ends; ``root_beta`` of the straight path, for any path."""
-    require_between("strength", strength, 0, float(jnp.finfo(jnp.float32).max))
+    require_between("strength", strength, 0, HUGE)
     return lambda t: strength * jnp.sqrt(2 * (1.0 - t))
 
 
@@ -54,13 +55,13 @@ def decreasing(strength: Number = 1.0) -> Schedule:
 
     It is computed as sqrt(2) sin(pi (1 - t) / 2)^2, which is exactly 0 at t = 1.
     """
-    require_between("strength", strength, 0, float(jnp.finfo(jnp.float32).max))
+    require_between("strength", strength, 0, HUGE)
     return lambda t: strength * 2.0**0.5 * jnp.sin(jnp.pi / 2 * (1.0 - t)) ** 2
 
 
 def increasing_decreasing(strength: Number = 1.0) -> Schedule:
     """sigma_t = strength sqrt(2) sin(pi t): 0 at both ends, exactly, and largest in the middle."""
-    require_between("strength", strength, 0, float(jnp.finfo(jnp.float32).max))
+    require_between("strength", strength, 0, HUGE)
 
     def sigma(t: Array) -> Array:
         return strength * 2.0**0.5 * jnp.sin(jnp.pi * jnp.minimum(t, 1.0 - t))
@@ -74,6 +75,7 @@ def memoryless(path: GaussianPath, start: Number = 0.0) -> Schedule:
     It diverges at t = 0, so ``euler_maruyama`` refuses it with start = 0; from 0.01 on it is admissible.
     Source: Domingo-Enrich et al., arXiv 2409.08861, equation 14.
     """
+    require_path(path)
     require_between("start", start, 0.0, 1.0)
 
     def sigma(t: Array) -> Array:
@@ -86,6 +88,7 @@ def memoryless(path: GaussianPath, start: Number = 0.0) -> Schedule:
 def _probe(sigma: Schedule, t: float) -> float | None:
     with jax.ensure_compile_time_eval():
         value = sigma(jnp.asarray(t, jnp.result_type(float)))
+    require_scalar("diffusion(t)", value)
     return None if is_traced(value) else float(np.asarray(value))
 
 
@@ -96,8 +99,10 @@ def _diverges(end: float, near: float, far: float) -> bool:
 def require_admissible(diffusion: Schedule) -> None:
     """Raises ValueError where sigma_t is negative, not finite on [0, 1), or diverges at an end.
 
-    A sigma that depends on traced numbers cannot be looked at, and passes.
+    A sigma that depends on traced numbers cannot be looked at, and passes. TypeError or ValueError for what is no
+    function, or does not give one number.
     """
+    require_function("diffusion", diffusion)
     times = (0.0, 1e-4, 1e-2, 0.25, 0.5, 0.75, 1 - 1e-2, 1 - 1e-4)
     values = {t: _probe(diffusion, t) for t in times}
     numbers = {t: value for t, value in values.items() if value is not None}

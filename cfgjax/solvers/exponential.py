@@ -14,12 +14,14 @@
 (X6) Where W = 0 the field says nothing of the denoiser; the weight of that step is O(dt^2) there.
 
 ``alpha``, ``beta`` are the path's at the step's start and a prime marks its end. The denoiser comes from the field.
+Each rule raises TypeError for no path or function, and at a step what ``solvers.euler`` raises.
 """
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from cfgjax.checks import like_state, require_path
 from cfgjax.conversions import from_field
 from cfgjax.paths import as_time, before_end, coefficients
 from cfgjax.pieces import by_piece
@@ -63,6 +65,8 @@ def ddim(path: GaussianPath, field: Field) -> Solver:
 
     Source: Song et al., arXiv 2010.02502, equation 12 with eta = 0; here for any Gaussian path.
     """
+    require_path(path)
+    field = like_state("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         return State(_advanced(path, carry.x, _denoised(path, field, carry.x, t, t_next), t, t_next))
@@ -88,6 +92,8 @@ def dpm_solver(path: GaussianPath, field: Field) -> Solver:
 
     Source: Lu et al., arXiv 2211.01095, algorithm 2; first and last step by (X5).
     """
+    require_path(path)
+    field = like_state("field", field)
 
     def init(x: Array) -> Denoised:
         return Denoised(x, jnp.zeros_like(x), _no_length(x))
@@ -152,6 +158,8 @@ def unipc(path: GaussianPath, field: Field) -> Solver:
 
     Source: Zhao et al., arXiv 2302.04867, algorithms 1 to 4; first and last step by (X5).
     """
+    require_path(path)
+    field = like_state("field", field)
 
     def init(x: Array) -> Predicted:
         zeros, none = jnp.zeros_like(x), _no_length(x)

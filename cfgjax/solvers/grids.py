@@ -8,17 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
 
-from cfgjax.checks import is_traced, require_between
+from cfgjax.checks import (
+    is_traced,
+    require_count,
+    require_kind,
+    require_number,
+    require_path,
+    require_positive,
+    require_times,
+)
 from cfgjax.path_change import time_at
 from cfgjax.types import Array, GaussianPath, Number, Times
 
-_TINY, _HUGE = float(jnp.finfo(jnp.float32).tiny), float(jnp.finfo(jnp.float32).max)
-
 
 def uniform(num_steps: int) -> Array:
-    """i / n for i = 0..n with n = ``num_steps``, [n + 1]."""
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    """i / n for i = 0..n with n = ``num_steps``, [n + 1].
+
+    Raises:
+        TypeError, ValueError: what is no whole number of at least 1, as of every grid here.
+    """
+    require_count("num_steps", num_steps, 1)
     return jnp.linspace(0, 1, num_steps + 1)
 
 
@@ -39,10 +48,10 @@ def karras(
     Raises:
         ValueError: under 2 steps; rho, smallest or largest not positive; smallest not under largest.
     """
-    if num_steps < 2:
-        raise ValueError(f"num_steps must be at least 2, got {num_steps}")
+    require_path(path)
+    require_count("num_steps", num_steps, 2)
     for name, value in (("rho", rho), ("smallest", smallest), ("largest", largest)):
-        require_between(name, value, _TINY, _HUGE)
+        require_positive(name, value)
     if not is_traced((smallest, largest)) and not float(smallest) < float(largest):
         raise ValueError(f"smallest must be under largest, got {smallest} and {largest}")
     roots = jnp.linspace(jnp.power(largest, 1 / rho), jnp.power(smallest, 1 / rho), num_steps)
@@ -58,7 +67,8 @@ def logit_normal(num_steps: int, mean: Number = 0.0, std: Number = 1.0) -> Array
     Raises:
         ValueError: a std that is not positive.
     """
-    require_between("std", std, _TINY, _HUGE)
+    require_number("mean", mean)
+    require_positive("std", std)
     inside = jax.nn.sigmoid(mean + std * ndtri(uniform(num_steps)[1:-1]))
     return jnp.concatenate([jnp.zeros(1), inside, jnp.ones(1)])
 
@@ -76,7 +86,7 @@ def sigmoid(num_steps: int, reach: Number = 3.0) -> Array:
     Raises:
         ValueError: a reach that is not positive.
     """
-    require_between("reach", reach, _TINY, _HUGE)
+    require_positive("reach", reach)
     values = jnp.tanh(0.5 * reach * (2 * uniform(num_steps) - 1))
     return _with_ends(0.5 * (1 + values / jnp.tanh(0.5 * reach)))
 
@@ -87,9 +97,10 @@ def shifted(ts: Array, shift: Number) -> Array:
     Source: Esser et al., arXiv 2403.03206, equation 23, whose time is 1 - t.
 
     Raises:
-        ValueError: a shift that is not positive.
+        TypeError, ValueError: what is no grid, a shift that is not positive.
     """
-    require_between("shift", shift, _TINY, _HUGE)
+    require_times(ts)
+    require_positive("shift", shift)
     return ts / (shift - (shift - 1) * ts)
 
 
@@ -101,8 +112,13 @@ def with_points(ts: Times, points: tuple[float, ...]) -> np.ndarray:
         points: the times that shall be on it; those beyond its ends are left out.
 
     Raises:
-        ValueError: a traced grid, or points so close that two would move one time.
+        TypeError, ValueError: what is no grid, or a traced one; points that are not finite; points so close that two
+            would move one time.
     """
+    require_times(ts)
+    require_kind("points", points, (tuple, list, np.ndarray, jax.Array), "a tuple of times")
+    for point in points:
+        require_number("points", point)
     if is_traced(ts):
         raise ValueError("ts must be a grid of numbers, got a traced one")
     times = np.array(ts)

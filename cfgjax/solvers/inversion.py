@@ -18,7 +18,16 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import require_between
+from cfgjax.checks import (
+    TINY,
+    like_state,
+    require_between,
+    require_function,
+    require_kind,
+    require_real,
+    require_shape,
+    require_whole,
+)
 from cfgjax.pieces import by_piece
 from cfgjax.types import Array, Field, Number, Solver, State
 
@@ -34,9 +43,10 @@ def implicit_euler(field: Field, num_iterations: int = 20) -> Solver:
     Source: Meiri et al., arXiv 2312.12540, for the fixed-point inversion of a DDIM step.
 
     Raises:
-        ValueError: fewer than one iteration.
+        TypeError, ValueError: no function, fewer than one iteration; at a step, a value that is not like x.
     """
-    require_between("num_iterations", num_iterations, 1, jnp.inf)
+    require_whole("num_iterations", num_iterations, 1)
+    field = like_state("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         x = carry.x
@@ -75,10 +85,15 @@ def reversible(
     Source: McCallum & Foster, arXiv 2410.11648; Wallace et al., arXiv 2211.12446, for inversion by coupled states.
 
     Raises:
-        ValueError: a coupling outside (0, 1].
+        TypeError, ValueError: no functions, a ``make_solver`` that makes no solver, a coupling outside (0, 1]; at the
+            start of a solve, a partner that is not like x.
     """
-    require_between("coupling", coupling, float(jnp.finfo(jnp.float32).tiny), 1)
-    solver = make_solver(field)
+    require_between("coupling", coupling, TINY, 1)
+    require_function("make_solver", make_solver)
+    solver = make_solver(like_state("field", field))
+    require_kind("make_solver", solver, Solver, "a function that makes a Solver of a field")
+    if partner is not None:
+        require_real("partner", partner)
 
     def increment(key: Array, x: Array, t: Array, t_next: Array) -> Array:
         return solver.step(key, solver.init(x), t, t_next).x - x
@@ -94,6 +109,8 @@ def reversible(
         return Coupled(((y - (1 - coupling) * z - increment(key, z, t_next, t)) / coupling).astype(y.dtype), z)
 
     def init(x: Array) -> Coupled:
+        if partner is not None:
+            require_shape("partner", partner, x.shape)
         return Coupled(x, x if partner is None else jnp.asarray(partner, x.dtype))
 
     def step(key: Array, carry: Coupled, t: Array, t_next: Array) -> Coupled:

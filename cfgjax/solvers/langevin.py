@@ -18,7 +18,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import require_between
+from cfgjax.checks import (
+    HUGE,
+    like_state,
+    require_between,
+    require_function,
+    require_kind,
+    require_path,
+    require_scalar,
+    require_whole,
+)
 from cfgjax.conversions import score_of
 from cfgjax.pieces import by_piece
 from cfgjax.solvers.ode import heun
@@ -36,12 +45,14 @@ def relative_step(path: GaussianPath, ratio: Number = 0.16) -> StepSize:
 
     Source: Song et al., arXiv 2011.13456, algorithm 4.
     """
-    require_between("ratio", ratio, 0, float(jnp.finfo(jnp.float32).max))
+    require_path(path)
+    require_between("ratio", ratio, 0, HUGE)
     return lambda t, t_next: 2 * (ratio * path.beta(t_next)) ** 2
 
 
 def diffusion_step(diffusion: Schedule) -> StepSize:
     """The step size e = h sigma^2 of (L3), with sigma at t_next: one correction is then an SDE's share of noise."""
+    require_function("diffusion", diffusion)
     return lambda t, t_next: (t_next - t) * diffusion(t_next) ** 2
 
 
@@ -62,17 +73,22 @@ def langevin_corrected(solver: Solver, score: Field, step_size: StepSize, num_co
     Source: Song et al., arXiv 2011.13456, algorithms 4 and 5.
 
     Raises:
-        ValueError: a negative num_corrections.
+        TypeError, ValueError: no solver or functions, a num_corrections that is no whole number or negative; at a
+            step, a score that is not like x, a step size that is not one number.
     """
-    require_between("num_corrections", num_corrections, 0, jnp.inf)
+    require_kind("solver", solver, Solver, "a Solver, as solvers.heun(field) is")
+    score_at = like_state("score", score)
+    require_function("step_size", step_size)
+    require_whole("num_corrections", num_corrections, 0)
 
     def corrected(key: Array, x: Array, t: Array, t_next: Array) -> Array:
         time = jnp.where(t_next >= 1, t, t_next)
         size = step_size(t, time)
+        require_scalar("step_size(t, t_next)", size)
 
         def correct(index: Array, x: Array) -> Array:
             noise = jax.random.normal(jax.random.fold_in(key, index), x.shape, x.dtype)
-            return (x + 0.5 * size * score(x, time) + jnp.sqrt(size) * noise).astype(x.dtype)
+            return (x + 0.5 * size * score_at(x, time) + jnp.sqrt(size) * noise).astype(x.dtype)
 
         return jax.lax.fori_loop(0, num_corrections, correct, x)
 
@@ -110,6 +126,9 @@ def predictor_corrector_guidance(
     Source: Bradley & Nakkiran, arXiv 2408.09000, algorithm 1; there the predictor is DDIM, a first-order rule.
 
     Raises:
-        ValueError: a negative num_corrections.
+        TypeError, ValueError: no path, and those of ``langevin_corrected``.
     """
+    require_function("labelled", labelled)
+    require_function("guided", guided)
+    require_function("make_solver", make_solver)
     return langevin_corrected(make_solver(labelled), score_of(path, guided), step_size, num_corrections)

@@ -16,7 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from cfgjax.checks import like_state, require_function, require_kind, require_like
 from cfgjax.conversions import denoiser_of
 from cfgjax.pieces import by_piece
 from cfgjax.solvers.sde import drift_of
@@ -29,6 +31,7 @@ LastStep = Callable[[Array, Array, Array], Array]
 @by_piece
 def euler_step(field: Field) -> LastStep:
     """The step x + h u(x, t) of (E1)."""
+    field = like_state("field", field)
     return lambda x, t, t_next: x + (t_next - t) * field(x, t)
 
 
@@ -42,6 +45,7 @@ def tweedie_step(path: GaussianPath, field: Field) -> LastStep:
 @by_piece
 def mean_step(path: GaussianPath, field: Field, diffusion: Schedule) -> LastStep:
     """The step x + h [u + sigma^2 s / 2](x, t) of (E3): the Euler-Maruyama rule's, its noise left out."""
+    require_function("diffusion", diffusion)
     return euler_step(drift_of(path, field, diffusion))
 
 
@@ -55,11 +59,18 @@ def with_last_step(solver: Solver, last: LastStep) -> Solver:
         solver: a stochastic solver, whose carry has its state in a field x.
         last: ``euler_step(field)``, ``tweedie_step(path, field)`` or ``mean_step(path, field, diffusion)``. A grid
             that ends before 1 never takes it.
+
+    Raises:
+        TypeError, ValueError: no solver or function; at a step, a last state that is not like x.
     """
+
+    require_kind("solver", solver, Solver, "a Solver, as solvers.euler_maruyama(path, field, diffusion) is")
+    require_function("last", last)
 
     def step(key: Array, carry: Any, t: Array, t_next: Array) -> Carry:
         def end(carry: Any) -> Carry:
-            return carry._replace(x=last(carry.x, t, t_next).astype(carry.x.dtype))
+            value = require_like("last", last(carry.x, t, t_next), carry.x)
+            return carry._replace(x=jnp.asarray(value, carry.x.dtype))
 
         return jax.lax.cond(t_next >= 1, end, lambda carry: solver.step(key, carry, t, t_next), carry)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from cfgjax.checks import require_function, require_kind, require_like
 from cfgjax.types import Array, Carry, Field, MemoryField, Solver, Tree
 
 
@@ -18,6 +19,12 @@ class Remembered(NamedTuple):
         return self.carry.x
 
 
+def _solver_of(make_solver: Callable[[Field], Solver], field: Field) -> Solver:
+    solver = make_solver(field)
+    require_kind("make_solver", solver, Solver, "a function that makes a Solver of a field")
+    return solver
+
+
 def remembering(make_solver: Callable[[Field], Solver], field: MemoryField) -> Solver:
     """The solver of a field that remembers, for any rule that evaluates its field directly in the step.
 
@@ -27,15 +34,21 @@ def remembering(make_solver: Callable[[Field], Solver], field: MemoryField) -> S
     Args:
         make_solver: a rule for one field, for example ``solvers.euler``.
         field: the field, for example ``guidance.adaptive_projected(...)``.
+
+    Raises:
+        TypeError, ValueError: no function, a ``make_solver`` that makes no solver, what is no MemoryField; at a step,
+            a value that is not like x.
     """
+    require_function("make_solver", make_solver)
+    require_kind("field", field, MemoryField, "a MemoryField, as guidance.adaptive_projected(...) is")
 
     def with_memory(memory: Tree, kept: list[Tree]) -> Solver:
         def remembered(x: Array, t: Array) -> Array:
             value, new = field.apply(x, t, memory)
             kept.append(new)
-            return value
+            return require_like("field", value, x)
 
-        return make_solver(remembered)
+        return _solver_of(make_solver, remembered)
 
     def init(x: Array) -> Remembered:
         memory = field.init(x)
@@ -46,4 +59,4 @@ def remembering(make_solver: Callable[[Field], Solver], field: MemoryField) -> S
         inner: Carry = with_memory(carry.memory, kept).step(key, carry.carry, t, t_next)
         return Remembered(inner, kept[0])
 
-    return Solver(init, step, make_solver(lambda x, t: x).is_forward_only)
+    return Solver(init, step, _solver_of(make_solver, lambda x, t: x).is_forward_only)

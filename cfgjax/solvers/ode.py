@@ -4,12 +4,16 @@
 (O2) two stages:  k = u(x, t),  k' = u(x + c h k, t + c h),  x + h [(1 - 1/2c) k + (1/2c) k'],  order 2 for every c.
 (O3) Kutta's four stages:  x + h (k1 + 2 k2 + 2 k3 + k4) / 6,  order 4.
 (O4) Adams & Bashforth:  x + h [u + (h / 2 h_prev) (u - u_prev)],  order 2 with one evaluation a step.
+
+Each rule raises TypeError for what is no function, and at a step for values that are no real numbers; ValueError at a
+step for a value whose shape is not the state's.
 """
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from cfgjax.checks import like_state
 from cfgjax.paths import before_end
 from cfgjax.pieces import by_piece
 from cfgjax.types import Array, Field, Number, Solver, State
@@ -18,6 +22,7 @@ from cfgjax.types import Array, Field, Number, Solver, State
 @by_piece
 def euler(field: Field) -> Solver:
     """Euler's rule (O1) for a field: order 1, one evaluation a step, never at the end of a step."""
+    field = like_state("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         x = carry.x
@@ -37,6 +42,7 @@ def _two_stages(field: Field, x: Array, t: Array, t_next: Array, c: Number) -> S
 @by_piece
 def midpoint(field: Field) -> Solver:
     """The midpoint rule, (O2) with c = 1/2, for a field: order 2, two evaluations a step, never at its end."""
+    field = like_state("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         return _two_stages(field, carry.x, t, t_next, 0.5)
@@ -53,6 +59,7 @@ def heun(field: Field) -> Solver:
 
     Source: Karras et al., arXiv 2206.00364, algorithm 1, which falls back to Euler in that step.
     """
+    field = like_state("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         c = jnp.where(t_next >= 1, 0.5, 1.0).astype((t_next - t).dtype)
@@ -68,6 +75,7 @@ def rk4(field: Field) -> Solver:
     A step that ends at t = 1 evaluates there at the largest float below 1: for a field that is finite, not for one
     that diverges.
     """
+    field = like_state("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         x, h = carry.x, t_next - t
@@ -94,6 +102,7 @@ def adams_bashforth(field: Field) -> Solver:
 
     The first step is Euler's, whose single error of O(h^2) leaves the order as it is.
     """
+    field = like_state("field", field)
 
     def init(x: Array) -> History:
         return History(x, jnp.zeros_like(x), jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32)))

@@ -11,7 +11,7 @@
 
 import jax.numpy as jnp
 
-from cfgjax.checks import require_finite
+from cfgjax.checks import require_label, require_number, require_pair, require_path, require_scalar, require_time
 from cfgjax.conversions import from_field
 from cfgjax.pieces import by_piece
 from cfgjax.types import Array, GaussianPath, Number, Pair, Schedule, Solver, State
@@ -20,10 +20,17 @@ from cfgjax.types import Array, GaussianPath, Number, Pair, Schedule, Solver, St
 def effective_scale(path: GaussianPath, scale: Number, t: Array, t_next: Array) -> Array:
     """The classifier-free scale w of (R3) that makes DDIM's step from t to t_next the one of CFG++ at l = ``scale``.
 
+    Raises:
+        TypeError, ValueError: no path, a scale that is not one finite number, times that are not in [0, 1].
+
     >>> from cfgjax import paths
     >>> effective_scale(paths.linear(), 1.0, 0.5, 0.75)
     1.5
     """
+    require_path(path)
+    require_number("scale", scale)
+    require_time("t", t)
+    require_time("t_next", t_next)
     ahead, behind = path.alpha(t_next) * path.beta(t), path.alpha(t) * path.beta(t_next)
     return scale * ahead / (ahead - behind)
 
@@ -45,17 +52,22 @@ def cfg_plus_plus(path: GaussianPath, pair: Pair, y: Number, scale: Number | Sch
     Source: Chung et al., arXiv 2406.08070, algorithm 2.
 
     Raises:
-        ValueError: a concrete scale that is not finite.
+        TypeError, ValueError: no path, pair or label; a scale that is neither a function of t nor one number, or where
+            concrete not finite.
     """
+    require_path(path)
+    require_pair(pair)
+    require_label("y", y)
     if isinstance(scale, tuple):
         raise ValueError("scale of CFG++ must be a number or a function of t, got an interval")
     if not callable(scale):
-        require_finite("scale", scale)
+        require_number("scale", scale)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         x = carry.x
         null, labelled = (from_field(path, value, x, t) for value in pair.both(x, t, jnp.asarray(y)))
         strength = scale(t) if callable(scale) else scale
+        require_scalar("scale", strength)
         denoiser = null.denoiser + strength * (labelled.denoiser - null.denoiser)
         return State((path.alpha(t_next) * denoiser + path.beta(t_next) * null.noise).astype(x.dtype))
 

@@ -9,25 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import is_traced
+from cfgjax.checks import is_traced, of_numpy, require_function, require_key, require_kind, require_times
+from cfgjax.paths import as_state
 from cfgjax.pieces import Piecewise, by_piece
 from cfgjax.types import Array, Carry, Solver, Times, Tree
-
-
-def _check_times(ts: Times, is_forward_only: bool) -> None:
-    if jnp.ndim(ts) != 1 or jnp.shape(ts)[0] < 2:
-        raise ValueError(f"ts must be a 1-D grid of at least 2 times, got shape {jnp.shape(ts)}")
-    if not jnp.issubdtype(jnp.result_type(ts), jnp.floating):
-        raise ValueError(f"ts must be of floating-point type, got {jnp.result_type(ts)}")
-    if is_traced(ts):
-        return
-    times = np.asarray(ts)
-    if not np.all(np.isfinite(times)):
-        raise ValueError(f"ts must be finite, got {times}")
-    if not (np.all(np.diff(times) > 0) or np.all(np.diff(times) < 0)):
-        raise ValueError(f"ts must increase (or decrease) at every step, got {times}")
-    if is_forward_only and times[0] > times[-1]:
-        raise ValueError(f"ts must increase for a solver that runs forwards only, got {times}")
 
 
 def solve(
@@ -42,9 +27,14 @@ def solve(
     Arguments and errors are those of ``integrate``; the observations are None without ``observe``.
     """
     solvers = solver.pieces if isinstance(solver, Piecewise) else (solver,)
-    _check_times(ts if is_traced(ts) else np.asarray(ts), any(each.is_forward_only for each in solvers))
-    x = jnp.asarray(x)
-    carry = solvers[0].init(x.astype(jnp.result_type(float, x)))
+    for each in solvers:
+        require_kind("solver", each, Solver, "a Solver, as solvers.heun(field) is")
+    require_key("key", key)
+    ts, x = of_numpy(ts), of_numpy(x)
+    require_times(ts, any(each.is_forward_only for each in solvers))
+    if observe is not None:
+        require_function("observe", observe)
+    carry = solvers[0].init(as_state(x))
     start, steps = jnp.asarray(ts)[0], (jnp.arange(len(ts) - 1), jnp.asarray(ts)[:-1], jnp.asarray(ts)[1:])
     seen = [] if observe is None else [jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), observe(carry, start))]
     for number, (rule, part) in enumerate(runs(solver, ts)):
@@ -85,7 +75,8 @@ def integrate(
         The last state [*D], or with ``observe`` the pair (last state, observations with leading axis n + 1).
 
     Raises:
-        ValueError: a grid that is not 1-D, has under two points, is not floating, or, where concrete, not monotone.
+        TypeError, ValueError: a grid that is not 1-D, has under two points, is not floating, or, where concrete, not
+            monotone in [0, 1]; what is no solver, not ONE key, no function; an x that holds no real numbers.
 
     >>> from cfgjax.solvers.ode import euler
     >>> float(integrate(euler(lambda x, t: x), jax.random.key(0), jnp.float32(1.0), jnp.linspace(0, 1, 3)))
@@ -123,5 +114,9 @@ def rematerialised(solver: Solver) -> Solver:
     """The solver whose steps are computed again in the backward pass: for gradients through a whole solve.
 
     The scan then keeps the carry of each step and nothing of its inside, one more forward pass being the price.
+
+    Raises:
+        TypeError: no solver.
     """
+    require_kind("solver", solver, Solver, "a Solver, as solvers.heun(field) is")
     return solver._replace(step=jax.checkpoint(solver.step))

@@ -10,6 +10,7 @@
 import jax
 import jax.numpy as jnp
 
+from cfgjax.checks import like_state, require_path, require_scalar
 from cfgjax.conversions import from_field
 from cfgjax.paths import before_end
 from cfgjax.pieces import by_piece
@@ -17,12 +18,20 @@ from cfgjax.solvers.diffusions import require_admissible
 from cfgjax.types import Array, Field, GaussianPath, Schedule, Solver, State
 
 
+def _at(diffusion: Schedule, t: Array) -> Array:
+    value = diffusion(t)
+    require_scalar("diffusion(t)", value)
+    return value
+
+
 def drift_of(path: GaussianPath, field: Field, diffusion: Schedule) -> Field:
     """The drift u - (sigma^2 / 2 beta) E of (D1), from one evaluation of the vector field."""
+    require_path(path)
+    field = like_state("field", field)
 
     def drift(x: Array, t: Array) -> Array:
         prediction = from_field(path, field(x, t), x, t)
-        return prediction.field - diffusion(t) ** 2 / (2 * path.beta(before_end(t))) * prediction.noise
+        return prediction.field - _at(diffusion, t) ** 2 / (2 * path.beta(before_end(t))) * prediction.noise
 
     return drift
 
@@ -42,8 +51,8 @@ def euler_maruyama(path: GaussianPath, field: Field, diffusion: Schedule) -> Sol
     Source: MIT 6.S184 notes (arXiv 2506.02070), theorem 17.
 
     Raises:
-        ValueError: a diffusion that is negative, not finite on [0, 1), or divergent at an end, for example the
-            memoryless one at t = 0.
+        TypeError, ValueError: no path or function; a diffusion that is negative, not finite on [0, 1), or divergent
+            at an end, for example the memoryless one at t = 0; at a step, a field's value that is not like x.
     """
     require_admissible(diffusion)
     drift = drift_of(path, field, diffusion)
@@ -73,7 +82,7 @@ def stochastic_heun(path: GaussianPath, field: Field, diffusion: Schedule) -> So
     rule of weak order 2 for additive noise.
 
     Raises:
-        ValueError: a diffusion that is negative, not finite on [0, 1), or divergent at an end.
+        TypeError, ValueError: those of ``euler_maruyama``.
     """
     require_admissible(diffusion)
     drift = drift_of(path, field, diffusion)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
-from cfgjax.checks import require_between, require_finite, require_pair
+from cfgjax.checks import require_between, require_label, require_number, require_pair, require_path
 from cfgjax.paths import before_end, coefficients
 from cfgjax.solvers.diffusions import require_admissible
 from cfgjax.solvers.memory import remembering
@@ -111,15 +111,16 @@ def tilted(
         A Solver for increasing grids that start at t = 0 from standard normal noise.
 
     Raises:
-        ValueError: a scale that depends on time or is not finite, a threshold outside [0, 1], a diffusion that
-            ``euler_maruyama`` refuses.
+        TypeError, ValueError: no path, pair or label; a scale that depends on time or is not finite, a threshold
+            outside [0, 1], a diffusion that ``euler_maruyama`` refuses; at the start of a solve, an x that is no
+            population.
     """
     if callable(scale) or isinstance(scale, tuple):
         raise ValueError("scale of the tilted law must be one number, got a function of time or an interval")
-    if jnp.shape(scale) != ():
-        raise ValueError(f"scale of the tilted law must be one number, got the shape {jnp.shape(scale)}: map over it")
+    require_path(path)
     require_pair(pair)
-    require_finite("scale", scale)
+    require_label("y", y)
+    require_number("scale", scale)
     require_between("threshold", threshold, 0, 1)
     require_admissible(diffusion)
     one = remembering(lambda field: euler_maruyama(path, field, diffusion), _tilting(path, pair, y, scale))
@@ -132,6 +133,8 @@ def tilted(
         return first + jnp.arange(size)
 
     def init(x: Array) -> Particles:
+        if x.ndim == 0 or x.shape[0] == 0:
+            raise ValueError(f"x must be a population [n, *D] with n at least 1, got the shape {x.shape}")
         size, dtype = all_of(jnp.ones(x.shape[0])).shape[0], jnp.promote_types(x.dtype, jnp.float32)
         zeros = jnp.zeros(x.shape[0], dtype)
         return Particles(jax.vmap(one.init)(x), zeros, jnp.asarray(size, dtype), jnp.zeros((), dtype))

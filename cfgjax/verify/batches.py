@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cfgjax.checks import HUGE, require_between, require_count, require_function, require_kind
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, Number
 from cfgjax.verify.calling import require_finite, require_shape, said
-from cfgjax.verify.problem import Moments, law_allowed, law_error, moments, whitened
+from cfgjax.verify.problem import Moments, law_allowed, law_error, moments, require_problem, whitened
 from cfgjax.verify.report import CallError, Check, Report, at_most, collected, likely_cause
 
 _CALLS = 16
@@ -42,7 +43,16 @@ def samples(
         bias: [], what the whitened moments may be wrong by for finite steps, or for learning.
         num_samples: n, in each call.
         seed: chooses the keys.
+
+    Raises:
+        TypeError, ValueError: no function or mixture, a bias that is negative, fewer than two samples of each label, no
+            seed.
     """
+    require_function("draw", draw)
+    require_problem(None, mixture, seed)
+    require_kind("mixture", mixture, LabelledMixture, "a LabelledMixture, as mixtures.ring() is")
+    require_between("bias", bias, 0, HUGE)
+    require_count("num_samples", num_samples, 2 * mixture.num_labels)
     return collected("verify.samples", _checks(draw, mixture, float(bias), num_samples, seed))
 
 

@@ -20,12 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cfgjax.checks import require_function
 from cfgjax.guidance import given
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, Field, GaussianPath, Number, Schedule
 from cfgjax.verify.calling import require_finite, require_shape, running, swept
 from cfgjax.verify.drifts import LENGTH, STRENGTHS, StepLaw
-from cfgjax.verify.problem import STRAIGHT, law_allowed, law_error, moments, skewed_mixture, states
+from cfgjax.verify.problem import STRAIGHT, law_allowed, law_error, moments, require_problem, skewed_mixture, states
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_most, collected, likely_cause
 
 MakeSolver = Callable[[GaussianPath, Field, Schedule], Any]
@@ -61,7 +62,12 @@ def diffusion(
         path: the path of the oracle's field; None for the straight one.
         mixture: the oracle; None for one of three labels in 2-D.
         seed: chooses states and keys.
+
+    Raises:
+        TypeError, ValueError: no function, path or mixture, no seed.
     """
+    require_function("make_solver", make_solver)
+    require_problem(path, mixture, seed)
     path, mixture = path or STRAIGHT, mixture or skewed_mixture()
     field = jax.jit(mixture.vector_field(path))
 

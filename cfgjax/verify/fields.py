@@ -11,11 +11,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from cfgjax.checks import require_choice, require_function, require_positive
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, GaussianPath, LabelledField, Number
 from cfgjax.verify.calling import mapped, require_finite, require_shape
 from cfgjax.verify.mistakes import NAMES, Mistakes, field_mistakes, null_mistakes
-from cfgjax.verify.problem import View, Views, states
+from cfgjax.verify.problem import VIEWS, View, Views, require_problem, states
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_most, collected, likely_cause, relative_error
 
 TIMES = (0.05, 0.35, 0.6, 0.8, 0.95)
@@ -44,7 +45,15 @@ def field(
         view: what the field claims to be.
         tolerance: [], the relative error allowed at any time (V1): rounding for a formula, more for a network.
         seed: chooses the states.
+
+    Raises:
+        TypeError, ValueError: no function, path or mixture, no view's name, a tolerance that is not positive, a seed
+            that is no whole number of 31 bits.
     """
+    require_function("field", field)
+    require_problem(path, mixture, seed, is_optional=False)
+    require_choice("view", view, VIEWS)
+    require_positive("tolerance", tolerance)
     return collected(f"verify.field ({NAMES[view]})", _checks(field, path, mixture, view, float(tolerance), seed))
 
 

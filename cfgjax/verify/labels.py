@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import require_between
+from cfgjax.checks import require_between, require_count, require_function
 from cfgjax.types import Array, Number
 from cfgjax.verify.calling import mapped, require_finite, require_shape
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_most, collected
@@ -39,8 +39,11 @@ def label_dropping(
         seed: chooses the labels and keys.
 
     Raises:
-        ValueError: a rate outside [0.01, 0.99].
+        TypeError, ValueError: no function, a rate outside [0.01, 0.99], a num_labels under 1, no seed.
     """
+    require_function("drop", drop)
+    require_count("num_labels", num_labels, 1)
+    require_count("seed", seed, 0, 2**31 - 1)
     require_between("rate", rate, 0.01, 0.99)
     return collected("verify.label_dropping", _checks(drop, float(rate), num_labels, is_batched, seed))
 

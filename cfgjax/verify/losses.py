@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cfgjax.checks import require_choice, require_function
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.paths import coefficients
 from cfgjax.types import Array, GaussianPath, LabelledField
 from cfgjax.verify.calling import mapped, require_finite, require_shape
 from cfgjax.verify.mistakes import NAMES
-from cfgjax.verify.problem import STRAIGHT, View, skewed_mixture
+from cfgjax.verify.problem import STRAIGHT, VIEWS, View, require_problem, skewed_mixture
 from cfgjax.verify.report import UNKNOWN, CallError, Check, Report, at_least, at_most, collected
 
 Loss = Callable[[LabelledField, GaussianPath, Array, Array, Array], Array]
@@ -46,7 +47,13 @@ def loss(
         path: the path; None for the straight one.
         mixture: the data; None for one of three labels in 2-D.
         seed: draws the examples.
+
+    Raises:
+        TypeError, ValueError: no function, path or mixture, no view's name, no seed.
     """
+    require_function("loss", loss)
+    require_choice("view", view, VIEWS)
+    require_problem(path, mixture, seed)
     problem = (loss, view, path or STRAIGHT, mixture or skewed_mixture(), seed)
     return collected(f"verify.loss ({NAMES[view]})", _checks(*problem))
 

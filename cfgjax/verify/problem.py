@@ -8,15 +8,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cfgjax.checks import require_count, require_kind, require_path
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.paths import linear
 from cfgjax.types import Array, GaussianPath
 
 View = Literal["field", "score", "noise", "denoiser"]
+VIEWS = ("field", "score", "noise", "denoiser")
 
 
 STRAIGHT = linear()
 """The path of the checks that are given none: one object, so that the oracle on it is compiled once."""
+
+
+def require_problem(path: object, mixture: object, seed: int, is_optional: bool = True) -> None:
+    """Raises TypeError or ValueError for no path, mixture or seed; None stands for the usual ones where optional."""
+    if path is not None or not is_optional:
+        require_path(path)
+    if mixture is not None or not is_optional:
+        require_kind("mixture", mixture, LabelledMixture, "a LabelledMixture, as mixtures.ring() is")
+    require_count("seed", seed, 0, 2**31 - 1)
 
 
 def skewed_mixture() -> LabelledMixture:

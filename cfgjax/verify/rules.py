@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cfgjax.checks import require_function, require_positive
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, GaussianPath, LabelledField, Number
 from cfgjax.verify.calling import require_finite, require_shape, swept
-from cfgjax.verify.problem import STRAIGHT, Views, skewed_mixture, states
+from cfgjax.verify.problem import STRAIGHT, Views, require_problem, skewed_mixture, states
 from cfgjax.verify.report import Check, Report, at_most, collected, likely_cause, relative_error
 
 Rule = Callable[[LabelledField, Number, Number], LabelledField]
@@ -65,7 +66,13 @@ def guidance(
         mixture: the oracle; None for one of three labels in 2-D.
         tolerance: [], the relative error allowed (V2).
         seed: chooses the states.
+
+    Raises:
+        TypeError, ValueError: no function, path or mixture, a tolerance that is not positive, no seed.
     """
+    require_function("rule", rule)
+    require_problem(path, mixture, seed)
+    require_positive("tolerance", tolerance)
     checks = _checks(rule, path or STRAIGHT, mixture or skewed_mixture(), float(tolerance), seed)
     return collected("verify.guidance", checks)
 

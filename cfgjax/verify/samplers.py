@@ -16,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cfgjax.checks import require_function, require_positive
 from cfgjax.guidance import given
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, Field, GaussianPath, LabelledField, Number
 from cfgjax.verify.calling import require_finite, require_shape, running, swept
 from cfgjax.verify.flows import Ends, Flow, flow_ends, flow_mistakes
-from cfgjax.verify.problem import STRAIGHT, skewed_mixture
+from cfgjax.verify.problem import STRAIGHT, require_problem, skewed_mixture
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_least, at_most, collected, likely_cause, relative_error
 
 Draw = Callable[[LabelledField, Array, Array, Array, Array, Number, int], Array]
@@ -56,13 +57,19 @@ def solver(
         path: the path of the oracle's field; None for the straight one.
         mixture: the oracle; None for one of three labels in 2-D.
         seed: chooses the states.
+
+    Raises:
+        TypeError, ValueError: no function, path or mixture, an order that is not positive, no seed.
     """
+    require_function("make_solver", make_solver)
+    require_positive("order", order)
+    require_problem(path, mixture, seed)
 
     def draw(field: LabelledField, key: Array, x: Array, ts: Array, y: Array, *_: Any) -> Array:
         return running(make_solver(given(field, y)))(key, x, ts)
 
     problem = _Problem(draw, (1.0,), order, path or STRAIGHT, mixture or skewed_mixture(), seed)
-    return collected(f"verify.solver (order {order:g})", _checks(problem))
+    return collected(f"verify.solver (order {float(order):g})", _checks(problem))
 
 
 def sampler(
@@ -84,9 +91,15 @@ def sampler(
         path: the path of the oracle's field; None for the straight one.
         mixture: the oracle; None for one of three labels in 2-D.
         seed: chooses the states.
+
+    Raises:
+        TypeError, ValueError: no function, path or mixture, an order that is not positive, no seed.
     """
+    require_function("draw", draw)
+    require_positive("order", order)
+    require_problem(path, mixture, seed)
     problem = _Problem(draw, (0.0, 1.0, 2.7), order, path or STRAIGHT, mixture or skewed_mixture(), seed)
-    return collected(f"verify.sampler (order {order:g})", _checks(problem))
+    return collected(f"verify.sampler (order {float(order):g})", _checks(problem))
 
 
 class _Problem(NamedTuple):
