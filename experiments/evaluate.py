@@ -1,7 +1,8 @@
 """Sample a finished (or running) run again and measure it: the curves of fidelity and coverage against w.
 
 Reads the run's last checkpoint; writes samples.png, curves.png, curves.csv and metrics.json into --out, by default
-RUN/evaluation. Distances are over the features of a recogniser trained here on the real training set, or your own.
+RUN/evaluation. Distances are over the features of a recogniser trained here on the real training set, or your own; one
+that is not there yet is kept only where --data-dir is given: no folder that a config alone names is written to.
 """
 
 import dataclasses
@@ -123,6 +124,7 @@ def _wishes(options: Options, run: Run) -> Wishes:
         classifier_scales=options.classifier_scales,
         num_likelihoods=options.likelihood,
         features=None if options.features is None else load_features(options.features),
+        is_kept=options.data_dir is not None,
     )
 
 

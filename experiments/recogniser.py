@@ -17,6 +17,7 @@ from cfgjax.types import Array, Loss, TrainState, Tree
 
 BATCH_SIZE, NUM_EPOCHS, MOST_STEPS = 128, 30, 4_000
 LEARNING_RATE, EMA_DECAY = 2e-3, 0.99
+_NOT_KEPT = "for this time alone: name the folder of prepared data sets by --data-dir to keep it there"
 
 Features = Callable[[np.ndarray], np.ndarray]
 """images [n, H, W, C] in [-1, 1] -> features [n, d]."""
@@ -82,7 +83,24 @@ def _restored(folder: Path, like: TrainState) -> TrainState:
     return state
 
 
-def recogniser_of(settings: Any, data_dir: Path, train: data.Images, test: data.Images) -> Recogniser:
+def _trained(network: ConvNet, settings: Any, data_dir: Path, train: data.Images, is_kept: bool) -> TrainState:
+    """The state of the recogniser, read back if it is there, trained now if not."""
+    folder = folder_of(settings, data_dir, train)
+    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros(train.pixels.shape[1:]))
+    state = training.create(params, _optimizer(_num_steps(train)), jax.random.key(1))
+    if checkpoints.latest(folder) is not None:
+        return _restored(folder, state)
+    print(f"training the recogniser of {settings.name} once, " + (f"into {folder}" if is_kept else _NOT_KEPT))
+    state = _fit(state, network, train)
+    if is_kept:
+        with checkpoints.Writer(folder) as writer:
+            writer.save(int(state.step), state, {"data": settings.name, "split": settings.train_split})
+    return state
+
+
+def recogniser_of(
+    settings: Any, data_dir: Path, train: data.Images, test: data.Images, is_kept: bool = True
+) -> Recogniser:
     """The recogniser of a data set, trained now or read back from beside it.
 
     Args:
@@ -90,22 +108,14 @@ def recogniser_of(settings: Any, data_dir: Path, train: data.Images, test: data.
         data_dir: the folder of prepared data sets.
         train: its training images.
         test: the held-out ones, for its accuracy.
+        is_kept: whether one that is trained now is written beside the data.
 
     Raises:
         CheckpointError: what lies there is no recogniser of these images.
         DataError: its folder is a link that leads out of data_dir.
     """
-    network, folder = ConvNet(train.num_labels), folder_of(settings, data_dir, train)
-    params = jax.jit(network.init)(jax.random.key(0), jnp.zeros(train.pixels.shape[1:]))
-    state = training.create(params, _optimizer(_num_steps(train)), jax.random.key(1))
-    if checkpoints.latest(folder) is None:
-        print(f"training the recogniser of {settings.name} once, into {folder}")
-        state = _fit(state, network, train)
-        with checkpoints.Writer(folder) as writer:
-            writer.save(int(state.step), state, {"data": settings.name, "split": settings.train_split})
-    else:
-        state = _restored(folder, state)
-    ema = state.ema
+    network = ConvNet(train.num_labels)
+    ema = _trained(network, settings, data_dir, train, is_kept).ema
 
     @jax.jit
     def apply(images: Array) -> tuple[Array, Array]:

@@ -37,6 +37,7 @@ class Wishes:
         classifier_scales: its guidance scales; by default those of the run.
         num_likelihoods: held-out images whose bits per dimension are wanted.
         features: the space of the distances between images.
+        is_kept: whether a recogniser that is trained now is written beside the data.
     """
 
     solvers: tuple[str, ...] = (ODE, SDE)
@@ -44,6 +45,7 @@ class Wishes:
     classifier_scales: tuple[float, ...] | None = None
     num_likelihoods: int = 0
     features: Features | None = None
+    is_kept: bool = True
 
 
 def draw_sweep(run: Run, rule: Rule, solver: str, scales: tuple[float, ...]) -> np.ndarray:
@@ -77,7 +79,7 @@ def _guided_draws(run: Run, wishes: Wishes) -> tuple[dict[tuple[str, str], np.nd
 def _image_metrics(run: Run, settings: ImageData, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
     experiment = run.experiment
     draws, scales = _guided_draws(run, wishes)
-    found = report_images(experiment, settings, draws, scales, out_dir, wishes.features)
+    found = report_images(experiment, settings, draws, scales, out_dir, wishes.features, wishes.is_kept)
     test = load_test(experiment, settings)
     seed = experiment.sampling.seed
     if wishes.log_classifier is not None:

@@ -153,6 +153,7 @@ def report_images(
     scales: dict[str, tuple[float, ...]],
     out_dir: Path,
     features: Features | None = None,
+    is_kept: bool = True,
 ) -> dict[str, Any]:
     """The metrics of samples; writes samples.png, curves.png and curves.csv.
 
@@ -165,9 +166,10 @@ def report_images(
         scales: the guidance scales of each guidance.
         out_dir: the folder to write into.
         features: the space of the distances; by default the recogniser's.
+        is_kept: whether a recogniser that is trained now is written beside the data.
     """
     train, test = load_train(experiment, settings), load_test(experiment, settings)
-    recogniser = recogniser_of(settings, experiment.data_dir, train, test)
+    recogniser = recogniser_of(settings, experiment.data_dir, train, test, is_kept)
     reference = reference_of(recogniser, test, features)
     held_out = metrics.nearest_distances(test.image[:NUM_HELD_OUT], train.image)
     rows = _rows(draws, scales, reference, train, held_out)

@@ -16,10 +16,12 @@ from cfgjax import checkpoints, data, training
 from experiments import runs
 from experiments.affordable import num_inner, num_parameters
 from experiments.command import UserError
+from experiments.evaluate import Options, _wishes
 from experiments.model import model_of
 from experiments.presets import PRESETS
 from experiments.problems import abstract_problem_of, problem_of
 from experiments.recogniser import folder_of, recogniser_of
+from experiments.restored import Run
 from experiments.settings import ADAPTER, DiTNetwork, LatentData, MLPNetwork, Sampling, UNetNetwork
 from tests.experiments.running import assert_one_line, command
 from tests.fuzzing import mutations, tries
@@ -242,11 +244,9 @@ def test_what_is_refused_is_less_than_what_a_network_has():
 
 @pytest.fixture
 def latents(tmp_path):
-    """A data folder with latents, one of which is not finite."""
+    """A data folder with latents."""
     (tmp_path / "data" / "mine").mkdir(parents=True)
-    latent = np.zeros((40, 4, 4, 2), np.float32)
-    latent[7] = np.inf
-    np.save(tmp_path / "data" / "mine" / "latents.npy", latent)
+    np.save(tmp_path / "data" / "mine" / "latents.npy", np.zeros((40, 4, 4, 2), np.float32))
     np.save(tmp_path / "data" / "mine" / "labels.npy", np.zeros(40, np.int64))
     return tmp_path / "data"
 
@@ -256,8 +256,12 @@ def _of_latents(data_dir, folder="mine"):
     return dataclasses.replace(PRESETS["imagenet256_latent"][1], data=settings, data_dir=data_dir, batch_size=32)
 
 
-def test_a_latent_that_is_not_finite_is_named_whether_held_out_or_trained_on(latents):
-    with pytest.raises(data.DataError, match=r"row 7 of latents\.npy is not finite"):
+@pytest.mark.parametrize("place", [0, 39])
+def test_a_latent_that_is_not_finite_is_named_whether_held_out_or_trained_on(place, latents):
+    """The first of the rows in random order is held out, the last is trained on."""
+    row = int(np.random.default_rng(0).permutation(40)[place])
+    np.load(latents / "mine" / "latents.npy", mmap_mode="r+")[row, 1, 1, 1] = np.inf
+    with pytest.raises(data.DataError, match=rf"row {row} of latents\.npy is not finite"):
         list(problem_of(_of_latents(latents)).batches(range(1)))
 
 
@@ -289,6 +293,20 @@ def test_a_recogniser_that_is_none_is_refused_with_what_to_do(images, tmp_path):
     _save_recogniser(folder, {"other": np.ones(2, np.float32)})
     with pytest.raises(checkpoints.CheckpointError, match=f"remove {folder} to train the recogniser again"):
         recogniser_of(settings, tmp_path, images, images)
+
+
+def test_a_recogniser_is_written_only_where_that_is_asked_for(images, tmp_path, capsys):
+    settings = PRESETS["digits"][1].data
+    found = recogniser_of(settings, tmp_path, images, images, is_kept=False)
+    assert found.log_probs(images.image).shape == (20, 2)
+    assert not list(tmp_path.iterdir())
+    assert "by --data-dir to keep it" in capsys.readouterr().out
+
+
+def test_evaluate_keeps_a_recogniser_only_in_a_folder_that_the_user_names(tmp_path):
+    run = Run(PRESETS["digits"][1], None, None, None)
+    assert not _wishes(Options(tmp_path), run).is_kept
+    assert _wishes(Options(tmp_path, data_dir=tmp_path), run).is_kept
 
 
 def test_a_folder_of_recognisers_that_leads_out_is_refused(images, tmp_path):
