@@ -7,12 +7,15 @@
 (T3) ema <- decay * ema + (1 - decay) * params, in float32.
 (T4) A set that fits lies whole on every device, once; a batch is then its indices, gathered inside the step.
 (T5) The mean over a batch is the mean over its chunks' means, taken one after another: fewer values in memory at once.
+     Chunk c of C is the examples c, C + c, 2 C + c, ...: of a batch cut over devices, every device holds its share of
+     every chunk.
 (T6) K steps in one dispatch are the same K steps: a scan over K batches, inside the mapped function.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -58,11 +61,17 @@ def _examples(batch: Tree, source: Tree) -> Tree:
     return batch if source is None else jax.tree.map(lambda leaf: leaf[batch], source)
 
 
+def _chunks(batch: Tree, num_chunks: int) -> Tree:
+    """The batch with an axis of chunks in front: each leaf [B, ...] becomes [num_chunks, B / num_chunks, ...] (T5)."""
+    _require_divisible(batch, num_chunks, "num_chunks")
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf.reshape((-1, num_chunks, *leaf.shape[1:])), 0, 1), batch)
+
+
 def _over_chunks(gradient: Callable[..., Tree], num_chunks: int, keys: Array, batch: Tree) -> Tree:
     """The mean of gradient(keys, batch) over equal chunks of both (T5)."""
     if num_chunks == 1:
         return gradient(keys, batch)
-    chunks = shard((keys, batch), num_chunks, "num_chunks")
+    chunks = _chunks((keys, batch), num_chunks)
     first = jax.eval_shape(gradient, *jax.tree.map(lambda leaf: leaf[0], chunks))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
 
@@ -131,7 +140,26 @@ def make_step(
     return step
 
 
-def several(step: Step) -> Callable[..., tuple[TrainState, Metrics]]:
+@dataclass(frozen=True)
+class Several:
+    """The step of ``several``: (state, batches, source=None, *, axis_name=None) -> (state, metrics [K])."""
+
+    step: Step
+    example_axis: ClassVar[int] = 1
+    """The axis of a batch's leaves that holds the examples; of a plain step's batch it is 0."""
+
+    def __call__(
+        self, state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
+    ) -> tuple[TrainState, Metrics]:
+        """The state after the K steps, and the metrics of each."""
+
+        def advance(state: TrainState, batch: Tree) -> tuple[TrainState, Metrics]:
+            return cast(tuple[TrainState, Metrics], self.step(state, batch, source, axis_name=axis_name))
+
+        return jax.lax.scan(advance, state, batch)
+
+
+def several(step: Step) -> Several:
     """The step over K batches in one call (T6): (state, batches, source=None, *, axis_name=None) -> (state, metrics).
 
     A small network's step takes less time than its dispatch from the host; K steps in one call pay for one dispatch.
@@ -143,16 +171,7 @@ def several(step: Step) -> Callable[..., tuple[TrainState, Metrics]]:
         The function. Its batches are a tree whose leaves are [K, B, ...], from ``shard_several`` under ``parallel``;
         the metrics are those of every step, [K].
     """
-
-    def steps(
-        state: TrainState, batches: Tree, source: Tree = None, *, axis_name: str | None = None
-    ) -> tuple[TrainState, Metrics]:
-        def advance(state: TrainState, batch: Tree) -> tuple[TrainState, Metrics]:
-            return cast(tuple[TrainState, Metrics], step(state, batch, source, axis_name=axis_name))
-
-        return jax.lax.scan(advance, state, batches)
-
-    return steps
+    return Several(step)
 
 
 def make_evaluation(loss: Loss) -> Callable[..., Metrics]:
@@ -231,15 +250,19 @@ def parallel(
     return run
 
 
-def shard(batch: Tree, num_devices: int, name: str = "the number of devices") -> Tree:
+def _require_divisible(batch: Tree, num_parts: int, name: str) -> None:
+    num_examples = _num_examples(batch)
+    if num_examples % num_parts:
+        raise ValueError(f"batch_size must be divisible by {name}, got {num_examples} on {num_parts}")
+
+
+def shard(batch: Tree, num_devices: int) -> Tree:
     """The batch with a device axis in front: each leaf [B, ...] becomes [num_devices, B / num_devices, ...].
 
     Raises:
-        ValueError: a batch that the number of devices does not divide; ``name`` is what the message calls it.
+        ValueError: a batch that the number of devices does not divide.
     """
-    num_examples = _num_examples(batch)
-    if num_examples % num_devices:
-        raise ValueError(f"batch_size must be divisible by {name}, got {num_examples} on {num_devices}")
+    _require_divisible(batch, num_devices, "the number of devices")
     return jax.tree.map(lambda leaf: leaf.reshape((num_devices, -1, *leaf.shape[1:])), batch)
 
 
