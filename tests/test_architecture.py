@@ -24,7 +24,7 @@ GROUND = [{"types", "compiler"}, {"checks"}, {"pieces"}, {"paths"}, {"conversion
 SIBLINGS = {"guidance", "solvers", "losses", "mixtures", "models", "sweeps"}
 UPPER = {"averages", "checkpoints", "data", "metrics", "likelihood"}
 TOP = {"training", "diagnostics", "verify"}
-FLOORS = [*GROUND, SIBLINGS, UPPER, TOP]
+FLOORS = [*GROUND, SIBLINGS, UPPER, TOP, {"sharding"}]
 
 BANNED = {"cfg", "x0", "x1", "x_0", "x_1", "sigma", "eps", "v", "alpha_bar", "fn", "func", "cond", "uncond", "N", "T"}
 BANNED_FILES = {"utils", "util", "common", "misc", "helper", "helpers"}

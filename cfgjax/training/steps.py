@@ -1,30 +1,18 @@
-"""Training: the pure step, the moving average, and the one line that makes it parallel.
+"""The pure step, its gradient and its evaluation, with the lines (T1) to (T7) of ``cfgjax.training``."""
 
-(T1) The gradient is of the LOCAL mean loss, then averaged over the devices: the global mean's, as every device holds
-     the same number of examples.
-(T2) Example i of step n takes the key fold_in(fold_in(key, n), i), with i its GLOBAL index: one device and eight see
-     the same noise, the same times and the same dropped labels.
-(T3) ema <- decay * ema + (1 - decay) * params, in float32; further averages likewise, each with its own decay.
-(T4) A set that fits lies whole on every device, once; a batch is then its indices, gathered inside the step.
-(T5) The mean over a batch is the mean over its chunks' means, taken one after another: fewer values in memory at once.
-(T6) K steps in one dispatch are the same K steps: a scan over K batches, inside the mapped function.
-(T7) Where the mean loss is not finite its gradient counts as not finite either: ``optax.apply_if_finite`` around an
-     optimizer then leaves out the update.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import ClassVar, Protocol, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from cfgjax.checks import require_between, require_count, require_function, require_key, require_whole, shown
+from cfgjax.checks import require_between, require_count, require_function, require_key, require_whole
+from cfgjax.training.batches import num_examples, require_divisible
 from cfgjax.types import Array, Loss, Number, TrainState, Tree
 
-AXIS = "devices"
 Metrics = dict[str, Array]
 Decay = Number | Callable[[Array], Array]
 """(T3)'s decay in [0, 1], or a function of the number of steps done."""
@@ -86,11 +74,17 @@ def _examples(batch: Tree, source: Tree) -> Tree:
     return batch if source is None else jax.tree.map(lambda leaf: leaf[batch], source)
 
 
+def _chunks(batch: Tree, num_chunks: int) -> Tree:
+    """The batch with an axis of chunks in front: each leaf [B, ...] becomes [num_chunks, B / num_chunks, ...] (T5)."""
+    require_divisible(batch, num_chunks, "num_chunks")
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf.reshape((-1, num_chunks, *leaf.shape[1:])), 0, 1), batch)
+
+
 def _over_chunks(gradient: Callable[..., Tree], num_chunks: int, keys: Array, batch: Tree) -> Tree:
     """The mean of gradient(keys, batch) over equal chunks of both (T5)."""
     if num_chunks == 1:
         return gradient(keys, batch)
-    chunks = shard((keys, batch), num_chunks, "num_chunks")
+    chunks = _chunks((keys, batch), num_chunks)
     first = jax.eval_shape(gradient, *jax.tree.map(lambda leaf: leaf[0], chunks))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
 
@@ -108,19 +102,6 @@ def _average(tree: Tree, axis_name: str | None) -> Tree:
 def _as_finite_as(value: Array, gradient: Tree) -> Tree:
     """The gradient, or NaN in all of it where the value is not finite (T7)."""
     return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(value), leaf, jnp.nan), gradient)
-
-
-def _num_examples(batch: Tree) -> int:
-    """The common leading size of the batch's leaves.
-
-    Raises:
-        ValueError: no leaves, a leaf without a leading axis or without examples, leaves of different leading sizes.
-    """
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
-    sizes = {shape[0] if shape else 0 for shape in shapes}
-    if len(sizes) != 1 or 0 in sizes:
-        raise ValueError(f"batch must be arrays with a common leading axis of at least 1, got the shapes {shapes}")
-    return sizes.pop()
 
 
 def warming_decay(decay: Number) -> Callable[[Array], Array]:
@@ -147,7 +128,7 @@ def make_gradient(loss: Loss, num_chunks: int = 1) -> Callable[..., tuple[Array,
     def gradient(
         state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
     ) -> tuple[Array, Tree]:
-        keys = example_keys(state.key, state.step, _num_examples(batch), axis_name)
+        keys = example_keys(state.key, state.step, num_examples(batch), axis_name)
         slope = partial(jax.value_and_grad(partial(_mean_loss, loss)), state.params)
         return _average(_over_chunks(slope, num_chunks, keys, _examples(batch, source)), axis_name)
 
@@ -211,7 +192,26 @@ def make_step(
     return step
 
 
-def several(step: Step) -> Callable[..., tuple[TrainState, Metrics]]:
+@dataclass(frozen=True)
+class Several:
+    """The step of ``several``: (state, batches, source=None, *, axis_name=None) -> (state, metrics [K])."""
+
+    step: Step
+    example_axis: ClassVar[int] = 1
+    """The axis of a batch's leaves that holds the examples; of a plain step's batch it is 0."""
+
+    def __call__(
+        self, state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
+    ) -> tuple[TrainState, Metrics]:
+        """The state after the K steps, and the metrics of each."""
+
+        def advance(state: TrainState, batch: Tree) -> tuple[TrainState, Metrics]:
+            return cast(tuple[TrainState, Metrics], self.step(state, batch, source, axis_name=axis_name))
+
+        return jax.lax.scan(advance, state, batch)
+
+
+def several(step: Step) -> Several:
     """The step over K batches in one call (T6): (state, batches, source=None, *, axis_name=None) -> (state, metrics).
 
     A small network's step takes less time than its dispatch from the host; K steps in one call pay for one dispatch.
@@ -227,16 +227,7 @@ def several(step: Step) -> Callable[..., tuple[TrainState, Metrics]]:
         TypeError: no function.
     """
     require_function("step", step)
-
-    def steps(
-        state: TrainState, batches: Tree, source: Tree = None, *, axis_name: str | None = None
-    ) -> tuple[TrainState, Metrics]:
-        def advance(state: TrainState, batch: Tree) -> tuple[TrainState, Metrics]:
-            return cast(tuple[TrainState, Metrics], step(state, batch, source, axis_name=axis_name))
-
-        return jax.lax.scan(advance, state, batches)
-
-    return steps
+    return Several(step)
 
 
 def make_evaluation(loss: Loss, num_chunks: int = 1) -> Callable[..., Metrics]:
@@ -251,108 +242,8 @@ def make_evaluation(loss: Loss, num_chunks: int = 1) -> Callable[..., Metrics]:
     require_function("loss", loss)
 
     def evaluate(state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None) -> Metrics:
-        keys = example_keys(state.key, 0, _num_examples(batch), axis_name)
+        keys = example_keys(state.key, 0, num_examples(batch), axis_name)
         mean = partial(_mean_loss, loss, state.ema)
         return {"loss": _average(_over_chunks(mean, num_chunks, keys, _examples(batch, source)), axis_name)}
 
     return evaluate
-
-
-def _own_mesh(devices: Sequence[jax.Device] | None) -> jax.sharding.Mesh:
-    """This process's devices among those named, by default among all."""
-    own = [device for device in devices or jax.devices() if device.process_index == jax.process_index()]
-    return jax.sharding.Mesh(np.asarray(own), (AXIS,))
-
-
-def replicate(tree: Tree, devices: Sequence[jax.Device] | None = None) -> Tree:
-    """The tree with every leaf on all devices of a ``parallel`` step: its state, or the source of its batches.
-
-    Of several processes each places it on its own devices: ``jax.pmap`` takes and gives arrays of one process.
-    """
-    return jax.device_put(tree, jax.sharding.NamedSharding(_own_mesh(devices), jax.sharding.PartitionSpec()))
-
-
-def mapped(step: Step, devices: Sequence[jax.Device] | None = None, donate: bool = True) -> Any:
-    """The step under pmap: (state, sharded batch, source) -> the same outputs, with neither state nor source sharded.
-
-    The function of ``parallel`` before it places its state; it has ``lower``, to compile without running.
-    """
-    donated = (0,) if donate else ()
-    named = partial(step, axis_name=AXIS)
-    return jax.pmap(named, AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices, donate_argnums=donated)
-
-
-def _compiled_anew(on_devices: Any, compiler_options: Mapping[str, str]) -> Callable[..., object]:
-    """A function of ``mapped`` that is compiled with options, once for each structure, shape and type of arguments."""
-    programs: dict[Any, Callable[..., object]] = {}
-
-    def run(*args: Tree) -> object:
-        leaves, structure = jax.tree.flatten(args)
-        key = structure, tuple(jax.typeof(leaf) for leaf in leaves)
-        if key not in programs:
-            programs[key] = on_devices.lower(*args).compile(compiler_options=dict(compiler_options))
-        return programs[key](*args)
-
-    return run
-
-
-def parallel(
-    step: Step,
-    devices: Sequence[jax.Device] | None = None,
-    donate: bool = True,
-    compiler_options: Mapping[str, str] | None = None,
-) -> Callable:
-    """The step mapped over the devices: (state, sharded batch, source=None) -> the same outputs, replicated.
-
-    The state has no device axis, before or after; the batch has one in front, from ``shard``. Works for
-    ``make_evaluation`` too. A state that does not lie on all the devices yet is put there, so that the second step
-    finds what the first one found and compiles nothing; put a source there once, by ``replicate``.
-
-    Args:
-        step: the pure step.
-        devices: the devices to use; by default all of them, of all processes.
-        donate: give the old state's memory to the new one. Pass False for an evaluation, which keeps its state.
-        compiler_options: as of ``jax.jit``, such as ``compiler.batched_product_options()``. ``jax.pmap`` takes none,
-            so the program is compiled ahead of its first run; over several processes pmap allows no such call, and
-            the options are left out.
-    """
-    on_devices: Callable[..., object] = mapped(step, devices, donate)
-    if compiler_options and jax.process_count() == 1:
-        on_devices = _compiled_anew(on_devices, compiler_options)
-    everywhere = _own_mesh(devices)
-
-    def run(state: TrainState, batch: Tree, source: Tree = None) -> object:
-        sharding = getattr(state.step, "sharding", None)
-        is_placed = isinstance(sharding, jax.sharding.NamedSharding) and sharding.mesh == everywhere
-        return on_devices(state if is_placed else replicate(state, devices), batch, source)
-
-    return run
-
-
-def shard(batch: Tree, num_devices: int, name: str = "the number of devices") -> Tree:
-    """The batch with a device axis in front: each leaf [B, ...] becomes [num_devices, B / num_devices, ...].
-
-    Raises:
-        TypeError, ValueError: a number of devices under 1, or that does not divide the batch; ``name`` is what the
-            message calls it. A batch without arrays, or whose leading axes differ.
-    """
-    require_count(name.replace("the number of devices", "num_devices"), num_devices, 1)
-    num_examples = _num_examples(batch)
-    if num_examples % num_devices:
-        raise ValueError(f"batch_size must be divisible by {name}, got {num_examples} on {num_devices}")
-    return jax.tree.map(lambda leaf: leaf.reshape((num_devices, -1, *leaf.shape[1:])), batch)
-
-
-def shard_several(batches: Sequence[Tree], num_devices: int) -> Tree:
-    """K batches for ``parallel(several(step))``: K leaves [B, ...] become one [num_devices, K, B / num_devices, ...].
-
-    Raises:
-        TypeError, ValueError: no batches, batches that are not alike, and those of ``shard``.
-    """
-    if not batches:
-        raise ValueError("batches must be at least one, got none")
-    kinds = [jax.tree.map(np.shape, batch) for batch in batches]
-    if any(kind != kinds[0] for kind in kinds):
-        raise ValueError(f"batches must be alike, got the shapes {shown(kinds)}")
-    shards = [shard(batch, num_devices) for batch in batches]
-    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves], axis=1), *shards)

@@ -1,0 +1,230 @@
+"""Training states larger than one device's memory: the step of ``training``, with every large leaf cut over devices.
+
+(F1) A leaf is cut along the axis that the devices divide into most parts; among equals along the longest, then the
+     last. Where they do not divide it wholly the parts are fewer, each held by several devices. A leaf of few elements
+     stays whole.
+(F2) The step is the pure one, without a named axis, on the GLOBAL batch: the mean is the global mean of (T1), example i
+     has its global index (T2), and the compiler adds the exchange between devices. A layer's weights are gathered for
+     its use, forwards and again backwards; where a layer's values are fewer than its weights, they may travel instead.
+(F3) A device holds, of each leaf, its bytes over its number of parts.
+
+Source: Rajbhandari et al., arXiv 1910.02054 (the state cut over devices), and Xu et al., 2105.04663 (programs cut by
+the compiler).
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from cfgjax.training import Step
+from cfgjax.types import Array, TrainState, Tree
+
+LEAST = 2**14
+"""Elements of the smallest leaf that is cut: biases stay whole, as a gather costs more than their bytes."""
+
+
+def _prime_factors(number: int) -> list[int]:
+    factors, factor = [], 2
+    while number > 1:
+        while number % factor == 0:
+            factors.append(factor)
+            number //= factor
+        factor += 1
+    return factors
+
+
+def mesh_of(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices, by default all, as a mesh with one axis for each prime factor of their number.
+
+    A part of the axes then cuts a leaf into any number of parts that divides the number of devices (F1).
+
+    >>> mesh_of(jax.devices()[:1]).shape
+    OrderedDict({'devices_0': 1})
+    """
+    found = np.asarray(devices or jax.devices())
+    lengths = _prime_factors(found.size) or [1]
+    return Mesh(found.reshape(lengths), tuple(f"devices_{index}" for index in range(len(lengths))))
+
+
+def _cutting(size: int, mesh: Mesh) -> tuple[str, ...]:
+    """The axes of the mesh that together cut an axis of this size, in their order."""
+    taken = []
+    for name, length in mesh.shape.items():
+        if size % length == 0:
+            taken.append(name)
+            size //= length
+    return tuple(taken)
+
+
+def _spec(leaf: Any, mesh: Mesh, least: int) -> PartitionSpec:
+    """(F1)."""
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) or leaf.size < max(least, 1) or leaf.ndim == 0:
+        return PartitionSpec()
+    cuttings = [_cutting(size, mesh) for size in leaf.shape]
+    num_parts = [math.prod(mesh.shape[name] for name in names) for names in cuttings]
+    _, _, axis = max(zip(num_parts, leaf.shape, range(leaf.ndim), strict=True))
+    return PartitionSpec(*[None] * axis, cuttings[axis] or None)
+
+
+def shardings(state: Tree, mesh: Mesh, least: int = LEAST) -> Tree:
+    """How each leaf of a state lies on a mesh (F1): a tree of ``NamedSharding``.
+
+    Args:
+        state: arrays, or their shapes and types, as of ``jax.eval_shape``. Typed keys and scalars stay whole.
+        mesh: of ``mesh_of``; each axis of another mesh, too, cuts a leaf or leaves it whole.
+        least: elements of the smallest leaf that is cut.
+    """
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf, mesh, least)), state)
+
+
+def bytes_per_device(state: Tree, placed: Tree) -> int:
+    """The bytes of a state that lie on each device (F3).
+
+    Args:
+        state: arrays, or their shapes and types.
+        placed: their shardings, as of ``shardings``.
+    """
+    sizes = jax.tree.map(lambda leaf, s: math.prod(s.shard_shape(leaf.shape)) * leaf.dtype.itemsize, state, placed)
+    return sum(jax.tree.leaves(sizes))
+
+
+def _moved(leaf: Any, wanted: NamedSharding) -> Array:
+    return leaf if getattr(leaf, "sharding", None) == wanted else jax.device_put(leaf, wanted)
+
+
+def place(state: Tree, devices: Sequence[jax.Device] | None = None, least: int = LEAST) -> Tree:
+    """The state on its shards; leaves that lie there already are not copied. Over several processes all must call it.
+
+    Args:
+        state: arrays, the same in every process.
+        devices: the devices, by default all, of all processes.
+        least: as of ``shardings``.
+    """
+    return jax.tree.map(_moved, state, shardings(state, mesh_of(devices), least))
+
+
+def create(make: Callable[[], Tree], devices: Sequence[jax.Device] | None = None, least: int = LEAST) -> Tree:
+    """The state ``make()``, computed on its shards: no device holds a large leaf whole.
+
+    Args:
+        make: a pure function without arguments, such as one that ends in ``training.create``.
+        devices: the devices, by default all, of all processes.
+        least: as of ``shardings``.
+    """
+    return jax.jit(make, out_shardings=shardings(jax.eval_shape(make), mesh_of(devices), least))()
+
+
+def _everywhere(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def _by_device(mesh: Mesh) -> NamedSharding:
+    """Row d of the leading axis on device d."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
+def _merged(leaf: Array, axis: int) -> Array:
+    """[num_devices, ..., B / num_devices, ...] with the devices' examples joined in order: [..., B, ...]."""
+    moved = jax.numpy.moveaxis(leaf, 0, axis)
+    return moved.reshape((*moved.shape[:axis], -1, *moved.shape[axis + 2 :]))
+
+
+def program(
+    step: Step,
+    state: TrainState,
+    batch: Tree,
+    source: Tree = None,
+    mesh: Mesh | None = None,
+    donate: bool = True,
+    compiler_options: Mapping[str, str] | None = None,
+    least: int = LEAST,
+) -> Any:
+    """The jitted function (state, batch, source) -> outputs of ``fully_sharded``; it has ``lower``.
+
+    Args:
+        step: as of ``fully_sharded``, likewise the others that are not here.
+        state: arrays, or their shapes and types, for which alone the function is.
+        batch: likewise; [num_devices, ...] over all processes.
+        source: likewise.
+        mesh: by default that of all devices.
+    """
+    mesh = mesh_of() if mesh is None else mesh
+    merged = partial(_merged, axis=getattr(step, "example_axis", 0))
+
+    def on_all(state: TrainState, batch: Tree, source: Tree) -> object:
+        return step(state, jax.tree.map(merged, batch), source)
+
+    outputs = jax.eval_shape(on_all, state, batch, source)
+    return jax.jit(
+        on_all,
+        in_shardings=(shardings(state, mesh, least), _by_device(mesh), _everywhere(mesh)),
+        out_shardings=shardings(outputs, mesh, least),
+        donate_argnums=(0,) if donate else (),
+        compiler_options=dict(compiler_options or {}),
+    )
+
+
+def _require_rows(batch: Tree, num_local: int) -> None:
+    for leaf in jax.tree.leaves(batch):
+        if np.ndim(leaf) < 2 or np.shape(leaf)[0] != num_local:
+            raise ValueError(
+                f"batch must have the {num_local} local devices in front, as of training.shard, "
+                f"got a leaf of shape {np.shape(leaf)}"
+            )
+
+
+def _global_batch(batch: Tree, mesh: Mesh) -> Tree:
+    """The processes' batches as one, each device's row on it."""
+    num_local = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
+    _require_rows(batch, num_local)
+    wanted = _by_device(mesh)
+
+    def whole(leaf: Any) -> Array:
+        shape = (mesh.size, *np.shape(leaf)[1:])
+        return jax.make_array_from_process_local_data(wanted, np.asarray(leaf), shape)
+
+    return jax.tree.map(whole, batch)
+
+
+def fully_sharded(
+    step: Step,
+    devices: Sequence[jax.Device] | None = None,
+    donate: bool = True,
+    compiler_options: Mapping[str, str] | None = None,
+    least: int = LEAST,
+) -> Callable[..., Any]:
+    """The step with its state cut over the devices (F1): (state, sharded batch, source=None) -> the same outputs.
+
+    The twin of ``training.parallel``, to rounding with the same numbers: batches and sources are the same, and so is
+    the state, but for where it lies. A state that does not lie on its shards yet is put there; ``create`` makes one
+    that would not fit on one device first.
+
+    Args:
+        step: the pure step, ``training.several`` of one, or an evaluation.
+        devices: the devices to use; by default all of them, of all processes.
+        donate: give the old state's memory to the new one. Pass False for an evaluation, which keeps its state.
+        compiler_options: as of ``jax.jit``.
+        least: elements of the smallest leaf that is cut.
+
+    Returns:
+        The function. Its batch is this process's, [num_local_devices, ...], from ``training.shard`` or, for
+        ``training.several``, ``training.shard_several``. It raises ValueError for another number of rows.
+    """
+    mesh, programs = mesh_of(devices), {}
+
+    def run(state: TrainState, batch: Tree, source: Tree = None) -> object:
+        batch = _global_batch(batch, mesh)
+        state = place(state, devices, least)
+        source = jax.tree.map(partial(_moved, wanted=_everywhere(mesh)), source)
+        leaves, structure = jax.tree.flatten((state, batch, source))
+        key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        if key not in programs:
+            programs[key] = program(step, state, batch, source, mesh, donate, compiler_options, least)
+        return programs[key](state, batch, source)
+
+    return run

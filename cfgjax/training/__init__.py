@@ -1,0 +1,51 @@
+"""Training: the pure step, the moving average, and the one line that makes it parallel.
+
+(T1) The gradient is of the LOCAL mean loss, then averaged over the devices: the global mean's, as every device holds
+     the same number of examples.
+(T2) Example i of step n takes the key fold_in(fold_in(key, n), i), with i its GLOBAL index: one device and eight see
+     the same noise, the same times and the same dropped labels.
+(T3) ema <- decay * ema + (1 - decay) * params, in float32; further averages likewise, each with its own decay.
+(T4) A set that fits lies whole on every device, once; a batch is then its indices, gathered inside the step.
+(T5) The mean over a batch is the mean over its chunks' means, taken one after another: fewer values in memory at once.
+     Chunk c of C is the examples c, C + c, 2 C + c, ...: of a batch cut over devices, every device holds its share of
+     every chunk.
+(T6) K steps in one dispatch are the same K steps: a scan over K batches, inside the mapped function.
+(T7) Where the mean loss is not finite its gradient counts as not finite either: ``optax.apply_if_finite`` around an
+     optimizer then leaves out the update.
+"""
+
+from cfgjax.training.batches import shard, shard_several
+from cfgjax.training.devices import AXIS, mapped, parallel, replicate
+from cfgjax.training.steps import (
+    Decay,
+    Metrics,
+    Several,
+    Step,
+    create,
+    example_keys,
+    make_evaluation,
+    make_gradient,
+    make_step,
+    several,
+    warming_decay,
+)
+
+__all__ = [
+    "AXIS",
+    "Decay",
+    "Metrics",
+    "Several",
+    "Step",
+    "create",
+    "example_keys",
+    "make_evaluation",
+    "make_gradient",
+    "make_step",
+    "mapped",
+    "parallel",
+    "replicate",
+    "several",
+    "shard",
+    "shard_several",
+    "warming_decay",
+]

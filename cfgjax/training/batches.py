@@ -1,0 +1,56 @@
+"""Batches: how many examples, and their share for each device."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from cfgjax.checks import require_count, shown
+from cfgjax.types import Tree
+
+
+def num_examples(batch: Tree) -> int:
+    """The common leading size of the batch's leaves.
+
+    Raises:
+        ValueError: no leaves, a leaf without a leading axis or without examples, leaves of different leading sizes.
+    """
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
+    sizes = {shape[0] if shape else 0 for shape in shapes}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(f"batch must be arrays with a common leading axis of at least 1, got the shapes {shapes}")
+    return sizes.pop()
+
+
+def require_divisible(batch: Tree, num_parts: int, name: str) -> None:
+    """Raises ValueError for a batch whose examples a number of parts does not divide; ``name`` is what it is called."""
+    found = num_examples(batch)
+    if found % num_parts:
+        raise ValueError(f"batch_size must be divisible by {name}, got {found} on {num_parts}")
+
+
+def shard(batch: Tree, num_devices: int) -> Tree:
+    """The batch with a device axis in front: each leaf [B, ...] becomes [num_devices, B / num_devices, ...].
+
+    Raises:
+        TypeError, ValueError: a number of devices under 1, or that does not divide the batch. A batch without arrays,
+            or whose leading axes differ.
+    """
+    require_count("num_devices", num_devices, 1)
+    require_divisible(batch, num_devices, "the number of devices")
+    return jax.tree.map(lambda leaf: leaf.reshape((num_devices, -1, *leaf.shape[1:])), batch)
+
+
+def shard_several(batches: Sequence[Tree], num_devices: int) -> Tree:
+    """K batches for ``parallel(several(step))``: K leaves [B, ...] become one [num_devices, K, B / num_devices, ...].
+
+    Raises:
+        TypeError, ValueError: no batches, batches that are not alike, and those of ``shard``.
+    """
+    if not batches:
+        raise ValueError("batches must be at least one, got none")
+    kinds = [jax.tree.map(np.shape, batch) for batch in batches]
+    if any(kind != kinds[0] for kind in kinds):
+        raise ValueError(f"batches must be alike, got the shapes {shown(kinds)}")
+    shards = [shard(batch, num_devices) for batch in batches]
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves], axis=1), *shards)
