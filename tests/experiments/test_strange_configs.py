@@ -238,7 +238,7 @@ def test_what_is_refused_is_less_than_what_a_network_has():
         problem = abstract_problem_of(experiment)
         state = jax.eval_shape(model_of(experiment, problem).create)
         true = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        assert true / 8 < num_parameters(experiment.network, problem.shape) <= true, name
+        assert true / 8 < num_parameters(experiment.network, problem.shape, problem.num_labels) <= true, name
         assert num_inner(experiment.network, problem.shape) > 0
 
 
