@@ -16,15 +16,16 @@ _COPIES = 4
 """Arrays in the size of the parameters: they themselves, their moving average, and two moments."""
 
 
-def num_parameters(network: MLPNetwork | UNetNetwork | DiTNetwork, shape: tuple[int, ...]) -> int:
+def num_parameters(network: MLPNetwork | UNetNetwork | DiTNetwork, shape: tuple[int, ...], num_labels: int) -> int:
     """Parameters that a network on such data points has at the very least: those of its largest matrices."""
     match network:
         case MLPNetwork(width=width, depth=depth):
-            return 2 * depth * width**2 + 2 * math.prod(shape) * width
+            ends = 2 * math.prod(shape) * width + num_labels * network.embedding_width
+            return 2 * depth * width**2 + ends
         case DiTNetwork(width=width, depth=depth):
-            return 8 * depth * width**2
+            return 8 * depth * width**2 + num_labels * width
         case UNetNetwork(width=width, multipliers=multipliers, blocks_per_level=blocks):
-            return sum(18 * blocks * (width * multiple) ** 2 for multiple in multipliers)
+            return sum(18 * blocks * (width * multiple) ** 2 for multiple in multipliers) + num_labels * width
 
 
 def num_inner(network: MLPNetwork | UNetNetwork | DiTNetwork, shape: tuple[int, ...]) -> int:
@@ -43,7 +44,7 @@ def require_affordable(experiment: Experiment, shape: tuple[int, ...], num_label
     network, sampling = experiment.network, experiment.sampling
     samples = len(sampling.scales) * num_labels * sampling.num_per_class * math.prod(shape)
     needs: dict[str, Any] = {
-        "network": _COPIES * num_parameters(network, shape),
+        "network": _COPIES * num_parameters(network, shape, num_labels),
         "sampling (scales x labels x num_per_class)": samples,
         "sampling.chunk": (sampling.chunk or 1) * num_inner(network, shape),
     }

@@ -201,6 +201,15 @@ def test_what_is_no_folder_of_pictures_is_refused_at_once(change, complaint, on_
     assert not data.is_prepared("mine", tmp_path / "data")
 
 
+def test_nothing_is_written_through_a_link_that_leads_out(source, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data" / "mine").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(data.DataError, match="is a link that leads out"):
+        data.prepare("mine", tmp_path / "data", source=source)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 IDX = idx_bytes(np.arange(24).reshape(2, 3, 4))
 
 

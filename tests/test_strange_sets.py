@@ -15,6 +15,7 @@ from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from cfgjax import data
+from cfgjax.data.chunks import require_bounded_chunks
 from tests.fuzzing import mutations, tries
 
 CORE = "tensorflow_datasets.core.features"
@@ -407,6 +408,32 @@ def test_gray_and_palette_pictures_in_a_set_of_colour_read_as_colour(copied):
     pixels = data.load("small", "train", copied).pixels
     np.testing.assert_array_equal(pixels[1], np.broadcast_to(np.arange(30).reshape(6, 5, 1), (6, 5, 3)))
     np.testing.assert_array_equal(pixels[2, 3, 3], (10, 200, 30))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "group_size:1",
+        "group_size:7",
+        "group_size:1,uncompressed",
+        "group_size:3,brotli:6",
+        "group_size:50,transpose:true",
+        "group_size:1,pad_to_block_boundary:true",
+    ],
+)
+@tries(8)
+@given(lengths=strategies.lists(strategies.sampled_from([0, 1, 100, 65_000, 65_536, 200_000]), min_size=1, max_size=60))
+def test_the_headers_of_every_honest_file_pass_and_tell_its_bound(options, lengths, tmp_path):
+    """Whatever the records' sizes, groups and packing; a bound one record goes beyond is noticed where it is alone."""
+    generator = np.random.default_rng(0)
+    writer = array_record_module.ArrayRecordWriter(str(tmp_path / "file"), options)
+    for length in lengths:
+        writer.write(generator.bytes(length))
+    writer.close()
+    require_bounded_chunks(tmp_path / "file", max(*lengths, 1000))
+    if "group_size:1," in f"{options}," and max(lengths) > 1000:
+        with pytest.raises(data.DataError, match=f"1 records of it unpack to {max(lengths)} bytes"):
+            require_bounded_chunks(tmp_path / "file", max(lengths) - 1)
 
 
 @pytest.fixture(scope="module")

@@ -137,6 +137,7 @@ def prepare(
     _quiet()
     if is_prepared(name, data_dir):
         return []
+    require_inside(Path(data_dir, name), data_dir)
     builder, skipped = _local_builder(name, data_dir, source, image_size, on_corrupt)
     try:
         builder.download_and_prepare()

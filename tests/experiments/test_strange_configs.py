@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -238,7 +239,7 @@ def test_what_is_refused_is_less_than_what_a_network_has():
         problem = abstract_problem_of(experiment)
         state = jax.eval_shape(model_of(experiment, problem).create)
         true = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        assert true / 8 < num_parameters(experiment.network, problem.shape) <= true, name
+        assert true / 8 < num_parameters(experiment.network, problem.shape, problem.num_labels) <= true, name
         assert num_inner(experiment.network, problem.shape) > 0
 
 
@@ -263,6 +264,29 @@ def test_a_latent_that_is_not_finite_is_named_whether_held_out_or_trained_on(pla
     np.load(latents / "mine" / "latents.npy", mmap_mode="r+")[row, 1, 1, 1] = np.inf
     with pytest.raises(data.DataError, match=rf"row {row} of latents\.npy is not finite"):
         list(problem_of(_of_latents(latents)).batches(range(1)))
+
+
+def _streamed(data_dir):
+    settings = dataclasses.replace(PRESETS["digits"][1].data, in_memory=False)
+    return dataclasses.replace(PRESETS["digits"][1], data=settings, data_dir=data_dir, batch_size=32)
+
+
+def test_pictures_read_from_disk_are_those_held_in_memory(data_dir):
+    images = data.load("digits", "train", data_dir)
+    for step, (pixels, labels) in enumerate(problem_of(_streamed(data_dir)).batches(range(3))):
+        rows = data.batch_indices(0, step, 32, len(images.label))
+        np.testing.assert_array_equal(pixels, images.pixels[rows])
+        np.testing.assert_array_equal(labels, images.label[rows])
+
+
+def test_a_broken_file_is_named_while_it_is_read_ahead(data_dir, tmp_path):
+    shutil.copytree(data_dir / "digits", tmp_path / "digits")
+    (file,) = tmp_path.rglob("digits-train*")
+    content = bytearray(file.read_bytes())
+    content[150] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(data.DataError, match=r"split 'train' of .* does not read: Corrupted"):
+        list(problem_of(_streamed(tmp_path)).batches(range(44)))
 
 
 def test_a_folder_of_latents_that_leads_out_is_refused(latents, tmp_path):
