@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from cfgjax import training
+from cfgjax import sharding, training
 from cfgjax.training import Metrics
 from cfgjax.types import TrainState, Tree
 from experiments import divergence, journal, processes
@@ -117,10 +117,11 @@ def _programs_of(trainer: Trainer) -> _Programs:
     most_at_once = experiment.batch_size // (jax.device_count() * experiment.num_chunks)
     evaluation = training.make_evaluation(model.evaluation_loss, _num_chunks(num_held_out, most_at_once))
     norms = divergence.gradient_norms(model.loss, experiment.num_chunks)
+    on_devices = sharding.fully_sharded if experiment.placement == "sharded" else training.parallel
     return _Programs(
-        training.parallel(training.several(divergence.counting(step)), compiler_options=options),
-        training.parallel(evaluation, donate=False, compiler_options=options),
-        training.parallel(norms, donate=False, compiler_options=options),
+        on_devices(training.several(divergence.counting(step)), compiler_options=options),
+        on_devices(evaluation, donate=False, compiler_options=options),
+        on_devices(norms, donate=False, compiler_options=options),
         training.replicate(problem.source),
         training.shard(problem.held_out, jax.local_device_count()),
     )
@@ -128,7 +129,7 @@ def _programs_of(trainer: Trainer) -> _Programs:
 
 def _explain(trainer: Trainer, programs: _Programs, state: TrainState, first: int, last_saved: int | None) -> None:
     """Ends a run that diverged; parameters are those of the first bad step, as no update was made since."""
-    state = state._replace(step=training.replicate(jnp.int32(first)))
+    state = state._replace(step=jnp.int32(first))
     batch = next(iter(trainer.problem.batches(range(first, first + 1))))
     norms = jax.device_get(programs.norms(state, training.shard(batch, jax.local_device_count()), programs.source))
     place = None

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen
 
-from cfgjax import averages, conversions, guidance, losses, paths, training
+from cfgjax import averages, conversions, guidance, losses, paths, sharding, training
 from cfgjax.models import MLP, DiT, DiTClassifier, UNet, UNetClassifier
 from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Loss, Number, TrainState, Tree
 from experiments import divergence
@@ -125,6 +125,13 @@ def state_of(experiment: Experiment, shape: tuple[int, ...], network: Any, optim
     return training.create(params, optimizer, run_key, len(experiment.optimizer.average_widths))
 
 
+def _placed(experiment: Experiment, make: Callable[[], TrainState]) -> Callable[[], TrainState]:
+    """The function that makes a state where the experiment wants it to lie."""
+    if experiment.placement == "sharded":
+        return lambda: sharding.create(make)
+    return lambda: training.replicate(make())
+
+
 def model_of(experiment: Experiment, problem: Problem) -> Model:
     """All functions of an experiment on its problem."""
     path = PATHS[experiment.path]()
@@ -144,7 +151,7 @@ def model_of(experiment: Experiment, problem: Problem) -> Model:
         optimizer=optimizer,
         ema_decay=training.warming_decay(experiment.optimizer.ema_decay),
         average_decays=tuple(map(averages.power_decay, experiment.optimizer.average_widths)),
-        create=lambda: training.replicate(state_of(experiment, problem.shape, network, optimizer)),
+        create=_placed(experiment, lambda: state_of(experiment, problem.shape, network, optimizer)),
         field=field,
         log_classifier=lambda params: lambda x, t: network.apply(params, x, t),
     )

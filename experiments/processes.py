@@ -160,3 +160,10 @@ def gathered(own: np.ndarray) -> np.ndarray:
     if jax.process_count() == 1:
         return own
     return np.concatenate(list(np.asarray(multihost_utils.process_allgather(own))))
+
+
+def whole(array: Any) -> np.ndarray:
+    """The numbers of an array on the host, of one that is cut over all processes, too."""
+    if getattr(array, "is_fully_addressable", True) or array.is_fully_replicated:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))

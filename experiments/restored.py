@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from cfgjax import checkpoints
 from cfgjax.types import LabelledField, LogClassifier, Tree
@@ -26,7 +25,7 @@ class Run(NamedTuple):
 
     @property
     def _on_one_device(self) -> Tree:
-        return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), self.ema)
+        return jax.tree.map(lambda leaf: jnp.asarray(processes.whole(leaf)), self.ema)
 
     @property
     def field(self) -> LabelledField:

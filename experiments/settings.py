@@ -240,6 +240,9 @@ class Experiment:
     """Probability with which an example's label is replaced by the null label."""
     batch_size: Examples = 256
     """Examples in a step, over all devices."""
+    placement: Literal["replicated", "sharded"] = "replicated"
+    """Whether every device holds the whole state (pmap), or each a part of it (jit over a mesh), as what is too large
+    for one must. The results are the same, to rounding."""
     num_chunks: Examples = 1
     """In how many chunks, one after another, each device takes its share of a step."""
     steps_per_dispatch: Dispatched = 1
@@ -260,7 +263,9 @@ class Experiment:
     sampling: Sampling = field(default_factory=Sampling)
 
 
-MUTABLE = frozenset({"run_dir", "data_dir", "save_every", "log_every", "most_not_finite", "keep", "sampling"})
+MUTABLE = frozenset(
+    {"run_dir", "data_dir", "placement", "save_every", "log_every", "most_not_finite", "keep", "sampling"}
+)
 """Fields that may change when a run is resumed: they change nothing of its parameters."""
 
 ADAPTER = TypeAdapter(Experiment)

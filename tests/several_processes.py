@@ -1,8 +1,8 @@
 """A program for tests: trains by SGD and draws samples as one of several processes, and writes what it found.
 
 python -m tests.several_processes OUT NUM_DEVICES NUM_PROCESSES PROCESS_ID PORT; OUT/PROCESS_ID.npz then holds losses,
-gradient norms, every addressable shard of the parameters and of the EMA, a state read back from a checkpoint that all
-processes wrote together, and all samples.
+gradient norms, every addressable shard of parameters and EMA, the parameters of a state that is cut over all devices,
+states read back from checkpoints that all processes wrote together, and all samples.
 """
 
 import functools
@@ -33,7 +33,7 @@ def main(out, num_devices, num_processes, process_id, port):
     import numpy as np
     import optax
 
-    from cfgjax import checkpoints, guidance, losses, paths, training
+    from cfgjax import checkpoints, guidance, losses, paths, sharding, training
     from cfgjax.models import MLP
     from experiments import processes
     from experiments.problems import local_share
@@ -56,9 +56,14 @@ def main(out, num_devices, num_processes, process_id, port):
         training.shard(np.random.default_rng(index).normal(size=(BATCH_SIZE, 2))[local_share(BATCH_SIZE)], num_devices)
         for index in range(NUM_STEPS)
     ]
+    cut = sharding.create(lambda: training.create(params, optimizer, jax.random.key(1)), least=1)
+    cut, cut_rows = _losses(cut, sharding.fully_sharded(step, least=1), batches)
     state, rows = _losses(training.replicate(state), training.parallel(step), batches)
     with checkpoints.Writer(out / "checkpoints") as writer:
         writer.save(NUM_STEPS, state, {})
+    with checkpoints.Writer(out / "cut") as writer:
+        writer.save(NUM_STEPS, cut, {})
+    cut = checkpoints.restore(out / "cut", cut).state
     restored = checkpoints.restore(out / "checkpoints", state)
     read_back = jax.tree.leaves((restored.state.params, restored.state.opt_state))
 
@@ -76,6 +81,9 @@ def main(out, num_devices, num_processes, process_id, port):
         rows=np.asarray(rows),
         samples=samples,
         said=said,
+        cut_rows=np.asarray(cut_rows),
+        most_parts=max(len({str(shard.index) for shard in leaf.global_shards}) for leaf in jax.tree.leaves(cut.params)),
+        **{f"cut_{index}": processes.whole(leaf) for index, leaf in enumerate(jax.tree.leaves(cut.params))},
         **{f"shards_{index}": leaf for index, leaf in enumerate(shards)},
         **{f"read_back_{index}": np.asarray(leaf) for index, leaf in enumerate(read_back)},
     )

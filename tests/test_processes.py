@@ -53,10 +53,12 @@ def test_processes_and_devices_change_nothing_but_rounding(num_devices, num_proc
         assert found["said"].tolist() == ([False] * 3 + [True] + [False] * 2 if num_processes > 1 else ONE_SAYS)
         np.testing.assert_allclose(found["rows"], alone["rows"], rtol=1e-5)
         np.testing.assert_allclose(found["samples"], alone["samples"], rtol=1e-5, atol=1e-5)
+        assert found["most_parts"] == num_devices * num_processes
+        np.testing.assert_allclose(found["cut_rows"], alone["rows"], rtol=1e-5)
         for name in (name for name in alone.files if name.startswith("shards")):
             assert len(found[name]) == num_devices
             np.testing.assert_allclose(found[name], np.repeat(alone[name], num_devices, axis=0), rtol=1e-5, atol=1e-6)
-        for name in (name for name in alone.files if name.startswith("read_back")):
+        for name in (name for name in alone.files if name.startswith(("read_back", "cut_"))):
             np.testing.assert_allclose(found[name], alone[name], rtol=1e-5, atol=1e-6)
 
 
