@@ -75,3 +75,25 @@ def test_one_device_and_eight_train_alike(tmp_path, data_dir, uninterrupted):
     one, eight = _loss_lines(uninterrupted), _loss_lines(tmp_path / "eight")
     losses = np.array([[a[1], b[1]] for a, b in zip(one, eight, strict=True) if a[1] is not None])
     np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_its_state_cut_over_devices(tmp_path, data_dir):
+    """Whole on one device and stopped, then cut over eight: the end of a run that stayed."""
+    wide = [word.replace("--network.width=16", "--network.width=160") for word in SMALL]
+    arguments = ["train", "digits", "--data-dir", data_dir, *wide]
+    stayed, moved = tmp_path / "stayed", tmp_path / "moved"
+    assert finish(start(*arguments, "--run-dir", stayed)).returncode == 0
+    process = start(*arguments, "--run-dir", moved)
+    _wait_for_checkpoint(moved, process)
+    process.terminate()
+    finish(process)
+    done = command(*arguments, "--run-dir", moved, "--placement", "sharded")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(_losses(stayed), _losses(moved), rtol=1e-4)
+    sampled = command("sample", moved, "--out", tmp_path / "picture.png")
+    assert sampled.returncode == 0, sampled.stderr
+
+
+def _losses(run_dir):
+    return [loss for _, loss, _ in _loss_lines(run_dir) if loss is not None]
