@@ -1,8 +1,9 @@
 """Training states larger than one device's memory: the step of ``training``, with every large leaf cut over devices.
 
-(F1) A leaf is cut along the axis that the devices divide into most parts; among equals along the longest, then the
-     last. Where they do not divide it wholly the parts are fewer, each held by several devices. A leaf of few elements
-     stays whole.
+(F1) A leaf is cut along the axis that the devices divide into most parts, more than 64 counting as 64; among equals
+     along the first. That is the inputs' axis of a layer's weights: cut so, they leave its output cut by examples
+     alone, where weights cut by outputs draw values off their devices. Where the devices do not divide the axis
+     wholly, the parts are fewer, each held by several devices. A leaf of few elements stays whole.
 (F2) The step is the pure one, without a named axis, on the GLOBAL batch: the mean is the global mean of (T1), example i
      has its global index (T2), and the compiler adds the exchange between devices. A layer's weights are gathered for
      its use, forwards and again backwards; where a layer's values are fewer than its weights, they may travel instead.
@@ -26,6 +27,9 @@ from cfgjax.types import Array, TrainState, Tree
 
 LEAST = 2**14
 """Elements of the smallest leaf that is cut: biases stay whole, as a gather costs more than their bytes."""
+
+ENOUGH = 64
+"""Parts above which more are no reason to cut along another axis (F1)."""
 
 
 def _prime_factors(number: int) -> list[int]:
@@ -66,9 +70,9 @@ def _spec(leaf: Any, mesh: Mesh, least: int) -> PartitionSpec:
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) or leaf.size < max(least, 1) or leaf.ndim == 0:
         return PartitionSpec()
     cuttings = [_cutting(size, mesh) for size in leaf.shape]
-    num_parts = [math.prod(mesh.shape[name] for name in names) for names in cuttings]
-    _, _, axis = max(zip(num_parts, leaf.shape, range(leaf.ndim), strict=True))
-    return PartitionSpec(*[None] * axis, cuttings[axis] or None)
+    num_parts = [min(ENOUGH, math.prod(mesh.shape[name] for name in names)) for names in cuttings]
+    axis = num_parts.index(max(num_parts))
+    return PartitionSpec(*[None] * axis, cuttings[axis]) if num_parts[axis] > 1 else PartitionSpec()
 
 
 def shardings(state: Tree, mesh: Mesh, least: int = LEAST) -> Tree:
@@ -94,7 +98,17 @@ def bytes_per_device(state: Tree, placed: Tree) -> int:
 
 
 def _moved(leaf: Any, wanted: NamedSharding) -> Array:
-    return leaf if getattr(leaf, "sharding", None) == wanted else jax.device_put(leaf, wanted)
+    """The leaf where it is wanted, itself if it is there; a leaf that one process holds is the same in all of them."""
+    if getattr(leaf, "sharding", None) == wanted:
+        return leaf
+    if wanted.is_fully_addressable:
+        return jax.device_put(leaf, wanted)
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_moved(jax.random.key_data(leaf), wanted), impl=jax.random.key_impl(leaf))
+    if not getattr(leaf, "is_fully_addressable", True):
+        return jax.jit(lambda leaf: leaf, out_shardings=wanted)(leaf)
+    value = np.asarray(leaf)
+    return jax.make_array_from_callback(value.shape, wanted, lambda index: value[index])
 
 
 def place(state: Tree, devices: Sequence[jax.Device] | None = None, least: int = LEAST) -> Tree:

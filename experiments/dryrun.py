@@ -1,7 +1,8 @@
 """Trace, lower and compile a preset's training step at its true size, for as many devices as are named, without data.
 
-Prints the network's parameters, the bytes that each device would hold, and the floating-point operations of a step.
-The devices are virtual CPUs: bytes are those of the program compiled for them, not of an accelerator's own compiler.
+Prints the network's parameters, the floating-point operations of a step, and the bytes that each device would hold
+where the state lies whole on every device and where it is cut over them. The devices are virtual CPUs: temporary bytes
+are those of the program compiled for them, not of an accelerator's own compiler.
 """
 
 import dataclasses
@@ -9,14 +10,14 @@ import json
 import os
 import time
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import tyro
 
-from cfgjax import training
-from cfgjax.types import Tree
+from cfgjax import sharding, training
+from cfgjax.types import TrainState, Tree
 from experiments import command, runs
 from experiments.command import UserError
 from experiments.model import Model, model_of, state_of
@@ -35,18 +36,21 @@ class Options:
     """How many devices."""
     batch_size: int | None = None
     """Examples in a step, over all devices; by default the preset's own."""
+    sharding: Literal["replicated", "sharded", "both"] = "both"
+    """Whether the state lies whole on every device, is cut over them, or one after the other."""
     json: bool = False
     """Print one JSON line."""
 
 
-def _plain(dtype: Any) -> Any:
-    """The type in which a leaf is stored: a key is two words."""
-    return jnp.uint32 if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) else dtype
+WAYS = {"replicated": ("replicated",), "sharded": ("sharded",), "both": ("replicated", "sharded")}
+
+QUICK = {"xla_backend_optimization_level": "0", "xla_llvm_disable_expensive_passes": "True"}
+"""Compiler options that make no fast code, as none is run: memory is assigned before, and is the same."""
 
 
 def num_bytes(tree: Tree) -> int:
     """The bytes of a tree of arrays or of their shapes."""
-    return sum(leaf.size * jnp.dtype(_plain(leaf.dtype)).itemsize for leaf in jax.tree.leaves(tree))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def forward_flops(experiment: Experiment, model: Model, problem: Problem, params: Tree) -> float:
@@ -58,8 +62,43 @@ def forward_flops(experiment: Experiment, model: Model, problem: Problem, params
     return float((lowered.cost_analysis() or {}).get("flops", float("nan")))
 
 
-def dryrun(experiment: Experiment, devices: list[jax.Device]) -> dict[str, Any]:
-    """The sizes and counts of an experiment's step, compiled for some devices.
+def _lowered(way: str, step: training.Step, devices: list[jax.Device], *args: Tree) -> Any:
+    """The step's program for abstract arguments (state, sharded batch, source)."""
+    if way == "replicated":
+        return training.mapped(step, devices).lower(*args)
+    return sharding.program(step, *args, mesh=sharding.mesh_of(devices)).lower(*args)
+
+
+def _state_bytes(way: str, state: TrainState, devices: list[jax.Device]) -> int:
+    if way == "replicated":
+        return num_bytes(state)
+    return sharding.bytes_per_device(state, sharding.shardings(state, sharding.mesh_of(devices)))
+
+
+def compiled_sizes(way: str, step: training.Step, devices: list[jax.Device], state: TrainState, *rest: Tree) -> Tree:
+    """What a device holds of the state, and beside it while the compiled step runs; the seconds that compiling took.
+
+    Args:
+        way: "replicated" or "sharded".
+        step: the pure step.
+        devices: the devices.
+        state: its shapes.
+        rest: those of the batch, sharded, and of the source.
+    """
+    start = time.perf_counter()
+    lowered = _lowered(way, step, devices, state, *rest)
+    traced = time.perf_counter()
+    compiled = lowered.compile(compiler_options=QUICK)
+    return {
+        "state_bytes_per_device": _state_bytes(way, state, devices),
+        "temporary_bytes_per_device": int(compiled.memory_analysis().temp_size_in_bytes),
+        "trace_seconds": round(traced - start, 1),
+        "compile_seconds": round(time.perf_counter() - traced, 1),
+    }
+
+
+def dryrun(experiment: Experiment, devices: list[jax.Device], ways: tuple[str, ...]) -> dict[str, Any]:
+    """The sizes and counts of an experiment's step, compiled for some devices in each of the ways.
 
     Raises:
         UserError: a batch that the devices do not divide, or data of unknown shape.
@@ -72,40 +111,41 @@ def dryrun(experiment: Experiment, devices: list[jax.Device]) -> dict[str, Any]:
     state = jax.eval_shape(lambda: state_of(experiment, problem.shape, model.network, model.optimizer))
     step = training.make_step(model.loss, model.optimizer, model.ema_decay, experiment.num_chunks)
     batch = jax.eval_shape(lambda tree: training.shard(tree, len(devices)), problem.held_out)
-    start = time.perf_counter()
-    lowered = training.mapped(step, devices).lower(state, batch, problem.source)
-    traced = time.perf_counter()
-    compiled = lowered.compile()
-    compiled_at = time.perf_counter()
-    memory, forward = compiled.memory_analysis(), forward_flops(experiment, model, problem, state.params)
+    forward = forward_flops(experiment, model, problem, state.params)
     return {
         "preset": experiment.preset,
         "num_devices": len(devices),
         "batch_size": experiment.batch_size,
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        "state_bytes_per_device": num_bytes(state),
         "source_bytes_per_device": num_bytes(problem.source),
-        "temporary_bytes_per_device": int(memory.temp_size_in_bytes),
         "forward_flops_per_example": forward,
         "model_flops_per_step": 3 * forward * experiment.batch_size,
-        "trace_seconds": round(traced - start, 1),
-        "compile_seconds": round(compiled_at - traced, 1),
-    }
+    } | {way: compiled_sizes(way, step, devices, state, batch, problem.source) for way in ways}
+
+
+def _row(name: str, values: list[str], remark: str = "") -> str:
+    return f"  {name:20s}{''.join(f'{value:>12s}' for value in values)}  {remark}".rstrip()
 
 
 def _text(found: dict[str, Any]) -> str:
-    gigabyte = 2**30
-    state = found["state_bytes_per_device"] / gigabyte
+    ways = [way for way in WAYS["both"] if way in found]
+
+    def row(name: str, key: str, scale: float = 2**30, digits: int = 3, remark: str = "") -> str:
+        values = [found[way].get(key, found.get(key)) / scale for way in ways]
+        return _row(name, [f"{value:.{digits}f}" for value in values], remark)
+
     return "\n".join(
         [
             f"{found['preset']}: a step of {found['batch_size']} examples on {found['num_devices']} devices",
-            f"  parameters            {found['num_params'] / 1e6:.1f} M",
-            f"  state per device      {state:.3f} GiB: parameters, optimizer, EMA",
-            f"  data per device       {found['source_bytes_per_device'] / gigabyte:.3f} GiB",
-            f"  temporary per device  {found['temporary_bytes_per_device'] / gigabyte:.3f} GiB",
-            f"  forward               {found['forward_flops_per_example'] / 1e9:.3f} GFLOP an example",
-            f"  step                  {found['model_flops_per_step'] / 1e12:.3f} TFLOP (3 x forward x examples)",
-            f"  traced in {found['trace_seconds']} s, compiled in {found['compile_seconds']} s",
+            f"  parameters  {found['num_params'] / 1e6:.1f} M",
+            f"  forward     {found['forward_flops_per_example'] / 1e9:.3f} GFLOP an example",
+            f"  step        {found['model_flops_per_step'] / 1e12:.3f} TFLOP (3 x forward x examples)",
+            _row("GiB on each device", ways),
+            row("state", "state_bytes_per_device", remark="parameters, optimizer, EMA"),
+            row("data", "source_bytes_per_device"),
+            row("temporary", "temporary_bytes_per_device"),
+            row("seconds to trace", "trace_seconds", 1, 1),
+            row("seconds to compile", "compile_seconds", 1, 1),
         ]
     )
 
@@ -131,7 +171,7 @@ def _run(options: Options) -> None:
     experiment = PRESETS[options.preset][1]
     if options.batch_size is not None:
         experiment = runs.validate(dataclasses.replace(experiment, batch_size=options.batch_size))
-    found = dryrun(experiment, _virtual_devices(options.devices))
+    found = dryrun(experiment, _virtual_devices(options.devices), WAYS[options.sharding])
     print(json.dumps(found) if options.json else _text(found))
 
 

@@ -122,31 +122,29 @@ def _specs(state, mesh, least=1):
 
 
 def test_the_axis_that_is_cut():
-    """(F1) on 8 devices: most parts, then the longest axis, then the last; small leaves and keys stay whole."""
+    """(F1) on 8 devices: most parts, then the first; small leaves, scalars and keys stay whole."""
     mesh = sharding.mesh_of()
     every = mesh.axis_names
     assert len(every) == 3
-    state = _shapes((8, 16), (16, 8), (8, 8), (100, 8), (6, 3), (12, 2), (5, 3), (3,), ())
-    first, last, half = PartitionSpec(every), PartitionSpec(None, every), PartitionSpec(every[:1])
-    quarter, whole = PartitionSpec(every[:2]), PartitionSpec()
-    assert _specs(state, mesh) == [
-        last,
-        first,
-        last,
-        last,
-        half,
-        quarter,
-        PartitionSpec(None),
-        PartitionSpec(None),
-        whole,
-    ]
-    assert _specs(state, mesh, least=129) == [whole] * 3 + [last] + [whole] * 5
+    state = _shapes((8, 16), (16, 8), (100, 8), (6, 3), (3, 12), (5, 3), (8,), ())
+    first, last, whole = PartitionSpec(every), PartitionSpec(None, every), PartitionSpec()
+    half, quarter = PartitionSpec(every[:1]), PartitionSpec(None, every[:2])
+    assert _specs(state, mesh) == [first, first, last, half, quarter, whole, first, whole]
+    assert _specs(state, mesh, least=129) == [whole, whole, last] + [whole] * 5
     assert _specs([jax.random.split(jax.random.key(0), 64)], mesh) == [whole]
+
+
+def test_more_than_enough_parts_are_no_reason_for_another_axis():
+    """(F1) on 256 devices: 64 x 3 rows in 64 parts, rather than 256 columns in 256; 32 rows are too few."""
+    names = tuple("abcdefgh")
+    mesh = jax.sharding.AbstractMesh((2,) * 8, names)
+    expected = [PartitionSpec(names[:6]), PartitionSpec(None, names)]
+    assert _specs(_shapes((192, 256), (32, 256)), mesh) == expected
 
 
 def test_a_mesh_of_one_axis_cuts_or_leaves_whole():
     mesh = Mesh(np.asarray(jax.devices()), ("all",))
-    assert _specs(_shapes((8, 3), (4, 3)), mesh) == [PartitionSpec(("all",)), PartitionSpec(None)]
+    assert _specs(_shapes((8, 3), (4, 3)), mesh) == [PartitionSpec(("all",)), PartitionSpec()]
 
 
 @pytest.mark.parametrize("num_devices", [1, 2, 3, 6, 8])
@@ -285,8 +283,8 @@ def _picture_state(network, optimizer):
     [
         ("transformer", optax.sgd(0.1), 1e-5),
         ("u-net", optax.sgd(0.1), 1e-5),
-        ("transformer", optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3)), 1e-4),
-        ("u-net", optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3)), 1e-4),
+        ("transformer", optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3)), 1e-3),
+        ("u-net", optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3)), 1e-3),
         ("half precision", optax.sgd(0.1), 1e-3),
     ],
 )
@@ -308,7 +306,6 @@ def test_the_image_networks_train_as_under_pmap(name, optimizer, tolerance):
 def _exchanged(compiled):
     """The shapes that the compiled program gathers, transposes or passes on between devices."""
     lines = re.findall(r"= (.*?) (?:all-gather|all-to-all|collective-permute)(?:-start)?\(", compiled.as_text())
-    assert lines
     return [tuple(map(int, shape.split(","))) for line in lines for shape in re.findall(r"\w+\[([\d,]+)\]", line)]
 
 
@@ -316,18 +313,17 @@ def _exchanged(compiled):
 @pytest.mark.parametrize("name", ["transformer", "u-net"])
 @pytest.mark.parametrize("num_chunks", [1, 4])
 def test_pictures_stay_on_their_devices(name, num_chunks):
-    """What travels is parts of the state, or vectors of the condition: nothing that holds all pictures' positions."""
+    """What travels is the state's parts, or vectors of the condition: nothing as large as all pictures' least maps."""
     network, optimizer = NETWORKS[name], optax.sgd(0.1)
     step = training.make_step(_picture_loss(network), optimizer, 0.9, num_chunks)
     state = jax.eval_shape(lambda: _picture_state(network, optimizer))
-    batch = jax.eval_shape(lambda: training.shard(jax.tree.map(jnp.asarray, _pictures(0, 64)), 8))
+    batch = jax.eval_shape(lambda: training.shard(jax.tree.map(jnp.asarray, _pictures(0, 256)), 8))
     compiled = sharding.program(step, state, batch, least=256).lower(state, batch, None).compile()
-    weights = max(leaf.size for leaf in jax.tree.leaves(state.params))
-    assert max(np.prod(shape) for shape in _exchanged(compiled)) <= weights
-    smallest_map = 4 * 4 * 16
-    assert not [
-        shape for shape in _exchanged(compiled) if len(shape) > 2 and np.prod(shape) >= 64 // num_chunks * smallest_map
-    ]
+    sizes = [int(np.prod(shape)) for shape in _exchanged(compiled)]
+    least_map = 256 // num_chunks * 4 * 4 * 16
+    most_weights = max(leaf.size for leaf in jax.tree.leaves(state.params))
+    assert most_weights < least_map
+    assert 256 < max(sizes) <= max(most_weights, 256 // num_chunks * 6 * 32)
 
 
 def _save(folder, state):

@@ -86,13 +86,15 @@ def test_a_resumed_run_ends_bit_equal(preset, tmp_path, data_dir, request):
 
 @pytest.mark.parametrize("preset", ["mixture", "digits", "fashion_mnist", "fashion_mnist_classifier"])
 def test_dryrun_compiles_the_true_step_without_data(preset):
+    """Both ways: the state whole on every device, and but for its small leaves an eighth of it."""
     done = command("dryrun", preset, "--devices", 8, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    state = found["state_bytes_per_device"]
+    whole, cut = (found[way]["state_bytes_per_device"] for way in ("replicated", "sharded"))
     assert found["num_devices"] == 8
-    assert 16 * found["num_params"] <= state < 16 * found["num_params"] + 200
-    assert found["temporary_bytes_per_device"] > 0
+    assert 16 * found["num_params"] <= whole < 16 * found["num_params"] + 200
+    assert whole / 8 <= cut < whole / 8 + 0.2 * whole
+    assert min(found[way]["temporary_bytes_per_device"] for way in ("replicated", "sharded")) > 0
     experiment = PRESETS[preset][1]
     expected = 3 * found["forward_flops_per_example"] * experiment.batch_size
     assert found["model_flops_per_step"] == pytest.approx(expected)
@@ -101,10 +103,29 @@ def test_dryrun_compiles_the_true_step_without_data(preset):
 @pytest.mark.slow
 def test_dryrun_counts_what_lies_on_a_device():
     """Half the examples on each of two devices need less than all of them on one."""
-    found = [json.loads(command("dryrun", "fashion_mnist_classifier", "--devices", n, "--json").stdout) for n in (1, 2)]
-    assert found[0]["state_bytes_per_device"] == found[1]["state_bytes_per_device"]
+    arguments = "fashion_mnist_classifier", "--json", "--sharding", "replicated", "--devices"
+    found = [json.loads(command("dryrun", *arguments, n).stdout) for n in (1, 2)]
+    state, temporary = (
+        [one["replicated"][f"{name}_bytes_per_device"] for one in found] for name in ("state", "temporary")
+    )
+    assert state[0] == state[1]
     assert found[0]["source_bytes_per_device"] == 60_000 * (784 + 4)
-    assert found[1]["temporary_bytes_per_device"] < 0.7 * found[0]["temporary_bytes_per_device"]
+    assert temporary[1] < 0.7 * temporary[0]
+
+
+@pytest.mark.parametrize("way", ["replicated", "sharded", "both"])
+def test_dryrun_prints_a_column_for_each_way(way):
+    ways = ["replicated", "sharded"] if way == "both" else [way]
+    lines = command("dryrun", "mixture", "--sharding", way, "--devices", 2).stdout.splitlines()
+    columns = {line[:20].strip(): line[22:].split() for line in lines}
+    assert columns["GiB on each device"] == ways
+    assert all(float(value) > 0 for value in columns["state"][: len(ways)])
+    assert len(columns["temporary"]) == len(ways)
+
+
+def test_dryrun_on_one_device_cuts_nothing():
+    found = json.loads(command("dryrun", "digits", "--devices", 1, "--json").stdout)
+    assert found["sharded"]["state_bytes_per_device"] == found["replicated"]["state_bytes_per_device"]
 
 
 @pytest.mark.parametrize(
