@@ -109,7 +109,9 @@ def dryrun(experiment: Experiment, devices: list[jax.Device], ways: tuple[str, .
     problem = abstract_problem_of(experiment)
     model = model_of(experiment, problem)
     state = jax.eval_shape(lambda: state_of(experiment, problem.shape, model.network, model.optimizer))
-    step = training.make_step(model.loss, model.optimizer, model.ema_decay, experiment.num_chunks)
+    step = training.make_step(
+        model.loss, model.optimizer, model.ema_decay, experiment.num_chunks, average_decays=model.average_decays
+    )
     batch = jax.eval_shape(lambda tree: training.shard(tree, len(devices)), problem.held_out)
     forward = forward_flops(experiment, model, problem, state.params)
     return {
