@@ -99,9 +99,18 @@ def _await_owner(run_dir: Path, life: BaseProcess) -> None:
         time.sleep(0.005)
 
 
-def _await_save(folder: Path, life: BaseProcess) -> None:
-    """Waits until the life begins to write a checkpoint."""
-    while life.is_alive() and not list(folder.glob("*tmp*")):
+def _drafts(folder: Path, since: float) -> list[Path]:
+    """The checkpoints that have been begun since a time and are not published."""
+    found = []
+    for draft in folder.glob("*tmp*"):
+        with contextlib.suppress(FileNotFoundError):
+            found += [draft] * (draft.stat().st_mtime > since)
+    return found
+
+
+def _await_save(folder: Path, life: BaseProcess, since: float) -> None:
+    """Waits until the life, which began at a time, begins to write a checkpoint."""
+    while life.is_alive() and not _drafts(folder, since):
         time.sleep(0.002)
 
 
@@ -181,15 +190,16 @@ class Bench:
         def send(life: BaseProcess) -> None:
             _await_owner(run_dir, life)
             if self._random.random() > STARTING:
-                _await_save(folder, life)
+                _await_save(folder, life, began)
             time.sleep(self._random.uniform(0, 1.5))
             if life.is_alive():
                 os.kill(life.pid or 0, number)
 
         while count.injected < times:
+            began = time.time()
             if self._live(run_dir, count, send) != 0:
                 self._inject(count)
-                count.during_saves += bool(list(folder.glob("*tmp*")))
+                count.during_saves += bool(_drafts(folder, began))
                 continue
             count.runs += 1
             count.bit_equal += _is_equal(run_dir, self._undisturbed)
