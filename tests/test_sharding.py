@@ -327,8 +327,8 @@ def test_pictures_stay_on_their_devices(name, num_chunks):
 
 
 def _save(folder, state):
-    with checkpoints.open_folder(folder) as manager:
-        checkpoints.save(manager, state, {})
+    with checkpoints.Writer(folder) as writer:
+        writer.save(int(state.step), state, {})
 
 
 @pytest.mark.parametrize(("before", "after"), [(8, 2), (2, 8), (8, 1)])

@@ -307,8 +307,8 @@ def images():
 
 def _save_recogniser(folder, params):
     state = training.create(params, optax.adam(1e-3), jax.random.key(0))
-    with checkpoints.open_folder(folder) as manager:
-        checkpoints.save(manager, state, {})
+    with checkpoints.Writer(folder) as writer:
+        writer.save(int(state.step), state, {})
 
 
 def test_a_recogniser_that_is_none_is_refused_with_what_to_do(images, tmp_path):
