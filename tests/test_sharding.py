@@ -58,8 +58,16 @@ def step():
     return training.make_step(_loss, optax.sgd(0.1), ema_decay=0.9)
 
 
-@pytest.mark.parametrize("num_chunks", [1, 2])
-@pytest.mark.parametrize("num_devices", COUNTS)
+@pytest.fixture(scope="module")
+def single(step):
+    """State and metrics after 4 plain steps on one device, by jit alone."""
+    state, plain, metrics = _state(optax.sgd(0.1)), jax.jit(step), {}
+    for batch in _batches(4):
+        state, metrics = plain(state, batch)
+    return state, metrics
+
+
+@pytest.mark.parametrize(("num_devices", "num_chunks"), [(1, 1), (2, 1), (8, 1), (8, 2)])
 def test_every_shard_is_that_of_pmap(num_devices, num_chunks):
     """(F2): parameters, EMA, metrics and step after 4 steps of SGD with momentum; the chunks change rounding only."""
     optimizer = optax.sgd(0.1, momentum=0.5)
@@ -84,9 +92,9 @@ def test_the_shards_would_reveal_other_noise(step):
 
 
 @pytest.mark.parametrize("num_devices", COUNTS)
-def test_several_steps_in_one_call_are_those_steps(num_devices, step):
+def test_several_steps_in_one_call_are_those_steps(num_devices, step, single):
     """(T6): the batches of ``shard_several``, as they are."""
-    expected, reference = _trained(training.parallel, num_devices, step, optax.sgd(0.1))
+    expected, reference = single
     run = _sharded(training.several(step), _devices(num_devices))
     state, metrics = run(_state(optax.sgd(0.1)), training.shard_several(_batches(4), num_devices))
     assert metrics["loss"].shape == (4,)
@@ -95,8 +103,8 @@ def test_several_steps_in_one_call_are_those_steps(num_devices, step):
 
 
 @pytest.mark.parametrize("num_devices", COUNTS)
-def test_a_batch_of_indices_into_a_source_is_that_batch(num_devices, step):
-    expected, _ = _trained(training.parallel, num_devices, step, optax.sgd(0.1))
+def test_a_batch_of_indices_into_a_source_is_that_batch(num_devices, step, single):
+    expected, _ = single
     source = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *_batches(4))
     run, state = _sharded(step, _devices(num_devices)), _state(optax.sgd(0.1))
     for rows in np.arange(4 * NUM_EXAMPLES).reshape(4, -1):
@@ -347,9 +355,9 @@ def test_a_checkpoint_is_restored_onto_another_number_of_devices(before, after, 
             assert leaf.sharding.is_equivalent_to(wanted.sharding, leaf.ndim)
 
 
-def test_training_goes_on_from_such_a_checkpoint(tmp_path, step):
-    """Two steps on 8 devices, two more on 2: the parameters of four under pmap."""
-    expected, _ = _trained(training.parallel, 2, step, optax.sgd(0.1))
+def test_training_goes_on_from_such_a_checkpoint(tmp_path, step, single):
+    """Two steps on 8 devices, two more on 2: the parameters of four on one."""
+    expected, _ = single
     state, _ = _trained(_sharded, 8, step, optax.sgd(0.1), 2)
     _save(tmp_path, state)
     run = _sharded(step, _devices(2))

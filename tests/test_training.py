@@ -179,6 +179,20 @@ def test_chunks_that_do_not_divide_are_refused():
         step(_state(optax.sgd(0.1)), _batch(0))
 
 
+def test_a_chunk_has_examples_of_every_device():
+    """(T5): examples 0 to 7 in 2 chunks are the even and the odd ones, so that device d of 4 holds one of each."""
+    seen = []
+
+    def loss(params, key, example):
+        jax.debug.callback(lambda value: seen.append(int(value)), example, ordered=True)
+        return params["a"] * example
+
+    step = training.make_step(loss, optax.sgd(1.0), 0.9, num_chunks=2)
+    jax.block_until_ready(step(_state(optax.sgd(1.0), {"a": jnp.zeros(())}), jnp.arange(8.0)))
+    jax.effects_barrier()
+    assert seen == [0, 2, 4, 6, 1, 3, 5, 7]
+
+
 def _trivial_step(ema_decay):
     """A step that adds 1 to the one parameter each time."""
     return training.make_step(lambda params, key, example: -params["a"] + 0 * example, optax.sgd(1.0), ema_decay)
