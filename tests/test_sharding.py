@@ -349,7 +349,7 @@ def test_a_checkpoint_is_restored_onto_another_number_of_devices(before, after, 
         sharding.place(_state(optimizer), _devices(after), CUT_ALL),
         training.replicate(_state(optimizer), _devices(after)),
     ):
-        found = checkpoints.restore(tmp_path, like)
+        found = checkpoints.restore(tmp_path, like).state
         for leaf, expected, wanted in zip(*map(jax.tree.leaves, (found, state, like)), strict=True):
             np.testing.assert_array_equal(_plain(leaf), _plain(expected))
             assert leaf.sharding.is_equivalent_to(wanted.sharding, leaf.ndim)
@@ -361,7 +361,7 @@ def test_training_goes_on_from_such_a_checkpoint(tmp_path, step, single):
     state, _ = _trained(_sharded, 8, step, optax.sgd(0.1), 2)
     _save(tmp_path, state)
     run = _sharded(step, _devices(2))
-    state = checkpoints.restore(tmp_path, sharding.place(_state(optax.sgd(0.1)), _devices(2), CUT_ALL))
+    state = checkpoints.restore(tmp_path, sharding.place(_state(optax.sgd(0.1)), _devices(2), CUT_ALL)).state
     for batch in _batches(4)[2:]:
         state, _ = run(state, training.shard(batch, 2))
     _assert_shards_agree((state.params, state.ema), (expected.params, expected.ema), 1e-5)

@@ -248,6 +248,7 @@ def test_settings_that_differ_from_the_checkpoints_are_refused(trained_mixture, 
     assert_one_line(command("sample", run_dir), "says label_drop_rate = 0.5, its checkpoint 0.4")
 
 
+@pytest.mark.slow
 def test_snapshots_give_an_average_of_another_width(tmp_path):
     run_dir = tmp_path / "run"
     arguments = ["mixture", "--run-dir", run_dir, *SMALL, "--optimizer.average-widths", "0.05", "0.1"]
