@@ -151,7 +151,7 @@ def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: Re
     programs, first, num_devices = _programs_of(trainer), int(state.step), jax.local_device_count()
     logger, watch, some_process_asks = _Logger(experiment, first), Watch(trainer.most_not_finite), processes.AnySays()
     blocks_each_step = jax.default_backend() == "cpu" and jax.device_count() > 1
-    with Saver(experiment, lease) as saver, logger.bar, requests.deferred():
+    with requests.deferred(), Saver(experiment, lease) as saver, logger.bar:
         batches = trainer.problem.batches(range(first, experiment.num_steps))
         for steps in dispatches(first, experiment):
             taken = [next(batches) for _ in steps]

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -35,7 +36,8 @@ class Requests:
         self._former: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        self._former = {each: signal.signal(each, self._receive) for each in SIGNALS}
+        if threading.current_thread() is threading.main_thread():  # Python lets no other thread listen
+            self._former = {each: signal.signal(each, self._receive) for each in SIGNALS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -44,12 +46,18 @@ class Requests:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, a signal waits until the work looks at ``is_asked``."""
+        """Inside, a signal waits until the work looks at ``is_asked``.
+
+        Raises:
+            StoppedError: at the end, where one came and the work did not look any more.
+        """
         self._is_deferred = True
         try:
             yield
         finally:
             self._is_deferred = False
+        if self.is_asked:
+            raise StoppedError("stopped once training was done and saved; the same command writes the report")
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name

@@ -1,0 +1,53 @@
+"""Requests to stop: deferred where there is something to finish, at once elsewhere, and none after the context."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from experiments.stopping import Requests, StoppedError
+
+
+def _ask(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_waits_while_there_is_something_to_finish(number):
+    with pytest.raises(StoppedError, match="training was done"), Requests() as requests, requests.deferred():
+        assert not requests.is_asked
+        _ask(number)
+        assert requests.is_asked
+
+
+def test_an_error_of_the_work_itself_comes_first():
+    with pytest.raises(ZeroDivisionError), Requests() as requests, requests.deferred():
+        _ask()
+        raise ZeroDivisionError
+
+
+def test_elsewhere_it_ends_the_work_at_once():
+    with pytest.raises(StoppedError, match="stopped by SIGTERM outside training"), Requests():
+        _ask()
+        pytest.fail("the signal was not noticed")
+
+
+def test_the_former_handlers_come_back():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with Requests():
+        assert signal.getsignal(signal.SIGTERM) not in before
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_another_thread_than_the_main_one_listens_to_nothing():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def listen():
+        with Requests():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    assert seen == [before]
