@@ -393,7 +393,11 @@ def _wrong_sum():
         (_record(_png(), 2**62), r"its label is 4611686018427387904, of 0\.\.1"),
         (bytes(2**26), "1 records of it unpack to 67108864 bytes"),
     ],
-)
+    ids=[
+        "empty", "noise", "no picture", "cut off", "wrong sum", "postscript", "other size", "bomb", "sixteen bits",
+        "label K", "label -1", "large label", "too large",
+    ],
+)  # fmt: skip
 def test_a_record_that_is_not_as_declared_is_named_and_refused(record, complaint, copied):
     _write_records(copied, _record(_png()), record)
     with pytest.raises(data.DataError, match=complaint) as caught:
