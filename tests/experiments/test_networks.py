@@ -86,14 +86,14 @@ def test_a_resumed_run_ends_bit_equal(preset, tmp_path, data_dir, request):
 
 @pytest.mark.parametrize("preset", ["mixture", "digits", "fashion_mnist", "fashion_mnist_classifier"])
 def test_dryrun_compiles_the_true_step_without_data(preset):
-    """Both ways: the state whole on every device, and but for its small leaves an eighth of it."""
+    """Both ways: the state whole on every device, and an eighth of it with the small leaves whole."""
     done = command("dryrun", preset, "--devices", 8, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     whole, cut = (found[way]["state_bytes_per_device"] for way in ("replicated", "sharded"))
     assert found["num_devices"] == 8
     assert 16 * found["num_params"] <= whole < 16 * found["num_params"] + 200
-    assert whole / 8 <= cut < whole / 8 + 0.2 * whole
+    assert whole / 8 <= cut < whole / 2
     assert min(found[way]["temporary_bytes_per_device"] for way in ("replicated", "sharded")) > 0
     experiment = PRESETS[preset][1]
     expected = 3 * found["forward_flops_per_example"] * experiment.batch_size
