@@ -33,19 +33,32 @@ class Snapshots:
         self._kept = set(checkpoints.steps(folder))
 
     def save(self, state: TrainState) -> None:
-        """Starts to save a snapshot, where one is due and was not kept before.
+        """Starts to save a snapshot, where one is due and was not kept before; the one before must be settled.
 
         Raises:
-            CheckpointError: it cannot be started, or the one before it failed.
+            CheckpointError: it cannot be started.
         """
         step = int(state.step)
         if self._writer is None or step % self._every or step in self._kept:
             return
-        self._kept.add(step)
         self._writer.save(step, {"averages": state.averages}, {})
+        self._kept.add(step)
+
+    def settle(self) -> None:
+        """Waits for the save under way.
+
+        Raises:
+            CheckpointError: it failed.
+        """
+        if self._writer is not None:
+            self._writer.settle()
 
     def close(self) -> None:
-        """Waits for the save under way."""
+        """Waits for the save under way and closes the folder.
+
+        Raises:
+            CheckpointError: it failed.
+        """
         if self._writer is not None:
             self._writer.__exit__(None, None, None)
 

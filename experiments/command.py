@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
+from tqdm import tqdm
+
 from cfgjax.checkpoints import CheckpointError
 from cfgjax.data import DataError
 
@@ -20,10 +22,36 @@ class UserError(Exception):
     """A mistake in what the user asked for; the message is one line that says what is allowed."""
 
 
-class EndingError(Exception):
-    """A way for a command to end that is neither success nor a mistake, with an exit code of its own."""
+class EndingError(BaseException):
+    """A way for a command to end that is neither success nor a mistake, with an exit code of its own.
+
+    Like KeyboardInterrupt it is no Exception: code that deals with errors on its way must not deal with it.
+    """
 
     exit_code = 1
+
+
+class Terminal:
+    """Standard error, whose reader may be gone: what cannot be written is not, and nobody is stopped by it."""
+
+    def write(self, text: str) -> int:
+        """Writes the text if it can."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes if it can."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+def say(message: str) -> None:
+    """Writes a line to standard error, above any progress bar."""
+    tqdm.write(message, file=Terminal())
 
 
 def _refuse(message: str) -> NoReturn:
@@ -81,7 +109,7 @@ def run(read: Callable[[], T], work: Callable[[T], Any]) -> None:
     except (UserError, DataError, CheckpointError) as mistake:
         _refuse(str(mistake))
     except EndingError as ending:
-        sys.stderr.write(f"{' '.join(str(ending).split())}\n")
+        say(" ".join(str(ending).split()))
         raise SystemExit(ending.exit_code) from None
     except OSError as error:
         if error.filename is None:

@@ -20,7 +20,7 @@ import optax
 from cfgjax import training
 from cfgjax.training import Metrics, Step
 from cfgjax.types import Array, Loss, TrainState, Tree
-from experiments import runs
+from experiments import processes, runs
 from experiments.command import EndingError
 from experiments.processes import LAG
 
@@ -62,17 +62,18 @@ class Watch:
     """Takes the metrics of each dispatch and finds the step at which too many in a row were not finite.
 
     Args:
-        most: steps in a row that are borne.
+        most: steps in a row that end the run.
+        lag: dispatches that may be under way while it reads.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most: int, lag: int = LAG) -> None:
+        self._most, self._lag = most, lag
         self._underway: deque[tuple[range, Array]] = deque()
 
     def first_bad(self, steps: range, metrics: Metrics) -> int | None:
         """The first of too many bad steps, among the dispatches that are surely done."""
         self._underway.append((steps, metrics[IN_A_ROW]))
-        return self._next() if len(self._underway) > LAG else None
+        return self._next() if len(self._underway) > self._lag else None
 
     def first_bad_of_rest(self) -> int | None:
         """The first of too many bad steps among all dispatches, once they are done."""
@@ -103,15 +104,17 @@ def gradient_norms(loss: Loss, num_chunks: int) -> Step:
     return norms
 
 
-def first_operation(loss: Loss, state: TrainState, step: int, batch: Tree, source: Tree) -> str:
+def first_operation(loss: Loss, state: TrainState, step: int, batch: Tree, source: Tree) -> str | None:
     """The first operation of a step's loss and gradient that gives NaN, with its place in the source; else infinity.
+
+    None where no example of this process has any.
 
     Each example is computed in turn, operation by operation, without compiling.
     """
     num_examples = len(jax.tree.leaves(batch)[0])
     offset = jax.process_index() * num_examples
     keys = training.example_keys(state.key, step, offset + num_examples)[offset:]
-    params = jax.device_get(state.params)
+    params = jax.tree.map(processes.whole, state.params)
     slope = jax.value_and_grad(loss)
     for looks_for_infinity in (False, True):
         for index in range(num_examples):
@@ -120,7 +123,7 @@ def first_operation(loss: Loss, state: TrainState, step: int, batch: Tree, sourc
             found = _complaint(lambda: slope(params, keys[index], example), looks_for_infinity)  # noqa: B023
             if found is not None:
                 return f"{found} (example {index} of the batch)"
-    return "none of a single example: only their mean is not finite"
+    return None
 
 
 def _complaint(compute: Callable[[], Any], looks_for_infinity: bool) -> str | None:
@@ -164,7 +167,10 @@ def explain(
     found = _worst_first(norms)
     record = {"step": first, "in_a_row": most, "last_checkpoint": last_saved, "first_operation": place}
     text = json.dumps(record | {"norms": {name: str(norm) for name, norm in found.items()}}, indent=2)
-    runs.write_atomically(run_dir / "divergence.json", text + "\n")
+    try:
+        runs.write_atomically(run_dir / "divergence.json", text + "\n")
+    except OSError as error:
+        processes.note(f"warning: {error.filename}: {error.strerror}")
     shown = ", ".join(f"{name} {norm:.3g}" for name, norm in list(found.items())[:_MOST_SHOWN])
     saved = "none was saved" if last_saved is None else f"the last good one is of step {last_saved}"
     operation = "--debug-nans names the first operation" if place is None else f"the first operation is {place}"

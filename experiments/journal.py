@@ -1,5 +1,6 @@
 """A run's metrics.jsonl: a JSON line at every interval, none lost, none twice."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from io import FileIO
@@ -39,6 +40,12 @@ class Journal:
             if is_first_failure:
                 processes.note(f"warning: {self._file}: {error.strerror}; its lines are kept and tried again")
 
+    def is_written(self) -> bool:
+        """Whether no line waits any more, after another try."""
+        with contextlib.suppress(OSError):
+            self.flush()
+        return not self._waiting
+
     def flush(self) -> None:
         """Writes the lines that wait, all or none of them.
 
@@ -51,9 +58,9 @@ class Journal:
             start = stream.tell()
             try:
                 _write_all(stream, "".join(self._waiting).encode())
-            except OSError:
+            except OSError as error:
                 stream.truncate(start)
-                raise
+                raise OSError(error.errno, error.strerror, str(self._file)) from None
         self._waiting = []
 
 

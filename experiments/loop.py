@@ -1,8 +1,8 @@
 """The training loop: dispatches, metrics, saves, and the ways in which a run ends."""
 
-import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import filelock
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from cfgjax import sharding, training
 from cfgjax.training import Metrics
 from cfgjax.types import TrainState, Tree
-from experiments import divergence, journal, processes
+from experiments import command, divergence, journal, processes
 from experiments.divergence import Watch
 from experiments.model import Model
 from experiments.problems import Problem
@@ -59,7 +59,7 @@ class _Logger:
             total=experiment.num_steps,
             initial=first,
             unit="step",
-            file=sys.stderr,
+            file=command.Terminal(),
             mininterval=1.0,
             disable=not processes.is_first(),
         )
@@ -68,6 +68,20 @@ class _Logger:
         """Appends a line."""
         if self._journal is not None:
             self._journal.append(row)
+
+    def is_written(self) -> bool:
+        """Whether all lines so far are written, so that a checkpoint may follow them; the same on all processes."""
+        return processes.all_say(self._journal is None or self._journal.is_written())
+
+    def flush(self) -> None:
+        """Writes the lines that wait.
+
+        Raises:
+            OSError: they cannot be written, on one process alone.
+            UserError: the same, on several.
+        """
+        lines = self._journal
+        processes.together(lambda: None if lines is None else lines.flush())
 
     def log(self, steps: range, metrics: Metrics) -> None:
         """Takes the metrics [K] of the steps of a dispatch."""
@@ -128,15 +142,57 @@ def _programs_of(trainer: Trainer) -> _Programs:
 
 
 def _explain(trainer: Trainer, programs: _Programs, state: TrainState, first: int, last_saved: int | None) -> None:
-    """Ends a run that diverged; parameters are those of the first bad step, as no update was made since."""
+    """Ends a run that diverged, by its parameters now: those of the first bad step, if none was finite since."""
     state = state._replace(step=jnp.int32(first))
     batch = next(iter(trainer.problem.batches(range(first, first + 1))))
     norms = jax.device_get(programs.norms(state, training.shard(batch, jax.local_device_count()), programs.source))
     place = None
     if trainer.looks_for_operation:
-        place = divergence.first_operation(trainer.model.loss, state, first, batch, trainer.problem.source)
+        found = divergence.first_operation(trainer.model.loss, state, first, batch, trainer.problem.source)
+        places = [text for text in processes.all_texts(found or "") if text]
+        place = next(iter(places), "none of a single example: only their mean is not finite")
     with processes.own_folder(trainer.experiment.run_dir) as folder:
         divergence.explain(folder, first, trainer.most_not_finite, last_saved, norms, place)
+
+
+class _Life(NamedTuple):
+    """What the loop has in its hands from its first dispatch to its last."""
+
+    trainer: Trainer
+    programs: _Programs
+    logger: _Logger
+    watch: Watch
+    saver: Saver
+
+    def require_finite(self, state: TrainState, steps: range, metrics: Metrics, ends: bool) -> None:
+        """Ends the run where losses or gradients were not finite, step after step."""
+        bad = self.watch.first_bad(steps, metrics)
+        if bad is None and ends:
+            bad = self.watch.first_bad_of_rest()
+        if bad is not None:
+            self.saver.settle()
+            _explain(self.trainer, self.programs, state, bad, self.saver.last)
+
+    def save(self, state: TrainState) -> float:
+        """Measures the held-out loss, and starts to save the state once all lines of metrics before it are written."""
+        self.saver.require_owned()
+        held_out_loss = float(self.programs.evaluate(state, self.programs.held_out)["loss"])
+        self.logger.write({"step": int(state.step), "held_out_loss": held_out_loss})
+        if self.logger.is_written():
+            self.saver.save(state, held_out_loss)
+        return held_out_loss
+
+    def finish(self, state: TrainState, held_out_loss: float | None) -> None:
+        """Writes the lines that wait, and saves the state unless it is saved."""
+        self.logger.flush()
+        self.saver.require_owned()
+        self.saver.finish(state, held_out_loss)
+
+
+def _life_of(trainer: Trainer, saver: Saver) -> _Life:
+    lag = 0 if trainer.looks_for_operation else processes.LAG
+    logger = _Logger(trainer.experiment, int(trainer.state.step))
+    return _Life(trainer, _programs_of(trainer), logger, Watch(trainer.most_not_finite, lag), saver)
 
 
 def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: Requests) -> TrainState:
@@ -148,33 +204,29 @@ def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: Re
         CheckpointError: the last state cannot be saved.
     """
     experiment, state = trainer.experiment, trainer.state
-    programs, first, num_devices = _programs_of(trainer), int(state.step), jax.local_device_count()
-    logger, watch, some_process_asks = _Logger(experiment, first), Watch(trainer.most_not_finite), processes.AnySays()
+    first, num_devices, held_out_loss = int(state.step), jax.local_device_count(), None
+    size = 1 if trainer.looks_for_operation else experiment.steps_per_dispatch
+    some_process_asks = processes.AnySays()
     blocks_each_step = jax.default_backend() == "cpu" and jax.device_count() > 1
-    with requests.deferred(), Saver(experiment, lease) as saver, logger.bar:
-        batches = trainer.problem.batches(range(first, experiment.num_steps))
-        for steps in dispatches(first, experiment):
-            taken = [next(batches) for _ in steps]
-            state, metrics = programs.advance(state, training.shard_several(taken, num_devices), programs.source)
-            if blocks_each_step:
-                jax.block_until_ready(metrics)
-            logger.log(steps, metrics)
-            is_last, is_stopped = steps.stop == experiment.num_steps, some_process_asks(requests.is_asked)
-            bad = watch.first_bad(steps, metrics)
-            if bad is None and (is_last or is_stopped):
-                bad = watch.first_bad_of_rest()
-            if bad is not None:
-                saver.settle()
-                _explain(trainer, programs, state, bad, saver.last)
-            if steps.stop % experiment.save_every == 0 or is_last:
-                held_out_loss = float(programs.evaluate(state, programs.held_out)["loss"])
-                logger.write({"step": steps.stop, "held_out_loss": held_out_loss})
-                saver.save(state, held_out_loss)
-            if is_stopped and not is_last:
-                saver.finish(state)
-                raise StoppedError(
-                    f"stopped at step {steps.stop} of {experiment.num_steps} and saved; "
-                    f"the same command goes on from there"
-                )
-        saver.finish(state)
+    with Saver(experiment, lease, first or None) as saver:
+        life = _life_of(trainer, saver)
+        with life.logger.bar:
+            batches = trainer.problem.batches(range(first, experiment.num_steps))
+            for steps in dispatches(first, replace(experiment, steps_per_dispatch=size)):
+                taken = training.shard_several([next(batches) for _ in steps], num_devices)
+                state, metrics = life.programs.advance(state, taken, life.programs.source)
+                if blocks_each_step:
+                    jax.block_until_ready(metrics)
+                life.logger.log(steps, metrics)
+                is_last, is_stopped = steps.stop == experiment.num_steps, some_process_asks(requests.is_asked)
+                life.require_finite(state, steps, metrics, is_last or is_stopped)
+                held_out_loss = None
+                if steps.stop % experiment.save_every == 0 or is_last:
+                    held_out_loss = life.save(state)
+                if is_stopped:
+                    break
+            life.finish(state, held_out_loss)
+    if processes.any_says(requests.is_asked):
+        at = f"step {int(state.step)} of {experiment.num_steps}"
+        raise StoppedError(f"stopped at {at} and saved; the same command goes on from there")
     return state

@@ -39,7 +39,7 @@ def require_owned(lease: filelock.SoftFileLease) -> None:
     """
     if lease.compromise is not None:
         reason = f"{lease.lock_file} was lost ({lease.compromise.reason})"
-        raise UserError(f"{reason}: another process may train here now, so nothing more is written")
+        raise UserError(f"{reason}: another process may train here now, so this one ends")
 
 
 @contextlib.contextmanager

@@ -13,11 +13,10 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from tqdm import tqdm
 
 from cfgjax.checkpoints import CheckpointError
 from cfgjax.data import DataError
-from experiments.command import UserError
+from experiments.command import UserError, say
 
 T = TypeVar("T")
 
@@ -94,7 +93,7 @@ def is_first() -> bool:
 def note(message: str) -> None:
     """Says something on standard error, once."""
     if is_first():
-        tqdm.write(message, file=sys.stderr)
+        say(message)
 
 
 @contextlib.contextmanager
@@ -123,18 +122,35 @@ def together(work: Callable[[], T]) -> T:
         result = work()
     except (UserError, DataError, CheckpointError, OSError) as mistake:
         message = str(mistake) or type(mistake).__name__
-    own = np.zeros(_MOST_BYTES, np.uint8)
-    text = np.frombuffer(message.encode()[:_MOST_BYTES], np.uint8)
-    own[: len(text)] = text
-    for index, said in enumerate(np.asarray(multihost_utils.process_allgather(own))):
-        if said.any():
-            raise UserError(f"process {index}: {bytes(said[said > 0]).decode(errors='replace')}")
+    for index, said in enumerate(all_texts(message)):
+        if said:
+            raise UserError(f"process {index}: {said}")
     return result  # pyrefly: ignore[bad-return]
+
+
+def all_texts(own: str) -> list[str]:
+    """What each process has to say, of a bounded length."""
+    if jax.process_count() == 1:
+        return [own]
+    row, text = np.zeros(_MOST_BYTES, np.uint8), np.frombuffer(own.encode()[:_MOST_BYTES], np.uint8)
+    row[: len(text)] = text
+    rows = np.asarray(multihost_utils.process_allgather(row))
+    return [bytes(each[each > 0]).decode(errors="replace") for each in rows]
+
+
+def all_say(own: bool) -> bool:
+    """Whether all processes say yes."""
+    return set(all_texts("yes" if own else "no")) == {"yes"}
 
 
 def on_first(work: Callable[[], T]) -> T | None:
     """What the work gives on the first process, None on the others; its mistake on all, as ``together``."""
     return together(lambda: work() if is_first() else None)
+
+
+def any_says(own: bool) -> bool:
+    """Whether any process says yes."""
+    return not all_say(not own)
 
 
 class AnySays:

@@ -146,13 +146,20 @@ def make_folder(name: str, folder: Path) -> Path:
 
 
 def write_atomically(file: Path, text: str) -> None:
-    """Writes the file whole or not at all, even where the machine loses its power."""
+    """Writes the file whole or not at all, even where the machine loses its power.
+
+    Raises:
+        OSError: it cannot be written; its ``filename`` is the file.
+    """
     draft = file.with_name(file.name + ".draft")
-    with draft.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(file)
+    try:
+        with draft.open("w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(file)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from None
 
 
 def write_metrics(run_dir: Path, metrics: Mapping[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """Saving a run on its way: a save that fails is said and tried again at the next; the last one must succeed."""
 
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,14 +24,16 @@ class Saver:
     Args:
         experiment: of the run; it lies beside each state.
         lease: of the run's folder, on the process that holds it.
+        restored: the step of the checkpoint from which the run goes on, or None.
     """
 
-    def __init__(self, experiment: Experiment, lease: filelock.SoftFileLease | None) -> None:
+    def __init__(self, experiment: Experiment, lease: filelock.SoftFileLease | None, restored: int | None) -> None:
         self._config: dict[str, Any] = ADAPTER.dump_python(experiment, mode="json")
-        self._folder: Path = runs.checkpoints_of(experiment.run_dir)
         self._lease = lease
-        self._writer = checkpoints.Writer(self._folder, keep_of(experiment))
+        self._writer = checkpoints.Writer(runs.checkpoints_of(experiment.run_dir), keep_of(experiment))
         self._snapshots = averaging.Snapshots(experiment)
+        self._underway: int | None = None
+        self.last = restored
 
     def __enter__(self) -> Self:
         return self
@@ -41,46 +42,49 @@ class Saver:
         try:
             self._writer.__exit__(kind, error, at)
         finally:
-            self._snapshots.close()
+            self._attempt(self._snapshots.close)
 
-    @property
-    def last(self) -> int | None:
-        """The step of the newest published checkpoint."""
-        return checkpoints.latest(self._folder)
-
-    def _attempt(self, work: Callable[[], None]) -> None:
+    def _attempt(self, work: Callable[[], None]) -> bool:
+        """Whether the work went well; a failure is said."""
         try:
             work()
         except CheckpointError as error:
             processes.note(f"warning: {error}; training goes on, and the next save is tried")
+            return False
+        return True
 
-    def settle(self) -> None:
-        """Waits for the save under way; a failure is said."""
-        self._attempt(self._writer.settle)
-
-    def save(self, state: TrainState, held_out_loss: float | None = None) -> None:
-        """Starts to save the state; a failure is said, and training goes on.
+    def require_owned(self) -> None:
+        """Finds out, for all processes, whether the run's folder is still theirs.
 
         Raises:
-            UserError: the run's folder was taken over by another process.
+            UserError: another process took it over.
         """
-        if self._lease is not None:
-            owning.require_owned(self._lease)
+        lease = self._lease
+        processes.together(lambda: None if lease is None else owning.require_owned(lease))
+
+    def settle(self) -> None:
+        """Waits for the save under way, whose step then is ``last``; a failure is said."""
+        if self._attempt(self._writer.settle) and self._underway is not None:
+            self.last = self._underway
+        self._underway = None
+
+    def save(self, state: TrainState, held_out_loss: float | None = None) -> None:
+        """Starts to save the state; a failure is said, and training goes on."""
         self.settle()
-        self._attempt(lambda: self._writer.save(int(state.step), state, self._config, held_out_loss))
+        step = int(state.step)
+        if self._attempt(lambda: self._writer.save(step, state, self._config, held_out_loss)):
+            self._underway = step
+        self._attempt(self._snapshots.settle)
         self._attempt(lambda: self._snapshots.save(state))
 
-    def finish(self, state: TrainState) -> None:
+    def finish(self, state: TrainState, held_out_loss: float | None = None) -> None:
         """Saves the state unless it is saved, and waits for it.
 
         Raises:
             CheckpointError: it cannot be written.
-            UserError: the run's folder was taken over by another process.
         """
         self.settle()
         if self.last == int(state.step):
             return
-        if self._lease is not None:
-            owning.require_owned(self._lease)
-        self._writer.save(int(state.step), state, self._config)
+        self._writer.save(int(state.step), state, self._config, held_out_loss)
         self._writer.settle()

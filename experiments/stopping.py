@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType, TracebackType
@@ -11,6 +10,7 @@ from typing import Any, Self
 
 from experiments.command import EndingError
 
+_STANDARD_ERROR = 2
 SIGNALS = signal.SIGTERM, signal.SIGINT
 
 
@@ -46,18 +46,12 @@ class Requests:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, a signal waits until the work looks at ``is_asked``.
-
-        Raises:
-            StoppedError: at the end, where one came and the work did not look any more.
-        """
+        """Inside, a signal waits until the work looks at ``is_asked``."""
         self._is_deferred = True
         try:
             yield
         finally:
             self._is_deferred = False
-        if self.is_asked:
-            raise StoppedError("stopped once training was done and saved; the same command writes the report")
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
@@ -66,5 +60,5 @@ class Requests:
         self.is_asked = True
         if not self._is_deferred:
             raise StoppedError(f"stopped by {name} outside training; the same command goes on from the last save")
-        sys.stderr.write(f"\n{name}: stopping after this step; a second signal stops at once\n")
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            os.write(_STANDARD_ERROR, f"\n{name}: stopping after this step; a second one ends at once\n".encode())

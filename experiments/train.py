@@ -17,6 +17,7 @@ import jax
 import tyro
 
 from cfgjax import checkpoints
+from cfgjax.checkpoints import NoCheckpointError
 from experiments import command, journal, owning, processes, runs
 from experiments.command import UserError
 from experiments.loop import Trainer, advance
@@ -27,7 +28,7 @@ from experiments.processes import Launch
 from experiments.report import report
 from experiments.restored import Run
 from experiments.settings import Experiment
-from experiments.stopping import Requests
+from experiments.stopping import Requests, StoppedError
 
 
 @dataclass(frozen=True)
@@ -83,10 +84,11 @@ def _resumed(trainer: Trainer) -> Trainer:
     experiment = trainer.experiment
     run_dir, folder = experiment.run_dir, runs.checkpoints_of(experiment.run_dir)
     processes.on_first(lambda: runs.open_run(experiment))
-    if checkpoints.latest(folder) is None:
+    try:
+        found = checkpoints.restore(folder, trainer.state)
+    except NoCheckpointError:
         processes.on_first(lambda: journal.rewind(run_dir, 0))
         return trainer
-    found = checkpoints.restore(folder, trainer.state)
     runs.require_same_as_saved(run_dir, experiment, found.metadata)
     for message in found.damaged.values():
         processes.note(f"warning: {message}; it is moved to {run_dir / 'damaged'}")
@@ -97,8 +99,11 @@ def _resumed(trainer: Trainer) -> Trainer:
 
 
 def _fit(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: Requests) -> Run:
-    trainer = _resumed(trainer)
-    state = advance(trainer, lease, requests)
+    with requests.deferred():
+        trainer = _resumed(trainer)
+        if processes.any_says(requests.is_asked):
+            raise StoppedError("stopped before the first step; the same command goes on from the last save")
+        state = advance(trainer, lease, requests)
     return Run(trainer.experiment, trainer.problem, trainer.model, state.ema)
 
 

@@ -12,6 +12,8 @@ import pytest
 
 from cfgjax import checkpoints, training
 from cfgjax.checkpoints import folder as checkpoints_folder
+from cfgjax.checkpoints import restoring as checkpoints_restoring
+from experiments.stopping import StoppedError
 
 OPTIMIZER = optax.adam(1e-3)
 METADATA = {"preset": "ring"}
@@ -172,4 +174,27 @@ def test_metadata_changed_by_hand_are_refused(tmp_path):
     file = tmp_path / "1" / "metadata" / "metadata"
     file.write_text(file.read_text().replace("ring", "king"))
     with pytest.raises(checkpoints.CheckpointError, match="metadata are not those that were written"):
+        checkpoints.restore(tmp_path, _state(0))
+
+
+def test_what_the_system_does_not_let_be_read_is_not_taken_for_damage(tmp_path, monkeypatch):
+    """Nothing is known of it, so the one before must not take its place."""
+    _write(tmp_path, 1, 2)
+
+    def refused(*arguments):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(checkpoints_restoring, "_read", refused)
+    with pytest.raises(checkpoints.UnreachableError, match="2 cannot be read: Too many open files"):
+        checkpoints.restore(tmp_path, _state(0))
+
+
+def test_a_request_to_stop_during_a_restore_damages_nothing(tmp_path, monkeypatch):
+    _write(tmp_path, 1, 2)
+
+    def asked(*arguments):
+        raise StoppedError
+
+    monkeypatch.setattr(checkpoints_restoring, "_read", asked)
+    with pytest.raises(StoppedError):
         checkpoints.restore(tmp_path, _state(0))

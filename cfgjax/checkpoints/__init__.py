@@ -5,14 +5,16 @@ array, and a digest over all of these. A damaged one is known by them, and ``res
 """
 
 from cfgjax.checkpoints.checksums import checksums, host_checksum
-from cfgjax.checkpoints.errors import CheckpointError
+from cfgjax.checkpoints.errors import CheckpointError, NoCheckpointError, UnreachableError
 from cfgjax.checkpoints.folder import Keep, Writer, latest, steps
 from cfgjax.checkpoints.restoring import Restored, restore, set_aside
 
 __all__ = [
     "CheckpointError",
     "Keep",
+    "NoCheckpointError",
     "Restored",
+    "UnreachableError",
     "Writer",
     "checksums",
     "host_checksum",

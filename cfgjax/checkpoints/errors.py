@@ -7,11 +7,24 @@ class CheckpointError(Exception):
     """A checkpoint that is missing, damaged, cannot be written, or is of another tree than the one asked for."""
 
 
+class NoCheckpointError(CheckpointError):
+    """A folder that holds no checkpoint."""
+
+
+class UnreachableError(CheckpointError):
+    """A checkpoint that the system does not let be read now: nothing is known of whether it is whole."""
+
+
 _REASONS = re.compile(
     "no space left on device|read-only file system|file too large|permission denied|disk quota exceeded|"
     "input/output error|stale file handle|too many open files",
     re.IGNORECASE,
 )
+
+
+def is_of_system(error: BaseException) -> bool:
+    """Whether the system refused, as against files that are not as they should be."""
+    return isinstance(error, MemoryError) or bool(_REASONS.search(str(error)))
 
 
 def reason(error: BaseException) -> str:

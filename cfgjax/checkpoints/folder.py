@@ -1,5 +1,6 @@
 """A folder of checkpoints: what is in it, and how more are written."""
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -161,7 +162,8 @@ class Writer:
         self._underway = None
         for draft in self._drafts(step):
             shutil.rmtree(draft, ignore_errors=True)
-        self._manager.reload()
+        with contextlib.suppress(OSError):
+            self._manager.reload()
         raise CheckpointError(f"checkpoint {self._folder / str(step)} was not written: {reason(error)}") from error
 
     def _drafts(self, step: int | None) -> list[Path]:

@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from cfgjax.checkpoints.checksums import checksums
-from cfgjax.checkpoints.errors import CheckpointError, reason
+from cfgjax.checkpoints.errors import CheckpointError, NoCheckpointError, UnreachableError, is_of_system, reason
 from cfgjax.checkpoints.folder import METADATA, STATE, steps
 from cfgjax.checkpoints.metadata import opened
 from cfgjax.checkpoints.trees import as_before, asked_for, named, require_same
@@ -59,6 +59,8 @@ def _whole_or_error(read: Callable[[], Any], where: Path) -> Any:
     except CheckpointError as error:
         return error
     except Exception as error:
+        if is_of_system(error):
+            return UnreachableError(f"checkpoint {where} cannot be read: {reason(error)}")
         return CheckpointError(f"checkpoint {where} is unreadable: {reason(error)}")
 
 
@@ -72,7 +74,10 @@ def _is_whole_everywhere(found: Any) -> bool:
 def _attempt(folder: Path, like: Tree, step: int) -> tuple[Tree, dict[str, Any]] | CheckpointError:
     where = Path(folder) / str(step)
     found = _whole_or_error(lambda: _read(folder, like, step), where)
-    if _is_whole_everywhere(found) or isinstance(found, CheckpointError):
+    is_whole_everywhere = _is_whole_everywhere(found)
+    if isinstance(found, UnreachableError):
+        raise found
+    if is_whole_everywhere or isinstance(found, CheckpointError):
         return found
     return CheckpointError(f"checkpoint {where} does not read on another process")
 
@@ -89,7 +94,9 @@ def restore(folder: Path, like: Tree, step: int | None = None) -> Restored:
         step: which checkpoint; then no other is tried.
 
     Raises:
-        CheckpointError: none there, none whole, or of another tree; the message names the newest one tried.
+        NoCheckpointError: none there.
+        UnreachableError: the system refuses to read one, which may be whole.
+        CheckpointError: none whole, or of another tree; the message names the newest one tried.
     """
     damaged: dict[int, str] = {}
     while (candidate := _newest(folder, step, damaged)) is not None:
@@ -98,12 +105,21 @@ def restore(folder: Path, like: Tree, step: int | None = None) -> Restored:
             still_there = {each: message for each, message in damaged.items() if each in steps(folder)}
             return Restored(*found, candidate, still_there)
         damaged[candidate] = str(found)
-    raise CheckpointError(next(iter(damaged.values()), f"no checkpoint in {folder}"))
+    if not damaged:
+        raise NoCheckpointError(f"no checkpoint in {folder}")
+    raise CheckpointError(next(iter(damaged.values())))
 
 
 def _newest(folder: Path, step: int | None, tried: Container[int]) -> int | None:
-    """The newest step that was not tried; the folder is listed anew, as a run may be saving into it."""
-    return next((each for each in (steps(folder) if step is None else [step]) if each not in tried), None)
+    """The newest step that was not tried; the folder is listed anew, as a run may be saving into it.
+
+    Of several processes all take what the first one sees: others may see its folders later.
+    """
+    found = next((each for each in (steps(folder) if step is None else [step]) if each not in tried), None)
+    if jax.process_count() == 1:
+        return found
+    agreed = int(multihost_utils.broadcast_one_to_all(np.asarray(-1 if found is None else found, np.int32)))
+    return None if agreed < 0 else agreed
 
 
 def set_aside(folder: Path, damaged: dict[int, str], into: Path) -> None:

@@ -26,12 +26,15 @@ from experiments.command import UserError
 from experiments.faults.disks import fill, remount, small_disk
 from experiments.presets import PRESETS
 from experiments.settings import Experiment, MLPNetwork
-from experiments.stopping import StoppedError
+from experiments.stopping import SIGNALS, StoppedError
 from experiments.train import fit
 
 NUM_STEPS, SAVE_EVERY = 400, 20
 STARTING = 0.25
-"""The share of the signals that come in a life's first second; the others come in the second after its first save."""
+"""The share of the signals that come in a life's first 1.5 s; the others come within 1.5 s of its first save."""
+
+EXPECTED = {signal.SIGKILL: -signal.SIGKILL, **dict.fromkeys(SIGNALS, StoppedError.exit_code)}
+"""The exit code that answers a signal."""
 
 
 @dataclass
@@ -44,6 +47,7 @@ class Count:
         recovered: how often the run then went on from its newest whole checkpoint.
         during_saves: how often a checkpoint was being written.
         refused: how often a life ended in one line of error instead of losing anything.
+        unexpected: how often a life ended in another way than it should.
         steps_lost: steps that were saved and had to be done again.
         runs: how many runs it was done to.
         bit_equal: how many of these ended in the undisturbed state.
@@ -54,6 +58,7 @@ class Count:
     recovered: int = 0
     during_saves: int = 0
     refused: int = 0
+    unexpected: int = 0
     steps_lost: int = 0
     runs: int = 0
     bit_equal: int = 0
@@ -142,7 +147,7 @@ class Bench:
 
     def __init__(self, out: Path, seed: int) -> None:
         self._out, self._random, self._number = out, random.Random(seed), 0
-        self._unjudged = 0
+        self._unjudged, self._resumed = 0, 0
         self._undisturbed = out / "undisturbed"
         shutil.rmtree(out, ignore_errors=True)
         runs.make_folder("out", out)
@@ -164,7 +169,10 @@ class Bench:
             disturb(life)
         life.join()
         resumed = _resumed_at(log, start) if saved else 0
+        if resumed is None and (life.exitcode == 0 or (checkpoints.latest(folder) or 0) != saved):
+            resumed = 0  # it went on, and not from what was saved
         if resumed is not None:
+            self._resumed = resumed
             count.recovered += self._unjudged * (resumed == saved)
             count.steps_lost += max(0, saved - resumed)
             self._unjudged = 0
@@ -197,8 +205,10 @@ class Bench:
 
         while count.injected < times:
             began = time.time()
-            if self._live(run_dir, count, send) != 0:
+            code = self._live(run_dir, count, send)
+            if code != 0:
                 self._inject(count)
+                count.unexpected += code != EXPECTED[number]
                 count.during_saves += bool(_drafts(folder, began))
                 continue
             count.runs += 1
@@ -220,14 +230,15 @@ class Bench:
         """Damages of one file of the newest checkpoint; the run goes on from it where it reads, else from the next."""
         count, original = Count("newest checkpoint damaged"), self._new()
         self._partial(original)
-        newest = checkpoints.steps(runs.checkpoints_of(original))[0]
+        newest, before = checkpoints.steps(runs.checkpoints_of(original))[:2]
         for _ in range(times):
             run_dir = self._new()
             shutil.copytree(original, run_dir)
             folder = runs.checkpoints_of(run_dir) / str(newest)
             _damage(self._random.choice(sorted(file for file in folder.rglob("*") if file.is_file())), self._random)
             self._finish(run_dir, count)
-            count.injected, count.recovered = count.injected + 1, count.recovered + 1
+            count.injected += 1
+            count.recovered += self._resumed in (newest, before)
             shutil.rmtree(run_dir)
         return count
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cfgjax import checkpoints
-from experiments import journal, owning, runs
+from experiments import journal, owning, runs, saving
 from experiments.command import UserError
 from tests.experiments.running import SMALL, assert_one_line, command, finish, start
 from tests.experiments.test_resume import _loss_lines, final_state
@@ -265,3 +265,49 @@ def test_snapshots_give_an_average_of_another_width(tmp_path):
 
 def test_an_average_of_another_width_needs_snapshots(trained_mixture):
     assert_one_line(command("sample", trained_mixture, "--ema-width", 0.1), "ema_width needs a run with snapshots")
+
+
+def test_a_full_disk_is_one_line_wherever_it_is_met(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    done = command("train", "mixture", "--run-dir", tmp_path / "run", *SMALL)
+    assert_one_line(done, f"{tmp_path / 'run' / 'config.json'}: No space left on device")
+
+
+def test_a_checkpoint_waits_for_the_lines_before_it(tmp_path, monkeypatch):
+    """Lines that are kept back are never behind a published checkpoint, from which they would not be written again."""
+    run_dir, write, calls = tmp_path / "run", journal._write_all, []
+
+    def full_at_first(stream, content):
+        calls.append(content)
+        if len(calls) < 5:
+            raise OSError(28, "No space left on device")
+        write(stream, content)
+
+    monkeypatch.setattr(journal, "_write_all", full_at_first)
+    published = []
+    monkeypatch.setattr(saving.Saver, "save", lambda self, state, loss=None: published.append(int(state.step)))
+    done = command("train", "mixture", "--run-dir", run_dir, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert published == [20, 30, 40]
+    assert [row["step"] for row in _rows(run_dir) if "loss" in row] == list(range(5, 41, 5))
+
+
+def test_a_snapshot_that_fails_costs_neither_the_next_nor_the_run(tmp_path, monkeypatch):
+    failing = iter([True, False, False, True])
+    verify = checkpoints.Writer._verify
+
+    def sometimes(self):
+        if self._folder.name == "snapshots" and next(failing):
+            raise checkpoints.CheckpointError("it does not read back")
+        verify(self)
+
+    monkeypatch.setattr(checkpoints.Writer, "_verify", sometimes)
+    arguments = ["--run-dir", tmp_path / "run", *SMALL, "--optimizer.average-widths", "0.05", "0.1"]
+    done = command("train", "mixture", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("training goes on") == 2
+    assert checkpoints.steps(tmp_path / "run" / "snapshots") == [30, 20]
+    assert checkpoints.latest(runs.checkpoints_of(tmp_path / "run")) == 40

@@ -1,11 +1,15 @@
 """Requests to stop: deferred where there is something to finish, at once elsewhere, and none after the context."""
 
+import io
 import os
 import signal
+import sys
 import threading
 
 import pytest
+from tqdm import tqdm
 
+from experiments import command
 from experiments.stopping import Requests, StoppedError
 
 
@@ -15,16 +19,36 @@ def _ask(number=signal.SIGTERM):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_waits_while_there_is_something_to_finish(number):
-    with pytest.raises(StoppedError, match="training was done"), Requests() as requests, requests.deferred():
+    with Requests() as requests, requests.deferred():
         assert not requests.is_asked
         _ask(number)
         assert requests.is_asked
 
 
-def test_an_error_of_the_work_itself_comes_first():
-    with pytest.raises(ZeroDivisionError), Requests() as requests, requests.deferred():
-        _ask()
-        raise ZeroDivisionError
+def test_nobody_who_deals_with_errors_deals_with_a_request():
+    with pytest.raises(StoppedError), Requests():
+        try:
+            _ask()
+        except Exception:
+            pytest.fail("the request was taken for an error")
+
+
+class _Broken(io.TextIOBase):
+    """A stream whose reader is gone."""
+
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    def flush(self):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_broken_standard_error_stops_nobody(monkeypatch):
+    """As where Ctrl-C ends the program that reads it, too."""
+    monkeypatch.setattr(sys, "stderr", _Broken())
+    command.say("a line")
+    for _ in tqdm(range(3), file=command.Terminal(), mininterval=0):
+        pass
 
 
 def test_elsewhere_it_ends_the_work_at_once():
