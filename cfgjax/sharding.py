@@ -47,8 +47,8 @@ def mesh_of(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
     A part of the axes then cuts a leaf into any number of parts that divides the number of devices (F1).
 
-    >>> mesh_of(jax.devices()[:1]).shape
-    OrderedDict({'devices_0': 1})
+    >>> dict(mesh_of(jax.devices()[:1]).shape)
+    {'devices_0': 1}
     """
     found = np.asarray(devices or jax.devices())
     lengths = _prime_factors(found.size) or [1]
