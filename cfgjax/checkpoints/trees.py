@@ -52,12 +52,8 @@ def _local(found: Array, like: Array) -> Array:
 
 def named(tree: Tree) -> dict[str, Any]:
     """The leaves by their paths, without the brackets that tell a tuple's field from a mapping's key."""
-    return {_plain_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
-
-
-def _plain_name(path: tuple[Any, ...]) -> str:
-    parts = (getattr(key, "name", getattr(key, "key", getattr(key, "idx", None))) for key in path)
-    return "/".join(str(part) for part in parts)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def require_same(where: Any, found: Tree, wanted: Tree) -> None:
