@@ -1,10 +1,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+INSTALLED_TO_TRAIN := .venv/installed-to-train
 
 .PHONY: train test slow lint types lock clean
 
-train: $(INSTALLED)
+train: $(INSTALLED_TO_TRAIN)
 	$(BIN)/python -m experiments.prepare digits
 	$(BIN)/python -m experiments.train digits
 
@@ -24,11 +25,12 @@ types: $(INSTALLED)
 lock:
 	uv pip compile setup.cfg --extra dev --universal --python-version 3.11 --no-header --no-annotate -o constraints.txt
 
-$(INSTALLED): requirements.txt constraints.txt setup.cfg pyproject.toml
+$(INSTALLED): EXTRAS := [dev]
+$(INSTALLED) $(INSTALLED_TO_TRAIN): requirements.txt constraints.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: cfgjax needs Python 3.11 or newer; name one with make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.$(EXTRAS)'
 	touch $@
 
 clean:
