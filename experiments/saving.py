@@ -9,7 +9,7 @@ import filelock
 from cfgjax import checkpoints
 from cfgjax.checkpoints import CheckpointError
 from cfgjax.types import TrainState
-from experiments import averaging, owning, processes, runs
+from experiments import allocator, averaging, owning, processes, runs
 from experiments.settings import ADAPTER, Experiment
 
 
@@ -66,6 +66,8 @@ class Saver:
         """Waits for the save under way, whose step then is ``last``; a failure is said."""
         if self._attempt(self._writer.settle) and self._underway is not None:
             self.last = self._underway
+        if self._underway is not None:
+            allocator.trim()
         self._underway = None
 
     def save(self, state: TrainState, held_out_loss: float | None = None) -> None:
