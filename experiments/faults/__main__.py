@@ -58,8 +58,11 @@ def _is_fine(count: dict[str, Any]) -> bool:
 def faults(options: Options) -> None:
     """Does the faults, prints the table and writes it."""
     counts = []
-    print("| fault | injected | recovered | in a save | refused | other ends | steps lost | runs | bit-equal ends |")
-    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    heads = (
+        *("fault", "injected", "recovered", "in a save", "refused", "other ends"),
+        *("fell back by one", "steps lost", "runs", "bit-equal ends"),
+    )
+    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
     for count in _all(options):
         print("| " + " | ".join(str(value) for value in asdict(count).values()) + " |", flush=True)
         counts.append(asdict(count))

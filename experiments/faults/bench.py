@@ -48,7 +48,8 @@ class Count:
         during_saves: how often a checkpoint was being written.
         refused: how often a life ended in one line of error instead of losing anything.
         unexpected: how often a life ended in another way than it should.
-        steps_lost: steps that were saved and had to be done again.
+        fell_back: how often the newest checkpoint was damaged so that the run went on from the one before.
+        steps_lost: steps that were saved whole and had to be done again.
         runs: how many runs it was done to.
         bit_equal: how many of these ended in the undisturbed state.
     """
@@ -59,6 +60,7 @@ class Count:
     during_saves: int = 0
     refused: int = 0
     unexpected: int = 0
+    fell_back: int = 0
     steps_lost: int = 0
     runs: int = 0
     bit_equal: int = 0
@@ -75,6 +77,7 @@ def _experiment(run_dir: Path) -> Experiment:
 def _live(experiment: Experiment, log: Path) -> None:
     """One life of a run, in a process of its own."""
     sys.stdout = sys.stderr = log.open("a", buffering=1)
+    os.dup2(sys.stderr.fileno(), 2)
     try:
         command.quiet_background()
         fit(experiment)
@@ -239,6 +242,9 @@ class Bench:
             self._finish(run_dir, count)
             count.injected += 1
             count.recovered += self._resumed in (newest, before)
+            if self._resumed == before:
+                count.fell_back += 1
+                count.steps_lost -= newest - before
             shutil.rmtree(run_dir)
         return count
 
