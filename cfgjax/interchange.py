@@ -5,9 +5,9 @@
 (W2) Their modulations are shift, scale, gate (of attention, then of the perceptron); ours scale, shift, gate.
 (W3) Their last layer gives p, p, 2 C where it has learned a variance, too: only the first C of the 2 C are kept.
 (W4) Their positions, sines and cosines in another order than ours, lie in the file, and become learned ones.
-(W5) Their frequencies of time are 10000^(-k/128), k = 0..127. SiT embeds t, and its t, path and velocity are ours: data
-     at t = 1 on the linear path. DiT embeds the number of a step of DDPM, 999 where ours is t = 0 on ``paths.ddpm``, and
-     predicts the noise.
+(W5) Their frequencies of time are 10000^(-k/128), k = 0..127. SiT embeds t, and its t, path and velocity are ours:
+     data at t = 1 on the linear path. DiT embeds the number of a step of DDPM, 999 where ours is t = 0 on
+     ``paths.ddpm``, and predicts the noise.
 
 Their images are [C, H, W], ours [H, W, C]. Label K is null in both. Needs the extra ``safetensors``; a file is data,
 and never code.
@@ -202,8 +202,8 @@ def read(file: Path, num_heads: int | None = None) -> tuple[Architecture, Tree]:
     Raises:
         ImportError: safetensors is not installed.
         OSError: no file there, or one that cannot be read.
-        ValueError: a file of another form; what ``architecture_of`` refuses, before any tensor is read; a tensor that is
-            not F32, F16 or BF16, or not finite. One line that names the file.
+        ValueError: a file of another form; what ``architecture_of`` refuses, before any tensor is read; a tensor that
+            is not F32, F16 or BF16, or not finite. One line that names the file.
     """
     try:
         import safetensors
@@ -249,7 +249,7 @@ def field(kind: str, predict: LabelledField) -> LabelledField:
     """The vector field on ``paths.linear`` of what a published network predicts.
 
     Args:
-        kind: "sit", whose prediction is that field, or "dit", whose noise prediction on ``paths.ddpm`` is changed to it.
+        kind: "sit", whose prediction is that field, or "dit", whose noise prediction on ``paths.ddpm`` becomes it.
         predict: the network, (x, t, y) -> like x.
 
     Raises:

@@ -1,7 +1,7 @@
 """Published architectures in PyTorch, with random weights, against ours by the map of names (needs PyTorch)."""
 
 import dataclasses
-from functools import partial
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -150,22 +150,37 @@ def _theirs(network, kind, x, t, y):
     return found.numpy().transpose(0, 2, 3, 1)
 
 
+@cache
+def _compiled(network):
+    return jax.jit(jax.vmap(network.apply, in_axes=(None, 0, 0, 0)))
+
+
 def _ours(kind, architecture, params, inputs, **changes):
     network = dataclasses.replace(interchange.network(kind, architecture), **changes)
-    return np.asarray(jax.jit(jax.vmap(partial(network.apply, params)))(*map(jnp.asarray, inputs)))
+    return np.asarray(_compiled(network)(params, *map(jnp.asarray, inputs)))
 
 
 def _difference(found, expected):
     return float(np.max(np.abs(found - expected)) / np.sqrt(np.mean(np.square(expected))))
 
 
-@pytest.fixture(scope="module")
-def small():
-    """A whole S/2, its tensors, and our parameters of them."""
-    architecture = _architecture("S")
+def _made(architecture):
+    """A network, its tensors, and our parameters of them."""
     network = _random(architecture)
     tensors = _tensors(network)
     return architecture, network, tensors, interchange.parameters(tensors.__getitem__, architecture)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A whole S/2."""
+    return _made(_architecture("S"))
+
+
+@pytest.fixture(scope="module")
+def shallow():
+    """The first two blocks of it."""
+    return _made(_architecture("S", depth=2))
 
 
 @pytest.mark.parametrize("kind", interchange.KINDS)
@@ -183,9 +198,7 @@ def test_ours_with_the_weights_of_theirs_is_theirs(kind, small):
 
 @pytest.mark.parametrize(("size", "has_variance"), [("B", False), ("L", True), ("XL", False)])
 def test_the_other_widths(size, has_variance):
-    architecture = _architecture(size, depth=2, has_variance=has_variance)
-    network = _random(architecture)
-    params = interchange.parameters(_tensors(network).__getitem__, architecture)
+    architecture, network, _, params = _made(_architecture(size, depth=2, has_variance=has_variance))
     inputs = _inputs(architecture, "sit", 2)
     difference = _difference(_ours("sit", architecture, params, inputs), _theirs(network, "sit", *inputs))
     print(f"sit {size}/2, 2 blocks: {difference:.1e}")
@@ -194,11 +207,9 @@ def test_the_other_widths(size, has_variance):
 
 def test_the_largest_in_full():
     """XL/2 with 28 blocks, 675 million parameters, on 32 x 32 x 4 latents, as both kinds."""
-    architecture = _architecture("XL")
-    network = _random(architecture)
+    architecture, network, _, params = _made(_architecture("XL"))
     inputs = {kind: _inputs(architecture, kind, 2) for kind in interchange.KINDS}
     expected = {kind: _theirs(network, kind, *inputs[kind]) for kind in interchange.KINDS}
-    params = interchange.parameters(_tensors(network).__getitem__, architecture)
     del network
     for kind in interchange.KINDS:
         difference = _difference(_ours(kind, architecture, params, inputs[kind]), expected[kind])
@@ -241,8 +252,8 @@ def _variance_first(tensors):
     "mutate",
     [
         _swapped("blocks.0.attn.qkv.weight", 3, (1, 0, 2)),
-        _swapped("blocks.11.attn.qkv.weight", 3, (0, 2, 1)),
-        _swapped("blocks.3.adaLN_modulation.1.weight", 6, (1, 0, 2, 3, 4, 5)),
+        _swapped("blocks.1.attn.qkv.weight", 3, (0, 2, 1)),
+        _swapped("blocks.1.adaLN_modulation.1.weight", 6, (1, 0, 2, 3, 4, 5)),
         _swapped("final_layer.adaLN_modulation.1.bias", 2, (1, 0)),
         _cosines_last,
         _transposed_positions,
@@ -251,8 +262,8 @@ def _variance_first(tensors):
     ],
     ids=["q and k", "k and v", "shift and scale", "last shift", "cosines", "positions", "patches", "variance"],
 )
-def test_a_mistaken_map_is_noticed(mutate, small):
-    architecture, network, tensors, _ = small
+def test_a_mistaken_map_is_noticed(mutate, shallow):
+    architecture, network, tensors, _ = shallow
     inputs = _inputs(architecture, "sit", 1)
     params = interchange.parameters(mutate(tensors).__getitem__, architecture)
     difference = _difference(_ours("sit", architecture, params, inputs), _theirs(network, "sit", *inputs))
@@ -272,8 +283,8 @@ def test_a_mistaken_map_is_noticed(mutate, small):
     ],
     ids=str,
 )
-def test_another_structure_is_noticed(changes, small):
-    architecture, network, _, params = small
+def test_another_structure_is_noticed(changes, shallow):
+    architecture, network, _, params = shallow
     inputs = _inputs(architecture, "sit", 2)
     difference = _difference(_ours("sit", architecture, params, inputs, **changes), _theirs(network, "sit", *inputs))
     print(f"{difference:.1e}")
