@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfgjax import interchange
+from cfgjax import guidance, interchange, paths, solvers
 from cfgjax.models import SIZES
 
 torch = pytest.importorskip("torch")
@@ -215,6 +215,58 @@ def test_the_largest_in_full():
         difference = _difference(_ours(kind, architecture, params, inputs[kind]), expected[kind])
         print(f"{kind} XL/2: {difference:.1e}")
         assert difference < MOST
+
+
+STEPS = [999, 750, 400, 100, 0]
+SCALE = 1.5
+
+
+def _guided(network, x, number, label):
+    """What the PyTorch network predicts with all channels guided, at the number that it embeds."""
+    with torch.inference_mode():
+        numbers = torch.full((2,), number, dtype=torch.float64)
+        null, labelled = network(torch.cat([x, x]), numbers, torch.tensor([1000, label])).split(1)
+    return null + SCALE * (labelled - null)
+
+
+def _their_solve(kind, network, x, label):
+    """DiT's DDIM over whole steps down to the data, or SiT's Euler from 0 to 1."""
+    if kind == "sit":
+        for i in range(4):
+            x = x + 0.25 * _guided(network, x, i / 4, label)
+        return x
+    signals = np.append(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[STEPS], 1.0)
+    for step, signal, after in zip(STEPS, signals, signals[1:], strict=False):
+        noise = _guided(network, x, float(step), label)
+        data = (x - (1 - signal) ** 0.5 * noise) / signal**0.5
+        x = after**0.5 * data + (1 - after) ** 0.5 * noise
+    return x
+
+
+@pytest.mark.parametrize("kind", interchange.KINDS)
+def test_a_guided_solve_ends_where_theirs_does(kind, shallow):
+    """Direction of time, sign, schedule and guidance together; a state of DDPM is alpha + beta times ours."""
+    architecture, network, _, params = shallow
+    ts, x_scale = np.linspace(0, 1, 5), 1.0
+    if kind == "dit":
+        signals = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[STEPS]
+        alphas, betas = np.sqrt(signals), np.sqrt(1 - signals)
+        ts = np.append(alphas / (alphas + betas), 1.0)
+        x_scale = alphas[0] + betas[0]
+    x = np.random.default_rng(2).normal(size=(32, 32, 4)).astype(np.float32)
+    given = torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)))[None]
+    expected = _their_solve(kind, network, given, 207)[0].numpy().transpose(1, 2, 0)
+    predict = interchange.network(kind, architecture).apply
+
+    def solve(params, x):
+        field = interchange.field(kind, lambda x, t, y: predict(params, x, t, y))
+        guided = guidance.given(guidance.classifier_free(field, SCALE, 1000), 207)
+        solver = solvers.euler(guided) if kind == "sit" else solvers.ddim(paths.linear(), guided)
+        return solvers.integrate(solver, jax.random.key(0), x, jnp.asarray(ts, jnp.float32))
+
+    difference = _difference(np.asarray(jax.jit(solve)(params, jnp.asarray(x / x_scale, jnp.float32))), expected)
+    print(f"{kind} solve: {difference:.1e}")
+    assert difference < MOST
 
 
 def _swapped(name, count, order):
