@@ -1,8 +1,8 @@
 """Make a run folder of published weights of SiT or DiT, which sample and evaluate read as one that was trained here.
 
-For example: python -m experiments.interchange SiT-XL-2-256.safetensors --kind sit --out runs/sit
-             python -m experiments.sample runs/sit --labels 207 360 --scale 4 --out latents.npz
-How to write the file of published .pt weights, and how to decode the latents: docs/published_weights.md.
+For example: python -m experiments.interchange sit.safetensors --kind sit --out runs/sit
+
+docs/published_weights.md says how to rewrite published .pt weights as safetensors, and how to decode the latents.
 """
 
 from dataclasses import dataclass
