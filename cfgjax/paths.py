@@ -10,6 +10,7 @@ Source: MIT 6.S184, lecture 4 and notes (Holderrieth & Erives, arXiv 2506.02070)
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cfgjax.checks import (
     TINY,
@@ -99,6 +100,41 @@ def variance_preserving(rate_min: Number = 0.1, rate_max: Number = 20.0, zero_te
         return jnp.sqrt(-jnp.expm1(-2.0 * decay(1.0 - t)))
 
     return GaussianPath(shifted_alpha, shifted_beta) if zero_terminal else GaussianPath(alpha, beta)
+
+
+NUM_STEPS = 1000
+"""Of ``ddpm``."""
+
+
+def _log_signal() -> np.polynomial.Polynomial:
+    """log alpha^2 of DDPM's steps as a polynomial of step / 999, to 1e-9 of its value at each of them."""
+    at_steps = np.cumsum(np.log1p(-np.linspace(1e-4, 0.02, NUM_STEPS)))
+    return np.polynomial.Polynomial.fit(np.linspace(0, 1, NUM_STEPS), at_steps, 8, domain=[0, 1], window=[0, 1])
+
+
+def ddpm() -> GaussianPath:
+    """The path alpha^2 + beta^2 = 1 through the 1,000 steps of DDPM: step i = 999 (1 - t), between them smooth.
+
+    At step i, alpha^2 = (1 - b_0) (1 - b_1) ... (1 - b_i), the b_j rising evenly from 1e-4 to 0.02. It keeps neither
+    convention of the ends: alpha(0) = 0.0064 and beta(1) = 0.01, the first and the last state that a network of these
+    steps knows. Sample such a network on another path, ``path_change.change_path(field, ddpm(), linear())``, which
+    goes on beyond both.
+
+    Source: Ho et al., arXiv 2006.11239, section 4.
+
+    >>> round(float(ddpm().alpha(0.0)), 6), round(float(ddpm().beta(1.0)), 6)
+    (0.006353, 0.01)
+    """
+    factors = [float(factor) for factor in _log_signal().coef]
+
+    def log_signal(t: Array) -> Array:
+        left = 1.0 - t
+        total = jnp.zeros_like(left)
+        for factor in reversed(factors):
+            total = total * left + factor
+        return total
+
+    return GaussianPath(lambda t: jnp.exp(0.5 * log_signal(t)), lambda t: jnp.sqrt(-jnp.expm1(log_signal(t))))
 
 
 def as_float(value: Number) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen
 
-from cfgjax import averages, conversions, guidance, losses, paths, sharding, training
+from cfgjax import averages, conversions, guidance, losses, path_change, paths, sharding, training
 from cfgjax.models import MLP, DiT, DiTClassifier, UNet, UNetClassifier
 from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Loss, Number, TrainState, Tree
 from experiments import divergence
@@ -23,7 +23,10 @@ PATHS: dict[str, Callable[[], GaussianPath]] = {
     "cosine": paths.cosine,
     "variance_preserving": paths.variance_preserving,
     "polynomial": lambda: paths.polynomial(2),
+    "ddpm": paths.ddpm,
 }
+SAMPLED_ON = {"ddpm": paths.linear}
+"""The paths on which fields of those are sampled that do not lead from noise to data."""
 LOSSES = {"field": losses.flow_matching, "noise": losses.noise_matching, "score": losses.score_matching}
 TO_FIELD: dict[str, Callable[[GaussianPath, LabelledField], LabelledField]] = {
     "field": lambda path, field: field,
@@ -34,7 +37,7 @@ TIME_DENSITIES = {"uniform": losses.uniform, "logit_normal": losses.logit_normal
 
 
 class Model(NamedTuple):
-    """The functions of an experiment."""
+    """The functions of an experiment; ``path`` is that of its field."""
 
     path: GaussianPath
     network: linen.Module
@@ -135,16 +138,21 @@ def _placed(experiment: Experiment, make: Callable[[], TrainState]) -> Callable[
 def model_of(experiment: Experiment, problem: Problem) -> Model:
     """All functions of an experiment on its problem."""
     path = PATHS[experiment.path]()
+    sampled_on = SAMPLED_ON.get(experiment.path, lambda: path)()
+    is_classifier = experiment.objective == "classifier"
+    if is_classifier and sampled_on is not path:
+        raise UserError(f"objective 'classifier' needs the path of a field, not {experiment.path!r}")
     network: Any = network_of(experiment, problem.num_labels)
     optimizer = _optimizer_of(experiment)
-    make_loss = _classifier_loss if experiment.objective == "classifier" else _matching_loss
+    make_loss = _classifier_loss if is_classifier else _matching_loss
     loss = partial(make_loss, experiment, problem, network, path)
 
     def field(params: Tree) -> LabelledField:
-        return TO_FIELD[experiment.objective](path, lambda x, t, y: network.apply(params, x, t, y))
+        own = TO_FIELD[experiment.objective](path, lambda x, t, y: network.apply(params, x, t, y))
+        return own if sampled_on is path else path_change.change_path(own, path, sampled_on)
 
     return Model(
-        path=path,
+        path=sampled_on,
         network=network,
         loss=loss(True),
         evaluation_loss=loss(False),

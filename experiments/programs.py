@@ -78,3 +78,24 @@ def plan_of(one: Callable[..., Any], *example: Any, shared: int = 0) -> Plan:
     largest = max(map(_most_bytes, found), default=1)
     chunk = min(most, 1 << max(0, (room // max(1, largest)).bit_length() - 1))
     return Plan(chunk, compiler.batched_product_options() if any(map(_is_batched_product, found)) else {})
+
+
+def compiled(
+    function: Callable[..., Any], example: tuple[Any, ...], compiler_options: dict[str, str]
+) -> Callable[..., Any]:
+    """The compiled function, of one array, to which the arrays that it closes over are arguments.
+
+    As constants, the weights of a large network would lie in the program, and in every copy and cache of it.
+
+    Args:
+        function: of arrays, whose value is one array.
+        example: its arguments, of which only shapes and types matter.
+        compiler_options: of ``jax.jit``.
+    """
+    traced = jax.make_jaxpr(function)(*example)
+
+    def run(held: list[Any], args: tuple[Any, ...]) -> Any:
+        return jax.core.eval_jaxpr(traced.jaxpr, held, *jax.tree.leaves(args))[0]
+
+    program = jax.jit(run, compiler_options=compiler_options)
+    return lambda *args: program(traced.consts, args)

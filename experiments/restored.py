@@ -11,8 +11,8 @@ from cfgjax import checkpoints
 from cfgjax.types import LabelledField, LogClassifier, Tree
 from experiments import averaging, processes, runs
 from experiments.model import Model, model_of
-from experiments.problems import Problem, problem_of
-from experiments.settings import Experiment
+from experiments.problems import Problem, abstract_problem_of, problem_of
+from experiments.settings import Experiment, LatentData
 
 
 class Run(NamedTuple):
@@ -38,6 +38,14 @@ class Run(NamedTuple):
         return self.model.log_classifier(self._on_one_device)
 
 
+def _problem_of(experiment: Experiment) -> Problem:
+    """The problem; of latents that are not here its shapes alone, which are all that drawing needs."""
+    settings = experiment.data
+    if isinstance(settings, LatentData) and not (experiment.data_dir / settings.folder).exists():
+        return abstract_problem_of(experiment)
+    return problem_of(experiment)
+
+
 def restore_run(run_dir: Path, data_dir: Path | None = None, ema_width: float | None = None) -> Run:
     """The run in a folder; its data may have moved to another ``data_dir``.
 
@@ -52,7 +60,7 @@ def restore_run(run_dir: Path, data_dir: Path | None = None, ema_width: float | 
     experiment = runs.read_config(run_dir)
     if data_dir is not None:
         experiment = dataclasses.replace(experiment, data_dir=data_dir)
-    problem = processes.together(lambda: problem_of(experiment))
+    problem = processes.together(lambda: _problem_of(experiment))
     model = model_of(experiment, problem)
     restored = checkpoints.restore(runs.checkpoints_of(run_dir), model.create())
     for message in restored.damaged.values():

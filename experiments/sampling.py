@@ -13,7 +13,7 @@ from cfgjax.pieces import Piecewise
 from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier, Number, Pair, Scale, Solver, Tree
 from experiments import processes
 from experiments.command import UserError
-from experiments.programs import plan_of
+from experiments.programs import compiled, plan_of
 
 SOLVERS: dict[str, Callable[[GaussianPath, Field], Solver | Piecewise[Solver]]] = {
     "heun": lambda path, field: solvers.heun(field),
@@ -174,8 +174,8 @@ def draw_all(
     def sweep(scales: Array, each: tuple[Array, Array]) -> Array:
         return sweeps.sweep(lambda scale, one: draw(one[0], one[1], scale), scales, each, chunk=chunk or plan.chunk)
 
-    compiled = jax.jit(_on_own_devices(sweep), compiler_options=plan.compiler_options)
-    own = np.moveaxis(np.asarray(compiled(jnp.asarray(scales), each)), 1, 0)
+    given = jnp.asarray(scales), each
+    own = np.moveaxis(np.asarray(compiled(_on_own_devices(sweep), given, plan.compiler_options)(*given)), 1, 0)
     samples = np.moveaxis(processes.gathered(own)[: len(labels)], 0, 1)
     for scale, its_samples in zip(scales, samples, strict=True):
         if not np.all(np.isfinite(its_samples)):

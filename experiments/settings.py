@@ -23,6 +23,7 @@ def _path_inside(path: Path) -> Path:
 Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Scale = Annotated[float, Field(ge=-1e4, le=1e4)]
+Embedded = Annotated[float, Field(ge=-1e6, le=1e6)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Width = Annotated[float, Field(gt=0, lt=12**-0.5)]
@@ -161,6 +162,8 @@ class DiTNetwork:
     """Rate at which inner units are dropped in training."""
     max_frequency: Positive = 100.0
     """Highest angular frequency of the time embedding."""
+    time_ends: tuple[Embedded, Embedded] = (0.0, 1.0)
+    """Numbers that are embedded at t = 0 and t = 1 (the steps of DDPM: 999 and 0)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the computation; parameters and outputs are float32 always."""
     rematerialise: bool = False
@@ -230,8 +233,8 @@ class Experiment:
     data: MixtureData | ImageData | LatentData
     data_dir: AnyPath = Path("data")
     """Folder of prepared data sets."""
-    path: Literal["linear", "cosine", "variance_preserving", "polynomial"] = "linear"
-    """Gaussian path from noise to data (polynomial: of power 2)."""
+    path: Literal["linear", "cosine", "variance_preserving", "polynomial", "ddpm"] = "linear"
+    """Gaussian path from noise to data (polynomial: of power 2; ddpm: DDPM's 1,000 steps, then sampled on linear)."""
     objective: Literal["field", "noise", "score", "classifier"] = "field"
     """What the network predicts: flow, noise or denoising score matching; or the label of a noisy image."""
     time_density: Literal["uniform", "logit_normal"] = "uniform"

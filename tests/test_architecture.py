@@ -22,7 +22,7 @@ MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"
 
 GROUND = [{"types", "compiler"}, {"checks"}, {"pieces"}, {"paths"}, {"conversions"}, {"path_change"}]
 SIBLINGS = {"guidance", "solvers", "losses", "mixtures", "models", "sweeps"}
-UPPER = {"averages", "checkpoints", "data", "metrics", "likelihood"}
+UPPER = {"averages", "checkpoints", "data", "interchange", "metrics", "likelihood"}
 TOP = {"training", "diagnostics", "verify"}
 FLOORS = [*GROUND, SIBLINGS, UPPER, TOP, {"sharding"}]
 

@@ -1,7 +1,8 @@
 """A diffusion transformer for one image, and its trunk as a noisy classifier.
 
 Source: Peebles & Xie, arXiv 2212.09748, section 3 (adaLN-Zero) and table 1 (sizes). Unlike theirs it predicts the field
-alone, without a variance, and embeds t in [0, 1] by ``TimeEmbedding``.
+alone, without a variance, and embeds t in [0, 1] by ``TimeEmbedding``; ``interchange`` has the settings and the map by
+which it computes what theirs does.
 """
 
 from typing import Literal, NamedTuple
@@ -90,6 +91,7 @@ class _Trunk(linen.Module):
     positions: Literal["sine", "learned"] = "sine"
     dropout: float = 0.0
     max_frequency: float = 100.0
+    time_ends: tuple[float, float] = (0.0, 1.0)
     dtype: jnp.dtype = _FLOAT32
     rematerialise: bool = False
 
@@ -119,7 +121,7 @@ class _Trunk(linen.Module):
 
     def time(self, t: Array) -> Array:
         """The time embedding, [width]."""
-        return TimeEmbedding(self.width, self.max_frequency, num_features=256)(t)
+        return TimeEmbedding(self.width, self.max_frequency, num_features=256, ends=self.time_ends)(t)
 
 
 class DiT(_Trunk):
@@ -137,6 +139,7 @@ class DiT(_Trunk):
         positions: "sine", fixed, or "learned", which binds the parameters to one image size.
         dropout: the rate at which inner units are dropped where ``deterministic`` is False.
         max_frequency: of the time embedding.
+        time_ends: the numbers that it embeds at t = 0 and t = 1.
         dtype: of the computation.
         rematerialise: compute a block's inner values again in the backward pass, to save memory.
     """

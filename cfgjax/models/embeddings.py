@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from cfgjax.checks import require_count, require_label, require_positive, require_time
+from cfgjax.checks import require_count, require_label, require_number, require_positive, require_time
 from cfgjax.types import Array
 
 
@@ -16,13 +16,15 @@ class TimeEmbedding(linen.Module):
 
     Args:
         width: of both dense layers.
-        max_frequency: the highest angular frequency.
+        max_frequency: the last angular frequency, the highest where it is above 1.
         num_features: of sines and cosines together; by default ``width``.
+        ends: the numbers that are embedded at t = 0 and t = 1, and between them in proportion.
     """
 
     width: int
     max_frequency: float = 100.0
     num_features: int | None = None
+    ends: tuple[float, float] = (0.0, 1.0)
 
     @linen.compact
     def __call__(self, t: Array) -> Array:
@@ -30,12 +32,15 @@ class TimeEmbedding(linen.Module):
 
         Raises:
             TypeError, ValueError: a t that is not one time in [0, 1], a width or num_features that is too small, a
-                frequency that is not positive.
+                frequency that is not positive, ends that are not finite.
         """
         require_time("t", t)
         require_count("width", self.width, 1)
         require_positive("max_frequency", self.max_frequency)
-        t = jnp.asarray(t).astype(jnp.float32)
+        first, last = self.ends
+        require_number("ends[0]", first)
+        require_number("ends[1]", last)
+        t = first + (last - first) * jnp.asarray(t).astype(jnp.float32)
         num_features = self.width if self.num_features is None else self.num_features
         require_count("width" if self.num_features is None else "num_features", num_features, 2)
         frequencies = jnp.geomspace(1.0, self.max_frequency, num_features // 2, dtype=jnp.float32)

@@ -2,12 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from cfgjax import compiler
 from experiments import programs
 from experiments.benchmark import works
 from experiments.programs import plan_of
+from experiments.sampling import draw_all, sample_keys
 
 
 def _outer(x):
@@ -52,3 +54,27 @@ def test_batches_of_products_are_told_from_products():
 @pytest.mark.parametrize(("work", "has_attention"), [("W0", False), ("W2", True), ("W3", True)])
 def test_networks_with_attention_are_compiled_for_batches_of_products(work, has_attention):
     assert bool(works.compiler_options(works.WORKS[work])) == has_attention
+
+
+@pytest.fixture
+def _warned_of_constants():
+    before = jax.config.jax_captured_constants_warn_bytes
+    jax.config.update("jax_captured_constants_warn_bytes", 1000)
+    yield
+    jax.config.update("jax_captured_constants_warn_bytes", before)
+
+
+@pytest.mark.usefixtures("_warned_of_constants")
+def test_weights_are_no_constants_of_what_is_drawn():
+    """JAX warns where more than the bytes allowed are in the program, and warnings are errors here."""
+    weights = jnp.linspace(-0.1, 0.1, 2500).reshape(50, 50)
+
+    def draw(key, y, scale):
+        return weights @ jax.random.normal(key, (50,)) + scale * y
+
+    found = draw_all(draw, 3, np.arange(4), (0.5, 2.0))
+    keys = sample_keys(3, 4)
+    expected = [[draw(keys[index], index, scale) for index in range(4)] for scale in (0.5, 2.0)]
+    np.testing.assert_allclose(found, np.asarray(expected), rtol=1e-5, atol=1e-5)
+    with pytest.warns(UserWarning, match="constants were captured"):
+        jax.jit(lambda x: weights @ x)(jnp.ones(50))

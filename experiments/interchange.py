@@ -1,0 +1,93 @@
+"""Make a run folder of published weights of SiT or DiT, which sample and evaluate read as one that was trained here.
+
+For example: python -m experiments.interchange sit.safetensors --kind sit --out runs/sit
+
+docs/published_weights.md says how to rewrite published .pt weights as safetensors, and how to decode the latents.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jax
+import tyro
+
+from cfgjax import checkpoints, interchange, training
+from cfgjax.interchange import Architecture
+from experiments import command, runs
+from experiments.affordable import require_affordable
+from experiments.command import UserError
+from experiments.model import model_of
+from experiments.problems import abstract_problem_of
+from experiments.settings import ADAPTER, DiTNetwork, Experiment, LatentData, Sampling
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to read, and where the run goes."""
+
+    weights: Annotated[Path, tyro.conf.Positional]
+    """The safetensors file, with the published names."""
+    kind: Literal["sit", "dit"]
+    """What was trained: SiT's velocity on the linear path, or DiT's noise prediction at the steps of DDPM."""
+    out: Path
+    """Folder of the run to make."""
+    num_heads: int | None = None
+    """Heads of attention, where width and depth are none of the papers' sizes (S, B, L, XL)."""
+
+
+def experiment_of(kind: Literal["sit", "dit"], architecture: Architecture, run_dir: Path) -> Experiment:
+    """The experiment that the weights are a run of; its latents are not here."""
+    network = interchange.network(kind, architecture)
+    return Experiment(
+        f"published_{kind}",
+        run_dir,
+        LatentData(Path("latents"), (architecture.side, architecture.side, architecture.channels), network.num_labels),
+        path="linear" if kind == "sit" else "ddpm",
+        objective="field" if kind == "sit" else "noise",
+        network=DiTNetwork(
+            network.width,
+            network.depth,
+            network.num_heads,
+            network.patch,
+            positions=network.positions,
+            max_frequency=network.max_frequency,
+            time_ends=network.time_ends,
+        ),
+        sampling=Sampling((1.0, 1.5, 4.0), num_steps=32, num_per_class=1),
+    )
+
+
+def bring(options: Options) -> None:
+    """Reads the weights and writes the run's config.json and its checkpoint."""
+    if checkpoints.steps(runs.checkpoints_of(options.out)):
+        raise UserError(f"out {options.out} holds a run already; name another folder")
+    try:
+        architecture, params = interchange.read(options.weights, options.num_heads)
+    except (ImportError, ValueError) as error:
+        raise UserError(str(error)) from None
+    except OSError as error:
+        raise UserError(f"{options.weights} cannot be read: {error.strerror or error}") from None
+    experiment = runs.validate(experiment_of(options.kind, architecture, options.out))
+    problem = abstract_problem_of(experiment)
+    require_affordable(experiment, problem.shape, problem.num_labels)
+    optimizer = model_of(experiment, problem).optimizer
+    state = training.create(params, optimizer, jax.random.key(experiment.seed))
+    runs.make_folder("out", options.out)
+    runs.open_run(experiment)
+    with checkpoints.Writer(runs.checkpoints_of(options.out)) as writer:
+        writer.save(0, state, ADAPTER.dump_python(experiment, mode="json"))
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    size = f"{architecture.depth} blocks of width {architecture.width}, patches of {architecture.patch}"
+    print(f"wrote {options.kind} ({size}, {count / 1e6:.0f} million parameters) as the run {options.out}")
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line."""
+    command.run(
+        lambda: tyro.cli(Options, prog="python -m experiments.interchange", description=__doc__, args=args), bring
+    )
+
+
+if __name__ == "__main__":
+    main()
