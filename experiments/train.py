@@ -20,12 +20,12 @@ from cfgjax import checkpoints
 from cfgjax.checkpoints import NoCheckpointError
 from experiments import command, journal, owning, processes, runs
 from experiments.command import UserError
+from experiments.findings import report
 from experiments.loop import Trainer, advance
 from experiments.model import model_of
 from experiments.presets import PRESETS
 from experiments.problems import problem_of
 from experiments.processes import Launch
-from experiments.report import report
 from experiments.restored import Run
 from experiments.settings import Experiment
 from experiments.stopping import Requests, StoppedError

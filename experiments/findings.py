@@ -14,12 +14,12 @@ import numpy as np
 from cfgjax.types import LogClassifier
 from experiments import runs
 from experiments.consistency import draw_residuals, residuals
+from experiments.findings_classifier import report_classifier
+from experiments.findings_images import report_images
+from experiments.findings_mixture import report_mixture
 from experiments.likelihoods import bits_per_dimension
 from experiments.problems import load_test
 from experiments.recogniser import Features
-from experiments.report_classifier import report_classifier
-from experiments.report_images import report_images
-from experiments.report_mixture import report_mixture
 from experiments.restored import Run
 from experiments.sampling import ODE, SDE, Rule, by_classifier, classifier_free, draw_all, make_draw
 from experiments.settings import ImageData, LatentData, MixtureData
