@@ -47,17 +47,19 @@ def _draw_images(samples: np.ndarray, scales: tuple[float, ...], title: str) -> 
     shown = samples[:, :, 0]
     if shown.shape[-1] not in (1, 3):
         shown = (shown[..., :3] if shown.shape[-1] > 3 else shown[..., :1]) / _REACH
-    figure = Figure(figsize=(0.8 + 1.1 * len(scales), 0.9 + 1.0 * samples.shape[1]), layout="constrained")
+    figure = Figure(figsize=(0.5 + 0.6 * len(scales), 0.7 + 0.6 * samples.shape[1]), layout="constrained")
     axes = figure.subplots()
     show_sheet(axes, shown, scales)
-    axes.set_title(title)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(labelsize="small")
+    axes.set_title(title, fontsize="medium")
     return figure
 
 
 def _draw_points(samples: np.ndarray, scales: tuple[float, ...], title: str, limit: float) -> Figure:
     """The sheet of points [scales, K, n, 2]: a panel for each scale, a colour for each label."""
-    figure = Figure(figsize=(0.4 + 2.0 * len(scales), 2.6), layout="constrained")
-    figure.suptitle(title)
+    figure = Figure(figsize=(0.3 + 1.5 * len(scales), 2.1), layout="constrained")
+    figure.suptitle(title, fontsize="medium")
     for axes, scale, by_label in zip(np.ravel(figure.subplots(1, len(scales))), scales, samples, strict=True):
         for label, points in enumerate(by_label):
             axes.scatter(*points.T, s=2, color=f"C{label % 10}", linewidths=0)
