@@ -202,7 +202,7 @@ class _Life(NamedTuple):
         with self.logger.paused():
             sheet = self.sheets.draw(state.ema, steps.stop)
         if sheet is not None:
-            self.logger.trackers.write_picture(steps.stop, sheet)
+            self.logger.trackers.write_picture(sheet)
 
     def save(self, state: TrainState) -> float:
         """Measures the held-out loss, and starts to save the state once all lines of metrics before it are written."""

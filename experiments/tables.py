@@ -34,7 +34,7 @@ def text_of(value: Any, name: str = "") -> str:
     >>> text_of(0.123456), text_of(0.5, "coverage"), text_of([1, 2]), text_of(None)
     ('0.1235', '50.0 %', '1, 2', '–')
     """
-    if value is None:
+    if value is None or value in ([], ()):
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -87,19 +87,23 @@ def _of_columns(title: str, columns: Mapping[str, Any]) -> Table | None:
     return Table(title, [words_of(name) for name in names], cells[:MOST_ROWS])
 
 
-def by_class(rows: Sequence[Any]) -> Table | None:
-    """How often each asked label was recognised: a row for each label, a column for each guidance, solver and scale."""
-    found = [row for row in rows if isinstance(row, dict) and isinstance(row.get("by_label"), list)][:MOST_COLUMNS]
-    columns, cells = [], {}
+def by_class(rows: Sequence[Any]) -> list[Table]:
+    """How often each asked label was recognised: for each rule a row for each label, a column for each scale."""
+    found = [row for row in rows if isinstance(row, dict) and isinstance(row.get("by_label"), list)]
+    rules: dict[str, list[dict[str, Any]]] = {}
     for row in found:
-        columns.append(
-            " ".join(text_of(row.get(name)) for name in ("guidance", "solver")) + f", w = {row.get('scale')}"
-        )
+        rules.setdefault(", ".join(text_of(row.get(name)) for name in ("guidance", "solver")), []).append(row)
+    return [_recognised(rule, own[:MOST_COLUMNS]) for rule, own in list(rules.items())[:MOST_COLUMNS]]
+
+
+def _recognised(rule: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    cells: dict[str, list[str]] = {}
+    for row in rows:
         for one in (one for one in row["by_label"] if isinstance(one, dict)):
-            label = text_of(one.get("label"))
-            cells.setdefault(label, []).append(text_of(one.get("recognised"), "recognised"))
-    whole = [[label, *values] for label, values in cells.items() if len(values) == len(columns)]
-    return Table("Recognised by asked label", ["label", *columns], whole[:MOST_ROWS]) if whole else None
+            cells.setdefault(text_of(one.get("label")), []).append(text_of(one.get("recognised"), "recognised"))
+    columns = ["label", *(f"w = {text_of(row.get('scale'))}" for row in rows)]
+    whole = [[label, *values] for label, values in cells.items() if len(values) == len(rows)]
+    return Table(f"Recognised by asked label: {rule}", columns, whole[:MOST_ROWS])
 
 
 def of_metrics(metrics: Mapping[str, Any]) -> tuple[dict[str, str], list[Table]]:
@@ -117,5 +121,5 @@ def of_metrics(metrics: Mapping[str, Any]) -> tuple[dict[str, str], list[Table]]
         elif value not in ([], {}):
             single[words_of(name)] = text_of(value, name)
     samples = metrics.get("samples")
-    tables.append(by_class(samples) if isinstance(samples, list) else None)
+    tables += by_class(samples) if isinstance(samples, list) else []
     return dict(list(single.items())[:MOST_ROWS]), [table for table in tables if table is not None]

@@ -7,22 +7,22 @@ it is told nothing more until the run is started again. Only the first process h
 import contextlib
 import importlib
 import importlib.util
-import json
 import os
-import re
-import secrets
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from PIL import Image
 
-from experiments import processes, runs
+from experiments import journal, processes, sheets
 from experiments.command import UserError
-from experiments.settings import ADAPTER, Experiment
+from experiments.settings import Experiment
+from experiments.weights_and_biases import WeightsAndBiases, plain
 
 Name = Literal["tensorboard", "wandb"]
 MODULES: dict[Name, str] = {"tensorboard": "tensorboardX", "wandb": "wandb"}
@@ -45,7 +45,13 @@ UNTRACKED = Tracking()
 
 
 class Tracker(Protocol):
-    """What is told of a run while it trains."""
+    """What is told of a run while it trains.
+
+    Attributes:
+        known: the last step of which it was told before this start, and has all.
+    """
+
+    known: int
 
     def write(self, step: int, numbers: Numbers) -> None:
         """Takes the numbers of a step."""
@@ -69,19 +75,26 @@ class TensorBoard:
     """
 
     def __init__(self, run_dir: Path, step: int) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX import RecordWriter, summary
 
         event_pb2: Any = importlib.import_module("tensorboardX.proto.event_pb2")
-
         folder = run_dir / "tensorboard"
         folder.mkdir(exist_ok=True)
-        self._proto = event_pb2
-        self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}.{secrets.token_hex(4)}")
-        self._add(step=step + 1, session_log=self._proto.SessionLog(status=self._proto.SessionLog.START))
+        self.known = step if any(folder.iterdir()) else -1
+        self._summary, self._event = summary, event_pb2.Event
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._writer = RecordWriter(str(folder / name))
+        try:
+            self._add(file_version="brain.Event:2")
+            self._add(step=step + 1, session_log=start)
+            self._writer.flush()
+        except OSError:
+            self.close()
+            raise
 
     def _add(self, **content: Any) -> None:
-        self._writer.write_event(self._proto.Event(wall_time=time.time(), **content))
-        self._writer.flush()
+        self._writer.write(self._event(wall_time=time.time(), **content).SerializeToString())
 
     def write(self, step: int, numbers: Numbers) -> None:
         """Writes scalars.
@@ -89,10 +102,9 @@ class TensorBoard:
         Raises:
             OSError: the file cannot be written.
         """
-        from tensorboardX import summary
-
         for name, number in numbers.items():
-            self._add(step=step, summary=summary.scalar(name, number))
+            self._add(step=step, summary=self._summary.scalar(name, number))
+        self._writer.flush()
 
     def write_picture(self, step: int, file: Path) -> None:
         """Writes the picture.
@@ -100,100 +112,23 @@ class TensorBoard:
         Raises:
             OSError: the file cannot be written.
         """
-        from tensorboardX import summary
-
         with Image.open(file) as picture:
             pixels = np.asarray(picture.convert("RGB"))
-        self._add(step=step, summary=summary.image("samples", pixels, dataformats="HWC"))
+        self._add(step=step, summary=self._summary.image("samples", pixels, dataformats="HWC"))
+        self._writer.flush()
 
     def close(self) -> None:
         """Closes the file."""
         self._writer.close()
 
 
-class WeightsAndBiases:
-    """A run of Weights & Biases in the folder wandb/ of a run; ``wandb sync`` uploads what was written offline.
-
-    It is offline unless WANDB_MODE says otherwise: a run depends on no network and sends nothing unasked. It never asks
-    for a key: where none is found it is offline, and so it is where the server does not answer. Its id is kept in the
-    run's wandb.json with the last step that it was told; a resumed run, whose numbers are the same, starts after that.
-
-    Args:
-        experiment: the run.
-    """
-
-    def __init__(self, experiment: Experiment) -> None:
-        import wandb
-
-        self._wandb, self._experiment = wandb, experiment
-        self._file = experiment.run_dir / "wandb.json"
-        self._id, self._known = _read_identity(self._file)
-        self._is_service_ours = "WANDB_SERVICE" not in os.environ
-        mode = self._mode()
-        try:
-            self._run = self._open(mode)
-        except wandb.Error as error:
-            if mode == "offline" or not self._is_service_ours:
-                raise
-            processes.note(f"warning: wandb is offline, as its server does not answer: {_one_line(error)}")
-            wandb.teardown()
-            self._run = self._open("offline")
-
-    def _mode(self) -> Any:
-        mode = os.environ.get("WANDB_MODE") or "offline"
-        if mode in ("offline", "dryrun", "disabled") or self._wandb.login(prompt=False, verify=False):
-            return mode
-        processes.note("warning: wandb is offline, as it has no key: wandb login")
-        return "offline"
-
-    def _open(self, mode: Any) -> Any:
-        return self._wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "cfgjax"),
-            name=self._experiment.run_dir.resolve().name,
-            id=self._id,
-            dir=str(self._experiment.run_dir.resolve()),
-            config=ADAPTER.dump_python(self._experiment, mode="json"),
-            allow_val_change=True,
-            mode=mode,
-            resume="allow",
-            reinit="create_new",
-            settings=self._wandb.Settings(
-                silent=True, console="off", disable_git=True, disable_code=True, init_timeout=30, finish_timeout=60
-            ),
-        )
-
-    def _log(self, step: int, content: Mapping[str, Any]) -> None:
-        if step <= self._known:
-            return
-        self._run.log(dict(content), step=step)
-        runs.write_atomically(self._file, json.dumps({"id": self._id, "last_step": step}) + "\n")
-
-    def write(self, step: int, numbers: Numbers) -> None:
-        """Logs the numbers."""
-        self._log(step, numbers)
-
-    def write_picture(self, step: int, file: Path) -> None:
-        """Logs the picture."""
-        self._log(step, {"samples": self._wandb.Image(str(file))})
-
-    def close(self) -> None:
-        """Finishes the run, and ends the process that writes it unless others use it."""
-        self._run.finish()
-        if self._is_service_ours:
-            self._wandb.teardown()
-
-
-def _read_identity(file: Path) -> tuple[str, int]:
-    """The id of a run's wandb.json and the last step told; where there is none that reads, a new id and -1."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(file.read_text())
-        if re.fullmatch(r"[a-z0-9]{1,32}", found["id"]) and type(found["last_step"]) is int:
-            return found["id"], found["last_step"]
-    return secrets.token_hex(6), -1
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+def _tell(tracker: Tracker, content: Mapping[str, Any] | Path) -> None:
+    """Tells a tracker a line of metrics.jsonl, or shows it the sheet of samples in a file."""
+    if isinstance(content, Path):
+        tracker.write_picture(int(content.stem), content)
+        return
+    numbers = {name: nan if value is None else value for name, value in content.items() if name != "step"}
+    tracker.write(content["step"], numbers)
 
 
 class Trackers:
@@ -210,12 +145,20 @@ class Trackers:
             if made is not None:
                 self._trackers[name] = made
 
+    def catch_up(self, run_dir: Path, step: int) -> None:
+        """Tells each what it does not know yet of the steps up to this one, from metrics.jsonl and samples/."""
+        rows = [(row["step"], row) for row in journal.read(run_dir)]
+        told = sorted([*rows, *sheets.files(run_dir).items()], key=lambda each: each[0])
+        for name, tracker in list(self._trackers.items()):
+            missing = [content for at, content in told if tracker.known < at <= step]
+            self._attempt(name, lambda: [_tell(tracker, content) for content in missing])  # noqa: B023
+
     def _attempt(self, name: str, work: Callable[[], Any]) -> Any:
         """What the work gives; where it fails, that is said, and its tracker is given up."""
         try:
             return work()
         except Exception as error:  # whatever a tracker raises, the run goes on
-            processes.note(f"warning: {name} failed and is told nothing more: {_one_line(error)}; training goes on")
+            processes.note(f"warning: {name} failed and is told nothing more: {plain(error)}; training goes on")
             given_up = self._trackers.pop(name, None)
             with contextlib.suppress(Exception):
                 if given_up is not None:
@@ -224,14 +167,15 @@ class Trackers:
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Tells the numbers of a line of metrics.jsonl."""
-        numbers = {name: value for name, value in row.items() if name != "step"}
-        for name, tracker in list(self._trackers.items()):
-            self._attempt(name, lambda: tracker.write(row["step"], numbers))  # noqa: B023
+        self._tell_all(row)
 
-    def write_picture(self, step: int, file: Path) -> None:
-        """Shows the sheet of samples of a step."""
+    def write_picture(self, file: Path) -> None:
+        """Shows a sheet of samples."""
+        self._tell_all(file)
+
+    def _tell_all(self, content: Mapping[str, Any] | Path) -> None:
         for name, tracker in list(self._trackers.items()):
-            self._attempt(name, lambda: tracker.write_picture(step, file))  # noqa: B023
+            self._attempt(name, lambda: _tell(tracker, content))  # noqa: B023
 
     def close(self) -> None:
         """Ends all of them."""
@@ -252,9 +196,13 @@ def require_installed(tracking: Tracking) -> None:
 
 
 def trackers_of(tracking: Tracking, experiment: Experiment, step: int) -> Trackers:
-    """The trackers of a run that goes on from a step; none where this is not the first process."""
+    """The trackers of a run that goes on from a step, up to which they know all; on the first process alone."""
     makers: dict[str, Callable[[], Tracker]] = {
         "tensorboard": lambda: TensorBoard(experiment.run_dir, step),
         "wandb": lambda: WeightsAndBiases(experiment),
     }
-    return Trackers({name: makers[name] for name in tracking.track} if processes.is_first() else {})
+    if not processes.is_first():
+        return Trackers({})
+    trackers = Trackers({name: makers[name] for name in tracking.track})
+    trackers.catch_up(experiment.run_dir, step)
+    return trackers
