@@ -65,7 +65,7 @@ class WeightsAndBiases:
         self._file = experiment.run_dir / "wandb.json"
         self._identity = read_identity(self._file)
         self._is_service_ours = "WANDB_SERVICE" not in os.environ
-        self._mode = self._wanted_mode()
+        self._mode: Any = self._wanted_mode()
         if self._mode in OFFLINE:
             self._set_aside()
         try:
