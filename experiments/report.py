@@ -23,6 +23,7 @@ from experiments.settings import ADAPTER
 MOST_SHEETS = 12
 """Sheets of samples of the course of training that a page shows."""
 MOST_STARTS = 100
+HEADLINES = "recogniser test accuracy", "relative error, labelled", "relative error, null"
 MOST_NORMS = 12
 DESCRIPTIONS = {
     "samples.png": "Samples: a row for each label, a column for each guidance scale w, one noise along a row.",
@@ -67,10 +68,8 @@ def _headline(found: Record) -> dict[str, str]:
         value = curves.last(found.rows, name)
         if value == value:
             shown[title] = f"{value:.4g}"
-    for name in ("recogniser_test_accuracy", "relative_error"):
-        if name in found.findings[""].metrics:
-            shown[tables.words_of(name)] = tables.text_of(found.findings[""].metrics[name], name)
-    return shown
+    single, _ = tables.of_metrics(found.findings[""].metrics)
+    return shown | {name: value for name, value in single.items() if name in HEADLINES}
 
 
 def _measured(name: str, findings: Findings) -> dict[str, Any]:

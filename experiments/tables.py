@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from experiments.record import is_number
 
-MOST_ROWS, MOST_COLUMNS, MOST_LETTERS = 200, 24, 300
+MOST_ROWS, MOST_COLUMNS, MOST_LETTERS, MOST_LEAVES = 200, 24, 300, 9
 SHARES = frozenset({"recognised", "precision", "recall", "coverage", "copies", "accuracy", "recogniser_test_accuracy"})
 """Numbers that are shown in percent."""
 TITLES = {
@@ -28,11 +28,20 @@ class Table(NamedTuple):
     rows: list[list[str]]
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether it fits a cell: no object, and no more than a small matrix."""
+    if isinstance(value, list):
+        rows = [row if isinstance(row, list) else [row] for row in value]
+        leaves = [one for row in rows for one in row]
+        return len(leaves) <= MOST_LEAVES and not any(isinstance(one, dict | list) for one in leaves)
+    return not isinstance(value, dict)
+
+
 def text_of(value: Any, name: str = "") -> str:
     """A value as a short text.
 
-    >>> text_of(0.123456), text_of(0.5, "coverage"), text_of([1, 2]), text_of(None)
-    ('0.1235', '50.0 %', '1, 2', '–')
+    >>> text_of(0.123456), text_of(0.5, "coverage"), text_of([[1, 2], [3, 4]]), text_of(None)
+    ('0.1235', '50.0 %', '1, 2; 3, 4', '–')
     """
     if value is None or value in ([], ()):
         return "–"
@@ -44,9 +53,18 @@ def text_of(value: Any, name: str = "") -> str:
         return f"{value:.4g}"
     if isinstance(value, list | tuple) and not any(isinstance(one, dict | list | tuple) for one in value):
         text = ", ".join(text_of(one) for one in value)
+    elif isinstance(value, list) and _is_plain(value):
+        text = "; ".join(text_of(row) for row in value)
     else:
-        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        text = value if isinstance(value, str) else _as_json(value)
     return text if len(text) <= MOST_LETTERS else f"{text[:MOST_LETTERS]}…"
+
+
+def _as_json(value: Any) -> str:
+    try:
+        return json.dumps(value, default=str)
+    except RecursionError:
+        return "…"
 
 
 def words_of(name: str) -> str:
@@ -54,20 +72,17 @@ def words_of(name: str) -> str:
     return HEADS.get(name, name.replace("_", " "))
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested objects by dotted names."""
+def flat(tree: Mapping[str, Any], prefix: str = "", most_levels: int = 4) -> dict[str, Any]:
+    """The leaves of nested objects by dotted names; what is nested deeper is a leaf."""
     leaves: dict[str, Any] = {}
     for name, value in tree.items():
-        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+        is_inner = isinstance(value, dict) and value and most_levels > 1
+        leaves |= flat(value, f"{prefix}{name}.", most_levels - 1) if is_inner else {f"{prefix}{name}": value}
     return leaves
 
 
-def _is_plain(value: Any) -> bool:
-    return not isinstance(value, dict | list)
-
-
 def _of_objects(title: str, rows: Sequence[Any]) -> Table | None:
-    """The plain values of a list of objects."""
+    """What fits cells of a list of objects."""
     found = [row for row in rows if isinstance(row, dict)]
     names = list(dict.fromkeys(name for row in found for name, value in row.items() if _is_plain(value)))
     names = names[:MOST_COLUMNS]

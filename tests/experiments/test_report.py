@@ -175,6 +175,13 @@ def test_a_value_that_is_not_finite_is_a_gap(tmp_path):
     assert (lines[0].count("M"), lines[0].count("L")) == (2, 3)
 
 
+@pytest.mark.parametrize("name", ["metrics.json", "divergence.json", "starts.jsonl"])
+def test_what_is_nested_deeply_is_cut(name, tmp_path):
+    folder = _run_folder(tmp_path / "run", "digits", 1, is_finished=False)
+    (folder / name).write_text('{"step": 1, "norms": ' + '{"deep": ' * 800 + "[]" + "}" * 801 + "\n")
+    assert "deep" in _page(folder)
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [(["nowhere"], "no run in nowhere"), (["."], "no run in ."), (["run", "--out", "run"], "out must be a file")],
