@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from cfgjax import data, metrics
 from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier
-from experiments.report_classifier import noisy_states
+from experiments.findings_classifier import noisy_states
 
 TIMES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 NUM_IMAGES = 512

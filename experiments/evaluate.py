@@ -16,9 +16,9 @@ import tyro
 from cfgjax.types import LogClassifier
 from experiments import command, processes, runs
 from experiments.command import UserError
+from experiments.findings import Wishes, report
 from experiments.processes import Launch
 from experiments.recogniser import Features
-from experiments.report import Wishes, report
 from experiments.restored import Run, restore_run
 from experiments.sampling import ODE, SDE
 from experiments.settings import ImageData, Sampling

@@ -69,20 +69,25 @@ def _write_all(stream: FileIO, content: bytes) -> None:
         content = content[stream.write(content) or 0 :]
 
 
-def _row(line: str) -> dict[str, Any] | None:
+def row_of(line: str) -> dict[str, Any] | None:
     """The row of a line, or None for one that was cut off or damaged."""
     try:
         row = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("step"), int) else None
+    return row if isinstance(row, dict) and type(row.get("step")) is int else None
+
+
+def read(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, in order; lines that were cut off or damaged are left out."""
+    file = run_dir / NAME
+    rows = map(row_of, file.read_text(errors="replace").splitlines()) if file.exists() else ()
+    return [row for row in rows if row is not None]
 
 
 def rewind(run_dir: Path, step: int) -> None:
     """Removes the lines of metrics.jsonl that a resumed run will write again, and one that was cut off."""
     file = run_dir / NAME
-    if not file.exists():
-        return
-    rows = [_row(line) for line in file.read_text(errors="replace").splitlines()]
-    kept = [json.dumps(row) for row in rows if row is not None and row["step"] <= step]
-    runs.write_atomically(file, "".join(f"{line}\n" for line in kept))
+    if file.exists():
+        kept = [json.dumps(row) for row in read(run_dir) if row["step"] <= step]
+        runs.write_atomically(file, "".join(f"{line}\n" for line in kept))

@@ -1,5 +1,6 @@
 """The training loop: dispatches, metrics, saves, and the ways in which a run ends."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import filelock
 import jax
 import jax.numpy as jnp
+import numpy as np
 from tqdm import tqdm
 
 from cfgjax import sharding, training
@@ -20,7 +22,9 @@ from experiments.problems import Problem
 from experiments.programs import plan_of
 from experiments.saving import Saver
 from experiments.settings import Experiment
+from experiments.sheets import Sheets
 from experiments.stopping import Requests, StoppedError
+from experiments.tracking import UNTRACKED, Tracking, trackers_of
 
 
 class Trainer(NamedTuple):
@@ -32,6 +36,7 @@ class Trainer(NamedTuple):
     state: TrainState
     most_not_finite: int
     looks_for_operation: bool
+    tracking: Tracking = UNTRACKED
 
 
 def dispatches(first: int, experiment: Experiment) -> Iterator[range]:
@@ -50,11 +55,13 @@ def dispatches(first: int, experiment: Experiment) -> Iterator[range]:
 
 
 class _Logger:
-    """Lines of metrics.jsonl and the progress bar; fetches a step's metrics only when it writes them."""
+    """Lines of metrics.jsonl, trackers and the progress bar; fetches a step's metrics only when it writes them."""
 
-    def __init__(self, experiment: Experiment, first: int) -> None:
-        self._experiment, self._since, self._at = experiment, first, time.perf_counter()
+    def __init__(self, trainer: Trainer) -> None:
+        experiment, first = trainer.experiment, int(trainer.state.step)
+        self._experiment, self._learning_rate = experiment, trainer.model.learning_rate
         self._journal = journal.Journal(experiment.run_dir) if processes.is_first() else None
+        self.trackers = trackers_of(trainer.tracking, experiment, first)
         self.bar = tqdm(
             total=experiment.num_steps,
             initial=first,
@@ -63,11 +70,20 @@ class _Logger:
             mininterval=1.0,
             disable=not processes.is_first(),
         )
+        self._since, self._at = first, time.perf_counter()
 
     def write(self, row: dict[str, Any]) -> None:
-        """Appends a line."""
+        """Appends a line, and tells the trackers."""
         if self._journal is not None:
             self._journal.append(row)
+        self.trackers.write(row)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, time is not counted in the rate."""
+        start = time.perf_counter()
+        yield
+        self._at += time.perf_counter() - start
 
     def is_written(self) -> bool:
         """Whether all lines so far are written, so that a checkpoint may follow them; the same on all processes."""
@@ -95,10 +111,15 @@ class _Logger:
         for number in written:
             of_step = {name: values[number - done.start] for name, values in fetched.items()}
             row = {name: float(of_step[name]) for name in ("loss", "grad_norm")}
-            counted = {divergence.IN_ALL: int(of_step[divergence.IN_ALL])}
+            left_out = int(of_step[divergence.IN_ALL])
+            counted = {divergence.IN_ALL: left_out, "learning_rate": self._rate_of(number - left_out)}
             self.write({"step": number, **row, **counted, "examples_per_second": round(rate, 1)})
         self.bar.set_postfix(loss=f"{fetched['loss'][-1]:.4f}")
         self._since, self._at = steps.stop, time.perf_counter()
+
+    def _rate_of(self, num_updates: int) -> float:
+        """The learning rate of the last of so many updates."""
+        return float(f"{np.asarray(self._learning_rate(max(0, num_updates - 1))):.6g}")
 
 
 class _Programs(NamedTuple):
@@ -163,6 +184,7 @@ class _Life(NamedTuple):
     logger: _Logger
     watch: Watch
     saver: Saver
+    sheets: Sheets
 
     def require_finite(self, state: TrainState, steps: range, metrics: Metrics, ends: bool) -> None:
         """Ends the run where losses or gradients were not finite, step after step."""
@@ -172,6 +194,15 @@ class _Life(NamedTuple):
         if bad is not None:
             self.saver.settle()
             _explain(self.trainer, self.programs, state, bad, self.saver.last)
+
+    def show(self, state: TrainState, steps: range) -> None:
+        """Draws a sheet of samples where one is due."""
+        if not self.sheets.is_due(steps):
+            return
+        with self.logger.paused():
+            sheet = self.sheets.draw(state.ema, steps.stop)
+        if sheet is not None:
+            self.logger.trackers.write_picture(sheet)
 
     def save(self, state: TrainState) -> float:
         """Measures the held-out loss, and starts to save the state once all lines of metrics before it are written."""
@@ -191,8 +222,9 @@ class _Life(NamedTuple):
 
 def _life_of(trainer: Trainer, saver: Saver) -> _Life:
     lag = 0 if trainer.looks_for_operation else processes.LAG
-    logger = _Logger(trainer.experiment, int(trainer.state.step))
-    return _Life(trainer, _programs_of(trainer), logger, Watch(trainer.most_not_finite, lag), saver)
+    sheets = Sheets(trainer.experiment, trainer.problem, trainer.model, trainer.tracking.samples_every)
+    programs, logger = _programs_of(trainer), _Logger(trainer)
+    return _Life(trainer, programs, logger, Watch(trainer.most_not_finite, lag), saver, sheets)
 
 
 def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: Requests) -> TrainState:
@@ -210,7 +242,7 @@ def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: Re
     blocks_each_step = jax.default_backend() == "cpu" and jax.device_count() > 1
     with Saver(experiment, lease, first or None) as saver:
         life = _life_of(trainer, saver)
-        with life.logger.bar:
+        with contextlib.closing(life.logger.trackers), life.logger.bar:
             batches = trainer.problem.batches(range(first, experiment.num_steps))
             for steps in dispatches(first, replace(experiment, steps_per_dispatch=size)):
                 taken = training.shard_several([next(batches) for _ in steps], num_devices)
@@ -221,6 +253,7 @@ def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: Re
                 is_last, is_stopped = steps.stop == experiment.num_steps, some_process_asks(requests.is_asked)
                 life.require_finite(state, steps, metrics, is_last or is_stopped)
                 held_out_loss = None
+                life.show(state, steps)
                 if steps.stop % experiment.save_every == 0 or is_last:
                     held_out_loss = life.save(state)
                 if is_stopped:

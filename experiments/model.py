@@ -44,6 +44,7 @@ class Model(NamedTuple):
     loss: Loss
     evaluation_loss: Loss
     optimizer: optax.GradientTransformation
+    learning_rate: optax.Schedule
     ema_decay: Callable[[Array], Array]
     average_decays: tuple[Callable[[Number], Array], ...]
     create: Callable[[], TrainState]
@@ -104,11 +105,16 @@ def _classifier_loss(experiment: Experiment, problem: Problem, network: Any, pat
     return loss
 
 
-def _optimizer_of(experiment: Experiment) -> optax.GradientTransformation:
-    """AdamW with warm-up, cosine decay and clipping; updates that are not finite are left out."""
+def _schedule_of(experiment: Experiment) -> optax.Schedule:
+    """The learning rate of an update, given how many came before it: warm-up, then cosine decay."""
     settings = experiment.optimizer
     warmup = min(settings.warmup_steps, experiment.num_steps - 1)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warmup, experiment.num_steps)
+    return optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warmup, experiment.num_steps)
+
+
+def _optimizer_of(experiment: Experiment, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """AdamW with a schedule and clipping; updates that are not finite are left out."""
+    settings = experiment.optimizer
     adamw = optax.adamw(schedule, weight_decay=settings.weight_decay)
     return divergence.skipping(optax.chain(optax.clip_by_global_norm(settings.clip_norm), adamw))
 
@@ -143,7 +149,8 @@ def model_of(experiment: Experiment, problem: Problem) -> Model:
     if is_classifier and sampled_on is not path:
         raise UserError(f"objective 'classifier' needs the path of a field, not {experiment.path!r}")
     network: Any = network_of(experiment, problem.num_labels)
-    optimizer = _optimizer_of(experiment)
+    schedule = _schedule_of(experiment)
+    optimizer = _optimizer_of(experiment, schedule)
     make_loss = _classifier_loss if is_classifier else _matching_loss
     loss = partial(make_loss, experiment, problem, network, path)
 
@@ -157,6 +164,7 @@ def model_of(experiment: Experiment, problem: Problem) -> Model:
         loss=loss(True),
         evaluation_loss=loss(False),
         optimizer=optimizer,
+        learning_rate=schedule,
         ema_decay=training.warming_decay(experiment.optimizer.ema_decay),
         average_decays=tuple(map(averages.power_decay, experiment.optimizer.average_widths)),
         create=_placed(experiment, lambda: state_of(experiment, problem.shape, network, optimizer)),

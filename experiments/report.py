@@ -1,163 +1,149 @@
-"""What a finished run says of itself: pictures, and metrics.json."""
+"""Write one page about a run: its curves, samples, metrics, settings, versions and commands, as RUN/report.html.
 
-import itertools
-import math
-import time
+The page holds all it shows: it needs no network and no script. A run that is unfinished, or diverged, has a page, too.
+"""
+
+import base64
+import io
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import jax
-import numpy as np
+import jinja2
+import tyro
+from PIL import Image
 
-from cfgjax.types import LogClassifier
-from experiments import runs
-from experiments.consistency import draw_residuals, residuals
-from experiments.likelihoods import bits_per_dimension
-from experiments.problems import load_test
-from experiments.recogniser import Features
-from experiments.report_classifier import report_classifier
-from experiments.report_images import report_images
-from experiments.report_mixture import report_mixture
-from experiments.restored import Run
-from experiments.sampling import ODE, SDE, Rule, by_classifier, classifier_free, draw_all, make_draw
-from experiments.settings import ImageData, LatentData, MixtureData
+from experiments import command, curves, record, runs, tables
+from experiments.command import UserError
+from experiments.record import Findings, Record
+from experiments.settings import ADAPTER
 
-FREE, BY_CLASSIFIER = "classifier-free", "classifier"
+MOST_SHEETS = 12
+"""Sheets of samples of the course of training that a page shows."""
+MOST_STARTS = 100
+HEADLINES = "recogniser test accuracy", "relative error, labelled", "relative error, null"
+MOST_NORMS = 12
+DESCRIPTIONS = {
+    "samples.png": "Samples: a row for each label, a column for each guidance scale w, one noise along a row.",
+    "densities.png": "Guided densities of label 0 by the exact and the learned field, over the true density (red).",
+    "curves.png": "What was measured of the samples along w, and fidelity against coverage; dotted: real images.",
+    "residuals.png": "How far the labelled field is from the one that Bayes' rule makes of the classifier, by time.",
+    "classifier.png": "Accuracy and calibration error of the noisy classifier on held-out images, by time.",
+}
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What is asked of a report beyond the run's own settings.
+class Options:
+    """Which run, and where to."""
 
-    Attributes:
-        solvers: to sample with.
-        log_classifier: a noisy classifier, to guide the null field with.
-        classifier_scales: its guidance scales; by default those of the run.
-        num_likelihoods: held-out images whose bits per dimension are wanted.
-        features: the space of the distances between images.
-        is_kept: whether a recogniser that is trained now is written beside the data.
-    """
-
-    solvers: tuple[str, ...] = (ODE, SDE)
-    log_classifier: LogClassifier | None = None
-    classifier_scales: tuple[float, ...] | None = None
-    num_likelihoods: int = 0
-    features: Features | None = None
-    is_kept: bool = True
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    out: Path | None = None
+    """File to write; by default report.html in the run's folder."""
 
 
-def draw_sweep(run: Run, rule: Rule, solver: str, scales: tuple[float, ...]) -> np.ndarray:
-    """Samples [scales, K, num_per_class, *D] of a guided field by one solver, in one compiled call.
-
-    Within a label, sample i has the same noise at every scale; errors as ``draw_all``.
-    """
-    problem, settings = run.problem, run.experiment.sampling
-    draw = make_draw(rule, run.model.path, problem.shape, solver, settings.num_steps)
-    labels = np.repeat(np.arange(problem.num_labels), settings.num_per_class)
-    samples = draw_all(draw, settings.seed, labels, scales, settings.chunk)
-    return samples.reshape(len(scales), problem.num_labels, settings.num_per_class, *problem.shape)
+def _shown(png: bytes) -> dict[str, Any]:
+    """A picture as the page holds it, with its size."""
+    with Image.open(io.BytesIO(png)) as picture:
+        width, height = picture.size
+    return {"uri": f"data:image/png;base64,{base64.b64encode(png).decode()}", "width": width, "height": height}
 
 
-def _guided_draws(run: Run, wishes: Wishes) -> tuple[dict[tuple[str, str], np.ndarray], dict[str, tuple[float, ...]]]:
-    """Samples of all rules and solvers, and the scales of each rule."""
-    null, own = run.problem.num_labels, run.experiment.sampling.scales
-    rules, scales = {FREE: classifier_free(run.field, null)}, {FREE: own}
-    if wishes.log_classifier is not None:
-        rules[BY_CLASSIFIER] = by_classifier(run.field, null, wishes.log_classifier, run.model.path)
-        scales[BY_CLASSIFIER] = wishes.classifier_scales or own
-    draws = {}
-    for name, solver in itertools.product(rules, wishes.solvers):
-        start = time.perf_counter()
-        draws[name, solver] = draw_sweep(run, rules[name], solver, scales[name])
-        num_samples = math.prod(draws[name, solver].shape[:3])
-        print(f"  {num_samples} samples, {name}, {solver}: {time.perf_counter() - start:.0f} s", flush=True)
-    return draws, scales
+def _status(found: Record) -> str:
+    """One line on how far the run came."""
+    done, wanted = int(curves.last(found.rows, "step")) if found.rows else 0, found.experiment.num_steps
+    if done >= wanted:
+        return f"finished: {wanted} steps" if found.findings[""].metrics else f"trained {wanted} steps, not measured"
+    if found.divergence:
+        return f"diverged: losses or gradients not finite from step {tables.text_of(found.divergence.get('step'))} on"
+    return f"unfinished: step {done} of {wanted}"
 
 
-def _image_metrics(run: Run, settings: ImageData, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
-    experiment = run.experiment
-    draws, scales = _guided_draws(run, wishes)
-    found = report_images(experiment, settings, draws, scales, out_dir, wishes.features, wishes.is_kept)
-    test = load_test(experiment, settings)
-    seed = experiment.sampling.seed
-    if wishes.log_classifier is not None:
-        rows = residuals(run.field, wishes.log_classifier, run.model.path, test, seed)
-        draw_residuals(rows, out_dir / "residuals.png")
-        found["residuals"] = rows
-    if wishes.num_likelihoods:
-        steps = experiment.sampling.num_steps
-        found["bits_per_dimension"] = bits_per_dimension(run.field, test, wishes.num_likelihoods, steps, seed)
-    return found
+def _headline(found: Record) -> dict[str, str]:
+    """The few numbers at the top."""
+    shown = {"status": _status(found), "objective": found.experiment.objective, "path": found.experiment.path}
+    for name, title in (("loss", "last loss"), ("held_out_loss", "last held-out loss")):
+        value = curves.last(found.rows, name)
+        if value == value:
+            shown[title] = f"{value:.4g}"
+    single, _ = tables.of_metrics(found.findings[""].metrics)
+    return shown | {name: value for name, value in single.items() if name in HEADLINES}
 
 
-def _latent_metrics(run: Run, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
-    """Samples of latents, to be decoded by the network that made them."""
-    draws, scales = _guided_draws(run, wishes)
-    for (guidance, solver), samples in draws.items():
-        np.savez(out_dir / f"samples-{guidance}-{solver}.npz", scales=np.asarray(scales[guidance]), latents=samples)
-    return {"samples": []}
+def _measured(name: str, findings: Findings) -> dict[str, Any]:
+    """A section of what was measured."""
+    single, its_tables = tables.of_metrics(findings.metrics)
+    pictures = [(file, DESCRIPTIONS[file], _shown(content)) for file, content in findings.pictures.items()]
+    title = name.capitalize() if name else "Samples and metrics"
+    return {"title": title, "single": single, "tables": its_tables, "pictures": pictures, "others": findings.others}
 
 
-def _metrics(run: Run, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
-    experiment = run.experiment
-    match experiment.data:
-        case MixtureData() as settings:
-            draws, _ = _guided_draws(run, wishes)
-            return report_mixture(run, settings, {solver: drawn for (_, solver), drawn in draws.items()}, out_dir)
-        case ImageData() as settings if experiment.objective == "classifier":
-            test, seed = load_test(experiment, settings), experiment.sampling.seed
-            return report_classifier(run.log_classifier, run.model.path, test, seed, out_dir)
-        case ImageData() as settings:
-            return _image_metrics(run, settings, wishes, out_dir)
-        case LatentData():
-            return _latent_metrics(run, wishes, out_dir)
+def _environment(found: Record) -> dict[str, str]:
+    """What the run was last started on, and with which versions."""
+    if found.starts:
+        last = {name: value for name, value in found.starts[-1].items() if name not in ("time", "step", "command")}
+    else:
+        metrics = found.findings[""].metrics
+        last = {name: metrics[name] for name in ("device", "num_devices", "jax") if name in metrics}
+    shown = {name.removeprefix("versions."): value for name, value in tables.flat(last).items()}
+    return {tables.words_of(name): tables.text_of(value) for name, value in list(shown.items())[: tables.MOST_ROWS]}
 
 
-def _number(row: Mapping[str, Any], name: str, form: str) -> str:
-    return f"{row[name]:>10{form}}" if name in row else f"{'-':>10}"
+def _divergence(found: Record) -> dict[str, str]:
+    norms = found.divergence.get("norms")
+    single = {name: value for name, value in found.divergence.items() if name != "norms"}
+    worst = dict(list(norms.items())[:MOST_NORMS]) if isinstance(norms, Mapping) else {}
+    shown = single | {f"norm of {name}": value for name, value in worst.items()}
+    return {tables.words_of(name): tables.text_of(value) for name, value in shown.items()}
 
 
-def _headline(metrics: Mapping[str, Any]) -> str:
-    lines = []
-    if "recogniser_test_accuracy" in metrics:
-        lines.append(f"  recogniser's own test accuracy {100 * metrics['recogniser_test_accuracy']:.1f}%")
-    if metrics.get("samples"):
-        lines.append(f"  {'guidance':>15} {'solver':>14} {'w':>5} {'recognised':>10} {'Frechet':>10} {'coverage':>10}")
-    for row in metrics.get("samples", ()):
-        start = f"  {row.get('guidance', FREE):>15} {row['solver']:>14} {row['scale']:>5g}"
-        numbers = (_number(row, "recognised", ".1%"), _number(row, "frechet", ".3f"), _number(row, "coverage", ".3f"))
-        lines.append(" ".join((start, *numbers)))
-    if "real_against_real" in metrics:
-        real = metrics["real_against_real"]
-        numbers = _number(real, "frechet", ".3f"), _number(real, "coverage", ".3f")
-        lines.append(f"  {'real against real':>47} {' '.join(numbers)}")
-    for row in metrics.get("at_equal_recognition", ()):
-        start = (
-            f"  at {row['recognised']:.1%} recognised, {row['solver']}, {row['guidance']} at w = {row['scale']:.2f}:"
-        )
-        lines.append(f"{start} Frechet {row['frechet']:.3f}, coverage {row.get('coverage', float('nan')):.3f}")
-    for row in metrics.get("by_time", ()):
-        found = f"{row['accuracy']:.1%} right, calibration error {row['calibration_error']:.3f}"
-        lines.append(f"  t = {row['t']:.1f}: {found}")
-    for name, bits in metrics.get("bits_per_dimension", {}).items():
-        lines.append(f"  {name}: {bits['mean']:.3f} +- {bits['standard_error']:.3f} bits per dimension")
-    return "\n".join(lines)
+def _starts(found: Record) -> list[list[str]]:
+    names = ("time", "step", "command")
+    return [[tables.text_of(start.get(name)) for name in names] for start in found.starts[-MOST_STARTS:]]
 
 
-def report(run: Run, out_dir: Path, wishes: Wishes = Wishes()) -> dict[str, Any]:
-    """Samples the run's field, writes pictures and metrics.json into the folder, and returns the metrics."""
-    experiment, start = run.experiment, time.perf_counter()
-    metrics = _metrics(run, wishes, out_dir) | {
-        "preset": experiment.preset,
-        "num_steps": experiment.sampling.num_steps,
-        "device": jax.devices()[0].device_kind,
-        "num_devices": jax.device_count(),
-        "jax": jax.__version__,
-        "report_seconds": round(time.perf_counter() - start, 1),
-    }
-    runs.write_metrics(out_dir, metrics)
-    print(_headline(metrics))
-    print(f"wrote {', '.join(sorted(file.name for file in out_dir.glob('*.png')))}, metrics.json in {out_dir}")
-    return metrics
+def page(found: Record, run_dir: Path) -> str:
+    """The page of a run, as HTML."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    restarts = [start["step"] for start in found.starts if 0 < start["step"] <= found.experiment.num_steps]
+    settings = tables.flat(ADAPTER.dump_python(found.experiment, mode="json"))
+    return environment.get_template("report.html").render(
+        name=run_dir.resolve().name,
+        preset=found.experiment.preset,
+        headline=_headline(found),
+        curves=curves.draw(found.rows, restarts),
+        has_restarts=bool(restarts),
+        divergence=_divergence(found),
+        sheets=[(step, _shown(content)) for step, content in found.sheets.items()],
+        measured=[_measured(name, findings) for name, findings in found.findings.items()],
+        settings={name: tables.text_of(value) for name, value in settings.items()},
+        environment=_environment(found),
+        starts=_starts(found),
+        own_command=shlex.join(["python", "-m", "experiments.report", str(run_dir)]),
+        troubles=found.troubles,
+    )
+
+
+def report(options: Options) -> None:
+    """Reads the run and writes its page."""
+    out = options.out or options.run_dir / "report.html"
+    if out.is_dir():
+        raise UserError(f"out must be a file, got the folder {out}")
+    text = page(record.read(options.run_dir, MOST_SHEETS), options.run_dir)
+    runs.make_folder("out", out.parent)
+    runs.write_atomically(out, text)
+    print(f"wrote {out}")
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line."""
+    command.run(lambda: tyro.cli(Options, prog="python -m experiments.report", description=__doc__, args=args), report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
 """Drawing samples of a guided field: one compiled call for all labels, scales and keys."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -107,7 +107,8 @@ def make_draw(
 
     ``adaptive`` chooses its own steps, by diffrax.
     """
-    ts = times(path, num_steps, grid, edges)
+    with jax.ensure_compile_time_eval():
+        ts = times(path, num_steps, grid, edges)
     if solver == ADAPTIVE:
         return _adaptive_draw(rule, shape)
 
@@ -133,12 +134,17 @@ def _adaptive_draw(rule: Rule, shape: tuple[int, ...]) -> Draw:
     return draw
 
 
+def keys_at(seed: int, indices: Array) -> Array:
+    """The keys of the samples of these indices, [n]: sample i's is fold_in(seed's key, i), whatever the batch."""
+    return jax.vmap(lambda index: jax.random.fold_in(jax.random.key(seed), index))(indices)
+
+
 def sample_keys(seed: int, num_samples: int) -> Array:
-    """The keys of samples 0..n-1, [n]: sample i's is fold_in(seed's key, i), whatever the batch."""
-    return jax.vmap(lambda index: jax.random.fold_in(jax.random.key(seed), index))(jnp.arange(num_samples))
+    """The keys of samples 0..n-1, [n], as ``keys_at``."""
+    return keys_at(seed, jnp.arange(num_samples))
 
 
-def _on_own_devices(one_device: Callable[[Array, Tree], Array]) -> Callable[[Array, Tree], Array]:
+def _on_own_devices(one_device: Callable[[Any, Tree], Array]) -> Callable[[Any, Tree], Array]:
     """The function over this process's devices: each takes its share of the second argument's rows."""
     if jax.local_device_count() == 1:
         return one_device
@@ -156,6 +162,47 @@ def _own_rows(num_samples: int) -> np.ndarray:
     return np.minimum(jax.process_index() * count + np.arange(count), num_samples - 1)
 
 
+def own_sweep(
+    draw_of: Callable[[Tree], Draw],
+    params: Tree,
+    keys: Array,
+    labels: np.ndarray,
+    scales: tuple[float, ...],
+    chunk: int | None = None,
+) -> Callable[[Tree], np.ndarray]:
+    """The function of parameters that computes this process's share of the samples, [its n, scales, *D].
+
+    It is compiled once for all parameters of the shapes of ``params``, and waits for no other process. Sample i has key
+    i and label i at every scale; all devices of this process take their share of its samples, ``chunk`` at a time, by
+    default as many as they are quick with.
+    """
+    rows = _own_rows(len(labels))
+    each = keys[rows], jnp.asarray(labels, jnp.int32)[rows]
+    draw_one = lambda params, *one: draw_of(params)(*one)  # noqa: E731
+    plan = plan_of(draw_one, params, each[0][0], each[1][0], jnp.float32(scales[0]), shared=1)
+
+    def sweep(whole: tuple[Tree, Array], each: tuple[Array, Array]) -> Array:
+        draw, scales = draw_of(whole[0]), whole[1]
+        return sweeps.sweep(lambda scale, one: draw(one[0], one[1], scale), scales, each, chunk=chunk or plan.chunk)
+
+    whole = params, jnp.asarray(scales)
+    program = compiled(_on_own_devices(sweep), (whole, each), plan.compiler_options)
+    return lambda params: np.moveaxis(np.asarray(program((params, jnp.asarray(scales)), each)), 1, 0)
+
+
+def gather(own: np.ndarray, num_samples: int, scales: tuple[float, ...]) -> np.ndarray:
+    """The samples [scales, n, *D] of all processes, on every one of them, of what ``own_sweep`` gave each.
+
+    Raises:
+        UserError: samples that are not finite, with the scale.
+    """
+    samples = np.moveaxis(processes.gathered(own)[:num_samples], 0, 1)
+    for scale, its_samples in zip(scales, samples, strict=True):
+        if not np.all(np.isfinite(its_samples)):
+            raise UserError(f"samples at scale {scale:g} are not finite; choose a smaller scale or more steps")
+    return samples
+
+
 def draw_all(
     draw: Draw, seed: int, labels: np.ndarray, scales: tuple[float, ...], chunk: int | None = None
 ) -> np.ndarray:
@@ -167,17 +214,5 @@ def draw_all(
     Raises:
         UserError: samples that are not finite, with the scale.
     """
-    rows = _own_rows(len(labels))
-    each = sample_keys(seed, len(labels))[rows], jnp.asarray(labels, jnp.int32)[rows]
-    plan = plan_of(draw, each[0][0], each[1][0], jnp.float32(scales[0]))
-
-    def sweep(scales: Array, each: tuple[Array, Array]) -> Array:
-        return sweeps.sweep(lambda scale, one: draw(one[0], one[1], scale), scales, each, chunk=chunk or plan.chunk)
-
-    given = jnp.asarray(scales), each
-    own = np.moveaxis(np.asarray(compiled(_on_own_devices(sweep), given, plan.compiler_options)(*given)), 1, 0)
-    samples = np.moveaxis(processes.gathered(own)[: len(labels)], 0, 1)
-    for scale, its_samples in zip(scales, samples, strict=True):
-        if not np.all(np.isfinite(its_samples)):
-            raise UserError(f"samples at scale {scale:g} are not finite; choose a smaller scale or more steps")
-    return samples
+    sweep = own_sweep(lambda _: draw, None, sample_keys(seed, len(labels)), labels, scales, chunk)
+    return gather(sweep(None), len(labels), scales)

@@ -1,13 +1,16 @@
 """Train a preset, sample it by ODE and by SDE, and measure it.
 
 The run folder receives config.json, metrics.jsonl (a line every log_every steps), checkpoints/, samples.png and
-metrics.json. A folder that already holds this run is resumed from its newest whole checkpoint, to the same end.
+metrics.json; python -m experiments.report makes one page of them. A folder that already holds this run is resumed from
+its newest whole checkpoint, to the same end.
 Exit codes: 0 done, 1 a bug, 2 a mistake or a full disk, 3 losses not finite, 75 asked to stop by SIGTERM or SIGINT and
 saved (start it again to go on).
 """
 
 import contextlib
-from collections.abc import Iterator
+import functools
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -18,17 +21,18 @@ import tyro
 
 from cfgjax import checkpoints
 from cfgjax.checkpoints import NoCheckpointError
-from experiments import command, journal, owning, processes, runs
+from experiments import command, journal, owning, processes, runs, sheets, starts, tracking
 from experiments.command import UserError
+from experiments.findings import report
 from experiments.loop import Trainer, advance
 from experiments.model import model_of
 from experiments.presets import PRESETS
 from experiments.problems import problem_of
 from experiments.processes import Launch
-from experiments.report import report
 from experiments.restored import Run
 from experiments.settings import Experiment
 from experiments.stopping import Requests, StoppedError
+from experiments.tracking import UNTRACKED, Tracking
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Options:
 
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     launch: Annotated[Launch, tyro.conf.arg(name="")] = field(default_factory=Launch)
+    tracking: Annotated[Tracking, tyro.conf.arg(name="")] = field(default_factory=Tracking)
     debug_nans: bool = False
     """End at the first loss or gradient that is not finite, and name the first operation that gave NaN or infinity."""
 
@@ -51,19 +56,21 @@ def _require_divisible(experiment: Experiment) -> None:
         )
 
 
-def prepare(experiment: Experiment, debug_nans: bool = False) -> Trainer:
+def prepare(experiment: Experiment, debug_nans: bool = False, tracked: Tracking = UNTRACKED) -> Trainer:
     """The run before its first step; nothing is written.
 
     Raises:
-        UserError: settings out of range, or a network that does not fit the data.
+        UserError: settings out of range, a network that does not fit the data, or a tracker that is not installed.
         DataError: the data set is not prepared.
     """
     runs.validate(experiment)
+    sheets.require_samples(experiment, tracked.samples_every)
+    processes.on_first(lambda: tracking.require_installed(tracked))
     _require_divisible(experiment)
     problem = processes.together(lambda: problem_of(experiment))
     model = model_of(experiment, problem)
     most = 1 if debug_nans else experiment.most_not_finite
-    return Trainer(experiment, problem, model, model.create(), most, debug_nans)
+    return Trainer(experiment, problem, model, model.create(), most, debug_nans, tracked)
 
 
 @contextlib.contextmanager
@@ -79,6 +86,12 @@ def _owned(run_dir: Path) -> Iterator[filelock.SoftFileLease | None]:
         yield processes.on_first(own)
 
 
+def _rewind(run_dir: Path, step: int) -> None:
+    """Removes what the run will write again from a step on."""
+    journal.rewind(run_dir, step)
+    sheets.rewind(run_dir, step)
+
+
 def _resumed(trainer: Trainer) -> Trainer:
     """The run at its newest whole checkpoint, if it has any; damaged ones are moved out of the way."""
     experiment = trainer.experiment
@@ -87,20 +100,33 @@ def _resumed(trainer: Trainer) -> Trainer:
     try:
         found = checkpoints.restore(folder, trainer.state)
     except NoCheckpointError:
-        processes.on_first(lambda: journal.rewind(run_dir, 0))
+        processes.on_first(lambda: _rewind(run_dir, 0))
         return trainer
     runs.require_same_as_saved(run_dir, experiment, found.metadata)
     for message in found.damaged.values():
         processes.note(f"warning: {message}; it is moved to {run_dir / 'damaged'}")
     processes.on_first(lambda: checkpoints.set_aside(folder, found.damaged, run_dir / "damaged"))
-    processes.on_first(lambda: journal.rewind(run_dir, found.step))
+    processes.on_first(lambda: _rewind(run_dir, found.step))
     print(f"resuming {run_dir} at step {found.step} of {experiment.num_steps}")
     return trainer._replace(state=found.state)
 
 
-def _fit(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: Requests) -> Run:
+def _write_start(trainer: Trainer, words: Sequence[str] | None) -> None:
+    """Writes down that the run is started, and how."""
+    step = int(trainer.state.step)
+    if processes.is_first():
+        starts.write(trainer.experiment.run_dir, words, step)
+
+
+def _fit(
+    trainer: Trainer,
+    lease: filelock.SoftFileLease | None,
+    requests: Requests,
+    words: Sequence[str] | None = None,
+) -> Run:
     with requests.deferred():
         trainer = _resumed(trainer)
+        _write_start(trainer, words)
         if processes.any_says(requests.is_asked):
             raise StoppedError("stopped before the first step; the same command goes on from the last save")
         state = advance(trainer, lease, requests)
@@ -123,14 +149,14 @@ def fit(experiment: Experiment) -> Run:
         return _fit(trainer, lease, requests)
 
 
-def train(options: Options) -> None:
-    """Trains, or resumes, the experiment and writes its report."""
+def train(words: Sequence[str], options: Options) -> None:
+    """Trains, or resumes, the experiment and writes its report; the words are those of the command line."""
     processes.start(options.launch)
     run_dir = options.experiment.run_dir
     with Requests() as requests:
-        trainer = prepare(options.experiment, options.debug_nans)
+        trainer = prepare(options.experiment, options.debug_nans, options.tracking)
         with _owned(run_dir) as lease, processes.own_folder(run_dir) as folder:
-            report(_fit(trainer, lease, requests), folder)
+            report(_fit(trainer, lease, requests, words), folder)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -140,7 +166,7 @@ def main(args: list[str] | None = None) -> None:
         lambda: tyro.extras.overridable_config_cli(
             presets, prog="python -m experiments.train", description=__doc__, args=args
         ),
-        train,
+        functools.partial(train, sys.argv[1:] if args is None else args),
     )
 
 

@@ -12,11 +12,11 @@ from PIL import Image
 from cfgjax import data, guidance, mixtures, paths
 from experiments.consistency import residuals
 from experiments.fidelity import measure, reference_of
+from experiments.findings_classifier import by_time
+from experiments.findings_images import at_equal_recognition
 from experiments.likelihoods import bits_per_dimension
 from experiments.presets import PRESETS
 from experiments.recogniser import Recogniser, folder_of, recogniser_of
-from experiments.report_classifier import by_time
-from experiments.report_images import at_equal_recognition
 from tests.experiments.running import assert_one_line, command
 
 pytestmark = pytest.mark.slow

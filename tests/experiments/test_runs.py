@@ -10,9 +10,9 @@ from PIL import Image
 
 from cfgjax import checkpoints, paths
 from experiments import runs
+from experiments.findings_mixture import TIMES, field_errors, mixture_of
 from experiments.loop import dispatches
 from experiments.presets import PRESETS
-from experiments.report_mixture import TIMES, field_errors, mixture_of
 from experiments.sampling import classifier_free, draw_all, make_draw, sample_keys
 from experiments.settings import MLPNetwork, Sampling
 from experiments.train import fit

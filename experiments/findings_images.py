@@ -24,11 +24,23 @@ Draws = dict[tuple[str, str], np.ndarray]
 """(guidance, solver) -> samples [scales, K, n, H, W, C]."""
 
 
-def _sheet(samples: np.ndarray) -> np.ndarray:
+def sheet_of(samples: np.ndarray) -> np.ndarray:
     """One picture of images [scales, K, height, width, channels]: a row for each label, a column for each scale."""
     framed = np.pad(samples, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1.0)
     num_scales, num_labels, height, width, channels = framed.shape
     return framed.transpose(1, 2, 0, 3, 4).reshape(num_labels * height, num_scales * width, channels)
+
+
+def show_sheet(axes: Axes, samples: np.ndarray, scales: tuple[float, ...]) -> None:
+    """Shows images [scales, K, height, width, channels] in [-1, 1]: a row for each label, a column for each scale."""
+    num_scales, num_labels = samples.shape[:2]
+    sheet = data.to_pixels(sheet_of(np.clip(samples, -1, 1)))
+    axes.imshow(sheet if sheet.shape[-1] == 3 else sheet.mean(axis=-1), cmap="gray", interpolation="nearest")
+    height, width = sheet.shape[0] / num_labels, sheet.shape[1] / num_scales
+    axes.set_xticks((np.arange(num_scales) + 0.5) * width - 0.5, [f"w = {scale:g}" for scale in scales])
+    axes.set_yticks((np.arange(num_labels) + 0.5) * height - 0.5, [str(label) for label in range(num_labels)])
+    axes.tick_params(length=0)
+    axes.xaxis.tick_top()
 
 
 def _title(rule: tuple[str, str]) -> str:
@@ -44,14 +56,7 @@ def draw_samples(draws: Draws, scales: dict[str, tuple[float, ...]], file: Path)
     widths = [len(samples) for samples in draws.values()]
     panels = np.ravel(figure.subplots(1, len(draws), width_ratios=widths))
     for axes, (rule, samples) in zip(panels, draws.items(), strict=True):
-        sheet = data.to_pixels(_sheet(np.clip(samples[:, :, 0], -1, 1)))
-        axes.imshow(sheet if sheet.shape[-1] == 3 else sheet.mean(axis=-1), cmap="gray", interpolation="nearest")
-        height, width = sheet.shape[0] / num_labels, sheet.shape[1] / len(samples)
-        ticks = [f"w = {scale:g}" for scale in scales[rule[0]]]
-        axes.set_xticks((np.arange(len(samples)) + 0.5) * width - 0.5, ticks)
-        axes.set_yticks((np.arange(num_labels) + 0.5) * height - 0.5, [str(label) for label in range(num_labels)])
-        axes.tick_params(length=0)
-        axes.xaxis.tick_top()
+        show_sheet(axes, samples[:, :, 0], scales[rule[0]])
         axes.set_title(_title(rule))
     figure.savefig(file, dpi=100)
 

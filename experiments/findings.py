@@ -1,0 +1,163 @@
+"""What a finished run says of itself: pictures, and metrics.json."""
+
+import itertools
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cfgjax.types import LogClassifier
+from experiments import runs
+from experiments.consistency import draw_residuals, residuals
+from experiments.findings_classifier import report_classifier
+from experiments.findings_images import report_images
+from experiments.findings_mixture import report_mixture
+from experiments.likelihoods import bits_per_dimension
+from experiments.problems import load_test
+from experiments.recogniser import Features
+from experiments.restored import Run
+from experiments.sampling import ODE, SDE, Rule, by_classifier, classifier_free, draw_all, make_draw
+from experiments.settings import ImageData, LatentData, MixtureData
+
+FREE, BY_CLASSIFIER = "classifier-free", "classifier"
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked of a report beyond the run's own settings.
+
+    Attributes:
+        solvers: to sample with.
+        log_classifier: a noisy classifier, to guide the null field with.
+        classifier_scales: its guidance scales; by default those of the run.
+        num_likelihoods: held-out images whose bits per dimension are wanted.
+        features: the space of the distances between images.
+        is_kept: whether a recogniser that is trained now is written beside the data.
+    """
+
+    solvers: tuple[str, ...] = (ODE, SDE)
+    log_classifier: LogClassifier | None = None
+    classifier_scales: tuple[float, ...] | None = None
+    num_likelihoods: int = 0
+    features: Features | None = None
+    is_kept: bool = True
+
+
+def draw_sweep(run: Run, rule: Rule, solver: str, scales: tuple[float, ...]) -> np.ndarray:
+    """Samples [scales, K, num_per_class, *D] of a guided field by one solver, in one compiled call.
+
+    Within a label, sample i has the same noise at every scale; errors as ``draw_all``.
+    """
+    problem, settings = run.problem, run.experiment.sampling
+    draw = make_draw(rule, run.model.path, problem.shape, solver, settings.num_steps)
+    labels = np.repeat(np.arange(problem.num_labels), settings.num_per_class)
+    samples = draw_all(draw, settings.seed, labels, scales, settings.chunk)
+    return samples.reshape(len(scales), problem.num_labels, settings.num_per_class, *problem.shape)
+
+
+def _guided_draws(run: Run, wishes: Wishes) -> tuple[dict[tuple[str, str], np.ndarray], dict[str, tuple[float, ...]]]:
+    """Samples of all rules and solvers, and the scales of each rule."""
+    null, own = run.problem.num_labels, run.experiment.sampling.scales
+    rules, scales = {FREE: classifier_free(run.field, null)}, {FREE: own}
+    if wishes.log_classifier is not None:
+        rules[BY_CLASSIFIER] = by_classifier(run.field, null, wishes.log_classifier, run.model.path)
+        scales[BY_CLASSIFIER] = wishes.classifier_scales or own
+    draws = {}
+    for name, solver in itertools.product(rules, wishes.solvers):
+        start = time.perf_counter()
+        draws[name, solver] = draw_sweep(run, rules[name], solver, scales[name])
+        num_samples = math.prod(draws[name, solver].shape[:3])
+        print(f"  {num_samples} samples, {name}, {solver}: {time.perf_counter() - start:.0f} s", flush=True)
+    return draws, scales
+
+
+def _image_metrics(run: Run, settings: ImageData, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
+    experiment = run.experiment
+    draws, scales = _guided_draws(run, wishes)
+    found = report_images(experiment, settings, draws, scales, out_dir, wishes.features, wishes.is_kept)
+    test = load_test(experiment, settings)
+    seed = experiment.sampling.seed
+    if wishes.log_classifier is not None:
+        rows = residuals(run.field, wishes.log_classifier, run.model.path, test, seed)
+        draw_residuals(rows, out_dir / "residuals.png")
+        found["residuals"] = rows
+    if wishes.num_likelihoods:
+        steps = experiment.sampling.num_steps
+        found["bits_per_dimension"] = bits_per_dimension(run.field, test, wishes.num_likelihoods, steps, seed)
+    return found
+
+
+def _latent_metrics(run: Run, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
+    """Samples of latents, to be decoded by the network that made them."""
+    draws, scales = _guided_draws(run, wishes)
+    for (guidance, solver), samples in draws.items():
+        np.savez(out_dir / f"samples-{guidance}-{solver}.npz", scales=np.asarray(scales[guidance]), latents=samples)
+    return {"samples": []}
+
+
+def _metrics(run: Run, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
+    experiment = run.experiment
+    match experiment.data:
+        case MixtureData() as settings:
+            draws, _ = _guided_draws(run, wishes)
+            return report_mixture(run, settings, {solver: drawn for (_, solver), drawn in draws.items()}, out_dir)
+        case ImageData() as settings if experiment.objective == "classifier":
+            test, seed = load_test(experiment, settings), experiment.sampling.seed
+            return report_classifier(run.log_classifier, run.model.path, test, seed, out_dir)
+        case ImageData() as settings:
+            return _image_metrics(run, settings, wishes, out_dir)
+        case LatentData():
+            return _latent_metrics(run, wishes, out_dir)
+
+
+def _number(row: Mapping[str, Any], name: str, form: str) -> str:
+    return f"{row[name]:>10{form}}" if name in row else f"{'-':>10}"
+
+
+def _headline(metrics: Mapping[str, Any]) -> str:
+    lines = []
+    if "recogniser_test_accuracy" in metrics:
+        lines.append(f"  recogniser's own test accuracy {100 * metrics['recogniser_test_accuracy']:.1f}%")
+    if metrics.get("samples"):
+        lines.append(f"  {'guidance':>15} {'solver':>14} {'w':>5} {'recognised':>10} {'Frechet':>10} {'coverage':>10}")
+    for row in metrics.get("samples", ()):
+        start = f"  {row.get('guidance', FREE):>15} {row['solver']:>14} {row['scale']:>5g}"
+        numbers = (_number(row, "recognised", ".1%"), _number(row, "frechet", ".3f"), _number(row, "coverage", ".3f"))
+        lines.append(" ".join((start, *numbers)))
+    if "real_against_real" in metrics:
+        real = metrics["real_against_real"]
+        numbers = _number(real, "frechet", ".3f"), _number(real, "coverage", ".3f")
+        lines.append(f"  {'real against real':>47} {' '.join(numbers)}")
+    for row in metrics.get("at_equal_recognition", ()):
+        start = (
+            f"  at {row['recognised']:.1%} recognised, {row['solver']}, {row['guidance']} at w = {row['scale']:.2f}:"
+        )
+        lines.append(f"{start} Frechet {row['frechet']:.3f}, coverage {row.get('coverage', float('nan')):.3f}")
+    for row in metrics.get("by_time", ()):
+        found = f"{row['accuracy']:.1%} right, calibration error {row['calibration_error']:.3f}"
+        lines.append(f"  t = {row['t']:.1f}: {found}")
+    for name, bits in metrics.get("bits_per_dimension", {}).items():
+        lines.append(f"  {name}: {bits['mean']:.3f} +- {bits['standard_error']:.3f} bits per dimension")
+    return "\n".join(lines)
+
+
+def report(run: Run, out_dir: Path, wishes: Wishes = Wishes()) -> dict[str, Any]:
+    """Samples the run's field, writes pictures and metrics.json into the folder, and returns the metrics."""
+    experiment, start = run.experiment, time.perf_counter()
+    metrics = _metrics(run, wishes, out_dir) | {
+        "preset": experiment.preset,
+        "num_steps": experiment.sampling.num_steps,
+        "device": jax.devices()[0].device_kind,
+        "num_devices": jax.device_count(),
+        "jax": jax.__version__,
+        "report_seconds": round(time.perf_counter() - start, 1),
+    }
+    runs.write_metrics(out_dir, metrics)
+    print(_headline(metrics))
+    print(f"wrote {', '.join(sorted(file.name for file in out_dir.glob('*.png')))}, metrics.json in {out_dir}")
+    return metrics

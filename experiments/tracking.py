@@ -1,0 +1,208 @@
+"""Trackers: TensorBoard and Weights & Biases are told what metrics.jsonl is told, and shown the sheets of samples.
+
+metrics.jsonl is a run's record; a tracker is a view of it that may fail. The first failure of each is said, after which
+it is told nothing more until the run is started again. Only the first process has any.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import nan
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from PIL import Image
+
+from experiments import journal, processes, sheets
+from experiments.command import UserError
+from experiments.settings import Experiment
+from experiments.weights_and_biases import WeightsAndBiases, plain
+
+Name = Literal["tensorboard", "wandb"]
+MODULES: dict[Name, str] = {"tensorboard": "tensorboardX", "wandb": "wandb"}
+Numbers = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """What is shown of a run while it trains. Its results are the same with and without."""
+
+    track: tuple[Name, ...] = ()
+    """Trackers that are told what metrics.jsonl is told, in the run's folder: tensorboard (needs tensorboardX), wandb
+    (offline unless the variable WANDB_MODE is online)."""
+    samples_every: int | None = None
+    """Steps between sheets of samples, labels by scales, drawn by the run's own settings as samples/STEP.png."""
+
+
+UNTRACKED = Tracking()
+"""No tracker, no sheets."""
+
+
+class Tracker(Protocol):
+    """What is told of a run while it trains.
+
+    Attributes:
+        known: the last step of which it was told before this start, and has all.
+    """
+
+    known: int
+
+    def write(self, step: int, numbers: Numbers) -> None:
+        """Takes the numbers of a step."""
+
+    def write_picture(self, step: int, file: Path) -> None:
+        """Takes the sheet of samples of a step, a PNG file."""
+
+    def close(self) -> None:
+        """Ends; nothing is told after that."""
+
+
+class TensorBoard:
+    """Events in the folder tensorboard/ of a run, for ``tensorboard --logdir RUN``.
+
+    They are written at once and by this thread: the package's own writer has a thread and a queue, and where the thread
+    fails, the queue fills and the trainer waits for ever.
+
+    Args:
+        run_dir: the run's folder.
+        step: the run goes on from; readers drop the events of later steps that earlier starts wrote.
+    """
+
+    def __init__(self, run_dir: Path, step: int) -> None:
+        from tensorboardX import RecordWriter, summary
+
+        event_pb2: Any = importlib.import_module("tensorboardX.proto.event_pb2")
+        folder = run_dir / "tensorboard"
+        folder.mkdir(exist_ok=True)
+        self.known = step if any(folder.iterdir()) else -1
+        self._summary, self._event = summary, event_pb2.Event
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._writer = RecordWriter(str(folder / name))
+        try:
+            self._add(file_version="brain.Event:2")
+            self._add(step=step + 1, session_log=start)
+            self._writer.flush()
+        except OSError:
+            self.close()
+            raise
+
+    def _add(self, **content: Any) -> None:
+        self._writer.write(self._event(wall_time=time.time(), **content).SerializeToString())
+
+    def write(self, step: int, numbers: Numbers) -> None:
+        """Writes scalars.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        for name, number in numbers.items():
+            self._add(step=step, summary=self._summary.scalar(name, number))
+        self._writer.flush()
+
+    def write_picture(self, step: int, file: Path) -> None:
+        """Writes the picture.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        with Image.open(file) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        self._add(step=step, summary=self._summary.image("samples", pixels, dataformats="HWC"))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._writer.close()
+
+
+def _tell(tracker: Tracker, content: Mapping[str, Any] | Path) -> None:
+    """Tells a tracker a line of metrics.jsonl, or shows it the sheet of samples in a file."""
+    if isinstance(content, Path):
+        tracker.write_picture(int(content.stem), content)
+        return
+    numbers = {name: nan if value is None else value for name, value in content.items() if name != "step"}
+    tracker.write(content["step"], numbers)
+
+
+class Trackers:
+    """All trackers of a run; none of them can end or change it.
+
+    Args:
+        makers: what makes each, by name.
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[], Tracker]]) -> None:
+        self._trackers: dict[str, Tracker] = {}
+        for name, make in makers.items():
+            made = self._attempt(name, make)
+            if made is not None:
+                self._trackers[name] = made
+
+    def catch_up(self, run_dir: Path, step: int) -> None:
+        """Tells each what it does not know yet of the steps up to this one, from metrics.jsonl and samples/."""
+        rows = [(row["step"], row) for row in journal.read(run_dir)]
+        told = sorted([*rows, *sheets.files(run_dir).items()], key=lambda each: each[0])
+        for name, tracker in list(self._trackers.items()):
+            missing = [content for at, content in told if tracker.known < at <= step]
+            self._attempt(name, lambda: [_tell(tracker, content) for content in missing])  # noqa: B023
+
+    def _attempt(self, name: str, work: Callable[[], Any]) -> Any:
+        """What the work gives; where it fails, that is said, and its tracker is given up."""
+        try:
+            return work()
+        except Exception as error:  # whatever a tracker raises, the run goes on
+            processes.note(f"warning: {name} failed and is told nothing more: {plain(error)}; training goes on")
+            given_up = self._trackers.pop(name, None)
+            with contextlib.suppress(Exception):
+                if given_up is not None:
+                    given_up.close()
+            return None
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Tells the numbers of a line of metrics.jsonl."""
+        self._tell_all(row)
+
+    def write_picture(self, file: Path) -> None:
+        """Shows a sheet of samples."""
+        self._tell_all(file)
+
+    def _tell_all(self, content: Mapping[str, Any] | Path) -> None:
+        for name, tracker in list(self._trackers.items()):
+            self._attempt(name, lambda: _tell(tracker, content))  # noqa: B023
+
+    def close(self) -> None:
+        """Ends all of them."""
+        for name, tracker in list(self._trackers.items()):
+            self._attempt(name, tracker.close)
+        self._trackers = {}
+
+
+def require_installed(tracking: Tracking) -> None:
+    """Finds out whether the packages of all trackers are there.
+
+    Raises:
+        UserError: one is not, with the extra to install.
+    """
+    for name in tracking.track:
+        if importlib.util.find_spec(MODULES[name]) is None:
+            raise UserError(f"track {name} needs {MODULES[name]}: pip install -e '.[{name}]'")
+
+
+def trackers_of(tracking: Tracking, experiment: Experiment, step: int) -> Trackers:
+    """The trackers of a run that goes on from a step, up to which they know all; on the first process alone."""
+    makers: dict[str, Callable[[], Tracker]] = {
+        "tensorboard": lambda: TensorBoard(experiment.run_dir, step),
+        "wandb": lambda: WeightsAndBiases(experiment),
+    }
+    if not processes.is_first():
+        return Trackers({})
+    trackers = Trackers({name: makers[name] for name in tracking.track})
+    trackers.catch_up(experiment.run_dir, step)
+    return trackers
