@@ -119,9 +119,7 @@ def _checked(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.accuracy", description=__doc__, args=args), _checked
-    )
+    command.main(_checked, Options, "experiments.accuracy", __doc__, args)
 
 
 if __name__ == "__main__":

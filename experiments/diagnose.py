@@ -138,9 +138,7 @@ def diagnose(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.diagnose", description=__doc__, args=args), diagnose
-    )
+    command.main(diagnose, Options, "experiments.diagnose", __doc__, args)
 
 
 if __name__ == "__main__":

@@ -186,7 +186,7 @@ def _run(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(lambda: tyro.cli(Options, prog="python -m experiments.dryrun", description=__doc__, args=args), _run)
+    command.main(_run, Options, "experiments.dryrun", __doc__, args)
 
 
 if __name__ == "__main__":

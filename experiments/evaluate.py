@@ -149,9 +149,7 @@ def evaluate(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.evaluate", description=__doc__, args=args), evaluate
-    )
+    command.main(evaluate, Options, "experiments.evaluate", __doc__, args)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -119,9 +118,7 @@ def draw_gallery(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.gallery", description=__doc__, args=args), draw_gallery
-    )
+    command.main(draw_gallery, Options, "experiments.gallery", __doc__, args)
 
 
 if __name__ == "__main__":

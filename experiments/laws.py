@@ -13,7 +13,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from cfgjax import guidance, metrics, mixtures, paths, solvers
 from cfgjax.mixtures import LabelledMixture
@@ -190,9 +189,7 @@ def print_laws(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.laws", description=__doc__, args=args), print_laws
-    )
+    command.main(print_laws, Options, "experiments.laws", __doc__, args)
 
 
 if __name__ == "__main__":

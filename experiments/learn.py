@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 from matplotlib.figure import Figure
 
 from cfgjax import guidance, likelihood, metrics, mixtures, paths, solvers
@@ -158,7 +157,7 @@ def learn(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(lambda: tyro.cli(Options, prog="python -m experiments.learn", description=__doc__, args=args), learn)
+    command.main(learn, Options, "experiments.learn", __doc__, args)
 
 
 if __name__ == "__main__":

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import filelock
 import jax
 import jax.numpy as jnp
-from tqdm import tqdm
 
 from cfgjax import sharding, training
 from cfgjax.training import Metrics
 from cfgjax.types import TrainState, Tree
-from experiments import command, divergence, journal, processes
+from experiments import divergence, journal, processes, progress
 from experiments.divergence import Watch
 from experiments.model import Model
 from experiments.problems import Problem
@@ -55,14 +54,7 @@ class _Logger:
     def __init__(self, experiment: Experiment, first: int) -> None:
         self._experiment, self._since, self._at = experiment, first, time.perf_counter()
         self._journal = journal.Journal(experiment.run_dir) if processes.is_first() else None
-        self.bar = tqdm(
-            total=experiment.num_steps,
-            initial=first,
-            unit="step",
-            file=command.Terminal(),
-            mininterval=1.0,
-            disable=not processes.is_first(),
-        )
+        self.bar = progress.bar(experiment.num_steps, "steps", "training", first, patience=0)
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends a line."""

@@ -51,9 +51,7 @@ def prepare(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.prepare", description=__doc__, args=args), prepare
-    )
+    command.main(prepare, Options, "experiments.prepare", __doc__, args)
 
 
 if __name__ == "__main__":

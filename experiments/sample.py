@@ -162,7 +162,7 @@ def sample(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(lambda: tyro.cli(Options, prog="python -m experiments.sample", description=__doc__, args=args), sample)
+    command.main(sample, Options, "experiments.sample", __doc__, args)
 
 
 if __name__ == "__main__":

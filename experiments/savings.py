@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from cfgjax import guidance, paths, solvers, sweeps
 from cfgjax.types import Array, LabelledField
@@ -154,9 +153,7 @@ def measure(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.savings", description=__doc__, args=args), measure
-    )
+    command.main(measure, Options, "experiments.savings", __doc__, args)
 
 
 if __name__ == "__main__":

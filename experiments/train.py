@@ -136,12 +136,7 @@ def train(options: Options) -> None:
 def main(args: list[str] | None = None) -> None:
     """The command line."""
     presets = {name: (summary, Options(preset)) for name, (summary, preset) in PRESETS.items()}
-    command.run(
-        lambda: tyro.extras.overridable_config_cli(
-            presets, prog="python -m experiments.train", description=__doc__, args=args
-        ),
-        train,
-    )
+    command.main(train, Options, "experiments.train", __doc__, args, presets)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import jax
-import tyro
 from pydantic import Field
 
 from experiments import command, runs
@@ -199,9 +198,7 @@ def main(args: list[str] | None = None) -> None:
     """The command line."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # peers share the device
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.benchmark", description=__doc__, args=args), benchmark
-    )
+    command.main(benchmark, Options, "experiments.benchmark", __doc__, args)
 
 
 if __name__ == "__main__":

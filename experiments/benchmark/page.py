@@ -196,9 +196,7 @@ def write(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.benchmark.page", description=__doc__, args=args), write
-    )
+    command.main(write, Options, "experiments.benchmark.page", __doc__, args)
 
 
 if __name__ == "__main__":
