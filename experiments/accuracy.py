@@ -19,6 +19,7 @@ from cfgjax import guidance, mixtures, paths, solvers
 from cfgjax.types import Array, GaussianPath, LabelledField
 from experiments import command
 from experiments.command import UserError
+from experiments.problems import problem_to_sample
 from experiments.programs import plan_of
 from experiments.restored import restore_run
 from experiments.sampling import GRIDS, SOLVERS, GridName, sample_keys
@@ -53,7 +54,7 @@ def _field(options: Options) -> tuple[GaussianPath, LabelledField, int, tuple[in
     if options.run_dir is None:
         path, ring = paths.linear(), mixtures.ring(8)
         return path, ring.vector_field(path), 8, (2,)
-    run = restore_run(options.run_dir, options.data_dir)
+    run = restore_run(options.run_dir, options.data_dir, problem_of=problem_to_sample)
     if run.experiment.objective == "classifier":
         raise UserError(f"{options.run_dir} holds a classifier, which draws no samples")
     return run.model.path, run.field, run.problem.num_labels, run.problem.shape

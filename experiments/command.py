@@ -95,11 +95,15 @@ def _is_coloured() -> bool:
     return is_terminal and not os.environ.get("NO_COLOR")
 
 
+def plain(text: str) -> str:
+    """The text in one line, in which nothing from a file can speak to the terminal."""
+    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in " ".join(text.split()))
+
+
 def _refuse(message: str) -> NoReturn:
-    """Writes the message in one line of bounded length, in which nothing from a file can speak to the terminal."""
-    plain = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in " ".join(message.split()))
+    """Writes the message in one line of bounded length."""
     start = "\x1b[31merror:\x1b[0m" if _is_coloured() else "error:"
-    sys.stderr.write(f"{start} {plain[:_LONGEST]}\n")
+    sys.stderr.write(f"{start} {plain(message)[:_LONGEST]}\n")
     raise SystemExit(2)
 
 

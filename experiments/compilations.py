@@ -33,12 +33,12 @@ class Seen:
         jax.monitoring.register_event_listener(self._event)
         jax.monitoring.register_event_duration_secs_listener(self._duration)
 
-    def _event(self, name: str, **_: Any) -> None:
-        self.kept += name == _KEPT
+    def _event(self, event: str, **_: Any) -> None:
+        self.kept += event == _KEPT
 
-    def _duration(self, name: str, seconds: float, **_: Any) -> None:
-        if name == _COMPILED:
-            self.count, self.seconds = self.count + 1, self.seconds + seconds
+    def _duration(self, event: str, duration_secs: float, **_: Any) -> None:
+        if event == _COMPILED:
+            self.count, self.seconds = self.count + 1, self.seconds + duration_secs
 
     def stop(self) -> None:
         """Counts no more."""

@@ -22,6 +22,7 @@ from cfgjax.pieces import Piecewise
 from cfgjax.types import Array, LabelledField, Scale, Solver
 from experiments import command, runs
 from experiments.command import UserError
+from experiments.problems import problem_to_sample
 from experiments.programs import plan_of
 from experiments.restored import Run, restore_run
 from experiments.sampling import sample_keys, times
@@ -125,7 +126,7 @@ def _check(options: Options) -> None:
 def diagnose(options: Options) -> None:
     """Looks, draws and writes."""
     _check(options)
-    run = restore_run(options.run_dir, options.data_dir)
+    run = restore_run(options.run_dir, options.data_dir, problem_of=problem_to_sample)
     if run.experiment.objective == "classifier":
         raise UserError(f"{options.run_dir} holds a classifier, which draws no samples")
     ts = times(run.model.path, options.num_steps, "uniform", options.interval)

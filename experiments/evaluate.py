@@ -7,6 +7,7 @@ that is not there yet is kept only where --data-dir is given: no folder that a c
 
 import dataclasses
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,12 +17,13 @@ import tyro
 from cfgjax.types import LogClassifier
 from experiments import command, processes, runs
 from experiments.command import UserError
+from experiments.problems import Problem, problem_of
 from experiments.processes import Launch
 from experiments.recogniser import Features
 from experiments.report import Wishes, report
 from experiments.restored import Run, restore_run
 from experiments.sampling import ODE, SDE
-from experiments.settings import ImageData, Sampling
+from experiments.settings import Experiment, ImageData, Sampling
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,18 @@ def _data_name(run: Run) -> str:
     return getattr(run.experiment.data, "name", "")
 
 
-def load_classifier(run_dir: Path, guided: Run, data_dir: Path | None) -> LogClassifier:
-    """The noisy classifier in a run folder.
+def load_classifier(
+    run_dir: Path,
+    guided: Run,
+    data_dir: Path | None,
+    problem_of: Callable[[Experiment], Problem] = problem_of,
+) -> LogClassifier:
+    """The noisy classifier in a run folder, restored as by ``restore_run``.
 
     Raises:
         UserError: a run of something else, or of other data or another path than the guided run's.
     """
-    run = restore_run(run_dir, data_dir)
+    run = restore_run(run_dir, data_dir, problem_of=problem_of)
     if run.experiment.objective != "classifier":
         raise UserError(f"classifier {run_dir} holds a run of objective {run.experiment.objective!r}, not a classifier")
     pairs = {

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sized
 from typing import Any, TypeVar
 
 import tqdm.auto
-from tqdm import tqdm as Bar
 
 from experiments import command, processes
 
@@ -20,6 +19,7 @@ LINE_SECONDS = 10.0
 """Between two plain lines."""
 PATIENCE = 2.0
 """Seconds after which work is long enough to show how far it is."""
+Bar = tqdm.tqdm
 _LINE = "{desc}: {n_fmt} of {total_fmt}{unit}, {rate_noinv_fmt}, {elapsed} gone, {remaining} left{postfix}"
 _LINE_WITHOUT_END = "{desc}: {n_fmt}{unit}, {rate_noinv_fmt}, {elapsed} gone{postfix}"
 
@@ -35,16 +35,15 @@ class Lines(Bar):
 
     def _write(self) -> None:
         self._last, self._told = time.monotonic(), self.n
-        shape = self.format_dict | {"bar_format": _LINE if self.total else _LINE_WITHOUT_END}
+        shape: dict[str, Any] = {**self.format_dict, "bar_format": _LINE if self.total else _LINE_WITHOUT_END}
         shape["prefix"] = shape["prefix"].removesuffix(": ").rstrip(".") or "done"
         command.TERMINAL.write(" ".join(self.format_meter(**shape).split()) + "\n")
         command.TERMINAL.flush()
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Writes the line if it is time for one."""
         if msg is None and time.monotonic() - self._last >= LINE_SECONDS:
             self._write()
-        return False
 
     def clear(self, nolock: bool = False) -> None:
         """Nothing: a line that is written stays."""
@@ -98,12 +97,12 @@ def of_others() -> Iterator[None]:
     if sys.stderr.isatty() and not command.is_quiet():
         yield
         return
-    former = tqdm.auto.tqdm
-    tqdm.auto.tqdm = _Silent if command.is_quiet() else Lines
+    module: Any = tqdm.auto
+    former, module.tqdm = module.tqdm, _Silent if command.is_quiet() else Lines
     try:
         yield
     finally:
-        tqdm.auto.tqdm = former
+        module.tqdm = former
 
 
 class _Silent(Bar):

@@ -1,17 +1,17 @@
 """Drawing samples of a guided field: one compiled call for all labels, scales and keys."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from cfgjax import guidance, solvers, sweeps
+from cfgjax import conversions, guidance, solvers, sweeps
 from cfgjax.pieces import Piecewise
 from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier, Number, Pair, Scale, Solver, Tree
-from experiments import processes
+from experiments import command, processes, progress
 from experiments.command import UserError
 from experiments.programs import plan_of
 
@@ -40,6 +40,8 @@ GRIDS: dict[str, Callable[[GaussianPath, int], Array]] = {
 }
 GridName = Literal["uniform", "karras", "logit_normal", "cosine", "sigmoid"]
 _DEVICES = "devices"
+MOST_CALLS = 50
+"""Calls of a program between which progress is shown."""
 ODE, SDE, ADAPTIVE = "heun", "euler_maruyama", "adaptive"
 
 Rule = Callable[[Number], LabelledField]
@@ -48,6 +50,12 @@ Rule = Callable[[Number], LabelledField]
 Draw = Callable[[Array, Array, Number], Array]
 """(key, label [], guidance scale []) -> one sample [*D]."""
 
+
+Observe = Callable[[Any, Array], Array]
+"""(carry, t) -> what is seen, the hook of ``solvers.integrate``."""
+
+Watch = Callable[[Field], Observe]
+"""guided field of one label -> what is seen of its solve."""
 
 RULES: dict[str, Callable[[GaussianPath, Pair, Scale], LabelledField]] = {
     "classifier_free": lambda path, pair, scale: guidance.extrapolate(pair, scale),
@@ -102,11 +110,18 @@ def make_draw(
     num_steps: int,
     grid: GridName = "uniform",
     edges: tuple[float, float] = (0.0, 1.0),
+    watch: Watch | None = None,
 ) -> Draw:
     """The function that draws ONE sample of a guided field, the edges of whose interval become times of the grid.
 
-    ``adaptive`` chooses its own steps, by diffrax.
+    ``adaptive`` chooses its own steps, by diffrax. With ``watch`` it gives what was seen at all n + 1 times of the
+    grid, [n + 1, *D], in the place of the sample.
+
+    Raises:
+        UserError: too few steps for the edges, or steps of its own to be watched.
     """
+    if watch is not None and solver == ADAPTIVE:
+        raise UserError("solver must be one of a fixed grid to show its steps, got adaptive")
     ts = times(path, num_steps, grid, edges)
     if solver == ADAPTIVE:
         return _adaptive_draw(rule, shape)
@@ -115,9 +130,28 @@ def make_draw(
         noise_key, solver_key = jax.random.split(key)
         guided = guidance.given(rule(scale), y)
         noise = jax.random.normal(noise_key, shape)
-        return solvers.integrate(SOLVERS[solver](path, guided), solver_key, noise, ts)
+        rule_of_steps = SOLVERS[solver](path, guided)
+        if watch is None:
+            return solvers.integrate(rule_of_steps, solver_key, noise, ts)
+        _, seen = solvers.integrate(rule_of_steps, solver_key, noise, ts, observe=watch(guided))
+        return seen
 
     return draw
+
+
+def states(guided: Field) -> Observe:
+    """What is seen of a solve: the state x_t."""
+    return lambda carry, t: carry.x
+
+
+def denoised(path: GaussianPath) -> Watch:
+    """What is seen of a solve: the denoised prediction of the guided field at x_t."""
+
+    def watch(guided: Field) -> Observe:
+        denoiser = conversions.denoiser_of(path, guided)
+        return lambda carry, t: denoiser(carry.x, t)
+
+    return watch
 
 
 def _adaptive_draw(rule: Rule, shape: tuple[int, ...]) -> Draw:
@@ -156,10 +190,21 @@ def _own_rows(num_samples: int) -> np.ndarray:
     return np.minimum(jax.process_index() * count + np.arange(count), num_samples - 1)
 
 
+def equal_parts(num_rows: int, num_devices: int, least: int) -> list[np.ndarray]:
+    """The rows in parts of one size, one program's, that the devices divide: at most MOST_CALLS, the last filled up.
+
+    >>> [part.tolist() for part in equal_parts(5, 1, 2)]
+    [[0, 1], [2, 3], [4, 4]]
+    """
+    own = -(-num_rows // num_devices)
+    size = num_devices * -(-own // min(MOST_CALLS, -(-own // max(1, least))))
+    return [np.minimum(np.arange(start, start + size), num_rows - 1) for start in range(0, num_rows, size)]
+
+
 def draw_all(
     draw: Draw, seed: int, labels: np.ndarray, scales: tuple[float, ...], chunk: int | None = None
 ) -> np.ndarray:
-    """Samples [scales, n, *D] in one compiled call; sample i has its label and its noise at every scale.
+    """Samples [scales, n, *D] by one compiled program; sample i has its label and its noise at every scale.
 
     All devices of all processes take their share, and every process is given all samples. A device computes ``chunk``
     at a time, by default as many as it is quick with.
@@ -168,14 +213,22 @@ def draw_all(
         UserError: samples that are not finite, with the scale.
     """
     rows = _own_rows(len(labels))
-    each = sample_keys(seed, len(labels))[rows], jnp.asarray(labels, jnp.int32)[rows]
-    plan = plan_of(draw, each[0][0], each[1][0], jnp.float32(scales[0]))
+    keys, asked = sample_keys(seed, len(labels))[rows], jnp.asarray(labels, jnp.int32)[rows]
+    plan = plan_of(draw, keys[0], asked[0], jnp.float32(scales[0]))
+    size = chunk or plan.chunk
+    parts = equal_parts(len(rows), jax.local_device_count(), size // len(scales))
+    command.detail(f"{len(labels)} samples at {len(scales)} scales, {size} together, in {len(parts)} calls")
 
     def sweep(scales: Array, each: tuple[Array, Array]) -> Array:
-        return sweeps.sweep(lambda scale, one: draw(one[0], one[1], scale), scales, each, chunk=chunk or plan.chunk)
+        return sweeps.sweep(lambda scale, one: draw(one[0], one[1], scale), scales, each, chunk=size)
 
     compiled = jax.jit(_on_own_devices(sweep), compiler_options=plan.compiler_options)
-    own = np.moveaxis(np.asarray(compiled(jnp.asarray(scales), each)), 1, 0)
+    drawn = []
+    with progress.bar(len(labels) * len(scales), "samples", "sampling") as shown:
+        for part in parts:
+            drawn.append(np.asarray(compiled(jnp.asarray(scales), (keys[part], asked[part]))))
+            shown.update(min(len(part) * len(scales) * jax.process_count(), shown.total - shown.n))
+    own = np.moveaxis(np.concatenate(drawn, axis=1)[:, : len(rows)], 1, 0)
     samples = np.moveaxis(processes.gathered(own)[: len(labels)], 0, 1)
     for scale, its_samples in zip(scales, samples, strict=True):
         if not np.all(np.isfinite(its_samples)):

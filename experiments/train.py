@@ -23,7 +23,7 @@ from experiments.command import UserError
 from experiments.loop import Trainer, advance
 from experiments.model import model_of
 from experiments.presets import PRESETS
-from experiments.problems import problem_of
+from experiments.problems import problem_of, with_shapes
 from experiments.processes import Launch
 from experiments.report import report
 from experiments.restored import Run
@@ -61,6 +61,7 @@ def prepare(experiment: Experiment, debug_nans: bool = False) -> Trainer:
     runs.validate(experiment)
     _require_divisible(experiment)
     problem = processes.together(lambda: problem_of(experiment))
+    experiment = with_shapes(experiment, problem)
     model = model_of(experiment, problem)
     most = 1 if debug_nans else experiment.most_not_finite
     return Trainer(experiment, problem, model, model.create(), most, debug_nans)
@@ -94,7 +95,7 @@ def _resumed(trainer: Trainer) -> Trainer:
         processes.note(f"warning: {message}; it is moved to {run_dir / 'damaged'}")
     processes.on_first(lambda: checkpoints.set_aside(folder, found.damaged, run_dir / "damaged"))
     processes.on_first(lambda: journal.rewind(run_dir, found.step))
-    print(f"resuming {run_dir} at step {found.step} of {experiment.num_steps}")
+    command.tell(f"resuming {run_dir} at step {found.step} of {experiment.num_steps}")
     return trainer._replace(state=found.state)
 
 
