@@ -1,4 +1,4 @@
-"""Print how far solvers end from a fine reference, by evaluations of the field: of a run, or of the exact mixture.
+"""Print how far solvers end from a fine reference: by evaluations of the field, of a run or of the exact mixture.
 
 The error is the root mean square over samples of the distance to the end of 1,000 steps of Heun's rule, by pixel or
 coordinate. For example: python -m experiments.accuracy runs/digits --scales 1 2 4 --evaluations 8 16
@@ -19,6 +19,7 @@ from cfgjax import guidance, mixtures, paths, solvers
 from cfgjax.types import Array, GaussianPath, LabelledField
 from experiments import command
 from experiments.command import UserError
+from experiments.options import optional
 from experiments.problems import problem_to_sample
 from experiments.programs import plan_of
 from experiments.restored import restore_run
@@ -36,8 +37,8 @@ REFERENCE_STEPS = 1000
 class Options:
     """What to compare."""
 
-    run_dir: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder of the run; by default the exact field of a ring of eight Gaussians."""
+    run_dir: Annotated[Path | None, tyro.conf.Positional, optional("RUN_DIR", "the exact field of a ring")] = None
+    """Folder of the run."""
     scales: tuple[float, ...] = (1.0, 2.0, 4.0)
     """Guidance scales w."""
     evaluations: tuple[int, ...] = (8, 16, 32)
@@ -46,8 +47,8 @@ class Options:
     """Time grids."""
     num_samples: int = 200
     """Samples, over all labels in turn."""
-    data_dir: Path | None = None
-    """Folder of prepared data sets; by default the run's own."""
+    data_dir: Annotated[Path | None, optional("FOLDER", "the run's own")] = None
+    """Folder of prepared data sets; asked only for runs whose config does not tell the data's shape."""
 
 
 def _field(options: Options) -> tuple[GaussianPath, LabelledField, int, tuple[int, ...]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from cfgjax.solvers.tilted import systematic
 from cfgjax.types import Array, GaussianPath, LabelledField, Pair
 from experiments import command
 from experiments.command import UserError
+from experiments.options import optional
 from experiments.restored import restore_run
 from experiments.settings import MixtureData
 
@@ -44,7 +46,7 @@ class Options:
     """Samples of the ring in each set."""
     label: int = 1
     """The ring's label that is asked for."""
-    run_dir: Path | None = None
+    run_dir: Annotated[Path | None, optional("FOLDER", "the exact field")] = None
     """Folder of a run of the preset mixture, whose network takes the exact field's place; only the ring is printed."""
 
 

@@ -1,4 +1,4 @@
-"""Learn a guidance schedule w(t, y), by gradients through the solver, that brings the guided law to the tilted one.
+"""Learn a guidance schedule w(t, y) by gradients through the solver: one that brings the guided to the tilted law.
 
 On a 3 x 3 grid of Gaussians, by the exact field: the guided ODE of a constant w does not sample
 p(x)^(1-w) p(x|y)^w, but w(t, y) can be fitted so that it comes closest, in the Kullback-Leibler divergence

@@ -14,6 +14,7 @@ import tyro
 from cfgjax import data
 from experiments import command, runs
 from experiments.command import UserError
+from experiments.options import optional
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,13 @@ class Options:
     """What to prepare."""
 
     name: Annotated[str, tyro.conf.Positional]
-    """The data set."""
-    source: Path | None = None
+    """The data set: digits, mnist, fashion_mnist, kmnist, emnist/CONFIG, a name of your own, or one of tfds."""
+    source: Annotated[Path | None, optional("FOLDER", "downloaded, or shipped")] = None
     """A local folder to read: idx files, or class folders of pictures."""
-    image_size: int | None = None
-    """For a folder of pictures: side of the square that each is cut and resized to."""
+    image_size: Annotated[int | None, optional("PIXELS", "as they are")] = None
+    """For a folder of pictures: side, in pixels, of the square that each is cut and resized to."""
     on_corrupt: Literal["refuse", "skip"] = "refuse"
-    """For a folder of pictures: what to do with one that does not read."""
+    """For a folder of pictures: what to do with one that does not read: end, or leave it out and name it."""
     data_dir: Path = Path("data")
     """Folder of prepared data sets."""
 

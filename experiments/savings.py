@@ -1,4 +1,4 @@
-"""Measure what one compiled sweep and what a guidance interval save, in wall time, on this machine.
+"""Measure what one compiled sweep and an interval save: in wall time, on this machine.
 
 The sweep: scales x intervals x diffusions x labels in one call, against one call for each point with numbers traced,
 and with numbers compiled in. The interval: Heun's rule with guidance on all, a half, a quarter, and none of the steps.

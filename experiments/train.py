@@ -4,6 +4,9 @@ The run folder receives config.json, metrics.jsonl (a line every log_every steps
 metrics.json. A folder that already holds this run is resumed from its newest whole checkpoint, to the same end.
 Exit codes: 0 done, 1 a bug, 2 a mistake or a full disk, 3 losses not finite, 75 asked to stop by SIGTERM or SIGINT and
 saved (start it again to go on).
+
+python -m experiments.presets tells what each preset needs and reaches; python -m experiments.train digits --help all
+that can be set. For example: python -m experiments.train digits --num-steps 500 --run-dir runs/short
 """
 
 import contextlib
@@ -22,7 +25,7 @@ from experiments import command, journal, owning, processes, runs
 from experiments.command import UserError
 from experiments.loop import Trainer, advance
 from experiments.model import model_of
-from experiments.presets import PRESETS
+from experiments.presets import PRESETS, summary
 from experiments.problems import problem_of, with_shapes
 from experiments.processes import Launch
 from experiments.report import report
@@ -36,8 +39,8 @@ class Options:
     """A run, and how it is started."""
 
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
-    launch: Annotated[Launch, tyro.conf.arg(name="")] = field(default_factory=Launch)
-    debug_nans: bool = False
+    launch: Annotated[Launch, tyro.conf.OmitArgPrefixes] = field(default_factory=Launch)
+    debug_nans: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """End at the first loss or gradient that is not finite, and name the first operation that gave NaN or infinity."""
 
 
@@ -136,7 +139,7 @@ def train(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    presets = {name: (summary, Options(preset)) for name, (summary, preset) in PRESETS.items()}
+    presets = {name: (summary(name), Options(preset)) for name, (_, preset) in PRESETS.items()}
     command.main(train, Options, "experiments.train", __doc__, args, presets)
 
 
