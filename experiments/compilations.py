@@ -46,4 +46,10 @@ class Seen:
         self._monitoring.unregister_event_duration_listener(self._duration)
 
     def __str__(self) -> str:
-        return f"{self.count} programs compiled in {self.seconds:.1f} s, {self.kept} of them read from the kept ones"
+        import jax
+
+        devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+        compiled = (
+            f"{self.count} programs compiled in {self.seconds:.1f} s, {self.kept} of them read from the kept ones"
+        )
+        return f"{devices}; jax {jax.__version__}; {compiled}"

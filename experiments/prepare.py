@@ -5,6 +5,8 @@ their four idx files. Any other name with a --source is a folder of class folder
 SOURCE/{train,test}/CLASS/*.png. Everything else is downloaded by tensorflow-datasets, which needs TensorFlow for it.
 """
 
+import contextlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +14,7 @@ from typing import Annotated, Literal
 import tyro
 
 from cfgjax import data
-from experiments import command, runs
+from experiments import command, progress, runs
 from experiments.command import UserError
 from experiments.options import optional
 
@@ -44,7 +46,10 @@ def prepare(options: Options) -> None:
     if data.is_prepared(options.name, options.data_dir):
         print(f"{options.name} is prepared in {options.data_dir} already")
         return
-    skipped = data.prepare(options.name, options.data_dir, options.source, options.image_size, options.on_corrupt)
+    is_local = options.source is not None or options.name == "digits"
+    silent = contextlib.redirect_stdout(io.StringIO()) if is_local else contextlib.nullcontext()
+    with progress.of_others(), silent:
+        skipped = data.prepare(options.name, options.data_dir, options.source, options.image_size, options.on_corrupt)
     for file in skipped:
         print(f"skipped {file}, which does not read as a picture")
     print(f"{options.name} is prepared in {options.data_dir}")

@@ -36,13 +36,13 @@ class Lines(Bar):
     def _write(self) -> None:
         self._last, self._told = time.monotonic(), self.n
         shape: dict[str, Any] = {**self.format_dict, "bar_format": _LINE if self.total else _LINE_WITHOUT_END}
-        shape["prefix"] = shape["prefix"].removesuffix(": ").rstrip(".") or "done"
+        shape["prefix"] = shape["prefix"].removesuffix(": ").partition(" /")[0].rstrip(".") or "done"
         command.TERMINAL.write(" ".join(self.format_meter(**shape).split()) + "\n")
         command.TERMINAL.flush()
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Writes the line if it is time for one."""
-        if msg is None and time.monotonic() - self._last >= LINE_SECONDS:
+        if msg is None and self.n > self.initial and time.monotonic() - self._last >= LINE_SECONDS:
             self._write()
 
     def clear(self, nolock: bool = False) -> None:

@@ -217,7 +217,7 @@ def draw_all(
     plan = plan_of(draw, keys[0], asked[0], jnp.float32(scales[0]))
     size = chunk or plan.chunk
     parts = equal_parts(len(rows), jax.local_device_count(), size // len(scales))
-    command.detail(f"{len(labels)} samples at {len(scales)} scales, {size} together, in {len(parts)} calls")
+    command.detail(f"samples x scales: {len(labels)} x {len(scales)}; at most {size} together; calls: {len(parts)}")
 
     def sweep(scales: Array, each: tuple[Array, Array]) -> Array:
         return sweeps.sweep(lambda scale, one: draw(one[0], one[1], scale), scales, each, chunk=size)
