@@ -29,7 +29,15 @@ def _trained(preset, tmp_path_factory, data_dir):
 )
 def trained(request, tmp_path_factory, data_dir):
     """The folder of a finished run."""
+    if request.param == "digits":
+        return request.getfixturevalue("trained_digits")
     return _trained(request.param, tmp_path_factory, data_dir)
+
+
+@pytest.fixture(scope="session")
+def trained_digits(tmp_path_factory, data_dir):
+    """The folder of a finished run of the digits."""
+    return _trained("digits", tmp_path_factory, data_dir)
 
 
 @pytest.fixture(scope="session")
