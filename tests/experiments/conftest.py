@@ -20,6 +20,7 @@ def _trained(preset, tmp_path_factory, data_dir):
     run_dir = tmp_path_factory.mktemp("runs") / preset
     done = command("train", preset, "--run-dir", run_dir, "--data-dir", data_dir, *SMALLER[preset])
     assert done.returncode == 0, done.stderr
+    assert "\r" not in done.stdout + done.stderr
     return run_dir
 
 
