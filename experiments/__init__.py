@@ -1,4 +1,4 @@
-"""Commands to run from a clone: prepare, train, sample, evaluate, dryrun, gallery, benchmark, and the laboratory's."""
+"""Commands to run from a clone: python -m experiments lists them."""
 
 from experiments import allocator, compilations
 

@@ -1,4 +1,4 @@
-"""Print how far solvers end from a fine reference, by evaluations of the field: of a run, or of the exact mixture.
+"""Print how far solvers end from a fine reference: by evaluations of the field, of a run or of the exact mixture.
 
 The error is the root mean square over samples of the distance to the end of 1,000 steps of Heun's rule, by pixel or
 coordinate. For example: python -m experiments.accuracy runs/digits --scales 1 2 4 --evaluations 8 16
@@ -19,6 +19,8 @@ from cfgjax import guidance, mixtures, paths, solvers
 from cfgjax.types import Array, GaussianPath, LabelledField
 from experiments import command
 from experiments.command import UserError
+from experiments.options import optional
+from experiments.problems import problem_to_sample
 from experiments.programs import plan_of
 from experiments.restored import restore_run
 from experiments.sampling import GRIDS, SOLVERS, GridName, sample_keys
@@ -35,8 +37,8 @@ REFERENCE_STEPS = 1000
 class Options:
     """What to compare."""
 
-    run_dir: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder of the run; by default the exact field of a ring of eight Gaussians."""
+    run_dir: Annotated[Path | None, tyro.conf.Positional, optional("RUN_DIR", "the exact field of a ring")] = None
+    """Folder of the run."""
     scales: tuple[float, ...] = (1.0, 2.0, 4.0)
     """Guidance scales w."""
     evaluations: tuple[int, ...] = (8, 16, 32)
@@ -45,15 +47,15 @@ class Options:
     """Time grids."""
     num_samples: int = 200
     """Samples, over all labels in turn."""
-    data_dir: Path | None = None
-    """Folder of prepared data sets; by default the run's own."""
+    data_dir: Annotated[Path | None, optional("FOLDER", "the run's own")] = None
+    """Folder of prepared data sets; asked only for runs whose config does not tell the data's shape."""
 
 
 def _field(options: Options) -> tuple[GaussianPath, LabelledField, int, tuple[int, ...]]:
     if options.run_dir is None:
         path, ring = paths.linear(), mixtures.ring(8)
         return path, ring.vector_field(path), 8, (2,)
-    run = restore_run(options.run_dir, options.data_dir)
+    run = restore_run(options.run_dir, options.data_dir, problem_of=problem_to_sample)
     if run.experiment.objective == "classifier":
         raise UserError(f"{options.run_dir} holds a classifier, which draws no samples")
     return run.model.path, run.field, run.problem.num_labels, run.problem.shape
@@ -119,9 +121,7 @@ def _checked(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.accuracy", description=__doc__, args=args), _checked
-    )
+    command.main(_checked, Options, "experiments.accuracy", __doc__, args)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,21 @@
 """The shell of every command: options by tyro, one clear line and exit code 2 for a user's mistake."""
 
 import contextlib
-import io
 import logging
-import re
+import os
+import shlex
 import sys
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
 from cfgjax.checkpoints import CheckpointError
 from cfgjax.data import DataError
+from experiments import compilations, options
+from experiments.options import MisreadError, Verbosity
 
 T = TypeVar("T")
 _LONGEST = 2_000
@@ -49,38 +52,59 @@ class Terminal:
         return getattr(sys.stderr, name)
 
 
+TERMINAL = Terminal()
+"""The one to which bars and lines are written, so that a line finds the bar that it must not cut."""
+
+
+class _Asked:
+    """What this process was asked for, once its command line is read."""
+
+    verbosity = Verbosity()
+    line = ""
+
+
+def is_quiet() -> bool:
+    """Whether results, warnings and errors alone are wanted."""
+    return _Asked.verbosity.quiet
+
+
+def line() -> str:
+    """The command line of this process, as it would be typed again; empty where no command runs."""
+    return _Asked.line
+
+
 def say(message: str) -> None:
     """Writes a line to standard error, above any progress bar."""
-    tqdm.write(message, file=Terminal())
+    tqdm.write(message, file=TERMINAL)
+
+
+def tell(message: str) -> None:
+    """Prints a line on how the work goes, which nobody needs who asked for quiet."""
+    if not is_quiet():
+        print(message, flush=True)
+
+
+def detail(message: str) -> None:
+    """Says what is only wanted with --verbose."""
+    if _Asked.verbosity.verbose:
+        say(message)
+
+
+def _is_coloured() -> bool:
+    is_terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return is_terminal and not os.environ.get("NO_COLOR")
+
+
+def plain(text: str) -> str:
+    """The text in one line, in which nothing from a file can speak to the terminal."""
+    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in " ".join(text.split()))
 
 
 def _refuse(message: str) -> NoReturn:
-    """Writes the message in one line of bounded length, in which nothing from a file can speak to the terminal."""
-    plain = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in " ".join(message.split()))
-    sys.stderr.write(f"error: {plain[:_LONGEST]}\n")
+    """Writes the message in one line of bounded length."""
+    start = "\x1b[31merror:\x1b[0m" if _is_coloured() else "error:"
+    sys.stderr.write(f"{start} {plain(message)[:_LONGEST]}\n")
     raise SystemExit(2)
-
-
-def _one_line(box: str) -> str:
-    """The message inside a box that tyro draws, with its first suggestion."""
-    rows = [row.strip("│ ").strip() for row in box.splitlines() if row.startswith("│")]
-    text = " ".join(rows)
-    message, *rest = re.split(r"\s*─{3,}\s*", text)
-    hint = next((part for part in rest if part.startswith(("Perhaps", "Available", "Similar"))), "")
-    hint = re.sub(r"\s+in \S*python.*$", "", hint)
-    return f"{message}. {hint}" if hint else message
-
-
-def parse(read: Callable[[], T]) -> T:
-    """The options read by a call of tyro, with its boxed complaints turned into one line."""
-    complaints = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaints):
-            return read()
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        _refuse(_one_line(complaints.getvalue()) or complaints.getvalue())
 
 
 def quiet_background() -> None:
@@ -100,12 +124,10 @@ def quiet_background() -> None:
     sys.unraisablehook = told
 
 
-def run(read: Callable[[], T], work: Callable[[T], Any]) -> None:
-    """Reads the options and does the work; mistakes of the user end in one line and exit code 2."""
-    quiet_background()
-    options = parse(read)
+def _run(work: Callable[[T], Any], asked: T) -> None:
+    """Does the work; mistakes of the user end in one line and exit code 2."""
     try:
-        work(options)
+        work(asked)
     except (UserError, DataError, CheckpointError) as mistake:
         _refuse(str(mistake))
     except EndingError as ending:
@@ -118,3 +140,38 @@ def run(read: Callable[[], T], work: Callable[[T], Any]) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         raise SystemExit(130) from None
+
+
+def main(
+    work: Callable[[T], Any],
+    kind: type[T],
+    name: str,
+    about: str | None,
+    args: list[str] | None,
+    presets: Mapping[str, tuple[str, T]] | None = None,
+) -> None:
+    """Reads the options of a command and does its work; mistakes of the user end in one line and exit code 2.
+
+    Args:
+        work: what the command does with its options.
+        kind: the dataclass of the options.
+        name: the command's module.
+        about: what it does, for --help.
+        args: its command line; by default that of this process.
+        presets: summaries and options to start from, by name.
+    """
+    quiet_background()
+    prog, start = f"python -m {name}", time.perf_counter()
+    try:
+        asked, verbosity = options.read(kind, prog, about, args, presets)
+    except MisreadError as mistake:
+        _refuse(str(mistake))
+    _Asked.verbosity = verbosity
+    _Asked.line = f"{prog} {shlex.join(sys.argv[1:] if args is None else args)}".strip()
+    seen = compilations.Seen() if verbosity.verbose else None
+    try:
+        _run(work, asked)
+    finally:
+        if seen is not None:
+            seen.stop()
+            say(f"{seen}; {time.perf_counter() - start:.1f} s in all")

@@ -22,6 +22,8 @@ from cfgjax.pieces import Piecewise
 from cfgjax.types import Array, LabelledField, Scale, Solver
 from experiments import command, runs
 from experiments.command import UserError
+from experiments.options import optional
+from experiments.problems import problem_to_sample
 from experiments.programs import plan_of
 from experiments.restored import Run, restore_run
 from experiments.sampling import sample_keys, times
@@ -50,12 +52,12 @@ class Options:
     """Steps of Heun's rule from noise to data."""
     num_per_class: int = 16
     """Samples of each label."""
-    bound: float | None = None
-    """Largest absolute value of data; by default 1 for images, and 4 for points."""
+    bound: Annotated[float | None, optional("FLOAT", "1 for images, 4 for points")] = None
+    """Largest absolute value of data."""
     seed: int = 0
     """Seed of the samples."""
-    data_dir: Path | None = None
-    """Folder of prepared data sets; by default the run's own."""
+    data_dir: Annotated[Path | None, optional("FOLDER", "the run's own")] = None
+    """Folder of prepared data sets; asked only for runs whose config does not tell the data's shape."""
     out: Path = Path("diagnostics.png")
     """Picture to write; the numbers go beside it, as .csv."""
 
@@ -125,7 +127,7 @@ def _check(options: Options) -> None:
 def diagnose(options: Options) -> None:
     """Looks, draws and writes."""
     _check(options)
-    run = restore_run(options.run_dir, options.data_dir)
+    run = restore_run(options.run_dir, options.data_dir, problem_of=problem_to_sample)
     if run.experiment.objective == "classifier":
         raise UserError(f"{options.run_dir} holds a classifier, which draws no samples")
     ts = times(run.model.path, options.num_steps, "uniform", options.interval)
@@ -138,9 +140,7 @@ def diagnose(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.diagnose", description=__doc__, args=args), diagnose
-    )
+    command.main(diagnose, Options, "experiments.diagnose", __doc__, args)
 
 
 if __name__ == "__main__":

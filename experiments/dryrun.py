@@ -1,4 +1,4 @@
-"""Trace, lower and compile a preset's training step at its true size, for as many devices as are named, without data.
+"""Compile a preset's training step at its true size, without data: for as many devices as are named.
 
 Prints the network's parameters, the floating-point operations of a step, and the bytes that each device would hold
 where the state lies whole on every device and where it is cut over them. The devices are virtual CPUs: temporary bytes
@@ -21,6 +21,7 @@ from cfgjax.types import TrainState, Tree
 from experiments import command, runs
 from experiments.command import UserError
 from experiments.model import Model, model_of, state_of
+from experiments.options import optional
 from experiments.presets import PRESETS
 from experiments.problems import Problem, abstract_problem_of
 from experiments.settings import Experiment
@@ -31,14 +32,14 @@ class Options:
     """What to compile."""
 
     preset: Annotated[str, tyro.conf.Positional]
-    """Name of the preset."""
+    """Name of the preset; python -m experiments.presets lists them."""
     devices: int = 8
-    """How many devices."""
-    batch_size: int | None = None
-    """Examples in a step, over all devices; by default the preset's own."""
+    """Number of devices."""
+    batch_size: Annotated[int | None, optional("INT", "the preset's own")] = None
+    """Examples in a step, over all devices."""
     sharding: Literal["replicated", "sharded", "both"] = "both"
     """Whether the state lies whole on every device, is cut over them, or one after the other."""
-    json: bool = False
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON line."""
 
 
@@ -186,7 +187,7 @@ def _run(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(lambda: tyro.cli(Options, prog="python -m experiments.dryrun", description=__doc__, args=args), _run)
+    command.main(_run, Options, "experiments.dryrun", __doc__, args)
 
 
 if __name__ == "__main__":

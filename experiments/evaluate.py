@@ -7,6 +7,7 @@ that is not there yet is kept only where --data-dir is given: no folder that a c
 
 import dataclasses
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,11 +18,47 @@ from cfgjax.types import LogClassifier
 from experiments import command, processes, runs
 from experiments.command import UserError
 from experiments.findings import Wishes, report
+from experiments.options import optional
+from experiments.problems import Problem, problem_of, problem_to_sample
 from experiments.processes import Launch
 from experiments.recogniser import Features
 from experiments.restored import Run, restore_run
 from experiments.sampling import ODE, SDE
-from experiments.settings import ImageData, Sampling
+from experiments.settings import Experiment, ImageData, LatentData, Sampling
+
+OWN = "the run's own"
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Which samples are drawn."""
+
+    scales: Annotated[tuple[float, ...] | None, optional("FLOAT [FLOAT ...]", OWN)] = None
+    """Guidance scales w: 0 null, 1 labelled, above 1 guided."""
+    solver: tuple[Literal["heun", "euler", "euler_maruyama"], ...] = (ODE, SDE)
+    """Solvers to sample with: heun and euler follow the ODE, euler_maruyama the SDE with sigma_t^2 = 2 beta_t."""
+    num_steps: Annotated[int | None, optional("INT", OWN)] = None
+    """Solver steps from noise to data."""
+    num_per_class: Annotated[int | None, optional("INT", OWN)] = None
+    """Samples of each label, for each scale and solver."""
+    seed: Annotated[int | None, optional("INT", OWN)] = None
+    """Seed of the samples."""
+    chunk: Annotated[int | None, optional("INT", "as many as the device's memory is quick with")] = None
+    """Samples computed together."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured beyond fidelity and coverage, and by what."""
+
+    classifier: Annotated[Path | None, optional("FOLDER", "classifier-free alone")] = None
+    """Folder of a run of a noisy classifier: guide the null field by it, too, and compare."""
+    classifier_scales: Annotated[tuple[float, ...] | None, optional("FLOAT [FLOAT ...]", "those of --scales")] = None
+    """Guidance scales of the classifier."""
+    likelihood: int = 0
+    """Held-out images whose bits per dimension are measured, labelled and null: 0, or at least 2."""
+    features: Annotated[str | None, optional("MODULE:FUNCTION", "the recogniser's")] = None
+    """The space of distances: a function of your own, images [n, H, W, C] in [-1, 1] -> [n, d]."""
 
 
 @dataclass(frozen=True)
@@ -30,33 +67,15 @@ class Options:
 
     run_dir: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
-    scales: tuple[float, ...] | None = None
-    """Guidance scales w; by default the run's own."""
-    solver: tuple[Literal["heun", "euler", "euler_maruyama"], ...] = (ODE, SDE)
-    """Solvers to sample with."""
-    num_steps: int | None = None
-    """Solver steps; by default the run's own."""
-    num_per_class: int | None = None
-    """Samples of each label, for each scale and solver; by default the run's own."""
-    seed: int | None = None
-    """Seed of the samples; by default the run's own."""
-    chunk: int | None = None
-    """Samples computed together; by default as many as the device's memory is quick with."""
-    classifier: Path | None = None
-    """Folder of a run of a noisy classifier: guide the null field by it, too, and compare."""
-    classifier_scales: tuple[float, ...] | None = None
-    """Guidance scales of the classifier; by default those of --scales."""
-    likelihood: int = 0
-    """Held-out images whose bits per dimension are measured, labelled and null."""
-    features: str | None = None
-    """Your own features as MODULE:FUNCTION, images [n, H, W, C] in [-1, 1] -> [n, d]; by default the recogniser's."""
-    ema_width: float | None = None
-    """Relative width of the moving average to use, made of the run's snapshots; by default the run's own average."""
-    data_dir: Path | None = None
-    """Folder of prepared data sets; by default the run's own."""
-    out: Path | None = None
+    ema_width: Annotated[float | None, optional("FLOAT", "the run's own average")] = None
+    """Relative width of the moving average of the parameters, made of the run's snapshots."""
+    data_dir: Annotated[Path | None, optional("FOLDER", OWN)] = None
+    """Folder of prepared data sets; a recogniser that is trained now is kept there only if it is named."""
+    out: Annotated[Path | None, optional("FOLDER", "RUN/evaluation")] = None
     """Folder for the results."""
-    launch: Annotated[Launch, tyro.conf.arg(name="")] = field(default_factory=Launch)
+    samples: Annotated[Draws, tyro.conf.OmitArgPrefixes] = field(default_factory=Draws)
+    measures: Annotated[Measures, tyro.conf.OmitArgPrefixes] = field(default_factory=Measures)
+    launch: Annotated[Launch, tyro.conf.OmitArgPrefixes] = field(default_factory=Launch)
 
 
 def load_features(name: str) -> Features:
@@ -79,13 +98,23 @@ def _data_name(run: Run) -> str:
     return getattr(run.experiment.data, "name", "")
 
 
-def load_classifier(run_dir: Path, guided: Run, data_dir: Path | None) -> LogClassifier:
-    """The noisy classifier in a run folder.
+def _problem_of(experiment: Experiment) -> Problem:
+    """The problem; of latents, which are drawn and not measured, its shapes alone."""
+    return problem_to_sample(experiment) if isinstance(experiment.data, LatentData) else problem_of(experiment)
+
+
+def load_classifier(
+    run_dir: Path,
+    guided: Run,
+    data_dir: Path | None,
+    problem_of: Callable[[Experiment], Problem] = problem_of,
+) -> LogClassifier:
+    """The noisy classifier in a run folder, restored as by ``restore_run``.
 
     Raises:
         UserError: a run of something else, or of other data or another path than the guided run's.
     """
-    run = restore_run(run_dir, data_dir)
+    run = restore_run(run_dir, data_dir, problem_of=problem_of)
     if run.experiment.objective != "classifier":
         raise UserError(f"classifier {run_dir} holds a run of objective {run.experiment.objective!r}, not a classifier")
     pairs = {
@@ -101,29 +130,31 @@ def load_classifier(run_dir: Path, guided: Run, data_dir: Path | None) -> LogCla
 
 
 def _require_usable(options: Options, run: Run) -> None:
-    if not options.solver:
+    measures = options.measures
+    if not options.samples.solver:
         raise UserError("solver must name at least one")
-    if options.likelihood < 0 or options.likelihood == 1:
-        raise UserError(f"likelihood must be 0, or at least 2 images, got {options.likelihood}")
-    if options.classifier is None and options.classifier_scales is not None:
+    if measures.likelihood < 0 or measures.likelihood == 1:
+        raise UserError(f"likelihood must be 0, or at least 2 images, got {measures.likelihood}")
+    if measures.classifier is None and measures.classifier_scales is not None:
         raise UserError("classifier_scales need a --classifier")
     is_of_images = isinstance(run.experiment.data, ImageData) and run.experiment.objective != "classifier"
-    if not is_of_images and (options.likelihood or options.classifier or options.features):
+    if not is_of_images and (measures.likelihood or measures.classifier or measures.features):
         raise UserError(f"likelihood, classifier and features need a run that draws pictures, not {options.run_dir}")
 
 
 def _wishes(options: Options, run: Run) -> Wishes:
     _require_usable(options, run)
-    if options.classifier_scales is not None:
-        _with_sampling(run, scales=options.classifier_scales)
+    measures = options.measures
+    if measures.classifier_scales is not None:
+        _with_sampling(run, scales=measures.classifier_scales)
     return Wishes(
-        solvers=options.solver,
+        solvers=options.samples.solver,
         log_classifier=None
-        if options.classifier is None
-        else load_classifier(options.classifier, run, options.data_dir),
-        classifier_scales=options.classifier_scales,
-        num_likelihoods=options.likelihood,
-        features=None if options.features is None else load_features(options.features),
+        if measures.classifier is None
+        else load_classifier(measures.classifier, run, options.data_dir),
+        classifier_scales=measures.classifier_scales,
+        num_likelihoods=measures.likelihood,
+        features=None if measures.features is None else load_features(measures.features),
         is_kept=options.data_dir is not None,
     )
 
@@ -137,9 +168,9 @@ def _with_sampling(run: Run, **chosen: Any) -> Run:
 def evaluate(options: Options) -> None:
     """Measures the run and writes the report."""
     processes.start(options.launch)
-    wanted = {each.name: getattr(options, each.name) for each in dataclasses.fields(Sampling)}
+    wanted = {each.name: getattr(options.samples, each.name) for each in dataclasses.fields(Sampling)}
     chosen = {name: value for name, value in wanted.items() if value is not None}
-    run = _with_sampling(restore_run(options.run_dir, options.data_dir, options.ema_width), **chosen)
+    run = _with_sampling(restore_run(options.run_dir, options.data_dir, options.ema_width, _problem_of), **chosen)
     wishes = _wishes(options, run)
     out = options.out or options.run_dir / "evaluation"
     processes.on_first(lambda: runs.make_folder("out", out))
@@ -149,9 +180,7 @@ def evaluate(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.evaluate", description=__doc__, args=args), evaluate
-    )
+    command.main(evaluate, Options, "experiments.evaluate", __doc__, args)
 
 
 if __name__ == "__main__":

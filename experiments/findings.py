@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from cfgjax.types import LogClassifier
-from experiments import runs
+from experiments import command, runs
 from experiments.consistency import draw_residuals, residuals
 from experiments.findings_classifier import report_classifier
 from experiments.findings_images import report_images
@@ -72,7 +72,7 @@ def _guided_draws(run: Run, wishes: Wishes) -> tuple[dict[tuple[str, str], np.nd
         start = time.perf_counter()
         draws[name, solver] = draw_sweep(run, rules[name], solver, scales[name])
         num_samples = math.prod(draws[name, solver].shape[:3])
-        print(f"  {num_samples} samples, {name}, {solver}: {time.perf_counter() - start:.0f} s", flush=True)
+        command.tell(f"  {num_samples} samples, {name}, {solver}: {time.perf_counter() - start:.0f} s")
     return draws, scales
 
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cfgjax import data, metrics
+from experiments import progress
 from experiments.fidelity import Reference, floor, measure, reference_of
 from experiments.problems import NUM_HELD_OUT, load_test, load_train
 from experiments.recogniser import Features, recogniser_of
@@ -139,16 +140,15 @@ def _rows(
     draws: Draws, scales: dict[str, tuple[float, ...]], reference: Reference, train: data.Images, held_out: np.ndarray
 ) -> list[dict[str, Any]]:
     """The numbers of every rule and scale."""
-    whole = np.concatenate([samples.reshape(-1, *samples.shape[3:]) for samples in draws.values()])
-    nearest = metrics.nearest_distances(whole, train.image)
+    train_image = train.image
     names = [(guidance, solver, scale) for guidance, solver in draws for scale in scales[guidance]]
     each = [its_samples for samples in draws.values() for its_samples in samples]
-    return [
-        {"guidance": guidance, "solver": solver, "scale": scale}
-        | measure(samples, reference)
-        | {"nearest_training_distance": float(np.median(near)), "copies": metrics.copy_fraction(near, held_out)}
-        for (guidance, solver, scale), samples, near in zip(names, each, np.split(nearest, len(each)), strict=True)
-    ]
+    rows = []
+    for (guidance, solver, scale), samples in progress.each(list(zip(names, each, strict=True)), "scales", "measuring"):
+        near = metrics.nearest_distances(samples.reshape(-1, *samples.shape[2:]), train_image)
+        copies = {"nearest_training_distance": float(np.median(near)), "copies": metrics.copy_fraction(near, held_out)}
+        rows.append({"guidance": guidance, "solver": solver, "scale": scale} | measure(samples, reference) | copies)
+    return rows
 
 
 def report_images(

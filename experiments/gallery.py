@@ -1,16 +1,18 @@
-"""Draw the pictures of the documents: what each rule of guidance does to a ring of eight Gaussians, by the exact field.
+"""Draw what each rule of guidance does to eight Gaussians: the pictures of the documents, by the exact field.
 
 ring.png is the README's: columns are guidance scales; the upper row follows the ODE, the lower one the SDE, and colours
 are labels. The others show one rule each: the density of one label's samples as the scale grows.
+
+The quickest picture: python -m experiments.gallery --only ring. Those of docs/: --out docs/guidance
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -20,6 +22,7 @@ from cfgjax.types import Array
 from experiments import command, runs
 from experiments.command import UserError
 from experiments.exhibits import EXHIBITS, FIELD, LABEL, MIXTURE, NULL, NUM_STEPS, PAIR, PATH, SCALES, Exhibit
+from experiments.options import optional
 from experiments.sampling import ODE, SDE, classifier_free, draw_all, make_draw
 
 RING_SCALES = (0.0, 1.0, 2.0, 4.0)
@@ -32,10 +35,10 @@ NAMES = (RING, *EXHIBITS, TILTED)
 class Options:
     """What to draw, and where."""
 
-    out: Path = Path("docs/guidance")
+    out: Path = Path("runs/gallery")
     """Folder to write to."""
-    only: tuple[str, ...] = ()
-    """Names of the pictures to draw; by default all."""
+    only: Annotated[tuple[str, ...], optional("NAME [NAME ...]", "all")] = ()
+    """Names of the pictures to draw: ring, tilted, or a rule as docs/guidance/ has them."""
     num_samples: int = 4096
     """Samples in each panel."""
 
@@ -119,9 +122,7 @@ def draw_gallery(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.gallery", description=__doc__, args=args), draw_gallery
-    )
+    command.main(draw_gallery, Options, "experiments.gallery", __doc__, args)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from experiments import command, runs
 from experiments.affordable import require_affordable
 from experiments.command import UserError
 from experiments.model import model_of
+from experiments.options import optional
 from experiments.problems import abstract_problem_of
 from experiments.settings import ADAPTER, DiTNetwork, Experiment, LatentData, Sampling
 
@@ -32,8 +33,8 @@ class Options:
     """What was trained: SiT's velocity on the linear path, or DiT's noise prediction at the steps of DDPM."""
     out: Path
     """Folder of the run to make."""
-    num_heads: int | None = None
-    """Heads of attention, where width and depth are none of the papers' sizes (S, B, L, XL)."""
+    num_heads: Annotated[int | None, optional("INT", "the papers'")] = None
+    """Heads of attention, needed where width and depth are none of the papers' sizes (S, B, L, XL)."""
 
 
 def experiment_of(kind: Literal["sit", "dit"], architecture: Architecture, run_dir: Path) -> Experiment:
@@ -84,9 +85,7 @@ def bring(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.interchange", description=__doc__, args=args), bring
-    )
+    command.main(bring, Options, "experiments.interchange", __doc__, args)
 
 
 if __name__ == "__main__":

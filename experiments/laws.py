@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from cfgjax import guidance, metrics, mixtures, paths, solvers
 from cfgjax.mixtures import LabelledMixture
@@ -21,6 +21,7 @@ from cfgjax.solvers.tilted import systematic
 from cfgjax.types import Array, GaussianPath, LabelledField, Pair
 from experiments import command
 from experiments.command import UserError
+from experiments.options import optional
 from experiments.restored import restore_run
 from experiments.settings import MixtureData
 
@@ -45,7 +46,7 @@ class Options:
     """Samples of the ring in each set."""
     label: int = 1
     """The ring's label that is asked for."""
-    run_dir: Path | None = None
+    run_dir: Annotated[Path | None, optional("FOLDER", "the exact field")] = None
     """Folder of a run of the preset mixture, whose network takes the exact field's place; only the ring is printed."""
 
 
@@ -190,9 +191,7 @@ def print_laws(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.laws", description=__doc__, args=args), print_laws
-    )
+    command.main(print_laws, Options, "experiments.laws", __doc__, args)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Learn a guidance schedule w(t, y), by gradients through the solver, that brings the guided law to the tilted one.
+"""Learn a guidance schedule w(t, y) by gradients through the solver: one that brings the guided to the tilted law.
 
 On a 3 x 3 grid of Gaussians, by the exact field: the guided ODE of a constant w does not sample
 p(x)^(1-w) p(x|y)^w, but w(t, y) can be fitted so that it comes closest, in the Kullback-Leibler divergence
@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tyro
 from matplotlib.figure import Figure
 
 from cfgjax import guidance, likelihood, metrics, mixtures, paths, solvers
@@ -158,7 +157,7 @@ def learn(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(lambda: tyro.cli(Options, prog="python -m experiments.learn", description=__doc__, args=args), learn)
+    command.main(learn, Options, "experiments.learn", __doc__, args)
 
 
 if __name__ == "__main__":

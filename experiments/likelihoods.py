@@ -6,7 +6,9 @@ import numpy as np
 
 from cfgjax import data, guidance, likelihood, solvers
 from cfgjax.types import Array, LabelledField
+from experiments import progress
 from experiments.programs import plan_of
+from experiments.sampling import equal_parts
 
 
 def bits_per_dimension(
@@ -29,12 +31,18 @@ def bits_per_dimension(
 
     plan = plan_of(bits, (keys[0], pixels[0], labels[0]))
     chunk = min(len(labels), plan.chunk)
-    by_chunk = jax.jit(
+    together = jax.jit(
         lambda *drawn: jax.lax.map(bits, drawn, batch_size=chunk), compiler_options=plan.compiler_options
     )
-    found = {"labelled": by_chunk(keys, pixels, labels)}
-    found["null"] = by_chunk(keys, pixels, jnp.full_like(labels, test.num_labels))
-    return {name: _summary(np.asarray(values, np.float64)) for name, values in found.items()}
+    parts = equal_parts(len(labels), 1, chunk)
+
+    def measured(wanted: Array, what: str) -> np.ndarray:
+        shown = progress.each(parts, "chunks", f"likelihoods, {what}")
+        return np.concatenate([np.asarray(together(keys[part], pixels[part], wanted[part])) for part in shown])
+
+    found = {"labelled": measured(labels, "labelled")}
+    found["null"] = measured(jnp.full_like(labels, test.num_labels), "null")
+    return {name: _summary(values[: len(labels)].astype(np.float64)) for name, values in found.items()}
 
 
 def _summary(values: np.ndarray) -> dict[str, float]:

@@ -10,12 +10,11 @@ import filelock
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from cfgjax import sharding, training
 from cfgjax.training import Metrics
 from cfgjax.types import TrainState, Tree
-from experiments import command, divergence, journal, processes
+from experiments import divergence, journal, processes, progress
 from experiments.divergence import Watch
 from experiments.model import Model
 from experiments.problems import Problem
@@ -62,14 +61,7 @@ class _Logger:
         self._experiment, self._learning_rate = experiment, trainer.model.learning_rate
         self._journal = journal.Journal(experiment.run_dir) if processes.is_first() else None
         self.trackers = trackers_of(trainer.tracking, experiment, first)
-        self.bar = tqdm(
-            total=experiment.num_steps,
-            initial=first,
-            unit="step",
-            file=command.Terminal(),
-            mininterval=1.0,
-            disable=not processes.is_first(),
-        )
+        self.bar = progress.bar(experiment.num_steps, "steps", "training", first, patience=0)
         self._since, self._at = first, time.perf_counter()
 
     def write(self, row: dict[str, Any]) -> None:

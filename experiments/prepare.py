@@ -5,6 +5,8 @@ their four idx files. Any other name with a --source is a folder of class folder
 SOURCE/{train,test}/CLASS/*.png. Everything else is downloaded by tensorflow-datasets, which needs TensorFlow for it.
 """
 
+import contextlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,8 +14,9 @@ from typing import Annotated, Literal
 import tyro
 
 from cfgjax import data
-from experiments import command, runs
+from experiments import command, progress, runs
 from experiments.command import UserError
+from experiments.options import optional
 
 
 @dataclass(frozen=True)
@@ -21,13 +24,13 @@ class Options:
     """What to prepare."""
 
     name: Annotated[str, tyro.conf.Positional]
-    """The data set."""
-    source: Path | None = None
+    """The data set: digits, mnist, fashion_mnist, kmnist, emnist/CONFIG, a name of your own, or one of tfds."""
+    source: Annotated[Path | None, optional("FOLDER", "downloaded, or shipped")] = None
     """A local folder to read: idx files, or class folders of pictures."""
-    image_size: int | None = None
-    """For a folder of pictures: side of the square that each is cut and resized to."""
+    image_size: Annotated[int | None, optional("PIXELS", "as they are")] = None
+    """For a folder of pictures: side, in pixels, of the square that each is cut and resized to."""
     on_corrupt: Literal["refuse", "skip"] = "refuse"
-    """For a folder of pictures: what to do with one that does not read."""
+    """For a folder of pictures: what to do with one that does not read: end, or leave it out and name it."""
     data_dir: Path = Path("data")
     """Folder of prepared data sets."""
 
@@ -43,7 +46,10 @@ def prepare(options: Options) -> None:
     if data.is_prepared(options.name, options.data_dir):
         print(f"{options.name} is prepared in {options.data_dir} already")
         return
-    skipped = data.prepare(options.name, options.data_dir, options.source, options.image_size, options.on_corrupt)
+    is_local = options.source is not None or options.name == "digits"
+    silent = contextlib.redirect_stdout(io.StringIO()) if is_local else contextlib.nullcontext()
+    with progress.of_others(), silent:
+        skipped = data.prepare(options.name, options.data_dir, options.source, options.image_size, options.on_corrupt)
     for file in skipped:
         print(f"skipped {file}, which does not read as a picture")
     print(f"{options.name} is prepared in {options.data_dir}")
@@ -51,9 +57,7 @@ def prepare(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.prepare", description=__doc__, args=args), prepare
-    )
+    command.main(prepare, Options, "experiments.prepare", __doc__, args)
 
 
 if __name__ == "__main__":

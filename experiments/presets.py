@@ -1,9 +1,19 @@
-"""The presets: experiments by name, each with a line on what it is and what it needs."""
+"""List the presets: what each is, what it needs, and what it reaches.
 
+For example: python -m experiments.presets digits mixture
+"""
+
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from cfgjax.models import SIZES, UNET_SIZES
+from experiments import command, facts
+from experiments.command import UserError
+from experiments.options import optional
 from experiments.settings import (
     DiTNetwork,
     Experiment,
@@ -37,7 +47,7 @@ _CIFAR = ImageData("cifar10", shape=(32, 32, 3), num_labels=10, flip=True, dequa
 
 PRESETS: dict[str, tuple[str, Experiment]] = {
     "digits": (
-        "8 x 8 handwritten digits, 10 labels, from scikit-learn (the default; 2 CPU cores)",
+        "8 x 8 handwritten digits, 10 labels, from scikit-learn",
         Experiment(
             "digits",
             Path("runs/digits"),
@@ -49,7 +59,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
         ),
     ),
     "mixture": (
-        "8 Gaussians on a ring in 2-D, measured against the exact field (2 CPU cores)",
+        "8 Gaussians on a ring in 2-D, measured against the exact field",
         Experiment(
             "mixture",
             Path("runs/mixture"),
@@ -63,7 +73,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
         ),
     ),
     "fashion_mnist": (
-        "28 x 28 pictures of clothes, 10 labels, a small transformer (2 CPU cores, 35 minutes)",
+        "28 x 28 pictures of clothes, 10 labels, a small transformer",
         Experiment(
             "fashion_mnist",
             Path("runs/fashion_mnist"),
@@ -78,7 +88,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
         ),
     ),
     "fashion_mnist_classifier": (
-        "the noisy classifier of the same pictures, half a U-Net (2 CPU cores, 10 minutes)",
+        "the noisy classifier of the same pictures, half a U-Net",
         Experiment(
             "fashion_mnist_classifier",
             Path("runs/fashion_mnist_classifier"),
@@ -92,7 +102,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
         ),
     ),
     "fashion_mnist_gpu": (
-        "28 x 28 pictures of clothes, a U-Net (one GPU)",
+        "28 x 28 pictures of clothes, a U-Net",
         Experiment(
             "fashion_mnist_gpu",
             Path("runs/fashion_mnist_gpu"),
@@ -106,7 +116,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
         ),
     ),
     "cifar10": (
-        "32 x 32 colour pictures, 10 labels, a U-Net (GPUs or TPUs)",
+        "32 x 32 colour pictures, 10 labels, a U-Net",
         Experiment(
             "cifar10",
             Path("runs/cifar10"),
@@ -120,7 +130,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
         ),
     ),
     "cifar10_classifier": (
-        "the noisy classifier of the same pictures, half a U-Net (GPUs or TPUs)",
+        "the noisy classifier of the same pictures, half a U-Net",
         Experiment(
             "cifar10_classifier",
             Path("runs/cifar10_classifier"),
@@ -134,7 +144,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
         ),
     ),
     "imagenet64": (
-        "64 x 64 colour pictures, 1,000 labels, a U-Net (8 GPUs or TPUs)",
+        "64 x 64 colour pictures, 1,000 labels, a U-Net",
         Experiment(
             "imagenet64",
             Path("runs/imagenet64"),
@@ -149,7 +159,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
         ),
     ),
     "imagenet64_classifier": (
-        "the noisy classifier of the same pictures, half a U-Net (8 GPUs or TPUs)",
+        "the noisy classifier of the same pictures, half a U-Net",
         Experiment(
             "imagenet64_classifier",
             Path("runs/imagenet64_classifier"),
@@ -164,7 +174,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
         ),
     ),
     "imagenet256_latent": (
-        "32 x 32 x 4 latents of 256 x 256 pictures, 1,000 labels, DiT-XL/2 (8 or more GPUs or TPUs)",
+        "32 x 32 x 4 latents of 256 x 256 pictures, 1,000 labels, DiT-XL/2",
         Experiment(
             "imagenet256_latent",
             Path("runs/imagenet256_latent"),
@@ -178,3 +188,36 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
         ),
     ),
 }
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which presets."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, optional("NAME", "all")] = ()
+    """Names of presets."""
+
+
+def summary(name: str) -> str:
+    """What a preset is, and the device and the time that it needs, in one line."""
+    known = facts.FACTS[name]
+    return f"{PRESETS[name][0]} ({known.device}{'' if known.time == facts.NOT_MEASURED else f', {known.time}'})"
+
+
+def show(options: Options) -> None:
+    """Prints what is known of each preset."""
+    for name in options.names:
+        if name not in PRESETS:
+            raise UserError(f"names must be of {', '.join(PRESETS)}, got {name}")
+    width = shutil.get_terminal_size().columns
+    shown = [facts.text(name, PRESETS[name][0], width) for name in options.names or PRESETS]
+    print("\n\n".join([*shown, facts.LEGEND]))
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line."""
+    command.main(show, Options, "experiments.presets", __doc__, args)
+
+
+if __name__ == "__main__":
+    main()

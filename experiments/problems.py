@@ -1,7 +1,7 @@
 """What is learned: a problem gives batches on the host and, inside the step, the data point of one example."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -240,3 +240,28 @@ def abstract_problem_of(experiment: Experiment) -> Problem:
             source = _arrays(NOMINAL_EXAMPLES, settings.shape, jnp.uint8) if settings.in_memory else None
             batch = indices if settings.in_memory else _arrays(count, settings.shape, jnp.uint8)
             return _of_shapes(settings.shape, settings.num_labels, _pixel_example(settings), batch, source)
+
+
+def problem_to_sample(experiment: Experiment) -> Problem:
+    """The problem as sampling needs it: shape and number of labels by the experiment's own word, nothing is read.
+
+    Only where the experiment does not tell them, as runs of early versions do not, its data set is asked.
+
+    Raises:
+        DataError, UserError: as ``problem_of``.
+    """
+    settings = experiment.data
+    if isinstance(settings, ImageData) and (settings.shape is None or settings.num_labels is None):
+        return problem_of(experiment)
+    problem = abstract_problem_of(experiment)
+    require_affordable(experiment, problem.shape, problem.num_labels)
+    return problem
+
+
+def with_shapes(experiment: Experiment, problem: Problem) -> Experiment:
+    """The experiment that tells the shape and the number of labels of its problem, as ``problem_to_sample`` needs."""
+    if not isinstance(experiment.data, ImageData):
+        return experiment
+    height, width, channels = problem.shape
+    told = replace(experiment.data, shape=(height, width, channels), num_labels=problem.num_labels)
+    return replace(experiment, data=told)

@@ -8,15 +8,17 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import jax
 import numpy as np
+import tyro
 from jax.experimental import multihost_utils
 
 from cfgjax.checkpoints import CheckpointError
 from cfgjax.data import DataError
 from experiments.command import UserError, say
+from experiments.options import optional
 
 T = TypeVar("T")
 
@@ -30,15 +32,14 @@ _MOST_BYTES = 1024
 class Launch:
     """How this process finds the others of its command. One process needs none of it."""
 
-    coordinator: str | None = None
-    """Address of process 0, as host:port, where the cluster does not tell it."""
-    num_processes: int | None = None
-    """Number of processes, where the cluster does not tell it."""
-    process_id: int | None = None
-    """Which of them this one is, from 0, where the cluster does not tell it."""
-    distributed: bool = False
-    """Ask the cluster for these three. Under srun or mpirun with several tasks, and on the hosts of a TPU pod that
-    names its workers in the environment, that is done unasked."""
+    coordinator: Annotated[str | None, optional("HOST:PORT", "the cluster tells it, or there is one process")] = None
+    """Address of process 0."""
+    num_processes: Annotated[int | None, optional("INT", "the cluster tells it")] = None
+    """Number of processes."""
+    process_id: Annotated[int | None, optional("INT", "the cluster tells it")] = None
+    """Which of the processes this one is, from 0."""
+    distributed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Ask the cluster for these three: under srun, mpirun and on TPU pods it is done unasked."""
 
 
 def is_one_of_several(environment: Mapping[str, str]) -> bool:

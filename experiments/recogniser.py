@@ -14,6 +14,7 @@ import optax
 from cfgjax import checkpoints, data, training
 from cfgjax.models import ConvNet
 from cfgjax.types import Array, Loss, TrainState, Tree
+from experiments import command, progress
 
 BATCH_SIZE, NUM_EPOCHS, MOST_STEPS = 128, 30, 4_000
 LEARNING_RATE, EMA_DECAY = 2e-3, 0.99
@@ -56,7 +57,7 @@ def _fit(state: TrainState, network: ConvNet, train: data.Images) -> TrainState:
     step = jax.jit(step, donate_argnums=0)
     source = jnp.asarray(train.pixels), jnp.asarray(train.label)
     batch_size = min(BATCH_SIZE, len(train.label))
-    for index in range(num_steps):
+    for index in progress.each(range(num_steps), "steps", "training the recogniser"):
         state, _ = step(state, data.batch_indices(0, index, batch_size, len(train.label)), source)
     return state
 
@@ -90,7 +91,7 @@ def _trained(network: ConvNet, settings: Any, data_dir: Path, train: data.Images
     state = training.create(params, _optimizer(_num_steps(train)), jax.random.key(1))
     if checkpoints.latest(folder) is not None:
         return _restored(folder, state)
-    print(f"training the recogniser of {settings.name} once, " + (f"into {folder}" if is_kept else _NOT_KEPT))
+    command.tell(f"training the recogniser of {settings.name} once, " + (f"into {folder}" if is_kept else _NOT_KEPT))
     state = _fit(state, network, train)
     if is_kept:
         with checkpoints.Writer(folder) as writer:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from experiments import command, curves, record, runs, tables
 from experiments.command import UserError
+from experiments.options import optional
 from experiments.record import Findings, Record
 from experiments.settings import ADAPTER
 
@@ -40,8 +41,8 @@ class Options:
 
     run_dir: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
-    out: Path | None = None
-    """File to write; by default report.html in the run's folder."""
+    out: Annotated[Path | None, optional("FILE", "report.html in the run's folder")] = None
+    """File to write."""
 
 
 def _shown(png: bytes) -> dict[str, Any]:
@@ -142,7 +143,7 @@ def report(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(lambda: tyro.cli(Options, prog="python -m experiments.report", description=__doc__, args=args), report)
+    command.main(report, Options, "experiments.report", __doc__, args)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A run read back from its folder."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,19 +10,20 @@ import jax.numpy as jnp
 
 from cfgjax import checkpoints
 from cfgjax.types import LabelledField, LogClassifier, Tree
-from experiments import averaging, processes, runs
+from experiments import averaging, command, processes, runs
 from experiments.model import Model, model_of
-from experiments.problems import Problem, abstract_problem_of, problem_of
-from experiments.settings import Experiment, LatentData
+from experiments.problems import Problem, problem_of
+from experiments.settings import Experiment
 
 
 class Run(NamedTuple):
-    """An experiment with its functions and the moving average of its last checkpoint."""
+    """An experiment with its functions and the moving average of its last checkpoint, that of ``step`` if told."""
 
     experiment: Experiment
     problem: Problem
     model: Model
     ema: Tree
+    step: int | None = None
 
     @property
     def _on_one_device(self) -> Tree:
@@ -38,19 +40,16 @@ class Run(NamedTuple):
         return self.model.log_classifier(self._on_one_device)
 
 
-def _problem_of(experiment: Experiment) -> Problem:
-    """The problem; of latents that are not here its shapes alone, which are all that drawing needs."""
-    settings = experiment.data
-    if isinstance(settings, LatentData) and not (experiment.data_dir / settings.folder).exists():
-        return abstract_problem_of(experiment)
-    return problem_of(experiment)
-
-
-def restore_run(run_dir: Path, data_dir: Path | None = None, ema_width: float | None = None) -> Run:
+def restore_run(
+    run_dir: Path,
+    data_dir: Path | None = None,
+    ema_width: float | None = None,
+    problem_of: Callable[[Experiment], Problem] = problem_of,
+) -> Run:
     """The run in a folder; its data may have moved to another ``data_dir``.
 
     Its parameters are the moving average of its newest whole checkpoint, or with an ``ema_width`` the one of that
-    relative width, made of the run's snapshots.
+    relative width, made of the run's snapshots. With ``problem_to_sample`` as its ``problem_of`` no data are read.
 
     Raises:
         UserError: no run there.
@@ -60,7 +59,7 @@ def restore_run(run_dir: Path, data_dir: Path | None = None, ema_width: float | 
     experiment = runs.read_config(run_dir)
     if data_dir is not None:
         experiment = dataclasses.replace(experiment, data_dir=data_dir)
-    problem = processes.together(lambda: _problem_of(experiment))
+    problem = processes.together(lambda: problem_of(experiment))
     model = model_of(experiment, problem)
     restored = checkpoints.restore(runs.checkpoints_of(run_dir), model.create())
     for message in restored.damaged.values():
@@ -69,4 +68,5 @@ def restore_run(run_dir: Path, data_dir: Path | None = None, ema_width: float | 
     ema = restored.state.ema
     if ema_width is not None:
         ema = averaging.reconstructed(experiment, run_dir, restored.state, ema_width)
-    return Run(experiment, problem, model, ema)
+    command.detail(f"read step {restored.step} of {run_dir}")
+    return Run(experiment, problem, model, ema, restored.step)

@@ -17,6 +17,8 @@ from experiments.settings import ADAPTER, MUTABLE, Experiment
 T = TypeVar("T")
 _MOST_BYTES = 2**20
 """Of config.json."""
+_OF_THE_DATA = "data.shape", "data.num_labels"
+"""What a data set tells as well."""
 
 
 def checkpoints_of(run_dir: Path) -> Path:
@@ -80,11 +82,17 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def settings_that_count(experiment: Experiment) -> dict[str, Any]:
+    """The settings by which a run's parameters change, by their dotted names."""
+    return _flat({name: value for name, value in asdict(experiment).items() if name not in MUTABLE})
+
+
 def _difference(old: Experiment, new: Experiment) -> tuple[str, Any, Any] | None:
-    """The first setting in which two runs differ that must not, with both its values."""
-    before, after = (_flat({k: v for k, v in asdict(e).items() if k not in MUTABLE}) for e in (old, new))
+    """The first setting in which two runs differ that must not, with both its values; shapes may be left untold."""
+    before, after = settings_that_count(old), settings_that_count(new)
     for name in sorted(before.keys() | after.keys()):
-        if before.get(name) != after.get(name):
+        is_untold = name in _OF_THE_DATA and None in (before.get(name), after.get(name))
+        if before.get(name) != after.get(name) and not is_untold:
             return name, before.get(name), after.get(name)
     return None
 

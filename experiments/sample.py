@@ -1,28 +1,107 @@
-"""Draw samples of a run: a PNG picture, or the numbers as .npz.
+"""Draw samples of a run: as one picture, one for each, the numbers, or a film of how they came about.
 
-For example: python -m experiments.sample runs/digits --labels 3 3 7 --scale 2.5 --out threes.png
+For example: python -m experiments.sample runs/digits --labels 3 3 7 --scale 2.5 --num-samples 64 --out threes.png
+
+The suffix of --out says which: .png one picture of all; a path that ends in a slash, or an empty folder: a .png for
+each; .npz arrays x and y; with --trajectory .gif, .apng or .npz. The run's folder is all that is read. Each file says
+how it was made: python -m experiments.origin threes.png
 """
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from matplotlib.figure import Figure
-from PIL import Image
 
 from cfgjax import data, guidance
 from cfgjax.types import Pair
-from experiments import command, runs
+from experiments import command, origin, outputs, pictures
 from experiments.command import UserError
 from experiments.evaluate import load_classifier
+from experiments.options import optional
+from experiments.problems import problem_to_sample
 from experiments.restored import Run, restore_run
-from experiments.sampling import GridName, Rule, RuleName, SolverName, by_classifier, by_name, draw_all, make_draw
+from experiments.sampling import (
+    GridName,
+    Rule,
+    RuleName,
+    SolverName,
+    by_classifier,
+    by_name,
+    denoised,
+    draw_all,
+    make_draw,
+    states,
+    times,
+)  # fmt: skip
 
-PIXELS = 8
-"""Screen pixels for each pixel of an image of 8 x 8, fewer for larger ones."""
+STILLS, FILMS, ARRAYS = (".png",), (".gif", ".apng"), (".npz",)
+_NUMBER = 4
+
+
+@dataclass(frozen=True)
+class Which:
+    """Which samples, and how many."""
+
+    labels: Annotated[tuple[int, ...] | None, optional("INT [INT ...]", "each label once")] = None
+    """Label of each sample in turn, repeated up to --num-samples; K is the null label."""
+    num_samples: Annotated[int | None, optional("INT", "one for each of --labels")] = None
+    """Number of samples."""
+    seed: int = 0
+    """Seed of the noise, from 0; sample i is the same in any number of samples."""
+    chunk: Annotated[int | None, optional("INT", "as many as the device's memory is quick with")] = None
+    """Samples computed together."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How the labelled and the null field are put together; docs/guidance.md shows each rule."""
+
+    scale: float = 2.0
+    """Guidance scale w: 0 null, 1 labelled, above 1 guided."""
+    rule: RuleName = "classifier_free"
+    """What is done with the labelled and the null field."""
+    interval: tuple[float, float] = (0.0, 1.0)
+    """Times, from 0 noise to 1 data, between which guidance acts; outside the labelled field alone is evaluated."""
+    worse: Annotated[Path | None, optional("FOLDER", "the run's own null field")] = None
+    """Folder of a run of a worse network on the same data, to lead away from in the null label's place."""
+    classifier: Annotated[Path | None, optional("FOLDER", "classifier-free")] = None
+    """Folder of a run of a noisy classifier, to guide the null field by its gradient."""
+
+
+@dataclass(frozen=True)
+class Solving:
+    """How noise becomes data."""
+
+    solver: SolverName = "heun"
+    """Of the SDE with sigma_t^2 = 2 beta_t: the two stochastic ones; of the ODE: the others (adaptive: diffrax's)."""
+    grid: GridName = "uniform"
+    """How the times of the steps are spread over 0..1."""
+    num_steps: int = 32
+    """Solver steps from noise to data; adaptive chooses its own."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read."""
+
+    ema_width: Annotated[float | None, optional("FLOAT", "the run's own average")] = None
+    """Relative width of the moving average of the parameters, made of the run's snapshots."""
+    data_dir: Annotated[Path | None, optional("FOLDER", "the run's own")] = None
+    """Folder of prepared data sets; asked only for runs whose config does not tell the data's shape."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is written, whole or not at all. A file is overwritten, a folder must be new or empty."""
+
+    out: Annotated[str, tyro.conf.arg(metavar="PATH")] = "samples.png"
+    """File to write (.png, .npz; for a trajectory .gif, .apng, .npz), or a folder with a slash at its end."""
+    trajectory: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show every sample at all times of its solve, noise first: num_steps + 1 frames."""
+    show: Literal["state", "denoised"] = "state"
+    """What a trajectory shows: x_t, or the data that the guided field expects at the end of it."""
 
 
 @dataclass(frozen=True)
@@ -31,37 +110,11 @@ class Options:
 
     run_dir: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
-    labels: tuple[int, ...] | None = None
-    """Label of each sample in turn, repeated up to --num-samples; K is the null label. By default all labels."""
-    scale: float = 2.0
-    """Guidance scale w: 0 null, 1 labelled, above 1 guided."""
-    solver: SolverName = "heun"
-    """euler_maruyama and stochastic_heun follow the SDE with sigma_t = sqrt(2 beta_t), the others the ODE; adaptive
-    chooses its own steps (needs diffrax)."""
-    grid: GridName = "uniform"
-    """Times of the steps."""
-    rule: RuleName = "classifier_free"
-    """What is done with the labelled and the null field; see docs/guidance.md."""
-    interval: tuple[float, float] = (0.0, 1.0)
-    """Times between which guidance acts; outside them the labelled field alone is evaluated."""
-    num_steps: int = 32
-    """Solver steps from noise to data."""
-    num_samples: int | None = None
-    """How many samples; by default one for each of --labels."""
-    chunk: int | None = None
-    """Samples computed together; by default as many as the device's memory is quick with."""
-    seed: int = 0
-    """Seed; sample i is the same in any number of samples."""
-    worse: Path | None = None
-    """Folder of a run of a worse network on the same data, to lead away from in the null label's place."""
-    classifier: Path | None = None
-    """Folder of a run of a noisy classifier, to guide the null field by; by default guidance is classifier-free."""
-    ema_width: float | None = None
-    """Relative width of the moving average to use, made of the run's snapshots; by default the run's own average."""
-    data_dir: Path | None = None
-    """Folder of prepared data sets; by default the run's own."""
-    out: Path = Path("samples.png")
-    """File to write: .png for a picture, .npz for arrays x and y."""
+    sample: Annotated[Which, tyro.conf.OmitArgPrefixes] = field(default_factory=Which)
+    guidance: Annotated[Guidance, tyro.conf.OmitArgPrefixes] = field(default_factory=Guidance)
+    solver: Annotated[Solving, tyro.conf.OmitArgPrefixes] = field(default_factory=Solving)
+    run: Annotated[Reading, tyro.conf.OmitArgPrefixes] = field(default_factory=Reading)
+    output: Annotated[Output, tyro.conf.OmitArgPrefixes] = field(default_factory=Output)
 
 
 def _require(is_right: bool, message: str) -> None:
@@ -69,100 +122,113 @@ def _require(is_right: bool, message: str) -> None:
         raise UserError(message)
 
 
-def _check(options: Options, num_labels: int) -> None:
-    _require(abs(options.scale) <= 1e4, f"scale must be finite, in -10000..10000, got {options.scale}")
-    _require(0 <= options.seed < 2**32, f"seed must be in 0..{2**32 - 1}, got {options.seed}")
-    _require(not options.out.is_dir(), f"out must be a file, got the folder {options.out}")
-    _require(options.num_steps >= 1, f"num_steps must be at least 1, got {options.num_steps}")
-    _require(
-        options.num_samples is None or options.num_samples >= 1,
-        f"num_samples must be at least 1, got {options.num_samples}",
-    )
-    _require(options.chunk is None or options.chunk >= 1, f"chunk must be at least 1, got {options.chunk}")
-    start, stop = options.interval
+def _check_numbers(options: Options) -> None:
+    which, guided, solving = options.sample, options.guidance, options.solver
+    _require(abs(guided.scale) <= 1e4, f"scale must be finite, in -10000..10000, got {guided.scale}")
+    _require(0 <= which.seed < 2**32, f"seed must be in 0..{2**32 - 1}, got {which.seed}")
+    counts = {"num_steps": solving.num_steps, "num_samples": which.num_samples, "chunk": which.chunk}
+    for name, count in counts.items():
+        _require(count is None or count >= 1, f"{name} must be at least 1, got {count}")
+    start, stop = guided.interval
     _require(0 <= start < stop <= 1, f"interval must be 0 <= start < stop <= 1, got {start:g} {stop:g}")
-    _require(
-        options.grid != "karras" or options.num_steps >= 2, "num_steps must be at least 2 for the grid karras, got 1"
-    )
-    _require(options.out.suffix in (".png", ".npz"), f"out must end in .png or .npz, got {options.out}")
-    for label in options.labels or ():
+    is_enough = solving.grid != "karras" or solving.num_steps >= 2
+    _require(is_enough, "num_steps must be at least 2 for the grid karras, got 1")
+
+
+def _check_output(output: Output) -> Path:
+    """The path to write, once its kind fits and it can be written."""
+    path, is_folder = Path(output.out), outputs.is_folder(output.out)
+    _require(output.trajectory or output.show == "state", "show is for a --trajectory")
+    if output.trajectory:
+        is_right = not is_folder and path.suffix in FILMS + ARRAYS
+        _require(is_right, f"out must end in .gif, .apng or .npz for a trajectory, got {output.out}")
+    else:
+        _require(path.suffix not in FILMS or is_folder, f"{path.suffix} is for a --trajectory, got out {output.out}")
+        is_right = is_folder or path.suffix in STILLS + ARRAYS
+        _require(is_right, f"out must end in .png or .npz, or be a folder with a slash at its end, got {output.out}")
+    return outputs.require_writable(output.out)
+
+
+def _labels(which: Which, num_labels: int) -> np.ndarray:
+    """The label of each sample."""
+    for label in which.labels or ():
         _require(0 <= label <= num_labels, f"labels must be in 0..{num_labels} ({num_labels} is null), got {label}")
-
-
-def _write_images(samples: np.ndarray, file: Path) -> None:
-    """Writes images [n, height, width, channels] in [-1, 1] as one grid."""
-    columns = math.ceil(math.sqrt(len(samples)))
-    rows = math.ceil(len(samples) / columns)
-    blank = np.full((rows * columns - len(samples), *samples.shape[1:]), -1.0)
-    framed = np.pad(
-        data.to_pixels(np.concatenate([samples, blank])), ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=128
-    )
-    height, width, channels = framed.shape[1:]
-    grid = framed.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
-    grid = grid.reshape(rows * height, columns * width, channels)
-    image = Image.fromarray(grid[..., 0] if channels == 1 else grid)
-    times = max(1, PIXELS // max(1, samples.shape[1] // 8))
-    image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST).save(file)
-
-
-def _write_points(samples: np.ndarray, labels: np.ndarray, file: Path) -> None:
-    """Writes points [n, 2] as a scatter plot, coloured by label."""
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    axes = figure.subplots()
-    axes.scatter(*samples.T, s=8, c=labels, cmap="tab10", linewidths=0)
-    axes.set_aspect("equal")
-    figure.savefig(file, dpi=120)
+    chosen = which.labels or tuple(range(num_labels))
+    data.require_fits("num_samples", _NUMBER * (which.num_samples or len(chosen)))
+    return np.resize(chosen, which.num_samples or len(chosen)).astype(np.int32)
 
 
 def _against(run: Run, worse_dir: Path, data_dir: Path | None) -> Pair:
     """The run's field, and that of the worse run, both at the asked label."""
-    worse = restore_run(worse_dir, data_dir)
+    worse = restore_run(worse_dir, data_dir, problem_of=problem_to_sample)
     is_alike = (worse.problem.shape, worse.problem.num_labels) == (run.problem.shape, run.problem.num_labels)
     is_field = worse.experiment.objective != "classifier" and worse.experiment.path == run.experiment.path
     _require(is_alike and is_field, f"worse must be a run on the same kind of data and path, got {worse_dir}")
     return guidance.against(run.field, worse.field)
 
 
-def _rule(options: Options, run: Run) -> Rule:
+def _rule(guided: Guidance, run: Run, data_dir: Path | None) -> Rule:
     null = run.problem.num_labels
-    if options.classifier is None:
-        worse = options.worse
-        pair = guidance.pair(run.field, null) if worse is None else _against(run, worse, options.data_dir)
-        return by_name(options.rule, run.model.path, pair, options.interval)
-    _require(options.worse is None, "classifier must be left out where a worse network is given")
-    is_plain = options.rule == "classifier_free" and options.interval == (0.0, 1.0)
+    if guided.classifier is None:
+        pair = guidance.pair(run.field, null) if guided.worse is None else _against(run, guided.worse, data_dir)
+        return by_name(guided.rule, run.model.path, pair, guided.interval)
+    _require(guided.worse is None, "classifier must be left out where a worse network is given")
+    is_plain = guided.rule == "classifier_free" and guided.interval == (0.0, 1.0)
     _require(is_plain, "classifier must be left out where a rule or an interval is asked for")
-    log_classifier = load_classifier(options.classifier, run, options.data_dir)
+    log_classifier = load_classifier(guided.classifier, run, data_dir, problem_to_sample)
     return by_classifier(run.field, null, log_classifier, run.model.path)
 
 
-def sample(options: Options) -> None:
-    """Draws the samples and writes the file."""
-    run = restore_run(options.run_dir, options.data_dir, options.ema_width)
-    _require(run.experiment.objective != "classifier", f"{options.run_dir} holds a classifier, which draws no samples")
-    _check(options, run.problem.num_labels)
-    _require(
-        options.out.suffix == ".npz" or run.problem.shape == (2,) or run.problem.shape[-1] in (1, 3),
-        f"out must end in .npz for samples of shape {run.problem.shape}, got {options.out}",
-    )
-    chosen = options.labels or tuple(range(run.problem.num_labels))
-    labels = np.resize(chosen, options.num_samples or len(chosen)).astype(np.int32)
-    rule, shape = _rule(options, run), run.problem.shape
-    draw = make_draw(rule, run.model.path, shape, options.solver, options.num_steps, options.grid, options.interval)
-    (samples,) = draw_all(draw, options.seed, labels, (options.scale,), options.chunk)
-    runs.make_folder("out", options.out.parent)
-    if options.out.suffix == ".npz":
-        np.savez(options.out, x=samples, y=labels)
-    elif samples.ndim == 4:
-        _write_images(samples, options.out)
+def _check_size(options: Options, run: Run, num_samples: int, out: Path) -> int:
+    """The number of frames, once all that is drawn is found to fit this machine and its kind of file."""
+    shape, solving = run.problem.shape, options.solver
+    edges, is_film = options.guidance.interval, options.output.trajectory
+    num_frames = len(times(run.model.path, solving.num_steps, solving.grid, edges)) if is_film else 1
+    name = "num_samples x num_steps" if is_film else "num_samples"
+    data.require_fits(name, 2 * _NUMBER * num_samples * num_frames * int(np.prod(shape)))
+    if outputs.is_folder(options.output.out):
+        is_image = len(shape) == 3 and shape[-1] in (1, 3)
+        _require(is_image, f"out must be a file for samples of shape {shape}: they are no images")
+    elif out.suffix not in ARRAYS:
+        pictures.require_drawable(num_samples, shape, num_frames)
+    return num_frames
+
+
+def _write(options: Options, run: Run, samples: np.ndarray, labels: np.ndarray, num_frames: int, out: Path) -> None:
+    made = origin.of_run(run)
+    if outputs.is_folder(options.output.out):
+        pictures.write_each(samples, labels, run.problem.num_labels, made, out)
+    elif out.suffix in ARRAYS:
+        pictures.write_arrays(out, made, x=samples, y=labels)
+    elif options.output.trajectory:
+        pictures.write_film(pictures.film_of(samples, labels), num_frames, made, out)
     else:
-        _write_points(samples, labels, options.out)
-    print(f"wrote {len(samples)} samples at w = {options.scale:g} to {options.out}")
+        pictures.write_picture(pictures.picture_of(samples, labels), made, out)
+
+
+def sample(options: Options) -> None:
+    """Draws the samples and writes them."""
+    _check_numbers(options)
+    out = _check_output(options.output)
+    data_dir, solving, edges = options.run.data_dir, options.solver, options.guidance.interval
+    run = restore_run(options.run_dir, data_dir, options.run.ema_width, problem_to_sample)
+    _require(run.experiment.objective != "classifier", f"{options.run_dir} holds a classifier, which draws no samples")
+    labels, path = _labels(options.sample, run.problem.num_labels), run.model.path
+    num_frames = _check_size(options, run, len(labels), out)
+    rule, watch = _rule(options.guidance, run, data_dir), None
+    if options.output.trajectory:
+        watch = denoised(path) if options.output.show == "denoised" else states
+    draw = make_draw(rule, path, run.problem.shape, solving.solver, solving.num_steps, solving.grid, edges, watch)
+    scale = options.guidance.scale
+    (samples,) = draw_all(draw, options.sample.seed, labels, (scale,), options.sample.chunk)
+    _write(options, run, samples, labels, num_frames, out)
+    what = f", {num_frames} frames" if options.output.trajectory else ""
+    print(f"wrote {len(samples)} samples at w = {scale:g}{what} to {out}")
 
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(lambda: tyro.cli(Options, prog="python -m experiments.sample", description=__doc__, args=args), sample)
+    command.main(sample, Options, "experiments.sample", __doc__, args)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Drawing samples of a guided field: one compiled call for all labels, scales and keys."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -8,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from cfgjax import guidance, solvers, sweeps
+from cfgjax import conversions, guidance, solvers, sweeps
 from cfgjax.pieces import Piecewise
 from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier, Number, Pair, Scale, Solver, Tree
-from experiments import processes
+from experiments import command, processes, progress
 from experiments.command import UserError
 from experiments.programs import compiled, plan_of
 
@@ -40,6 +41,8 @@ GRIDS: dict[str, Callable[[GaussianPath, int], Array]] = {
 }
 GridName = Literal["uniform", "karras", "logit_normal", "cosine", "sigmoid"]
 _DEVICES = "devices"
+MOST_CALLS = 50
+"""Calls of a program between which progress is shown."""
 ODE, SDE, ADAPTIVE = "heun", "euler_maruyama", "adaptive"
 
 Rule = Callable[[Number], LabelledField]
@@ -48,6 +51,12 @@ Rule = Callable[[Number], LabelledField]
 Draw = Callable[[Array, Array, Number], Array]
 """(key, label [], guidance scale []) -> one sample [*D]."""
 
+
+Observe = Callable[[Any, Array], Array]
+"""(carry, t) -> what is seen, the hook of ``solvers.integrate``."""
+
+Watch = Callable[[Field], Observe]
+"""guided field of one label -> what is seen of its solve."""
 
 RULES: dict[str, Callable[[GaussianPath, Pair, Scale], LabelledField]] = {
     "classifier_free": lambda path, pair, scale: guidance.extrapolate(pair, scale),
@@ -102,11 +111,18 @@ def make_draw(
     num_steps: int,
     grid: GridName = "uniform",
     edges: tuple[float, float] = (0.0, 1.0),
+    watch: Watch | None = None,
 ) -> Draw:
     """The function that draws ONE sample of a guided field, the edges of whose interval become times of the grid.
 
-    ``adaptive`` chooses its own steps, by diffrax.
+    ``adaptive`` chooses its own steps, by diffrax. With ``watch`` it gives what was seen at all n + 1 times of the
+    grid, [n + 1, *D], in the place of the sample.
+
+    Raises:
+        UserError: too few steps for the edges, or steps of its own to be watched.
     """
+    if watch is not None and solver == ADAPTIVE:
+        raise UserError("solver must be one of a fixed grid to show its steps, got adaptive")
     with jax.ensure_compile_time_eval():
         ts = times(path, num_steps, grid, edges)
     if solver == ADAPTIVE:
@@ -116,9 +132,28 @@ def make_draw(
         noise_key, solver_key = jax.random.split(key)
         guided = guidance.given(rule(scale), y)
         noise = jax.random.normal(noise_key, shape)
-        return solvers.integrate(SOLVERS[solver](path, guided), solver_key, noise, ts)
+        rule_of_steps = SOLVERS[solver](path, guided)
+        if watch is None:
+            return solvers.integrate(rule_of_steps, solver_key, noise, ts)
+        _, seen = solvers.integrate(rule_of_steps, solver_key, noise, ts, observe=watch(guided))
+        return seen
 
     return draw
+
+
+def states(guided: Field) -> Observe:
+    """What is seen of a solve: the state x_t."""
+    return lambda carry, t: carry.x
+
+
+def denoised(path: GaussianPath) -> Watch:
+    """What is seen of a solve: the denoised prediction of the guided field at x_t."""
+
+    def watch(guided: Field) -> Observe:
+        denoiser = conversions.denoiser_of(path, guided)
+        return lambda carry, t: denoiser(carry.x, t)
+
+    return watch
 
 
 def _adaptive_draw(rule: Rule, shape: tuple[int, ...]) -> Draw:
@@ -162,6 +197,17 @@ def _own_rows(num_samples: int) -> np.ndarray:
     return np.minimum(jax.process_index() * count + np.arange(count), num_samples - 1)
 
 
+def equal_parts(num_rows: int, num_devices: int, least: int) -> list[np.ndarray]:
+    """The rows in parts of one size, one program's, that the devices divide: at most MOST_CALLS, the last filled up.
+
+    >>> [part.tolist() for part in equal_parts(5, 1, 2)]
+    [[0, 1], [2, 3], [4, 4]]
+    """
+    own = -(-num_rows // num_devices)
+    size = num_devices * -(-own // min(MOST_CALLS, -(-own // max(1, least))))
+    return [np.minimum(np.arange(start, start + size), num_rows - 1) for start in range(0, num_rows, size)]
+
+
 def own_sweep(
     draw_of: Callable[[Tree], Draw],
     params: Tree,
@@ -169,25 +215,41 @@ def own_sweep(
     labels: np.ndarray,
     scales: tuple[float, ...],
     chunk: int | None = None,
+    is_shown: bool = False,
 ) -> Callable[[Tree], np.ndarray]:
     """The function of parameters that computes this process's share of the samples, [its n, scales, *D].
 
     It is compiled once for all parameters of the shapes of ``params``, and waits for no other process. Sample i has key
     i and label i at every scale; all devices of this process take their share of its samples, ``chunk`` at a time, by
-    default as many as they are quick with.
+    default as many as they are quick with. Where progress ``is_shown`` the program is called several times.
     """
     rows = _own_rows(len(labels))
-    each = keys[rows], jnp.asarray(labels, jnp.int32)[rows]
+    own_keys, asked = keys[rows], jnp.asarray(labels, jnp.int32)[rows]
     draw_one = lambda params, *one: draw_of(params)(*one)  # noqa: E731
-    plan = plan_of(draw_one, params, each[0][0], each[1][0], jnp.float32(scales[0]), shared=1)
+    plan = plan_of(draw_one, params, own_keys[0], asked[0], jnp.float32(scales[0]), shared=1)
+    size = chunk or plan.chunk
+    least = size // len(scales) if is_shown else len(rows)
+    parts = equal_parts(len(rows), jax.local_device_count(), least)
+    command.detail(f"samples x scales: {len(labels)} x {len(scales)}; at most {size} together; calls: {len(parts)}")
 
     def sweep(whole: tuple[Tree, Array], each: tuple[Array, Array]) -> Array:
         draw, scales = draw_of(whole[0]), whole[1]
-        return sweeps.sweep(lambda scale, one: draw(one[0], one[1], scale), scales, each, chunk=chunk or plan.chunk)
+        return sweeps.sweep(lambda scale, one: draw(one[0], one[1], scale), scales, each, chunk=size)
 
-    whole = params, jnp.asarray(scales)
-    program = compiled(_on_own_devices(sweep), (whole, each), plan.compiler_options)
-    return lambda params: np.moveaxis(np.asarray(program((params, jnp.asarray(scales)), each)), 1, 0)
+    example = (params, jnp.asarray(scales)), (own_keys[parts[0]], asked[parts[0]])
+    program = compiled(_on_own_devices(sweep), example, plan.compiler_options)
+
+    def run(params: Tree) -> np.ndarray:
+        whole, drawn = (params, jnp.asarray(scales)), []
+        shown = progress.bar(len(labels) * len(scales), "samples", "sampling") if is_shown else None
+        with shown or contextlib.nullcontext():
+            for part in parts:
+                drawn.append(np.asarray(program(whole, (own_keys[part], asked[part]))))
+                if shown is not None:
+                    shown.update(min(len(part) * len(scales) * jax.process_count(), shown.total - shown.n))
+        return np.moveaxis(np.concatenate(drawn, axis=1)[:, : len(rows)], 1, 0)
+
+    return run
 
 
 def gather(own: np.ndarray, num_samples: int, scales: tuple[float, ...]) -> np.ndarray:
@@ -206,7 +268,7 @@ def gather(own: np.ndarray, num_samples: int, scales: tuple[float, ...]) -> np.n
 def draw_all(
     draw: Draw, seed: int, labels: np.ndarray, scales: tuple[float, ...], chunk: int | None = None
 ) -> np.ndarray:
-    """Samples [scales, n, *D] in one compiled call; sample i has its label and its noise at every scale.
+    """Samples [scales, n, *D] by one compiled program; sample i has its label and its noise at every scale.
 
     All devices of all processes take their share, and every process is given all samples. A device computes ``chunk``
     at a time, by default as many as it is quick with.
@@ -214,5 +276,5 @@ def draw_all(
     Raises:
         UserError: samples that are not finite, with the scale.
     """
-    sweep = own_sweep(lambda _: draw, None, sample_keys(seed, len(labels)), labels, scales, chunk)
+    sweep = own_sweep(lambda _: draw, None, sample_keys(seed, len(labels)), labels, scales, chunk, is_shown=True)
     return gather(sweep(None), len(labels), scales)

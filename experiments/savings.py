@@ -1,4 +1,4 @@
-"""Measure what one compiled sweep and what a guidance interval save, in wall time, on this machine.
+"""Measure what one compiled sweep and an interval save: in wall time, on this machine.
 
 The sweep: scales x intervals x diffusions x labels in one call, against one call for each point with numbers traced,
 and with numbers compiled in. The interval: Heun's rule with guidance on all, a half, a quarter, and none of the steps.
@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from cfgjax import guidance, paths, solvers, sweeps
 from cfgjax.types import Array, LabelledField
@@ -154,9 +153,7 @@ def measure(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.savings", description=__doc__, args=args), measure
-    )
+    command.main(measure, Options, "experiments.savings", __doc__, args)
 
 
 if __name__ == "__main__":

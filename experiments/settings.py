@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import tyro
 from pydantic import AfterValidator, Field, TypeAdapter
 
+from experiments.options import optional
+
 
 def _plain_path(path: Path) -> Path:
     if "\0" in str(path) or len(str(path)) > 1024:
@@ -52,9 +54,9 @@ class MixtureData:
     num_classes: Annotated[int, Field(ge=1, le=10**4)] = 8
     """Number of labels."""
     radius: Positive = 2.0
-    """Radius of the ring."""
+    """Radius of the ring, in units of the plane."""
     std: Positive = 0.4
-    """Standard deviation of each Gaussian."""
+    """Standard deviation of each Gaussian, in units of the plane."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,15 @@ class ImageData:
 
     __pydantic_config__ = STRICT
     name: DataName = "digits"
-    """The data set's name."""
+    """The data set's name, as prepared."""
     train_split: SplitName = "train"
     """The tfds split to learn from."""
     test_split: SplitName = "test"
     """The tfds split held out: for the loss during training, the recogniser's accuracy, and distances to copies."""
-    shape: tuple[Length, Length, Length] | None = None
-    """Height, width and channels, which the data set must have; by default whatever it has."""
-    num_labels: Labels | None = None
-    """Number of labels, which the data set must have; by default whatever it has."""
+    shape: Annotated[tuple[Length, Length, Length] | None, optional("INT INT INT", "what it has")] = None
+    """Height, width and channels, in pixels, which the data set must have."""
+    num_labels: Annotated[Labels | None, optional("INT", "what it has")] = None
+    """Number of labels, which the data set must have."""
     flip: bool = False
     """Mirror half of the training images, drawn anew at each step."""
     dequantise: bool = False
@@ -105,13 +107,13 @@ class MLPNetwork:
     width: Length = 256
     """Units of every hidden layer."""
     embedding_width: Annotated[int, Field(ge=2, le=2**16)] = 64
-    """Features of the embeddings of time and label."""
+    """Features of each of the embeddings of time and label."""
     depth: Few = 4
     """Number of residual blocks."""
     dropout: Fraction = 0.0
-    """Rate at which hidden units are dropped in training."""
+    """Share of the hidden units that are dropped in training, 0 to 1."""
     max_frequency: Positive = 100.0
-    """Highest angular frequency of the time embedding."""
+    """Highest angular frequency of the time embedding, in radians per unit of time."""
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,11 @@ class UNetNetwork:
     head_width: Length = 64
     """Channels of an attention head."""
     dropout: Fraction = 0.0
-    """Rate at which inner units are dropped in training."""
+    """Share of the inner units that are dropped in training, 0 to 1."""
     patch: Few = 1
     """Side of the squares of pixels that become one position of the largest map."""
     max_frequency: Positive = 100.0
-    """Highest angular frequency of the time embedding."""
+    """Highest angular frequency of the time embedding, in radians per unit of time."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the computation; parameters and outputs are float32 always."""
     rematerialise: bool = False
@@ -159,9 +161,9 @@ class DiTNetwork:
     positions: Literal["sine", "learned"] = "sine"
     """Embedding of positions."""
     dropout: Fraction = 0.0
-    """Rate at which inner units are dropped in training."""
+    """Share of the inner units that are dropped in training, 0 to 1."""
     max_frequency: Positive = 100.0
-    """Highest angular frequency of the time embedding."""
+    """Highest angular frequency of the time embedding, in radians per unit of time."""
     time_ends: tuple[Embedded, Embedded] = (0.0, 1.0)
     """Numbers that are embedded at t = 0 and t = 1 (the steps of DDPM: 999 and 0)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -176,18 +178,17 @@ class Optimizer:
 
     __pydantic_config__ = STRICT
     learning_rate: Positive = 1e-3
-    """Peak learning rate."""
+    """Peak learning rate of AdamW."""
     warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 500
     """Steps over which the learning rate rises from 0."""
     clip_norm: Positive = 1.0
     """Global norm to which gradients are clipped."""
     weight_decay: NotNegative = 0.0
-    """Decoupled weight decay."""
+    """Decoupled weight decay, a share of the learning rate."""
     ema_decay: Fraction = 0.999
     """Decay of the moving average, reached as min(decay, (1 + step) / (10 + step))."""
-    average_widths: Annotated[tuple[Width, ...], Field(max_length=8)] = ()
-    """Relative widths of further moving averages, 0.05 and 0.1 say, of which snapshots are kept: averages of other
-    widths can be made of them afterwards. Each takes the memory of the parameters."""
+    average_widths: Annotated[tuple[Width, ...], Field(max_length=8), optional("[FLOAT ...]", "none")] = ()
+    """Relative widths, such as 0.05 0.1, of averages of which snapshots are kept, to make others of afterwards."""
 
 
 @dataclass(frozen=True)
@@ -203,8 +204,8 @@ class Sampling:
     """Samples of each label, for each scale and solver."""
     seed: Seed = 1
     """Seed of the samples."""
-    chunk: Examples | None = None
-    """Samples computed together; by default as many as the device's memory is quick with."""
+    chunk: Annotated[Examples | None, optional("INT", "as many as the device's memory is quick with")] = None
+    """Samples computed together."""
 
 
 @dataclass(frozen=True)
@@ -214,8 +215,8 @@ class Keep:
     __pydantic_config__ = STRICT
     last: Count = 2
     """The last so many; with 2 or more a damaged one leaves another to go back to."""
-    every: Count | None = None
-    """Those of a step that this number divides."""
+    every: Annotated[Count | None, optional("STEPS", "none")] = None
+    """Those of every so many-th step."""
     best: Annotated[int, Field(ge=0)] = 0
     """So many of the least held-out loss."""
     snapshot_saves: Count = 1
@@ -240,18 +241,17 @@ class Experiment:
     time_density: Literal["uniform", "logit_normal"] = "uniform"
     """Density from which training times are drawn."""
     label_drop_rate: Fraction = 0.1
-    """Probability with which an example's label is replaced by the null label."""
+    """Probability, 0 to 1, with which an example's label is replaced by the null label."""
     batch_size: Examples = 256
     """Examples in a step, over all devices."""
     placement: Literal["replicated", "sharded"] = "replicated"
-    """Whether every device holds the whole state (pmap), or each a part of it (jit over a mesh), as what is too large
-    for one must. The results are the same, to rounding."""
+    """Every device holds the whole state (pmap), or each a part (jit over a mesh): the same results, to rounding."""
     num_chunks: Examples = 1
     """In how many chunks, one after another, each device takes its share of a step."""
     steps_per_dispatch: Dispatched = 1
     """Training steps in one call of the device: more for small networks, whose steps are shorter than a call."""
     num_steps: Count = 10_000
-    """Training steps."""
+    """Training steps in all, those before a resume among them."""
     seed: Seed = 0
     """Seed of the parameters, of all noise, and of the order of the data."""
     save_every: Count = 1_000

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-import tyro
 from matplotlib.figure import Figure
 
 from experiments import command, journal, runs
@@ -198,7 +197,7 @@ def soak(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(lambda: tyro.cli(Options, prog="python -m experiments.soak", description=__doc__, args=args), soak)
+    command.main(soak, Options, "experiments.soak", __doc__, args)
 
 
 if __name__ == "__main__":

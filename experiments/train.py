@@ -5,6 +5,9 @@ metrics.json; python -m experiments.report makes one page of them. A folder that
 its newest whole checkpoint, to the same end.
 Exit codes: 0 done, 1 a bug, 2 a mistake or a full disk, 3 losses not finite, 75 asked to stop by SIGTERM or SIGINT and
 saved (start it again to go on).
+
+python -m experiments.presets tells what each preset needs and reaches; python -m experiments.train digits --help all
+that can be set. For example: python -m experiments.train digits --num-steps 500 --run-dir runs/short
 """
 
 import contextlib
@@ -26,8 +29,8 @@ from experiments.command import UserError
 from experiments.findings import report
 from experiments.loop import Trainer, advance
 from experiments.model import model_of
-from experiments.presets import PRESETS
-from experiments.problems import problem_of
+from experiments.presets import PRESETS, summary
+from experiments.problems import problem_of, with_shapes
 from experiments.processes import Launch
 from experiments.restored import Run
 from experiments.settings import Experiment
@@ -40,9 +43,9 @@ class Options:
     """A run, and how it is started."""
 
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
-    launch: Annotated[Launch, tyro.conf.arg(name="")] = field(default_factory=Launch)
-    tracking: Annotated[Tracking, tyro.conf.arg(name="")] = field(default_factory=Tracking)
-    debug_nans: bool = False
+    launch: Annotated[Launch, tyro.conf.OmitArgPrefixes] = field(default_factory=Launch)
+    tracking: Annotated[Tracking, tyro.conf.OmitArgPrefixes] = field(default_factory=Tracking)
+    debug_nans: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """End at the first loss or gradient that is not finite, and name the first operation that gave NaN or infinity."""
 
 
@@ -68,6 +71,7 @@ def prepare(experiment: Experiment, debug_nans: bool = False, tracked: Tracking 
     processes.on_first(lambda: tracking.require_installed(tracked))
     _require_divisible(experiment)
     problem = processes.together(lambda: problem_of(experiment))
+    experiment = with_shapes(experiment, problem)
     model = model_of(experiment, problem)
     most = 1 if debug_nans else experiment.most_not_finite
     return Trainer(experiment, problem, model, model.create(), most, debug_nans, tracked)
@@ -107,7 +111,7 @@ def _resumed(trainer: Trainer) -> Trainer:
         processes.note(f"warning: {message}; it is moved to {run_dir / 'damaged'}")
     processes.on_first(lambda: checkpoints.set_aside(folder, found.damaged, run_dir / "damaged"))
     processes.on_first(lambda: _rewind(run_dir, found.step))
-    print(f"resuming {run_dir} at step {found.step} of {experiment.num_steps}")
+    command.tell(f"resuming {run_dir} at step {found.step} of {experiment.num_steps}")
     return trainer._replace(state=found.state)
 
 
@@ -161,13 +165,9 @@ def train(words: Sequence[str], options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    presets = {name: (summary, Options(preset)) for name, (summary, preset) in PRESETS.items()}
-    command.run(
-        lambda: tyro.extras.overridable_config_cli(
-            presets, prog="python -m experiments.train", description=__doc__, args=args
-        ),
-        functools.partial(train, sys.argv[1:] if args is None else args),
-    )
+    presets = {name: (summary(name), Options(preset)) for name, (_, preset) in PRESETS.items()}
+    work = functools.partial(train, sys.argv[1:] if args is None else args)
+    command.main(work, Options, "experiments.train", __doc__, args, presets)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Time the library beside a hand-written reference, and its peers where they are installed, in one run.
+"""Time the library beside a hand-written reference and its peers: in one run, those that are installed.
 
 Each work is raced by each method: rounds in which every competitor takes a turn, in an order that rotates. Before any
 time is taken, samples are compared with the reference's, on the same weights and noise; who differs gets no speed.
@@ -24,6 +24,7 @@ from experiments.benchmark import compare, memory, races, rows, startup, timing
 from experiments.benchmark.entries import Entry, Skipped
 from experiments.benchmark.rows import Row
 from experiments.benchmark.works import ON_ACCELERATOR, ON_CPU, Case, Work, WorkName, work_of
+from experiments.options import optional
 from experiments.settings import Count, NotNegative, Positive
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-2}
@@ -40,35 +41,42 @@ STEPS, SCALES = (10, 30, 300), (1, 4, 64)
 
 
 @dataclass(frozen=True)
+class More:
+    """What is measured besides."""
+
+    peers: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Race diffrax, flow_matching and torch.compile too, where they are installed."""
+    memory: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Measure the most memory of each competitor in "train" and "euler", each in a process of its own."""
+    curves: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Race Euler at other batches and numbers of steps too, and sweeps of other numbers of scales, for the plots."""
+    startup: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Compile each work's training step and sampler in new processes, with an empty and with a warm cache."""
+
+
+@dataclass(frozen=True)
 class Options:
     """What is timed, and how long."""
 
-    works: tuple[WorkName, ...] = ()
-    """What is timed; by default what suits the device."""
+    works: Annotated[tuple[WorkName, ...], optional("WORK [WORK ...]", "what suits the device")] = ()
+    """What is timed: networks and sizes, told in docs/throughput.md."""
     methods: Annotated[tuple[races.Method, ...], Field(min_length=1)] = tuple(races.METHODS)
     """How it is trained and sampled."""
-    batch: Count | None = None
-    """Samples drawn together and examples of a step, in the place of the works' own."""
+    batch: Annotated[Count | None, optional("INT", "the works' own")] = None
+    """Samples drawn together, and examples of a step."""
     rounds: Annotated[int, Field(ge=5)] = 5
-    """Rounds."""
+    """Rounds of each race, in which every competitor has a turn."""
     turn_seconds: NotNegative = 0.2
     """Seconds that a turn lasts at least."""
-    peers: bool = False
-    """Race diffrax, flow_matching and torch.compile too, where they are installed."""
-    memory: bool = False
-    """Measure the most memory of each competitor in "train" and "euler", each in a process of its own."""
-    curves: bool = False
-    """Race Euler at other batches and numbers of steps too, and sweeps of other numbers of scales, for the plots."""
-    startup: bool = False
-    """Compile each work's training step and sampler in new processes, with an empty and with a warm cache."""
-    stated_peak: Positive | None = None
+    stated_peak: Annotated[Positive | None, optional("FLOP/S", "no MFU")] = None
     """FLOP/s of the device by its maker, for the MFU."""
     out: Path = Path("runs/benchmark")
     """Folder of what is written."""
-    compare: Path | None = None
+    compare: Annotated[Path | None, optional("FILE", "nothing")] = None
     """A rows.json of an earlier run: print ratios of the times and flag what became slower."""
-    profile: Path | None = None
+    profile: Annotated[Path | None, optional("FOLDER", "none")] = None
     """Folder for a trace of one run of each of the library's programs, for TensorBoard or Perfetto."""
+    more: Annotated[More, tyro.conf.OmitArgPrefixes] = dataclasses.field(default_factory=More)
 
 
 def _head(case: Case) -> dict[str, Any]:
@@ -106,7 +114,7 @@ def _profile(folder: Path, case: Case, entry: Entry) -> None:
 def race(options: Options, case: Case) -> list[Row]:
     """The rows of one race."""
     work = work_of(case)
-    contestants = {name: build() for name, build in races.race_of(case, options.peers).items()}
+    contestants = {name: build() for name, build in races.race_of(case, options.more.peers).items()}
     wrong = refused(work, contestants)
     entered = {name: one for name, one in contestants.items() if isinstance(one, Entry) and name not in wrong}
     product = timing.product_of(getattr(work.network, "dtype", "float32"))
@@ -115,7 +123,7 @@ def race(options: Options, case: Case) -> list[Row]:
         _profile(options.profile, case, entered[races.LIBRARY])
     forward = rows.forward_flops(work)
     found = rows.rows_of(_head(case), contestants, wrong, rounds, forward, options.stated_peak)
-    return [_with_memory(case, row) if options.memory else row for row in found]
+    return [_with_memory(case, row) if options.more.memory else row for row in found]
 
 
 def _with_memory(case: Case, row: Row) -> Row:
@@ -132,7 +140,7 @@ def _cases(options: Options) -> Iterator[Case]:
     """The races asked for, and then, for curves, those of other sizes."""
     for work, method in itertools.product(_works(options), options.methods):
         yield Case(work, method, options.batch)
-    if options.curves:
+    if options.more.curves:
         yield from (case._replace(is_for_curves=True) for work in _works(options) for case in _curves(work))
 
 
@@ -173,7 +181,7 @@ def benchmark(options: Options) -> list[Row]:
         print("\n".join(rows.table(some)), flush=True)
         found += some
         _write(folder, found)
-    for work_name in _works(options) if options.startup else ():
+    for work_name in _works(options) if options.more.startup else ():
         some = _startup(work_name)
         print(f"\n{work_name}, compile time of a new process: " + ", ".join(map(_compile_time, some)), flush=True)
         found += some
@@ -199,9 +207,7 @@ def main(args: list[str] | None = None) -> None:
     """The command line."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # peers share the device
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.benchmark", description=__doc__, args=args), benchmark
-    )
+    command.main(benchmark, Options, "experiments.benchmark", __doc__, args)
 
 
 if __name__ == "__main__":

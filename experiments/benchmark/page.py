@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md and its plots from the rows of one or more benchmarks, by device."""
+"""Write docs/benchmarks.md and its plots from measured rows: of one or more benchmarks, by device."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +40,11 @@ COLUMNS = (
 class Options:
     """Where the rows are."""
 
-    rows: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    rows: Annotated[
+        tuple[Path, ...],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="FILE [FILE ...]", help_behavior_hint="(required)"),
+    ]
     """The rows.json of benchmarks; those of one device are one benchmark in parts."""
     out: Path = Path("docs")
     """Folder of benchmarks.md and of the plots, benchmarks/."""
@@ -196,9 +200,7 @@ def write(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.benchmark.page", description=__doc__, args=args), write
-    )
+    command.main(write, Options, "experiments.benchmark.page", __doc__, args)
 
 
 if __name__ == "__main__":

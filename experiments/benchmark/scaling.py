@@ -25,7 +25,6 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import numpy as np
 import optax
-import tyro
 from pydantic import Field
 
 from cfgjax import training
@@ -193,10 +192,7 @@ def scaling(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.benchmark.scaling", description=__doc__, args=args),
-        scaling,
-    )
+    command.main(scaling, Options, "experiments.benchmark.scaling", __doc__, args)
 
 
 if __name__ == "__main__":

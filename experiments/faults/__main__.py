@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
-
 from experiments import command, runs
 from experiments.command import UserError
 from experiments.faults.bench import Bench, Count
@@ -74,7 +72,7 @@ def faults(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(lambda: tyro.cli(Options, prog="python -m experiments.faults", description=__doc__, args=args), faults)
+    command.main(faults, Options, "experiments.faults", __doc__, args)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ def _trained(preset, tmp_path_factory, data_dir):
     run_dir = tmp_path_factory.mktemp("runs") / preset
     done = command("train", preset, "--run-dir", run_dir, "--data-dir", data_dir, *SMALLER[preset])
     assert done.returncode == 0, done.stderr
+    assert "\r" not in done.stdout + done.stderr
     return run_dir
 
 
@@ -29,7 +30,15 @@ def _trained(preset, tmp_path_factory, data_dir):
 )
 def trained(request, tmp_path_factory, data_dir):
     """The folder of a finished run."""
+    if request.param == "digits":
+        return request.getfixturevalue("trained_digits")
     return _trained(request.param, tmp_path_factory, data_dir)
+
+
+@pytest.fixture(scope="session")
+def trained_digits(tmp_path_factory, data_dir):
+    """The folder of a finished run of the digits."""
+    return _trained("digits", tmp_path_factory, data_dir)
 
 
 @pytest.fixture(scope="session")

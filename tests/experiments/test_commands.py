@@ -196,7 +196,7 @@ def test_gallery_refuses_what_it_cannot_draw(arguments, expected):
 
 
 def test_sample_refuses_a_folder_as_its_file_and_a_seed_out_of_range(trained_mixture, tmp_path):
-    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "folder.png" / "inside").mkdir(parents=True)
     assert_one_line(command("sample", trained_mixture, "--out", tmp_path / "folder.png"), "out must be a file")
     assert_one_line(command("sample", trained_mixture, "--seed", "-1"), "seed must be in 0..4294967295")
     assert_one_line(command("sample", trained_mixture, "--scale", "1e39"), "scale must be finite, in -10000..10000")
