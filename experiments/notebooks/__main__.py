@@ -58,7 +58,7 @@ def read_script(file: Path) -> Any:
         import jupytext
     except ImportError:
         raise UserError("notebooks need jupytext, nbclient and ipykernel: pip install 'cfgjax[notebooks]'") from None
-    notebook = jupytext.read(file)
+    notebook: Any = jupytext.read(file)
     notebook.metadata = {"jupytext": {"formats": "ipynb,py:percent"}, "kernelspec": _KERNEL}
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"

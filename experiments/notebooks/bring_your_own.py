@@ -13,9 +13,9 @@
 #
 # The library asks two things of you. A **network** is a plain function of one example,
 # $$(\theta,\,x,\,t,\,y)\mapsto u_\theta(x,t,y),$$
-# with $\theta$ any pytree of arrays and $u$ of the shape of $x$; where it comes from is no matter. **Pictures** are a folder with
-# one folder for each class. Here a folder of pictures, a network of Flax NNX and one of bare JAX go through the same training
-# step.
+# with $\theta$ any pytree of arrays and $u$ of the shape of $x$; where it comes from is no matter. **Pictures** are a
+# folder with one folder for each class. Here a folder of pictures, a network of Flax NNX and one of bare JAX go
+# through the same training step.
 
 # %%
 import tempfile
@@ -36,9 +36,10 @@ from cfgjax import data, guidance, losses, paths, solvers, training, verify
 # %% [markdown]
 # ## Pictures
 #
-# For want of yours, some are made: handwritten digits as PNG files of $32\times32$ pixels, `pictures/three/0007.png` and so on.
-# `data.prepare` reads the folder once, cuts every picture to its middle square, resizes it, and keeps every tenth of a class as
-# the split `test`. A picture that does not read is refused by name, or skipped with `on_corrupt="skip"`.
+# For want of yours, some are made: handwritten digits as PNG files of $32\times32$ pixels, `pictures/three/0007.png`
+# and so on. `data.prepare` reads the folder once, cuts every picture to its middle square, resizes it, and keeps every
+# tenth of a class as the split `test`. A picture that does not read is refused by name, or skipped with
+# `on_corrupt="skip"`.
 
 # %%
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -67,7 +68,8 @@ plt.show()
 # %% [markdown]
 # ## A network of Flax NNX
 #
-# A module for **one** example: no batch axis, $t$ and $y$ scalars, and one more row of the embedding for the null label.
+# A module for **one** example: no batch axis, $t$ and $y$ scalars, and one more row of the embedding for the null
+# label.
 
 # %%
 FREQUENCIES = jnp.geomspace(1.0, 50.0, 16)
@@ -92,8 +94,8 @@ class Network(nnx.Module):
 module = Network((8, 8, 1), NULL, width=256, rngs=nnx.Rngs(0))
 
 # %% [markdown]
-# `nnx.split` takes it apart into its structure and its parameters, and `nnx.merge` puts it together again: that makes the plain
-# function.
+# `nnx.split` takes it apart into its structure and its parameters, and `nnx.merge` puts it together again: that makes
+# the plain function.
 
 # %%
 structure, nnx_params = nnx.split(module, nnx.Param)
@@ -106,9 +108,9 @@ def of_nnx(params, x, t, y):
 # %% [markdown]
 # ## A network of bare JAX
 #
-# Here the parameters are a dictionary and the network is written out. (A module of Equinox is of this kind: `params, static =
-# eqx.partition(module, eqx.is_array)`, and the function is `eqx.combine(params, static)(x, t, y)`. A module of Flax Linen needs
-# nothing at all: its function is `network.apply`.)
+# Here the parameters are a dictionary and the network is written out. (A module of Equinox is of this kind:
+# `params, static = eqx.partition(module, eqx.is_array)`, and the function is `eqx.combine(params, static)(x, t, y)`. A
+# module of Flax Linen needs nothing at all: its function is `network.apply`.)
 
 
 # %%
@@ -144,8 +146,8 @@ jax_params = initialise(jax.random.key(0), 64, NULL, 256)
 # %% [markdown]
 # ## One step for both
 #
-# The loss takes the function. `training.create` and `training.make_step` take the parameters as they are, a state of NNX or a
-# dictionary: Optax, the moving average and `jax.pmap` see a pytree.
+# The loss takes the function. `training.create` and `training.make_step` take the parameters as they are, a state of
+# NNX or a dictionary: Optax, the moving average and `jax.pmap` see a pytree.
 
 # %%
 path = paths.linear()
@@ -177,8 +179,8 @@ def fit(network, params):
 
 
 # %% [markdown]
-# The two networks are written differently and are the same function: with the module's parameters in the dictionary the values
-# agree, and so do the loss and the gradient's norm of a step.
+# The two networks are written differently and are the same function: with the module's parameters in the dictionary
+# the values agree, and so do the loss and the gradient's norm of a step.
 
 # %%
 as_dictionary = nnx.to_pure_dict(nnx_params)
@@ -219,7 +221,8 @@ plt.show()
 # %% [markdown]
 # ## Samples
 #
-# Both at $w=2$, from the same noise, beside real pictures. For a module again, and not a function: `nnx.merge(structure, ema)`.
+# Both at $w=2$, from the same noise, beside real pictures. For a module again, and not a function:
+# `nnx.merge(structure, ema)`.
 
 
 # %%
@@ -257,8 +260,8 @@ plt.show()
 # %% [markdown]
 # ## And your own rule of guidance
 #
-# `verify` runs what you wrote where the answer is known. A rule as some papers have it, with $1+w$ in the place of $w$, is not
-# the library's, and the table says so:
+# `verify` runs what you wrote where the answer is known. A rule as some papers have it, with $1+w$ in the place of
+# $w$, is not the library's, and the table says so:
 
 
 # %%

@@ -16,9 +16,9 @@
 # plane with one label for each component, so that every field, score and posterior is known exactly: nothing is
 # trained, and a wrong sign has nowhere to hide.
 #
-# Time runs from noise, $t=0$, to data, $t=1$. "Conditional" means given a data point $z$; "labelled" means given a label
-# $y$. The null label $\varnothing$ stands for "any label". In code a field is a function `(x, t, y) -> like x` of **one**
-# point; `jax.vmap` makes it act on many.
+# Time runs from noise, $t=0$, to data, $t=1$. "Conditional" means given a data point $z$; "labelled" means given a
+# label $y$. The null label $\varnothing$ stands for "any label". In code a field is a function `(x, t, y) -> like x`
+# of **one** point; `jax.vmap` makes it act on many.
 
 # %%
 import jax
@@ -44,9 +44,9 @@ def panel(axes, title):
 # A Gaussian path carries a data point to noise:
 # $$x_t=\alpha_t z+\beta_t\varepsilon,\quad \varepsilon\sim N(0,I),\qquad\text{so}\qquad
 # p_t(x\mid z)=N(x;\,\alpha_t z,\ \beta_t^2 I),$$
-# with $\alpha_0=\beta_1=0$ and $\alpha_1=\beta_0=1$. Ours is the straight one, $\alpha_t=t$, $\beta_t=1-t$. The upper row
-# is the **conditional path** of one data point, the lower row the **marginal path** $p_t(x)=\int p_t(x\mid
-# z)\,p_{\text{data}}(z)\,dz$, coloured by the label of $z$.
+# with $\alpha_0=\beta_1=0$ and $\alpha_1=\beta_0=1$. Ours is the straight one, $\alpha_t=t$, $\beta_t=1-t$. The upper
+# row is the **conditional path** of one data point, the lower row the **marginal path**
+# $p_t(x)=\int p_t(x\mid z)\,p_{\text{data}}(z)\,dz$, coloured by the label of $z$.
 
 # %%
 keys = jax.random.split(jax.random.key(0), 1500)
@@ -75,11 +75,11 @@ plt.show()
 # %% [markdown]
 # ## 2. The conditional and the marginal field
 #
-# Differentiate the path with $z$ and $\varepsilon$ held: $u_t(x\mid z)=\dot\alpha_t z+\dot\beta_t\varepsilon$ moves the
-# conditional path. What moves the marginal path is its average over the data points that may have led to $x$:
+# Differentiate the path with $z$ and $\varepsilon$ held: $u_t(x\mid z)=\dot\alpha_t z+\dot\beta_t\varepsilon$ moves
+# the conditional path. What moves the marginal path is its average over the data points that may have led to $x$:
 # $$u_t(x)=\int u_t(x\mid z)\,p_t(z\mid x)\,dz,\qquad p_t(z\mid x)\propto p_t(x\mid z)\,p_{\text{data}}(z).$$
-# Averaged over the data of one label it is the **labelled field** $u_t(x\mid y)$. The mixture knows both in closed form;
-# as a check, the integral by brute force, over 20,000 data points.
+# Averaged over the data of one label it is the **labelled field** $u_t(x\mid y)$. The mixture knows both in closed
+# form; as a check, the integral by brute force, over 20,000 data points.
 
 # %%
 field = mixture.vector_field(path)  # (x, t, y) -> u_t(x|y); y = NULL gives u_t(x)
@@ -145,7 +145,8 @@ plt.show()
 #
 # The score $s_t(x\mid y)=\nabla_x\log p_t(x\mid y)$ holds the same knowledge. On a Gaussian path the two are affine in
 # each other, whatever the label:
-# $$u_t=\frac{\dot\alpha_t}{\alpha_t}\,x+b_t\,s_t,\qquad b_t=\frac{\beta_t(\dot\alpha_t\beta_t-\alpha_t\dot\beta_t)}{\alpha_t}.$$
+# $$u_t=\frac{\dot\alpha_t}{\alpha_t}\,x+b_t\,s_t,\qquad
+# b_t=\frac{\beta_t(\dot\alpha_t\beta_t-\alpha_t\dot\beta_t)}{\alpha_t}.$$
 # Three ways to the score: in closed form, by differentiating the log-density, and from the field.
 
 # %%
@@ -170,13 +171,13 @@ for name, other in (("gradient of the log-density", scores[1]), ("from the field
 # %% [markdown]
 # ## 4. Classifier guidance
 #
-# By Bayes' rule $p_t(x\mid y)\propto p_t(x)\,p_t(y\mid x)$, so $s_t(x\mid y)=s_t(x)+\nabla_x\log p_t(y\mid x)$, and with the
-# line above
+# By Bayes' rule $p_t(x\mid y)\propto p_t(x)\,p_t(y\mid x)$, so $s_t(x\mid y)=s_t(x)+\nabla_x\log p_t(y\mid x)$, and
+# with the line above
 # $$u_t(x\mid y)=u_t(x)+b_t\,\nabla_x\log p_t(y\mid x).$$
 # The last term pulls to where the label is likely. **Classifier guidance** multiplies it by a scale $w$:
 # $$u^w_t(x\mid y)=u_t(x)+w\,b_t\,\nabla_x\log p_t(y\mid x).$$
-# Below, $p_t(y=1\mid x)$ and the term $b_t\nabla\log p_t(y=1\mid x)$. Early on no state is sure of its label and the pull is
-# gentle everywhere; later it is strong where the label is wrong and vanishes where it is right.
+# Below, $p_t(y=1\mid x)$ and the term $b_t\nabla\log p_t(y=1\mid x)$. Early on no state is sure of its label and the
+# pull is gentle everywhere; later it is strong where the label is wrong and vanishes where it is right.
 
 # %%
 log_classifier = mixture.label_log_probs(path)  # (x, t) -> log p_t(y|x) of all labels
@@ -196,8 +197,8 @@ plt.show()
 #
 # Bayes' rule read backwards needs no classifier: $b_t\nabla_x\log p_t(y\mid x)=u_t(x\mid y)-u_t(x)$. Put in,
 # $$u^w_t(x\mid y)=u_t(x\mid\varnothing)+w\,\bigl(u_t(x\mid y)-u_t(x\mid\varnothing)\bigr).$$
-# The two are **one** field. Both are written out by the library; here they are compared at 20,000 states: draws of the path
-# at any time, moved off it at random, with every label.
+# The two are **one** field. Both are written out by the library; here they are compared at 20,000 states: draws of the
+# path at any time, moved off it at random, with every label.
 
 # %%
 SCALES = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -226,10 +227,11 @@ for scale in SCALES:
     assert gaps[scale].max() < 1e-4
 
 # %% [markdown]
-# What is left is rounding of float32. (Before $t=0.01$, where $b_t$ grows without bound, `guidance.classifier` holds its
-# term: a learned classifier needs that, and the ways below differ by it.) In the picture both guide at $w=4$: on the left the two fields on top of each other
-# (wide orange arrows by classifier, thin black ones classifier-free), in the middle the ways of twelve samples under either
-# (orange bands, black lines), on the right all the differences of above against time.
+# What is left is rounding of float32. (Before $t=0.01$, where $b_t$ grows without bound, `guidance.classifier` holds
+# its term: a learned classifier needs that, and the ways below differ by it.) In the picture both guide at $w=4$: on
+# the left the two fields on top of each other (wide orange arrows by classifier, thin black ones classifier-free), in
+# the middle the ways of twelve samples under either (orange bands, black lines), on the right all the differences of
+# above against time.
 
 # %%
 w, t, y = 4.0, 0.5, 1
@@ -278,10 +280,10 @@ assert apart < 1e-3
 #
 # A network learns $u_t(x\mid z)$, which is simple, and by that $u_t(x\mid y)$: the loss
 # $$L(u)=E\,\bigl\|u_t(x\mid y)-(\dot\alpha_t z+\dot\beta_t\varepsilon)\bigr\|^2$$
-# is least for the labelled field. If $y$ is replaced by $\varnothing$ with a probability $\eta$, one coin for each example,
-# the same network learns the null field as well: that is all of **classifier-free training**. Here the exact field stands in
-# for a trained network, multiplied by a factor; its loss is least at the factor 1, for the labelled half and for the
-# dropped half.
+# is least for the labelled field. If $y$ is replaced by $\varnothing$ with a probability $\eta$, one coin for each
+# example, the same network learns the null field as well: that is all of **classifier-free training**. Here the exact
+# field stands in for a trained network, multiplied by a factor; its loss is least at the factor 1, for the labelled
+# half and for the dropped half.
 
 # %%
 factors = jnp.linspace(0.7, 1.3, 13)
@@ -314,8 +316,8 @@ plt.show()
 # ## 7. Sampling: ODE and SDE
 #
 # Start at noise and follow the guided field, by the ODE $dX=u^w_t\,dt$, or by the SDE
-# $$dX=\bigl[u^w_t+\tfrac12\sigma_t^2\,s^w_t\bigr]dt+\sigma_t\,dW,\qquad s^w_t=s_t(\cdot\mid\varnothing)+w\,\bigl(s_t(\cdot\mid
-# y)-s_t(\cdot\mid\varnothing)\bigr),$$
+# $$dX=\bigl[u^w_t+\tfrac12\sigma_t^2\,s^w_t\bigr]dt+\sigma_t\,dW,\qquad
+# s^w_t=s_t(\cdot\mid\varnothing)+w\,\bigl(s_t(\cdot\mid y)-s_t(\cdot\mid\varnothing)\bigr),$$
 # with any $\sigma_t\ge0$; here $\sigma_t^2=2\beta_t$. The solver makes $s^w$ of $u^w$ by section 3.
 
 # %%
@@ -343,8 +345,8 @@ for axes, ((is_stochastic, w), (samples, _)) in zip(rows.ravel(), draws.items(),
 plt.show()
 
 # %% [markdown]
-# At $w=0$ labels are ignored, at $w=1$ each label has its own component, and above 1 samples leave their neighbours, ODE and
-# SDE not alike. The same noise takes these ways (label 1, $w=4$):
+# At $w=0$ labels are ignored, at $w=1$ each label has its own component, and above 1 samples leave their neighbours,
+# ODE and SDE not alike. The same noise takes these ways (label 1, $w=4$):
 
 # %%
 figure, panels = plt.subplots(1, 2, figsize=(7.4, 3.8), layout="constrained")

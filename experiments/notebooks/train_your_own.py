@@ -11,12 +11,12 @@
 # %% [markdown]
 # # Train your own
 #
-# From 1,437 handwritten digits of $8\times8$ pixels to guided samples, with the library alone: no experiment module, no
-# configuration. The digits ship inside scikit-learn; nothing is downloaded.
+# From 1,437 handwritten digits of $8\times8$ pixels to guided samples, with the library alone: no experiment module,
+# no configuration. The digits ship inside scikit-learn; nothing is downloaded.
 #
 # A network $u_\theta(x,t,y)$ learns the labelled field and, by dropping labels, the null field:
-# $$L(\theta)=E\,\bigl\|u_\theta(x_t,t,y')-(\dot\alpha_tz+\dot\beta_t\varepsilon)\bigr\|^2,\qquad x_t=\alpha_tz+\beta_t\varepsilon,
-# \qquad y'=\varnothing\ \text{with probability}\ \eta,\ \text{else}\ y.$$
+# $$L(\theta)=E\,\bigl\|u_\theta(x_t,t,y')-(\dot\alpha_tz+\dot\beta_t\varepsilon)\bigr\|^2,\qquad
+# x_t=\alpha_tz+\beta_t\varepsilon,\qquad y'=\varnothing\ \text{with probability}\ \eta,\ \text{else}\ y.$$
 # All that follows is written for **one** example.
 
 # %%
@@ -34,8 +34,8 @@ from cfgjax import data, guidance, losses, metrics, models, paths, solvers, trai
 # %% [markdown]
 # ## Data and network
 #
-# `data.prepare` writes a data set once, in the format of tensorflow-datasets; `data.load` reads it into memory, without
-# TensorFlow. A network is a plain function `(params, x, t, y) -> like x`; this one is a residual perceptron.
+# `data.prepare` writes a data set once, in the format of tensorflow-datasets; `data.load` reads it into memory,
+# without TensorFlow. A network is a plain function `(params, x, t, y) -> like x`; this one is a residual perceptron.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +46,8 @@ NULL = train.num_labels
 path = paths.linear()
 network = models.MLP(NULL, width=256, depth=4, dropout=0.1)
 params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((8, 8, 1)), jnp.float32(0), jnp.int32(0))
-print(f"{len(train.label)} digits {train.pixels.shape[1:]}, {sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters")
+count = sum(leaf.size for leaf in jax.tree.leaves(params))
+print(f"{len(train.label)} digits {train.pixels.shape[1:]}, {count:,} parameters")
 
 # %% [markdown]
 # ## The loss of one example
@@ -69,9 +70,9 @@ def loss(params, key, example):
 # %% [markdown]
 # ## Training
 #
-# `training.make_step` makes of it the pure step `(state, batch, source) -> (state, metrics)`: mean over the batch, gradient,
-# Optax update, moving average. The set lies on the device as the source; a batch is its indices, a function of seed and step.
-# `jax.jit` compiles it for one device; `training.parallel(step)` is the same step on all of them.
+# `training.make_step` makes of it the pure step `(state, batch, source) -> (state, metrics)`: mean over the batch,
+# gradient, Optax update, moving average. The set lies on the device as the source; a batch is its indices, a function
+# of seed and step. `jax.jit` compiles it for one device; `training.parallel(step)` is the same step on all of them.
 
 # %%
 NUM_STEPS, BATCH_SIZE = 1500, 128
@@ -96,7 +97,8 @@ assert np.all(np.isfinite(history))
 assert history[-50:].mean() < 0.6 * history[:50].mean()
 
 # %% [markdown]
-# The loss does not go to 0: most of it is the spread of $\dot\alpha_tz+\dot\beta_t\varepsilon$ about its mean, the field.
+# The loss does not go to 0: most of it is the spread of $\dot\alpha_tz+\dot\beta_t\varepsilon$ about its mean, the
+# field.
 #
 # ## Samples
 #
@@ -143,8 +145,8 @@ for axes in panels:
 plt.show()
 
 # %% [markdown]
-# Each row was asked for the digit at its left; at $w=0$ nobody listens. How one sample of each label comes out of its noise, at
-# $w=2$, in steps of $t=1/8$:
+# Each row was asked for the digit at its left; at $w=0$ nobody listens. How one sample of each label comes out of its
+# noise, at $w=2$, in steps of $t=1/8$:
 
 # %%
 ways = samples[2.0][1][:10, ::4]  # [10, 9, 8, 8, 1]
@@ -159,9 +161,9 @@ plt.show()
 # %% [markdown]
 # ## Is it right?
 #
-# A support vector machine that learned the real training digits says how many samples show the digit that was asked for. And
-# are they copies? The share of samples that lie nearer to a training digit than 99 % of the held-out digits do would be 1 %
-# for new digits.
+# A support vector machine that learned the real training digits says how many samples show the digit that was asked
+# for. And are they copies? The share of samples that lie nearer to a training digit than 99 % of the held-out digits
+# do would be 1 % for new digits.
 
 
 # %%
@@ -184,5 +186,6 @@ assert recognised[1.0] > 0.85
 assert recognised[2.0] > 0.95
 
 # %% [markdown]
-# Next: your own network and pictures in [bring_your_own](bring_your_own.ipynb), the choice of $w$ in [sweep](sweep.ipynb).
-# Checkpoints, resuming, presets and real data sets are what `python -m experiments.train` adds to these lines.
+# Next: your own network and pictures in [bring_your_own](bring_your_own.ipynb), the choice of $w$ in
+# [sweep](sweep.ipynb). Checkpoints, resuming, presets and real data sets are what `python -m experiments.train` adds
+# to these lines.

@@ -11,12 +11,13 @@
 # %% [markdown]
 # # What guidance does
 #
-# Classifier-free guidance follows the field $u^w_t=u_t(\cdot\mid\varnothing)+w\,\bigl(u_t(\cdot\mid
-# y)-u_t(\cdot\mid\varnothing)\bigr)$, and its score is $s^w_t=(1-w)\,s_t(\cdot\mid\varnothing)+w\,s_t(\cdot\mid y)$: that of
+# Classifier-free guidance follows the field
+# $u^w_t=u_t(\cdot\mid\varnothing)+w\,\bigl(u_t(\cdot\mid y)-u_t(\cdot\mid\varnothing)\bigr)$, and its score is
+# $s^w_t=(1-w)\,s_t(\cdot\mid\varnothing)+w\,s_t(\cdot\mid y)$: that of
 # $$q^w_t(x)\propto p_t(x)^{1-w}\,p_t(x\mid y)^w\quad\text{at each time,}$$
-# so one is led to think that samples come from $q^w_1$, the **tilted law**. They do not: the laws $q^w_t$ are not joined by
-# the field $u^w_t$ (unless $w$ is 0 or 1). Here the laws of the guided ODE and SDE and the tilted law are held against each
-# other, first where all three are known in closed form, then in the plane.
+# so one is led to think that samples come from $q^w_1$, the **tilted law**. They do not: the laws $q^w_t$ are not
+# joined by the field $u^w_t$ (unless $w$ is 0 or 1). Here the laws of the guided ODE and SDE and the tilted law are
+# held against each other, first where all three are known in closed form, then in the plane.
 
 # %%
 import jax
@@ -33,14 +34,15 @@ path = paths.linear()
 # ## 1. Two Gaussians
 #
 # Let $p(x)=N(0,2)$ and $p(x\mid y)=N(1,1)$. On any Gaussian path $p_t=N(\alpha_t m,\,C_t)$ with
-# $C_t=\alpha_t^2s^2+\beta_t^2$, and its field is affine in $x$ with slope $\dot C_t/2C_t$. The guided ODE is affine, too: its
-# standard deviation grows at the rate $(1-w)\,\dot C^\varnothing_t/2C^\varnothing_t+w\,\dot C^y_t/2C^y_t$, which integrates to
+# $C_t=\alpha_t^2s^2+\beta_t^2$, and its field is affine in $x$ with slope $\dot C_t/2C_t$. The guided ODE is affine,
+# too: its standard deviation grows at the rate $(1-w)\,\dot C^\varnothing_t/2C^\varnothing_t+w\,\dot C^y_t/2C^y_t$,
+# which integrates to
 # $$\text{variance of the guided ODE}=(s_\varnothing^2)^{1-w}(s_y^2)^{w}=2^{1-w}.$$
-# The tilted law is Gaussian with precision $w/s_y^2+(1-w)/s_\varnothing^2=(1+w)/2$ and mean $w$ over that. At $w=3$ these
-# are variance $1/4$ and variance $1/2$.
+# The tilted law is Gaussian with precision $w/s_y^2+(1-w)/s_\varnothing^2=(1+w)/2$ and mean $w$ over that. At $w=3$
+# these are variance $1/4$ and variance $1/2$.
 #
-# `likelihood.log_density` gives the guided ODE's own density: from $x$ back to noise, with $\frac{d}{dt}\log
-# p_t(x_t)=-\operatorname{div}u^w_t(x_t)$ solved along.
+# `likelihood.log_density` gives the guided ODE's own density: from $x$ back to noise, with
+# $\frac{d}{dt}\log p_t(x_t)=-\operatorname{div}u^w_t(x_t)$ solved along.
 
 
 # %%
@@ -84,9 +86,9 @@ for w in (0.0, 1.0, 2.0, 3.0, 5.0):
 # %% [markdown]
 # ## 2. The SDE, for any $\sigma$
 #
-# $dX=[u^w_t+\tfrac12\sigma_t^2s^w_t]\,dt+\sigma_t\,dW$. At $w=0$ and $w=1$ every $\sigma_t$ gives the same law; above 1 each
-# gives its own. The drift is affine, $a_tx+b_t$, so mean and variance obey $\dot m=a_tm+b_t$ and $\dot V=2a_tV+\sigma_t^2$: two
-# numbers that the library's ODE solvers solve as they do any state.
+# $dX=[u^w_t+\tfrac12\sigma_t^2s^w_t]\,dt+\sigma_t\,dW$. At $w=0$ and $w=1$ every $\sigma_t$ gives the same law; above
+# 1 each gives its own. The drift is affine, $a_tx+b_t$, so mean and variance obey $\dot m=a_tm+b_t$ and
+# $\dot V=2a_tV+\sigma_t^2$: two numbers that the library's ODE solvers solve as they do any state.
 
 # %%
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 5.0)  # constant sigma; 0 is the ODE
@@ -103,7 +105,8 @@ def moments(scale, strength):
         b, a = at_zero[0], at_one[0] - at_zero[0]
         return jnp.stack([a * state[0] + b, 2 * a * state[1] + strength**2])
 
-    return solvers.integrate(solvers.heun(change), jax.random.key(0), jnp.array([0.0, 1.0]), solvers.grids.uniform(1000))
+    ts = solvers.grids.uniform(1000)
+    return solvers.integrate(solvers.heun(change), jax.random.key(0), jnp.array([0.0, 1.0]), ts)
 
 
 by_strength = jax.vmap(moments, in_axes=(None, 0))
@@ -125,9 +128,9 @@ np.testing.assert_allclose(curves[:, 0, 1], 2.0 ** (1 - SCALES), rtol=1e-3)  # t
 np.testing.assert_allclose(curves[4], [[1, 1]] * 5, rtol=1e-3)  # w = 1: every sigma the same
 
 # %% [markdown]
-# All curves meet at $w=0$ and $w=1$. Above, the ODE contracts most and goes furthest. Noise and the term $\tfrac12\sigma_t^2s^w_t$
-# together leave $q^w_t$ as it is; the larger $\sigma$, the more they outweigh the field, and the SDE comes to the tilted law. The
-# same by samples of the SDE, beside the densities of section 1:
+# All curves meet at $w=0$ and $w=1$. Above, the ODE contracts most and goes furthest. Noise and the term
+# $\tfrac12\sigma_t^2s^w_t$ together leave $q^w_t$ as it is; the larger $\sigma$, the more they outweigh the field, and
+# the SDE comes to the tilted law. The same by samples of the SDE, beside the densities of section 1:
 
 # %%
 NUM_SAMPLES = 20_000
@@ -161,9 +164,9 @@ plt.show()
 # %% [markdown]
 # ## 3. In the plane
 #
-# A ring of eight Gaussians, label 1 asked for. Upper row: the exact density of the guided ODE. Middle: samples of the SDE with
-# $\sigma_t^2=2\beta_t$. Lower: the tilted law, normalised on the grid. Circles are one and two standard deviations of
-# $p_{\text{data}}(x\mid y=1)$; the cross is the mean of each law.
+# A ring of eight Gaussians, label 1 asked for. Upper row: the exact density of the guided ODE. Middle: samples of the
+# SDE with $\sigma_t^2=2\beta_t$. Lower: the tilted law, normalised on the grid. Circles are one and two standard
+# deviations of $p_{\text{data}}(x\mid y=1)$; the cross is the mean of each law.
 
 # %%
 ring = mixtures.ring(num_classes=8)
@@ -235,10 +238,12 @@ for (upper, middle, lower), w in zip(rows.T, (1.0, 2.0, 4.0, 8.0), strict=True):
 plt.show()
 
 # %% [markdown]
-# The tilted law hardly changes: where label 1 is by far the likeliest, $p(x)\approx p(x\mid y)/8$, and the tilted law is $p(x\mid
-# y)$ itself. The ODE's law leaves the data and shrinks. How far apart are they? Both densities are known, so their divergence
+# The tilted law hardly changes: where label 1 is by far the likeliest, $p(x)\approx p(x\mid y)/8$, and the tilted law
+# is $p(x\mid y)$ itself. The ODE's law leaves the data and shrinks. How far apart are they? Both densities are known,
+# so their divergence
 # $$\mathrm{KL}(\text{ODE}\,\|\,\text{tilted})=E_{\text{ODE}}\bigl[\log p^w(x)-\log q^w(x)\bigr]$$
-# is a mean over samples of the ODE, each with its own log-density from the same solve (`likelihood.sample_log_density`).
+# is a mean over samples of the ODE, each with its own log-density from the same solve
+# (`likelihood.sample_log_density`).
 
 
 # %%
@@ -272,10 +277,10 @@ plt.show()
 # %% [markdown]
 # ## 4. The tilted law, if that is what you want
 #
-# `solvers.tilted` moves a population of particles by the guided SDE and gives each a weight, $dA=w(w-1)\,b_t\,\|s_t(x\mid
-# y)-s_t(x\mid\varnothing)\|^2\,dt$, with which the population has the law $q^w_t$ at every $t$
-# ([arXiv 2503.02819](https://arxiv.org/abs/2503.02819)). Below, the energy distance to exact draws of the tilted law: of
-# weighted particles (drawn by their weights at the end), of the guided ODE, and of the guided SDE with
+# `solvers.tilted` moves a population of particles by the guided SDE and gives each a weight,
+# $dA=w(w-1)\,b_t\,\|s_t(x\mid y)-s_t(x\mid\varnothing)\|^2\,dt$, with which the population has the law $q^w_t$ at
+# every $t$ ([arXiv 2503.02819](https://arxiv.org/abs/2503.02819)). Below, the energy distance to exact draws of the
+# tilted law: of weighted particles (drawn by their weights at the end), of the guided ODE, and of the guided SDE with
 # $\sigma_t^2=2\beta_t$ and $8\beta_t$. The floor is the distance between two sets of exact draws.
 
 # %%
@@ -313,5 +318,5 @@ for w in (2.0, 4.0):
     assert distances[0] < 0.02 < distances[1]
 
 # %% [markdown]
-# So $w$ is no exponent of plain guidance. It is a strength: what it does depends on the solver, on $\sigma_t$ and on the data,
-# and it is chosen by looking at samples ([sweep](sweep.ipynb)).
+# So $w$ is no exponent of plain guidance. It is a strength: what it does depends on the solver, on $\sigma_t$ and on
+# the data, and it is chosen by looking at samples ([sweep](sweep.ipynb)).
