@@ -33,8 +33,8 @@ class Options:
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Notebooks to build; by default all."""
-    out: Path = FOLDER
-    """Folder to write to."""
+    out: Path | None = None
+    """Folder to write to; by default beside the scripts."""
 
 
 def _environment(folder: str) -> dict[str, str]:
@@ -61,7 +61,7 @@ def read_script(file: Path) -> Any:
     notebook: Any = jupytext.read(file)
     notebook.metadata = {"jupytext": {"formats": "ipynb,py:percent"}, "kernelspec": _KERNEL}
     for number, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{number}"
+        cell.id, cell.metadata = f"cell-{number}", {}
     return notebook
 
 
@@ -119,10 +119,10 @@ def build(options: Options) -> None:
     for name in options.names:
         if name not in NAMES:
             raise UserError(f"names must be of {', '.join(NAMES)}, got {name}")
-    runs.make_folder("out", options.out)
+    out = runs.make_folder("out", options.out or FOLDER)
     for name in options.names or NAMES:
         notebook = execute(read_script(FOLDER / f"{name}.py"), name)
-        file = options.out / f"{name}.ipynb"
+        file = out / f"{name}.ipynb"
         _write(notebook, file)
         print(f"wrote {file}", flush=True)
 

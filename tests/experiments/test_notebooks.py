@@ -77,7 +77,7 @@ def test_a_notebook_shows_only_what_it_states_and_checks(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_links_of_a_notebook_lead_to_notebooks(name):
-    links = re.findall(r"\]\(([^)]+)\)", (FOLDER / f"{name}.py").read_text())
+    links = re.findall(r"\]\(([\w./:-]+)\)", (FOLDER / f"{name}.py").read_text())
     assert {link for link in links if not link.startswith("https://")} <= {f"{other}.ipynb" for other in NAMES}
 
 
