@@ -230,8 +230,8 @@ for scale in SCALES:
 # What is left is rounding of float32. (Before $t=0.01$, where $b_t$ grows without bound, `guidance.classifier` holds
 # its term: a learned classifier needs that, and the ways below differ by it.) In the picture both guide at $w=4$: on
 # the left the two fields on top of each other (wide orange arrows by classifier, thin black ones classifier-free), in
-# the middle the ways of twelve samples under either (orange bands, black lines), on the right all the differences of
-# above against time.
+# the middle the ways of twelve samples under either (orange bands, black lines). On the right, for $w\ge1$, every
+# tenth difference of above against time.
 
 # %%
 w, t, y = 4.0, 0.5, 1
