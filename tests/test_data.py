@@ -57,6 +57,21 @@ def test_preparing_twice_writes_once(data_dir):
     assert before == {file: file.stat().st_mtime_ns for file in data_dir.rglob("*.array_record*")}
 
 
+def test_folders_may_be_named_by_strings(data_dir, tmp_path):
+    data.prepare("digits", str(tmp_path))
+    assert data.is_prepared("digits", str(tmp_path))
+    np.testing.assert_array_equal(
+        data.load("digits", "test", str(tmp_path)).pixels, data.load("digits", "test", data_dir).pixels
+    )
+
+
+def test_preparing_in_a_notebook_is_silent(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tensorflow_datasets.core.utils.py_utils.is_notebook", lambda: True)
+    monkeypatch.setattr("tensorflow_datasets.core.utils.tqdm_utils._active", True)
+    data.prepare("digits", tmp_path)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_an_unprepared_set_is_refused_with_the_command_that_prepares_it(tmp_path):
     with pytest.raises(data.DataError, match=rf"experiments\.prepare cifar10 --data-dir {tmp_path}"):
         data.load("cifar10", "train", tmp_path)

@@ -1,9 +1,12 @@
 """Preparing a data set, and reading a prepared one."""
 
+import contextlib
 import importlib.util
+import io
 import logging
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -39,6 +42,8 @@ class Images(NamedTuple):
 
 def _quiet() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
 
 
 def _version(folder: Path) -> list[int]:
@@ -52,13 +57,13 @@ def _newest(name: str, data_dir: Path) -> Path | None:
     return max(folders, key=_version, default=None)
 
 
-def is_prepared(name: str, data_dir: Path) -> bool:
+def is_prepared(name: str, data_dir: Path | str) -> bool:
     """Whether the folder holds the data set, ready to be read; nothing is downloaded to find out.
 
     Raises:
         DataError: what could be no data set's name.
     """
-    return _newest(name, data_dir) is not None
+    return _newest(name, Path(data_dir)) is not None
 
 
 def _registered(name: str) -> Any:
@@ -113,8 +118,8 @@ def _local_builder(
 
 def prepare(
     name: str,
-    data_dir: Path,
-    source: Path | None = None,
+    data_dir: Path | str,
+    source: Path | str | None = None,
     image_size: int | None = None,
     on_corrupt: Literal["refuse", "skip"] = "refuse",
 ) -> list[Path]:
@@ -135,12 +140,14 @@ def prepare(
         DataError: a name that is unknown, files that are missing or wrong, or a download that fails.
     """
     _quiet()
+    data_dir, source = Path(data_dir), None if source is None else Path(source)
     if is_prepared(name, data_dir):
         return []
-    require_inside(Path(data_dir, name), data_dir)
+    require_inside(data_dir / name, data_dir)
     builder, skipped = _local_builder(name, data_dir, source, image_size, on_corrupt)
     try:
-        builder.download_and_prepare()
+        with contextlib.redirect_stdout(io.StringIO()):  # in a notebook tfds prints where it writes
+            builder.download_and_prepare()
     except OSError as error:
         raise DataError(f"data set {name!r} cannot be prepared in {data_dir}: {_first_line(error)}") from error
     return skipped
@@ -194,7 +201,7 @@ def _builder_of(folder: Path) -> Any:
         raise DataError(f"{folder} does not read as a data set: {_first_line(error)}") from None
 
 
-def open_split(name: str, split: str, data_dir: Path) -> Split:
+def open_split(name: str, split: str, data_dir: Path | str) -> Split:
     """A split of a prepared data set, by index: ``source[i]`` is a dict of image and label; nothing is decoded yet.
 
     Raises:
@@ -202,6 +209,7 @@ def open_split(name: str, split: str, data_dir: Path) -> Split:
             declares what is not allowed, or has no such split or an empty one. Nothing is ever downloaded here.
     """
     _quiet()
+    data_dir = Path(data_dir)
     folder = _require_prepared(name, data_dir)
     declared: Declared = read_declared(folder, data_dir)
     if declared.file_format != "array_record":
@@ -222,7 +230,7 @@ def num_labels_of(source: Split) -> int:
     return source.num_labels
 
 
-def load(name: str, split: str, data_dir: Path) -> Images:
+def load(name: str, split: str, data_dir: Path | str) -> Images:
     """All images of a split of a prepared data set, decoded into memory.
 
     Args:

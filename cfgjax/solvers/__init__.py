@@ -8,7 +8,8 @@
 (S5) the last step of (S2) to (S4) without noise: ``with_last_step``.
 (S6) guidance within the step: ``cfg_plus_plus``, ``remembering``.
 (S7) from data to noise and exactly back: ``implicit_euler``, ``reversible``.
-(S8) a population of particles with weights, for the law that guidance is often taken to sample: ``tilted``.
+(S8) a population of particles with weights, for the law that guidance is often taken to sample: ``tilted``, and
+     ``systematic``, which draws of it by the weights.
 
 ``grids`` holds the time grids, ``diffusions`` the coefficients sigma_t.
 """
@@ -38,7 +39,7 @@ from cfgjax.solvers.ode import adams_bashforth, euler, heun, midpoint, rk4
 from cfgjax.solvers.renoising import cfg_plus_plus, effective_scale
 from cfgjax.solvers.scan import integrate, rematerialised, solve
 from cfgjax.solvers.sde import euler_maruyama, stochastic_heun
-from cfgjax.solvers.tilted import tilted
+from cfgjax.solvers.tilted import systematic, tilted
 
 __all__ = [
     "adams_bashforth",
@@ -73,6 +74,7 @@ __all__ = [
     "root_linear",
     "solve",
     "stochastic_heun",
+    "systematic",
     "tilted",
     "tweedie_step",
     "unipc",
