@@ -6,8 +6,8 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 KINDS = {
-    "From data to figures": ("presets", "prepare", "train", "sample", "origin", "evaluate"),
-    "The laboratory": ("gallery", "laws", "learn", "diagnose", "accuracy"),
+    "From data to figures": ("presets", "prepare", "train", "sample", "origin", "evaluate", "report", "interchange"),
+    "The laboratory": ("gallery", "notebooks", "laws", "learn", "diagnose", "accuracy"),
     "Machines": ("dryrun", "benchmark", "benchmark.page", "benchmark.scaling", "savings", "faults", "soak"),
 }
 _OTHERS = "Others"

@@ -1,4 +1,4 @@
-"""Make a run folder of published weights of SiT or DiT, which sample and evaluate read as one that was trained here.
+"""Make a run folder of published weights: of SiT or DiT, to be read by sample and evaluate as one trained here.
 
 For example: python -m experiments.interchange sit.safetensors --kind sit --out runs/sit
 

@@ -14,13 +14,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from PIL import Image
 
 from experiments import journal, processes, sheets
 from experiments.command import UserError
+from experiments.options import optional
 from experiments.settings import Experiment
 from experiments.weights_and_biases import WeightsAndBiases, plain
 
@@ -33,10 +34,9 @@ Numbers = Mapping[str, float]
 class Tracking:
     """What is shown of a run while it trains. Its results are the same with and without."""
 
-    track: tuple[Name, ...] = ()
-    """Trackers that are told what metrics.jsonl is told, in the run's folder: tensorboard (needs tensorboardX), wandb
-    (offline unless the variable WANDB_MODE is online)."""
-    samples_every: int | None = None
+    track: Annotated[tuple[Name, ...], optional("[{tensorboard,wandb} ...]", "none")] = ()
+    """Trackers that are told what metrics.jsonl is told; wandb stays offline unless WANDB_MODE is online."""
+    samples_every: Annotated[int | None, optional("STEPS", "none")] = None
     """Steps between sheets of samples, labels by scales, drawn by the run's own settings as samples/STEP.png."""
 
 

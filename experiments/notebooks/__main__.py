@@ -19,6 +19,7 @@ from PIL import Image
 
 from experiments import command, runs
 from experiments.command import UserError
+from experiments.options import optional
 
 FOLDER = Path(__file__).parent
 NAMES = ("from_path_to_guidance", "what_guidance_does", "train_your_own", "bring_your_own", "sweep")
@@ -31,10 +32,10 @@ _KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 class Options:
     """What to build, and where."""
 
-    names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Notebooks to build; by default all."""
-    out: Path | None = None
-    """Folder to write to; by default beside the scripts."""
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, optional("[NAME ...]", "all")] = ()
+    """Notebooks to build."""
+    out: Annotated[Path | None, optional("FOLDER", "beside the scripts")] = None
+    """Folder to write to."""
 
 
 def _environment(folder: str) -> dict[str, str]:
@@ -129,9 +130,7 @@ def build(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.run(
-        lambda: tyro.cli(Options, prog="python -m experiments.notebooks", description=__doc__, args=args), build
-    )
+    command.main(build, Options, "experiments.notebooks", __doc__, args)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from cfgjax import guidance, interchange, losses, paths, solvers
 from experiments.command import UserError
 from experiments.model import model_of
 from experiments.presets import PRESETS
-from experiments.problems import abstract_problem_of, problem_of
+from experiments.problems import abstract_problem_of, problem_of, problem_to_sample
 from experiments.restored import restore_run
 from experiments.runs import read_config
 from tests.experiments.running import assert_one_line, command
@@ -48,7 +48,7 @@ def test_published_weights_are_drawn_from_like_a_run(kind, weights, tmp_path):
     options = ["--labels", 2, "--scale", 3, "--solver", "euler", "--num-steps", 2, "--out", tmp_path / "drawn.npz"]
     done = command("sample", run_dir, *options)
     assert done.returncode == 0, done.stderr
-    run = restore_run(run_dir)
+    run = restore_run(run_dir, problem_of=problem_to_sample)
     noise_key, solver_key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
     noise = jax.random.normal(noise_key, (4, 4, 4))
     guided = guidance.given(guidance.classifier_free(field, 3.0, 3), 2)
