@@ -84,6 +84,7 @@ def plots(frames: Iterable[np.ndarray], labels: np.ndarray, limit: float | None 
         if limit is not None:
             axes.set(xlim=(-limit, limit), ylim=(-limit, limit))
         canvas.draw()
+        figure.set_layout_engine("none")  # all frames lie as the first
         yield Image.fromarray(np.array(canvas.buffer_rgba())).convert("RGB")
 
 

@@ -17,6 +17,7 @@ from experiments.findings_images import at_equal_recognition
 from experiments.likelihoods import bits_per_dimension
 from experiments.presets import PRESETS
 from experiments.recogniser import Recogniser, folder_of, recogniser_of
+from experiments.restored import restore_run
 from tests.experiments.running import assert_one_line, command
 
 pytestmark = pytest.mark.slow
@@ -272,10 +273,9 @@ def test_sample_draws_by_the_classifier(trained_clothes, trained_classifier, tmp
 
 def test_data_that_moved_are_found_again(trained_clothes, data_dir, tmp_path):
     (tmp_path / "moved").symlink_to(data_dir)
-    arguments = ["--num-steps", 1, "--out", tmp_path / "a.png", "--data-dir"]
-    assert command("sample", trained_clothes, *arguments, tmp_path / "moved").returncode == 0
-    done = command("sample", trained_clothes, *arguments, tmp_path / "nowhere")
-    assert_one_line(done, "not prepared")
+    moved = restore_run(trained_clothes, tmp_path / "moved").problem
+    np.testing.assert_array_equal(moved.held_out[0], restore_run(trained_clothes).problem.held_out[0])
+    assert_one_line(command("evaluate", trained_clothes, "--data-dir", tmp_path / "nowhere"), "not prepared")
 
 
 def test_channels_that_differ_from_the_runs_are_refused(data_dir, tmp_path, trained_clothes):
