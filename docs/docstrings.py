@@ -26,7 +26,7 @@ _LITERAL = re.compile(r"(``.+?``)")
 
 
 def _escaped(line: str) -> str:
-    parts = _LITERAL.split(line)
+    parts = _LITERAL.split(re.sub(r"(: )([A-Z]\.)", r"\1\\\2", line))  # "K." alone would number a list
     return "".join(part if part.startswith("``") else re.sub(r"([*|])", r"\\\1", part) for part in parts)
 
 
@@ -109,12 +109,17 @@ class _Written(ast.NodeTransformer):
         return None if annotation is None else self.visit(annotation)
 
 
-def _of_fields(tree: ast.ClassDef, written: _Written) -> tuple[str, None] | None:
-    """The signature that the fields of a NamedTuple, a dataclass or a network make."""
-    fields = [node for node in tree.body if isinstance(node, ast.AnnAssign)]
-    for field in fields:
-        field.annotation = cast(ast.expr, written.of(field.annotation))
-    shown = [text for text in map(ast.unparse, fields) if "ClassVar" not in text]
+def _of_fields(obj: type) -> tuple[str, None] | None:
+    """The signature that the fields of a NamedTuple, a dataclass or a network make, its bases' first."""
+    fields: dict[str, str] = {}
+    for base in reversed(inspect.getmro(obj)):
+        module, tree = inspect.getmodule(base), _source(base)
+        if module is None or not module.__name__.startswith("cfgjax") or not isinstance(tree, ast.ClassDef):
+            continue
+        for field in (node for node in tree.body if isinstance(node, ast.AnnAssign)):
+            field.annotation = cast(ast.expr, _Written(module).of(field.annotation))
+            fields[ast.unparse(field.target)] = ast.unparse(field)
+    shown = [field for field in fields.values() if "ClassVar" not in field]
     return (f"({', '.join(shown)})", None) if shown else None
 
 
@@ -126,12 +131,11 @@ def signature(
     tree, module = _source(obj), inspect.getmodule(obj)
     if module is None or not module.__name__.startswith("cfgjax"):
         return None
-    written = _Written(module)
     if isinstance(tree, ast.ClassDef):
-        return _of_fields(tree, written)
+        return _of_fields(obj)
     if not isinstance(tree, ast.FunctionDef):
         return None
-    arguments = tree.args
+    arguments, written = tree.args, _Written(module)
     if what == "method" and arguments.args and arguments.args[0].arg in {"self", "cls"}:
         arguments.args = arguments.args[1:]
     for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]:
