@@ -28,12 +28,11 @@ extensions = [
 ]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-suppress_warnings = ["toc.empty_glob"]  # a page that the table of contents names by a pattern may not exist yet
 
 nitpicky = True
-nitpick_ignore_regex = [
-    ("py:.*", r"(collections|diffrax|jax|linen|np|numpy|optax|pathlib|tensorflow_datasets)\..*"),  # other libraries'
-    ("py:.*", "Array|Path|Mesh|AnyField|Args|Built|Piece"),  # other libraries', imported by name; type variables
+nitpick_ignore_regex = [  # names of other libraries, and type variables
+    ("py:.*", r"(collections|diffrax|jax|jnp|linen|np|numpy|optax|pathlib|tensorflow_datasets)\..*"),
+    ("py:.*", "Array|Path|Mesh|AnyField|Args|Built|Piece"),
 ]
 
 napoleon_google_docstring = True
@@ -42,7 +41,7 @@ napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 add_module_names = False
 toc_object_entries_show_parents = "hide"
-highlight_language = "python"
+highlight_language = "text"
 
 html_theme = "furo"
 html_title = f"cfgjax {release}"

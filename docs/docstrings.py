@@ -1,8 +1,9 @@
-"""How the API reference reads the sources: docstrings as they stand, and signatures with the library's type names.
+"""How the site reads the sources: docstrings as they stand, signatures with the library's type names, pages' links.
 
 Docstrings are written to be read in an editor: labelled lines, [*D] and p(x|y) as such. ``reading`` turns the
 labelled and the indented paragraphs into blocks that keep their lines, and the rest into plain text. ``signature``
-takes annotations from the source, where they are called Field and Scale, not what these abbreviate.
+takes annotations from the source, where they are called Field and Scale, not what these abbreviate. ``linked`` leads
+links to the Markdown files of the repository's root, which work on GitHub, to the pages that include them.
 """
 
 import ast
@@ -163,10 +164,20 @@ def resolved(app: Sphinx, env: Any, node: Any, contnode: nodes.Element) -> nodes
     return make_refnode(app.builder, node["refdoc"], target.docname, target.node_id, contnode, full)
 
 
+_ROOT_PAGES = {"README": "overview", "CONTRIBUTING": "contributing", "CHANGELOG": "changelog"}
+
+
+def linked(app: Sphinx, docname: str, content: list[str]) -> None:
+    """The page's source with links to files of the root led to their pages, in place."""
+    names = "|".join(_ROOT_PAGES)
+    content[0] = re.sub(rf"\]\(\.\./({names})\.md", lambda found: f"]({_ROOT_PAGES[found[1]]}.md", content[0])
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """The extension's hooks; the docstrings' before napoleon reads their sections."""
     app.connect("autodoc-process-docstring", reading, priority=400)
     app.connect("autodoc-process-signature", signature)
     app.connect("autodoc-skip-member", skipped)
     app.connect("missing-reference", resolved)
+    app.connect("source-read", linked)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
