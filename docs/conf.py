@@ -44,6 +44,8 @@ toc_object_entries_show_parents = "hide"
 highlight_language = "text"
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_title = f"cfgjax {release}"
 html_copy_source = False
 html_show_sphinx = False
