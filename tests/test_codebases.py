@@ -242,6 +242,7 @@ SCHEDULES = {
         lambda t: _by_exponent(0.1 * (1 - t) + 0.5 * np.square(1 - t) * 19.9),
     ),
     "score_sde `VPSDE`": (ORIGINAL, lambda t: _by_exponent(0.5 * (1 - t) ** 2 * 19.9 + (1 - t) * 0.1)),
+    "DDPM, ADM, DiT: 1,000 steps of `linear` betas": (paths.ddpm(), lambda t: _of_step(round(999 * (1 - t)))[:2]),
 }
 
 
@@ -252,7 +253,7 @@ def _by_exponent(exponent):
 @pytest.mark.parametrize("name", list(SCHEDULES))
 def test_their_schedule_is_our_path(name):
     path, theirs = SCHEDULES[name]
-    for t in (0.05, 0.4, 0.93):
+    for t in 1 - np.array([949, 600, 70]) / 999:
         found = paths.coefficients(path, t)
         np.testing.assert_allclose((found.alpha, found.beta), theirs(t), rtol=1e-9)
 
