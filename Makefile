@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 INSTALLED_TO_TRAIN := .venv/installed-to-train
 
-.PHONY: train test slow lint types lock clean
+.PHONY: train test slow lint types docs lock clean
 
 train: $(INSTALLED_TO_TRAIN)
 	$(BIN)/python -m experiments.prepare digits
@@ -21,6 +21,10 @@ lint: $(INSTALLED)
 
 types: $(INSTALLED)
 	$(BIN)/pyrefly check
+
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -d build/doctrees docs build/docs
+	@echo "wrote build/docs/index.html"
 
 lock:
 	uv pip compile setup.cfg --extra dev --universal --python-version 3.11 --no-header --no-annotate -o constraints.txt

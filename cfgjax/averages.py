@@ -30,7 +30,7 @@ from cfgjax.checks import require_between, require_finite
 from cfgjax.types import Array, Number, Profile, Tree
 
 WIDEST = 12**-0.5
-"""The width that no average of (A1) reaches: the plain mean's over all steps."""
+"""The plain mean's width over all steps, which no average of (A1) reaches."""
 
 _END = object()
 

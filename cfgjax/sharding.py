@@ -26,7 +26,7 @@ from cfgjax.training import Step
 from cfgjax.types import Array, TrainState, Tree
 
 LEAST = 2**14
-"""Elements of the smallest leaf that is cut: biases stay whole, as a gather costs more than their bytes."""
+"""Elements of the smallest leaf that is cut. Biases stay whole, as a gather costs more than their bytes."""
 
 ENOUGH = 64
 """Parts above which more are no reason to cut along another axis (F1)."""

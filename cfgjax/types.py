@@ -45,7 +45,7 @@ class Interval(NamedTuple):
 
 
 Scale = Number | Schedule | LabelledSchedule | Interval
-"""A guidance scale w: a number, a traced scalar, a function of t or of (t, y), or an Interval of one of these."""
+"""A guidance scale w, as a number, a traced scalar, a function of t or of (t, y), or an Interval of one of these."""
 
 Both = Callable[[Array, Array, Array], tuple[Array, Array]]
 """``(x [*D], t [], y []) -> (null [*D], labelled [*D])``: both sides of guidance, evaluated together."""
