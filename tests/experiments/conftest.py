@@ -3,8 +3,18 @@
 import pytest
 
 from cfgjax import data
+from experiments import progress
 from tests.experiments.running import SMALL, SMALLER, command
 from tests.pictures import write_family
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _without_progress():
+    """No lines of progress among what commands say, however slow the machine is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "PATIENCE", float("inf"))
+        patch.setattr(progress, "LINE_SECONDS", float("inf"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -82,8 +82,9 @@ def test_lines_come_no_more_often_than_they_should(impatient, monkeypatch, capsy
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_short_work_is_not_spoken_of(monkeypatch, capsys):
-    monkeypatch.setattr(command._Asked, "verbosity", Verbosity())
+def test_short_work_is_not_spoken_of(impatient, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 10.0)
+    monkeypatch.setattr(progress, "PATIENCE", 2.0)
     _work()
     assert capsys.readouterr().err == ""
 
