@@ -3,11 +3,12 @@
 import contextlib
 import logging
 import os
+import select
 import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
@@ -19,6 +20,7 @@ from experiments.options import MisreadError, Verbosity
 
 T = TypeVar("T")
 _LONGEST = 2_000
+_UNREAD = 141
 
 
 class UserError(Exception):
@@ -79,9 +81,10 @@ def say(message: str) -> None:
 
 
 def tell(message: str) -> None:
-    """Prints a line on how the work goes, which nobody needs who asked for quiet."""
+    """Prints a line on how the work goes, which nobody needs who asked for quiet; one who is gone ends no work."""
     if not is_quiet():
-        print(message, flush=True)
+        with contextlib.suppress(BrokenPipeError):
+            print(message, flush=True)
 
 
 def detail(message: str) -> None:
@@ -142,6 +145,37 @@ def _run(work: Callable[[T], Any], asked: T) -> None:
         raise SystemExit(130) from None
 
 
+def _is_unread() -> bool:
+    """Whether standard output is a pipe that nobody reads any more; what is left to write then goes nowhere."""
+    try:
+        written_to = select.poll()
+        written_to.register(sys.stdout.fileno(), 0)
+    except (AttributeError, OSError):  # no poll, or no file
+        return False
+    is_unread = any(event & select.POLLERR for _, event in written_to.poll(0))
+    if is_unread:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return is_unread
+
+
+@contextlib.contextmanager
+def _read_to_the_end() -> Iterator[None]:
+    """Inside, a reader who has seen enough, such as head, ends the command by itself: as by SIGPIPE, with no error."""
+    try:
+        yield
+    except BrokenPipeError:
+        if _is_unread():
+            raise SystemExit(_UNREAD) from None
+        raise
+    except SystemExit as end:
+        if end.code in (0, None) and _is_unread():
+            raise SystemExit(_UNREAD) from None
+        raise
+    if _is_unread():
+        raise SystemExit(_UNREAD)
+
+
+@_read_to_the_end()
 def main(
     work: Callable[[T], Any],
     kind: type[T],

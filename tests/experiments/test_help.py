@@ -12,7 +12,7 @@ from experiments import __main__ as listing
 from experiments import facts
 from experiments.options import one_line, wrapped
 from experiments.presets import PRESETS
-from tests.experiments.running import assert_one_line, command
+from tests.experiments.running import assert_one_line, command, start
 
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = sorted(listing.commands())
@@ -117,3 +117,11 @@ def test_presets_are_listed_with_what_they_need_and_reach(monkeypatch):
     assert page.count("not measured") == 4
     assert max(map(len, page.partition("Times")[0].splitlines())) <= 80
     assert_one_line(command("presets", "digts"), "names must be of digits")
+
+
+@pytest.mark.parametrize("arguments", [["presets"], ["presets", "--help"]], ids=" ".join)
+def test_a_reader_who_has_seen_enough_ends_a_command_without_an_error(arguments):
+    with start(*arguments) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
