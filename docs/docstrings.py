@@ -3,7 +3,8 @@
 Docstrings are written to be read in an editor: labelled lines, [*D] and p(x|y) as such. ``reading`` turns the
 labelled and the indented paragraphs into blocks that keep their lines, and the rest into plain text. ``signature``
 takes annotations from the source, where they are called Field and Scale, not what these abbreviate. ``linked`` leads
-links to the Markdown files of the repository's root, which work on GitHub, to the pages that include them.
+links to the Markdown files of the repository's root, which work on GitHub, to the pages that include them, and
+``included`` does so for the links of these files.
 """
 
 import ast
@@ -13,6 +14,7 @@ import inspect
 import re
 import textwrap
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -173,6 +175,12 @@ def linked(app: Sphinx, docname: str, content: list[str]) -> None:
     content[0] = re.sub(rf"\]\(\.\./({names})\.md", lambda found: f"]({_ROOT_PAGES[found[1]]}.md", content[0])
 
 
+def included(app: Sphinx, path: Path, docname: str, content: list[str]) -> None:
+    """The text of a file of the root, with its links led from the folder of the page that includes it, in place."""
+    content[0] = re.sub(r"\]\((?!https?:|#|docs/)", "](../", content[0])
+    linked(app, docname, content)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """The extension's hooks; the docstrings' before napoleon reads their sections."""
     app.connect("autodoc-process-docstring", reading, priority=400)
@@ -180,4 +188,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-skip-member", skipped)
     app.connect("missing-reference", resolved)
     app.connect("source-read", linked)
+    app.connect("include-read", included)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
