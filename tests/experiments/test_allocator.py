@@ -42,6 +42,7 @@ def test_freed_memory_is_kept_until_it_is_trimmed():
     assert left < 0.1 * TAKEN
 
 
+@pytest.mark.slow
 def test_the_copies_of_each_checkpoint_are_given_back(tmp_path, monkeypatch):
     trimmed = []
     monkeypatch.setattr(allocator, "trim", lambda: trimmed.append(True))

@@ -126,6 +126,7 @@ def tiny(tmp_path_factory):
     return benchmark.benchmark(options), folder
 
 
+@pytest.mark.slow
 def test_every_method_of_the_smallest_work_gives_its_rows(tiny):
     found, folder = tiny
     assert [row.method for row in found if row.competitor == races.LIBRARY] == list(races.METHODS)

@@ -62,6 +62,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_to_the_same_bits(number, 
     assert _loss_lines(uninterrupted) == _loss_lines(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_one_trainer_for_a_folder_and_a_second_signal_ends_it_at_once(tmp_path):
     """While one trains a second is refused, naming the first; two signals end the first; a third trainer goes on."""
     run_dir = tmp_path / "run"
@@ -305,6 +306,7 @@ def test_a_checkpoint_waits_for_the_lines_before_it(tmp_path, monkeypatch):
     assert [row["step"] for row in _rows(run_dir) if "loss" in row] == list(range(5, 41, 5))
 
 
+@pytest.mark.slow
 def test_a_snapshot_that_fails_costs_neither_the_next_nor_the_run(tmp_path, monkeypatch):
     failing = iter([True, False, False, True])
     verify = checkpoints.Writer._verify
