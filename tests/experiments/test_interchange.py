@@ -37,7 +37,8 @@ def _bring(weights, run_dir, kind="sit"):
     return command("interchange", weights, "--kind", kind, "--num-heads", 2, "--out", run_dir)
 
 
-@pytest.mark.parametrize("kind", ["dit", pytest.param("sit", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dit", "sit"])
 def test_published_weights_are_drawn_from_like_a_run(kind, weights, tmp_path):
     run_dir = tmp_path / "run"
     done = _bring(weights, run_dir, kind)

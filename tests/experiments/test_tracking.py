@@ -72,6 +72,7 @@ def _train(run_dir):
     return done
 
 
+@pytest.mark.slow
 def test_a_tracked_run_ends_with_the_bits_of_one_that_is_not(tracked, trained_mixture):
     jax.tree.map(np.testing.assert_array_equal, final_state(trained_mixture), final_state(tracked))
     assert _loss_lines(trained_mixture) == _loss_lines(tracked)
@@ -247,6 +248,7 @@ def test_a_tracker_that_fails_is_told_nothing_more_and_that_is_said_once(tmp_pat
     assert "ConnectionError: the server is gone; training goes on" in said[1]
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_neither_events_nor_sheets_nor_the_run(tmp_path, monkeypatch, trained_mixture):
     from tensorboardX.record_writer import RecordWriter
 
