@@ -58,7 +58,7 @@ def start(module, *arguments, num_devices=1):
 
 def finish(process):
     """What a started command left."""
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=900)
     return Finished(process.returncode, out, err)
 
 
