@@ -43,10 +43,8 @@ def alone(tmp_path_factory):
     return _found(tmp_path_factory.mktemp("alone"), 1, 1)[0]
 
 
-@pytest.mark.parametrize(
-    ("num_devices", "num_processes"),
-    [(2, 2), pytest.param(2, 1, marks=pytest.mark.slow), pytest.param(8, 1, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_devices", "num_processes"), [(2, 2), (2, 1), (8, 1)])
 def test_processes_and_devices_change_nothing_but_rounding(num_devices, num_processes, alone, tmp_path):
     for found in _found(tmp_path, num_devices, num_processes):
         assert found.files == alone.files
