@@ -118,6 +118,8 @@ def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
 def _num_heads(width: int, depth: int, given: int | None) -> int:
     if given is not None:
         require_count("num_heads", given, 1)
+        if width % given:
+            raise ValueError(f"num_heads must divide the width {width}, got {given}")
         return given
     for size in SIZES.values():
         if (size.width, size.depth) == (width, depth):
@@ -134,7 +136,7 @@ def architecture_of(shapes: Shapes, num_heads: int | None = None) -> Architectur
 
     Raises:
         ValueError: a tensor that is missing, unexpected, or of another shape than the others ask for, by its name; a
-            size that is none of the papers' without ``num_heads``.
+            size that is none of the papers' without ``num_heads``, or one whose width that does not divide.
     """
     width, channels, patch, _ = _shape(shapes, "x_embedder.proj.weight", 4)
     num_tokens, num_rows = _shape(shapes, _POSITIONS, 3)[1], _shape(shapes, _LABELS, 2)[0]

@@ -16,7 +16,9 @@ _MOST = 2**31 - 1
 
 
 def _of_glibc(name: str) -> Callable[..., int] | None:
-    """The C library's function, where the library is glibc."""
+    """The C library's function, where the library is glibc and may be tuned."""
+    if os.environ.get("CFGJAX_TUNE_ALLOCATOR", "1") == "0":
+        return None
     try:
         return getattr(ctypes.CDLL("libc.so.6"), name)
     except (OSError, AttributeError):
@@ -25,8 +27,6 @@ def _of_glibc(name: str) -> Callable[..., int] | None:
 
 def tune() -> bool:
     """Sets the thresholds of this process, where its C library is glibc; whether it did."""
-    if os.environ.get("CFGJAX_TUNE_ALLOCATOR", "1") == "0":
-        return False
     mallopt = _of_glibc("mallopt")
     settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _MOST), (_TOP_PAD, 64 * 2**20))
     return mallopt is not None and all(mallopt(*pair) for pair in settings)

@@ -3,24 +3,22 @@
 import contextlib
 import logging
 import os
-import select
 import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
 from cfgjax.checkpoints import CheckpointError
 from cfgjax.data import DataError
-from experiments import compilations, options
+from experiments import compilations, options, output
 from experiments.options import MisreadError, Verbosity
 
 T = TypeVar("T")
 _LONGEST = 2_000
-_UNREAD = 141
 
 
 class UserError(Exception):
@@ -145,37 +143,7 @@ def _run(work: Callable[[T], Any], asked: T) -> None:
         raise SystemExit(130) from None
 
 
-def _is_unread() -> bool:
-    """Whether standard output is a pipe that nobody reads any more; what is left to write then goes nowhere."""
-    try:
-        written_to = select.poll()
-        written_to.register(sys.stdout.fileno(), 0)
-    except (AttributeError, OSError):  # no poll, or no file
-        return False
-    is_unread = any(event & select.POLLERR for _, event in written_to.poll(0))
-    if is_unread:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return is_unread
-
-
-@contextlib.contextmanager
-def _read_to_the_end() -> Iterator[None]:
-    """Inside, a reader who has seen enough, such as head, ends the command by itself: as by SIGPIPE, with no error."""
-    try:
-        yield
-    except BrokenPipeError:
-        if _is_unread():
-            raise SystemExit(_UNREAD) from None
-        raise
-    except SystemExit as end:
-        if end.code in (0, None) and _is_unread():
-            raise SystemExit(_UNREAD) from None
-        raise
-    if _is_unread():
-        raise SystemExit(_UNREAD)
-
-
-@_read_to_the_end()
+@output.read_to_the_end()
 def main(
     work: Callable[[T], Any],
     kind: type[T],

@@ -101,7 +101,7 @@ def draw_samples(draws: dict[str, np.ndarray], scales: tuple[float, ...], limit:
     panels = figure.subplots(num_labels, num_columns, squeeze=False)
     columns = [(solver, index) for solver in draws for index in range(len(scales))]
     for column, (solver, index) in enumerate(columns):
-        kind = "ODE" if solver == ODE else "SDE"
+        kind = "SDE" if solver == SDE else "ODE"
         panels[0, column].set_title(f"{kind} w = {scales[index]:g}", fontsize=9)
         for label in range(num_labels):
             axes = panels[label, column]

@@ -87,11 +87,17 @@ class _Page(io.StringIO):
         self._shown = sys.stdout
 
     def isatty(self) -> bool:
-        return self._shown.isatty()
+        return self._shown is not None and self._shown.isatty()
 
     @property
     def encoding(self) -> str:  # pyrefly: ignore[bad-override]
         return getattr(self._shown, "encoding", None) or "ascii"
+
+
+def _show(text: str) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def _told(parse: Callable[[], T]) -> T:
@@ -103,9 +109,8 @@ def _told(parse: Callable[[], T]) -> T:
     except SystemExit as stop:
         if stop.code not in (0, None):
             raise MisreadError(one_line(complaints.getvalue())) from None
-        with contextlib.suppress(BrokenPipeError):
-            sys.stdout.write(wrapped(page.getvalue(), shutil.get_terminal_size().columns))
-            sys.stdout.flush()
+        if sys.stdout is not None:
+            _show(wrapped(page.getvalue(), shutil.get_terminal_size().columns))
         raise
 
 

@@ -59,6 +59,8 @@ def _status(found: Record) -> str:
         return f"finished: {wanted} steps" if found.findings[""].metrics else f"trained {wanted} steps, not measured"
     if found.divergence:
         return f"diverged: losses or gradients not finite from step {tables.text_of(found.divergence.get('step'))} on"
+    if found.experiment.preset.startswith("published_"):
+        return "published weights, not trained here"
     return f"unfinished: step {done} of {wanted}"
 
 

@@ -161,7 +161,7 @@ def write_atomically(file: Path, text: str) -> None:
     """
     draft = file.with_name(file.name + ".draft")
     try:
-        with draft.open("w") as stream:
+        with draft.open("w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())

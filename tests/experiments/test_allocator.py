@@ -42,6 +42,12 @@ def test_freed_memory_is_kept_until_it_is_trimmed():
     assert left < 0.1 * TAKEN
 
 
+def test_an_allocator_that_is_to_be_left_alone_is(monkeypatch):
+    monkeypatch.setenv("CFGJAX_TUNE_ALLOCATOR", "0")
+    assert not allocator.tune()
+    assert not allocator.trim()
+
+
 @pytest.mark.slow
 def test_the_copies_of_each_checkpoint_are_given_back(tmp_path, monkeypatch):
     trimmed = []

@@ -4,6 +4,8 @@ import contextlib
 import importlib
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,9 +121,16 @@ def test_presets_are_listed_with_what_they_need_and_reach(monkeypatch):
     assert_one_line(command("presets", "digts"), "names must be of digits")
 
 
-@pytest.mark.parametrize("arguments", [["presets"], ["presets", "--help"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["presets"], ["presets", "--help"], ["__main__"]], ids=" ".join)
 def test_a_reader_who_has_seen_enough_ends_a_command_without_an_error(arguments):
     with start(*arguments) as process:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 141
+
+
+def test_help_needs_no_standard_output():
+    done = subprocess.run(
+        f"{sys.executable} -m experiments.presets --help >&-", shell=True, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""

@@ -64,6 +64,8 @@ def test_a_mistake_ends_in_one_line_and_writes_nothing(weights, tmp_path):
     run_dir = tmp_path / "run"
     done = command("interchange", weights, "--kind", "sit", "--out", run_dir)
     assert_one_line(done, f"{weights}: num_heads must be given for 2 blocks of width 16")
+    done = command("interchange", weights, "--kind", "sit", "--num-heads", 5, "--out", run_dir)
+    assert_one_line(done, "num_heads must divide the width 16, got 5")
     assert_one_line(_bring(tmp_path / "none", run_dir), "none cannot be read: No such file")
     pickled = tmp_path / "weights.pt"
     pickled.write_bytes(b"PK\x03\x04" + bytes(100))
