@@ -4,7 +4,7 @@ import ast
 import sys
 from pathlib import Path
 
-from experiments import output
+from experiments import unread
 
 _HERE = Path(__file__).parent
 KINDS = {
@@ -47,7 +47,7 @@ def page() -> str:
     return "\n\n".join([_USAGE, *blocks])
 
 
-@output.read_to_the_end()
+@unread.read_to_the_end()
 def main(args: list[str] | None = None) -> None:
     """Prints the list."""
     asked = [each for each in (sys.argv[1:] if args is None else args) if each not in ("-h", "--help")]

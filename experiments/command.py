@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from cfgjax.checkpoints import CheckpointError
 from cfgjax.data import DataError
-from experiments import compilations, options, output
+from experiments import compilations, options, unread
 from experiments.options import MisreadError, Verbosity
 
 T = TypeVar("T")
@@ -143,7 +143,7 @@ def _run(work: Callable[[T], Any], asked: T) -> None:
         raise SystemExit(130) from None
 
 
-@output.read_to_the_end()
+@unread.read_to_the_end()
 def main(
     work: Callable[[T], Any],
     kind: type[T],
