@@ -90,7 +90,7 @@ def _environment(found: Record) -> dict[str, str]:
     else:
         metrics = found.findings[""].metrics
         last = {name: metrics[name] for name in ("device", "num_devices", "jax") if name in metrics}
-    shown = {name.removeprefix("versions."): value for name, value in tables.flat(last).items()}
+    shown = {name.removeprefix("versions."): value for name, value in runs.flat(last).items()}
     return {tables.words_of(name): tables.text_of(value) for name, value in list(shown.items())[: tables.MOST_ROWS]}
 
 
@@ -114,7 +114,7 @@ def page(found: Record, run_dir: Path) -> str:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     restarts = [start["step"] for start in found.starts if 0 < start["step"] <= found.experiment.num_steps]
-    settings = tables.flat(ADAPTER.dump_python(found.experiment, mode="json"))
+    settings = runs.flat(ADAPTER.dump_python(found.experiment, mode="json"))
     return environment.get_template("report.html").render(
         name=run_dir.resolve().name,
         preset=found.experiment.preset,

@@ -75,16 +75,18 @@ def read_config(run_dir: Path) -> Experiment:
     return replace(found, run_dir=run_dir)
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves = {}
+def flat(tree: Mapping[str, Any], prefix: str = "", most_levels: int = 4) -> dict[str, Any]:
+    """The leaves of nested objects by dotted names; what is nested deeper is a leaf."""
+    leaves: dict[str, Any] = {}
     for name, value in tree.items():
-        leaves |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        is_inner = isinstance(value, dict) and value and most_levels > 1
+        leaves |= flat(value, f"{prefix}{name}.", most_levels - 1) if is_inner else {f"{prefix}{name}": value}
     return leaves
 
 
 def settings_that_count(experiment: Experiment) -> dict[str, Any]:
     """The settings by which a run's parameters change, by their dotted names."""
-    return _flat({name: value for name, value in asdict(experiment).items() if name not in MUTABLE})
+    return flat({name: value for name, value in asdict(experiment).items() if name not in MUTABLE})
 
 
 def _difference(old: Experiment, new: Experiment) -> tuple[str, Any, Any] | None:

@@ -72,15 +72,6 @@ def words_of(name: str) -> str:
     return HEADS.get(name, name.replace("_", " "))
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "", most_levels: int = 4) -> dict[str, Any]:
-    """The leaves of nested objects by dotted names; what is nested deeper is a leaf."""
-    leaves: dict[str, Any] = {}
-    for name, value in tree.items():
-        is_inner = isinstance(value, dict) and value and most_levels > 1
-        leaves |= flat(value, f"{prefix}{name}.", most_levels - 1) if is_inner else {f"{prefix}{name}": value}
-    return leaves
-
-
 def _of_objects(title: str, rows: Sequence[Any]) -> Table | None:
     """What fits cells of a list of objects."""
     found = [row for row in rows if isinstance(row, dict)]
