@@ -18,6 +18,7 @@ from cfgjax.types import LogClassifier
 from experiments import command, processes, runs
 from experiments.command import UserError
 from experiments.findings import Wishes, report
+from experiments.model import path_of_field
 from experiments.options import optional
 from experiments.problems import Problem, problem_of, problem_to_sample
 from experiments.processes import Launch
@@ -119,7 +120,7 @@ def load_classifier(
         raise UserError(f"classifier {run_dir} holds a run of objective {run.experiment.objective!r}, not a classifier")
     pairs = {
         "data": (_data_name(run), _data_name(guided)),
-        "path": (run.experiment.path, guided.experiment.path),
+        "path": (path_of_field(run.experiment), path_of_field(guided.experiment)),
         "shape": (run.problem.shape, guided.problem.shape),
         "num_labels": (run.problem.num_labels, guided.problem.num_labels),
     }

@@ -25,7 +25,7 @@ PATHS: dict[str, Callable[[], GaussianPath]] = {
     "polynomial": lambda: paths.polynomial(2),
     "ddpm": paths.ddpm,
 }
-SAMPLED_ON = {"ddpm": paths.linear}
+SAMPLED_ON = {"ddpm": "linear"}
 """The paths on which fields of those are sampled that do not lead from noise to data."""
 LOSSES = {"field": losses.flow_matching, "noise": losses.noise_matching, "score": losses.score_matching}
 TO_FIELD: dict[str, Callable[[GaussianPath, LabelledField], LabelledField]] = {
@@ -34,6 +34,11 @@ TO_FIELD: dict[str, Callable[[GaussianPath, LabelledField], LabelledField]] = {
     "score": conversions.field_of_score,
 }
 TIME_DENSITIES = {"uniform": losses.uniform, "logit_normal": losses.logit_normal}
+
+
+def path_of_field(experiment: Experiment) -> str:
+    """The name of the path on which an experiment's field is sampled."""
+    return SAMPLED_ON.get(experiment.path, experiment.path)
 
 
 class Model(NamedTuple):
@@ -144,9 +149,10 @@ def _placed(experiment: Experiment, make: Callable[[], TrainState]) -> Callable[
 def model_of(experiment: Experiment, problem: Problem) -> Model:
     """All functions of an experiment on its problem."""
     path = PATHS[experiment.path]()
-    sampled_on = SAMPLED_ON.get(experiment.path, lambda: path)()
+    changes_path = path_of_field(experiment) != experiment.path
+    sampled_on = PATHS[path_of_field(experiment)]() if changes_path else path
     is_classifier = experiment.objective == "classifier"
-    if is_classifier and sampled_on is not path:
+    if is_classifier and changes_path:
         raise UserError(f"objective 'classifier' needs the path of a field, not {experiment.path!r}")
     network: Any = network_of(experiment, problem.num_labels)
     schedule = _schedule_of(experiment)
@@ -156,7 +162,7 @@ def model_of(experiment: Experiment, problem: Problem) -> Model:
 
     def field(params: Tree) -> LabelledField:
         own = TO_FIELD[experiment.objective](path, lambda x, t, y: network.apply(params, x, t, y))
-        return own if sampled_on is path else path_change.change_path(own, path, sampled_on)
+        return path_change.change_path(own, path, sampled_on) if changes_path else own
 
     return Model(
         path=sampled_on,

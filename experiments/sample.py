@@ -19,6 +19,7 @@ from cfgjax.types import Pair
 from experiments import command, origin, outputs, pictures
 from experiments.command import UserError
 from experiments.evaluate import load_classifier
+from experiments.model import path_of_field
 from experiments.options import optional
 from experiments.problems import problem_to_sample
 from experiments.restored import Run, restore_run
@@ -162,8 +163,9 @@ def _against(run: Run, worse_dir: Path, data_dir: Path | None) -> Pair:
     """The run's field, and that of the worse run, both at the asked label."""
     worse = restore_run(worse_dir, data_dir, problem_of=problem_to_sample)
     is_alike = (worse.problem.shape, worse.problem.num_labels) == (run.problem.shape, run.problem.num_labels)
-    is_field = worse.experiment.objective != "classifier" and worse.experiment.path == run.experiment.path
-    _require(is_alike and is_field, f"worse must be a run on the same kind of data and path, got {worse_dir}")
+    is_field = worse.experiment.objective != "classifier"
+    is_alike = is_alike and is_field and path_of_field(worse.experiment) == path_of_field(run.experiment)
+    _require(is_alike, f"worse must be a run on the same kind of data and path, got {worse_dir}")
     return guidance.against(run.field, worse.field)
 
 

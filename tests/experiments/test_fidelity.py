@@ -1,6 +1,8 @@
 """The evaluation of images: curves, classifier guidance beside classifier-free, likelihoods, features of one's own."""
 
+import contextlib
 import csv
+import dataclasses
 import json
 
 import jax
@@ -10,7 +12,9 @@ import pytest
 from PIL import Image
 
 from cfgjax import data, guidance, mixtures, paths
+from experiments.command import UserError
 from experiments.consistency import residuals
+from experiments.evaluate import load_classifier
 from experiments.fidelity import measure, reference_of
 from experiments.findings_classifier import by_time
 from experiments.findings_images import at_equal_recognition
@@ -259,6 +263,14 @@ def test_a_run_that_is_no_classifier_is_refused_as_one(trained_clothes, trained_
     assert_one_line(done, "holds a run of objective 'field', not a classifier")
     done = command("sample", trained_classifier)
     assert_one_line(done, "holds a classifier")
+
+
+@pytest.mark.parametrize(("path", "fits"), [("linear", True), ("ddpm", True), ("cosine", False)])
+def test_a_classifier_guides_runs_that_are_sampled_on_its_path(path, fits, trained_clothes, trained_classifier):
+    run = restore_run(trained_clothes)
+    on_path = run._replace(experiment=dataclasses.replace(run.experiment, path=path))
+    with contextlib.nullcontext() if fits else pytest.raises(UserError, match="has path linear, the run cosine"):
+        load_classifier(trained_classifier, on_path, None)
 
 
 def test_sample_draws_by_the_classifier(trained_clothes, trained_classifier, tmp_path):

@@ -1,6 +1,8 @@
 """The commands of the laboratory: laws, learn, diagnose, savings, accuracy, gallery."""
 
+import contextlib
 import csv
+import dataclasses
 import shutil
 
 import jax
@@ -11,8 +13,10 @@ from PIL import Image
 
 from cfgjax import guidance, solvers
 from experiments import laws, learn
+from experiments.command import UserError
 from experiments.exhibits import EXHIBITS
 from experiments.restored import restore_run
+from experiments.sample import _against
 from tests.experiments.running import assert_one_line, command
 
 TINY = ["--num-samples", "64"]
@@ -122,6 +126,15 @@ def test_a_worse_run_is_led_away_from(trained_mixture, tmp_path):
     plain = jax.jit(lambda x: solvers.integrate(solvers.heun(guidance.given(good.field, 3)), solver_key, x, ts))(noise)
     np.testing.assert_allclose(np.load(out)["x"][0], expected, rtol=1e-4, atol=1e-5)
     assert np.abs(expected - plain).max() > 0.05
+
+
+@pytest.mark.parametrize(("path", "fits"), [("linear", True), ("ddpm", True), ("cosine", False)])
+def test_a_worse_run_may_be_trained_on_another_path_that_is_sampled_on_the_same(path, fits, trained_mixture):
+    """Fields trained on the discrete path are sampled on the linear one."""
+    run = restore_run(trained_mixture)
+    on_path = run._replace(experiment=dataclasses.replace(run.experiment, path=path))
+    with contextlib.nullcontext() if fits else pytest.raises(UserError, match="same kind of data and path"):
+        _against(on_path, trained_mixture, None)
 
 
 @pytest.mark.parametrize(
