@@ -14,7 +14,7 @@ import optax
 from cfgjax import checkpoints, data, training
 from cfgjax.models import ConvNet
 from cfgjax.types import Array, Loss, TrainState, Tree
-from experiments import command, progress
+from experiments import command, processes, progress
 
 BATCH_SIZE, NUM_EPOCHS, MOST_STEPS = 128, 30, 4_000
 LEARNING_RATE, EMA_DECAY = 2e-3, 0.99
@@ -89,8 +89,10 @@ def _trained(network: ConvNet, settings: Any, data_dir: Path, train: data.Images
     folder = folder_of(settings, data_dir, train)
     params = jax.jit(network.init)(jax.random.key(0), jnp.zeros(train.pixels.shape[1:]))
     state = training.create(params, _optimizer(_num_steps(train)), jax.random.key(1))
-    if checkpoints.latest(folder) is not None:
+    is_there = checkpoints.latest(folder) is not None
+    if processes.all_say(is_there):
         return _restored(folder, state)
+    is_kept = is_kept and not processes.any_says(is_there)
     command.tell(f"training the recogniser of {settings.name} once, " + (f"into {folder}" if is_kept else _NOT_KEPT))
     state = _fit(state, network, train)
     if is_kept:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, strategies
 
 from cfgjax import checkpoints, data, training
-from experiments import runs
+from experiments import processes, recogniser, runs
 from experiments.affordable import num_inner, num_parameters
 from experiments.command import UserError
 from experiments.evaluate import Options, _wishes
@@ -325,6 +325,18 @@ def test_a_recogniser_is_written_only_where_that_is_asked_for(images, tmp_path, 
     assert found.log_probs(images.image).shape == (20, 2)
     assert not list(tmp_path.iterdir())
     assert "by --data-dir to keep it" in capsys.readouterr().out
+
+
+def test_a_recogniser_that_another_process_lacks_is_trained_by_all_and_not_written_twice(images, tmp_path, monkeypatch):
+    """Where one of them read it back while the others train, they would wait for each other."""
+    settings = PRESETS["digits"][1].data
+    first = recogniser_of(settings, tmp_path, images, images)
+    files = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    monkeypatch.setattr(processes, "all_texts", lambda own: [own, "no"])
+    monkeypatch.setattr(recogniser, "_restored", None)
+    again = recogniser_of(settings, tmp_path, images, images)
+    np.testing.assert_array_equal(again.log_probs(images.image), first.log_probs(images.image))
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == files
 
 
 def test_evaluate_keeps_a_recogniser_only_in_a_folder_that_the_user_names(tmp_path):
