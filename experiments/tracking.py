@@ -5,24 +5,18 @@ it is told nothing more until the run is started again. Only the first process h
 """
 
 import contextlib
-import importlib
 import importlib.util
-import os
-import socket
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
-import numpy as np
-from PIL import Image
-
 from experiments import journal, processes, sheets
 from experiments.command import UserError
 from experiments.options import optional
 from experiments.settings import Experiment
+from experiments.tensorboard import TensorBoard
 from experiments.weights_and_biases import WeightsAndBiases, plain
 
 Name = Literal["tensorboard", "wandb"]
@@ -63,65 +57,6 @@ class Tracker(Protocol):
         """Ends; nothing is told after that."""
 
 
-class TensorBoard:
-    """Events in the folder tensorboard/ of a run, for ``tensorboard --logdir RUN``.
-
-    They are written at once and by this thread: the package's own writer has a thread and a queue, and where the thread
-    fails, the queue fills and the trainer waits for ever.
-
-    Args:
-        run_dir: the run's folder.
-        step: the run goes on from; readers drop the events of later steps that earlier starts wrote.
-    """
-
-    def __init__(self, run_dir: Path, step: int) -> None:
-        from tensorboardX import RecordWriter, summary
-
-        event_pb2: Any = importlib.import_module("tensorboardX.proto.event_pb2")
-        folder = run_dir / "tensorboard"
-        folder.mkdir(exist_ok=True)
-        self.known = step if any(folder.iterdir()) else -1
-        self._summary, self._event = summary, event_pb2.Event
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
-        self._writer = RecordWriter(str(folder / name))
-        try:
-            self._add(file_version="brain.Event:2")
-            self._add(step=step + 1, session_log=start)
-            self._writer.flush()
-        except OSError:
-            self.close()
-            raise
-
-    def _add(self, **content: Any) -> None:
-        self._writer.write(self._event(wall_time=time.time(), **content).SerializeToString())
-
-    def write(self, step: int, numbers: Numbers) -> None:
-        """Writes scalars.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        for name, number in numbers.items():
-            self._add(step=step, summary=self._summary.scalar(name, number))
-        self._writer.flush()
-
-    def write_picture(self, step: int, file: Path) -> None:
-        """Writes the picture.
-
-        Raises:
-            OSError: the file cannot be written.
-        """
-        with Image.open(file) as picture:
-            pixels = np.asarray(picture.convert("RGB"))
-        self._add(step=step, summary=self._summary.image("samples", pixels, dataformats="HWC"))
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._writer.close()
-
-
 def _tell(tracker: Tracker, content: Mapping[str, Any] | Path) -> None:
     """Tells a tracker a line of metrics.jsonl, or shows it the sheet of samples in a file."""
     if isinstance(content, Path):
@@ -129,6 +64,15 @@ def _tell(tracker: Tracker, content: Mapping[str, Any] | Path) -> None:
         return
     numbers = {name: nan if value is None else value for name, value in content.items() if name != "step"}
     tracker.write(content["step"], numbers)
+
+
+def _catch_up(tracker: Tracker, run_dir: Path, step: int) -> None:
+    """Tells a tracker what it does not know yet of the steps up to this one."""
+    rows = [(row["step"], row) for row in journal.read(run_dir)]
+    told = sorted([*rows, *sheets.files(run_dir).items()], key=lambda each: each[0])
+    for at, content in told:
+        if tracker.known < at <= step:
+            _tell(tracker, content)
 
 
 class Trackers:
@@ -147,11 +91,8 @@ class Trackers:
 
     def catch_up(self, run_dir: Path, step: int) -> None:
         """Tells each what it does not know yet of the steps up to this one, from metrics.jsonl and samples/."""
-        rows = [(row["step"], row) for row in journal.read(run_dir)]
-        told = sorted([*rows, *sheets.files(run_dir).items()], key=lambda each: each[0])
         for name, tracker in list(self._trackers.items()):
-            missing = [content for at, content in told if tracker.known < at <= step]
-            self._attempt(name, lambda: [_tell(tracker, content) for content in missing])  # noqa: B023
+            self._attempt(name, lambda: _catch_up(tracker, run_dir, step))  # noqa: B023
 
     def _attempt(self, name: str, work: Callable[[], Any]) -> Any:
         """What the work gives; where it fails, that is said, and its tracker is given up."""

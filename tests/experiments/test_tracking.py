@@ -19,7 +19,8 @@ from experiments.findings import draw_sweep
 from experiments.presets import PRESETS
 from experiments.restored import restore_run
 from experiments.sampling import ODE, classifier_free
-from experiments.tracking import TensorBoard, Trackers
+from experiments.tensorboard import TensorBoard
+from experiments.tracking import Trackers
 from experiments.weights_and_biases import WeightsAndBiases
 from tests.experiments.running import SMALL, assert_one_line, command, finish, start
 from tests.experiments.test_resume import _loss_lines, final_state
@@ -29,9 +30,10 @@ from tests.test_processes import _free_port
 def _records(content):
     """The records of a file of TensorFlow events, each behind its length and a checksum."""
     at = 0
-    while at < len(content):
+    while at + 8 <= len(content):
         (length,) = struct.unpack("<Q", content[at : at + 8])
-        yield content[at + 12 : at + 12 + length]
+        if at + 16 + length <= len(content):
+            yield content[at + 12 : at + 12 + length]
         at += 16 + length
 
 
@@ -211,6 +213,34 @@ def test_an_identity_that_is_none_is_replaced(content, tmp_path):
     (tmp_path / "wandb.json").write_text(content)
     found = weights_and_biases.read_identity(tmp_path / "wandb.json")
     assert (len(found.id), found.last_step, found.underway) == (12, -1, None)
+
+
+def _tell_journal(run_dir, steps):
+    with (run_dir / journal.NAME).open("a") as stream:
+        stream.writelines(f"{json.dumps({'step': step, 'loss': 1 / step})}\n" for step in steps)
+
+
+@pytest.mark.parametrize("num_lost", [0, 7])
+def test_tensorboard_is_told_what_happened_in_starts_that_did_not_track(num_lost, tmp_path):
+    """Tracked up to step 10, of which a kill cut off some bytes; untracked to 20; goes back to 20 and on."""
+    experiment = dataclasses.replace(PRESETS["mixture"][1], run_dir=tmp_path)
+    _tell_journal(tmp_path, [5, 10])
+    tracking.trackers_of(tracking.Tracking(("tensorboard",)), experiment, 10).close()
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    file.write_bytes(file.read_bytes()[: file.stat().st_size - num_lost])
+    _tell_journal(tmp_path, [15, 20])
+    trackers = tracking.trackers_of(tracking.Tracking(("tensorboard",)), experiment, 20)
+    trackers.write({"step": 25, "loss": 1 / 25})
+    trackers.close()
+    assert [(step, tag) for step, tag, _ in _events(tmp_path)] == [(step, "loss") for step in (5, 10, 15, 20, 25)]
+
+
+def test_a_record_that_does_not_read_ends_trackers_and_not_the_run(tmp_path, capsys):
+    """On the first process alone an error would leave the others waiting."""
+    experiment = dataclasses.replace(PRESETS["mixture"][1], run_dir=tmp_path)
+    (tmp_path / journal.NAME).mkdir()
+    tracking.trackers_of(tracking.Tracking(("tensorboard",)), experiment, 10).close()
+    assert "tensorboard failed and is told nothing more: IsADirectoryError" in capsys.readouterr().err
 
 
 class _Failing:
