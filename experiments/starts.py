@@ -2,8 +2,6 @@
 
 import json
 import platform
-import shlex
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,15 +36,14 @@ def devices() -> dict[str, Any]:
     }
 
 
-def write(run_dir: Path, words: Sequence[str] | None, step: int) -> None:
+def write(run_dir: Path, command: str | None, step: int) -> None:
     """Appends a line about this start. That it cannot be written is said, and no reason not to train.
 
     Args:
         run_dir: the run's folder.
-        words: the command's arguments, or None where no command started the run.
+        command: the command line, or None where no command started the run.
         step: the run goes on from.
     """
-    command = None if words is None else shlex.join(["python", "-m", "experiments.train", *words])
     at = datetime.now(UTC).isoformat(timespec="seconds")
     row = {"time": at, "step": step, "command": command, **devices(), "versions": versions()}
     try:

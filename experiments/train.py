@@ -11,9 +11,7 @@ that can be set. For example: python -m experiments.train digits --num-steps 500
 """
 
 import contextlib
-import functools
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -115,22 +113,22 @@ def _resumed(trainer: Trainer) -> Trainer:
     return trainer._replace(state=found.state)
 
 
-def _write_start(trainer: Trainer, words: Sequence[str] | None) -> None:
-    """Writes down that the run is started, and how."""
+def _write_start(trainer: Trainer, line: str | None) -> None:
+    """Writes down that the run is started, and by which command line."""
     step = int(trainer.state.step)
     if processes.is_first():
-        starts.write(trainer.experiment.run_dir, words, step)
+        starts.write(trainer.experiment.run_dir, line, step)
 
 
 def _fit(
     trainer: Trainer,
     lease: filelock.SoftFileLease | None,
     requests: Requests,
-    words: Sequence[str] | None = None,
+    line: str | None = None,
 ) -> Run:
     with requests.deferred():
         trainer = _resumed(trainer)
-        _write_start(trainer, words)
+        _write_start(trainer, line)
         if processes.any_says(requests.is_asked):
             raise StoppedError("stopped before the first step; the same command goes on from the last save")
         state = advance(trainer, lease, requests)
@@ -153,21 +151,20 @@ def fit(experiment: Experiment) -> Run:
         return _fit(trainer, lease, requests)
 
 
-def train(words: Sequence[str], options: Options) -> None:
-    """Trains, or resumes, the experiment and writes its report; the words are those of the command line."""
+def train(options: Options) -> None:
+    """Trains, or resumes, the experiment and writes its report."""
     processes.start(options.launch)
     run_dir = options.experiment.run_dir
     with Requests() as requests:
         trainer = prepare(options.experiment, options.debug_nans, options.tracking)
         with _owned(run_dir) as lease, processes.own_folder(run_dir) as folder:
-            report(_fit(trainer, lease, requests, words), folder)
+            report(_fit(trainer, lease, requests, command.line()), folder)
 
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
     presets = {name: (summary(name), Options(preset)) for name, (_, preset) in PRESETS.items()}
-    work = functools.partial(train, sys.argv[1:] if args is None else args)
-    command.main(work, Options, "experiments.train", __doc__, args, presets)
+    command.main(train, Options, "experiments.train", __doc__, args, presets)
 
 
 if __name__ == "__main__":
