@@ -3,15 +3,17 @@
 glibc returns a large block as soon as it is freed, and the next step pays for its pages again. The environment
 variable CFGJAX_TUNE_ALLOCATOR=0 leaves the allocator as it is.
 
-Blocks are kept by an arena for each group of threads. What is rare and large, a copy of the state on its way to a
-checkpoint, would stay in each arena that once held one; ``trim`` gives it back.
+Blocks are kept by an arena for each group of threads. There are as many as processors instead of glibc's eight times as
+many: what each has held at some time it may hold again, and over hours the process grows towards the sum. What is rare
+and large, a copy of the state on its way to a checkpoint, would stay in each arena that once held one; ``trim`` gives
+it back.
 """
 
 import ctypes
 import os
 from collections.abc import Callable
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _MOST = 2**31 - 1
 
 
@@ -28,7 +30,8 @@ def _of_glibc(name: str) -> Callable[..., int] | None:
 def tune() -> bool:
     """Sets the thresholds of this process, where its C library is glibc; whether it did."""
     mallopt = _of_glibc("mallopt")
-    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _MOST), (_TOP_PAD, 64 * 2**20))
+    num_arenas = os.cpu_count() or 1
+    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _MOST), (_TOP_PAD, 64 * 2**20), (_ARENA_MAX, num_arenas))
     return mallopt is not None and all(mallopt(*pair) for pair in settings)
 
 
