@@ -65,6 +65,7 @@ def _late_callbacks():
     gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_late_callbacks")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_damage_of_any_file_gives_the_right_state_or_the_one_before(tmp_path):

@@ -49,6 +49,7 @@ def _round_trip_errors(trip):
     return np.max(sweep(jnp.asarray(SCALES), data), axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_plain_way_back_is_off_by_more_with_more_guidance():
     """Euler by a large part of the data's spread; Heun by little at w = 1, and 100 times as much at w = 7."""

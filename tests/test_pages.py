@@ -27,6 +27,7 @@ def _run(page, scope):
     assert not runner.failures, "".join(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(PAGES.keys() - NOT_RUN))
 def test_the_examples_of_a_page_run(name):
     _run(PAGES[name], {})

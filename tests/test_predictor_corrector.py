@@ -50,6 +50,7 @@ def _fixed_step(t, t_next):
     return jnp.full_like(t_next, 0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path_name", ["linear", "cosine"])
 def test_many_corrections_sample_the_tilted_law(path_name):
     """w = 1 keeps the label's law; w = 2 and 3 give the tilted ones, of precision w + (1 - w) / 2 and mean w / that.

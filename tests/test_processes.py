@@ -60,5 +60,6 @@ def test_processes_and_devices_change_nothing_but_rounding(num_devices, num_proc
             np.testing.assert_allclose(found[name], alone[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_one_process_knows_at_once(alone):
     assert alone["said"].tolist() == ONE_SAYS

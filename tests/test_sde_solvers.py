@@ -108,6 +108,7 @@ def test_stochastic_heun_refuses_a_divergent_diffusion(exact_path):
         solvers.stochastic_heun(exact_path, lambda x, t: x, solvers.memoryless(exact_path))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("path_name", "name"),

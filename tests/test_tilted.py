@@ -99,6 +99,7 @@ def test_the_tilted_law_on_every_path(path_name):
     assert abs(average[2, 0] - uncorrected[0]) > 0.15
 
 
+@pytest.mark.slow
 def test_the_normaliser_is_the_laws_integral():
     """(T3) against quadrature, with and without resampling."""
     grid = np.linspace(-15, 15, 20_001)

@@ -4,7 +4,7 @@ import pytest
 
 from cfgjax import data
 from experiments import progress
-from tests.experiments.running import SMALL, SMALLER, command
+from tests.experiments.running import SMALLER, command
 from tests.pictures import write_family
 
 
@@ -26,47 +26,41 @@ def data_dir(tmp_path_factory):
     return folder
 
 
-def _trained(preset, tmp_path_factory, data_dir):
+def _trained(preset, tmp_path_factory, *arguments):
     run_dir = tmp_path_factory.mktemp("runs") / preset
-    done = command("train", preset, "--run-dir", run_dir, "--data-dir", data_dir, *SMALLER[preset])
+    done = command("train", preset, "--run-dir", run_dir, *SMALLER[preset], *arguments)
     assert done.returncode == 0, done.stderr
     assert "\r" not in done.stdout + done.stderr
     return run_dir
 
 
 @pytest.fixture(
-    scope="session",
-    params=["digits", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mixture", "fashion_mnist"))],
+    scope="session", params=["mixture", *(pytest.param(name, marks=pytest.mark.slow) for name in ("digits", "clothes"))]
 )
-def trained(request, tmp_path_factory, data_dir):
+def trained(request):
     """The folder of a finished run."""
-    if request.param == "digits":
-        return request.getfixturevalue("trained_digits")
-    return _trained(request.param, tmp_path_factory, data_dir)
+    return request.getfixturevalue(f"trained_{request.param}")
 
 
 @pytest.fixture(scope="session")
 def trained_digits(tmp_path_factory, data_dir):
     """The folder of a finished run of the digits."""
-    return _trained("digits", tmp_path_factory, data_dir)
+    return _trained("digits", tmp_path_factory, "--data-dir", data_dir)
 
 
 @pytest.fixture(scope="session")
 def trained_clothes(tmp_path_factory, data_dir):
     """The folder of a finished run of the transformer."""
-    return _trained("fashion_mnist", tmp_path_factory, data_dir)
+    return _trained("fashion_mnist", tmp_path_factory, "--data-dir", data_dir)
 
 
 @pytest.fixture(scope="session")
 def trained_classifier(tmp_path_factory, data_dir):
     """The folder of a finished run of the noisy classifier."""
-    return _trained("fashion_mnist_classifier", tmp_path_factory, data_dir)
+    return _trained("fashion_mnist_classifier", tmp_path_factory, "--data-dir", data_dir)
 
 
 @pytest.fixture(scope="session")
 def trained_mixture(tmp_path_factory):
     """The folder of a finished run of the mixture."""
-    run_dir = tmp_path_factory.mktemp("mixture") / "mixture"
-    done = command("train", "mixture", "--run-dir", run_dir, *SMALL)
-    assert done.returncode == 0, done.stderr
-    return run_dir
+    return _trained("mixture", tmp_path_factory)

@@ -142,6 +142,7 @@ def test_every_method_of_the_smallest_work_gives_its_rows(tiny):
         assert row.disagreement is None or row.disagreement < 1e-5
 
 
+@pytest.mark.slow
 def test_counts_of_the_smallest_work(tiny):
     """16 x 1 perceptron, batch 4, 4 evaluations: 2 for each step guided, 1 for each that is not, 3 in training."""
     network_flops = 2 * (2 * 64 * 64 + 2 * 16 + (64 * 32 + 2 * 16 * 16) + 64 * 32 + 16 * 2)
@@ -160,6 +161,7 @@ def test_counts_of_the_smallest_work(tiny):
         np.testing.assert_allclose(row.evaluations_per_s, row.examples_per_s * evaluations)
 
 
+@pytest.mark.slow
 def test_the_page_holds_every_row_of_every_part(tiny, tmp_path):
     """A device whose benchmark was run in two parts is one section; a skipped competitor and a curve's rows too."""
     found, folder = tiny
@@ -277,6 +279,7 @@ def test_a_file_of_other_things_is_not_compared(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_rows_are_json_with_all_that_the_contract_names(tiny):
     named = (
         "work method batch evaluations device_kind num_devices versions trace_s compile_s median_s quartiles "

@@ -232,6 +232,7 @@ def test_a_damaged_line_is_left_out_when_a_run_goes_on(tmp_path):
     assert _rows(tmp_path) == [{"step": 1, "loss": 2.0}]
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_is_moved_away_and_the_run_goes_on(trained_mixture, tmp_path):
     """The run goes on from the one before, to the same end; ``sample`` says what it reads and moves nothing."""
     run_dir = tmp_path / "run"
@@ -287,6 +288,7 @@ def test_a_full_disk_is_one_line_wherever_it_is_met(tmp_path, monkeypatch):
     assert_one_line(done, f"{tmp_path / 'run' / 'config.json'}: No space left on device")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_waits_for_the_lines_before_it(tmp_path, monkeypatch):
     """Lines that are kept back are never behind a published checkpoint, from which they would not be written again."""
     run_dir, write, calls = tmp_path / "run", journal._write_all, []

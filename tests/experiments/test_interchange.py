@@ -89,6 +89,7 @@ def test_a_run_of_steps_cannot_be_a_classifier(weights, tmp_path):
         model_of(steps, abstract_problem_of(steps))
 
 
+@pytest.mark.slow
 def test_any_run_on_the_steps_is_drawn_on_the_linear_path():
     """Trained at the steps of DDPM, its loss and its field are those of the noise there."""
     experiment = dataclasses.replace(PRESETS["mixture"][1], path="ddpm", objective="noise")
