@@ -7,6 +7,7 @@ each; .npz arrays x and y; with --trajectory .gif, .apng or .npz. The run's fold
 how it was made: python -m experiments.origin threes.png
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +16,7 @@ import numpy as np
 import tyro
 
 from cfgjax import data, guidance
-from cfgjax.types import Pair
+from cfgjax.types import LabelledField
 from experiments import command, origin, outputs, pictures
 from experiments.command import UserError
 from experiments.evaluate import load_classifier
@@ -33,6 +34,7 @@ from experiments.sampling import (
     denoised,
     draw_all,
     make_draw,
+    num_evaluations,
     states,
     times,
 )  # fmt: skip
@@ -159,26 +161,32 @@ def _labels(which: Which, num_labels: int) -> np.ndarray:
     return np.resize(chosen, which.num_samples or len(chosen)).astype(np.int32)
 
 
-def _against(run: Run, worse_dir: Path, data_dir: Path | None) -> Pair:
-    """The run's field, and that of the worse run, both at the asked label."""
+def _worse(run: Run, worse_dir: Path, data_dir: Path | None) -> LabelledField:
+    """The field of the worse run."""
     worse = restore_run(worse_dir, data_dir, problem_of=problem_to_sample)
     is_alike = (worse.problem.shape, worse.problem.num_labels) == (run.problem.shape, run.problem.num_labels)
     is_field = worse.experiment.objective != "classifier"
     is_alike = is_alike and is_field and path_of_field(worse.experiment) == path_of_field(run.experiment)
     _require(is_alike, f"worse must be a run on the same kind of data and path, got {worse_dir}")
-    return guidance.against(run.field, worse.field)
+    return worse.field
 
 
-def _rule(guided: Guidance, run: Run, data_dir: Path | None) -> Rule:
-    null = run.problem.num_labels
+def _rule_of(guided: Guidance, run: Run, data_dir: Path | None) -> Callable[[LabelledField], Rule]:
+    """The function that makes the guidance of the run's field."""
+    null, path = run.problem.num_labels, run.model.path
     if guided.classifier is None:
-        pair = guidance.pair(run.field, null) if guided.worse is None else _against(run, guided.worse, data_dir)
-        return by_name(guided.rule, run.model.path, pair, guided.interval)
+        worse = None if guided.worse is None else _worse(run, guided.worse, data_dir)
+
+        def rule_of(field: LabelledField) -> Rule:
+            pair = guidance.pair(field, null) if worse is None else guidance.against(field, worse)
+            return by_name(guided.rule, path, pair, guided.interval)
+
+        return rule_of
     _require(guided.worse is None, "classifier must be left out where a worse network is given")
     is_plain = guided.rule == "classifier_free" and guided.interval == (0.0, 1.0)
     _require(is_plain, "classifier must be left out where a rule or an interval is asked for")
     log_classifier = load_classifier(guided.classifier, run, data_dir, problem_to_sample)
-    return by_classifier(run.field, null, log_classifier, run.model.path)
+    return lambda field: by_classifier(field, null, log_classifier, path)
 
 
 def _check_size(options: Options, run: Run, num_samples: int, out: Path) -> int:
@@ -217,15 +225,18 @@ def sample(options: Options) -> None:
     _require(run.experiment.objective != "classifier", f"{options.run_dir} holds a classifier, which draws no samples")
     labels, path = _labels(options.sample, run.problem.num_labels), run.model.path
     num_frames = _check_size(options, run, len(labels), out)
-    rule, watch = _rule(options.guidance, run, data_dir), None
+    rule_of, watch = _rule_of(options.guidance, run, data_dir), None
     if options.output.trajectory:
         watch = denoised(path) if options.output.show == "denoised" else states
-    draw = make_draw(rule, path, run.problem.shape, solving.solver, solving.num_steps, solving.grid, edges, watch)
-    scale = options.guidance.scale
-    (samples,) = draw_all(draw, options.sample.seed, labels, (scale,), options.sample.chunk)
+    shape, scale = run.problem.shape, options.guidance.scale
+    draw = make_draw(rule_of(run.field), path, shape, solving.solver, solving.num_steps, solving.grid, edges, watch)
+    ts = times(path, solving.num_steps, solving.grid, edges)
+    count = num_evaluations(rule_of, run.field, path, shape, solving.solver, ts)
+    cost = "" if count is None else f" ({count} evaluations each)"
+    (samples,) = draw_all(draw, options.sample.seed, labels, (scale,), options.sample.chunk, f"sampling{cost}")
     _write(options, run, samples, labels, num_frames, out)
-    what = f", {num_frames} frames" if options.output.trajectory else ""
-    print(f"wrote {len(samples)} samples at w = {scale:g}{what} to {out}")
+    frames = f", {num_frames} frames" if options.output.trajectory else ""
+    print(f"wrote {len(samples)} samples at w = {scale:g}{cost}{frames} to {out}")
 
 
 def main(args: list[str] | None = None) -> None:

@@ -141,6 +141,24 @@ def make_draw(
     return draw
 
 
+def num_evaluations(
+    rule_of: Callable[[LabelledField], Rule],
+    field: LabelledField,
+    path: GaussianPath,
+    shape: tuple[int, ...],
+    solver: str,
+    ts: np.ndarray,
+) -> int | None:
+    """How often one sample evaluates the field; None for ``adaptive``, whose samples differ in it."""
+    if solver == ADAPTIVE:
+        return None
+
+    def build(field: LabelledField) -> Solver | Piecewise[Solver]:
+        return SOLVERS[solver](path, guidance.given(rule_of(field)(1.0), 0))
+
+    return int(solvers.evaluations(build, field, jnp.zeros(shape), ts).sum())
+
+
 def states(guided: Field) -> Observe:
     """What is seen of a solve: the state x_t."""
     return lambda carry, t: carry.x
@@ -215,20 +233,20 @@ def own_sweep(
     labels: np.ndarray,
     scales: tuple[float, ...],
     chunk: int | None = None,
-    is_shown: bool = False,
+    what: str | None = None,
 ) -> Callable[[Tree], np.ndarray]:
     """The function of parameters that computes this process's share of the samples, [its n, scales, *D].
 
     It is compiled once for all parameters of the shapes of ``params``, and waits for no other process. Sample i has key
     i and label i at every scale; all devices of this process take their share of its samples, ``chunk`` at a time, by
-    default as many as they are quick with. Where progress ``is_shown`` the program is called several times.
+    default as many as they are quick with. To show progress on ``what`` is done, the program is called several times.
     """
     rows = _own_rows(len(labels))
     own_keys, asked = keys[rows], jnp.asarray(labels, jnp.int32)[rows]
     draw_one = lambda params, *one: draw_of(params)(*one)  # noqa: E731
     plan = plan_of(draw_one, params, own_keys[0], asked[0], jnp.float32(scales[0]), shared=1)
     size = chunk or plan.chunk
-    least = size // len(scales) if is_shown else len(rows)
+    least = len(rows) if what is None else size // len(scales)
     parts = equal_parts(len(rows), jax.local_device_count(), least)
     command.detail(f"samples x scales: {len(labels)} x {len(scales)}; at most {size} together; calls: {len(parts)}")
 
@@ -241,7 +259,7 @@ def own_sweep(
 
     def run(params: Tree) -> np.ndarray:
         whole, drawn = (params, jnp.asarray(scales)), []
-        shown = progress.bar(len(labels) * len(scales), "samples", "sampling") if is_shown else None
+        shown = None if what is None else progress.bar(len(labels) * len(scales), "samples", what)
         with shown or contextlib.nullcontext():
             for part in parts:
                 drawn.append(np.asarray(program(whole, (own_keys[part], asked[part]))))
@@ -266,15 +284,20 @@ def gather(own: np.ndarray, num_samples: int, scales: tuple[float, ...]) -> np.n
 
 
 def draw_all(
-    draw: Draw, seed: int, labels: np.ndarray, scales: tuple[float, ...], chunk: int | None = None
+    draw: Draw,
+    seed: int,
+    labels: np.ndarray,
+    scales: tuple[float, ...],
+    chunk: int | None = None,
+    what: str = "sampling",
 ) -> np.ndarray:
     """Samples [scales, n, *D] by one compiled program; sample i has its label and its noise at every scale.
 
     All devices of all processes take their share, and every process is given all samples. A device computes ``chunk``
-    at a time, by default as many as it is quick with.
+    at a time, by default as many as it is quick with. Its progress is shown as that on ``what`` is done.
 
     Raises:
         UserError: samples that are not finite, with the scale.
     """
-    sweep = own_sweep(lambda _: draw, None, sample_keys(seed, len(labels)), labels, scales, chunk, is_shown=True)
+    sweep = own_sweep(lambda _: draw, None, sample_keys(seed, len(labels)), labels, scales, chunk, what)
     return gather(sweep(None), len(labels), scales)

@@ -16,7 +16,7 @@ from experiments import laws, learn
 from experiments.command import UserError
 from experiments.exhibits import EXHIBITS
 from experiments.restored import restore_run
-from experiments.sample import _against
+from experiments.sample import _worse
 from tests.experiments.running import assert_one_line, command
 
 TINY = ["--num-samples", "64"]
@@ -134,7 +134,7 @@ def test_a_worse_run_may_be_trained_on_another_path_that_is_sampled_on_the_same(
     run = restore_run(trained_mixture)
     on_path = run._replace(experiment=dataclasses.replace(run.experiment, path=path))
     with contextlib.nullcontext() if fits else pytest.raises(UserError, match="same kind of data and path"):
-        _against(on_path, trained_mixture, None)
+        _worse(on_path, trained_mixture, None)
 
 
 @pytest.mark.parametrize(

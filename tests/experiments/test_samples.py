@@ -243,3 +243,20 @@ def test_samples_do_not_depend_on_the_calls_they_are_drawn_in():
 def test_samples_that_are_no_pictures_need_another_file():
     with pytest.raises(UserError, match=r"must end in \.npz"):
         require_drawable(3, (32, 32, 4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        (["--solver", "euler"], 2 * 8),
+        ([], 2 * 2 * 8),
+        (["--interval", 0.5, 1.0], 2 * 4 + 2 * 2 * 4),
+        (["--solver", "adaptive"], None),
+    ],
+)
+def test_the_evaluations_of_a_sample_are_told(arguments, count, trained_mixture, tmp_path):
+    """Labelled and null at each stage of 8 steps; without guidance the labelled one alone."""
+    done = command("sample", trained_mixture, "--num-steps", 8, "--out", tmp_path / "x.npz", *arguments)
+    assert done.returncode == 0, done.stderr
+    cost = f" ({count} evaluations each)" if count else ""
+    assert f"wrote 8 samples at w = 2{cost} to" in done.stdout
