@@ -4,9 +4,9 @@ glibc returns a large block as soon as it is freed, and the next step pays for i
 variable CFGJAX_TUNE_ALLOCATOR=0 leaves the allocator as it is.
 
 Blocks are kept by an arena for each group of threads. There are as many as processors instead of glibc's eight times as
-many: what each has held at some time it may hold again, and over hours the process grows towards the sum. What is rare
-and large, a copy of the state on its way to a checkpoint, would stay in each arena that once held one; ``trim`` gives
-it back.
+many: what each has held at some time it may hold again, and over hours the process grows towards the sum.
+MALLOC_ARENA_MAX asks for another number. What is rare and large, a copy of the state on its way to a checkpoint, would
+stay in each arena that once held one; ``trim`` gives it back.
 """
 
 import ctypes
@@ -30,8 +30,9 @@ def _of_glibc(name: str) -> Callable[..., int] | None:
 def tune() -> bool:
     """Sets the thresholds of this process, where its C library is glibc; whether it did."""
     mallopt = _of_glibc("mallopt")
-    num_arenas = os.cpu_count() or 1
-    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _MOST), (_TOP_PAD, 64 * 2**20), (_ARENA_MAX, num_arenas))
+    settings = [(_MMAP_MAX, 0), (_TRIM_THRESHOLD, _MOST), (_TOP_PAD, 64 * 2**20)]
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        settings.append((_ARENA_MAX, os.cpu_count() or 1))
     return mallopt is not None and all(mallopt(*pair) for pair in settings)
 
 

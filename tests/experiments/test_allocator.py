@@ -1,5 +1,6 @@
 """Memory that a thread took and freed stays with the process until it is trimmed."""
 
+import os
 import subprocess
 import sys
 
@@ -32,6 +33,43 @@ held = resident()
 assert allocator.trim()
 print(held - before, resident() - before)
 """
+
+
+ARENAS = """
+import ctypes
+import threading
+from experiments import allocator
+
+assert allocator.tune()
+libc = ctypes.CDLL("libc.so.6")
+libc.fopen.restype, libc.malloc_info.argtypes = ctypes.c_void_p, (ctypes.c_int, ctypes.c_void_p)
+libc.fclose.argtypes = (ctypes.c_void_p,)
+barrier = threading.Barrier({num_threads})
+
+def take():
+    block = bytearray(10_000)
+    barrier.wait()
+
+threads = [threading.Thread(target=take) for _ in range({num_threads})]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+stream = libc.fopen(b"{file}", b"w")
+libc.malloc_info(0, stream)
+libc.fclose(stream)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+@pytest.mark.parametrize("asked", [None, 1])
+def test_there_are_as_many_arenas_as_processors_or_as_asked_for(asked, tmp_path, monkeypatch):
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("MALLOC_ARENA_MAX", str(asked))
+    program = ARENAS.format(file=tmp_path / "arenas.xml", num_threads=3 * os.cpu_count())
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert (tmp_path / "arenas.xml").read_text().count("<heap nr=") == (asked or os.cpu_count())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
