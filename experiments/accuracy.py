@@ -4,6 +4,7 @@ The error is the root mean square over samples of the distance to the end of 1,0
 coordinate. For example: python -m experiments.accuracy runs/digits --scales 1 2 4 --evaluations 8 16
 """
 
+import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import tyro
 
 from cfgjax import guidance, mixtures, paths, solvers
 from cfgjax.types import Array, GaussianPath, LabelledField
-from experiments import command
+from experiments import command, progress
 from experiments.command import UserError
 from experiments.options import optional
 from experiments.problems import problem_to_sample
@@ -101,11 +102,11 @@ def compare(options: Options) -> None:
     """Prints the table."""
     path, solve = _solve_of(options)
     print(f"{'w':>5} {'grid':>12} {'evaluations':>11}  " + "  ".join(f"{name:>15}" for name in STAGES))
-    for scale in options.scales:
-        reference = solve("heun", solvers.grids.uniform(REFERENCE_STEPS), scale)
-        for grid, count in itertools.product(options.grids, options.evaluations):
-            errors = _row(path, solve, reference, scale, grid, count)
-            print(f"{scale:5g} {grid:>12} {count:11d}  " + "  ".join(f"{each:15.4f}" for each in errors), flush=True)
+    reference_at = functools.cache(lambda scale: solve("heun", solvers.grids.uniform(REFERENCE_STEPS), scale))
+    rows = list(itertools.product(options.scales, options.grids, options.evaluations))
+    for scale, grid, count in progress.each(rows, "rows", "solving"):
+        errors = _row(path, solve, reference_at(scale), scale, grid, count)
+        command.show(f"{scale:5g} {grid:>12} {count:11d}  " + "  ".join(f"{each:15.4f}" for each in errors))
 
 
 def _checked(options: Options) -> None:

@@ -85,6 +85,12 @@ def tell(message: str) -> None:
             print(message, flush=True)
 
 
+def show(result: str) -> None:
+    """Prints results as they come, above any progress bar."""
+    tqdm.write(result, file=sys.stdout)
+    sys.stdout.flush()
+
+
 def detail(message: str) -> None:
     """Says what is only wanted with --verbose."""
     if _Asked.verbosity.verbose:

@@ -7,7 +7,7 @@ mixture may take the place of the ring's exact field.
 
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +19,7 @@ from cfgjax import guidance, metrics, mixtures, paths, solvers
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.solvers.tilted import systematic
 from cfgjax.types import Array, GaussianPath, LabelledField, Pair
-from experiments import command
+from experiments import command, progress
 from experiments.command import UserError
 from experiments.options import optional
 from experiments.restored import restore_run
@@ -118,18 +118,17 @@ def _gaussian_table(options: Options) -> None:
     run = jax.jit(lambda scale, strength: jax.lax.map(lambda key: one(key, scale, strength), keys))
     print(f"N(0, 2) and N(1, 1): mean and variance of {options.num_populations} x {options.num_particles} particles")
     print("   w  sigma  tilted law     weighted particles (errors of one population)   uncorrected     least ESS")
-    for scale in options.scales:
+    for scale, strength in progress.each(list(product(options.scales, STRENGTHS)), "rows", "weighing particles"):
         precision = scale + (1 - scale) / 2
         exact = np.array([scale / precision, 1 / precision])
-        for strength in STRENGTHS:
-            tilted, plain, sizes = (np.asarray(each) for each in run(scale, strength))
-            mean, error, raw = tilted.mean(axis=0), tilted.std(axis=0, ddof=1), plain.mean(axis=0)
-            away = (mean - exact) / error
-            print(
-                f"{scale:4g}  {strength:5g}  {exact[0]:.4f} {exact[1]:.4f}  {mean[0]:.4f} {mean[1]:.4f} +- "
-                f"{error[0]:.4f} {error[1]:.4f} ({away[0]:+.1f} {away[1]:+.1f})   {raw[0]:.4f} {raw[1]:.4f}   "
-                f"{sizes.mean() / options.num_particles:8.0%}"
-            )
+        tilted, plain, sizes = (np.asarray(each) for each in run(scale, strength))
+        mean, error, raw = tilted.mean(axis=0), tilted.std(axis=0, ddof=1), plain.mean(axis=0)
+        away = (mean - exact) / error
+        command.show(
+            f"{scale:4g}  {strength:5g}  {exact[0]:.4f} {exact[1]:.4f}  {mean[0]:.4f} {mean[1]:.4f} +- "
+            f"{error[0]:.4f} {error[1]:.4f} ({away[0]:+.1f} {away[1]:+.1f})   {raw[0]:.4f} {raw[1]:.4f}   "
+            f"{sizes.mean() / options.num_particles:8.0%}"
+        )
 
 
 def _ring_field(options: Options) -> tuple[GaussianPath, LabelledField]:
@@ -164,13 +163,14 @@ def _ring_table(options: Options) -> None:
 
     print(f"\nring of 8, label {options.label}: energy distance of {size} samples to exact draws of the tilted law")
     print("   w   floor (largest of 15 exact pairs)   weighted particles   guided ODE   guided SDE   least ESS")
-    for scale in options.scales:
+    for scale in progress.each(options.scales, "scales", "measuring the ring"):
         *sets, exact = draw_tilted(ring, options.label, scale, size, 7)
         floor = sampling_floor(np.stack(sets))
         samples, least = tilted(scale)
         found = [metrics.energy_distance(np.asarray(each), exact) for each in (samples, plain(scale, False))]
         found.append(metrics.energy_distance(np.asarray(plain(scale, True)), exact))
-        print(f"{scale:4g}  {floor:10.6f}  {found[0]:27.6f}  {found[1]:20.5f}  {found[2]:11.5f}  {least / size:8.0%}")
+        numbers = f"{floor:10.6f}  {found[0]:27.6f}  {found[1]:20.5f}  {found[2]:11.5f}"
+        command.show(f"{scale:4g}  {numbers}  {least / size:8.0%}")
 
 
 def print_laws(options: Options) -> None:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from cfgjax import guidance, likelihood, metrics, mixtures, paths, solvers
 from cfgjax.types import Array, Field, Scale, Solver
-from experiments import command, runs
+from experiments import command, progress, runs
 from experiments.command import UserError
 from experiments.laws import draw_tilted, sampling_floor, tilted_log_normaliser
 
@@ -76,15 +76,17 @@ def fit(options: Options) -> tuple[Array, Array]:
         each = jax.vmap(excess, in_axes=(None, None, 0, 0, None))(knots, options.scale, labels, noise, ts)
         return jnp.mean(each)
 
-    def update(state: tuple[Array, optax.OptState], key: Array) -> tuple[tuple[Array, optax.OptState], Array]:
-        knots, memory = state
+    @jax.jit
+    def update(knots: Array, memory: optax.OptState, key: Array) -> tuple[Array, optax.OptState, Array]:
         value, gradient = jax.value_and_grad(loss)(knots, key)
         change, memory = optimizer.update(gradient, memory, knots)
-        return (jnp.asarray(optax.apply_updates(knots, change)), memory), value
+        return jnp.asarray(optax.apply_updates(knots, change)), memory, value
 
-    keys = jax.random.split(jax.random.key(0), options.num_updates)
-    (knots, _), losses = jax.jit(lambda knots: jax.lax.scan(update, (knots, optimizer.init(knots)), keys))(knots)
-    return knots, losses
+    memory, losses = optimizer.init(knots), []
+    for key in progress.each(jax.random.split(jax.random.key(0), options.num_updates), "updates", "fitting"):
+        knots, memory, value = update(knots, memory, key)
+        losses.append(value.block_until_ready())
+    return knots, jnp.stack(losses)
 
 
 def measure(knots: Array, options: Options) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +102,7 @@ def measure(knots: Array, options: Options) -> tuple[np.ndarray, np.ndarray]:
         return jnp.mean(each), jax.vmap(lambda x: solvers.integrate(solver, jax.random.key(0), x, ts))(noise)
 
     divergences, distances = [], []
-    for y in range(NULL):
+    for y in progress.each(range(NULL), "labels", "measuring"):
         mean, samples = of_label(jnp.asarray(y))
         *sets, exact = draw_tilted(MIXTURE, y, options.scale, options.num_samples, 4)
         divergences.append(float(mean) + tilted_log_normaliser(MIXTURE, y, options.scale))

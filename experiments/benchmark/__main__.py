@@ -19,7 +19,7 @@ import jax
 import tyro
 from pydantic import Field
 
-from experiments import command, runs
+from experiments import command, progress, runs
 from experiments.benchmark import compare, memory, races, rows, startup, timing
 from experiments.benchmark.entries import Entry, Skipped
 from experiments.benchmark.rows import Row
@@ -175,10 +175,10 @@ def benchmark(options: Options) -> list[Row]:
     earlier = None if options.compare is None else compare.read(options.compare)
     folder = runs.make_folder("out", options.out)
     found: list[Row] = []
-    for case in _cases(options):
-        print(f"\n{_title(case)}")
+    for case in progress.each(list(_cases(options)), "races", "racing"):
+        command.show(f"\n{_title(case)}")
         some = race(options, case)
-        print("\n".join(rows.table(some)), flush=True)
+        command.show("\n".join(rows.table(some)))
         found += some
         _write(folder, found)
     for work_name in _works(options) if options.more.startup else ():

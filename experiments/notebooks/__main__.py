@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import tyro
 from PIL import Image
 
-from experiments import command, runs
+from experiments import command, progress, runs
 from experiments.command import UserError
 from experiments.options import optional
 
@@ -121,11 +121,11 @@ def build(options: Options) -> None:
         if name not in NAMES:
             raise UserError(f"names must be of {', '.join(NAMES)}, got {name}")
     out = runs.make_folder("out", options.out or FOLDER)
-    for name in options.names or NAMES:
+    for name in progress.each(options.names or NAMES, "notebooks", "executing"):
         notebook = execute(read_script(FOLDER / f"{name}.py"), name)
         file = out / f"{name}.ipynb"
         _write(notebook, file)
-        print(f"wrote {file}", flush=True)
+        command.show(f"wrote {file}")
 
 
 def main(args: list[str] | None = None) -> None:
