@@ -69,7 +69,7 @@ def fit(options: Options) -> tuple[Array, Array]:
     """The fitted knots [K, n], and the loss of each update, but for log Z."""
     ts, labels = jnp.linspace(0, 1, options.num_steps + 1), jnp.arange(options.batch_size) % NULL
     optimizer = optax.adam(optax.cosine_decay_schedule(options.learning_rate, options.num_updates))
-    knots = jnp.full((NULL, options.num_knots), options.scale)
+    knots = jnp.full((NULL, options.num_knots), options.scale, jnp.float32)
 
     def loss(knots: Array, key: Array) -> Array:
         noise = jax.random.normal(key, (options.batch_size, 2))
