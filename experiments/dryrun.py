@@ -31,7 +31,7 @@ from experiments.settings import Experiment
 class Options:
     """What to compile."""
 
-    preset: Annotated[str, tyro.conf.Positional]
+    preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")]
     """Name of the preset; python -m experiments.presets lists them."""
     devices: int = 8
     """Number of devices."""

@@ -23,7 +23,7 @@ from experiments.options import optional
 class Options:
     """What to prepare."""
 
-    name: Annotated[str, tyro.conf.Positional]
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """The data set: digits, mnist, fashion_mnist, kmnist, emnist/CONFIG, a name of your own, or one of tfds."""
     source: Annotated[Path | None, optional("FOLDER", "downloaded, or shipped")] = None
     """A local folder to read: idx files, or class folders of pictures."""
