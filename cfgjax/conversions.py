@@ -11,7 +11,7 @@ weights sum to 1 (classifier-free guidance) commutes with all of them.
 Ends. Coefficients are those at ``paths.before_end(t)``, the largest float below 1 for t = 1: a product such as
 beta beta' then has its limit. What a value does not determine at an end comes out as a documented finite number.
 
-Source: MIT 6.S184 notes (arXiv 2506.02070), proposition 1; the forms with the fewest singular points are this module's.
+Source: MIT 6.S184 notes (arXiv 2506.02070v3), proposition 1; the forms with fewest singular points are this module's.
 """
 
 from collections.abc import Callable

@@ -210,7 +210,7 @@ def read(file: Path, num_heads: int | None = None) -> tuple[Architecture, Tree]:
     try:
         import safetensors
     except ImportError as error:
-        raise ImportError("interchange.read needs safetensors: pip install 'cfgjax[safetensors]'") from error
+        raise ImportError("interchange.read needs safetensors: python -m pip install 'cfgjax[safetensors]'") from error
     try:
         with safetensors.safe_open(file, framework="np") as opened:
             found = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118

@@ -7,7 +7,7 @@
 
 with x = alpha z + beta noise, |.|^2 the squared norm and D the number of coordinates of z.
 Classifier-free training is (L1) with ``guidance.drop_label`` on y.
-Source: MIT 6.S184 notes (arXiv 2506.02070), algorithms 3, 4 and 8; Lipman et al., arXiv 2210.02747.
+Source: MIT 6.S184 notes (arXiv 2506.02070v3), algorithms 3, 4 and 5; Lipman et al., arXiv 2210.02747.
 """
 
 from collections.abc import Callable

@@ -9,7 +9,7 @@
      all components share are cancelled by hand: its gradient is O(alpha), and keeps its relative precision there.
 
 S is diagonalised once per closure. Sums of products are written as such: exact float32 on every device.
-Source: MIT 6.S184 notes (arXiv 2506.02070), examples 10 and 13, applied to mixtures.
+Source: MIT 6.S184 notes (arXiv 2506.02070v3), examples 10 and 15, applied to mixtures.
 """
 
 from collections.abc import Callable, Sequence

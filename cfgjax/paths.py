@@ -5,7 +5,7 @@
 (P3) the score of (P1):   grad_x log p_t(x|z) = -noise / beta_t.
 (P4) W = alpha' beta - alpha beta' > 0 inside (0, 1): linear 1, cosine pi/2, polynomial n t^(n-1).
 
-Source: MIT 6.S184, lecture 4 and notes (Holderrieth & Erives, arXiv 2506.02070), sections 3 and 4.
+Source: MIT 6.S184, lecture 4 and notes (Holderrieth & Erives, arXiv 2506.02070v3), sections 3 and 4.
 """
 
 import jax

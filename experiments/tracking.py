@@ -133,7 +133,7 @@ def require_installed(tracking: Tracking) -> None:
     """
     for name in tracking.track:
         if importlib.util.find_spec(MODULES[name]) is None:
-            raise UserError(f"track {name} needs {MODULES[name]}: pip install -e '.[{name}]'")
+            raise UserError(f"track {name} needs {MODULES[name]}: python -m pip install -e '.[{name}]'")
 
 
 def trackers_of(tracking: Tracking, experiment: Experiment, step: int) -> Trackers:

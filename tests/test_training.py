@@ -173,6 +173,25 @@ def test_a_batch_of_indices_into_a_source_is_that_batch(num_devices, num_chunks,
     assert _largest_difference(_shards((state.params, state.ema, metrics), num_devices), reference) < 1e-5
 
 
+def test_multi_steps_over_the_parts_of_a_batch_are_one_step_where_nothing_is_drawn():
+    """k calls with parts of a batch leave the parameters of one call with all of it, but count k steps."""
+
+    def loss(params, key, example):
+        field = partial(_network, params)
+        return jnp.sum(jnp.square(field(example["z"], jnp.float32(0.5), example["y"]) - example["z"]))
+
+    batch, num_parts = _batch(0), 4
+    whole, _ = training.make_step(loss, optax.sgd(0.1), 0.9)(_state(optax.sgd(0.1)), batch)
+    accumulating = optax.MultiSteps(optax.sgd(0.1), num_parts)
+    step, state = training.make_step(loss, accumulating, 0.9), _state(accumulating)
+    for part in range(num_parts):
+        state, _ = step(state, jax.tree.map(lambda leaf, part=part: leaf[part::num_parts], batch))
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), state.params, whole.params)
+    assert (int(state.step), int(whole.step)) == (num_parts, 1)
+    distances = jax.tree.map(lambda ema, params: jnp.max(jnp.abs(ema - params)), state.ema, whole.ema)
+    assert max(jax.tree.leaves(distances)) < 1e-6  # parameters moved in the last call alone, and so did the EMA
+
+
 def test_chunks_that_do_not_divide_are_refused():
     step = training.make_step(_loss, optax.sgd(0.1), 0.9, num_chunks=3)
     with pytest.raises(ValueError, match="divisible by num_chunks, got 16 on 3"):

@@ -111,7 +111,7 @@ def _local_builder(
         hint = "give --source, the folder of its idx files, or install" if is_of_family(name) else "install"
         raise DataError(
             f"data set {name!r} is unpacked by TensorFlow, which is not installed: {hint} it once "
-            f"(pip install tensorflow); reading needs none{_urls(name)}"
+            f"(python -m pip install tensorflow); reading needs none{_urls(name)}"
         )
     return known(data_dir=str(data_dir), file_format="array_record", **({"config": config} if config else {})), []
 

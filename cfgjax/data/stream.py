@@ -37,7 +37,7 @@ def stream(
     try:
         import grain
     except ImportError:
-        raise DataError("batches read ahead need grain: pip install 'cfgjax[grain]'") from None
+        raise DataError("batches read ahead need grain: python -m pip install 'cfgjax[grain]'") from None
     batches = grain.MapDataset.range(steps.start, steps.stop).map(
         lambda step: read(batch_indices(seed, int(step), batch_size, num_examples)[share])
     )

@@ -15,7 +15,7 @@ So w = 1 is the labelled side for every rule on pairs, whatever is stacked. ``cl
 ``autoguidance`` are the usual two parts in one call. Every number (scale, bound, amount) may be traced and
 differentiated. Papers that write (1 + s) for the scale mean w = 1 + s: ``one_plus``.
 
-Source: MIT 6.S184, lecture 4 and notes (arXiv 2506.02070), section 5; Ho & Salimans, arXiv 2207.12598;
+Source: MIT 6.S184, lecture 4 and notes (arXiv 2506.02070v3), section 5; Ho & Salimans, arXiv 2207.12598;
 Dhariwal & Nichol, arXiv 2105.05233; each further rule names its own.
 """
 

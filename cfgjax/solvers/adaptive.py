@@ -1,6 +1,6 @@
 """Solves of the ODE with step-size control, by diffrax: each example takes the steps that it needs.
 
-Needs the extra ``adaptive``: pip install 'cfgjax[adaptive]'. Nothing else of cfgjax imports this module.
+Needs the extra ``adaptive``: python -m pip install 'cfgjax[adaptive]'. Nothing else of cfgjax imports this module.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from cfgjax.types import Array, Field, Number
 try:
     import diffrax
 except ImportError as error:
-    raise ImportError("cfgjax.solvers.adaptive needs diffrax: pip install 'cfgjax[adaptive]'") from error
+    raise ImportError("cfgjax.solvers.adaptive needs diffrax: python -m pip install 'cfgjax[adaptive]'") from error
 
 
 class Adapted(NamedTuple):

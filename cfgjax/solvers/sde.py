@@ -48,7 +48,7 @@ def euler_maruyama(path: GaussianPath, field: Field, diffusion: Schedule) -> Sol
         field: the vector field, guided or not.
         diffusion: sigma_t, a function of t; see ``diffusions`` for admissible ones. The grid must increase.
 
-    Source: MIT 6.S184 notes (arXiv 2506.02070), theorem 17.
+    Source: MIT 6.S184 notes (arXiv 2506.02070v3), theorem 17.
 
     Raises:
         TypeError, ValueError: no path or function; a diffusion that is negative, not finite on [0, 1), or divergent

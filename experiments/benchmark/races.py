@@ -184,7 +184,7 @@ def _sampling(work: Work, inputs: Inputs, method: str, peers: bool) -> dict[str,
         race[DIFFRAX] = lambda: _diffrax(work, method, inputs)
         race[EAGER] = lambda: _torch_sampler(work, method, inputs, compiles=False)
         race[COMPILED] = lambda: _torch_sampler(work, method, inputs, compiles=True)
-        race["hackable_diffusion"] = lambda: Skipped("hackable_diffusion is in no package registry")
+        race["hackable_diffusion"] = lambda: Skipped("it is not raced")
         if method == "euler":
             race[LOOPED] = lambda: _looped(work, inputs)
     return race

@@ -58,7 +58,7 @@ def read_script(file: Path) -> Any:
     try:
         import jupytext
     except ImportError:
-        raise UserError("notebooks need jupytext, nbclient and ipykernel: pip install 'cfgjax[notebooks]'") from None
+        raise UserError("notebooks need jupytext and nbclient: python -m pip install -e '.[notebooks]'") from None
     notebook: Any = jupytext.read(file)
     notebook.metadata = {"jupytext": {"formats": "ipynb,py:percent"}, "kernelspec": _KERNEL}
     for number, cell in enumerate(notebook.cells):

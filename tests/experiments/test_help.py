@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -134,3 +135,31 @@ def test_help_needs_no_standard_output():
         f"{sys.executable} -m experiments.presets --help >&-", shell=True, capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
+
+
+def _told_commands():
+    """Each command line of the documents, in a block or within a line."""
+    found = set()
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        texts = page.read_text().replace("\\\n", " ").split("```")
+        lines = [line for block in texts[1::2] for line in block.splitlines()]
+        lines += [span for text in texts[::2] for span in re.findall(r"`([^`\n]+)`", text)]
+        found |= {(page.name, call) for line in lines for call in re.findall(r"python -m experiments\.(.*)", line)}
+    return sorted(found)
+
+
+@pytest.mark.parametrize(("page", "call"), _told_commands())
+def test_every_command_line_of_the_documents_reads(page, call, monkeypatch):
+    asked = []
+    monkeypatch.setattr("experiments.command._run", lambda work, options: asked.append(options))
+    name, *arguments = shlex.split(call.replace("--devices N", "--devices 8"), comments=True)
+    assert name in COMMANDS
+    if arguments and arguments[-1] != "--help":
+        _module(name).main(arguments)
+        assert asked
+
+
+def test_the_documents_tell_of_commands():
+    told = {page for page, _ in _told_commands()}
+    assert {"README.md", "CONTRIBUTING.md", "commands.md", "reliability.md", "throughput.md"} <= told
+    assert len(_told_commands()) > 40

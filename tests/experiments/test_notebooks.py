@@ -94,7 +94,7 @@ def test_missing_packages_are_named(monkeypatch, tmp_path):
         return kept(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert_one_line(command("notebooks.__main__", "sweep", "--out", tmp_path), "pip install 'cfgjax[notebooks]'")
+    assert_one_line(command("notebooks.__main__", "sweep", "--out", tmp_path), "pip install -e '.[notebooks]'")
 
 
 @pytest.mark.slow

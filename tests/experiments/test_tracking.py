@@ -299,7 +299,7 @@ def test_a_full_disk_ends_neither_events_nor_sheets_nor_the_run(tmp_path, monkey
     [
         (["--track", "comet"], "--track"),
         (["--samples-every", "0"], "samples_every must be at least 1, got 0"),
-        (["--track", "tensorboard", "wandb"], "track wandb needs wandb: pip install -e '.[wandb]'"),
+        (["--track", "tensorboard", "wandb"], "track wandb needs wandb: python -m pip install -e '.[wandb]'"),
     ],
 )
 def test_what_cannot_be_tracked_is_one_line_before_anything_is_written(arguments, expected, tmp_path, monkeypatch):
