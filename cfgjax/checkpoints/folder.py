@@ -17,6 +17,7 @@ from cfgjax.checkpoints.checksums import Checksums, checksums, host_checksum
 from cfgjax.checkpoints.errors import CheckpointError, reason
 from cfgjax.checkpoints.metadata import sealed
 from cfgjax.checkpoints.trees import named, stored
+from cfgjax.checks import require_count
 from cfgjax.types import Tree
 
 METRIC = "held_out_loss"
@@ -27,9 +28,9 @@ class Keep(NamedTuple):
     """Which checkpoints are kept; one that any of the three rules names stays.
 
     Attributes:
-        last: the last n, None for all. With 2 or more a damaged one never leaves a run without another.
+        last: the last n, at least 1, None for all. With 2 or more a damaged one never leaves a run without another.
         every: those of a step that this number divides; None for no such rule.
-        best: the n of least held-out loss.
+        best: the n of least held-out loss; 0 for no such rule.
     """
 
     last: int | None = 2
@@ -42,6 +43,16 @@ _KEEP = Keep()
 
 def _held_out_loss(metrics: Any) -> float:
     return metrics[METRIC]
+
+
+def _require_keep(keep: object) -> None:
+    """Raises TypeError or ValueError for a rule that is none, or that would keep nothing."""
+    if not isinstance(keep, Keep):
+        raise TypeError(f"keep must be a Keep, as checkpoints.Keep(last=2) is, got {type(keep).__name__}")
+    require_count("keep.best", keep.best, 0)
+    for name, value in (("keep.last", keep.last), ("keep.every", keep.every)):
+        if value is not None:
+            require_count(name, value, 1)
 
 
 def _policy(keep: Keep) -> Any:
@@ -98,10 +109,12 @@ class Writer:
         keep: which checkpoints stay.
 
     Raises:
+        TypeError, ValueError: what is no Keep; a ``last`` or ``every`` under 1, a ``best`` under 0.
         CheckpointError: the folder cannot be made or listed.
     """
 
     def __init__(self, folder: Path, keep: Keep = _KEEP) -> None:
+        _require_keep(keep)
         self._folder = Path(os.path.abspath(folder))  # noqa: PTH100
         self._underway: tuple[int, Checksums] | None = None
         options = ocp.CheckpointManagerOptions(
