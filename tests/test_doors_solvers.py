@@ -221,6 +221,30 @@ DOORS = [
         {"solver": SOLVER},
     ),
     Door(
+        "solvers.systematic",
+        solvers.systematic,
+        {
+            "key": KEYS,
+            "log_weights": Kind(
+                (np.array([-INF, 0, -INF]), jnp.array([-900.0, 5.0, -900.0]), np.array([0, 900, 0])),
+                (
+                    3,
+                    0.5,
+                    None,
+                    "ab",
+                    [0.0, 1.0],
+                    np.ones((2, 2)),
+                    jnp.ones(0),
+                    np.array([NAN, 0]),
+                    jnp.array([INF, 0]),
+                    np.full(2, -INF),
+                    np.ones(2, complex),
+                ),
+            ),
+        },
+        lambda key, log_weights: np.ones(3),
+    ),
+    Door(
         "solvers.tilted",
         _tilted,
         {
