@@ -330,6 +330,12 @@ def require_devices(devices: object) -> None:
         raise ValueError(f"devices must be at least one, and differ, got {shown(devices)}")
 
 
+def require_text(name: str, value: object) -> None:
+    """Raises TypeError for what is no text."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, got {type(value).__name__} {shown(value)}")
+
+
 def require_place(name: str, path: object) -> None:
     """Raises TypeError for what is no path of a file or a folder."""
     if not isinstance(path, str | os.PathLike):
