@@ -26,13 +26,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import require_between, require_finite
+from cfgjax.checks import is_traced, of_numpy, require_arrays, require_between, require_finite, require_scalar, shown
 from cfgjax.types import Array, Number, Profile, Tree
 
 WIDEST = 12**-0.5
 """The plain mean's width over all steps, which no average of (A1) reaches."""
 
 _END = object()
+
+
+def _require_known(name: str, value: object) -> None:
+    """Raises TypeError or ValueError for what is not one real number, known before a trace; Python's may be any."""
+    if type(value) in (int, float):
+        return
+    require_scalar(name, value)
+    if is_traced(value):
+        raise TypeError(f"{name} must be a number that is not traced, got {shown(value)}")
 
 
 def exponent_of(width: float) -> float:
@@ -42,11 +51,13 @@ def exponent_of(width: float) -> float:
         width: a number of Python, 0 < width < 0.28867...: the standard deviation of (A1) over its number of steps.
 
     Raises:
+        TypeError: what is no number, or a traced one.
         ValueError: a width outside.
 
     >>> round(exponent_of(0.1), 3)
     6.937
     """
+    _require_known("width", width)
     if not 0 < width < WIDEST:
         raise ValueError(f"width must be above 0 and under {WIDEST:.5f}, got {width}")
     slope, rest = 1 + width**2 / 3, width * (4 / 3 + 2 * width**2 / 27)
@@ -66,7 +77,7 @@ def power_decay(width: float) -> Callable[[Number], Array]:
         walk of 10^6 steps was so reconstructed to 2e-4 to 7e-4 at widths 0.07 to 0.2 with 64 snapshots of two widths.
 
     Raises:
-        ValueError: a width outside; at the call, a negative step.
+        TypeError, ValueError: those of ``exponent_of``; at the call, a step that is not one number, or negative.
 
     >>> [round(float(power_decay(0.1)(step)), 4) for step in (0, 1, 9, 99)]
     [0.0, 0.0041, 0.4333, 0.9233]
@@ -92,6 +103,7 @@ def weights(snapshots: Sequence[Profile], wanted: Profile) -> np.ndarray:
             snapshots its profile breaks off where none of theirs does: a step at which one was kept is followed better.
 
     Raises:
+        TypeError: what are no profiles of numbers.
         ValueError: under two snapshots, the same one twice, steps of a width that do not increase, a step that is not
             positive, a width outside (A2), a wanted step beyond the snapshots.
 
@@ -116,10 +128,10 @@ def profile_error(snapshots: Sequence[Profile], wanted: Profile, coefficients: n
         coefficients: [n], as of ``weights``.
 
     Raises:
-        ValueError: what ``weights`` refuses; coefficients that are not one for each snapshot.
+        TypeError, ValueError: what ``weights`` refuses; coefficients that are not one finite number for each snapshot.
     """
     cosines, to_wanted, scale = _system(snapshots, wanted)
-    given = np.asarray(coefficients, np.float64)
+    given = _numbers(coefficients)
     if given.shape != scale.shape:
         raise ValueError(f"coefficients must be one for each snapshot, {scale.shape}, got {given.shape}")
     scaled = given / scale
@@ -136,22 +148,30 @@ def reconstruct(snapshots: Iterable[Tree], coefficients: np.ndarray) -> Tree:
         coefficients: [n], as of ``weights``.
 
     Raises:
+        TypeError: what are no numbers, no iterable, or a tree with a leaf that is no array.
         ValueError: coefficients that are not a row of finite numbers; fewer trees than coefficients, or more; a tree
             of another structure or other shapes than the first.
 
     >>> reconstruct(iter([{"a": jnp.ones(2)}, {"a": jnp.arange(2.0)}]), [2.0, -1.0])
     {'a': Array([2., 1.], dtype=float32)}
     """
-    given = np.asarray(coefficients, np.float64)
+    given = _numbers(coefficients)
     if given.ndim != 1 or not given.size:
         raise ValueError(f"coefficients must be a row of numbers, got the shape {given.shape}")
-    require_finite("coefficients", given)
+    if not isinstance(snapshots, Iterable) or isinstance(snapshots, str):
+        raise TypeError(f"snapshots must be trees, one by one, got {type(snapshots).__name__}")
     trees, total = iter(snapshots), None
     for coefficient in given:  # no name holds a tree while the next one is read
         total = _plus(total, _another(trees, len(given)), coefficient)
     if next(trees, _END) is not _END:
         raise ValueError(f"snapshots must be as many as coefficients, got more than {len(given)}")
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), total)
+
+
+def _numbers(coefficients: object) -> np.ndarray:
+    """The coefficients in float64, once they are found to be finite numbers."""
+    require_finite("coefficients", coefficients)
+    return np.asarray(of_numpy(coefficients), np.float64)
 
 
 def _another(trees: Iterator[Tree], number: int) -> Tree:
@@ -163,6 +183,7 @@ def _another(trees: Iterator[Tree], number: int) -> Tree:
 
 def _plus(total: Tree, tree: Tree, coefficient: float) -> Tree:
     """The total of float64 with coefficient times the tree added in place; a new one where there is none yet."""
+    require_arrays("snapshots", tree)
     if total is None:
         total = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)), tree)
     _require_same_shapes(tree, total)
@@ -188,7 +209,10 @@ def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
 
 def _system(snapshots: Sequence[Profile], wanted: Profile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(A5)'s C [n, n], b [n] and a [n]."""
-    kept, wanted = [_plain(profile) for profile in snapshots], _plain(wanted)
+    if not isinstance(snapshots, list | tuple):
+        raise TypeError(f"snapshots must be a list of Profiles, got {type(snapshots).__name__}")
+    kept = [_plain(f"snapshots[{index}]", profile) for index, profile in enumerate(snapshots)]
+    wanted = _plain("wanted", wanted)
     _require_kept(kept)
     last = max(profile.step for profile in kept)
     if not wanted.step <= last:
@@ -215,11 +239,15 @@ def _cosine(
     return np.sqrt(2 * exponent + 1) * np.sqrt(2 * other + 1) / (exponent + other + 1) * ratio ** (later + 0.5)
 
 
-def _plain(profile: Profile) -> Profile:
+def _plain(name: str, profile: Profile) -> Profile:
     """The profile in numbers of Python, its step checked."""
+    if not isinstance(profile, list | tuple) or len(profile) != 2:
+        raise TypeError(f"{name} must be a Profile(step, width), got {shown(profile)}")
+    for part, value in zip(("step", "width"), profile, strict=True):
+        _require_known(f"{name}.{part}", value)
     step, width = (np.asarray(value).item() for value in profile)
     if not 0 < step < math.inf:
-        raise ValueError(f"step must be positive and finite, got {step}")
+        raise ValueError(f"{name}.step must be positive and finite, got {step}")
     return Profile(step, width)
 
 

@@ -7,6 +7,7 @@
 
 import math
 import operator
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -278,3 +279,64 @@ def rows_of(name: str, values: Any, least: int = 1, ndim: int | None = None) -> 
     if array.size == 0 or not np.all(np.isfinite(array)):
         raise ValueError(f"{name} must be finite and not empty, got {shown(array)}")
     return array
+
+
+def _is_leaf(leaf: Any, is_shape_enough: bool) -> bool:
+    if is_shape_enough:
+        return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+    return isinstance(leaf, jax.Array | bool) or _is_number(leaf, jnp.number, jnp.bool_)
+
+
+def require_arrays(name: str, tree: Any, is_shape_enough: bool = False) -> None:
+    """Raises TypeError for a tree with a leaf that is neither array nor number; the message names the leaf.
+
+    Where ``is_shape_enough`` a leaf may be the shape and type of an array alone, but must have both.
+    """
+    if all(_is_leaf(leaf, is_shape_enough) for leaf in jax.tree.leaves(tree)):
+        return
+    allowed = "arrays, or their shapes and types" if is_shape_enough else "arrays or numbers"
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    path, leaf = next((path, leaf) for path, leaf in leaves if not _is_leaf(leaf, is_shape_enough))
+    where = jax.tree_util.keystr(path)
+    raise TypeError(f"{name}{where} must be of {allowed}, got {type(leaf).__name__} {shown(leaf)}")
+
+
+def require_integers(name: str, value: object) -> None:
+    """Raises TypeError for what is neither an array nor a number of integer type."""
+    if not _is_number(value, jnp.integer):
+        raise TypeError(f"{name} must be an array of whole numbers, got {_kind(value)}")
+
+
+def require_floats(name: str, tree: Any) -> None:
+    """Raises TypeError for a tree with a leaf of no floating-point numbers, ValueError for one without leaves."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    if not leaves:
+        raise ValueError(f"{name} must be a tree of at least one array, got {shown(tree)}")
+    for path, leaf in leaves:
+        if not _is_number(leaf, jnp.floating):
+            where = jax.tree_util.keystr(path)
+            raise TypeError(f"{name}{where} must be an array of floating-point numbers, got {_kind(leaf)}")
+
+
+def require_devices(devices: object) -> None:
+    """Raises TypeError for what are no devices, ValueError for none or one of them twice; None stands for all."""
+    if devices is None:
+        return
+    if not isinstance(devices, list | tuple) or not all(isinstance(device, jax.Device) for device in devices):
+        raise TypeError(
+            f"devices must be a list of devices, as jax.devices() is, or None for all, got {shown(devices)}"
+        )
+    if not devices or len(set(devices)) < len(devices):
+        raise ValueError(f"devices must be at least one, and differ, got {shown(devices)}")
+
+
+def require_text(name: str, value: object) -> None:
+    """Raises TypeError for what is no text."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, got {type(value).__name__} {shown(value)}")
+
+
+def require_place(name: str, path: object) -> None:
+    """Raises TypeError for what is no path of a file or a folder."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, as pathlib.Path('folder') is, got {type(path).__name__} {shown(path)}")

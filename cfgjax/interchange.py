@@ -19,13 +19,21 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax.numpy as jnp
 import numpy as np
 
 from cfgjax import conversions, path_change, paths
-from cfgjax.checks import require_choice, require_count, require_shape
+from cfgjax.checks import (
+    require_choice,
+    require_count,
+    require_function,
+    require_kind,
+    require_place,
+    require_shape,
+    shown,
+)
 from cfgjax.models import SIZES, DiT
 from cfgjax.types import LabelledField, Tree
 
@@ -96,8 +104,23 @@ def _layers(architecture: Architecture) -> dict[str, _Layer]:
 _LABELS, _POSITIONS = "y_embedder.embedding_table.weight", "pos_embed"
 
 
+def _require_architecture(architecture: object) -> None:
+    require_kind("architecture", architecture, Architecture, "an Architecture, as architecture_of gives it")
+    for name, value in zip(Architecture._fields[:-1], cast(Architecture, architecture), strict=False):
+        require_count(f"architecture.{name}", value, 1)
+
+
 def shapes_of(architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of all tensors that the weights of an architecture have."""
+    """The names and shapes of all tensors that the weights of an architecture have.
+
+    Raises:
+        TypeError, ValueError: no Architecture; numbers in it that are not whole, or under 1.
+    """
+    _require_architecture(architecture)
+    return _shapes_of(architecture)
+
+
+def _shapes_of(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
         _LABELS: (architecture.num_labels + 1, architecture.width),
         _POSITIONS: (1, (architecture.side // architecture.patch) ** 2, architecture.width),
@@ -135,9 +158,14 @@ def architecture_of(shapes: Shapes, num_heads: int | None = None) -> Architectur
         num_heads: of attention, which no shape tells; by default that of the paper's size.
 
     Raises:
+        TypeError: no mapping of shapes.
         ValueError: a tensor that is missing, unexpected, or of another shape than the others ask for, by its name; a
             size that is none of the papers' without ``num_heads``, or one whose width that does not divide.
     """
+    require_kind("shapes", shapes, Mapping, "a mapping of names to shapes")
+    for name, shape in shapes.items():
+        if not isinstance(name, str) or not isinstance(shape, list | tuple):
+            raise TypeError(f"shapes must map names to tuples of lengths, got {shown(f'{name!r}: {shape!r}')}")
     width, channels, patch, _ = _shape(shapes, "x_embedder.proj.weight", 4)
     num_tokens, num_rows = _shape(shapes, _POSITIONS, 3)[1], _shape(shapes, _LABELS, 2)[0]
     num_outputs, _ = _shape(shapes, "final_layer.linear.weight", 2)
@@ -146,7 +174,7 @@ def architecture_of(shapes: Shapes, num_heads: int | None = None) -> Architectur
     has_variance = num_outputs != patch**2 * channels
     side = patch * math.isqrt(num_tokens)
     architecture = Architecture(width, depth, heads, patch, channels, side, num_rows - 1, has_variance)
-    wanted = shapes_of(architecture)
+    wanted = _shapes_of(architecture)
     for name in [*wanted, *shapes]:
         if name not in wanted:
             raise ValueError(f"tensor {name[:200]} is unexpected")
@@ -174,8 +202,10 @@ def parameters(tensor: Callable[[str], np.ndarray], architecture: Architecture) 
         architecture: of the weights.
 
     Raises:
-        TypeError, ValueError: a tensor of another shape, or of what are no real numbers, or not finite, by its name.
+        TypeError, ValueError: no function, no Architecture; a tensor of another shape, or of what are no real numbers,
+            or not finite, by its name.
     """
+    require_function("tensor", tensor)
     shapes = shapes_of(architecture)
 
     def checked(name: str) -> np.ndarray:
@@ -202,11 +232,13 @@ def read(file: Path, num_heads: int | None = None) -> tuple[Architecture, Tree]:
         num_heads: as ``architecture_of``.
 
     Raises:
+        TypeError: no path.
         ImportError: safetensors is not installed.
         OSError: no file there, or one that cannot be read.
         ValueError: a file of another form; what ``architecture_of`` refuses, before any tensor is read; a tensor that
             is not F32, F16 or BF16, or not finite. One line that names the file.
     """
+    require_place("file", file)
     try:
         import safetensors
     except ImportError as error:
@@ -232,9 +264,10 @@ def network(kind: str, architecture: Architecture) -> DiT:
         architecture: of its weights.
 
     Raises:
-        ValueError: another kind.
+        TypeError, ValueError: another kind; no Architecture, or numbers in it that are not whole, or under 1.
     """
     require_choice("kind", kind, KINDS)
+    _require_architecture(architecture)
     return DiT(
         width=architecture.width,
         depth=architecture.depth,
@@ -255,9 +288,10 @@ def field(kind: str, predict: LabelledField) -> LabelledField:
         predict: the network, (x, t, y) -> like x.
 
     Raises:
-        ValueError: another kind.
+        TypeError, ValueError: another kind; no function.
     """
     require_choice("kind", kind, KINDS)
+    require_function("predict", predict)
     if kind == "sit":
         return predict
     noise_path = paths.ddpm()

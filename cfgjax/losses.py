@@ -26,6 +26,7 @@ from cfgjax.checks import (
     require_number,
     require_path,
     require_rank,
+    require_real,
     require_scalar,
 )
 from cfgjax.paths import as_state, coefficients, sample
@@ -69,7 +70,12 @@ def logit_normal(location: Number = 0.0, spread: Number = 1.0) -> TimeDensity:
 
 
 def flat(t: Array) -> Array:
-    """The weight 1 at every time, []."""
+    """The weight 1 at every time, [].
+
+    Raises:
+        TypeError: what holds no real numbers.
+    """
+    require_real("t", t)
     return jnp.ones_like(t)
 
 

@@ -138,7 +138,12 @@ def ddpm() -> GaussianPath:
 
 
 def as_float(value: Number) -> Array:
-    """The number or array in floating point of at least 32 bits."""
+    """The number or array in floating point of at least 32 bits.
+
+    Raises:
+        TypeError: what holds no real numbers.
+    """
+    require_real("value", value)
     value = jnp.asarray(value)
     dtype = value.dtype if jnp.issubdtype(value.dtype, jnp.floating) else jnp.result_type(float)
     return value.astype(jnp.promote_types(dtype, jnp.float32))

@@ -16,12 +16,14 @@ the compiler).
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import NoneType
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from cfgjax.checks import require_arrays, require_count, require_devices, require_function, require_kind, shown
 from cfgjax.training import Step
 from cfgjax.types import Array, TrainState, Tree
 
@@ -47,9 +49,13 @@ def mesh_of(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
     A part of the axes then cuts a leaf into any number of parts that divides the number of devices (F1).
 
+    Raises:
+        TypeError, ValueError: no devices, or one twice.
+
     >>> dict(mesh_of(jax.devices()[:1]).shape)
     {'devices_0': 1}
     """
+    require_devices(devices)
     found = np.asarray(devices or jax.devices())
     lengths = _prime_factors(found.size) or [1]
     return Mesh(found.reshape(lengths), tuple(f"devices_{index}" for index in range(len(lengths))))
@@ -82,7 +88,13 @@ def shardings(state: Tree, mesh: Mesh, least: int = LEAST) -> Tree:
         state: arrays, or their shapes and types, as of ``jax.eval_shape``. Typed keys and scalars stay whole.
         mesh: of ``mesh_of``; each axis of another mesh, too, cuts a leaf or leaves it whole.
         least: elements of the smallest leaf that is cut.
+
+    Raises:
+        TypeError, ValueError: a leaf without shape and type, no mesh, a negative ``least``.
     """
+    require_arrays("state", state, is_shape_enough=True)
+    require_kind("mesh", mesh, (Mesh, AbstractMesh), "a Mesh, as sharding.mesh_of() is")
+    require_count("least", least, 0)
     return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf, mesh, least)), state)
 
 
@@ -92,7 +104,14 @@ def bytes_per_device(state: Tree, placed: Tree) -> int:
     Args:
         state: arrays, or their shapes and types.
         placed: their shardings, as of ``shardings``.
+
+    Raises:
+        TypeError: a leaf without shape and type; what is not one sharding for each leaf.
     """
+    require_arrays("state", state, is_shape_enough=True)
+    is_alike = jax.tree.structure(placed) == jax.tree.structure(state)
+    if not (is_alike and all(isinstance(each, jax.sharding.Sharding) for each in jax.tree.leaves(placed))):
+        raise TypeError(f"placed must be one sharding for each leaf of the state, got {shown(placed)}")
     sizes = jax.tree.map(lambda leaf, s: math.prod(s.shard_shape(leaf.shape)) * leaf.dtype.itemsize, state, placed)
     return sum(jax.tree.leaves(sizes))
 
@@ -118,6 +137,9 @@ def place(state: Tree, devices: Sequence[jax.Device] | None = None, least: int =
         state: arrays, the same in every process.
         devices: the devices, by default all, of all processes.
         least: as of ``shardings``.
+
+    Raises:
+        TypeError, ValueError: those of ``mesh_of`` and ``shardings``.
     """
     return jax.tree.map(_moved, state, shardings(state, mesh_of(devices), least))
 
@@ -129,8 +151,18 @@ def create(make: Callable[[], Tree], devices: Sequence[jax.Device] | None = None
         make: a pure function without arguments, such as one that ends in ``training.create``.
         devices: the devices, by default all, of all processes.
         least: as of ``shardings``.
+
+    Raises:
+        TypeError, ValueError: no function; those of ``mesh_of`` and ``shardings``.
     """
+    require_function("make", make)
     return jax.jit(make, out_shardings=shardings(jax.eval_shape(make), mesh_of(devices), least))()
+
+
+def _require_runnable(step: object, compiler_options: object) -> None:
+    require_function("step", step)
+    is_options = (Mapping, NoneType)
+    require_kind("compiler_options", compiler_options, is_options, "a mapping of names to settings, or None")
 
 
 def _everywhere(mesh: Mesh) -> NamedSharding:
@@ -146,6 +178,15 @@ def _merged(leaf: Array, axis: int) -> Array:
     """[num_devices, ..., B / num_devices, ...] with the devices' examples joined in order: [..., B, ...]."""
     moved = jax.numpy.moveaxis(leaf, 0, axis)
     return moved.reshape((*moved.shape[:axis], -1, *moved.shape[axis + 2 :]))
+
+
+def _require_rows(batch: Tree, number: int, what: str) -> None:
+    for leaf in jax.tree.leaves(batch):
+        if np.ndim(leaf) < 2 or np.shape(leaf)[0] != number:
+            raise ValueError(
+                f"batch must have the {number} {what} in front, as of training.shard, "
+                f"got a leaf of shape {np.shape(leaf)}"
+            )
 
 
 def program(
@@ -166,8 +207,15 @@ def program(
         batch: likewise; [num_devices, ...] over all processes.
         source: likewise.
         mesh: by default that of all devices.
+
+    Raises:
+        TypeError, ValueError: no function; options that are no mapping; those of ``shardings``; a batch without the
+            devices in front; what the step refuses.
     """
+    _require_runnable(step, compiler_options)
     mesh = mesh_of() if mesh is None else mesh
+    placed = shardings(state, mesh, least)
+    _require_rows(batch, mesh.size, "devices")
     merged = partial(_merged, axis=getattr(step, "example_axis", 0))
 
     def on_all(state: TrainState, batch: Tree, source: Tree) -> object:
@@ -176,26 +224,17 @@ def program(
     outputs = jax.eval_shape(on_all, state, batch, source)
     return jax.jit(
         on_all,
-        in_shardings=(shardings(state, mesh, least), _by_device(mesh), _everywhere(mesh)),
+        in_shardings=(placed, _by_device(mesh), _everywhere(mesh)),
         out_shardings=shardings(outputs, mesh, least),
         donate_argnums=(0,) if donate else (),
         compiler_options=dict(compiler_options or {}),
     )
 
 
-def _require_rows(batch: Tree, num_local: int) -> None:
-    for leaf in jax.tree.leaves(batch):
-        if np.ndim(leaf) < 2 or np.shape(leaf)[0] != num_local:
-            raise ValueError(
-                f"batch must have the {num_local} local devices in front, as of training.shard, "
-                f"got a leaf of shape {np.shape(leaf)}"
-            )
-
-
 def _global_batch(batch: Tree, mesh: Mesh) -> Tree:
     """The processes' batches as one, each device's row on it."""
     num_local = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
-    _require_rows(batch, num_local)
+    _require_rows(batch, num_local, "local devices")
     wanted = _by_device(mesh)
 
     def whole(leaf: Any) -> Array:
@@ -228,7 +267,12 @@ def fully_sharded(
     Returns:
         The function. Its batch is this process's, [num_local_devices, ...], from ``training.shard`` or, for
         ``training.several``, ``training.shard_several``. It raises ValueError for another number of rows.
+
+    Raises:
+        TypeError, ValueError: no function; no devices, or one twice; options that are no mapping; a negative ``least``.
     """
+    _require_runnable(step, compiler_options)
+    require_count("least", least, 0)
     mesh, programs = mesh_of(devices), {}
 
     def run(state: TrainState, batch: Tree, source: Tree = None) -> object:

@@ -103,6 +103,15 @@ DOORS = [
         {"rate_min": RATE.but(allowed=(0,)), "rate_max": RATE.but(refused=(0,))},
         lambda rate_min, rate_max: 1.0,
     ),
+    Door("paths.as_float", paths.as_float, {"value": ANY_STATE.but(allowed=(0.5, 3))}, plain),
+    Door("paths.as_state", paths.as_state, {"x": ANY_STATE}, lambda x: plain(x)),
+    Door("paths.as_time", paths.as_time, {"t": TIME}, lambda t: plain(t)),
+    Door(
+        "paths.ddpm",
+        lambda t: paths.ddpm().alpha(jnp.float32(t)) ** 2 + paths.ddpm().beta(jnp.float32(t)) ** 2,
+        {"t": TIME._replace(refused=())},
+        lambda t: 1.0,
+    ),
     Door("paths.sample", paths.sample, {"path": PATHS, "key": KEYS, "z": ANY_STATE, "t": TIME}, _sampled),
     Door(
         "paths.conditional_field",

@@ -125,6 +125,19 @@ DOORS = [
         tolerance=2e-3,
     ),
     Door(
+        "guidance.classifier_pair",
+        lambda null_field, log_classifier, path, start, x, t, y: guidance.classifier_pair(
+            null_field, log_classifier, path, start
+        ).both(x, t, y),
+        AT_NULL
+        | {
+            "null_field": NULL_FIELDS,
+            "log_classifier": CLASSIFIERS,
+            "path": Kind((PATH,), PATHS.refused),
+            "start": numbers(0.01, 0.5, refused=(0, 1, -1.0, INF)),
+        },
+    ),
+    Door(
         "guidance.rescaled",
         _field_of(guidance.rescaled),
         POINT | {"pair": PAIRS, "scale": SCALES, "amount": SHARE},

@@ -220,6 +220,12 @@ DOORS = [
         },
     ),
     Door(
+        "losses.flat",
+        losses.flat,
+        {"t": Kind((0.5, jnp.float32(1), np.zeros(())), ("t", None, 1j, object()))},
+        lambda t: 1.0,
+    ),
+    Door(
         "training.example_keys",
         lambda key, step, num_local: jax.random.key_data(training.example_keys(key, step, num_local)).shape[0],
         {"key": KEYS, "step": COUNT._replace(refused=(-1, 2.5, NAN, jnp.ones(1, int), *WORDS)), "num_local": COUNT},

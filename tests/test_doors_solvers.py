@@ -108,6 +108,24 @@ DOORS = [
         lambda solver, key, x, ts: plain(x),
     ),
     Door(
+        "solvers.solve",
+        lambda solver, key, x, ts, observe: solvers.solve(solver, key, x, ts, observe)[0].x,
+        {
+            "solver": SOLVER._replace(allowed=(solvers.heun(lambda x, t: jnp.zeros_like(x)),)),
+            "key": KEYS,
+            "x": ANY_STATE,
+            "ts": GRID._replace(refused=NO_GRID),
+            "observe": Kind((None, lambda carry, t: t), FUNCTIONS[1:]),
+        },
+        lambda solver, key, x, ts, observe: plain(x),
+    ),
+    Door(
+        "solvers.euler_step",
+        lambda field, x, t: solvers.euler_step(field)(x, t, t),
+        {"field": FIELD, "x": ANY_STATE._replace(allowed=ANY_STATE.allowed[2:4]), "t": TIME._replace(refused=())},
+        lambda field, x, t: plain(x),
+    ),
+    Door(
         "solvers.integrate: dx = 1",
         lambda x, ts: _solve(solvers.euler(lambda x, t: jnp.ones_like(x)), x, ts),
         {"x": ANY_STATE, "ts": GRID._replace(refused=NO_GRID)},
@@ -219,6 +237,30 @@ DOORS = [
         "solvers.rematerialised",
         lambda solver: _solve(solvers.rematerialised(solver)),
         {"solver": SOLVER},
+    ),
+    Door(
+        "solvers.systematic",
+        solvers.systematic,
+        {
+            "key": KEYS,
+            "log_weights": Kind(
+                (np.array([-INF, 0, -INF]), jnp.array([-900.0, 5.0, -900.0]), np.array([0, 900, 0])),
+                (
+                    3,
+                    0.5,
+                    None,
+                    "ab",
+                    [0.0, 1.0],
+                    np.ones((2, 2)),
+                    jnp.ones(0),
+                    np.array([NAN, 0]),
+                    jnp.array([INF, 0]),
+                    np.full(2, -INF),
+                    np.ones(2, complex),
+                ),
+            ),
+        },
+        lambda key, log_weights: np.ones(3),
     ),
     Door(
         "solvers.tilted",

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cfgjax.checks import require_kind, shown
 from cfgjax.types import Array
 
 Checksums = dict[str, str]
@@ -62,18 +63,40 @@ def _hexadecimal(pair: Sequence[Any]) -> str:
     return "".join(f"{int(number):08x}" for number in pair)
 
 
+def _require_words(name: str, leaf: Any) -> None:
+    """Raises TypeError for what has no words (K1)."""
+    dtype = getattr(leaf, "dtype", None)
+    is_number = dtype is not None and any(
+        jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)
+    )
+    if not (is_number and dtype.itemsize in _UNSIGNED):
+        found = f"{type(leaf).__name__} {shown(leaf)}" if dtype is None else f"the type {dtype}"
+        raise TypeError(f"{name} must be an array of real numbers of 8 to 64 bits, got {found}")
+
+
 def checksums(leaves: Mapping[str, Array]) -> Checksums:
     """The checksum (K2) of each named array, computed where the arrays lie.
 
     Args:
         leaves: name -> an array of any shape, of 8 to 64 bits a number, and no typed key.
+
+    Raises:
+        TypeError: no mapping, or a leaf that is no such array; the message names it.
     """
+    require_kind("leaves", leaves, Mapping, "a mapping of names to arrays")
+    for name, leaf in leaves.items():
+        _require_words(f"leaves[{name!r}]", leaf)
     pairs = jax.device_get(_on_devices(list(leaves.values())))
     return {name: _hexadecimal(pair) for name, pair in zip(leaves, pairs, strict=True)}
 
 
 def host_checksum(leaf: np.ndarray) -> str:
-    """The checksum (K2) of an array in the host's memory, computed there."""
+    """The checksum (K2) of an array in the host's memory, computed there.
+
+    Raises:
+        TypeError: no array of real numbers of 8 to 64 bits.
+    """
+    _require_words("leaf", leaf)
     flat = np.ascontiguousarray(leaf).reshape(-1)
     words = flat.view(_UNSIGNED[flat.dtype.itemsize])
     sums = [0, 0]

@@ -1,6 +1,7 @@
 """A folder of checkpoints: what is in it, and how more are written."""
 
 import contextlib
+import operator
 import os
 import shutil
 from collections.abc import Mapping
@@ -15,8 +16,9 @@ from orbax.checkpoint import checkpoint_managers
 
 from cfgjax.checkpoints.checksums import Checksums, checksums, host_checksum
 from cfgjax.checkpoints.errors import CheckpointError, reason
-from cfgjax.checkpoints.metadata import sealed
+from cfgjax.checkpoints.metadata import require_json, sealed
 from cfgjax.checkpoints.trees import named, stored
+from cfgjax.checks import require_arrays, require_count, require_place, require_scalar
 from cfgjax.types import Tree
 
 METRIC = "held_out_loss"
@@ -27,9 +29,9 @@ class Keep(NamedTuple):
     """Which checkpoints are kept; one that any of the three rules names stays.
 
     Attributes:
-        last: the last n, None for all. With 2 or more a damaged one never leaves a run without another.
+        last: the last n, at least 1, None for all. With 2 or more a damaged one never leaves a run without another.
         every: those of a step that this number divides; None for no such rule.
-        best: the n of least held-out loss.
+        best: the n of least held-out loss; 0 for no such rule.
     """
 
     last: int | None = 2
@@ -42,6 +44,16 @@ _KEEP = Keep()
 
 def _held_out_loss(metrics: Any) -> float:
     return metrics[METRIC]
+
+
+def _require_keep(keep: object) -> None:
+    """Raises TypeError or ValueError for a rule that is none, or that would keep nothing."""
+    if not isinstance(keep, Keep):
+        raise TypeError(f"keep must be a Keep, as checkpoints.Keep(last=2) is, got {type(keep).__name__}")
+    require_count("keep.best", keep.best, 0)
+    for name, value in (("keep.last", keep.last), ("keep.every", keep.every)):
+        if value is not None:
+            require_count(name, value, 1)
 
 
 def _policy(keep: Keep) -> Any:
@@ -57,14 +69,23 @@ def _policy(keep: Keep) -> Any:
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of all published checkpoints in the folder, the newest first."""
+    """The steps of all published checkpoints in the folder, the newest first.
+
+    Raises:
+        TypeError: what is no path.
+    """
+    require_place("folder", folder)
     if not Path(folder).is_dir():
         return []
     return sorted(ocp.utils.checkpoint_steps(Path(folder).absolute()), reverse=True)
 
 
 def latest(folder: Path) -> int | None:
-    """The step of the newest published checkpoint in the folder, or None."""
+    """The step of the newest published checkpoint in the folder, or None.
+
+    Raises:
+        TypeError: what is no path.
+    """
     return next(iter(steps(folder)), None)
 
 
@@ -98,10 +119,13 @@ class Writer:
         keep: which checkpoints stay.
 
     Raises:
+        TypeError, ValueError: what is no path or no Keep; a ``last`` or ``every`` under 1, a ``best`` under 0.
         CheckpointError: the folder cannot be made or listed.
     """
 
     def __init__(self, folder: Path, keep: Keep = _KEEP) -> None:
+        require_place("folder", folder)
+        _require_keep(keep)
         self._folder = Path(os.path.abspath(folder))  # noqa: PTH100
         self._underway: tuple[int, Checksums] | None = None
         options = ocp.CheckpointManagerOptions(
@@ -138,10 +162,17 @@ class Writer:
             held_out_loss: by which the best are kept.
 
         Raises:
+            TypeError, ValueError: a step that is no whole number, or negative; a tree with a leaf that is no array;
+                metadata that are not of JSON; a loss that is not one number.
             CheckpointError: this save cannot be started, or the one before it failed; nothing older is lost.
         """
+        require_count("step", step, 0)
+        require_arrays("tree", tree)
+        require_json("metadata", metadata)
+        if held_out_loss is not None:
+            require_scalar("held_out_loss", held_out_loss)
         self.settle()
-        tree = stored(tree)
+        step, tree = operator.index(step), stored(tree)
         self._underway = step, checksums(named(tree))
         record = sealed(metadata, step, self._underway[1])
         items = {STATE: ocp.args.StandardSave(tree), METADATA: ocp.args.JsonSave(record)}

@@ -8,12 +8,22 @@ from typing import Any
 
 from cfgjax.checkpoints.checksums import Checksums
 from cfgjax.checkpoints.errors import CheckpointError
+from cfgjax.checks import require_kind, shown
 
 PACKAGES = "cfgjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"
 
 
 def _digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def require_json(name: str, value: Any) -> None:
+    """Raises TypeError for what is no mapping, or holds what JSON does not know."""
+    require_kind(name, value, Mapping, "a mapping of JSON")
+    try:
+        json.dumps(dict(value))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a mapping of JSON, got one that is not: {shown(error)}") from None
 
 
 def sealed(given: Mapping[str, Any], step: int, checksums: Checksums) -> dict[str, Any]:

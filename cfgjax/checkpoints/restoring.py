@@ -1,6 +1,6 @@
 """Reading a checkpoint back, whole or not at all; the newest that is whole."""
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from cfgjax.checkpoints.errors import CheckpointError, NoCheckpointError, Unreac
 from cfgjax.checkpoints.folder import METADATA, STATE, steps
 from cfgjax.checkpoints.metadata import opened
 from cfgjax.checkpoints.trees import as_before, asked_for, named, require_same
+from cfgjax.checks import require_arrays, require_count, require_kind, require_place
 from cfgjax.types import Tree
 
 
@@ -94,10 +95,15 @@ def restore(folder: Path, like: Tree, step: int | None = None) -> Restored:
         step: which checkpoint; then no other is tried.
 
     Raises:
+        TypeError, ValueError: no path; a leaf that is no array; a step that is no whole number, or negative.
         NoCheckpointError: none there.
         UnreachableError: the system refuses to read one, which may be whole.
         CheckpointError: none whole, or of another tree; the message names the newest one tried.
     """
+    require_place("folder", folder)
+    require_arrays("like", like)
+    if step is not None:
+        require_count("step", step, 0)
     damaged: dict[int, str] = {}
     while (candidate := _newest(folder, step, damaged)) is not None:
         found = _attempt(folder, like, candidate)
@@ -123,7 +129,23 @@ def _newest(folder: Path, step: int | None, tried: Container[int]) -> int | None
 
 
 def set_aside(folder: Path, damaged: dict[int, str], into: Path) -> None:
-    """Moves damaged checkpoints into another folder, so that their steps can be saved again; none is deleted."""
+    """Moves damaged checkpoints into another folder, so that their steps can be saved again; none is deleted.
+
+    Args:
+        folder: the folder of checkpoints.
+        damaged: their steps, as ``restore`` gives them.
+        into: where to; made if need be.
+
+    Raises:
+        TypeError, ValueError: no paths; no mapping; a step that is no whole number, or negative.
+        OSError: a checkpoint that is not there, or cannot be moved.
+    """
+    require_place("folder", folder)
+    require_place("into", into)
+    require_kind("damaged", damaged, Mapping, "a mapping of steps, as checkpoints.restore(...).damaged is")
+    for step in damaged:
+        require_count("damaged", step, 0)
+    into = Path(into)
     for step in damaged:
         into.mkdir(parents=True, exist_ok=True)
         count = sum(1 for each in into.iterdir() if each.name.startswith(f"{step}-"))

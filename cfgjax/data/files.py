@@ -2,22 +2,31 @@
 
 import json
 import math
+import numbers
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+from cfgjax.checks import require_count, require_kind, require_text
 from cfgjax.data.errors import DataError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _require_paths(**paths: object) -> None:
+    for name, path in paths.items():
+        require_kind(name, path, Path, "a path, as pathlib.Path('folder') is")
 
 
 def require_inside(path: Path, root: Path) -> Path:
     """The path itself, once it is found to stay inside ``root`` when every link is followed.
 
     Raises:
+        TypeError: what are no paths.
         DataError: it leads out, or its links lead nowhere; the message names it.
     """
+    _require_paths(path=path, root=root)
     try:
         is_inside = path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError, ValueError) as error:
@@ -48,8 +57,11 @@ def read_bounded(path: Path, most: int) -> bytes:
         most: bytes that it may hold.
 
     Raises:
+        TypeError, ValueError: no path; a number of bytes that is not whole, or negative.
         DataError: no regular file, one that cannot be read, or a longer one.
     """
+    _require_paths(path=path)
+    require_count("most", most, 0)
     require_file(path)
     try:
         with path.open("rb") as stream:
@@ -84,11 +96,13 @@ def parse_json(content: bytes) -> Any:
     """The value of a JSON text in UTF-8, whose objects name nothing twice and whose numbers are finite.
 
     Raises:
+        TypeError: no bytes.
         ValueError: other bytes, in one line.
 
     >>> parse_json(b'{"a": [1, 2.5]}')
     {'a': [1, 2.5]}
     """
+    require_kind("content", content, bytes, "bytes")
     try:
         return json.loads(content.decode(), object_pairs_hook=_once, parse_float=_finite, parse_constant=_finite)
     except UnicodeDecodeError:
@@ -98,7 +112,9 @@ def parse_json(content: bytes) -> Any:
 
 
 def require_fits(what: str, num_bytes: int) -> None:
-    """Raises DataError where so many bytes are more than the memory of this machine."""
+    """Raises DataError where so many bytes are more than the memory of this machine, TypeError for no number."""
+    require_text("what", what)
+    require_kind("num_bytes", num_bytes, numbers.Real, "a number of bytes")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if num_bytes > memory:
         raise DataError(f"{what} would take {num_bytes} bytes, more than the {memory} of this machine's memory")

@@ -16,6 +16,7 @@ from typing import Any, cast
 import numpy as np
 import tensorflow_datasets as tfds
 
+from cfgjax.checks import require_kind, require_text
 from cfgjax.data.errors import DataError
 from cfgjax.data.files import require_file, require_inside
 from cfgjax.data.png import png
@@ -26,7 +27,12 @@ _MOST_BYTES = 2**31
 
 
 def is_of_family(name: str) -> bool:
-    """Whether a data set, or the one of which it is a configuration, is distributed as idx files."""
+    """Whether a data set, or the one of which it is a configuration, is distributed as idx files.
+
+    Raises:
+        TypeError: no text.
+    """
+    require_text("name", name)
     return name.partition("/")[0] in FAMILY
 
 
@@ -34,8 +40,10 @@ def read_idx(file: Path) -> np.ndarray:
     """The array of unsigned bytes in an idx file, plain or in gzip; never more than its header promises is unpacked.
 
     Raises:
+        TypeError: no path.
         DataError: a file that is missing, not an idx file of bytes, or longer or shorter than its header says.
     """
+    require_kind("file", file, Path, "a path, as pathlib.Path('train-images-idx3-ubyte.gz') is")
     opened = gzip.open if require_file(file).suffix == ".gz" else open
     try:
         with opened(file, "rb") as stream:

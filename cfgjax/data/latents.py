@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cfgjax.checks import require_place
 from cfgjax.data.declared import MOST_EXAMPLES
 from cfgjax.data.errors import DataError
 from cfgjax.data.files import require_file, require_inside
@@ -80,8 +81,12 @@ def open_latents(folder: Path, root: Path | None = None) -> Latents:
         root: the folder that no link may lead out of; by default the folder itself.
 
     Raises:
+        TypeError: what are no paths.
         DataError: files that are missing, empty, of other types, of different lengths, or that lie elsewhere.
     """
+    require_place("folder", folder)
+    if root is not None:
+        require_place("root", root)
     folder, root = Path(folder), Path(folder if root is None else root)
     latent, label = _open(folder / "latents.npy", root), _open(folder / "labels.npy", root)
     if latent.ndim != 4 or not np.issubdtype(latent.dtype, np.floating):

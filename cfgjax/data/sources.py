@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
+from cfgjax.checks import require_choice, require_count, require_kind, require_place, require_text
 from cfgjax.data.declared import MOST_EXAMPLES, Declared, read_declared, require_name
 from cfgjax.data.digits import Digits
 from cfgjax.data.errors import DataError
@@ -61,8 +62,11 @@ def is_prepared(name: str, data_dir: Path | str) -> bool:
     """Whether the folder holds the data set, ready to be read; nothing is downloaded to find out.
 
     Raises:
+        TypeError: no text, no path.
         DataError: what could be no data set's name.
     """
+    require_text("name", name)
+    require_place("data_dir", data_dir)
     return _newest(name, Path(data_dir)) is not None
 
 
@@ -137,8 +141,16 @@ def prepare(
         The pictures that were skipped.
 
     Raises:
+        TypeError, ValueError: no text, no paths; a size that is no whole number above 0; another ``on_corrupt``.
         DataError: a name that is unknown, files that are missing or wrong, or a download that fails.
     """
+    require_text("name", name)
+    require_place("data_dir", data_dir)
+    if source is not None:
+        require_place("source", source)
+    if image_size is not None:
+        require_count("image_size", image_size, 1)
+    require_choice("on_corrupt", on_corrupt, ("refuse", "skip"))
     _quiet()
     data_dir, source = Path(data_dir), None if source is None else Path(source)
     if is_prepared(name, data_dir):
@@ -205,9 +217,13 @@ def open_split(name: str, split: str, data_dir: Path | str) -> Split:
     """A split of a prepared data set, by index: ``source[i]`` is a dict of image and label; nothing is decoded yet.
 
     Raises:
+        TypeError: no text, no path.
         DataError: it is not prepared there, not as array_record, not of images and labels, leads out of the folder,
             declares what is not allowed, or has no such split or an empty one. Nothing is ever downloaded here.
     """
+    require_text("name", name)
+    require_text("split", split)
+    require_place("data_dir", data_dir)
     _quiet()
     data_dir = Path(data_dir)
     folder = _require_prepared(name, data_dir)
@@ -226,7 +242,12 @@ def open_split(name: str, split: str, data_dir: Path | str) -> Split:
 
 
 def num_labels_of(source: Split) -> int:
-    """K of an opened split."""
+    """K of an opened split.
+
+    Raises:
+        TypeError: no split.
+    """
+    require_kind("source", source, Split, "a Split, as data.open_split gives it")
     return source.num_labels
 
 
@@ -239,6 +260,7 @@ def load(name: str, split: str, data_dir: Path | str) -> Images:
         data_dir: the folder it was prepared in.
 
     Raises:
+        TypeError: no text, no path.
         DataError: as ``open_split``; a record that does not read, named; images of several sizes, or more than memory.
     """
     source = open_split(name, split, data_dir)

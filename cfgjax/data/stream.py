@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from cfgjax.checks import require_count, require_function, require_kind
 from cfgjax.data.batches import batch_indices
 from cfgjax.data.errors import DataError
 
@@ -32,8 +33,19 @@ def stream(
         num_threads: that read.
 
     Raises:
+        TypeError, ValueError: no function; steps that are no range, begin before 0 or do not go up by 1; numbers that
+            ``batch_indices`` refuses; no slice; under one thread.
         DataError: grain is not installed.
     """
+    require_function("read", read)
+    require_kind("steps", steps, range, "a range of steps, as range(num_steps) is")
+    if steps.step != 1 or steps.start < 0:
+        raise ValueError(f"steps must go up by 1 from 0 or more, got {steps}")
+    require_count("seed", seed, 0)
+    require_count("num_examples", num_examples, 1)
+    require_count("batch_size", batch_size, 1, num_examples)
+    require_kind("share", share, slice, "a slice of a batch's rows")
+    require_count("num_threads", num_threads, 1)
     try:
         import grain
     except ImportError:

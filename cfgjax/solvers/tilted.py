@@ -15,9 +15,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import logsumexp
 
-from cfgjax.checks import require_between, require_label, require_number, require_pair, require_path
+from cfgjax.checks import (
+    HUGE,
+    is_traced,
+    require_between,
+    require_key,
+    require_label,
+    require_number,
+    require_pair,
+    require_path,
+    require_real,
+    shown,
+)
 from cfgjax.paths import before_end, coefficients
 from cfgjax.solvers.diffusions import require_admissible
 from cfgjax.solvers.memory import remembering
@@ -50,12 +62,34 @@ def systematic(key: Array, log_weights: Array) -> Array:
     One uniform number u places the n points (i + u) / n in the cumulated normalised weights W: every number of copies
     is the floor or the ceiling of n W_i, and is unbiased.
 
+    Args:
+        key: for the one number.
+        log_weights: [n], log W up to a constant; -inf is never drawn.
+
+    Raises:
+        TypeError, ValueError: not ONE key; what is no row of real numbers; where concrete, a NaN or +inf among them, or
+            nothing but -inf.
+
     Source: Douc et al., arXiv cs/0507025, section 2.4.
     """
+    require_key("key", key)
+    _require_log_weights(log_weights)
+    log_weights = jnp.asarray(log_weights)
     size = log_weights.shape[0]
     cumulated = jnp.cumsum(jax.nn.softmax(log_weights))
     points = (jnp.arange(size) + jax.random.uniform(key, dtype=cumulated.dtype)) / size
     return jnp.minimum(jnp.searchsorted(cumulated / cumulated[-1], points, side="right"), size - 1)
+
+
+def _require_log_weights(log_weights: Any) -> None:
+    require_real("log_weights", log_weights)
+    if jnp.ndim(log_weights) != 1 or jnp.size(log_weights) == 0:
+        raise ValueError(f"log_weights must be a row [n] with n at least 1, got the shape {jnp.shape(log_weights)}")
+    if is_traced(log_weights):
+        return
+    largest = np.max(np.asarray(log_weights, np.float64))
+    if not -HUGE <= largest <= HUGE:
+        raise ValueError(f"log_weights must be under inf, and one of them finite, got {shown(log_weights)}")
 
 
 def _effective_size(log_weights: Array) -> Array:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import NoneType
 from typing import Any
 
 import jax
 import numpy as np
 
+from cfgjax.checks import require_arrays, require_devices, require_function, require_kind
 from cfgjax.training.steps import Step
 from cfgjax.types import TrainState, Tree
 
@@ -23,7 +25,16 @@ def replicate(tree: Tree, devices: Sequence[jax.Device] | None = None) -> Tree:
     """The tree with every leaf on all devices of a ``parallel`` step: its state, or the source of its batches.
 
     Of several processes each places it on its own devices: ``jax.pmap`` takes and gives arrays of one process.
+
+    Raises:
+        TypeError, ValueError: a leaf that is neither array nor number; no devices, or one twice.
     """
+    require_arrays("tree", tree)
+    require_devices(devices)
+    return _replicated(tree, devices)
+
+
+def _replicated(tree: Tree, devices: Sequence[jax.Device] | None) -> Tree:
     return jax.device_put(tree, jax.sharding.NamedSharding(_own_mesh(devices), jax.sharding.PartitionSpec()))
 
 
@@ -31,7 +42,12 @@ def mapped(step: Step, devices: Sequence[jax.Device] | None = None, donate: bool
     """The step under pmap: (state, sharded batch, source) -> the same outputs, with neither state nor source sharded.
 
     The function of ``parallel`` before it places its state; it has ``lower``, to compile without running.
+
+    Raises:
+        TypeError, ValueError: no function; no devices, or one twice.
     """
+    require_function("step", step)
+    require_devices(devices)
     donated = (0,) if donate else ()
     named = partial(step, axis_name=AXIS)
     return jax.pmap(named, AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices, donate_argnums=donated)
@@ -70,15 +86,25 @@ def parallel(
         compiler_options: as of ``jax.jit``, such as ``compiler.batched_product_options()``. ``jax.pmap`` takes none,
             so the program is compiled ahead of its first run; over several processes pmap allows no such call, and
             the options are left out.
+
+    Raises:
+        TypeError, ValueError: those of ``mapped``; options that are no mapping. At the call: a state without
+            step or with a leaf that is neither array nor number, and what the step refuses.
     """
+    require_kind("compiler_options", compiler_options, (Mapping, NoneType), "a mapping of names to settings, or None")
     on_devices: Callable[..., object] = mapped(step, devices, donate)
     if compiler_options and jax.process_count() == 1:
         on_devices = _compiled_anew(on_devices, compiler_options)
     everywhere = _own_mesh(devices)
 
     def run(state: TrainState, batch: Tree, source: Tree = None) -> object:
+        if not hasattr(state, "step"):
+            raise TypeError(f"state must be a TrainState, as training.create gives it, got {type(state).__name__}")
         sharding = getattr(state.step, "sharding", None)
         is_placed = isinstance(sharding, jax.sharding.NamedSharding) and sharding.mesh == everywhere
-        return on_devices(state if is_placed else replicate(state, devices), batch, source)
+        if not is_placed:
+            require_arrays("state", state)
+            state = _replicated(state, devices)
+        return on_devices(state, batch, source)
 
     return run

@@ -9,7 +9,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cfgjax.checks import require_between, require_count, require_function, require_key, require_whole
+from cfgjax.checks import (
+    require_arrays,
+    require_between,
+    require_count,
+    require_floats,
+    require_function,
+    require_integers,
+    require_key,
+    require_kind,
+    require_scalar,
+    require_shape,
+    require_whole,
+)
 from cfgjax.training.batches import num_examples, require_divisible
 from cfgjax.types import Array, Loss, Number, TrainState, Tree
 
@@ -37,13 +49,24 @@ def create(params: Tree, optimizer: optax.GradientTransformation, key: Array, nu
         num_averages: how many moving averages to keep beside the EMA, for ``make_step``'s ``average_decays``.
 
     Raises:
-        ValueError: a negative number of averages.
+        TypeError, ValueError: parameters that are no arrays of floating-point numbers, or none; no optimizer; not ONE
+            key; a number of averages that is not whole, or negative.
     """
-    if num_averages < 0:
-        raise ValueError(f"num_averages must not be negative, got {num_averages}")
+    require_floats("params", params)
+    _require_optimizer(optimizer)
+    require_key("key", key)
+    require_count("num_averages", num_averages, 0)
     ema, *averages = (_in_float32(params) for _ in range(1 + num_averages))
     params, key = jax.tree.map(jnp.copy, (params, key))
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, key, tuple(averages))
+
+
+def _require_optimizer(optimizer: object) -> None:
+    """Raises TypeError for what has not the two functions of an Optax transformation; a maker has none."""
+    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
+        raise TypeError(
+            f"optimizer must be an Optax transformation, as optax.adam(1e-3) is, got {type(optimizer).__name__}"
+        )
 
 
 def _in_float32(params: Tree) -> Tree:
@@ -66,7 +89,25 @@ def example_keys(key: Array, step: Number, num_local: int, axis_name: str | None
 
 
 def _mean_loss(loss: Loss, params: Tree, keys: Array, batch: Tree) -> Array:
-    return jnp.mean(jax.vmap(loss, in_axes=(None, 0, 0))(params, keys, batch))
+    def checked(params: Tree, key: Array, example: Tree) -> Array:
+        value = loss(params, key, example)
+        require_shape("loss", value, (), "give")
+        return value
+
+    return jnp.mean(jax.vmap(checked, in_axes=(None, 0, 0))(params, keys, batch))
+
+
+def _num_examples(state: TrainState, batch: Tree, source: Tree) -> int:
+    """The number of examples of a batch.
+
+    Raises:
+        TypeError, ValueError: no state; no arrays with a common leading axis; with a source, no whole numbers.
+    """
+    require_kind("state", state, TrainState, "a TrainState, as training.create gives it")
+    require_arrays("batch", batch)
+    if source is not None:
+        require_integers("batch", batch)
+    return num_examples(batch)
 
 
 def _examples(batch: Tree, source: Tree) -> Tree:
@@ -123,22 +164,51 @@ def make_gradient(loss: Loss, num_chunks: int = 1) -> Callable[..., tuple[Array,
     Args:
         loss: (params, key, example) -> [], the loss of ONE example.
         num_chunks: in how many chunks the (local) batch is taken (T5).
+
+    Raises:
+        TypeError, ValueError: no function, a number of chunks under 1. At the call: no TrainState, a batch of no arrays
+            with a common leading axis, or which ``num_chunks`` does not divide; a loss that does not give one number.
     """
+    require_function("loss", loss)
+    require_count("num_chunks", num_chunks, 1)
 
     def gradient(
         state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
     ) -> tuple[Array, Tree]:
-        keys = example_keys(state.key, state.step, num_examples(batch), axis_name)
+        num_local = _num_examples(state, batch, source)
+        keys = example_keys(state.key, state.step, num_local, axis_name)
         slope = partial(jax.value_and_grad(partial(_mean_loss, loss)), state.params)
         return _average(_over_chunks(slope, num_chunks, keys, _examples(batch, source)), axis_name)
 
     return gradient
 
 
-def _moved(average: Tree, params: Tree, decay: Decay, step: Array) -> Tree:
+def _require_decay(name: str, decay: object) -> None:
+    """Raises TypeError or ValueError for what is neither a function nor one number, in [0, 1] where concrete."""
+    if not callable(decay):
+        require_between(name, decay, 0, 1)
+
+
+def _require_decays(decays: Sequence[Decay]) -> None:
+    if not isinstance(decays, list | tuple):
+        raise TypeError(f"average_decays must be a tuple of decays, got {type(decays).__name__}")
+    for index, decay in enumerate(decays):
+        _require_decay(f"average_decays[{index}]", decay)
+
+
+def _at(name: str, decay: Decay, step: Array) -> Number:
+    """The decay after so many steps."""
+    if not callable(decay):
+        return decay
+    value = decay(step)
+    require_scalar(name, value)
+    return value
+
+
+def _moved(average: Tree, params: Tree, decay: Number) -> Tree:
     """The moving average after another step (T3)."""
     latest = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
-    return optax.incremental_update(latest, average, 1 - (decay(step) if callable(decay) else decay))
+    return optax.incremental_update(latest, average, 1 - decay)
 
 
 def _all_moved(state: TrainState, params: Tree, decays: Sequence[Decay]) -> tuple[Tree, ...]:
@@ -146,8 +216,8 @@ def _all_moved(state: TrainState, params: Tree, decays: Sequence[Decay]) -> tupl
     if len(decays) != len(state.averages):
         message = "average_decays must be one for each of the state's averages"
         raise ValueError(f"{message}, got {len(decays)} for {len(state.averages)}")
-    pairs = zip(state.averages, decays, strict=True)
-    return tuple(_moved(average, params, decay, state.step) for average, decay in pairs)
+    numbers = [_at(f"average_decays[{index}]", decay, state.step) for index, decay in enumerate(decays)]
+    return tuple(_moved(average, params, number) for average, number in zip(state.averages, numbers, strict=True))
 
 
 def make_step(
@@ -172,10 +242,14 @@ def make_step(
         over which (T1) averages. Metrics: loss and grad_norm, both global and before the update.
 
     Raises:
-        ValueError: at the step, a local batch that ``num_chunks`` does not divide, or a state with more or fewer
-            averages than ``average_decays``.
+        TypeError, ValueError: those of ``make_gradient``; no optimizer; a decay that is neither a function nor one
+            number in [0, 1]. At the step: a state with more or fewer averages than ``average_decays``; a decay's
+            function that does not give one number.
     """
     gradient_of = make_gradient(loss, num_chunks)
+    _require_optimizer(optimizer)
+    _require_decay("ema_decay", ema_decay)
+    _require_decays(average_decays)
 
     def step(
         state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
@@ -184,7 +258,7 @@ def make_step(
         gradient = _as_finite_as(value, gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = _moved(state.ema, params, ema_decay, state.step)
+        ema = _moved(state.ema, params, _at("ema_decay", ema_decay, state.step))
         averages = _all_moved(state, params, average_decays)
         metrics = {"loss": value, "grad_norm": optax.tree.norm(gradient)}
         return TrainState(state.step + 1, params, opt_state, ema, state.key, averages), metrics
@@ -237,12 +311,14 @@ def make_evaluation(loss: Loss, num_chunks: int = 1) -> Callable[..., Metrics]:
     The (local) batch is taken in ``num_chunks`` chunks (T5).
 
     Raises:
-        TypeError: no function.
+        TypeError, ValueError: those of ``make_gradient``.
     """
     require_function("loss", loss)
+    require_count("num_chunks", num_chunks, 1)
 
     def evaluate(state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None) -> Metrics:
-        keys = example_keys(state.key, 0, num_examples(batch), axis_name)
+        num_local = _num_examples(state, batch, source)
+        keys = example_keys(state.key, 0, num_local, axis_name)
         mean = partial(_mean_loss, loss, state.ema)
         return {"loss": _average(_over_chunks(mean, num_chunks, keys, _examples(batch, source)), axis_name)}
 
