@@ -37,7 +37,7 @@ class Options:
     preset: str = "digits"
     """The preset to train."""
     minutes: float = 120.0
-    """How long."""
+    """Minutes to train."""
     every: float = 10.0
     """Seconds between two looks."""
     save_every: int = 500

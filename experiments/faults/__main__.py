@@ -21,7 +21,7 @@ class Options:
     """How often each fault is done."""
 
     out: Path = Path("runs/faults")
-    """Folder for the runs and faults.json."""
+    """Folder for the runs and faults.json, new or empty."""
     kills: int = 200
     """SIGKILLs at random moments."""
     signals: int = 20
@@ -32,6 +32,17 @@ class Options:
     """Disks that fill while a run goes on, and as many that turn read-only; needs the right to mount."""
     seed: int = 0
     """Seed of all that is random."""
+
+
+def _check(options: Options) -> None:
+    counts = {name: getattr(options, name) for name in ("kills", "signals", "damages", "full_disks")}
+    for name, count in counts.items():
+        if count < 0:
+            raise UserError(f"{name} must be at least 0, got {count}")
+    if not any(counts.values()):
+        raise UserError(f"{', '.join(counts)}: one of them must be above 0")
+    if options.out.exists() and not (options.out.is_dir() and not any(options.out.iterdir())):
+        raise UserError(f"out must be a folder that is new or empty, got {options.out}")
 
 
 def _all(options: Options) -> Iterator[Count]:
@@ -55,6 +66,7 @@ def _is_fine(count: dict[str, Any]) -> bool:
 
 def faults(options: Options) -> None:
     """Does the faults, prints the table and writes it."""
+    _check(options)
     counts = []
     heads = (
         *("fault", "injected", "recovered", "in a save", "refused", "other ends"),

@@ -146,13 +146,12 @@ def _resumed_at(log: Path, start: int) -> int | None:
 
 
 class Bench:
-    """Does faults to runs in one folder and compares their ends with an undisturbed run's."""
+    """Does faults to runs in one folder, new or empty, and compares their ends with an undisturbed run's."""
 
     def __init__(self, out: Path, seed: int) -> None:
         self._out, self._random, self._number = out, random.Random(seed), 0
         self._unjudged, self._resumed = 0, 0
         self._undisturbed = out / "undisturbed"
-        shutil.rmtree(out, ignore_errors=True)
         runs.make_folder("out", out)
         _start(_experiment(self._undisturbed), self._log(self._undisturbed)).join()
 

@@ -1,0 +1,139 @@
+"""The tools that disturb runs and that watch them for hours: what they count, on made-up logs and looks."""
+
+import json
+import random
+import subprocess
+import sys
+
+import numpy as np
+import psutil
+import pytest
+
+from experiments import journal, soak
+from experiments.command import UserError
+from experiments.faults import bench
+from experiments.faults.__main__ import _is_fine
+from experiments.soak import Look, summary
+from tests.experiments.running import assert_one_line, command
+
+NOTHING = ["--kills", "0", "--signals", "0", "--damages", "0", "--full-disks", "0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (NOTHING, "kills, signals, damages, full_disks: one of them must be above 0"),
+        (["--kills", "-1"], "kills must be at least 0, got -1"),
+        ([], "out must be a folder that is new or empty"),
+    ],
+)
+def test_nothing_is_removed_for_a_bench_that_cannot_begin(arguments, expected, tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    assert_one_line(command("faults.__main__", "--out", tmp_path, *arguments), expected)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_life_went_on_where_its_own_part_of_the_log_says_last(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("resuming runs/a at step 20 of 400\n")
+    start = log.stat().st_size
+    assert bench._resumed_at(log, 0) == 20
+    assert bench._resumed_at(log, start) is None
+    with log.open("a") as stream:
+        stream.write("warning: damaged\nresuming runs/a at step 60 of 400\n")
+    assert bench._resumed_at(log, start) == 60
+
+
+def test_a_damage_is_one_file_less_a_shorter_one_or_one_bit(tmp_path):
+    content, file, kinds = bytes(range(64)), tmp_path / "array", set()
+    for seed in range(40):
+        file.write_bytes(content)
+        bench._damage(file, random.Random(seed))
+        found = file.read_bytes() if file.exists() else None
+        assert found != content
+        if found is None:
+            kinds.add("removed")
+        elif len(found) < len(content):
+            assert content.startswith(found)
+            kinds.add("cut")
+        else:
+            changed = np.bitwise_xor(np.frombuffer(found, np.uint8), np.frombuffer(content, np.uint8))
+            assert np.unpackbits(changed).sum() == 1
+            kinds.add("flipped")
+    assert kinds == {"removed", "cut", "flipped"}
+
+
+@pytest.mark.parametrize(
+    ("change", "fine"),
+    [
+        ({}, True),
+        ({"fell_back": 1, "during_saves": 2}, True),
+        ({"recovered": 2}, False),
+        ({"bit_equal": 0}, False),
+        ({"steps_lost": 20}, False),
+        ({"unexpected": 1}, False),
+    ],
+)
+def test_a_fault_is_recovered_from_if_nothing_of_its_runs_differs(change, fine):
+    counts = {"injected": 3, "recovered": 3, "runs": 1, "bit_equal": 1, "steps_lost": 0, "unexpected": 0}
+    assert _is_fine(counts | change) == fine
+
+
+@pytest.mark.slow
+def test_a_short_bench_recovers_from_kills_signals_and_damages(tmp_path):
+    arguments = ["--kills", "2", "--signals", "1", "--damages", "2", "--full-disks", "0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.faults", "--out", tmp_path / "bench", *arguments],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    counts = json.loads((tmp_path / "bench" / "faults.json").read_text())
+    assert [(each["fault"], each["injected"]) for each in counts] == [
+        ("SIGKILL", 2), ("SIGTERM", 1), ("SIGINT", 1), ("newest checkpoint damaged", 2),
+    ]  # fmt: skip
+    assert all(_is_fine(each) for each in counts)
+    assert len([line for line in done.stdout.splitlines() if line.startswith("|")]) == 2 + 4
+
+
+def _looks(num_looks=101, an_hour=36.0):
+    """Two hours in which memory grows by so many MiB an hour after a start that is left out, at 20 steps a second."""
+    looks = []
+    for seconds in np.linspace(0, 7200, num_looks):
+        memory = 900 + an_hour * seconds / 3600 - 500 * (seconds < 700)
+        looks.append(Look(float(seconds), float(memory), 4, 94, float(2 * seconds), int(20 * seconds)))
+    return looks
+
+
+def test_slopes_and_rates_of_a_soak_are_those_of_its_looks():
+    found = summary(_looks())
+    assert found["hours"] == 2
+    assert found["steps"] == 144_000
+    assert found["memory"]["an_hour"] == pytest.approx(36)
+    assert found["memory"]["last"] == pytest.approx(972)
+    assert found["memory"]["first"] == pytest.approx(907.2)
+    assert found["open_files"] == {"first": 4, "last": 4, "most": 4, "an_hour": pytest.approx(0, abs=1e-9)}
+    assert found["steps_per_second"] == {"first_third": pytest.approx(20), "last_third": pytest.approx(20)}
+    assert found["steps_per_processor_second"]["last_third"] == pytest.approx(10)
+
+
+def test_too_few_looks_give_no_slope():
+    with pytest.raises(UserError, match="minutes must be long enough for 10 looks, got 9"):
+        summary(_looks(9))
+
+
+@pytest.mark.parametrize(
+    ("content", "step"),
+    [(None, 0), ("", 0), ('{"step": 5}\n', 5), ('{"step": 5}\n{"step": 10, "lo', 5), ('{"step": 5}\n' * 2000, 5)],
+)
+def test_the_last_step_is_that_of_the_last_whole_line(content, step, tmp_path):
+    if content is not None:
+        (tmp_path / journal.NAME).write_text(content)
+    assert soak._last_step(tmp_path) == step
+
+
+def test_a_look_is_at_the_process_itself(tmp_path):
+    (tmp_path / journal.NAME).write_text('{"step": 5, "loss": 1.0}\n')
+    found = soak.look(psutil.Process(), tmp_path, 0.0)
+    assert (found.step, found.threads) == (5, psutil.Process().num_threads())
+    assert found.memory > 10
+    assert found.processor_seconds > 0
