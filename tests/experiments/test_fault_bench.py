@@ -127,3 +127,9 @@ def test_runs_are_equal_where_all_bits_and_losses_are(tmp_path, monkeypatch):
         (tmp_path / name / journal.NAME).write_text(json.dumps(line) + "\n")
     monkeypatch.setattr(bench, "_final", lambda run_dir: states[run_dir.name])
     assert [bench._is_equal(tmp_path / name, tmp_path / "a") for name in "abcde"] == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize("run_dir", ["runs/faults/run-1", "/my runs/run-1", "runs at step 7 of 9/run-1"])
+def test_a_life_s_beginning_is_found_for_folders_of_any_name(run_dir, tmp_path):
+    (tmp_path / "log").write_text(f"resuming {run_dir} at step 40 of 400\nwarning: slow\n")
+    assert bench._resumed_at(tmp_path / "log", 0) == 40
