@@ -59,6 +59,8 @@ def _require_together(launch: Launch) -> None:
     host, _, port = launch.coordinator.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise UserError(f"coordinator must be host:port, got {launch.coordinator!r}")
+    if launch.num_processes < 1:
+        raise UserError(f"num_processes must be at least 1, got {launch.num_processes}")
     if not 0 <= launch.process_id < launch.num_processes:
         raise UserError(
             f"process_id must be in 0..{launch.num_processes - 1}, of num_processes, got {launch.process_id}"
