@@ -77,6 +77,7 @@ def start(launch: Launch) -> None:
     wanted = launch.coordinator is not None or launch.distributed or is_one_of_several(os.environ)
     if not wanted or jax.distributed.is_initialized():
         return
+    jax.config.update("jax_enable_preemption_service", False)  # it catches SIGTERM, and the process would go on
     try:
         jax.distributed.initialize(launch.coordinator, launch.num_processes, launch.process_id)
     except (ValueError, RuntimeError) as error:

@@ -1,8 +1,21 @@
-"""Numbers of processes and addresses that are none end a command before anything is written."""
+"""Numbers of processes and addresses that are none end a command; one that has joined others can be ended, too."""
+
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from tests.experiments.running import SMALL, assert_one_line, command
+from tests.test_processes import _free_port
+
+_JOINED = """
+import os, signal, sys, time
+from experiments import processes
+processes.start(processes.Launch(sys.argv[1], 1, 0))
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(5)
+"""
 
 
 @pytest.mark.parametrize(
@@ -20,3 +33,9 @@ def test_a_launch_out_of_range_is_one_line(coordinator, num_processes, process_i
     launch = ["--coordinator", coordinator, "--num-processes", num_processes, "--process-id", process_id]
     assert_one_line(command("train", "mixture", "--run-dir", tmp_path / "run", *SMALL, *launch), expected)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_has_joined_others_is_ended_by_a_signal_to_which_nobody_listens():
+    """JAX would otherwise catch SIGTERM and go on, as evaluate did."""
+    done = subprocess.run([sys.executable, "-c", _JOINED, f"127.0.0.1:{_free_port()}"], timeout=120, check=False)
+    assert done.returncode == -signal.SIGTERM
