@@ -59,6 +59,8 @@ def _require_together(launch: Launch) -> None:
     host, _, port = launch.coordinator.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise UserError(f"coordinator must be host:port, got {launch.coordinator!r}")
+    if launch.num_processes < 1:
+        raise UserError(f"num_processes must be at least 1, got {launch.num_processes}")
     if not 0 <= launch.process_id < launch.num_processes:
         raise UserError(
             f"process_id must be in 0..{launch.num_processes - 1}, of num_processes, got {launch.process_id}"
@@ -75,6 +77,7 @@ def start(launch: Launch) -> None:
     wanted = launch.coordinator is not None or launch.distributed or is_one_of_several(os.environ)
     if not wanted or jax.distributed.is_initialized():
         return
+    jax.config.update("jax_enable_preemption_service", False)  # it catches SIGTERM, and the process would go on
     try:
         jax.distributed.initialize(launch.coordinator, launch.num_processes, launch.process_id)
     except (ValueError, RuntimeError) as error:

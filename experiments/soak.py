@@ -77,16 +77,15 @@ def _start(options: Options) -> subprocess.Popen:
 
 
 def _last_step(run_dir: Path) -> int:
-    """The last step in metrics.jsonl, or 0."""
+    """The last step in metrics.jsonl, or 0; lines that were cut off or damaged are left out."""
     file = run_dir / journal.NAME
     if not file.exists():
         return 0
     with file.open("rb") as stream:
         stream.seek(max(0, file.stat().st_size - 4096))
-        lines = stream.read().splitlines()
-    return next(
-        (json.loads(line)["step"] for line in reversed(lines) if line.startswith(b"{") and line[-1:] == b"}"), 0
-    )
+        lines = stream.read().decode(errors="replace").splitlines()
+    rows = (journal.row_of(line) for line in reversed(lines))
+    return next((row["step"] for row in rows if row is not None), 0)
 
 
 def look(process: psutil.Process, run_dir: Path, since: float) -> Look:

@@ -141,7 +141,7 @@ def _resumed_at(log: Path, start: int) -> int | None:
     """The step at which a life went on, whose log begins at ``start``; None where it did not get so far."""
     with log.open("rb") as stream:
         stream.seek(start)
-        found = re.findall(rb"resuming \S+ at step (\d+) of", stream.read())
+        found = re.findall(rb"resuming .+ at step (\d+) of", stream.read())
     return int(found[-1]) if found else None
 
 
