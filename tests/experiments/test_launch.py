@@ -1,0 +1,84 @@
+"""One command in several processes: how they find each other, stop together, and end together."""
+
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import processes
+from tests.experiments.running import SHORT, SMALL, assert_one_line, command, finish, start
+from tests.experiments.test_resume import _loss_lines, _wait_for_checkpoint, final_state
+from tests.test_processes import _free_port
+
+LONG = [
+    *(word for word in SMALL if not word.startswith(("--num-steps", "--save-every", "--log-every"))),
+    "--num-steps=300", "--save-every=20", "--log-every=20",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, False),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"SLURM_NTASKS": "4"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "two"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "host-0,host-1"}, True),
+    ],
+)
+def test_a_cluster_s_processes_are_known_by_its_environment(environment, expected):
+    """SLURM_NTASKS stands in a batch script's own process, too, which srun did not start."""
+    assert processes.is_one_of_several(environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--coordinator", "host:1"], "num_processes must be given, too"),
+        (["--num-processes", "2", "--process-id", "0"], "coordinator must be given, too"),
+        (["--coordinator", "host", "--num-processes", "2", "--process-id", "0"], "coordinator must be host:port"),
+        (["--coordinator", "h:0", "--num-processes", "2", "--process-id", "0"], "coordinator must be host:port"),
+        (["--coordinator", "h:1", "--num-processes", "2", "--process-id", "2"], "process_id must be in 0..1"),
+    ],
+)
+def test_a_wrong_launch_is_one_line_before_anything_is_written(arguments, expected, tmp_path):
+    assert_one_line(command("train", "mixture", "--run-dir", tmp_path / "run", *arguments), expected)
+    assert not (tmp_path / "run").exists()
+
+
+def _start_two(*arguments, each=((), ())):
+    """Two processes of one command, with arguments of their own."""
+    launch = ["--coordinator", f"127.0.0.1:{_free_port()}", "--num-processes", 2]
+    return [start("train", *arguments, *launch, "--process-id", index, *own) for index, own in enumerate(each)]
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_stops_both_and_they_go_on_to_the_same_end(tmp_path):
+    """Both save the same step and end with exit code 75; the end is, bit by bit, that of two who were not stopped."""
+    whole, stopped = ((*("mixture", "--run-dir", tmp_path / name), *LONG) for name in ("whole", "stopped"))
+    for done in map(finish, _start_two(*whole)):
+        assert done.returncode == 0, done.stderr
+    started = _start_two(*stopped)
+    _wait_for_checkpoint(tmp_path / "stopped", started[0])
+    started[1].send_signal(signal.SIGTERM)
+    for done in map(finish, started):
+        assert done.returncode == 75, done.stderr
+    first, _ = resumed = [finish(process) for process in _start_two(*stopped)]
+    assert [done.returncode for done in resumed] == [0, 0], resumed
+    assert "resuming" in first.stdout
+    jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path / "whole"), final_state(tmp_path / "stopped"))
+    assert _loss_lines(tmp_path / "whole") == _loss_lines(tmp_path / "stopped")
+
+
+@pytest.mark.slow
+def test_a_mistake_on_one_of_two_ends_both_with_a_line_that_names_it(tmp_path, data_dir):
+    own = (("--data-dir", data_dir), ("--data-dir", tmp_path / "nowhere"))
+    for process in _start_two("digits", "--run-dir", tmp_path / "run", *SHORT, each=own):
+        done = finish(process)
+        assert done.returncode == 2
+        assert "process 1: " in done.stderr
+        assert "not prepared" in done.stderr
