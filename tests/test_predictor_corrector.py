@@ -167,6 +167,7 @@ def test_the_score_is_not_called_at_the_end():
     assert sorted(times) == [0.25] * 3 + [0.5] * 3
 
 
+@pytest.mark.slow
 def test_whole_solves_are_finite_on_every_path(path):
     labelled, guided = _labelled_and_guided(path, 3.0)
     solver = solvers.predictor_corrector_guidance(path, labelled, guided, solvers.relative_step(path), 2)

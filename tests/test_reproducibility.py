@@ -70,6 +70,7 @@ def test_batch_size_changes_nothing(whole, size):
     np.testing.assert_allclose(found, samples, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_devices", [1, 2, 8])
 def test_number_of_devices_changes_nothing(whole, num_devices):
     name, noise, samples = whole

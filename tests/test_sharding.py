@@ -67,7 +67,10 @@ def single(step):
     return state, metrics
 
 
-@pytest.mark.parametrize(("num_devices", "num_chunks"), [(1, 1), (2, 1), (8, 1), (8, 2)])
+@pytest.mark.parametrize(
+    ("num_devices", "num_chunks"),
+    [pytest.param(1, 1, marks=pytest.mark.slow), pytest.param(2, 1, marks=pytest.mark.slow), (8, 1), (8, 2)],
+)
 def test_every_shard_is_that_of_pmap(num_devices, num_chunks):
     """(F2): parameters, EMA, metrics and step after 4 steps of SGD with momentum; the chunks change rounding only."""
     optimizer = optax.sgd(0.1, momentum=0.5)
@@ -112,6 +115,7 @@ def test_a_batch_of_indices_into_a_source_is_that_batch(num_devices, step, singl
     _assert_shards_agree((state.params, state.ema), (expected.params, expected.ema), 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_devices", COUNTS)
 def test_an_evaluation_keeps_the_state(num_devices):
     evaluate, state = training.make_evaluation(_loss), sharding.place(_state(optax.sgd(0.1)), _devices(num_devices), 16)

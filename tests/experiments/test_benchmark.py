@@ -259,6 +259,7 @@ def test_memory_of_a_larger_batch_is_larger():
     assert many - few > 2 * 9_900 * 256 * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

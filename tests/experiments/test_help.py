@@ -124,6 +124,7 @@ def test_presets_are_listed_with_what_they_need_and_reach(monkeypatch):
     assert_one_line(command("presets", "digts"), "names must be of digits")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["presets"], ["presets", "--help"], ["__main__"]], ids=" ".join)
 def test_a_reader_who_has_seen_enough_ends_a_command_without_an_error(arguments):
     with start(*arguments) as process:

@@ -113,6 +113,7 @@ def test_samples_by_other_rules_grids_and_solvers_differ(trained_mixture, tmp_pa
     assert len({tuple(samples.round(3).ravel()) for samples in drawn.values()}) == 5
 
 
+@pytest.mark.slow
 def test_a_worse_run_is_led_away_from(trained_mixture, tmp_path):
     """Autoguidance by an earlier checkpoint: the samples of u_worse + w (u - u_worse), both at the label."""
     worse_dir = tmp_path / "worse"
