@@ -256,3 +256,14 @@ def knock(door, data, least=0):
     )
     values = {name: data.draw(kind.draw(name in refused), label=name) for name, kind in door.kinds.items()}
     COUNTS[door.name, outcome(door, values, refused)] += 1
+
+
+def knock_often(door, number, least=0):
+    """So many examples, each as ``knock``."""
+
+    @hypothesis.given(data=st.data())
+    @examples(number)
+    def knocks(data):
+        knock(door, data, least)
+
+    knocks()

@@ -9,11 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cfgjax import checkpoints
-from tests.doors import NAN, Door, Kind, examples, knock
+from tests.doors import NAN, Door, Kind, knock_often
 
 NO_COUNT = (-1, 2.5, NAN, True, "three", 1j, jnp.ones(2, int))
 LAST = Kind((None, 1, 2), (0, *NO_COUNT))
@@ -147,12 +145,7 @@ def _saved():
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
 def test_the_answer_is_right_or_the_error_clear(door):
-    @given(data=st.data())
-    @examples(10)
-    def knocks(data):
-        knock(door, data)
-
-    knocks()
+    knock_often(door, 10)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,9 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cfgjax import data, interchange
-from tests.doors import COUNT, FUNCTIONS, NAN, WORDS, Door, Kind, examples, knock
+from tests.doors import COUNT, FUNCTIONS, NAN, WORDS, Door, Kind, knock_often
 
 FILE = Path(__file__)
 PLACE = Kind((FILE.parent, str(FILE.parent)), (None, 3, 1.5, b"folder", ["folder"], object()))
@@ -167,9 +165,4 @@ DOORS = [
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
 def test_the_answer_is_right_or_the_error_clear(door):
-    @given(data=st.data())
-    @examples(10)
-    def knocks(data):
-        knock(door, data)
-
-    knocks()
+    knock_often(door, 10)

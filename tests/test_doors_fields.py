@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cfgjax import conversions, mixtures, paths
 from cfgjax.path_change import change_path, time_at
@@ -28,8 +26,7 @@ from tests.doors import (
     WORDS,
     Door,
     Kind,
-    examples,
-    knock,
+    knock_often,
     numbers,
     plain,
 )
@@ -221,12 +218,7 @@ DOORS = [
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
 def test_the_answer_is_right_or_the_error_clear(door):
-    @given(data=st.data())
-    @examples(8)
-    def knocks(data):
-        knock(door, data)
-
-    knocks()
+    knock_often(door, 8)
 
 
 @pytest.mark.parametrize("maker", ["vector_field", "score", "noise", "denoiser"])

@@ -3,8 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cfgjax import guidance, solvers
 from cfgjax.pieces import Piecewise
@@ -25,8 +23,7 @@ from tests.doors import (
     TIME,
     Door,
     Kind,
-    examples,
-    knock,
+    knock_often,
     numbers,
     plain,
 )
@@ -137,12 +134,7 @@ DOORS = [
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
 def test_the_answer_is_right_or_the_error_clear(door):
-    @given(data=st.data())
-    @examples(8)
-    def knocks(data):
-        knock(door, data)
-
-    knocks()
+    knock_often(door, 8)
 
 
 @pytest.mark.parametrize(

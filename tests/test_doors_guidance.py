@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cfgjax import guidance
 from tests.doors import (
@@ -36,9 +34,8 @@ from tests.doors import (
     WORDS,
     Door,
     Kind,
-    examples,
     guided_telling,
-    knock,
+    knock_often,
     numbers,
     plain,
     telling,
@@ -202,12 +199,7 @@ DOORS = [
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
 def test_the_answer_is_right_or_the_error_clear(door):
-    @given(data=st.data())
-    @examples(8)
-    def knocks(data):
-        knock(door, data)
-
-    knocks()
+    knock_often(door, 8)
 
 
 def test_a_label_that_a_classifier_does_not_know_is_refused():

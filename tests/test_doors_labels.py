@@ -3,8 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cfgjax import guidance
 from tests.doors import (
@@ -25,9 +23,8 @@ from tests.doors import (
     TIME,
     Door,
     Kind,
-    examples,
     guided_telling,
-    knock,
+    knock_often,
     numbers,
     plain,
     telling,
@@ -110,12 +107,7 @@ DOORS = [
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
 def test_the_answer_is_right_or_the_error_clear(door):
-    @given(data=st.data())
-    @examples(8)
-    def knocks(data):
-        knock(door, data)
-
-    knocks()
+    knock_often(door, 8)
 
 
 def test_a_null_label_that_the_labels_type_cannot_hold_is_refused():

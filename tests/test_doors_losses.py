@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cfgjax import diagnostics, guidance, likelihood, losses, solvers, training
 from cfgjax.sweeps import sweep
@@ -33,8 +31,7 @@ from tests.doors import (
     WORDS,
     Door,
     Kind,
-    examples,
-    knock,
+    knock_often,
     numbers,
     plain,
 )
@@ -271,12 +268,7 @@ DOORS = [
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
 def test_the_answer_is_right_or_the_error_clear(door):
-    @given(data=st.data())
-    @examples(8)
-    def knocks(data):
-        knock(door, data)
-
-    knocks()
+    knock_often(door, 8)
 
 
 def test_a_loss_over_no_number_is_refused_and_not_nan():

@@ -3,8 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cfgjax import data, metrics
 from tests.doors import (
@@ -26,8 +24,7 @@ from tests.doors import (
     WORDS,
     Door,
     Kind,
-    examples,
-    knock,
+    knock_often,
     plain,
 )
 
@@ -212,12 +209,7 @@ DOORS = [
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
 def test_the_answer_is_right_or_the_error_clear(door):
-    @given(data=st.data())
-    @examples(12)
-    def knocks(data):
-        knock(door, data)
-
-    knocks()
+    knock_often(door, 12)
 
 
 def test_sets_of_unlike_examples_are_not_spread():

@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cfgjax import models
 from cfgjax.models.embeddings import sine_positions
@@ -22,8 +20,7 @@ from tests.doors import (
     TIME,
     Door,
     Kind,
-    examples,
-    knock,
+    knock_often,
     plain,
     typed,
 )
@@ -169,12 +166,7 @@ DOORS = [
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
 def test_the_answer_is_right_or_the_error_clear(door):
-    @given(data=st.data())
-    @examples(8)
-    def knocks(data):
-        knock(door, data)
-
-    knocks()
+    knock_often(door, 8)
 
 
 def test_a_label_that_is_none_does_not_take_another_ones_row():

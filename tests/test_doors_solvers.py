@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cfgjax import guidance, solvers
 from tests.doors import (
@@ -34,8 +32,7 @@ from tests.doors import (
     WORDS,
     Door,
     Kind,
-    examples,
-    knock,
+    knock_often,
     numbers,
     plain,
 )
@@ -279,12 +276,7 @@ DOORS = [
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
 def test_the_answer_is_right_or_the_error_clear(door):
-    @given(data=st.data())
-    @examples(6)
-    def knocks(data):
-        knock(door, data)
-
-    knocks()
+    knock_often(door, 6)
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -5,12 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cfgjax import averages, sharding, training
 from cfgjax.types import Profile
-from tests.doors import COUNT, FUNCTIONS, INF, KEY, KEYS, NAN, SHARE, WORDS, Door, Kind, examples, knock, plain
+from tests.doors import COUNT, FUNCTIONS, INF, KEY, KEYS, NAN, SHARE, WORDS, Door, Kind, knock_often, plain
 
 OPTIMIZER = optax.sgd(0.5)
 PARAMS = {"a": jnp.ones(2), "b": jnp.zeros((2, 2))}
@@ -251,9 +249,4 @@ DOORS = [
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
 def test_the_answer_is_right_or_the_error_clear(door):
-    @given(data=st.data())
-    @examples(12)
-    def knocks(data):
-        knock(door, data)
-
-    knocks()
+    knock_often(door, 12)
