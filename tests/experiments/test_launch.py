@@ -1,6 +1,8 @@
 """One command in several processes: how they find each other, stop together, and end together."""
 
 import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -15,6 +17,17 @@ LONG = [
     *(word for word in SMALL if not word.startswith(("--num-steps", "--save-every", "--log-every"))),
     "--num-steps=300", "--save-every=20", "--log-every=20",
 ]  # fmt: skip
+JOINED = """
+import os, signal, sys, time
+from experiments import processes
+processes.start(processes.Launch(sys.argv[1], 1, 0))
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(5)
+"""
+
+
+def _launch(coordinator, num_processes=2, process_id=0):
+    return ["--coordinator", coordinator, "--num-processes", num_processes, "--process-id", process_id]
 
 
 @pytest.mark.parametrize(
@@ -40,14 +53,26 @@ def test_a_cluster_s_processes_are_known_by_its_environment(environment, expecte
     [
         (["--coordinator", "host:1"], "num_processes must be given, too"),
         (["--num-processes", "2", "--process-id", "0"], "coordinator must be given, too"),
-        (["--coordinator", "host", "--num-processes", "2", "--process-id", "0"], "coordinator must be host:port"),
-        (["--coordinator", "h:0", "--num-processes", "2", "--process-id", "0"], "coordinator must be host:port"),
-        (["--coordinator", "h:1", "--num-processes", "2", "--process-id", "2"], "process_id must be in 0..1"),
+        (_launch("host"), "coordinator must be host:port, got 'host'"),
+        (_launch("h:0"), "coordinator must be host:port, got 'h:0'"),
+        (_launch(":1234"), "coordinator must be host:port, got ':1234'"),
+        (_launch("host:http"), "coordinator must be host:port, got 'host:http'"),
+        (_launch("host:65536"), "coordinator must be host:port, got 'host:65536'"),
+        (_launch("h:1", process_id=2), "process_id must be in 0..1"),
+        (_launch("host:1234", process_id=-1), "process_id must be in 0..1, of num_processes, got -1"),
+        (_launch("host:1234", num_processes=0), "num_processes must be at least 1, got 0"),
+        (_launch("host:1234", num_processes=-2), "num_processes must be at least 1, got -2"),
     ],
 )
 def test_a_wrong_launch_is_one_line_before_anything_is_written(arguments, expected, tmp_path):
     assert_one_line(command("train", "mixture", "--run-dir", tmp_path / "run", *arguments), expected)
-    assert not (tmp_path / "run").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_has_joined_others_is_ended_by_a_signal_to_which_nobody_listens():
+    """JAX would otherwise catch SIGTERM and go on, as evaluate did."""
+    done = subprocess.run([sys.executable, "-c", JOINED, f"127.0.0.1:{_free_port()}"], timeout=120, check=False)
+    assert done.returncode == -signal.SIGTERM
 
 
 def _start_two(*arguments, each=((), ())):
