@@ -137,3 +137,16 @@ def test_a_look_is_at_the_process_itself(tmp_path):
     assert (found.step, found.threads) == (5, psutil.Process().num_threads())
     assert found.memory > 10
     assert found.processor_seconds > 0
+
+
+@pytest.mark.parametrize("damaged", [b'{"st}\n', b"\xff\xfe\n", b"{\xff}\n", b'{"loss": 2.0}\n', b'{"step": 20, "lo'])
+def test_a_damaged_line_is_passed_over(damaged, tmp_path):
+    (tmp_path / journal.NAME).write_bytes(b'{"step": 10, "loss": 2.5}\n' + damaged)
+    assert soak._last_step(tmp_path) == 10
+
+
+def test_a_rate_that_falls_shows_between_the_thirds():
+    seconds = 36.0 * np.arange(101)
+    rates = soak._rates(seconds, np.where(seconds < 1800, 10 * seconds, 18_000 + 5 * (seconds - 1800)))
+    np.testing.assert_allclose(rates[:33], 10)
+    np.testing.assert_allclose(rates[-33:], 5)
