@@ -1,0 +1,86 @@
+"""Checks at the door: one clear error for a bad argument, and silence for a traced number.
+
+(K1) Types, shapes and dtypes are known while JAX traces, and are always checked; a number only where it is concrete.
+(K2) A wrong type gets a TypeError, a wrong shape or number a ValueError. Either names the argument, what was given and
+     what is allowed, in one line.
+"""
+
+from cfgjax.checks.arrays import (
+    like_state,
+    require_arrays,
+    require_floats,
+    require_integers,
+    require_like,
+    require_point,
+    require_rank,
+    require_shape,
+    require_times,
+    rows_of,
+)
+from cfgjax.checks.kinds import (
+    require_choice,
+    require_devices,
+    require_function,
+    require_key,
+    require_kind,
+    require_pair,
+    require_path,
+    require_place,
+    require_text,
+)
+from cfgjax.checks.numbers import (
+    HUGE,
+    TINY,
+    is_traced,
+    label_like,
+    of_numpy,
+    require_between,
+    require_count,
+    require_finite,
+    require_label,
+    require_number,
+    require_positive,
+    require_real,
+    require_scalar,
+    require_time,
+    require_whole,
+    shown,
+)
+
+__all__ = [
+    "HUGE",
+    "TINY",
+    "is_traced",
+    "label_like",
+    "like_state",
+    "of_numpy",
+    "require_arrays",
+    "require_between",
+    "require_choice",
+    "require_count",
+    "require_devices",
+    "require_finite",
+    "require_floats",
+    "require_function",
+    "require_integers",
+    "require_key",
+    "require_kind",
+    "require_label",
+    "require_like",
+    "require_number",
+    "require_pair",
+    "require_path",
+    "require_place",
+    "require_point",
+    "require_positive",
+    "require_rank",
+    "require_real",
+    "require_scalar",
+    "require_shape",
+    "require_text",
+    "require_time",
+    "require_times",
+    "require_whole",
+    "rows_of",
+    "shown",
+]

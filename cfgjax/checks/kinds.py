@@ -1,0 +1,81 @@
+"""Keys, functions, objects and names at the door, with the lines (K1) and (K2) of ``cfgjax.checks``."""
+
+import os
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfgjax.checks.numbers import kind_of, shown
+from cfgjax.types import Pair
+
+
+@cache
+def _raw_key_shape() -> tuple[int, ...]:
+    return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
+
+
+def require_key(name: str, key: Any) -> None:
+    """Raises TypeError for what is no key, of the typed or the raw kind, ValueError for several keys."""
+    is_typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    is_raw = isinstance(key, jax.Array | np.ndarray) and key.dtype == jnp.uint32
+    if not (is_typed or is_raw):
+        raise TypeError(f"{name} must be a key, as jax.random.key(0) is, got {kind_of(key)}")
+    if key.shape != (() if is_typed else _raw_key_shape()):
+        raise ValueError(f"{name} must be ONE key, as jax.random.key(0) is, got the shape {key.shape}: map over it")
+
+
+def require_function(name: str, value: object) -> None:
+    """Raises TypeError for what cannot be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function, got {type(value).__name__}")
+
+
+def require_path(path: object, name: str = "path") -> None:
+    """Raises TypeError for what has not the two schedules of a path; a maker that was not called has none."""
+    if not (callable(getattr(path, "alpha", None)) and callable(getattr(path, "beta", None))):
+        raise TypeError(f"{name} must be a GaussianPath, as paths.linear() is, got {type(path).__name__}")
+
+
+def require_kind(name: str, value: object, kind: type | tuple[type, ...], example: str) -> None:
+    """Raises TypeError for what is not of a class; ``example`` says in words how to make one."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {example}, got {type(value).__name__}")
+
+
+def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raises ValueError for what is none of the names."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {shown(repr(value))}")
+
+
+def require_pair(pair: object) -> None:
+    """Raises ValueError for what is no Pair: a field, or the Piecewise of pairs that a piecewise field makes."""
+    if not isinstance(pair, Pair):
+        raise ValueError(f"pair must be a Pair, as guidance.pair(field, null_label) of a plain field is, got {pair!r}")
+
+
+def require_devices(devices: object) -> None:
+    """Raises TypeError for what are no devices, ValueError for none or one of them twice; None stands for all."""
+    if devices is None:
+        return
+    if not isinstance(devices, list | tuple) or not all(isinstance(device, jax.Device) for device in devices):
+        raise TypeError(
+            f"devices must be a list of devices, as jax.devices() is, or None for all, got {shown(devices)}"
+        )
+    if not devices or len(set(devices)) < len(devices):
+        raise ValueError(f"devices must be at least one, and differ, got {shown(devices)}")
+
+
+def require_text(name: str, value: object) -> None:
+    """Raises TypeError for what is no text."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, got {type(value).__name__} {shown(value)}")
+
+
+def require_place(name: str, path: object) -> None:
+    """Raises TypeError for what is no path of a file or a folder."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{name} must be a path, as pathlib.Path('folder') is, got {type(path).__name__} {shown(path)}")
