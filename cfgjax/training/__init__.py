@@ -15,9 +15,9 @@
 """
 
 from cfgjax.training.batches import shard, shard_several
+from cfgjax.training.decays import Decay, warming_decay
 from cfgjax.training.devices import AXIS, mapped, parallel, replicate
 from cfgjax.training.steps import (
-    Decay,
     Metrics,
     Several,
     Step,
@@ -27,7 +27,6 @@ from cfgjax.training.steps import (
     make_gradient,
     make_step,
     several,
-    warming_decay,
 )
 
 __all__ = [

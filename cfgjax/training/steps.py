@@ -11,23 +11,20 @@ import optax
 
 from cfgjax.checks import (
     require_arrays,
-    require_between,
     require_count,
     require_floats,
     require_function,
     require_integers,
     require_key,
     require_kind,
-    require_scalar,
     require_shape,
     require_whole,
 )
 from cfgjax.training.batches import num_examples, require_divisible
+from cfgjax.training.decays import Decay, all_moved, decay_at, in_float32, moved, require_decay, require_decays
 from cfgjax.types import Array, Loss, Number, TrainState, Tree
 
 Metrics = dict[str, Array]
-Decay = Number | Callable[[Array], Array]
-"""(T3)'s decay in [0, 1], or a function of the number of steps done."""
 
 
 class Step(Protocol):
@@ -56,7 +53,7 @@ def create(params: Tree, optimizer: optax.GradientTransformation, key: Array, nu
     _require_optimizer(optimizer)
     require_key("key", key)
     require_count("num_averages", num_averages, 0)
-    ema, *averages = (_in_float32(params) for _ in range(1 + num_averages))
+    ema, *averages = (in_float32(params) for _ in range(1 + num_averages))
     params, key = jax.tree.map(jnp.copy, (params, key))
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, key, tuple(averages))
 
@@ -67,11 +64,6 @@ def _require_optimizer(optimizer: object) -> None:
         raise TypeError(
             f"optimizer must be an Optax transformation, as optax.adam(1e-3) is, got {type(optimizer).__name__}"
         )
-
-
-def _in_float32(params: Tree) -> Tree:
-    """A copy of the parameters in float32."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), params)
 
 
 def example_keys(key: Array, step: Number, num_local: int, axis_name: str | None = None) -> Array:
@@ -145,19 +137,6 @@ def _as_finite_as(value: Array, gradient: Tree) -> Tree:
     return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(value), leaf, jnp.nan), gradient)
 
 
-def warming_decay(decay: Number) -> Callable[[Array], Array]:
-    """(T3)'s decay after n steps, min(decay, (1 + n) / (10 + n)): a young average soon forgets its start.
-
-    Raises:
-        TypeError, ValueError: a decay that is not one number in [0, 1].
-
-    >>> float(warming_decay(0.99)(jnp.asarray(0)))
-    0.10000000149011612
-    """
-    require_between("decay", decay, 0, 1)
-    return lambda step: jnp.minimum(decay, (1 + step) / (10 + step))
-
-
 def make_gradient(loss: Loss, num_chunks: int = 1) -> Callable[..., tuple[Array, Tree]]:
     """The pure function (state, batch, source=None, *, axis_name=None) -> (loss, gradient) at the state's own step.
 
@@ -181,43 +160,6 @@ def make_gradient(loss: Loss, num_chunks: int = 1) -> Callable[..., tuple[Array,
         return _average(_over_chunks(slope, num_chunks, keys, _examples(batch, source)), axis_name)
 
     return gradient
-
-
-def _require_decay(name: str, decay: object) -> None:
-    """Raises TypeError or ValueError for what is neither a function nor one number, in [0, 1] where concrete."""
-    if not callable(decay):
-        require_between(name, decay, 0, 1)
-
-
-def _require_decays(decays: Sequence[Decay]) -> None:
-    if not isinstance(decays, list | tuple):
-        raise TypeError(f"average_decays must be a tuple of decays, got {type(decays).__name__}")
-    for index, decay in enumerate(decays):
-        _require_decay(f"average_decays[{index}]", decay)
-
-
-def _at(name: str, decay: Decay, step: Array) -> Number:
-    """The decay after so many steps."""
-    if not callable(decay):
-        return decay
-    value = decay(step)
-    require_scalar(name, value)
-    return value
-
-
-def _moved(average: Tree, params: Tree, decay: Number) -> Tree:
-    """The moving average after another step (T3)."""
-    latest = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
-    return optax.incremental_update(latest, average, 1 - decay)
-
-
-def _all_moved(state: TrainState, params: Tree, decays: Sequence[Decay]) -> tuple[Tree, ...]:
-    """The state's averages after another step, each with its own decay."""
-    if len(decays) != len(state.averages):
-        message = "average_decays must be one for each of the state's averages"
-        raise ValueError(f"{message}, got {len(decays)} for {len(state.averages)}")
-    numbers = [_at(f"average_decays[{index}]", decay, state.step) for index, decay in enumerate(decays)]
-    return tuple(_moved(average, params, number) for average, number in zip(state.averages, numbers, strict=True))
 
 
 def make_step(
@@ -248,8 +190,8 @@ def make_step(
     """
     gradient_of = make_gradient(loss, num_chunks)
     _require_optimizer(optimizer)
-    _require_decay("ema_decay", ema_decay)
-    _require_decays(average_decays)
+    require_decay("ema_decay", ema_decay)
+    require_decays(average_decays)
 
     def step(
         state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
@@ -258,8 +200,8 @@ def make_step(
         gradient = _as_finite_as(value, gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = _moved(state.ema, params, _at("ema_decay", ema_decay, state.step))
-        averages = _all_moved(state, params, average_decays)
+        ema = moved(state.ema, params, decay_at("ema_decay", ema_decay, state.step))
+        averages = all_moved(state, params, average_decays)
         metrics = {"loss": value, "grad_norm": optax.tree.norm(gradient)}
         return TrainState(state.step + 1, params, opt_state, ema, state.key, averages), metrics
 
