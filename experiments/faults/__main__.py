@@ -6,14 +6,15 @@ must equal, bit by bit, that of a run that nothing happened to. Prints a table a
 
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments import command, runs
+from experiments import command, progress, runs
 from experiments.command import UserError
 from experiments.faults.bench import Bench, Count
+from experiments.faults.disks import require_mountable
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,12 @@ def _check(options: Options) -> None:
     if options.out.exists() and not (options.out.is_dir() and not any(options.out.iterdir())):
         raise UserError(f"out must be a folder that is new or empty, got {options.out}")
 
+    if options.full_disks:
+        require_mountable()
 
-def _all(options: Options) -> Iterator[Count]:
-    bench = Bench(options.out, options.seed)
+
+def _all(options: Options, told: Callable[[], object]) -> Iterator[Count]:
+    bench = Bench(options.out, options.seed, told)
     if options.kills:
         yield bench.signals(signal.SIGKILL, options.kills)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -67,15 +71,16 @@ def _is_fine(count: dict[str, Any]) -> bool:
 def faults(options: Options) -> None:
     """Does the faults, prints the table and writes it."""
     _check(options)
-    counts = []
+    counts, num_faults = [], options.kills + options.damages + 2 * (options.signals + options.full_disks)
     heads = (
         *("fault", "injected", "recovered", "in a save", "refused", "other ends"),
         *("fell back by one", "steps lost", "runs", "bit-equal ends"),
     )
-    print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}", flush=True)
-    for count in _all(options):
-        print("| " + " | ".join(str(value) for value in asdict(count).values()) + " |", flush=True)
-        counts.append(asdict(count))
+    command.show(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    with progress.bar(num_faults, "faults", "disturbing runs") as shown:
+        for count in _all(options, shown.update):
+            command.show("| " + " | ".join(str(value) for value in asdict(count).values()) + " |")
+            counts.append(asdict(count))
     runs.write_atomically(options.out / "faults.json", json.dumps(counts, indent=2) + "\n")
     bad = [each["fault"] for each in counts if not _is_fine(each)]
     if bad:

@@ -97,6 +97,13 @@ def _start(experiment: Experiment, log: Path) -> BaseProcess:
     return life
 
 
+def _send(life: BaseProcess, number: signal.Signals) -> None:
+    """Sends a signal to a life that has not ended."""
+    if life.is_alive() and life.pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(life.pid, number)
+
+
 def _await_owner(run_dir: Path, life: BaseProcess) -> None:
     """Waits until the life owns its folder."""
     lock = run_dir / owning.NAME
@@ -148,15 +155,26 @@ def _resumed_at(log: Path, start: int) -> int | None:
 class Bench:
     """Does faults to runs in one folder, new or empty, and compares their ends with an undisturbed run's."""
 
-    def __init__(self, out: Path, seed: int) -> None:
-        self._out, self._random, self._number = out, random.Random(seed), 0
+    def __init__(self, out: Path, seed: int, told: Callable[[], object] = lambda: None) -> None:
+        """Lets the undisturbed run end; ``told`` is called after each fault.
+
+        Raises:
+            UserError: an undisturbed run that does not end.
+        """
+        self._out, self._random, self._number, self._told = out, random.Random(seed), 0, told
         self._unjudged, self._resumed = 0, 0
         self._undisturbed = out / "undisturbed"
         runs.make_folder("out", out)
-        _start(_experiment(self._undisturbed), self._log(self._undisturbed)).join()
+        life = _start(_experiment(self._undisturbed), self._log(self._undisturbed))
+        life.join()
+        if life.exitcode != 0:
+            raise self._error("the undisturbed run did not end", self._undisturbed, life.exitcode)
 
     def _log(self, run_dir: Path) -> Path:
         return self._out / f"{run_dir.name}.log"
+
+    def _error(self, what: str, run_dir: Path, code: int | None) -> UserError:
+        return UserError(f"{what}: exit code {code}, see {self._log(run_dir)}")
 
     def _new(self, folder: Path | None = None) -> Path:
         self._number += 1
@@ -184,13 +202,14 @@ class Bench:
         """Lets the run end, and compares it."""
         code = self._live(run_dir, count)
         if code != 0:
-            raise UserError(f"a run did not end: exit code {code}, see {self._log(run_dir)}")
+            raise self._error("a run did not end", run_dir, code)
         count.runs += 1
         count.bit_equal += _is_equal(run_dir, self._undisturbed)
 
     def _inject(self, count: Count) -> None:
         count.injected += 1
         self._unjudged += 1
+        self._told()
 
     def signals(self, number: signal.Signals, times: int) -> Count:
         """Signals at random moments of lives, until so many are done and the last run has ended."""
@@ -202,8 +221,7 @@ class Bench:
             if self._random.random() > STARTING:
                 _await_save(folder, life, began)
             time.sleep(self._random.uniform(0, 1.5))
-            if life.is_alive():
-                os.kill(life.pid or 0, number)
+            _send(life, number)
 
         while count.injected < times:
             began = time.time()
@@ -225,8 +243,10 @@ class Bench:
         life, folder = _start(_experiment(run_dir), self._log(run_dir)), runs.checkpoints_of(run_dir)
         while life.is_alive() and len(checkpoints.steps(folder)) < 2:
             time.sleep(0.02)
-        os.kill(life.pid or 0, signal.SIGTERM)
+        _send(life, signal.SIGTERM)
         life.join()
+        if len(checkpoints.steps(folder)) < 2:
+            raise self._error("a run did not save twice", run_dir, life.exitcode)
 
     def damages(self, times: int) -> Count:
         """Damages of one file of the newest checkpoint; the run goes on from it where it reads, else from the next."""
@@ -240,6 +260,7 @@ class Bench:
             _damage(self._random.choice(sorted(file for file in folder.rglob("*") if file.is_file())), self._random)
             self._finish(run_dir, count)
             count.injected += 1
+            self._told()
             count.recovered += self._resumed in (newest, before)
             if self._resumed == before:
                 count.fell_back += 1

@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,12 @@ def small_disk(where: Path) -> Iterator[Path]:
         yield where
     finally:
         subprocess.run(["umount", "-l", str(where)], check=True)
+
+
+def require_mountable() -> None:
+    """Raises UserError where a small file system cannot be mounted."""
+    with tempfile.TemporaryDirectory() as folder, small_disk(Path(folder)):
+        pass
 
 
 def fill(disk: Path) -> None:

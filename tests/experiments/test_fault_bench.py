@@ -58,6 +58,25 @@ def lives(monkeypatch):
 UNDISTURBED = (None, [400], 0)
 
 
+def test_a_bench_needs_an_undisturbed_end(lives, tmp_path):
+    lives[:] = [(None, [20], 2)]
+    with pytest.raises(UserError, match=r"the undisturbed run did not end: exit code 2, see .*undisturbed\.log"):
+        bench.Bench(tmp_path / "out", 0)
+
+
+def test_a_run_to_be_damaged_must_have_saved_twice(lives, tmp_path):
+    lives[:] = [UNDISTURBED, (None, [20], 1)]
+    with pytest.raises(UserError, match=r"a run did not save twice: exit code 1, see"):
+        bench.Bench(tmp_path / "out", 0).damages(1)
+
+
+def test_each_fault_is_told(lives, tmp_path):
+    lives[:] = [UNDISTURBED, (None, [20], -9), (20, [40], -9), (40, [400], 0)]
+    told = []
+    bench.Bench(tmp_path / "out", 0, lambda: told.append(len(lives))).signals(signal.SIGKILL, 2)
+    assert told == [2, 1]
+
+
 @pytest.mark.parametrize(
     ("number", "times", "coming", "expected"),
     [
