@@ -20,11 +20,12 @@ from cfgjax import guidance, mixtures, paths, solvers
 from cfgjax.types import Array, GaussianPath, LabelledField
 from experiments import command, progress
 from experiments.command import UserError
+from experiments.drawing import sample_keys
 from experiments.options import optional
 from experiments.problems import problem_to_sample
 from experiments.programs import plan_of
 from experiments.restored import restore_run
-from experiments.sampling import GRIDS, SOLVERS, GridName, sample_keys
+from experiments.sampling import GRIDS, SOLVERS, GridName
 
 STAGES = {
     "euler": 1, "midpoint": 2, "heun": 2, "rk4": 4, "adams_bashforth": 1, "ddim": 1, "dpm_solver": 1, "unipc": 1,

@@ -20,13 +20,14 @@ from cfgjax import guidance, solvers
 from cfgjax.diagnostics import Diagnostics, by_label, diagnostics
 from cfgjax.pieces import Piecewise
 from cfgjax.types import Array, LabelledField, Scale, Solver
-from experiments import command, runs
+from experiments import command, progress, runs
 from experiments.command import UserError
+from experiments.drawing import equal_parts, sample_keys
 from experiments.options import optional
 from experiments.problems import problem_to_sample
 from experiments.programs import plan_of
 from experiments.restored import Run, restore_run
-from experiments.sampling import sample_keys, times
+from experiments.sampling import times
 
 TITLES = {
     "distance": "|u_y - u_null|",
@@ -79,7 +80,10 @@ def observe(run: Run, options: Options, ts: Array) -> tuple[Diagnostics, np.ndar
     labels = jnp.arange(null * options.num_per_class) % null
     keys = sample_keys(options.seed, len(labels))
     chunk = min(plan_of(draw, keys[0], labels[0]).chunk, len(labels))
-    seen = jax.jit(lambda *each: jax.lax.map(lambda one: draw(*one), each, batch_size=chunk))(keys, labels)
+    program = jax.jit(lambda *each: jax.lax.map(lambda one: draw(*one), each, batch_size=chunk))
+    parts = equal_parts(len(labels), 1, chunk)
+    looks = [program(keys[part], labels[part]) for part in progress.each(parts, "parts of the samples", "looking")]
+    seen = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(labels)], *looks)
     each = solvers.evaluations(lambda field: solver_of(field, labels[0], scale), field, jnp.zeros(problem.shape), ts)
     return by_label(seen, labels, null), each
 

@@ -14,6 +14,7 @@ import numpy as np
 from cfgjax.types import LogClassifier
 from experiments import command, runs
 from experiments.consistency import draw_residuals, residuals
+from experiments.drawing import draw_all
 from experiments.findings_classifier import report_classifier
 from experiments.findings_images import report_images
 from experiments.findings_mixture import report_mixture
@@ -21,7 +22,7 @@ from experiments.likelihoods import bits_per_dimension
 from experiments.problems import load_test
 from experiments.recogniser import Features
 from experiments.restored import Run
-from experiments.sampling import ODE, SDE, Rule, by_classifier, classifier_free, draw_all, make_draw
+from experiments.sampling import ODE, SDE, Rule, by_classifier, classifier_free, make_draw, times
 from experiments.settings import ImageData, LatentData, MixtureData
 
 FREE, BY_CLASSIFIER = "classifier-free", "classifier"
@@ -54,7 +55,8 @@ def draw_sweep(run: Run, rule: Rule, solver: str, scales: tuple[float, ...]) -> 
     Within a label, sample i has the same noise at every scale; errors as ``draw_all``.
     """
     problem, settings = run.problem, run.experiment.sampling
-    draw = make_draw(rule, run.model.path, problem.shape, solver, settings.num_steps)
+    path = run.model.path
+    draw = make_draw(rule, path, problem.shape, solver, times(path, settings.num_steps))
     labels = np.repeat(np.arange(problem.num_labels), settings.num_per_class)
     samples = draw_all(draw, settings.seed, labels, scales, settings.chunk)
     return samples.reshape(len(scales), problem.num_labels, settings.num_per_class, *problem.shape)

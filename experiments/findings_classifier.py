@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from cfgjax import data, metrics, paths
 from cfgjax.types import Array, GaussianPath, LogClassifier
-from experiments.sampling import sample_keys
+from experiments.drawing import sample_keys
 
 TIMES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 NUM_IMAGES = 2_000

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from cfgjax.metrics import relative_error
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, GaussianPath, LabelledField
+from experiments.drawing import sample_keys
 from experiments.problems import mixture_of
 from experiments.restored import Run
-from experiments.sampling import ODE, SDE, classifier_free, make_draw, sample_keys
+from experiments.sampling import ODE, SDE, classifier_free, make_draw, times
 from experiments.settings import Experiment, MixtureData
 
 TIMES = tuple(round(0.05 * index, 2) for index in range(1, 20))
@@ -57,7 +58,7 @@ def _density_draws(field: LabelledField, path: GaussianPath, experiment: Experim
     """Samples [scales, n, 2] of label 0."""
     settings = experiment.sampling
     null = experiment.data.num_classes if isinstance(experiment.data, MixtureData) else 0
-    draw = make_draw(classifier_free(field, null), path, (2,), solver, settings.num_steps)
+    draw = make_draw(classifier_free(field, null), path, (2,), solver, times(path, settings.num_steps))
     keys = sample_keys(settings.seed, NUM_DENSITY_SAMPLES)
     by_scale = jax.vmap(jax.vmap(draw, in_axes=(0, None, None)), in_axes=(None, None, 0))
     return np.asarray(jax.jit(by_scale)(keys, jnp.int32(0), jnp.asarray(settings.scales)))

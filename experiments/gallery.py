@@ -21,9 +21,10 @@ from cfgjax.solvers.tilted import systematic
 from cfgjax.types import Array
 from experiments import command, runs
 from experiments.command import UserError
+from experiments.drawing import draw_all
 from experiments.exhibits import EXHIBITS, FIELD, LABEL, MIXTURE, NULL, NUM_STEPS, PAIR, PATH, SCALES, Exhibit
 from experiments.options import optional
-from experiments.sampling import ODE, SDE, classifier_free, draw_all, make_draw
+from experiments.sampling import ODE, SDE, classifier_free, make_draw, times
 
 RING_SCALES = (0.0, 1.0, 2.0, 4.0)
 WIDTH = 4.0
@@ -47,7 +48,7 @@ def _ring(num_samples: int) -> Figure:
     labels = np.arange(num_samples) % NULL
     figure = Figure(figsize=(2.3 * len(RING_SCALES), 5.0), layout="constrained")
     for row, (name, solver) in zip(figure.subplots(2, len(RING_SCALES)), {"ODE": ODE, "SDE": SDE}.items(), strict=True):
-        draw = make_draw(classifier_free(FIELD, NULL), PATH, (2,), solver, 64)
+        draw = make_draw(classifier_free(FIELD, NULL), PATH, (2,), solver, times(PATH, 64))
         samples = draw_all(draw, 0, labels, RING_SCALES)
         for axes, scale, points in zip(row, RING_SCALES, samples, strict=True):
             axes.scatter(*points.T, s=1.5, c=labels, cmap="tab10", vmax=9, linewidths=0)

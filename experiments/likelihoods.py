@@ -7,8 +7,8 @@ import numpy as np
 from cfgjax import data, guidance, likelihood, solvers
 from cfgjax.types import Array, LabelledField
 from experiments import progress
+from experiments.drawing import equal_parts
 from experiments.programs import plan_of
-from experiments.sampling import equal_parts
 
 
 def bits_per_dimension(

@@ -19,6 +19,7 @@ from cfgjax import data, guidance
 from cfgjax.types import LabelledField
 from experiments import command, origin, outputs, pictures
 from experiments.command import UserError
+from experiments.drawing import draw_all
 from experiments.evaluate import load_classifier
 from experiments.model import path_of_field
 from experiments.options import optional
@@ -32,12 +33,11 @@ from experiments.sampling import (
     by_classifier,
     by_name,
     denoised,
-    draw_all,
     make_draw,
     num_evaluations,
     states,
     times,
-)  # fmt: skip
+)
 
 STILLS, FILMS, ARRAYS = (".png",), (".gif", ".apng"), (".npz",)
 _NUMBER = 4
@@ -132,6 +132,7 @@ def _check_numbers(options: Options) -> None:
     counts = {"num_steps": solving.num_steps, "num_samples": which.num_samples, "chunk": which.chunk}
     for name, count in counts.items():
         _require(count is None or count >= 1, f"{name} must be at least 1, got {count}")
+    data.require_fits("num_steps", 2 * _NUMBER * solving.num_steps)
     start, stop = guided.interval
     _require(0 <= start < stop <= 1, f"interval must be 0 <= start < stop <= 1, got {start:g} {stop:g}")
     is_enough = solving.grid != "karras" or solving.num_steps >= 2
@@ -189,11 +190,9 @@ def _rule_of(guided: Guidance, run: Run, data_dir: Path | None) -> Callable[[Lab
     return lambda field: by_classifier(field, null, log_classifier, path)
 
 
-def _check_size(options: Options, run: Run, num_samples: int, out: Path) -> int:
-    """The number of frames, once all that is drawn is found to fit this machine and its kind of file."""
-    shape, solving = run.problem.shape, options.solver
-    edges, is_film = options.guidance.interval, options.output.trajectory
-    num_frames = len(times(run.model.path, solving.num_steps, solving.grid, edges)) if is_film else 1
+def _check_size(options: Options, shape: tuple[int, ...], num_samples: int, num_frames: int, out: Path) -> None:
+    """All that is drawn must fit this machine and its kind of file."""
+    is_film = options.output.trajectory
     name = "num_samples x num_steps" if is_film else "num_samples"
     data.require_fits(name, 2 * _NUMBER * num_samples * num_frames * int(np.prod(shape)))
     if outputs.is_folder(options.output.out):
@@ -201,7 +200,6 @@ def _check_size(options: Options, run: Run, num_samples: int, out: Path) -> int:
         _require(is_image, f"out must be a file for samples of shape {shape}: they are no images")
     elif out.suffix not in ARRAYS:
         pictures.require_drawable(num_samples, shape, num_frames)
-    return num_frames
 
 
 def _write(options: Options, run: Run, samples: np.ndarray, labels: np.ndarray, num_frames: int, out: Path) -> None:
@@ -220,17 +218,18 @@ def sample(options: Options) -> None:
     """Draws the samples and writes them."""
     _check_numbers(options)
     out = _check_output(options.output)
-    data_dir, solving, edges = options.run.data_dir, options.solver, options.guidance.interval
+    data_dir, solving = options.run.data_dir, options.solver
     run = restore_run(options.run_dir, data_dir, options.run.ema_width, problem_to_sample)
     _require(run.experiment.objective != "classifier", f"{options.run_dir} holds a classifier, which draws no samples")
-    labels, path = _labels(options.sample, run.problem.num_labels), run.model.path
-    num_frames = _check_size(options, run, len(labels), out)
+    labels, path, shape = _labels(options.sample, run.problem.num_labels), run.model.path, run.problem.shape
+    ts = times(path, solving.num_steps, solving.grid, options.guidance.interval)
+    num_frames = len(ts) if options.output.trajectory else 1
+    _check_size(options, shape, len(labels), num_frames, out)
     rule_of, watch = _rule_of(options.guidance, run, data_dir), None
     if options.output.trajectory:
         watch = denoised(path) if options.output.show == "denoised" else states
-    shape, scale = run.problem.shape, options.guidance.scale
-    draw = make_draw(rule_of(run.field), path, shape, solving.solver, solving.num_steps, solving.grid, edges, watch)
-    ts = times(path, solving.num_steps, solving.grid, edges)
+    scale = options.guidance.scale
+    draw = make_draw(rule_of(run.field), path, shape, solving.solver, ts, watch)
     count = num_evaluations(rule_of, run.field, path, shape, solving.solver, ts)
     cost = "" if count is None else f" ({count} evaluations each)"
     (samples,) = draw_all(draw, options.sample.seed, labels, (scale,), options.sample.chunk, f"sampling{cost}")

@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from cfgjax.types import LabelledField, Tree
 from experiments import processes
 from experiments.command import UserError
+from experiments.drawing import gather, keys_at, own_sweep
 from experiments.findings_images import show_sheet
 from experiments.model import Model
 from experiments.problems import Problem
-from experiments.sampling import ODE, Draw, classifier_free, gather, keys_at, make_draw, own_sweep
+from experiments.sampling import ODE, Draw, classifier_free, make_draw, times
 from experiments.settings import Experiment
 
 FOLDER = "samples"
@@ -108,9 +109,12 @@ class Sheets:
         """The compiled sampling: the first samples of each label of the run's report, by the ODE."""
         settings, shape, null = self._experiment.sampling, self._problem.shape, self._problem.num_labels
 
+        path = self._model.path
+        ts = times(path, settings.num_steps)
+
         def draw_of(params: Tree) -> Draw:
             field: LabelledField = self._model.field(params)
-            return make_draw(classifier_free(field, null), self._model.path, shape, ODE, settings.num_steps)
+            return make_draw(classifier_free(field, null), path, shape, ODE, ts)
 
         first = np.arange(self._labels).reshape(-1, 1) * settings.num_per_class
         keys = keys_at(settings.seed, jnp.asarray(np.ravel(first + np.arange(self._per_label))))

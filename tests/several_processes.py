@@ -36,8 +36,9 @@ def main(out, num_devices, num_processes, process_id, port):
     from cfgjax import checkpoints, guidance, losses, paths, sharding, training
     from cfgjax.models import MLP
     from experiments import processes
+    from experiments.drawing import draw_all
     from experiments.problems import local_share
-    from experiments.sampling import classifier_free, draw_all, make_draw
+    from experiments.sampling import classifier_free, make_draw, times
 
     network = MLP(2, width=16, depth=2, dropout=0.1)
     params = network.init(jax.random.key(0), jnp.zeros(2), jnp.zeros(()), jnp.zeros((), jnp.int32))
@@ -68,7 +69,8 @@ def main(out, num_devices, num_processes, process_id, port):
     read_back = jax.tree.leaves((restored.state.params, restored.state.opt_state))
 
     ema = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf.addressable_data(0))), state.ema)
-    draw = make_draw(classifier_free(functools.partial(network.apply, ema), 2), paths.linear(), (2,), "heun", 8)
+    path, field = paths.linear(), functools.partial(network.apply, ema)
+    draw = make_draw(classifier_free(field, 2), path, (2,), "heun", times(path, 8))
     samples = draw_all(draw, 3, np.arange(NUM_SAMPLES) % 2, (0.0, 2.0))
     shards = [
         np.stack([np.asarray(shard.data) for shard in leaf.addressable_shards])

@@ -8,8 +8,8 @@ import pytest
 from cfgjax import compiler
 from experiments import programs
 from experiments.benchmark import works
+from experiments.drawing import draw_all, sample_keys
 from experiments.programs import plan_of
-from experiments.sampling import draw_all, sample_keys
 
 
 def _outer(x):

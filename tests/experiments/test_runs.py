@@ -11,10 +11,11 @@ from PIL import Image
 
 from cfgjax import checkpoints, paths
 from experiments import runs
+from experiments.drawing import draw_all, sample_keys
 from experiments.findings_mixture import TIMES, field_errors, mixture_of
 from experiments.loop import dispatches
 from experiments.presets import PRESETS
-from experiments.sampling import classifier_free, draw_all, make_draw, sample_keys
+from experiments.sampling import classifier_free, make_draw, times
 from experiments.settings import MLPNetwork, Sampling
 from experiments.train import fit
 from tests.experiments.running import SMALL, command
@@ -121,7 +122,9 @@ def test_the_oracle_field_has_no_error_and_null_for_labelled_has_much():
 
 def test_a_sweep_shares_noise_between_scales():
     mixture, path = mixture_of(PRESETS["mixture"][1].data), paths.linear()
-    draw = make_draw(classifier_free(mixture.vector_field(path), mixture.num_labels), path, (2,), "heun", 8)
+    draw = make_draw(
+        classifier_free(mixture.vector_field(path), mixture.num_labels), path, (2,), "heun", times(path, 8)
+    )
     keys, labels = sample_keys(0, 3), np.array([0, 1, 2])
     together = draw_all(draw, 0, labels, (0.0, 1.0, 4.0))
     np.testing.assert_allclose(together[2, 1], draw(keys[1], labels[1], 4.0), rtol=1e-4)

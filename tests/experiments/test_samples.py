@@ -11,14 +11,15 @@ import pytest
 from PIL import Image
 
 from cfgjax import data, mixtures, paths
-from experiments import outputs, runs, sampling
+from experiments import drawing, outputs, runs, sampling
 from experiments.command import UserError
+from experiments.drawing import draw_all, equal_parts
 from experiments.origin import digest
 from experiments.pictures import require_drawable
 from experiments.presets import PRESETS
 from experiments.problems import problem_to_sample, with_shapes
 from experiments.restored import restore_run
-from experiments.sampling import classifier_free, draw_all, equal_parts, make_draw
+from experiments.sampling import classifier_free, make_draw, times
 from tests.experiments.running import assert_one_line, command
 
 FEW = ["--labels", 3, 10, "--num-samples", 3, "--num-steps", 4, "--seed", 5]
@@ -131,9 +132,9 @@ def test_what_is_expected_at_the_end_is_the_sample_at_the_end():
     """On the oracle: at t = 1 the denoised prediction is the state, at t = 0 it is the label's mean."""
     path, mixture = paths.linear(), mixtures.ring(8)
     rule = classifier_free(mixture.vector_field(path), 8)
-    draw = make_draw(rule, path, (2,), "heun", 8, watch=sampling.denoised(path))
+    draw = make_draw(rule, path, (2,), "heun", times(path, 8), watch=sampling.denoised(path))
     seen = draw(jax.random.key(0), jnp.int32(3), 1.0)
-    at = make_draw(rule, path, (2,), "heun", 8)(jax.random.key(0), jnp.int32(3), 1.0)
+    at = make_draw(rule, path, (2,), "heun", times(path, 8))(jax.random.key(0), jnp.int32(3), 1.0)
     np.testing.assert_allclose(seen[0], mixture.means[3].reshape(2), atol=1e-5)
     np.testing.assert_allclose(seen[-1], at, atol=1e-5)
 
@@ -223,7 +224,7 @@ def test_parts_cover_all_rows_in_order_in_one_size(num_rows, num_devices, least)
     parts = equal_parts(num_rows, num_devices, least)
     assert len({len(part) for part in parts}) == 1
     assert len(parts[0]) % num_devices == 0
-    assert len(parts) <= sampling.MOST_CALLS
+    assert len(parts) <= drawing.MOST_CALLS
     assert np.concatenate(parts)[:num_rows].tolist() == list(range(num_rows))
 
 
