@@ -18,7 +18,7 @@ import tyro
 
 from cfgjax import sharding, training
 from cfgjax.types import TrainState, Tree
-from experiments import command, runs
+from experiments import command, progress, runs
 from experiments.command import UserError
 from experiments.model import Model, model_of, state_of
 from experiments.options import optional
@@ -130,7 +130,10 @@ def dryrun(experiment: Experiment, devices: list[jax.Device], ways: tuple[str, .
         "source_bytes_per_device": num_bytes(problem.source),
         "forward_flops_per_example": forward,
         "model_flops_per_step": 3 * forward * experiment.batch_size,
-    } | {way: compiled_sizes(way, step, devices, state, batch, problem.source) for way in ways}
+    } | {
+        way: compiled_sizes(way, step, devices, state, batch, problem.source)
+        for way in progress.each(ways, "programs", "compiling")
+    }
 
 
 def _row(name: str, values: list[str], remark: str = "") -> str:

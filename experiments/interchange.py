@@ -14,7 +14,8 @@ import tyro
 
 from cfgjax import checkpoints, interchange, training
 from cfgjax.interchange import Architecture
-from experiments import command, runs
+from cfgjax.types import Tree
+from experiments import command, progress, runs
 from experiments.affordable import require_affordable
 from experiments.command import UserError
 from experiments.model import model_of
@@ -59,16 +60,16 @@ def experiment_of(kind: Literal["sit", "dit"], architecture: Architecture, run_d
     )
 
 
-def bring(options: Options) -> None:
-    """Reads the weights and writes the run's config.json and its checkpoint."""
-    if checkpoints.steps(runs.checkpoints_of(options.out)):
-        raise UserError(f"out {options.out} holds a run already; name another folder")
+def _read(options: Options) -> tuple[Architecture, Tree]:
     try:
-        architecture, params = interchange.read(options.weights, options.num_heads)
+        return interchange.read(options.weights, options.num_heads)
     except (ImportError, ValueError) as error:
         raise UserError(str(error)) from None
     except OSError as error:
         raise UserError(f"{options.weights} cannot be read: {error.strerror or error}") from None
+
+
+def _write(options: Options, architecture: Architecture, params: Tree) -> None:
     experiment = runs.validate(experiment_of(options.kind, architecture, options.out))
     problem = abstract_problem_of(experiment)
     require_affordable(experiment, problem.shape, problem.num_labels)
@@ -78,6 +79,17 @@ def bring(options: Options) -> None:
     runs.open_run(experiment)
     with checkpoints.Writer(runs.checkpoints_of(options.out)) as writer:
         writer.save(0, state, ADAPTER.dump_python(experiment, mode="json"))
+
+
+def bring(options: Options) -> None:
+    """Reads the weights and writes the run's config.json and its checkpoint."""
+    if checkpoints.steps(runs.checkpoints_of(options.out)):
+        raise UserError(f"out {options.out} holds a run already; name another folder")
+    with progress.bar(2, "parts", "reading, then writing") as shown:
+        architecture, params = _read(options)
+        shown.update()
+        _write(options, architecture, params)
+        shown.update()
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     size = f"{architecture.depth} blocks of width {architecture.width}, patches of {architecture.patch}"
     print(f"wrote {options.kind} ({size}, {count / 1e6:.0f} million parameters) as the run {options.out}")

@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 from matplotlib.figure import Figure
 
-from experiments import command, journal, runs
+from experiments import command, journal, progress, runs
 from experiments.command import UserError
 from experiments.stopping import StoppedError
 
@@ -107,9 +107,11 @@ def _watch(options: Options, trainer: subprocess.Popen) -> list[Look]:
     while _last_step(run_dir) == 0 and trainer.poll() is None:
         time.sleep(0.5)
     since, looks = time.monotonic(), []
-    while time.monotonic() - since < 60 * options.minutes and trainer.poll() is None:
-        looks.append(look(process, run_dir, since))
-        time.sleep(options.every)
+    with progress.bar(round(60 * options.minutes), "seconds", "watching") as shown:
+        while time.monotonic() - since < 60 * options.minutes and trainer.poll() is None:
+            looks.append(look(process, run_dir, since))
+            time.sleep(options.every)
+            shown.update(min(round(time.monotonic() - since), shown.total) - shown.n)
     if trainer.poll() is not None:
         raise UserError(f"the trainer ended by itself with exit code {trainer.returncode}; see {options.out}/train.log")
     return looks

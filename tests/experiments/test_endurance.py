@@ -9,10 +9,10 @@ import numpy as np
 import psutil
 import pytest
 
-from experiments import journal, soak
+from experiments import journal, progress, soak
 from experiments.command import UserError
-from experiments.faults import bench
-from experiments.faults.__main__ import _is_fine
+from experiments.faults import __main__ as faults
+from experiments.faults import bench, disks
 from experiments.soak import Look, summary
 from tests.experiments.running import assert_one_line, command
 
@@ -31,6 +31,15 @@ def test_nothing_is_removed_for_a_bench_that_cannot_begin(arguments, expected, t
     (tmp_path / "thesis.txt").write_text("precious")
     assert_one_line(command("faults.__main__", "--out", tmp_path, *arguments), expected)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_bench_that_may_not_mount_says_so_before_it_begins(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(disks.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 32, b"", b"no right"))
+    with pytest.raises(SystemExit) as ended:
+        faults.main(["--out", str(tmp_path / "out"), "--kills", "0", "--full-disks", "1"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: full_disks needs the right to mount (no right); give 0\n"
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_life_went_on_where_its_own_part_of_the_log_says_last(tmp_path):
@@ -76,7 +85,7 @@ def test_a_damage_is_one_file_less_a_shorter_one_or_one_bit(tmp_path):
 )
 def test_a_fault_is_recovered_from_if_nothing_of_its_runs_differs(change, fine):
     counts = {"injected": 3, "recovered": 3, "runs": 1, "bit_equal": 1, "steps_lost": 0, "unexpected": 0}
-    assert _is_fine(counts | change) == fine
+    assert faults._is_fine(counts | change) == fine
 
 
 @pytest.mark.slow
@@ -91,7 +100,7 @@ def test_a_short_bench_recovers_from_kills_signals_and_damages(tmp_path):
     assert [(each["fault"], each["injected"]) for each in counts] == [
         ("SIGKILL", 2), ("SIGTERM", 1), ("SIGINT", 1), ("newest checkpoint damaged", 1),
     ]  # fmt: skip
-    assert all(_is_fine(each) for each in counts)
+    assert all(faults._is_fine(each) for each in counts)
     assert len([line for line in done.stdout.splitlines() if line.startswith("|")]) == 2 + 4
 
 
@@ -129,6 +138,20 @@ def test_the_last_step_is_that_of_the_last_whole_line(content, step, tmp_path):
     if content is not None:
         (tmp_path / journal.NAME).write_text(content)
     assert soak._last_step(tmp_path) == step
+
+
+def test_a_soak_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / journal.NAME).write_text('{"step": 5}\n')
+    trainer = subprocess.Popen(["sleep", "60"])
+    try:
+        looks = soak._watch(soak.Options(tmp_path, minutes=1 / 60, every=0.2), trainer)
+    finally:
+        trainer.kill()
+        trainer.wait()
+    assert len(looks) >= 3
+    assert "watching: 1 of 1 seconds" in capsys.readouterr().err
 
 
 def test_a_look_is_at_the_process_itself(tmp_path):

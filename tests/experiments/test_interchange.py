@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cfgjax import guidance, interchange, losses, paths, solvers
+from experiments import progress
 from experiments.command import UserError
 from experiments.model import model_of
 from experiments.presets import PRESETS
@@ -39,10 +40,12 @@ def _bring(weights, run_dir, kind="sit"):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dit", "sit"])
-def test_published_weights_are_drawn_from_like_a_run(kind, weights, tmp_path):
+def test_published_weights_are_drawn_from_like_a_run(kind, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
     run_dir = tmp_path / "run"
     done = _bring(weights, run_dir, kind)
     assert done.returncode == 0, done.stderr
+    assert "reading, then writing: 2 of 2 parts" in done.stderr
     assert f"wrote {kind} (2 blocks of width 16, patches of 2, 0 million parameters)" in done.stdout
     architecture, params = interchange.read(weights, num_heads=2)
     field = interchange.field(kind, partial(interchange.network(kind, architecture).apply, params))

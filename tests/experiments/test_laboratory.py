@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from cfgjax import guidance, solvers
-from experiments import laws, learn
+from experiments import diagnose, laws, learn, progress
 from experiments.command import UserError
 from experiments.exhibits import EXHIBITS
+from experiments.programs import Plan
 from experiments.restored import restore_run
 from experiments.sample import _worse
 from tests.experiments.running import assert_one_line, command
@@ -77,6 +78,19 @@ def test_diagnose_writes_the_numbers_of_each_label_and_time(trained_mixture, tmp
     assert len({row["divergence"] for row in rows}) > 8
     with Image.open(out) as picture:
         assert picture.width > 800
+
+
+@pytest.mark.slow
+def test_diagnose_in_parts_shows_how_far_it_is_and_changes_no_number(trained_mixture, tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    found = {}
+    for chunk, num_parts in ((5, 4), (16, 1)):
+        monkeypatch.setattr(diagnose, "plan_of", lambda *_, chunk=chunk: Plan(chunk, {}))
+        out = tmp_path / f"{chunk}.png"
+        done = command("diagnose", trained_mixture, "--num-steps", 4, "--num-per-class", 2, "--out", out)
+        assert f"looking: {num_parts} of {num_parts} parts of the samples" in done.stderr
+        found[chunk] = np.loadtxt(out.with_suffix(".csv"), delimiter=",", skiprows=1)
+    np.testing.assert_allclose(found[5], found[16], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from cfgjax import training
+from experiments import progress
 from experiments.model import model_of
 from experiments.presets import PRESETS
 from experiments.problems import problem_of
@@ -114,9 +115,12 @@ def test_dryrun_counts_what_lies_on_a_device():
 
 
 @pytest.mark.parametrize("way", ["replicated", "sharded", "both"])
-def test_dryrun_prints_a_column_for_each_way(way):
+def test_dryrun_prints_a_column_for_each_way(way, monkeypatch):
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
     ways = ["replicated", "sharded"] if way == "both" else [way]
-    lines = command("dryrun", "mixture", "--sharding", way, "--devices", 2).stdout.splitlines()
+    done = command("dryrun", "mixture", "--sharding", way, "--devices", 2)
+    assert f"compiling: {len(ways)} of {len(ways)} programs" in done.stderr
+    lines = done.stdout.splitlines()
     columns = {line[:20].strip(): line[22:].split() for line in lines}
     assert columns["GiB on each device"] == ways
     assert all(float(value) > 0 for value in columns["state"][: len(ways)])
