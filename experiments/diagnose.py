@@ -6,6 +6,7 @@ For example: python -m experiments.diagnose runs/digits --scale 2.5 --interval 0
 """
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,8 +24,9 @@ from cfgjax.types import Array, LabelledField, Scale, Solver
 from experiments import command, progress, runs
 from experiments.command import UserError
 from experiments.drawing import equal_parts, sample_keys
+from experiments.findings_images import as_drawn
 from experiments.options import optional
-from experiments.problems import problem_to_sample
+from experiments.problems import label_texts, problem_to_sample
 from experiments.programs import plan_of
 from experiments.restored import Run, restore_run
 from experiments.sampling import times
@@ -88,12 +90,12 @@ def observe(run: Run, options: Options, ts: Array) -> tuple[Diagnostics, np.ndar
     return by_label(seen, labels, null), each
 
 
-def _draw(seen: Diagnostics, each: np.ndarray, ts: np.ndarray, file: Path) -> None:
+def _draw(seen: Diagnostics, each: np.ndarray, ts: np.ndarray, labels: Sequence[str], file: Path) -> None:
     figure = Figure(figsize=(12, 6.4), layout="constrained")
     *panels, last = figure.subplots(2, 3).flat
     for axes, (name, title) in zip(panels, TITLES.items(), strict=True):
         for y, row in enumerate(np.asarray(getattr(seen, name))):
-            axes.plot(ts[:-1], row[:-1], label=str(y), color=f"C{y % 10}", linewidth=1)
+            axes.plot(ts[:-1], row[:-1], label=as_drawn(labels[y]), color=f"C{y % 10}", linewidth=1)
         axes.set(title=title, xlabel="t (0 noise, 1 data)")
     panels[0].legend(title="label", ncols=2, fontsize="x-small")
     last.step(ts, np.concatenate([[0], np.cumsum(each)]), where="post", color="black")
@@ -137,7 +139,7 @@ def diagnose(options: Options) -> None:
     ts = times(run.model.path, options.num_steps, "uniform", options.interval)
     seen, each = observe(run, options, jnp.asarray(ts))
     runs.make_folder("out", options.out.parent)
-    _draw(seen, each, ts, options.out)
+    _draw(seen, each, ts, label_texts(run.experiment, run.problem.num_labels), options.out)
     _write(seen, ts, options.out.with_suffix(".csv"))
     print(f"wrote {options.out} and {options.out.with_suffix('.csv')}; {each.sum()} evaluations a sample")
 

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from cfgjax import data, metrics
 from experiments import progress
 from experiments.fidelity import Reference, floor, measure, reference_of
-from experiments.problems import NUM_HELD_OUT, load_test, load_train
+from experiments.problems import NUM_HELD_OUT, label_texts, load_test, load_train
 from experiments.recogniser import Features, recogniser_of
 from experiments.settings import Experiment, ImageData
 
@@ -21,6 +22,8 @@ COLUMNS = (
     "guidance", "solver", "scale", "recognised", "frechet", "kernel", "precision", "recall", "density", "coverage",
     "copies", "nearest_training_distance",
 )  # fmt: skip
+_LONGEST = 20
+"""Letters of a label on an axis."""
 Draws = dict[tuple[str, str], np.ndarray]
 """(guidance, solver) -> samples [scales, K, n, H, W, C]."""
 
@@ -32,14 +35,29 @@ def sheet_of(samples: np.ndarray) -> np.ndarray:
     return framed.transpose(1, 2, 0, 3, 4).reshape(num_labels * height, num_scales * width, channels)
 
 
-def show_sheet(axes: Axes, samples: np.ndarray, scales: tuple[float, ...]) -> None:
+def as_drawn(text: str) -> str:
+    """The text as a label of an axis: short, and no mathematics.
+
+    >>> as_drawn("notes of 5 and 10 dollars")
+    'notes of 5 and 10...'
+    """
+    short = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return short.replace("$", r"\$")
+
+
+def room_for(labels: Sequence[str]) -> float:
+    """The inches that the labels take beyond those of one letter."""
+    return 0.08 * (max(map(len, map(as_drawn, labels))) - 1)
+
+
+def show_sheet(axes: Axes, samples: np.ndarray, scales: tuple[float, ...], labels: Sequence[str]) -> None:
     """Shows images [scales, K, height, width, channels] in [-1, 1]: a row for each label, a column for each scale."""
     num_scales, num_labels = samples.shape[:2]
     sheet = data.to_pixels(sheet_of(np.clip(samples, -1, 1)))
     axes.imshow(sheet if sheet.shape[-1] == 3 else sheet.mean(axis=-1), cmap="gray", interpolation="nearest")
     height, width = sheet.shape[0] / num_labels, sheet.shape[1] / num_scales
     axes.set_xticks((np.arange(num_scales) + 0.5) * width - 0.5, [f"w = {scale:g}" for scale in scales])
-    axes.set_yticks((np.arange(num_labels) + 0.5) * height - 0.5, [str(label) for label in range(num_labels)])
+    axes.set_yticks((np.arange(num_labels) + 0.5) * height - 0.5, [as_drawn(label) for label in labels])
     axes.tick_params(length=0)
     axes.xaxis.tick_top()
 
@@ -49,15 +67,15 @@ def _title(rule: tuple[str, str]) -> str:
     return f"{guidance}, {TITLES.get(solver, solver)}"
 
 
-def draw_samples(draws: Draws, scales: dict[str, tuple[float, ...]], file: Path) -> None:
+def draw_samples(draws: Draws, scales: dict[str, tuple[float, ...]], labels: Sequence[str], file: Path) -> None:
     """Writes the picture: for each rule a row for each label and a column for each scale, one noise along a row."""
     num_labels = next(iter(draws.values())).shape[1]
     num_columns = sum(len(samples) for samples in draws.values())
-    figure = Figure(figsize=(1.2 + 1.1 * num_columns, 0.6 + 1.0 * num_labels), layout="constrained")
+    figure = Figure(figsize=(1.2 + room_for(labels) + 1.1 * num_columns, 0.6 + 1.0 * num_labels), layout="constrained")
     widths = [len(samples) for samples in draws.values()]
     panels = np.ravel(figure.subplots(1, len(draws), width_ratios=widths))
     for axes, (rule, samples) in zip(panels, draws.items(), strict=True):
-        show_sheet(axes, samples[:, :, 0], scales[rule[0]])
+        show_sheet(axes, samples[:, :, 0], scales[rule[0]], labels)
         axes.set_title(_title(rule))
     figure.savefig(file, dpi=100)
 
@@ -151,6 +169,16 @@ def _rows(
     return rows
 
 
+def _named(rows: list[dict[str, Any]], labels: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows, in which each label that has a name tells it."""
+
+    def named(one: dict[str, Any]) -> dict[str, Any]:
+        name = labels[one["label"]]
+        return one if name == str(one["label"]) else {"label": one["label"], "name": name} | one
+
+    return [row | {"by_label": [named(one) for one in row["by_label"]]} for row in rows]
+
+
 def report_images(
     experiment: Experiment,
     settings: ImageData,
@@ -174,13 +202,14 @@ def report_images(
         is_kept: whether a recogniser that is trained now is written beside the data.
     """
     train, test = load_train(experiment, settings), load_test(experiment, settings)
+    labels = label_texts(experiment, train.num_labels)
     recogniser = recogniser_of(settings, experiment.data_dir, train, test, is_kept)
     reference = reference_of(recogniser, test, features)
     held_out = metrics.nearest_distances(test.image[:NUM_HELD_OUT], train.image)
-    rows = _rows(draws, scales, reference, train, held_out)
+    rows = _named(_rows(draws, scales, reference, train, held_out), labels)
     num_samples = int(np.prod(next(iter(draws.values())).shape[1:3]))
     real = floor(reference, num_samples)
-    draw_samples(draws, scales, out_dir / "samples.png")
+    draw_samples(draws, scales, labels, out_dir / "samples.png")
     draw_curves(rows, real, settings.name, out_dir / "curves.png")
     write_curves(rows, out_dir / "curves.csv")
     return {

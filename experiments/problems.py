@@ -13,7 +13,7 @@ from cfgjax import data, mixtures
 from cfgjax.types import Array, Tree
 from experiments.affordable import require_affordable
 from experiments.command import UserError
-from experiments.settings import Experiment, ImageData, LatentData, MixtureData
+from experiments.settings import LONGEST_NAME, MOST_NAMES, Experiment, ImageData, LatentData, MixtureData
 
 NUM_HELD_OUT = 1024
 """How many images of the test split give the loss during training."""
@@ -37,6 +37,7 @@ class Problem:
         example: (key, one example of a batch) -> (z, y), inside the step.
         held_out: this host's share of a batch that is never learned from, for the loss during training.
         source: what lies whole on every device; the batches are indices into it. None where they hold the examples.
+        label_names: the labels' names in order; None where they are called by their numbers.
     """
 
     shape: tuple[int, ...]
@@ -45,6 +46,7 @@ class Problem:
     example: Callable[[Array, Any], tuple[Array, Array]]
     held_out: Tree
     source: Tree = None
+    label_names: tuple[str, ...] | None = None
 
 
 def mixture_of(settings: MixtureData) -> mixtures.LabelledMixture:
@@ -98,6 +100,22 @@ def _pixel_example(settings: ImageData) -> Callable[[Array, Any], tuple[Array, A
     return example
 
 
+def _names_to_tell(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """The labels' names, where they say more than their numbers and are not too many or too long for a config."""
+    if names is None or len(names) > MOST_NAMES or names == numbers_of(len(names)):
+        return None
+    return None if max(map(len, names)) > LONGEST_NAME else names
+
+
+def numbers_of(num_labels: int) -> tuple[str, ...]:
+    """The labels' numbers as text.
+
+    >>> numbers_of(3)
+    ('0', '1', '2')
+    """
+    return tuple(map(str, range(num_labels)))
+
+
 def _require_as_told(name: str, told: Any, found: Any) -> None:
     if told is not None and told != found:
         raise UserError(f"data.{name} is {told}, but the data set has {found}")
@@ -121,6 +139,8 @@ def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
     shape, num_labels = test.pixels.shape[1:], test.num_labels
     _require_as_told("shape", settings.shape, shape)
     _require_as_told("num_labels", settings.num_labels, num_labels)
+    names = _names_to_tell(training.label_names)
+    _require_as_told("label_names", settings.label_names, names)
     _require_batch(experiment, len(training))
     share = local_share(experiment.batch_size)
     usable = local_share(_usable("test_split", len(test.label)))
@@ -132,7 +152,9 @@ def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
     if settings.in_memory:
         images = load_train(experiment, settings)
         source = jnp.asarray(images.pixels), jnp.asarray(images.label)
-        return Problem(shape, num_labels, lambda steps: map(rows, steps), _pixel_example(settings), held_out, source)
+        return Problem(
+            shape, num_labels, lambda steps: map(rows, steps), _pixel_example(settings), held_out, source, names
+        )
 
     def read(indices: np.ndarray) -> Tree:
         records = training.__getitems__(indices.tolist())
@@ -141,7 +163,7 @@ def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
     def batches(steps: range) -> Iterator[Tree]:
         return data.stream(read, experiment.seed, steps, experiment.batch_size, len(training), share)
 
-    return Problem(shape, num_labels, batches, _pixel_example(settings), held_out)
+    return Problem(shape, num_labels, batches, _pixel_example(settings), held_out, label_names=names)
 
 
 def _latent_example(settings: LatentData) -> Callable[[Array, Any], tuple[Array, Array]]:
@@ -239,7 +261,8 @@ def abstract_problem_of(experiment: Experiment) -> Problem:
                 raise UserError("data.shape and data.num_labels must be given where the data are not read")
             source = _arrays(NOMINAL_EXAMPLES, settings.shape, jnp.uint8) if settings.in_memory else None
             batch = indices if settings.in_memory else _arrays(count, settings.shape, jnp.uint8)
-            return _of_shapes(settings.shape, settings.num_labels, _pixel_example(settings), batch, source)
+            problem = _of_shapes(settings.shape, settings.num_labels, _pixel_example(settings), batch, source)
+            return replace(problem, label_names=settings.label_names)
 
 
 def problem_to_sample(experiment: Experiment) -> Problem:
@@ -259,9 +282,16 @@ def problem_to_sample(experiment: Experiment) -> Problem:
 
 
 def with_shapes(experiment: Experiment, problem: Problem) -> Experiment:
-    """The experiment that tells the shape and the number of labels of its problem, as ``problem_to_sample`` needs."""
+    """The experiment that tells the shape and the labels of its problem, as ``problem_to_sample`` needs."""
     if not isinstance(experiment.data, ImageData):
         return experiment
     height, width, channels = problem.shape
-    told = replace(experiment.data, shape=(height, width, channels), num_labels=problem.num_labels)
+    names, shape = problem.label_names, (height, width, channels)
+    told = replace(experiment.data, shape=shape, num_labels=problem.num_labels, label_names=names)
     return replace(experiment, data=told)
+
+
+def label_texts(experiment: Experiment, num_labels: int) -> tuple[str, ...]:
+    """What each label is called in pictures and tables: its name in the run's config, else its number."""
+    names = experiment.data.label_names if isinstance(experiment.data, ImageData) else None
+    return names if names is not None and len(names) == num_labels else numbers_of(num_labels)

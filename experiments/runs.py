@@ -17,7 +17,7 @@ from experiments.settings import ADAPTER, MUTABLE, Experiment
 T = TypeVar("T")
 _MOST_BYTES = 2**20
 """Of config.json."""
-_OF_THE_DATA = "data.shape", "data.num_labels"
+_OF_THE_DATA = "data.shape", "data.num_labels", "data.label_names"
 """What a data set tells as well."""
 
 

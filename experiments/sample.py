@@ -23,7 +23,7 @@ from experiments.drawing import draw_all
 from experiments.evaluate import load_classifier
 from experiments.model import path_of_field
 from experiments.options import optional
-from experiments.problems import problem_to_sample
+from experiments.problems import label_texts, numbers_of, problem_to_sample
 from experiments.restored import Run, restore_run
 from experiments.sampling import (
     GridName,
@@ -47,8 +47,8 @@ _NUMBER = 4
 class Which:
     """Which samples, and how many."""
 
-    labels: Annotated[tuple[int, ...] | None, optional("INT [INT ...]", "each label once")] = None
-    """Label of each sample in turn, repeated up to --num-samples; K is the null label."""
+    labels: Annotated[tuple[str, ...] | None, optional("LABEL [LABEL ...]", "each label once")] = None
+    """Label of each sample in turn, repeated as needed, by number or by name; K, or null, is the null label."""
     num_samples: Annotated[int | None, optional("INT", "one for each of --labels")] = None
     """Number of samples."""
     seed: int = 0
@@ -153,11 +153,33 @@ def _check_output(output: Output) -> Path:
     return outputs.require_writable(output.out)
 
 
-def _labels(which: Which, num_labels: int) -> np.ndarray:
-    """The label of each sample."""
-    for label in which.labels or ():
-        _require(0 <= label <= num_labels, f"labels must be in 0..{num_labels} ({num_labels} is null), got {label}")
-    chosen = which.labels or tuple(range(num_labels))
+def labels_by_word(names: tuple[str, ...]) -> dict[str, int]:
+    """The labels by what they may be called: name, number, and null; numbers that are names are no other's numbers.
+
+    >>> labels_by_word(("cat", "dog"))
+    {'null': 2, '0': 0, '1': 1, '2': 2, 'cat': 0, 'dog': 1}
+    >>> labels_by_word(("1", "10", "2"))
+    {'null': 3, '1': 0, '10': 1, '2': 2}
+    """
+    null = len(names)
+    are_other = names != numbers_of(null) and any(name.isdecimal() for name in names)
+    numbers = {} if are_other else {str(y): y for y in range(null + 1)}
+    return {"null": null} | numbers | dict(zip(names, range(null), strict=True))
+
+
+def _allowed(names: tuple[str, ...], known: dict[str, int]) -> str:
+    null, some = len(names), ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    if names == numbers_of(null):
+        return f"in 0..{null} ({null} is null)"
+    return f"one of {some}, or in 0..{null} ({null} is null)" if str(null) in known else f"one of {some}, or null"
+
+
+def _labels(which: Which, names: tuple[str, ...]) -> np.ndarray:
+    """The label of each sample, of labels of these names."""
+    known = labels_by_word(names)
+    for word in which.labels or ():
+        _require(word in known, f"labels must be {_allowed(names, known)}, got {word}")
+    chosen = [known[word] for word in which.labels or ()] or range(len(names))
     data.require_fits("num_samples", _NUMBER * (which.num_samples or len(chosen)))
     return np.resize(chosen, which.num_samples or len(chosen)).astype(np.int32)
 
@@ -221,7 +243,8 @@ def sample(options: Options) -> None:
     data_dir, solving = options.run.data_dir, options.solver
     run = restore_run(options.run_dir, data_dir, options.run.ema_width, problem_to_sample)
     _require(run.experiment.objective != "classifier", f"{options.run_dir} holds a classifier, which draws no samples")
-    labels, path, shape = _labels(options.sample, run.problem.num_labels), run.model.path, run.problem.shape
+    path, shape = run.model.path, run.problem.shape
+    labels = _labels(options.sample, label_texts(run.experiment, run.problem.num_labels))
     ts = times(path, solving.num_steps, solving.grid, options.guidance.interval)
     num_frames = len(ts) if options.output.trajectory else 1
     _check_size(options, shape, len(labels), num_frames, out)

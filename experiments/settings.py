@@ -34,6 +34,11 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 Examples = Annotated[int, Field(ge=1, le=2**20)]
 """Of data points computed together, or drawn."""
 Labels = Annotated[int, Field(ge=1, le=10**6)]
+MOST_NAMES, LONGEST_NAME = 1000, 100
+"""Of the labels that a run's config tells by name, and of a name."""
+LabelNames = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)], ...], Field(max_length=MOST_NAMES)
+]
 Length = Annotated[int, Field(ge=1, le=2**16)]
 """Of a side of a picture, or of channels."""
 Few = Annotated[int, Field(ge=1, le=2**10)]
@@ -74,6 +79,8 @@ class ImageData:
     """Height, width and channels, in pixels, which the data set must have."""
     num_labels: Annotated[Labels | None, optional("INT", "what it has")] = None
     """Number of labels, which the data set must have."""
+    label_names: Annotated[LabelNames | None, tyro.conf.Suppress] = None
+    """The labels' names in order, as the data set tells them; None where there are none but numbers."""
     flip: bool = False
     """Mirror half of the training images, drawn anew at each step."""
     dequantise: bool = False

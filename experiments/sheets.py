@@ -4,7 +4,7 @@ Nothing of a sheet reaches the training: it has the keys of the run's own sample
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -16,9 +16,9 @@ from cfgjax.types import LabelledField, Tree
 from experiments import processes
 from experiments.command import UserError
 from experiments.drawing import gather, keys_at, own_sweep
-from experiments.findings_images import show_sheet
+from experiments.findings_images import room_for, show_sheet
 from experiments.model import Model
-from experiments.problems import Problem
+from experiments.problems import Problem, label_texts
 from experiments.sampling import ODE, Draw, classifier_free, make_draw, times
 from experiments.settings import Experiment
 
@@ -43,14 +43,16 @@ def rewind(run_dir: Path, step: int) -> None:
             file.unlink()
 
 
-def _draw_images(samples: np.ndarray, scales: tuple[float, ...], title: str) -> Figure:
+def _draw_images(samples: np.ndarray, scales: tuple[float, ...], labels: Sequence[str], title: str) -> Figure:
     """The sheet of images, or of the first channels of latents, [scales, K, 1, H, W, C]."""
     shown = samples[:, :, 0]
     if shown.shape[-1] not in (1, 3):
         shown = (shown[..., :3] if shown.shape[-1] > 3 else shown[..., :1]) / _REACH
-    figure = Figure(figsize=(0.5 + 0.6 * len(scales), 0.7 + 0.6 * samples.shape[1]), layout="constrained")
+    figure = Figure(
+        figsize=(0.5 + room_for(labels) + 0.6 * len(scales), 0.7 + 0.6 * samples.shape[1]), layout="constrained"
+    )
     axes = figure.subplots()
-    show_sheet(axes, shown, scales)
+    show_sheet(axes, shown, scales, labels)
     axes.spines[:].set_visible(False)
     axes.tick_params(labelsize="small")
     axes.set_title(title, fontsize="medium")
@@ -157,7 +159,8 @@ class Sheets:
         if self._problem.shape == (2,):
             figure = _draw_points(samples, self._scales, title, self._limit())
         else:
-            figure = _draw_images(samples, self._scales, title)
+            labels = label_texts(self._experiment, self._problem.num_labels)[: self._labels]
+            figure = _draw_images(samples, self._scales, labels, title)
         file = self._experiment.run_dir / FOLDER / f"{step}.png"
         file.parent.mkdir(exist_ok=True)
         draft = file.with_suffix(".draft")

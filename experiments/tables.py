@@ -106,7 +106,8 @@ def _recognised(rule: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     cells: dict[str, list[str]] = {}
     for row in rows:
         for one in (one for one in row["by_label"] if isinstance(one, dict)):
-            cells.setdefault(text_of(one.get("label")), []).append(text_of(one.get("recognised"), "recognised"))
+            label = f"{text_of(one.get('label'))} {text_of(one.get('name', ''))}".rstrip()
+            cells.setdefault(label, []).append(text_of(one.get("recognised"), "recognised"))
     columns = ["label", *(f"w = {text_of(row.get('scale'))}" for row in rows)]
     whole = [[label, *values] for label, values in cells.items() if len(values) == len(rows)]
     return Table(f"Recognised by asked label: {rule}", columns, whole[:MOST_ROWS])

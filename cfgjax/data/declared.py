@@ -163,12 +163,14 @@ class Declared(NamedTuple):
         shape: height, width and channels of its images; None where it says nothing.
         num_labels: K.
         split_lengths: the examples of every file, by split.
+        label_names: of the labels, in order; None where they have none.
     """
 
     file_format: str
     shape: tuple[int | None, int | None, int]
     num_labels: int
     split_lengths: dict[str, tuple[int, ...]]
+    label_names: tuple[str, ...] | None
 
 
 def complaint(error: ValidationError) -> str:
@@ -205,16 +207,23 @@ def _shape_of(file: Path, image: _Picture) -> tuple[int | None, int | None, int]
     return height, width, lengths[2]
 
 
-def _require_names(folder: Path, root: Path, num_labels: int) -> None:
-    """Looks at the files with the labels' names, which tensorflow-datasets reads whole, and whose errors it drops."""
-    for file in folder.glob("*.labels.txt"):
-        try:
-            names = read_bounded(require_inside(file, root), _MOST_BYTES).decode().split("\n")
-        except UnicodeDecodeError:
-            raise DataError(f"{file} is not text in UTF-8") from None
-        num_names = len({name.strip() for name in names} - {""})
-        if file.name == "label.labels.txt" and num_names != num_labels:
-            raise DataError(f"{file} names {num_names} labels, and features.json says {num_labels}")
+def _names_in(file: Path, root: Path) -> tuple[str, ...]:
+    """The different names in a file, one a line."""
+    try:
+        lines = read_bounded(require_inside(file, root), _MOST_BYTES).decode().split("\n")
+    except UnicodeDecodeError:
+        raise DataError(f"{file} is not text in UTF-8") from None
+    return tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
+
+
+def _label_names(folder: Path, root: Path, num_labels: int) -> tuple[str, ...] | None:
+    """The labels' names; looks at all files of names, which tensorflow-datasets reads whole, dropping their errors."""
+    found = {file.name: _names_in(file, root) for file in folder.glob("*.labels.txt")}
+    names = found.get("label.labels.txt")
+    if names is not None and len(names) != num_labels:
+        file = folder / "label.labels.txt"
+        raise DataError(f"{file} names {len(names)} labels, and features.json says {num_labels}")
+    return names
 
 
 def read_declared(folder: Path, root: Path) -> Declared:
@@ -232,9 +241,9 @@ def read_declared(folder: Path, root: Path) -> Declared:
         raise DataError(f"{folder / 'dataset_info.json'} is of version {info.version[:20]!r}, its folder {folder.name}")
     features = _read(folder / "features.json", root, _DictFeature)
     image, num_labels = _image_and_label(folder / "features.json", features.features_dict.features)
-    _require_names(folder, root, num_labels)
+    names = _label_names(folder, root, num_labels)
     lengths = {split.name: tuple(split.shard_lengths) for split in info.splits}
-    return Declared(info.file_format, _shape_of(folder / "features.json", image), num_labels, lengths)
+    return Declared(info.file_format, _shape_of(folder / "features.json", image), num_labels, lengths, names)
 
 
 _NAME = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)?")

@@ -238,7 +238,8 @@ def open_split(name: str, split: str, data_dir: Path | str) -> Split:
         raise DataError(f"split {split!r} of data set {name!r} is empty, or of more than {MOST_EXAMPLES} examples")
     files = _require_records(instructions, data_dir)
     raw = builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-    return Split(f"split {split!r} of {folder}", raw, files, declared.shape, declared.num_labels)
+    place = f"split {split!r} of {folder}"
+    return Split(place, raw, files, declared.shape, declared.num_labels, declared.label_names)
 
 
 def num_labels_of(source: Split) -> int:

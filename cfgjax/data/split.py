@@ -44,6 +44,7 @@ class Split:
     Attributes:
         shape: height, width and channels of every image; None where they differ.
         num_labels: K.
+        label_names: of the labels, in order; None where they have none.
     """
 
     def __init__(
@@ -53,8 +54,9 @@ class Split:
         files: Sequence[Path],
         shape: tuple[int | None, int | None, int],
         num_labels: int,
+        label_names: tuple[str, ...] | None = None,
     ) -> None:
-        self.shape, self.num_labels = shape, num_labels
+        self.shape, self.num_labels, self.label_names = shape, num_labels, label_names
         self._name, self._raw, self._files = name, raw, tuple(files)
         self._lock, self._is_bounded = threading.Lock(), False
 

@@ -1,0 +1,136 @@
+"""Labels by name: of a folder's pictures, from the data set to the config, pictures, tables and --labels."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cfgjax import data
+from experiments import runs, tables
+from experiments.command import UserError
+from experiments.findings_images import _named, as_drawn, show_sheet
+from experiments.presets import PRESETS
+from experiments.problems import label_texts, problem_of, with_shapes
+from experiments.sample import Which, _labels
+from experiments.settings import ADAPTER
+from tests.experiments.running import SMALL, assert_one_line, command
+
+NAMES = ("2$ and 5$", "circle", "x" * 60)
+
+
+def _write_pictures(folder, names):
+    for label, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for index in range(40):
+            pixels = np.random.default_rng(index).integers(80 * label, 80 * label + 60, (8, 8)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index:02}.png")
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A folder with two prepared sets of the same pictures: ``own`` with names, ``other`` with two of them renamed."""
+    folder = tmp_path_factory.mktemp("own")
+    for name, names in (("own", NAMES), ("other", (*NAMES[:1], "oval", NAMES[2])), ("numbers", ("1", "10", "2"))):
+        _write_pictures(folder / "pictures" / name, names)
+        data.prepare(name, folder, source=folder / "pictures" / name)
+    return folder
+
+
+def _experiment(own, name="own", **settings):
+    experiment = PRESETS["digits"][1]
+    its_data = dataclasses.replace(experiment.data, name=name, num_labels=3, shape=(8, 8, 1), **settings)
+    return dataclasses.replace(experiment, data=its_data, data_dir=own, batch_size=16)
+
+
+def test_a_config_tells_the_names_of_its_data(own):
+    experiment = _experiment(own)
+    told = with_shapes(experiment, problem_of(experiment))
+    assert told.data.label_names == NAMES == label_texts(told, 3)
+    assert label_texts(experiment, 3) == ("0", "1", "2")
+    assert ADAPTER.validate_json(ADAPTER.dump_json(told), strict=True) == told
+    assert runs._difference(experiment, told) is None
+
+
+def test_numbers_in_their_order_are_no_names(data_dir):
+    experiment = dataclasses.replace(PRESETS["digits"][1], data_dir=data_dir)
+    assert with_shapes(experiment, problem_of(experiment)).data.label_names is None
+
+
+def test_a_set_whose_labels_were_renamed_is_another(own):
+    told = with_shapes(_experiment(own), problem_of(_experiment(own)))
+    renamed = dataclasses.replace(told, data=dataclasses.replace(told.data, name="other"))
+    with pytest.raises(UserError, match=r"data.label_names is .*circle.* but the data set has .*oval"):
+        problem_of(renamed)
+
+
+@pytest.mark.parametrize(
+    ("names", "words", "expected"),
+    [
+        (("cat", "dog"), None, [0, 1]),
+        (("cat", "dog"), ("dog", "0", "2", "null"), [1, 0, 2, 2]),
+        (("1", "10", "2"), ("10", "2", "null"), [1, 2, 3]),
+        (("null", "cat"), ("null", "2"), [0, 2]),
+        (("0", "1"), ("1", "2", "null"), [1, 2, 2]),
+    ],
+)
+def test_labels_are_asked_for_by_name_or_by_number(names, words, expected):
+    assert _labels(Which(words), names).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "word", "allowed"),
+    [
+        (("cat", "dog"), "Cat", "one of cat, dog, or in 0..2 (2 is null), got Cat"),
+        (("cat", "dog"), "3", "one of cat, dog, or in 0..2 (2 is null), got 3"),
+        (("1", "10", "2"), "0", "one of 1, 10, 2, or null, got 0"),
+        (tuple("abcdefghijklm"), "z", "one of a, b, c, d, e, f, g, h, i, j, ..., or in 0..13 (13 is null), got z"),
+        (("0", "1"), "cat", "in 0..2 (2 is null), got cat"),
+        (("0", "1"), "-1", "in 0..2 (2 is null), got -1"),
+    ],
+)
+def test_a_label_that_is_none_is_told_what_is_allowed(names, word, allowed):
+    with pytest.raises(UserError) as told:
+        _labels(Which((word,)), names)
+    assert str(told.value) == f"labels must be {allowed}"
+
+
+def test_names_stand_at_the_rows_of_a_sheet_as_they_are_written(tmp_path):
+    figure = Figure()
+    axes = figure.subplots()
+    show_sheet(axes, np.zeros((2, 3, 4, 4, 1)), (0.0, 2.0), NAMES)
+    shown = [text.get_text() for text in axes.get_yticklabels()]
+    assert shown == [r"2\$ and 5\$", "circle", as_drawn("x" * 60)]
+    assert len(shown[2]) <= 20
+    figure.savefig(tmp_path / "sheet.png")
+
+
+def test_the_recognised_rate_is_told_by_name():
+    rows = [{"guidance": "free", "solver": "heun", "scale": 2.0, "by_label": [{"label": 0, "recognised": 0.5}]}]
+    (named,), (numbered,) = _named(rows, ("cat",)), _named(rows, ("0",))
+    assert named["by_label"] == [{"label": 0, "name": "cat", "recognised": 0.5}]
+    assert numbered == rows[0]
+    assert [tables.by_class([row])[0].rows[0] for row in (named, numbered)] == [["0 cat", "50.0 %"], ["0", "50.0 %"]]
+
+
+@pytest.mark.slow
+def test_a_run_on_own_pictures_knows_their_names(own, tmp_path):
+    run_dir = tmp_path / "run"
+    options = ["--data-dir", own, "--data.num-labels", 3, *SMALL]
+    done = command("train", "digits", "--run-dir", run_dir, "--data.name", "own", *options)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run_dir / "config.json").read_text())["data"]["label_names"] == list(NAMES)
+    rows = json.loads((run_dir / "metrics.json").read_text())["samples"]
+    assert [one["name"] for one in rows[0]["by_label"]] == list(NAMES)
+    found = {}
+    for words in (("circle", "null"), ("1", "3")):
+        out = tmp_path / f"{words[0]}.npz"
+        assert command("sample", run_dir, "--labels", *words, "--num-steps", 4, "--out", out).returncode == 0
+        found[words] = np.load(out)
+    np.testing.assert_array_equal(*(arrays["x"] for arrays in found.values()))
+    assert found["circle", "null"]["y"].tolist() == [1, 3]
+    assert command("diagnose", run_dir, "--num-steps", 2, "--num-per-class", 1, "--out", tmp_path / "d.png")[0] == 0
+    done = command("train", "digits", "--run-dir", run_dir, "--data.name", "numbers", *options)
+    assert_one_line(done, "holds a run with data.")
