@@ -84,10 +84,19 @@ def observe(run: Run, options: Options, ts: Array) -> tuple[Diagnostics, np.ndar
     chunk = min(plan_of(draw, keys[0], labels[0]).chunk, len(labels))
     program = jax.jit(lambda *each: jax.lax.map(lambda one: draw(*one), each, batch_size=chunk))
     parts = equal_parts(len(labels), 1, chunk)
-    looks = [program(keys[part], labels[part]) for part in progress.each(parts, "parts of the samples", "looking")]
+    looks = [
+        jax.tree.map(np.asarray, program(keys[part], labels[part]))
+        for part in progress.each(parts, "parts of the samples", "looking")
+    ]
     seen = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(labels)], *looks)
     each = solvers.evaluations(lambda field: solver_of(field, labels[0], scale), field, jnp.zeros(problem.shape), ts)
     return by_label(seen, labels, null), each
+
+
+def _in_legend(y: int, label: str) -> str:
+    """The label's number, and its name if it has one: a legend leaves out what begins with an underscore."""
+    drawn = as_drawn(y, label)
+    return drawn if drawn == str(y) else f"{y} {drawn}"
 
 
 def _draw(seen: Diagnostics, each: np.ndarray, ts: np.ndarray, labels: Sequence[str], file: Path) -> None:
@@ -95,7 +104,7 @@ def _draw(seen: Diagnostics, each: np.ndarray, ts: np.ndarray, labels: Sequence[
     *panels, last = figure.subplots(2, 3).flat
     for axes, (name, title) in zip(panels, TITLES.items(), strict=True):
         for y, row in enumerate(np.asarray(getattr(seen, name))):
-            axes.plot(ts[:-1], row[:-1], label=as_drawn(labels[y]), color=f"C{y % 10}", linewidth=1)
+            axes.plot(ts[:-1], row[:-1], label=_in_legend(y, labels[y]), color=f"C{y % 10}", linewidth=1)
         axes.set(title=title, xlabel="t (0 noise, 1 data)")
     panels[0].legend(title="label", ncols=2, fontsize="x-small")
     last.step(ts, np.concatenate([[0], np.cumsum(each)]), where="post", color="black")

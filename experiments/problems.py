@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax import data, mixtures
+from cfgjax.checks import shown
 from cfgjax.types import Array, Tree
 from experiments.affordable import require_affordable
 from experiments.command import UserError
+from experiments.runs import first_difference
 from experiments.settings import LONGEST_NAME, MOST_NAMES, Experiment, ImageData, LatentData, MixtureData
 
 NUM_HELD_OUT = 1024
@@ -101,10 +103,10 @@ def _pixel_example(settings: ImageData) -> Callable[[Array, Any], tuple[Array, A
 
 
 def _names_to_tell(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """The labels' names, where they say more than their numbers and are not too many or too long for a config."""
+    """The labels' names, where they say more than their numbers, print, and fit a config in number and length."""
     if names is None or len(names) > MOST_NAMES or names == numbers_of(len(names)):
         return None
-    return None if max(map(len, names)) > LONGEST_NAME else names
+    return names if all(name.isprintable() and len(name) <= LONGEST_NAME for name in names) else None
 
 
 def numbers_of(num_labels: int) -> tuple[str, ...]:
@@ -118,7 +120,8 @@ def numbers_of(num_labels: int) -> tuple[str, ...]:
 
 def _require_as_told(name: str, told: Any, found: Any) -> None:
     if told is not None and told != found:
-        raise UserError(f"data.{name} is {told}, but the data set has {found}")
+        where, ours, its = first_difference(name, told, found)
+        raise UserError(f"data.{where} is {shown(ours)}, but the data set has {shown(its)}")
 
 
 def _usable(name: str, num_held_out: int) -> int:
@@ -140,7 +143,8 @@ def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
     _require_as_told("shape", settings.shape, shape)
     _require_as_told("num_labels", settings.num_labels, num_labels)
     names = _names_to_tell(training.label_names)
-    _require_as_told("label_names", settings.label_names, names)
+    if names is not None:
+        _require_as_told("label_names", settings.label_names, names)
     _require_batch(experiment, len(training))
     share = local_share(experiment.batch_size)
     usable = local_share(_usable("test_split", len(test.label)))

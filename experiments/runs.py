@@ -10,14 +10,16 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from cfgjax import checkpoints
+from cfgjax.checks import shown
 from cfgjax.data import DataError, parse_json, read_bounded, require_inside
 from experiments.command import UserError
-from experiments.settings import ADAPTER, MUTABLE, Experiment
+from experiments.settings import ADAPTER, MUTABLE, Experiment, ImageData
 
 T = TypeVar("T")
 _MOST_BYTES = 2**20
 """Of config.json."""
-_OF_THE_DATA = "data.shape", "data.num_labels", "data.label_names"
+_NAMES = "data.label_names"
+_OF_THE_DATA = "data.shape", "data.num_labels", _NAMES
 """What a data set tells as well."""
 
 
@@ -86,16 +88,33 @@ def flat(tree: Mapping[str, Any], prefix: str = "", most_levels: int = 4) -> dic
 
 def settings_that_count(experiment: Experiment) -> dict[str, Any]:
     """The settings by which a run's parameters change, by their dotted names."""
-    return flat({name: value for name, value in asdict(experiment).items() if name not in MUTABLE})
+    leaves = flat({name: value for name, value in asdict(experiment).items() if name not in MUTABLE})
+    return {name: value for name, value in leaves.items() if name != _NAMES}
+
+
+def _compared(experiment: Experiment) -> dict[str, Any]:
+    """The settings that must not differ between two starts of a run: those that count, and what its labels mean."""
+    return settings_that_count(experiment) | {_NAMES: getattr(experiment.data, "label_names", None)}
+
+
+def first_difference(name: str, before: Any, after: Any) -> tuple[str, Any, Any]:
+    """Two values that differ, by name: of two lists of one length the first elements that do.
+
+    >>> first_difference("label_names", ("cat", "dog"), ("cat", "owl"))
+    ('label_names[1]', 'dog', 'owl')
+    """
+    are_lists = isinstance(before, tuple) and isinstance(after, tuple) and len(before) == len(after)
+    pairs = enumerate(zip(before, after, strict=True)) if are_lists else ()
+    return next(((f"{name}[{index}]", *pair) for index, pair in pairs if pair[0] != pair[1]), (name, before, after))
 
 
 def _difference(old: Experiment, new: Experiment) -> tuple[str, Any, Any] | None:
-    """The first setting in which two runs differ that must not, with both its values; shapes may be left untold."""
-    before, after = settings_that_count(old), settings_that_count(new)
+    """The first setting in which two runs differ that must not, with its values; what the data tell may be untold."""
+    before, after = _compared(old), _compared(new)
     for name in sorted(before.keys() | after.keys()):
         is_untold = name in _OF_THE_DATA and None in (before.get(name), after.get(name))
         if before.get(name) != after.get(name) and not is_untold:
-            return name, before.get(name), after.get(name)
+            return first_difference(name, before.get(name), after.get(name))
     return None
 
 
@@ -106,7 +125,8 @@ def _require_same(run_dir: Path, old: Experiment, new: Experiment) -> None:
     if found is not None:
         name, before, after = found
         raise UserError(
-            f"run_dir {run_dir} holds a run with {name} = {before}, not {after}; pass --run-dir for a new run"
+            f"run_dir {run_dir} holds a run with {name} = {shown(before)}, not {shown(after)}; "
+            "pass --run-dir for a new run"
         )
 
 
@@ -122,7 +142,16 @@ def require_same_as_saved(run_dir: Path, experiment: Experiment, saved: Any) -> 
         raise UserError(f"the settings in the checkpoint of {run_dir} do not read: {_complaint(error)}") from None
     if found is not None:
         name, ours, its = found
-        raise UserError(f"{run_dir / 'config.json'} says {name} = {ours}, its checkpoint {its}; put the file right")
+        raise UserError(
+            f"{run_dir / 'config.json'} says {name} = {shown(ours)}, its checkpoint {shown(its)}; put the file right"
+        )
+
+
+def _with_names_of(old: Experiment, new: Experiment) -> Experiment:
+    """The new experiment, with the labels' names that the old one told where it tells none."""
+    if not (isinstance(old.data, ImageData) and isinstance(new.data, ImageData)) or new.data.label_names is not None:
+        return new
+    return replace(new, data=replace(new.data, label_names=old.data.label_names))
 
 
 def open_run(experiment: Experiment) -> Path:
@@ -133,7 +162,9 @@ def open_run(experiment: Experiment) -> Path:
     """
     run_dir = experiment.run_dir
     if (run_dir / "config.json").exists():
-        _require_same(run_dir, read_config(run_dir), experiment)
+        old = read_config(run_dir)
+        _require_same(run_dir, old, experiment)
+        experiment = _with_names_of(old, experiment)
     elif checkpoints.steps(checkpoints_of(run_dir)):
         raise UserError(f"run_dir {run_dir} holds checkpoints without the config.json of their run; pass --run-dir")
     write_atomically(run_dir / "config.json", ADAPTER.dump_json(experiment, indent=2).decode() + "\n")

@@ -47,7 +47,7 @@ _NUMBER = 4
 class Which:
     """Which samples, and how many."""
 
-    labels: Annotated[tuple[str, ...] | None, optional("LABEL [LABEL ...]", "each label once")] = None
+    labels: Annotated[tuple[str, ...], optional("LABEL [LABEL ...]", "each label once")] = ()
     """Label of each sample in turn, repeated as needed, by number or by name; K, or null, is the null label."""
     num_samples: Annotated[int | None, optional("INT", "one for each of --labels")] = None
     """Number of samples."""
@@ -171,15 +171,16 @@ def _allowed(names: tuple[str, ...], known: dict[str, int]) -> str:
     null, some = len(names), ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     if names == numbers_of(null):
         return f"in 0..{null} ({null} is null)"
-    return f"one of {some}, or in 0..{null} ({null} is null)" if str(null) in known else f"one of {some}, or null"
+    has_numbers = known.get(str(null)) == null
+    return f"one of {some}, or in 0..{null} ({null} is null)" if has_numbers else f"one of {some}, or null"
 
 
 def _labels(which: Which, names: tuple[str, ...]) -> np.ndarray:
     """The label of each sample, of labels of these names."""
-    known = labels_by_word(names)
-    for word in which.labels or ():
+    known = labels_by_word(names) if which.labels else {}
+    for word in which.labels:
         _require(word in known, f"labels must be {_allowed(names, known)}, got {word}")
-    chosen = [known[word] for word in which.labels or ()] or range(len(names))
+    chosen = [known[word] for word in which.labels] or range(len(names))
     data.require_fits("num_samples", _NUMBER * (which.num_samples or len(chosen)))
     return np.resize(chosen, which.num_samples or len(chosen)).astype(np.int32)
 

@@ -80,7 +80,7 @@ class ImageData:
     num_labels: Annotated[Labels | None, optional("INT", "what it has")] = None
     """Number of labels, which the data set must have."""
     label_names: Annotated[LabelNames | None, tyro.conf.Suppress] = None
-    """The labels' names in order, as the data set tells them; None where there are none but numbers."""
+    """The labels' names in order, as the data set tells them; None where it tells none that a config can hold."""
     flip: bool = False
     """Mirror half of the training images, drawn anew at each step."""
     dequantise: bool = False

@@ -7,6 +7,7 @@ the processor, which other work on the machine disturbs less.
 
 import csv
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -175,8 +176,11 @@ def draw(looks: list[Look], file: Path) -> None:
 
 def soak(options: Options) -> None:
     """Runs the soak and writes what was seen."""
-    if options.minutes <= 0 or options.every <= 0 or options.save_every < 1:
-        raise UserError("minutes and every must be above 0, and save_every at least 1")
+    for name in ("minutes", "every"):
+        if not 0 < getattr(options, name) < math.inf:
+            raise UserError(f"{name} must be above 0 and finite, got {getattr(options, name)}")
+    if options.save_every < 1:
+        raise UserError(f"save_every must be at least 1, got {options.save_every}")
     runs.make_folder("out", options.out)
     trainer = _start(options)
     try:

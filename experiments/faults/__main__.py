@@ -44,7 +44,6 @@ def _check(options: Options) -> None:
         raise UserError(f"{', '.join(counts)}: one of them must be above 0")
     if options.out.exists() and not (options.out.is_dir() and not any(options.out.iterdir())):
         raise UserError(f"out must be a folder that is new or empty, got {options.out}")
-
     if options.full_disks:
         require_mountable()
 

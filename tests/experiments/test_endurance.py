@@ -140,6 +140,15 @@ def test_the_last_step_is_that_of_the_last_whole_line(content, step, tmp_path):
     assert soak._last_step(tmp_path) == step
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("minutes", "nan"), ("minutes", "inf"), ("every", "0"), ("save_every", "0")]
+)
+def test_a_soak_that_cannot_be_watched_is_refused(name, value, tmp_path):
+    done = command("soak", "--out", tmp_path / "soak", f"--{name.replace('_', '-')}", value)
+    assert_one_line(done, f"{name} must be ")
+    assert not (tmp_path / "soak").exists()
+
+
 def test_a_soak_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(progress, "PATIENCE", 0.0)
     (tmp_path / "run").mkdir()

@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cfgjax import data
-from experiments import runs, tables
+from experiments import problems, runs, tables
 from experiments.command import UserError
-from experiments.findings_images import _named, as_drawn, show_sheet
+from experiments.diagnose import _in_legend
+from experiments.findings_images import _named, show_sheet
 from experiments.presets import PRESETS
 from experiments.problems import label_texts, problem_of, with_shapes
 from experiments.sample import Which, _labels
@@ -62,16 +63,40 @@ def test_numbers_in_their_order_are_no_names(data_dir):
 def test_a_set_whose_labels_were_renamed_is_another(own):
     told = with_shapes(_experiment(own), problem_of(_experiment(own)))
     renamed = dataclasses.replace(told, data=dataclasses.replace(told.data, name="other"))
-    with pytest.raises(UserError, match=r"data.label_names is .*circle.* but the data set has .*oval"):
+    with pytest.raises(UserError, match=r"^data\.label_names\[1\] is circle, but the data set has oval$"):
         problem_of(renamed)
+    other = dataclasses.replace(told, data=dataclasses.replace(told.data, label_names=(*NAMES[:2], "y" * 60)))
+    assert runs._difference(told, other) == ("data.label_names[2]", "x" * 60, "y" * 60)
+
+
+def test_names_that_a_data_set_no_longer_tells_are_kept(own, tmp_path):
+    told = with_shapes(_experiment(own), problem_of(_experiment(own)))
+    told = dataclasses.replace(told, run_dir=tmp_path)
+    runs.open_run(told)
+    runs.open_run(dataclasses.replace(told, data=dataclasses.replace(told.data, label_names=None)))
+    assert runs.read_config(tmp_path).data.label_names == NAMES
+
+
+def test_names_change_no_digest_of_the_settings(own):
+    told = with_shapes(_experiment(own), problem_of(_experiment(own)))
+    untold = dataclasses.replace(told, data=dataclasses.replace(told.data, label_names=None))
+    assert runs.settings_that_count(told) == runs.settings_that_count(untold)
+
+
+@pytest.mark.parametrize("names", [("cat", "\x1b[31m"), ("x" * 101, "cat"), tuple(f"n{y}" for y in range(1001)), None])
+def test_names_that_do_not_fit_a_config_are_not_told(names):
+    assert problems._names_to_tell(names) is None
+    assert problems._names_to_tell(("cat", "dog")) == ("cat", "dog")
 
 
 @pytest.mark.parametrize(
     ("names", "words", "expected"),
     [
-        (("cat", "dog"), None, [0, 1]),
+        (("cat", "dog"), (), [0, 1]),
         (("cat", "dog"), ("dog", "0", "2", "null"), [1, 0, 2, 2]),
         (("1", "10", "2"), ("10", "2", "null"), [1, 2, 3]),
+        (("1", "2", "3"), ("3", "null"), [2, 3]),
+        (("None", "cat"), ("None",), [0]),
         (("null", "cat"), ("null", "2"), [0, 2]),
         (("0", "1"), ("1", "2", "null"), [1, 2, 2]),
     ],
@@ -86,6 +111,7 @@ def test_labels_are_asked_for_by_name_or_by_number(names, words, expected):
         (("cat", "dog"), "Cat", "one of cat, dog, or in 0..2 (2 is null), got Cat"),
         (("cat", "dog"), "3", "one of cat, dog, or in 0..2 (2 is null), got 3"),
         (("1", "10", "2"), "0", "one of 1, 10, 2, or null, got 0"),
+        (("1", "2", "3"), "0", "one of 1, 2, 3, or null, got 0"),
         (tuple("abcdefghijklm"), "z", "one of a, b, c, d, e, f, g, h, i, j, ..., or in 0..13 (13 is null), got z"),
         (("0", "1"), "cat", "in 0..2 (2 is null), got cat"),
         (("0", "1"), "-1", "in 0..2 (2 is null), got -1"),
@@ -100,11 +126,18 @@ def test_a_label_that_is_none_is_told_what_is_allowed(names, word, allowed):
 def test_names_stand_at_the_rows_of_a_sheet_as_they_are_written(tmp_path):
     figure = Figure()
     axes = figure.subplots()
-    show_sheet(axes, np.zeros((2, 3, 4, 4, 1)), (0.0, 2.0), NAMES)
+    names = (*NAMES, "\u732b", "\x1b[31m", "_x")
+    show_sheet(axes, np.zeros((2, 6, 4, 4, 1)), (0.0, 2.0), names)
     shown = [text.get_text() for text in axes.get_yticklabels()]
-    assert shown == [r"2\$ and 5\$", "circle", as_drawn("x" * 60)]
-    assert len(shown[2]) <= 20
+    assert shown == [r"2\$ and 5\$", "circle", "x" * 17 + "...", "3", "4", "_x"]
     figure.savefig(tmp_path / "sheet.png")
+
+
+def test_a_legend_leaves_no_label_out():
+    axes = Figure().subplots()
+    for y, label in enumerate(("_background", "cat", "2")):
+        axes.plot([0, 1], label=_in_legend(y, label))
+    assert [text.get_text() for text in axes.legend().get_texts()] == ["0 _background", "1 cat", "2"]
 
 
 def test_the_recognised_rate_is_told_by_name():
@@ -133,4 +166,4 @@ def test_a_run_on_own_pictures_knows_their_names(own, tmp_path):
     assert found["circle", "null"]["y"].tolist() == [1, 3]
     assert command("diagnose", run_dir, "--num-steps", 2, "--num-per-class", 1, "--out", tmp_path / "d.png")[0] == 0
     done = command("train", "digits", "--run-dir", run_dir, "--data.name", "numbers", *options)
-    assert_one_line(done, "holds a run with data.")
+    assert_one_line(done, "holds a run with data.label_names[0] = ")
