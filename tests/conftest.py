@@ -21,6 +21,7 @@ import pytest
 
 from cfgjax import paths
 from cfgjax.mixtures import LabelledMixture
+from experiments import allocator
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -51,6 +52,13 @@ def exact_path(request):
 def plain_or_steep_path(request):
     """The simplest path and the steepest, for what costs much and depends little on the path."""
     return PATHS[request.param]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_free_blocks():
+    """Memory that a module's tests freed, and the allocator as the commands tune it keeps, goes back to the kernel."""
+    yield
+    allocator.trim()
 
 
 @pytest.fixture
