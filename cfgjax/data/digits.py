@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
-from sklearn.datasets import load_digits
 
 from cfgjax.data.png import png
 
@@ -41,6 +40,8 @@ with tfds.core.registered.skip_registration():
             )
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+            from sklearn.datasets import load_digits  # here: it takes a second, which most commands need not wait for
+
             digits = cast(Any, load_digits())
             last = len(digits.target) - NUM_TEST
             return {

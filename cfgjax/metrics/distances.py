@@ -1,7 +1,6 @@
 """How near samples lie to the data they were learned from, and to those of another law."""
 
 import numpy as np
-from sklearn.metrics import pairwise_distances_chunked
 
 from cfgjax.checks import require_between, rows_of
 
@@ -50,6 +49,10 @@ def _nearest_squares(flat: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _total_distance(rows: np.ndarray, others: np.ndarray) -> float:
+    from sklearn.metrics import (
+        pairwise_distances_chunked,
+    )  # here: it takes a second, which most commands need not wait for
+
     return sum(float(np.sum(np.asarray(block))) for block in pairwise_distances_chunked(rows, others))
 
 

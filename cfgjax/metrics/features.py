@@ -7,7 +7,6 @@ of the same features and the same counts of samples.
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
 
 from cfgjax.checks import require_count, rows_of
 
@@ -84,6 +83,8 @@ class Neighbourhood(NamedTuple):
 
 def _radii(points: np.ndarray, neighbours: int) -> np.ndarray:
     """The distance of each point to its k-th nearest other point."""
+    from sklearn.neighbors import NearestNeighbors  # here: it takes a second, which most commands need not wait for
+
     distances, _ = NearestNeighbors(n_neighbors=neighbours + 1).fit(points).kneighbors(points)
     return distances[:, -1]
 

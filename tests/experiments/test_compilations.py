@@ -2,6 +2,8 @@
 
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +37,10 @@ def test_a_folder_that_the_environment_names_is_left(monkeypatch):
     monkeypatch.setitem(os.environ, "JAX_COMPILATION_CACHE_DIR", "elsewhere")
     compilations.keep()
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "elsewhere"
+
+
+def test_no_command_waits_for_what_few_of_them_need():
+    """scikit-learn and scipy.stats take a second to import: what needs them does so itself."""
+    asked = "import sys, experiments.train, experiments.sample; print({'sklearn', 'scipy.stats'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
