@@ -14,12 +14,15 @@ _COMPILED, _KEPT = "/jax/core/compile/backend_compile_duration", "/jax/compilati
 
 
 def keep() -> None:
-    """Names the folder to JAX, unless the environment does; before jax is imported."""
+    """Names the folder to JAX, unless the environment does; before jax is imported.
+
+    Small programs are kept, too: a command has some hundreds, and reading one takes less than compiling it.
+    """
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(caches / "cfgjax" / "compilations" / platform.node())
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 class Seen:

@@ -12,7 +12,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # shared with the workers and
     compilations = tempfile.mkdtemp(prefix="cfgjax-compilations-")
     atexit.register(shutil.rmtree, compilations, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = compilations
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import jax.numpy as jnp
