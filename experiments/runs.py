@@ -98,13 +98,15 @@ def _compared(experiment: Experiment) -> dict[str, Any]:
 
 
 def first_difference(name: str, before: Any, after: Any) -> tuple[str, Any, Any]:
-    """Two values that differ, by name: of two lists of one length the first elements that do.
+    """Two values that differ, by name: of as many texts the first that do.
 
     >>> first_difference("label_names", ("cat", "dog"), ("cat", "owl"))
     ('label_names[1]', 'dog', 'owl')
+    >>> first_difference("shape", (8, 8, 1), (8, 8, 3))
+    ('shape', (8, 8, 1), (8, 8, 3))
     """
-    are_lists = isinstance(before, tuple) and isinstance(after, tuple) and len(before) == len(after)
-    pairs = enumerate(zip(before, after, strict=True)) if are_lists else ()
+    are_texts = all(isinstance(each, tuple) and all(isinstance(one, str) for one in each) for each in (before, after))
+    pairs = enumerate(zip(before, after, strict=True)) if are_texts and len(before) == len(after) else ()
     return next(((f"{name}[{index}]", *pair) for index, pair in pairs if pair[0] != pair[1]), (name, before, after))
 
 
