@@ -18,11 +18,11 @@ def keep() -> None:
 
     Small programs are kept, too: a command has some hundreds, and reading one takes less than compiling it.
     """
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(caches / "cfgjax" / "compilations" / platform.node())
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 class Seen:

@@ -35,8 +35,10 @@ def test_the_user_s_cache_folder_is_used(monkeypatch, tmp_path):
 
 def test_a_folder_that_the_environment_names_is_left(monkeypatch):
     monkeypatch.setitem(os.environ, "JAX_COMPILATION_CACHE_DIR", "elsewhere")
+    monkeypatch.delitem(os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
     compilations.keep()
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "elsewhere"
+    assert os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
 
 
 def test_no_command_waits_for_what_few_of_them_need():
