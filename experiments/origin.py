@@ -1,4 +1,4 @@
-"""Say how a file of samples was made: the command line, and the settings, step and version of its run.
+"""Say how a file of samples was made: the command line, and of its run a digest of the settings, step and version.
 
 For example: python -m experiments.origin threes.png
 """
