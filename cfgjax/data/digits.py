@@ -40,7 +40,8 @@ with tfds.core.registered.skip_registration():
             )
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
-            from sklearn.datasets import load_digits  # here: it takes a second, which most commands need not wait for
+            # Here, as it takes a second to import, and most commands do without.
+            from sklearn.datasets import load_digits
 
             digits = cast(Any, load_digits())
             last = len(digits.target) - NUM_TEST

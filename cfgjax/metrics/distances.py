@@ -49,9 +49,8 @@ def _nearest_squares(flat: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _total_distance(rows: np.ndarray, others: np.ndarray) -> float:
-    from sklearn.metrics import (
-        pairwise_distances_chunked,
-    )  # here: it takes a second, which most commands need not wait for
+    # Here, as it takes a second to import, and most commands do without.
+    from sklearn.metrics import pairwise_distances_chunked
 
     return sum(float(np.sum(np.asarray(block))) for block in pairwise_distances_chunked(rows, others))
 

@@ -83,7 +83,8 @@ class Neighbourhood(NamedTuple):
 
 def _radii(points: np.ndarray, neighbours: int) -> np.ndarray:
     """The distance of each point to its k-th nearest other point."""
-    from sklearn.neighbors import NearestNeighbors  # here: it takes a second, which most commands need not wait for
+    # Here, as it takes a second to import, and most commands do without.
+    from sklearn.neighbors import NearestNeighbors
 
     distances, _ = NearestNeighbors(n_neighbors=neighbours + 1).fit(points).kneighbors(points)
     return distances[:, -1]

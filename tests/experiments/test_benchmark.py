@@ -14,22 +14,10 @@ from PIL import Image
 
 from cfgjax.models import MLP, DiT, UNet, convolution
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark import (
-    compare,
-    entries,
-    flops,
-    memory,
-    ours,
-    page,
-    races,
-    reference,
-    reference_networks,
-    rows,
-    timing,
-    works,
-)
+from experiments.benchmark import compare, entries, flops, memory, ours, page, races, reference, rows, timing, works
 from experiments.benchmark.__main__ import Options
 from experiments.benchmark.entries import Entry, Skipped
+from experiments.benchmark.reference_networks import network_of
 from experiments.command import UserError
 from tests.experiments.running import assert_one_line, finish, start
 
@@ -58,7 +46,7 @@ def work(request):
 def test_the_reference_is_the_library_s_network(work):
     inputs = works.inputs_of(work)
     t = jnp.linspace(0.1, 0.9, work.batch)
-    found = jax.jit(reference_networks.network_of(work))(inputs.weights, inputs.noise, t, inputs.labels)
+    found = jax.jit(network_of(work))(inputs.weights, inputs.noise, t, inputs.labels)
     expected = jax.jit(jax.vmap(work.network.apply, (None, 0, 0, 0)))(inputs.weights, inputs.noise, t, inputs.labels)
     assert np.std(expected) > 0.05
     np.testing.assert_allclose(found, expected, atol=2e-5 * np.max(np.abs(expected)))
