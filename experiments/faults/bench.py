@@ -2,16 +2,13 @@
 
 import contextlib
 import json
-import multiprocessing
-import os
 import random
 import re
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -19,17 +16,14 @@ from typing import Any
 import numpy as np
 
 from cfgjax import checkpoints
-from cfgjax.checkpoints import CheckpointError
 from cfgjax.checkpoints.folder import read_back
-from experiments import command, journal, owning, runs
+from experiments import journal, runs
 from experiments.command import UserError
+from experiments.faults import lives
 from experiments.faults.disks import fill, remount, small_disk
-from experiments.presets import PRESETS
-from experiments.settings import Experiment, MLPNetwork
+from experiments.faults.lives import NUM_STEPS
 from experiments.stopping import SIGNALS, StoppedError
-from experiments.train import fit
 
-NUM_STEPS, SAVE_EVERY = 400, 20
 STARTING = 0.25
 """The share of the signals that come in a life's first 1.5 s; the others come within 1.5 s of its first save."""
 
@@ -64,54 +58,6 @@ class Count:
     steps_lost: int = 0
     runs: int = 0
     bit_equal: int = 0
-
-
-def _experiment(run_dir: Path) -> Experiment:
-    network = MLPNetwork(width=32, depth=2, embedding_width=16)
-    return replace(
-        PRESETS["mixture"][1],
-        run_dir=run_dir, network=network, num_steps=NUM_STEPS, batch_size=32, save_every=SAVE_EVERY, log_every=10,
-    )  # fmt: skip
-
-
-def _live(experiment: Experiment, log: Path) -> None:
-    """One life of a run, in a process of its own."""
-    sys.stdout = sys.stderr = log.open("a", buffering=1)
-    os.dup2(sys.stderr.fileno(), 2)
-    try:
-        command.quiet_background()
-        fit(experiment)
-    except StoppedError as error:
-        sys.stderr.write(f"{error}\n")
-        raise SystemExit(error.exit_code) from None
-    except (UserError, CheckpointError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(2) from None
-
-
-def _start(experiment: Experiment, log: Path) -> BaseProcess:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["experiments.faults.bench"])
-    life = context.Process(target=_live, args=(experiment, log))
-    life.start()
-    return life
-
-
-def _send(life: BaseProcess, number: signal.Signals) -> None:
-    """Sends a signal to a life that has not ended."""
-    if life.is_alive() and life.pid is not None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(life.pid, number)
-
-
-def _await_owner(run_dir: Path, life: BaseProcess) -> None:
-    """Waits until the life owns its folder."""
-    lock = run_dir / owning.NAME
-    while life.is_alive():
-        with contextlib.suppress(OSError):
-            if f"pid={life.pid}\n" in lock.read_text():
-                return
-        time.sleep(0.005)
 
 
 def _drafts(folder: Path, since: float) -> list[Path]:
@@ -165,7 +111,7 @@ class Bench:
         self._unjudged, self._resumed = 0, 0
         self._undisturbed = out / "undisturbed"
         runs.make_folder("out", out)
-        life = _start(_experiment(self._undisturbed), self._log(self._undisturbed))
+        life = lives.start(lives.experiment_of(self._undisturbed), self._log(self._undisturbed))
         life.join()
         if life.exitcode != 0:
             raise self._error("the undisturbed run did not end", self._undisturbed, life.exitcode)
@@ -184,7 +130,7 @@ class Bench:
         """One life of a run, whose beginning shows whether it recovered from the faults before it; its exit code."""
         log, folder = self._log(run_dir), runs.checkpoints_of(run_dir)
         saved, start = checkpoints.latest(folder) or 0, log.stat().st_size if log.exists() else 0
-        life = _start(_experiment(run_dir), log)
+        life = lives.start(lives.experiment_of(run_dir), log)
         if disturb is not None:
             disturb(life)
         life.join()
@@ -217,11 +163,11 @@ class Bench:
         folder = runs.checkpoints_of(run_dir)
 
         def send(life: BaseProcess) -> None:
-            _await_owner(run_dir, life)
+            lives.await_owner(run_dir, life)
             if self._random.random() > STARTING:
                 _await_save(folder, life, began)
             time.sleep(self._random.uniform(0, 1.5))
-            _send(life, number)
+            lives.send(life, number)
 
         while count.injected < times:
             began = time.time()
@@ -240,10 +186,10 @@ class Bench:
 
     def _partial(self, run_dir: Path) -> None:
         """A run that was stopped on its way, at least two checkpoints old."""
-        life, folder = _start(_experiment(run_dir), self._log(run_dir)), runs.checkpoints_of(run_dir)
+        life, folder = lives.start(lives.experiment_of(run_dir), self._log(run_dir)), runs.checkpoints_of(run_dir)
         while life.is_alive() and len(checkpoints.steps(folder)) < 2:
             time.sleep(0.02)
-        _send(life, signal.SIGTERM)
+        lives.send(life, signal.SIGTERM)
         life.join()
         if len(checkpoints.steps(folder)) < 2:
             raise self._error("a run did not save twice", run_dir, life.exitcode)

@@ -50,7 +50,7 @@ def lives(monkeypatch):
             _publish(experiment.run_dir, step)
         return _Life(exitcode)
 
-    monkeypatch.setattr(bench, "_start", start)
+    monkeypatch.setattr(bench.lives, "start", start)
     monkeypatch.setattr(bench, "_is_equal", lambda run_dir, undisturbed: "different" not in run_dir.parts)
     return coming
 
