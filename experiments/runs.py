@@ -86,15 +86,14 @@ def flat(tree: Mapping[str, Any], prefix: str = "", most_levels: int = 4) -> dic
     return leaves
 
 
-def settings_that_count(experiment: Experiment) -> dict[str, Any]:
-    """The settings by which a run's parameters change, by their dotted names."""
-    leaves = flat({name: value for name, value in asdict(experiment).items() if name not in MUTABLE})
-    return {name: value for name, value in leaves.items() if name != _NAMES}
-
-
 def _compared(experiment: Experiment) -> dict[str, Any]:
-    """The settings that must not differ between two starts of a run: those that count, and what its labels mean."""
-    return settings_that_count(experiment) | {_NAMES: getattr(experiment.data, "label_names", None)}
+    """The settings that must not differ between two starts of a run, by their dotted names."""
+    return flat({name: value for name, value in asdict(experiment).items() if name not in MUTABLE})
+
+
+def settings_that_count(experiment: Experiment) -> dict[str, Any]:
+    """The settings by which a run's parameters change, by their dotted names: the labels' names change none."""
+    return {name: value for name, value in _compared(experiment).items() if name != _NAMES}
 
 
 def first_difference(name: str, before: Any, after: Any) -> tuple[str, Any, Any]:
