@@ -51,7 +51,8 @@ def uninterrupted(tmp_path_factory, data_dir):
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_a_random_moment_ends_bit_equal(tmp_path, data_dir, uninterrupted):
+@pytest.mark.parametrize("attempt", range(2))
+def test_a_run_killed_at_a_random_moment_ends_bit_equal(attempt, tmp_path, data_dir, uninterrupted):
     run_dir = tmp_path / "killed"
     arguments = ["train", "digits", "--data-dir", data_dir, "--run-dir", run_dir, *LONG]
     process = start(*arguments)
