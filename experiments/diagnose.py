@@ -24,9 +24,10 @@ from cfgjax.types import Array, LabelledField, Scale, Solver
 from experiments import command, progress, runs
 from experiments.command import UserError
 from experiments.drawing import equal_parts, sample_keys
-from experiments.findings_images import as_drawn
+from experiments.labels import label_texts
+from experiments.lettering import in_legend
 from experiments.options import optional
-from experiments.problems import label_texts, problem_to_sample
+from experiments.problems import problem_to_sample
 from experiments.programs import plan_of
 from experiments.restored import Run, restore_run
 from experiments.sampling import times
@@ -93,18 +94,12 @@ def observe(run: Run, options: Options, ts: Array) -> tuple[Diagnostics, np.ndar
     return by_label(seen, labels, null), each
 
 
-def _in_legend(y: int, label: str) -> str:
-    """The label's number, and its name if it has one: a legend leaves out what begins with an underscore."""
-    drawn = as_drawn(y, label)
-    return drawn if drawn == str(y) else f"{y} {drawn}"
-
-
 def _draw(seen: Diagnostics, each: np.ndarray, ts: np.ndarray, labels: Sequence[str], file: Path) -> None:
     figure = Figure(figsize=(12, 6.4), layout="constrained")
     *panels, last = figure.subplots(2, 3).flat
     for axes, (name, title) in zip(panels, TITLES.items(), strict=True):
         for y, row in enumerate(np.asarray(getattr(seen, name))):
-            axes.plot(ts[:-1], row[:-1], label=_in_legend(y, labels[y]), color=f"C{y % 10}", linewidth=1)
+            axes.plot(ts[:-1], row[:-1], label=in_legend(y, labels[y]), color=f"C{y % 10}", linewidth=1)
         axes.set(title=title, xlabel="t (0 noise, 1 data)")
     panels[0].legend(title="label", ncols=2, fontsize="x-small")
     last.step(ts, np.concatenate([[0], np.cumsum(each)]), where="post", color="black")

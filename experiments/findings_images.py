@@ -3,19 +3,19 @@
 import csv
 import itertools
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cfgjax import data, metrics
 from experiments import progress
 from experiments.fidelity import Reference, floor, measure, reference_of
-from experiments.problems import NUM_HELD_OUT, label_texts, load_test, load_train
+from experiments.labels import label_texts
+from experiments.lettering import all_drawn, room_for
+from experiments.problems import NUM_HELD_OUT, load_test, load_train
 from experiments.recogniser import Features, recogniser_of
 from experiments.settings import Experiment, ImageData
 
@@ -24,8 +24,6 @@ COLUMNS = (
     "guidance", "solver", "scale", "recognised", "frechet", "kernel", "precision", "recall", "density", "coverage",
     "copies", "nearest_training_distance",
 )  # fmt: skip
-_LONGEST = 20
-"""Letters of a label on an axis."""
 Draws = dict[tuple[str, str], np.ndarray]
 """(guidance, solver) -> samples [scales, K, n, H, W, C]."""
 
@@ -37,34 +35,6 @@ def sheet_of(samples: np.ndarray) -> np.ndarray:
     return framed.transpose(1, 2, 0, 3, 4).reshape(num_labels * height, num_scales * width, channels)
 
 
-@cache
-def _letters() -> frozenset[int]:
-    """The letters of the font that pictures are drawn with."""
-    font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))
-    return frozenset(font.get_charmap())
-
-
-def as_drawn(y: int, label: str) -> str:
-    """What an axis says for a label: its name, cut and no mathematics; its number where the font cannot draw it.
-
-    >>> as_drawn(0, "notes of 5 and 10 dollars"), as_drawn(1, "\u732b")
-    ('notes of 5 and 10...', '1')
-    """
-    if not label.isprintable() or not _letters().issuperset(map(ord, label)):
-        return str(y)
-    short = label if len(label) <= _LONGEST else f"{label[: _LONGEST - 3]}..."
-    return short.replace("$", r"\$")
-
-
-def _all_drawn(labels: Sequence[str]) -> list[str]:
-    return [as_drawn(y, label) for y, label in enumerate(labels)]
-
-
-def room_for(labels: Sequence[str]) -> float:
-    """The inches that the labels take beyond those of one letter."""
-    return 0.08 * (max(map(len, _all_drawn(labels))) - 1)
-
-
 def show_sheet(axes: Axes, samples: np.ndarray, scales: tuple[float, ...], labels: Sequence[str]) -> None:
     """Shows images [scales, K, height, width, channels] in [-1, 1]: a row for each label, a column for each scale."""
     num_scales, num_labels = samples.shape[:2]
@@ -72,7 +42,7 @@ def show_sheet(axes: Axes, samples: np.ndarray, scales: tuple[float, ...], label
     axes.imshow(sheet if sheet.shape[-1] == 3 else sheet.mean(axis=-1), cmap="gray", interpolation="nearest")
     height, width = sheet.shape[0] / num_labels, sheet.shape[1] / num_scales
     axes.set_xticks((np.arange(num_scales) + 0.5) * width - 0.5, [f"w = {scale:g}" for scale in scales])
-    axes.set_yticks((np.arange(num_labels) + 0.5) * height - 0.5, _all_drawn(labels))
+    axes.set_yticks((np.arange(num_labels) + 0.5) * height - 0.5, all_drawn(labels))
     axes.tick_params(length=0)
     axes.xaxis.tick_top()
 

@@ -14,8 +14,9 @@ from cfgjax.checks import shown
 from cfgjax.types import Array, Tree
 from experiments.affordable import require_affordable
 from experiments.command import UserError
+from experiments.labels import names_to_tell
 from experiments.runs import first_difference
-from experiments.settings import LONGEST_NAME, MOST_NAMES, Experiment, ImageData, LatentData, MixtureData
+from experiments.settings import Experiment, ImageData, LatentData, MixtureData
 
 NUM_HELD_OUT = 1024
 """How many images of the test split give the loss during training."""
@@ -102,22 +103,6 @@ def _pixel_example(settings: ImageData) -> Callable[[Array, Any], tuple[Array, A
     return example
 
 
-def _names_to_tell(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """The labels' names, where they say more than their numbers, print, and fit a config in number and length."""
-    if names is None or len(names) > MOST_NAMES or names == numbers_of(len(names)):
-        return None
-    return names if all(name.isprintable() and len(name) <= LONGEST_NAME for name in names) else None
-
-
-def numbers_of(num_labels: int) -> tuple[str, ...]:
-    """The labels' numbers as text.
-
-    >>> numbers_of(3)
-    ('0', '1', '2')
-    """
-    return tuple(map(str, range(num_labels)))
-
-
 def _require_as_told(name: str, told: Any, found: Any) -> None:
     if told is not None and told != found:
         where, ours, its = first_difference(name, told, found)
@@ -142,7 +127,7 @@ def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
     shape, num_labels = test.pixels.shape[1:], test.num_labels
     _require_as_told("shape", settings.shape, shape)
     _require_as_told("num_labels", settings.num_labels, num_labels)
-    names = _names_to_tell(training.label_names)
+    names = names_to_tell(training.label_names)
     if names is not None:
         _require_as_told("label_names", settings.label_names, names)
     _require_batch(experiment, len(training))
@@ -293,9 +278,3 @@ def with_shapes(experiment: Experiment, problem: Problem) -> Experiment:
     names, shape = problem.label_names, (height, width, channels)
     told = replace(experiment.data, shape=shape, num_labels=problem.num_labels, label_names=names)
     return replace(experiment, data=told)
-
-
-def label_texts(experiment: Experiment, num_labels: int) -> tuple[str, ...]:
-    """What each label is called in pictures and tables: its name in the run's config, else its number."""
-    names = experiment.data.label_names if isinstance(experiment.data, ImageData) else None
-    return names if names is not None and len(names) == num_labels else numbers_of(num_labels)

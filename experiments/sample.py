@@ -21,9 +21,10 @@ from experiments import command, origin, outputs, pictures
 from experiments.command import UserError
 from experiments.drawing import draw_all
 from experiments.evaluate import load_classifier
+from experiments.labels import allowed, label_texts, labels_by_word
 from experiments.model import path_of_field
 from experiments.options import optional
-from experiments.problems import label_texts, numbers_of, problem_to_sample
+from experiments.problems import problem_to_sample
 from experiments.restored import Run, restore_run
 from experiments.sampling import (
     GridName,
@@ -153,33 +154,11 @@ def _check_output(output: Output) -> Path:
     return outputs.require_writable(output.out)
 
 
-def labels_by_word(names: tuple[str, ...]) -> dict[str, int]:
-    """The labels by what they may be called: name, number, and null; numbers that are names are no other's numbers.
-
-    >>> labels_by_word(("cat", "dog"))
-    {'null': 2, '0': 0, '1': 1, '2': 2, 'cat': 0, 'dog': 1}
-    >>> labels_by_word(("1", "10", "2"))
-    {'null': 3, '1': 0, '10': 1, '2': 2}
-    """
-    null = len(names)
-    are_other = names != numbers_of(null) and any(name.isdecimal() for name in names)
-    numbers = {} if are_other else {str(y): y for y in range(null + 1)}
-    return {"null": null} | numbers | dict(zip(names, range(null), strict=True))
-
-
-def _allowed(names: tuple[str, ...], known: dict[str, int]) -> str:
-    null, some = len(names), ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    if names == numbers_of(null):
-        return f"in 0..{null} ({null} is null)"
-    has_numbers = known.get(str(null)) == null
-    return f"one of {some}, or in 0..{null} ({null} is null)" if has_numbers else f"one of {some}, or null"
-
-
 def _labels(which: Which, names: tuple[str, ...]) -> np.ndarray:
     """The label of each sample, of labels of these names."""
     known = labels_by_word(names) if which.labels else {}
     for word in which.labels:
-        _require(word in known, f"labels must be {_allowed(names, known)}, got {word}")
+        _require(word in known, f"labels must be {allowed(names, known)}, got {word}")
     chosen = [known[word] for word in which.labels] or range(len(names))
     data.require_fits("num_samples", _NUMBER * (which.num_samples or len(chosen)))
     return np.resize(chosen, which.num_samples or len(chosen)).astype(np.int32)

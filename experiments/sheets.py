@@ -16,9 +16,11 @@ from cfgjax.types import LabelledField, Tree
 from experiments import processes
 from experiments.command import UserError
 from experiments.drawing import gather, keys_at, own_sweep
-from experiments.findings_images import room_for, show_sheet
+from experiments.findings_images import show_sheet
+from experiments.labels import label_texts
+from experiments.lettering import room_for
 from experiments.model import Model
-from experiments.problems import Problem, label_texts
+from experiments.problems import Problem
 from experiments.sampling import ODE, Draw, classifier_free, make_draw, times
 from experiments.settings import Experiment
 

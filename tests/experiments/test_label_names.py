@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cfgjax import data
-from experiments import problems, runs, tables
+from experiments import runs, tables
 from experiments.command import UserError
-from experiments.diagnose import _in_legend
 from experiments.findings_images import _named, show_sheet
+from experiments.labels import label_texts, names_to_tell
+from experiments.lettering import in_legend
 from experiments.presets import PRESETS
-from experiments.problems import label_texts, problem_of, with_shapes
+from experiments.problems import problem_of, with_shapes
 from experiments.sample import Which, _labels
 from experiments.settings import ADAPTER
 from tests.experiments.running import SMALL, assert_one_line, command
@@ -85,8 +86,8 @@ def test_names_change_no_digest_of_the_settings(own):
 
 @pytest.mark.parametrize("names", [("cat", "\x1b[31m"), ("x" * 101, "cat"), tuple(f"n{y}" for y in range(1001)), None])
 def test_names_that_do_not_fit_a_config_are_not_told(names):
-    assert problems._names_to_tell(names) is None
-    assert problems._names_to_tell(("cat", "dog")) == ("cat", "dog")
+    assert names_to_tell(names) is None
+    assert names_to_tell(("cat", "dog")) == ("cat", "dog")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_names_stand_at_the_rows_of_a_sheet_as_they_are_written(tmp_path):
 def test_a_legend_leaves_no_label_out():
     axes = Figure().subplots()
     for y, label in enumerate(("_background", "cat", "2")):
-        axes.plot([0, 1], label=_in_legend(y, label))
+        axes.plot([0, 1], label=in_legend(y, label))
     assert [text.get_text() for text in axes.legend().get_texts()] == ["0 _background", "1 cat", "2"]
 
 
