@@ -6,7 +6,7 @@ For example: python -m experiments.diagnose runs/digits --scale 2.5 --interval 0
 """
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -67,7 +67,7 @@ class Options:
 
 
 def observe(run: Run, options: Options, ts: Array) -> tuple[Diagnostics, np.ndarray]:
-    """The diagnostics of each label, [K, n + 1] each, and the evaluations of each step, [n]."""
+    """The diagnostics of each label, [K, n + 1] each, NaN of one never learned; the evaluations of each step, [n]."""
     problem, path, field = run.problem, run.model.path, run.field
     null, scale = problem.num_labels, guidance.interval(options.scale, *options.interval)
     bound = options.bound if options.bound is not None else 1.0 if len(problem.shape) == 3 else 4.0
@@ -80,7 +80,7 @@ def observe(run: Run, options: Options, ts: Array) -> tuple[Diagnostics, np.ndar
         look = diagnostics(path, guidance.pair(field, null), scale, y, jax.random.fold_in(key, PROBE), bound)
         return solvers.integrate(solver_of(field, y, scale), key, noise, ts, look)[1]
 
-    labels = jnp.arange(null * options.num_per_class) % null
+    labels = jnp.asarray(np.tile(problem.labels, options.num_per_class), jnp.int32)
     keys = sample_keys(options.seed, len(labels))
     chunk = min(plan_of(draw, keys[0], labels[0]).chunk, len(labels))
     program = jax.jit(lambda *each: jax.lax.map(lambda one: draw(*one), each, batch_size=chunk))
@@ -94,12 +94,13 @@ def observe(run: Run, options: Options, ts: Array) -> tuple[Diagnostics, np.ndar
     return by_label(seen, labels, null), each
 
 
-def _draw(seen: Diagnostics, each: np.ndarray, ts: np.ndarray, labels: Sequence[str], file: Path) -> None:
+def _draw(seen: Diagnostics, each: np.ndarray, ts: np.ndarray, labels: dict[int, str], file: Path) -> None:
     figure = Figure(figsize=(12, 6.4), layout="constrained")
     *panels, last = figure.subplots(2, 3).flat
     for axes, (name, title) in zip(panels, TITLES.items(), strict=True):
-        for y, row in enumerate(np.asarray(getattr(seen, name))):
-            axes.plot(ts[:-1], row[:-1], label=in_legend(y, labels[y]), color=f"C{y % 10}", linewidth=1)
+        rows = np.asarray(getattr(seen, name))
+        for y, label in labels.items():
+            axes.plot(ts[:-1], rows[y, :-1], label=in_legend(y, label), color=f"C{y % 10}", linewidth=1)
         axes.set(title=title, xlabel="t (0 noise, 1 data)")
     panels[0].legend(title="label", ncols=2, fontsize="x-small")
     last.step(ts, np.concatenate([[0], np.cumsum(each)]), where="post", color="black")
@@ -107,11 +108,11 @@ def _draw(seen: Diagnostics, each: np.ndarray, ts: np.ndarray, labels: Sequence[
     figure.savefig(file, dpi=100)
 
 
-def _write(seen: Diagnostics, ts: np.ndarray, file: Path) -> None:
+def _write(seen: Diagnostics, ts: np.ndarray, labels: Iterable[int], file: Path) -> None:
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["label", "t", *TITLES])
-        for y in range(len(seen.distance)):
+        for y in labels:
             for index, t in enumerate(ts):
                 values = (float(getattr(seen, name)[y, index]) for name in TITLES)
                 writer.writerow([y, f"{t:g}", *(f"{value:.6g}" for value in values)])
@@ -143,8 +144,10 @@ def diagnose(options: Options) -> None:
     ts = times(run.model.path, options.num_steps, "uniform", options.interval)
     seen, each = observe(run, options, jnp.asarray(ts))
     runs.make_folder("out", options.out.parent)
-    _draw(seen, each, ts, label_texts(run.experiment, run.problem.num_labels), options.out)
-    _write(seen, ts, options.out.with_suffix(".csv"))
+    texts = label_texts(run.experiment, run.problem.num_labels)
+    labels = {int(y): texts[y] for y in run.problem.labels}
+    _draw(seen, each, ts, labels, options.out)
+    _write(seen, ts, labels, options.out.with_suffix(".csv"))
     print(f"wrote {options.out} and {options.out.with_suffix('.csv')}; {each.sum()} evaluations a sample")
 
 

@@ -68,23 +68,22 @@ def _in_turn(num_labels: int, num_per_class: int) -> np.ndarray:
     return np.arange(num_labels * num_per_class).reshape(num_labels, num_per_class).T.reshape(-1)
 
 
-def measure(samples: np.ndarray, reference: Reference) -> dict[str, Any]:
-    """The numbers of samples [K, n, H, W, C]: recognised rate, distances, neighbourhoods, in all and by label."""
+def measure(samples: np.ndarray, labels: np.ndarray, reference: Reference) -> dict[str, Any]:
+    """The numbers of samples [k, n, H, W, C] of k labels: recognised rate, distances, neighbourhoods; by label, too."""
     num_labels, num_per_class = samples.shape[:2]
     flat = samples.reshape(-1, *samples.shape[2:])
     found = np.argmax(reference.recogniser.log_probs(flat), axis=1).reshape(num_labels, num_per_class)
-    right = np.mean(found == np.arange(num_labels).reshape(-1, 1), axis=1)
+    right = np.mean(found == labels.reshape(-1, 1), axis=1)
     features = reference.features(flat)
     by_label = [
-        {"label": label, "recognised": float(right[label]), **_of_label(features, label, num_per_class, reference)}
-        for label in range(num_labels)
+        {"label": int(label), "recognised": float(rate), **_of_label(own, label, reference)}
+        for label, rate, own in zip(labels, right, features.reshape(num_labels, num_per_class, -1), strict=True)
     ]
     in_turn = features[_in_turn(num_labels, num_per_class)]
     return {"recognised": float(right.mean()), **_distances(in_turn, reference.real), "by_label": by_label}
 
 
-def _of_label(features: np.ndarray, label: int, num_per_class: int, reference: Reference) -> dict[str, float]:
-    own = features[label * num_per_class : (label + 1) * num_per_class]
+def _of_label(own: np.ndarray, label: int, reference: Reference) -> dict[str, float]:
     real = reference.real[reference.label == label]
     return _distances(own, real) if min(len(own), len(real)) > 1 else {}
 

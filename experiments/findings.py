@@ -50,16 +50,16 @@ class Wishes:
 
 
 def draw_sweep(run: Run, rule: Rule, solver: str, scales: tuple[float, ...]) -> np.ndarray:
-    """Samples [scales, K, num_per_class, *D] of a guided field by one solver, in one compiled call.
+    """Samples [scales, labels, num_per_class, *D] of a guided field by one solver, in one compiled call.
 
     Within a label, sample i has the same noise at every scale; errors as ``draw_all``.
     """
     problem, settings = run.problem, run.experiment.sampling
     path = run.model.path
     draw = make_draw(rule, path, problem.shape, solver, times(path, settings.num_steps))
-    labels = np.repeat(np.arange(problem.num_labels), settings.num_per_class)
+    labels = np.repeat(problem.labels, settings.num_per_class)
     samples = draw_all(draw, settings.seed, labels, scales, settings.chunk)
-    return samples.reshape(len(scales), problem.num_labels, settings.num_per_class, *problem.shape)
+    return samples.reshape(len(scales), len(problem.labels), settings.num_per_class, *problem.shape)
 
 
 def _guided_draws(run: Run, wishes: Wishes) -> tuple[dict[tuple[str, str], np.ndarray], dict[str, tuple[float, ...]]]:
@@ -81,7 +81,8 @@ def _guided_draws(run: Run, wishes: Wishes) -> tuple[dict[tuple[str, str], np.nd
 def _image_metrics(run: Run, settings: ImageData, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
     experiment = run.experiment
     draws, scales = _guided_draws(run, wishes)
-    found = report_images(experiment, settings, draws, scales, out_dir, wishes.features, wishes.is_kept)
+    drawn = run.problem.labels
+    found = report_images(experiment, settings, draws, scales, drawn, out_dir, wishes.features, wishes.is_kept)
     test = load_test(experiment, settings)
     seed = experiment.sampling.seed
     if wishes.log_classifier is not None:
@@ -98,7 +99,8 @@ def _latent_metrics(run: Run, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
     """Samples of latents, to be decoded by the network that made them."""
     draws, scales = _guided_draws(run, wishes)
     for (guidance, solver), samples in draws.items():
-        np.savez(out_dir / f"samples-{guidance}-{solver}.npz", scales=np.asarray(scales[guidance]), latents=samples)
+        labelled = {"scales": np.asarray(scales[guidance]), "labels": run.problem.labels, "latents": samples}
+        np.savez(out_dir / f"samples-{guidance}-{solver}.npz", **labelled)
     return {"samples": []}
 
 

@@ -25,7 +25,7 @@ COLUMNS = (
     "copies", "nearest_training_distance",
 )  # fmt: skip
 Draws = dict[tuple[str, str], np.ndarray]
-"""(guidance, solver) -> samples [scales, K, n, H, W, C]."""
+"""(guidance, solver) -> samples [scales, labels, n, H, W, C]."""
 
 
 def sheet_of(samples: np.ndarray) -> np.ndarray:
@@ -140,7 +140,12 @@ def at_equal_recognition(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _rows(
-    draws: Draws, scales: dict[str, tuple[float, ...]], reference: Reference, train: data.Images, held_out: np.ndarray
+    draws: Draws,
+    scales: dict[str, tuple[float, ...]],
+    drawn: np.ndarray,
+    reference: Reference,
+    train: data.Images,
+    held_out: np.ndarray,
 ) -> list[dict[str, Any]]:
     """The numbers of every rule and scale."""
     train_image = train.image
@@ -150,7 +155,9 @@ def _rows(
     for (guidance, solver, scale), samples in progress.each(list(zip(names, each, strict=True)), "scales", "measuring"):
         near = metrics.nearest_distances(samples.reshape(-1, *samples.shape[2:]), train_image)
         copies = {"nearest_training_distance": float(np.median(near)), "copies": metrics.copy_fraction(near, held_out)}
-        rows.append({"guidance": guidance, "solver": solver, "scale": scale} | measure(samples, reference) | copies)
+        rows.append(
+            {"guidance": guidance, "solver": solver, "scale": scale} | measure(samples, drawn, reference) | copies
+        )
     return rows
 
 
@@ -169,6 +176,7 @@ def report_images(
     settings: ImageData,
     draws: Draws,
     scales: dict[str, tuple[float, ...]],
+    drawn: np.ndarray,
     out_dir: Path,
     features: Features | None = None,
     is_kept: bool = True,
@@ -182,6 +190,7 @@ def report_images(
         settings: its data set.
         draws: samples in [-1, 1] by (guidance, solver).
         scales: the guidance scales of each guidance.
+        drawn: the labels of the samples, in order.
         out_dir: the folder to write into.
         features: the space of the distances; by default the recogniser's.
         is_kept: whether a recogniser that is trained now is written beside the data.
@@ -191,10 +200,10 @@ def report_images(
     recogniser = recogniser_of(settings, experiment.data_dir, train, test, is_kept)
     reference = reference_of(recogniser, test, features)
     held_out = metrics.nearest_distances(test.image[:NUM_HELD_OUT], train.image)
-    rows = _named(_rows(draws, scales, reference, train, held_out), labels)
+    rows = _named(_rows(draws, scales, drawn, reference, train, held_out), labels)
     num_samples = int(np.prod(next(iter(draws.values())).shape[1:3]))
     real = floor(reference, num_samples)
-    draw_samples(draws, scales, labels, out_dir / "samples.png")
+    draw_samples(draws, scales, [labels[y] for y in drawn], out_dir / "samples.png")
     draw_curves(rows, real, settings.name, out_dir / "curves.png")
     write_curves(rows, out_dir / "curves.csv")
     return {

@@ -1,5 +1,7 @@
 """What labels are called: by the names that their data set tells, or by their numbers."""
 
+from collections.abc import Sequence
+
 from experiments.settings import LONGEST_NAME, MOST_NAMES, Experiment, ImageData
 
 
@@ -10,6 +12,22 @@ def numbers_of(num_labels: int) -> tuple[str, ...]:
     ('0', '1', '2')
     """
     return tuple(map(str, range(num_labels)))
+
+
+def ranges(labels: Sequence[int], most: int = 8) -> str:
+    """Labels in order as text, neighbours together.
+
+    >>> ranges((0, 27, 28, 29, 36))
+    '0, 27..29, 36'
+    """
+    runs: list[list[int]] = []
+    for label in labels:
+        if runs and label == runs[-1][1] + 1:
+            runs[-1][1] = label
+        else:
+            runs.append([label, label])
+    texts = [str(first) if first == last else f"{first}..{last}" for first, last in runs]
+    return ", ".join(texts[:most]) + (", ..." if len(texts) > most else "")
 
 
 def names_to_tell(names: tuple[str, ...] | None) -> tuple[str, ...] | None:

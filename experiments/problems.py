@@ -12,11 +12,12 @@ import numpy as np
 from cfgjax import data, mixtures
 from cfgjax.checks import shown
 from cfgjax.types import Array, Tree
+from experiments import processes
 from experiments.affordable import require_affordable
 from experiments.command import UserError
-from experiments.labels import names_to_tell
+from experiments.labels import names_to_tell, ranges
 from experiments.runs import first_difference
-from experiments.settings import Experiment, ImageData, LatentData, MixtureData
+from experiments.settings import MOST_ABSENT, Experiment, ImageData, LatentData, MixtureData
 
 NUM_HELD_OUT = 1024
 """How many images of the test split give the loss during training."""
@@ -41,6 +42,7 @@ class Problem:
         held_out: this host's share of a batch that is never learned from, for the loss during training.
         source: what lies whole on every device; the batches are indices into it. None where they hold the examples.
         label_names: the labels' names in order; None where they are called by their numbers.
+        absent_labels: those without a training example: never learned, so neither drawn unasked nor measured.
     """
 
     shape: tuple[int, ...]
@@ -50,6 +52,12 @@ class Problem:
     held_out: Tree
     source: Tree = None
     label_names: tuple[str, ...] | None = None
+    absent_labels: tuple[int, ...] = ()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels that have training examples, in order; all of them where that is not known."""
+        return np.setdiff1d(np.arange(self.num_labels), self.absent_labels)
 
 
 def mixture_of(settings: MixtureData) -> mixtures.LabelledMixture:
@@ -121,6 +129,17 @@ def _require_batch(experiment: Experiment, num_examples: int) -> None:
         raise UserError(f"batch_size must be in 1..{num_examples}, the training set; got {experiment.batch_size}")
 
 
+def _absent_of(present: np.ndarray, num_labels: int) -> tuple[int, ...]:
+    """The other labels, told."""
+    absent = tuple(np.setdiff1d(np.arange(num_labels), present).tolist())
+    if absent:
+        processes.note(
+            f"warning: {len(absent)} of {num_labels} labels have no training example: {ranges(absent)}; they are not "
+            "learned, and are left out of samples and measures"
+        )
+    return absent
+
+
 def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
     training = data.open_split(settings.name, settings.train_split, experiment.data_dir)
     test = load_test(experiment, settings)
@@ -131,6 +150,7 @@ def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
     if names is not None:
         _require_as_told("label_names", settings.label_names, names)
     _require_batch(experiment, len(training))
+    absent = _absent_of(data.present_labels(training), num_labels)
     share = local_share(experiment.batch_size)
     usable = local_share(_usable("test_split", len(test.label)))
     held_out = test.pixels[usable], test.label[usable]
@@ -141,9 +161,8 @@ def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
     if settings.in_memory:
         images = load_train(experiment, settings)
         source = jnp.asarray(images.pixels), jnp.asarray(images.label)
-        return Problem(
-            shape, num_labels, lambda steps: map(rows, steps), _pixel_example(settings), held_out, source, names
-        )
+        batches_of = lambda steps: map(rows, steps)  # noqa: E731
+        return Problem(shape, num_labels, batches_of, _pixel_example(settings), held_out, source, names, absent)
 
     def read(indices: np.ndarray) -> Tree:
         records = training.__getitems__(indices.tolist())
@@ -152,7 +171,9 @@ def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
     def batches(steps: range) -> Iterator[Tree]:
         return data.stream(read, experiment.seed, steps, experiment.batch_size, len(training), share)
 
-    return Problem(shape, num_labels, batches, _pixel_example(settings), held_out, label_names=names)
+    return Problem(
+        shape, num_labels, batches, _pixel_example(settings), held_out, label_names=names, absent_labels=absent
+    )
 
 
 def _latent_example(settings: LatentData) -> Callable[[Array, Any], tuple[Array, Array]]:
@@ -186,7 +207,9 @@ def _latent_problem(experiment: Experiment, settings: LatentData) -> Problem:
         return data.stream(shuffled, experiment.seed, steps, experiment.batch_size, len(train_rows), share)
 
     held_out = latents.rows(test_rows[local_share(_usable("num_held_out", len(test_rows)))])
-    return Problem(settings.shape, settings.num_labels, batches, _latent_example(settings), held_out)
+    absent = _absent_of(np.unique(latents.label[train_rows]), settings.num_labels)
+    example = _latent_example(settings)
+    return Problem(settings.shape, settings.num_labels, batches, example, held_out, absent_labels=absent)
 
 
 def _require_objective(experiment: Experiment) -> None:
@@ -244,14 +267,15 @@ def abstract_problem_of(experiment: Experiment) -> Problem:
             return _of_shapes(problem.shape, problem.num_labels, problem.example, indices, None)
         case LatentData() as settings:
             batch = _arrays(count, settings.shape, jnp.float32)
-            return _of_shapes(settings.shape, settings.num_labels, _latent_example(settings), batch, None)
+            problem = _of_shapes(settings.shape, settings.num_labels, _latent_example(settings), batch, None)
+            return replace(problem, absent_labels=settings.absent_labels or ())
         case ImageData() as settings:
             if settings.shape is None or settings.num_labels is None:
                 raise UserError("data.shape and data.num_labels must be given where the data are not read")
             source = _arrays(NOMINAL_EXAMPLES, settings.shape, jnp.uint8) if settings.in_memory else None
             batch = indices if settings.in_memory else _arrays(count, settings.shape, jnp.uint8)
             problem = _of_shapes(settings.shape, settings.num_labels, _pixel_example(settings), batch, source)
-            return replace(problem, label_names=settings.label_names)
+            return replace(problem, label_names=settings.label_names, absent_labels=settings.absent_labels or ())
 
 
 def problem_to_sample(experiment: Experiment) -> Problem:
@@ -272,9 +296,12 @@ def problem_to_sample(experiment: Experiment) -> Problem:
 
 def with_shapes(experiment: Experiment, problem: Problem) -> Experiment:
     """The experiment that tells the shape and the labels of its problem, as ``problem_to_sample`` needs."""
-    if not isinstance(experiment.data, ImageData):
+    if isinstance(experiment.data, MixtureData):
         return experiment
-    height, width, channels = problem.shape
-    names, shape = problem.label_names, (height, width, channels)
-    told = replace(experiment.data, shape=shape, num_labels=problem.num_labels, label_names=names)
+    absent = problem.absent_labels if len(problem.absent_labels) <= MOST_ABSENT else None
+    told = replace(experiment.data, absent_labels=absent)
+    if isinstance(told, ImageData):
+        height, width, channels = problem.shape
+        names, shape = problem.label_names, (height, width, channels)
+        told = replace(told, shape=shape, num_labels=problem.num_labels, label_names=names)
     return replace(experiment, data=told)

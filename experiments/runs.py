@@ -18,8 +18,9 @@ from experiments.settings import ADAPTER, MUTABLE, Experiment, ImageData
 T = TypeVar("T")
 _MOST_BYTES = 2**20
 """Of config.json."""
-_NAMES = "data.label_names"
-_OF_THE_DATA = "data.shape", "data.num_labels", _NAMES
+_TOLD = frozenset({"data.label_names", "data.absent_labels"})
+"""What a data set tells of its labels."""
+_OF_THE_DATA = _TOLD | {"data.shape", "data.num_labels"}
 """What a data set tells as well."""
 
 
@@ -92,8 +93,8 @@ def _compared(experiment: Experiment) -> dict[str, Any]:
 
 
 def settings_that_count(experiment: Experiment) -> dict[str, Any]:
-    """The settings by which a run's parameters change, by their dotted names: the labels' names change none."""
-    return {name: value for name, value in _compared(experiment).items() if name != _NAMES}
+    """The settings by which a run's parameters change, by their dotted names: what the data tell changes none."""
+    return {name: value for name, value in _compared(experiment).items() if name not in _TOLD}
 
 
 def first_difference(name: str, before: Any, after: Any) -> tuple[str, Any, Any]:

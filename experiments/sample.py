@@ -48,7 +48,7 @@ _NUMBER = 4
 class Which:
     """Which samples, and how many."""
 
-    labels: Annotated[tuple[str, ...], optional("LABEL [LABEL ...]", "each label once")] = ()
+    labels: Annotated[tuple[str, ...], optional("LABEL [LABEL ...]", "each label that was trained on once")] = ()
     """Label of each sample in turn, repeated as needed, by number or by name; K, or null, is the null label."""
     num_samples: Annotated[int | None, optional("INT", "one for each of --labels")] = None
     """Number of samples."""
@@ -154,12 +154,12 @@ def _check_output(output: Output) -> Path:
     return outputs.require_writable(output.out)
 
 
-def _labels(which: Which, names: tuple[str, ...]) -> np.ndarray:
-    """The label of each sample, of labels of these names."""
+def _labels(which: Which, names: tuple[str, ...], absent: tuple[int, ...] = ()) -> np.ndarray:
+    """The label of each sample, of labels of these names; by default of all but those that were absent in training."""
     known = labels_by_word(names) if which.labels else {}
     for word in which.labels:
         _require(word in known, f"labels must be {allowed(names, known)}, got {word}")
-    chosen = [known[word] for word in which.labels] or range(len(names))
+    chosen = [known[word] for word in which.labels] or np.setdiff1d(np.arange(len(names)), absent)
     data.require_fits("num_samples", _NUMBER * (which.num_samples or len(chosen)))
     return np.resize(chosen, which.num_samples or len(chosen)).astype(np.int32)
 
@@ -224,7 +224,8 @@ def sample(options: Options) -> None:
     run = restore_run(options.run_dir, data_dir, options.run.ema_width, problem_to_sample)
     _require(run.experiment.objective != "classifier", f"{options.run_dir} holds a classifier, which draws no samples")
     path, shape = run.model.path, run.problem.shape
-    labels = _labels(options.sample, label_texts(run.experiment, run.problem.num_labels))
+    names = label_texts(run.experiment, run.problem.num_labels)
+    labels = _labels(options.sample, names, run.problem.absent_labels)
     ts = times(path, solving.num_steps, solving.grid, options.guidance.interval)
     num_frames = len(ts) if options.output.trajectory else 1
     _check_size(options, shape, len(labels), num_frames, out)

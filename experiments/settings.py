@@ -39,6 +39,9 @@ MOST_NAMES, LONGEST_NAME = 1000, 100
 LabelNames = Annotated[
     tuple[Annotated[str, Field(min_length=1, max_length=LONGEST_NAME)], ...], Field(max_length=MOST_NAMES)
 ]
+MOST_ABSENT = 10_000
+"""Labels without a training example that a run's config tells."""
+AbsentLabels = Annotated[tuple[Annotated[int, Field(ge=0, lt=10**6)], ...], Field(max_length=MOST_ABSENT)]
 Length = Annotated[int, Field(ge=1, le=2**16)]
 """Of a side of a picture, or of channels."""
 Few = Annotated[int, Field(ge=1, le=2**10)]
@@ -81,6 +84,8 @@ class ImageData:
     """Number of labels, which the data set must have."""
     label_names: Annotated[LabelNames | None, tyro.conf.Suppress] = None
     """The labels' names in order, as the data set tells them; None where it tells none that a config can hold."""
+    absent_labels: Annotated[AbsentLabels | None, tyro.conf.Suppress] = None
+    """The labels without a training example, as the data set tells; None where that is not known."""
     flip: bool = False
     """Mirror half of the training images, drawn anew at each step."""
     dequantise: bool = False
@@ -104,6 +109,8 @@ class LatentData:
     """What latents are multiplied with, so that their variance is about 1."""
     num_held_out: Count = 1024
     """How many are held out, chosen at random once."""
+    absent_labels: Annotated[AbsentLabels | None, tyro.conf.Suppress] = None
+    """The labels without a training example, as the folder tells; None where that is not known."""
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ class Sheets:
 
     def __init__(self, experiment: Experiment, problem: Problem, model: Model, every: int | None) -> None:
         self._experiment, self._problem, self._model, self._every = experiment, problem, model, every
-        self._labels = min(problem.num_labels, MOST_LABELS)
+        self._labels = problem.labels[:MOST_LABELS]
         self._per_label = min(experiment.sampling.num_per_class, MOST_POINTS) if problem.shape == (2,) else 1
         self._scales = experiment.sampling.scales[:MOST_SCALES]
         self._own: Callable[[Tree], np.ndarray] | None = None
@@ -120,9 +120,9 @@ class Sheets:
             field: LabelledField = self._model.field(params)
             return make_draw(classifier_free(field, null), path, shape, ODE, ts)
 
-        first = np.arange(self._labels).reshape(-1, 1) * settings.num_per_class
+        first = np.arange(len(self._labels)).reshape(-1, 1) * settings.num_per_class
         keys = keys_at(settings.seed, jnp.asarray(np.ravel(first + np.arange(self._per_label))))
-        labels = np.repeat(np.arange(self._labels), self._per_label)
+        labels = np.repeat(self._labels, self._per_label)
         return own_sweep(draw_of, ema, keys, labels, self._scales, settings.chunk)
 
     def samples(self, ema: Tree) -> np.ndarray:
@@ -141,8 +141,8 @@ class Sheets:
         said = [text for text in processes.all_texts(trouble) if text]
         if said or own is None:
             raise UserError(said[0])
-        drawn = gather(own, self._labels * self._per_label, self._scales)
-        return drawn.reshape(len(self._scales), self._labels, self._per_label, *self._problem.shape)
+        drawn = gather(own, len(self._labels) * self._per_label, self._scales)
+        return drawn.reshape(len(self._scales), len(self._labels), self._per_label, *self._problem.shape)
 
     def draw(self, ema: Tree, step: int) -> Path | None:
         """Writes the sheet of a step, on the first process; None where there is none."""
@@ -161,8 +161,8 @@ class Sheets:
         if self._problem.shape == (2,):
             figure = _draw_points(samples, self._scales, title, self._limit())
         else:
-            labels = label_texts(self._experiment, self._problem.num_labels)[: self._labels]
-            figure = _draw_images(samples, self._scales, labels, title)
+            labels = label_texts(self._experiment, self._problem.num_labels)
+            figure = _draw_images(samples, self._scales, [labels[y] for y in self._labels], title)
         file = self._experiment.run_dir / FOLDER / f"{step}.png"
         file.parent.mkdir(exist_ok=True)
         draft = file.with_suffix(".draft")

@@ -15,6 +15,7 @@ PLACE = Kind((FILE.parent, str(FILE.parent)), (None, 3, 1.5, b"folder", ["folder
 PATHS = Kind((FILE.parent,), (*PLACE.refused, "folder"))
 TEXT = Kind(("mnist", "emnist/letters", "digits"), (None, 3, b"mnist", ["mnist"], FILE))
 FLAG = Kind(("refuse", "skip"), ("", "ask", None, True, 3))
+SPLITS = Kind((data.Split("split", [], [], (8, 8, 1), 5),), (None, 3, "split", []))
 SEED = COUNT.but(allowed=(0,))._replace(refused=COUNT.refused[1:])
 SMALL = interchange.Architecture(32, 1, 2, 2, 4, 4, 3, True)
 SHAPES = interchange.shapes_of(SMALL)
@@ -69,12 +70,11 @@ DOORS = [
             "on_corrupt": FLAG,
         },
     ),
+    Door("data.num_labels_of", data.num_labels_of, {"source": SPLITS}, lambda source: 5),
     Door(
-        "data.num_labels_of",
-        data.num_labels_of,
-        {"source": Kind((data.Split("split", [], [], (8, 8, 1), 5),), (None, 3, "split", []))},
-        lambda source: 5,
+        "data.label_counts", lambda source: int(data.label_counts(source).sum()), {"source": SPLITS}, lambda source: 0
     ),
+    Door("data.present_labels", lambda source: len(data.present_labels(source)), {"source": SPLITS}, lambda source: 0),
     Door(
         "data.open_latents",
         _expecting(data.open_latents, data.DataError),

@@ -9,6 +9,7 @@ from cfgjax.data.digits import Digits
 from cfgjax.data.errors import DataError
 from cfgjax.data.files import parse_json, read_bounded, require_fits, require_inside
 from cfgjax.data.idx import is_of_family, read_idx
+from cfgjax.data.labels import label_counts, present_labels
 from cfgjax.data.latents import Latents, open_latents
 from cfgjax.data.pixels import dequantise, flip, scale, to_pixels
 from cfgjax.data.sources import Images, is_prepared, load, num_labels_of, open_split, prepare
@@ -26,12 +27,14 @@ __all__ = [
     "flip",
     "is_of_family",
     "is_prepared",
+    "label_counts",
     "load",
     "num_labels_of",
     "open_latents",
     "open_split",
     "parse_json",
     "prepare",
+    "present_labels",
     "read_bounded",
     "read_idx",
     "require_fits",

@@ -1,7 +1,7 @@
 """A split of a prepared data set: its records by index, each checked as it is read."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsIndex
 
@@ -15,6 +15,8 @@ from cfgjax.data.pictures import MOST_PIXELS, unpack
 _EXAMPLE: Any = vars(tf_example_pb2)["Example"]
 _SLACK = 65_536
 """Bytes of a record beside its picture."""
+_AT_ONCE = 1024
+"""Records whose labels are read together."""
 
 
 class Record(NamedTuple):
@@ -72,12 +74,28 @@ class Split:
         Raises:
             DataError: a file or record that is not as it should be; the message names it.
         """
+        return [
+            {"image": self._image(index, record.picture), "label": np.int32(record.label)}
+            for index, record in zip(indices, self._records(indices), strict=True)
+        ]
+
+    def labels(self) -> Iterator[np.ndarray]:
+        """The labels in the order of the split, some records' after some, int32; no picture is unpacked.
+
+        Raises:
+            DataError: a file or record that is not as it should be; the message names it.
+        """
+        for start in range(0, len(self), _AT_ONCE):
+            records = self._records(range(start, min(start + _AT_ONCE, len(self))))
+            yield np.asarray([record.label for record in records], np.int32)
+
+    def _records(self, indices: Sequence[int]) -> list[Record]:
         self._require_bounded()
         try:
             contents = self._raw.__getitems__(list(indices))
         except (RuntimeError, ValueError, IndexError, OSError) as error:
             raise DataError(f"{self._name} does not read: {str(error).splitlines()[0][:200]}") from None
-        return [self._checked(index, content) for index, content in zip(indices, contents, strict=True)]
+        return [self._parsed(index, content) for index, content in zip(indices, contents, strict=True)]
 
     def _require_bounded(self) -> None:
         """Looks at all headers of the files once, before the first record is unpacked."""
@@ -90,11 +108,17 @@ class Split:
                 require_bounded_chunks(file, most + _SLACK)
             self._is_bounded = True
 
-    def _checked(self, index: int, content: bytes) -> dict[str, Any]:
+    def _parsed(self, index: int, content: bytes) -> Record:
         try:
             record = parse(content)
             if not 0 <= record.label < self.num_labels:
                 raise DataError(f"its label is {record.label}, of 0..{self.num_labels - 1}")
-            return {"image": unpack(record.picture, self.shape), "label": np.int32(record.label)}
+        except DataError as error:
+            raise DataError(f"record {index} of {self._name}: {error}") from None
+        return record
+
+    def _image(self, index: int, picture: bytes) -> np.ndarray:
+        try:
+            return unpack(picture, self.shape)
         except DataError as error:
             raise DataError(f"record {index} of {self._name}: {error}") from None

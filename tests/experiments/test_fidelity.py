@@ -60,7 +60,7 @@ def measured():
     reference = reference_of(_honest(images), images)
 
     def of(samples):
-        return measure(samples.reshape(NUM_LABELS, -1, 1, 2, 1), reference)
+        return measure(samples.reshape(NUM_LABELS, -1, 1, 2, 1), np.arange(NUM_LABELS), reference)
 
     return images, of
 
@@ -77,6 +77,16 @@ def test_real_images_measure_as_perfect(measured):
     assert found["coverage"] > 0.9
     assert [row["label"] for row in found["by_label"]] == [0, 1, 2]
     assert all(row["frechet"] < 0.01 for row in found["by_label"])
+
+
+def test_labels_that_were_not_drawn_are_in_no_mean(measured):
+    images, _ = measured
+    reference = reference_of(_honest(images), images)
+    real = _by_label(images, 100).reshape(NUM_LABELS, 100, 1, 2, 1)
+    found = measure(real[[0, 2]], np.array([0, 2]), reference)
+    assert found["recognised"] > 0.99
+    assert [row["label"] for row in found["by_label"]] == [0, 2]
+    assert all(row["recognised"] > 0.99 and row["frechet"] < 0.05 for row in found["by_label"])
 
 
 def test_faults_of_samples_show_where_they_should(measured):
