@@ -47,6 +47,16 @@ DOORS = [
         },
     ),
     Door("verify.guidance", verify.guidance, ORACLE | {"rule": _kind(guidance.classifier_free), "tolerance": POSITIVE}),
+    Door(
+        "verify.rule",
+        verify.rule,
+        ORACLE
+        | {
+            "rule": _kind(guidance.classifier_free),
+            "neutral": Kind((1.0, guidance.classifier_free, (0, 1.0)), (None, "one", (), (None,), NAN, jnp.ones(2))),
+            "tolerance": POSITIVE,
+        },
+    ),
     Door("verify.solver", verify.solver, ORACLE | {"make_solver": _kind(solvers.heun), "order": ORDER}),
     Door("verify.sampler", verify.sampler, ORACLE | {"draw": _kind(lambda *args: args[2]), "order": ORDER}),
     Door("verify.diffusion", verify.diffusion, ORACLE | {"make_solver": _kind(solvers.euler_maruyama)}),

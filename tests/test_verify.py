@@ -180,6 +180,13 @@ def test_right_rules_pass(rule):
     verify.guidance(rule, PATH).require()
 
 
+_FIRST = {}
+
+
+def _combined(null, labelled, w):
+    return null + w * (labelled - null)
+
+
 WRONG_RULES = {
     "1 + w": (lambda null, labelled, w: (1 + w) * labelled - w * null, "looks like 1 + w"),
     "sign": (lambda null, labelled, w: null + w * (null - labelled), "the sign of the difference is wrong: u_null"),
@@ -194,7 +201,43 @@ WRONG_RULES = {
     "not w": (lambda null, labelled, w: null + w * (labelled - null) if w else labelled, "field for w = 0"),
     "clipped": (lambda null, labelled, w: null + jnp.minimum(w, 1) * (labelled - null), "w is clipped"),
     "no base": (lambda null, labelled, w: w * (labelled - null), "the null field is missing"),
-    "no known kind": (lambda null, labelled, w: null + w**1.5 * (labelled - null), "no known cause fits"),
+    "no known kind": (lambda null, labelled, w: null + w * (labelled - null) + 0.1 * null**2, "no known cause fits"),
+    "twice": (
+        lambda null, labelled, w: null + w * (_combined(null, labelled, w) - null),
+        "guidance is applied twice: w^2",
+    ),
+    "twice from the labelled": (
+        lambda null, labelled, w: labelled + w * (_combined(null, labelled, w) - null),
+        "1 + w^2",
+    ),
+    "1 + w twice": (lambda null, labelled, w: _combined(null, _combined(null, labelled, 1 + w), 1 + w), "(1 + w)^2"),
+    "average": (lambda null, labelled, w: (labelled + _combined(null, labelled, w)) / 2, "(1 + w) / 2 is used"),
+    "sqrt": (lambda null, labelled, w: _combined(null, labelled, jnp.sqrt(w)), "sqrt(w) is used for w"),
+    "w - 1": (lambda null, labelled, w: _combined(null, labelled, w - 1), "looks like w - 1"),
+    "w / 2": (lambda null, labelled, w: _combined(null, labelled, w / 2), "w / 2 is used for w"),
+    "MeanFlow's kappa": (
+        lambda null, labelled, w: _combined(null, labelled, w / (1 - 0.3)),
+        "a factor 1.429 of w too many; w / (1 - kappa) has kappa = 0.3",
+    ),
+    "5 % too much": (lambda null, labelled, w: _combined(null, labelled, 1.05 * w), "a factor 1.05 of w too many"),
+    "5 % too little": (lambda null, labelled, w: _combined(null, labelled, 0.95 * w), "a factor 0.95 of w too many"),
+    "w^1.5": (
+        lambda null, labelled, w: _combined(null, labelled, w**1.5),
+        "another scale acts: 0 for w = 0, 1 for w = 1",
+    ),
+    "null of w <= 1": (
+        lambda null, labelled, w: _combined(null, labelled, w) if w > 1 else null,
+        "the null field for w",
+    ),
+    "first coordinate": (
+        lambda null, labelled, w: labelled.at[:1].set(_combined(null, labelled, w)[:1]),
+        "guidance acts on the first 1 of 2 coordinates alone, the rest is the labelled field",
+    ),
+    "first coordinate, rest null": (
+        lambda null, labelled, w: null.at[:1].set(_combined(null, labelled, w)[:1]),
+        "guidance acts on the first 1 of 2 coordinates alone, the rest is the null field",
+    ),
+    "first scale": (lambda null, labelled, w: _combined(null, labelled, _FIRST.setdefault("w", float(w))), "one scale"),
 }
 
 
@@ -216,7 +259,108 @@ def test_a_rule_that_refuses_a_scale_gets_a_row_that_names_it():
             raise ValueError("scale must be at least 1")
         return guidance.classifier_free(field, scale, null_label)
 
-    assert _causes(verify.guidance(refuses)) == "at 0: raised ValueError: scale must be at least 1"
+    assert _causes(verify.guidance(refuses)) == "at 0.3: raised ValueError: scale must be at least 1"
+
+
+# Rules that differ on purpose
+
+
+def _of_pair(changed):
+    """A rule of the library on pairs, with its setting."""
+    return lambda field, scale, null: guidance.extrapolate(changed(guidance.pair(field, null)), scale)
+
+
+def _after(changed):
+    """A rule of the library on guided fields, with its setting."""
+    return lambda field, scale, null: changed(guidance.classifier_free(field, scale, null))
+
+
+def _rescaled(amount):
+    return lambda field, scale, null: guidance.rescaled(guidance.pair(field, null), scale, amount)
+
+
+def _interval(start, stop):
+    """Guidance between two times, the labelled field at others."""
+
+    def rule(field, scale, null):
+        guided = guidance.classifier_free(field, scale, null)
+        return lambda x, t, y: jnp.where((t >= start) & (t < stop), guided(x, t, y), field(x, t, y))
+
+    return rule
+
+
+VARIANTS = {
+    "projected": (
+        _of_pair(lambda pair: guidance.projected(PATH, pair, 0.0, 0.5)),
+        (1.0, _of_pair(lambda pair: guidance.projected(PATH, pair, 1.0, jnp.inf))),
+    ),
+    "zero_star": (_of_pair(guidance.zero_star), 1.0),
+    "tangential": (_of_pair(lambda pair: guidance.tangential(PATH, pair)), 1),
+    "rescaled": (_rescaled(0.7), (1.0, _rescaled(0.0))),
+    "clipped": (
+        _after(lambda field: guidance.clipped(PATH, field, 0.8)),
+        _after(lambda field: guidance.clipped(PATH, field, jnp.inf)),
+    ),
+    "dynamically_clipped": (
+        _after(lambda field: guidance.dynamically_clipped(PATH, field, 90.0, 0.8)),
+        _after(lambda field: guidance.dynamically_clipped(PATH, field, 100.0, 1e4)),
+    ),
+    "zero_before": (
+        _after(lambda field: guidance.zero_before(field, 0.3)),
+        _after(lambda field: guidance.zero_before(field, 0.0)),
+    ),
+    "interval of one's own": (_interval(0.3, 0.7), (1.0, _interval(0.0, 1.0))),
+    "a rule of one's own": (
+        _rule(lambda null, labelled, w: labelled + jnp.tanh(w - 1) * (labelled - null)),
+        1.0,
+    ),
+    "neutral at w = 0, in papers that write 1 + w": (
+        _rule(lambda null, labelled, w: labelled + jnp.tanh(w) * (labelled - null)),
+        np.float32(0),
+    ),
+}
+
+
+@pytest.mark.parametrize(("rule", "neutral"), VARIANTS.values(), ids=list(VARIANTS))
+def test_rules_that_differ_on_purpose_pass(rule, neutral):
+    assert not verify.guidance(rule, PATH).passed
+    verify.rule(rule, neutral, PATH).require()
+
+
+_TANH = _rule(lambda null, labelled, w: labelled + jnp.tanh(w - 1) * (labelled - null))
+WRONG_VARIANTS = {
+    "labelled side changed": (
+        _rule(lambda null, labelled, w: 1.05 * labelled + jnp.tanh(w - 1) * (labelled - null)),
+        1.0,
+        "a factor 1.05 too many",
+    ),
+    "another neutral scale": (_TANH, 0.0, "it is plain guidance at w = 0.238"),
+    "null at w = 1": (
+        _rule(lambda null, labelled, w: null + jnp.tanh(w - 1) * (labelled - null)),
+        1.0,
+        "the null field",
+    ),
+    "setting that is not neutral": (_rescaled(0.7), _rescaled(0.01), "neutral setting, w = 0"),
+    "1 + w in the neutral setting": (
+        _TANH,
+        _rule(lambda null, labelled, w: labelled + w * (labelled - null)),
+        "looks like 1 + w",
+    ),
+    "does nothing": (guidance.classifier_free, 1.0, "it is plain guidance at every state"),
+    "0/0 at the start": (
+        lambda field, scale, null: lambda x, t, y: PATH.alpha(t) * _TANH(field, scale, null)(x, t, y) / PATH.alpha(t),
+        1.0,
+        "divided by alpha",
+    ),
+    "raises": (lambda field, scale, null: field + None, 1.0, "raised TypeError"),
+}
+
+
+@pytest.mark.parametrize(("rule", "neutral", "words"), WRONG_VARIANTS.values(), ids=list(WRONG_VARIANTS))
+def test_mistakes_in_rules_that_differ_are_named(rule, neutral, words):
+    report = verify.rule(rule, neutral, PATH)
+    assert not report.passed
+    assert words in str(report)
 
 
 # Label dropping
@@ -352,6 +496,7 @@ def test_a_report_prints_a_table_and_can_be_required():
     ]
     with pytest.raises(verify.VerificationError, match="its cause"):
         report.require()
+    assert str(verify.Report(checks, "verify.this", "all")).splitlines()[-1] == "A pass does not show all."
     assert verify.Report(checks[:1]).passed
     assert not verify.Report(()).passed
 

@@ -7,6 +7,7 @@ finding; else the row says that no known cause fits. The seed is fixed: the same
 
     field            (x, t, y) -> like x            claims to be the vector field, score, noise prediction or denoiser
     guidance         (field, scale, null_label)     claims to be classifier-free guidance
+    rule             (field, scale, null_label)     differs from it on purpose, but not where it is neutral
     solver           field -> Solver                claims to solve dx = u dt with an order
     sampler          (field, key, x, ts, y, ...)    claims to solve dx = u_w dt with an order
     diffusion        (path, field, diffusion)       claims to solve dX = [u + sigma^2 s / 2] dt + sigma dW
@@ -32,6 +33,7 @@ verify.guidance: 3 of 3 checks failed
 FAILED  w = 0: the null field                          1.78  1.0e-04  looks like 1 + w: u_y + w (u_y - u_null)
 FAILED  w = 1: the labelled field                     0.899  1.0e-04  looks like 1 + w: u_y + w (u_y - u_null)
 FAILED  w = 0.3 to 7.5: u_null + w (u_y - u_null)      1.62  1.0e-04  looks like 1 + w: u_y + w (u_y - u_null)
+A pass does not show scales outside [0, 7.5], t outside [0.05, 0.95], or that your field's null label is learned.
 """
 
 from cfgjax.verify.batches import samples
@@ -42,6 +44,7 @@ from cfgjax.verify.losses import loss
 from cfgjax.verify.report import Check, Report, VerificationError
 from cfgjax.verify.rules import guidance
 from cfgjax.verify.samplers import sampler, solver
+from cfgjax.verify.variants import rule
 
 __all__ = [
     "Check",
@@ -52,6 +55,7 @@ __all__ = [
     "guidance",
     "label_dropping",
     "loss",
+    "rule",
     "sampler",
     "samples",
     "solver",

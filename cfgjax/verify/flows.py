@@ -12,7 +12,7 @@ from cfgjax.guidance import interpolate
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.solvers import integrate
 from cfgjax.types import Array, Field, GaussianPath, Number, Solver, State
-from cfgjax.verify.rules import SCALE_MISTAKES
+from cfgjax.verify.scales import SCALE_MISTAKES
 
 _STEPS = 64
 """Steps of the rule of order 4 that finds the ends of flows, in which its error is below single precision's."""
@@ -42,8 +42,8 @@ _MOTIONS = {
 """What is solved in the place of dx = u dt, by the mistake's words."""
 
 _STAGES = {
-    "guidance acts at stage one alone, the second stage is the labelled field": lambda w: (1 + w) / 2,
-    "guidance acts at stage one alone, the second stage is the null field (or w / 2 is used for w)": lambda w: w / 2,
+    "guidance acts at stage one alone, then the labelled field (or (1 + w) / 2 is used for w)": lambda w: (1 + w) / 2,
+    "guidance acts at stage one alone, then the null field (or w / 2 is used for w)": lambda w: w / 2,
 }
 
 
@@ -97,7 +97,8 @@ def flow_mistakes(scales: tuple[float, ...], null: int, num_steps: int) -> dict[
     known["the last step is missing"] = [flow._replace(stop=1 - 1 / num_steps) for flow in right]
     if len(scales) == 1:
         return known
-    conventions = {words: used for words, used in SCALE_MISTAKES.items() if words != "w / 2 is used for w"}
+    halves = ("w / 2 is used", "(1 + w) / 2 is used")
+    conventions = {words: used for words, used in SCALE_MISTAKES.items() if not words.startswith(halves)}
     for words, used in (conventions | _STAGES).items():
         known[words] = [
             flow._replace(scale=float(used(np.asarray(scale)))) for flow, scale in zip(right, scales, strict=True)

@@ -40,10 +40,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """All rows of one verification; ``str`` gives them as a table of plain text."""
+    """All rows of one verification; ``str`` gives them as a table of plain text, and then what a pass leaves open."""
 
     checks: tuple[Check, ...]
     subject: str = "verify"
+    limits: str = ""
 
     @property
     def passed(self) -> bool:
@@ -68,7 +69,8 @@ class Report:
             state = "passed" if check.is_passed else "FAILED"
             rows.append((state, check.name, _number(check.measured), _number(check.allowed), check.cause))
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        return "\n".join([head, *("  ".join(_aligned(row, widths)).rstrip() for row in rows)])
+        end = [f"A pass does not show {self.limits}."] if self.limits else []
+        return "\n".join([head, *("  ".join(_aligned(row, widths)).rstrip() for row in rows), *end])
 
 
 def _aligned(row: tuple[str, ...], widths: list[int]) -> Iterator[str]:
@@ -95,15 +97,21 @@ def at_least(name: str, measured: float, allowed: float, cause: Callable[[], str
     return Check(name, is_passed, float(measured), float(allowed), "" if is_passed else cause())
 
 
-def collected(subject: str, checks: Iterable[Check]) -> Report:
-    """The report of rows as they come; a call of the user's object that fails makes the last of them."""
+def collected(subject: str, checks: Iterable[Check], limits: str = "") -> Report:
+    """The report of rows as they come; a call of the user's object that fails makes the last of them.
+
+    Args:
+        subject: what was verified.
+        checks: the rows.
+        limits: what a pass does not show, to be read after "A pass does not show".
+    """
     rows: list[Check] = []
     try:
         for check in checks:
             rows.append(check)
     except CallError as error:
         rows.append(Check("call", False, math.nan, math.nan, str(error)))
-    return Report(tuple(rows), subject)
+    return Report(tuple(rows), subject, limits)
 
 
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
