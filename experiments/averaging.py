@@ -1,5 +1,6 @@
 """Snapshots of a run's further moving averages, and the average of any width made of them afterwards."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,13 @@ MOST_ERROR = 0.1
 def folder_of(run_dir: Path) -> Path:
     """The folder of a run's snapshots."""
     return run_dir / "snapshots"
+
+
+def rewind(run_dir: Path, step: int) -> None:
+    """Removes the snapshots that a resumed run will save again: its data may be others since."""
+    folder = folder_of(run_dir)
+    for later in (each for each in checkpoints.steps(folder) if each > step):
+        shutil.rmtree(folder / str(later))
 
 
 class Snapshots:

@@ -23,7 +23,7 @@ from experiments.options import optional
 from experiments.problems import Problem, problem_of, problem_to_sample
 from experiments.processes import Launch
 from experiments.recogniser import Features
-from experiments.restored import Run, restore_run
+from experiments.restored import Run, restore_run, warn_of_other_data
 from experiments.sampling import ODE, SDE
 from experiments.settings import Experiment, ImageData, LatentData, Sampling
 
@@ -127,6 +127,7 @@ def load_classifier(
     for name, (its, wanted) in pairs.items():
         if its != wanted:
             raise UserError(f"classifier {run_dir} has {name} {its}, the run {wanted}")
+    warn_of_other_data("classifier", run, guided)
     return run.log_classifier
 
 

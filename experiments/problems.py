@@ -12,7 +12,7 @@ import numpy as np
 from cfgjax import data, mixtures
 from cfgjax.checks import shown
 from cfgjax.types import Array, Tree
-from experiments import processes
+from experiments import digests, processes
 from experiments.affordable import require_affordable
 from experiments.command import UserError
 from experiments.labels import names_to_tell, ranges
@@ -43,6 +43,7 @@ class Problem:
         source: what lies whole on every device; the batches are indices into it. None where they hold the examples.
         label_names: the labels' names in order; None where they are called by their numbers.
         absent_labels: those without a training example: never learned, so neither drawn unasked nor measured.
+        train_digest, test_digest: of the data, as ``experiments.digests`` makes them; None where none are read.
     """
 
     shape: tuple[int, ...]
@@ -53,6 +54,8 @@ class Problem:
     source: Tree = None
     label_names: tuple[str, ...] | None = None
     absent_labels: tuple[int, ...] = ()
+    train_digest: str | None = None
+    test_digest: str | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -153,7 +156,7 @@ def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
     absent = _absent_of(data.present_labels(training), num_labels)
     share = local_share(experiment.batch_size)
     usable = local_share(_usable("test_split", len(test.label)))
-    held_out = test.pixels[usable], test.label[usable]
+    held_out, test_digest = (test.pixels[usable], test.label[usable]), digests.of_images(test)
 
     def rows(step: int) -> np.ndarray:
         return data.batch_indices(experiment.seed, step, experiment.batch_size, len(training))[share].astype(np.int32)
@@ -161,8 +164,9 @@ def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
     if settings.in_memory:
         images = load_train(experiment, settings)
         source = jnp.asarray(images.pixels), jnp.asarray(images.label)
-        batches_of = lambda steps: map(rows, steps)  # noqa: E731
-        return Problem(shape, num_labels, batches_of, _pixel_example(settings), held_out, source, names, absent)
+        in_order = lambda steps: map(rows, steps)  # noqa: E731
+        told = names, absent, digests.of_images(images), test_digest
+        return Problem(shape, num_labels, in_order, _pixel_example(settings), held_out, source, *told)
 
     def read(indices: np.ndarray) -> Tree:
         records = training.__getitems__(indices.tolist())
@@ -171,9 +175,8 @@ def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
     def batches(steps: range) -> Iterator[Tree]:
         return data.stream(read, experiment.seed, steps, experiment.batch_size, len(training), share)
 
-    return Problem(
-        shape, num_labels, batches, _pixel_example(settings), held_out, label_names=names, absent_labels=absent
-    )
+    told = names, absent, digests.of_split(training), test_digest
+    return Problem(shape, num_labels, batches, _pixel_example(settings), held_out, None, *told)
 
 
 def _latent_example(settings: LatentData) -> Callable[[Array, Any], tuple[Array, Array]]:
@@ -208,8 +211,8 @@ def _latent_problem(experiment: Experiment, settings: LatentData) -> Problem:
 
     held_out = latents.rows(test_rows[local_share(_usable("num_held_out", len(test_rows)))])
     absent = _absent_of(np.unique(latents.label[train_rows]), settings.num_labels)
-    example = _latent_example(settings)
-    return Problem(settings.shape, settings.num_labels, batches, example, held_out, absent_labels=absent)
+    told = None, absent, digests.of_latents(latents)
+    return Problem(settings.shape, settings.num_labels, batches, _latent_example(settings), held_out, None, *told)
 
 
 def _require_objective(experiment: Experiment) -> None:
@@ -295,13 +298,14 @@ def problem_to_sample(experiment: Experiment) -> Problem:
 
 
 def with_shapes(experiment: Experiment, problem: Problem) -> Experiment:
-    """The experiment that tells the shape and the labels of its problem, as ``problem_to_sample`` needs."""
+    """The experiment that tells what its problem is: shape and labels, as ``problem_to_sample`` needs, and digests."""
     if isinstance(experiment.data, MixtureData):
         return experiment
     absent = problem.absent_labels if len(problem.absent_labels) <= MOST_ABSENT else None
-    told = replace(experiment.data, absent_labels=absent)
+    told = replace(experiment.data, absent_labels=absent, train_digest=problem.train_digest)
     if isinstance(told, ImageData):
         height, width, channels = problem.shape
         names, shape = problem.label_names, (height, width, channels)
         told = replace(told, shape=shape, num_labels=problem.num_labels, label_names=names)
+        told = replace(told, test_digest=problem.test_digest)
     return replace(experiment, data=told)

@@ -68,7 +68,7 @@ def folder_of(settings: Any, data_dir: Path, train: data.Images) -> Path:
     Raises:
         DataError: a link leads it out of data_dir.
     """
-    digest = zlib.crc32(train.pixels[:1000].tobytes(), zlib.crc32(train.label.tobytes()))
+    digest = zlib.crc32(np.ascontiguousarray(train.pixels).data, zlib.crc32(train.label.tobytes()))
     name = f"{settings.name}-{settings.train_split}-{digest:08x}"
     return data.require_inside(data_dir / "recognisers" / re.sub(r"[^\w.%-]+", "_", name), data_dir)
 

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from cfgjax import checkpoints
 from cfgjax.types import LabelledField, LogClassifier, Tree
-from experiments import averaging, command, processes, runs
+from experiments import averaging, command, digests, processes, runs
 from experiments.model import Model, model_of
-from experiments.problems import Problem, problem_of
+from experiments.problems import Problem, problem_of, with_shapes
 from experiments.settings import Experiment
 
 
@@ -60,6 +60,9 @@ def restore_run(
     if data_dir is not None:
         experiment = dataclasses.replace(experiment, data_dir=data_dir)
     problem = processes.together(lambda: problem_of(experiment))
+    changed = digests.changed(experiment, with_shapes(experiment, problem))
+    if changed:
+        processes.note(f"warning: {changed}; what is measured now is measured by these")
     model = model_of(experiment, problem)
     restored = checkpoints.restore(runs.checkpoints_of(run_dir), model.create())
     for message in restored.damaged.values():
@@ -70,3 +73,10 @@ def restore_run(
         ema = averaging.reconstructed(experiment, run_dir, restored.state, ema_width)
     command.detail(f"read step {restored.step} of {run_dir}")
     return Run(experiment, problem, model, ema, restored.step)
+
+
+def warn_of_other_data(name: str, run: Run, guided: Run) -> None:
+    """Says where a run that guides another learned from other data of the same name."""
+    changed = digests.changed(guided.experiment, run.experiment)
+    if changed:
+        processes.note(f"warning: {name} {run.experiment.run_dir}: {changed}")

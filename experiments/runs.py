@@ -2,26 +2,30 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from cfgjax import checkpoints
 from cfgjax.checks import shown
 from cfgjax.data import DataError, parse_json, read_bounded, require_inside
+from experiments import command, digests
 from experiments.command import UserError
 from experiments.settings import ADAPTER, MUTABLE, Experiment, ImageData
 
 T = TypeVar("T")
 _MOST_BYTES = 2**20
 """Of config.json."""
-_TOLD = frozenset({"data.label_names", "data.absent_labels"})
-"""What a data set tells of its labels."""
-_OF_THE_DATA = _TOLD | {"data.shape", "data.num_labels"}
+_NAMES = "data.label_names"
+_OF_THE_DATA = "data.shape", "data.num_labels", _NAMES
 """What a data set tells as well."""
+_NOT_COMPARED = MUTABLE | {"data.absent_labels", *digests.NAMES}
+"""What follows from the examples is compared by their digests."""
+Accepted = Literal["data"]
+"""What may differ from a run that is gone on with, once that is asked for."""
 
 
 def checkpoints_of(run_dir: Path) -> Path:
@@ -89,12 +93,13 @@ def flat(tree: Mapping[str, Any], prefix: str = "", most_levels: int = 4) -> dic
 
 def _compared(experiment: Experiment) -> dict[str, Any]:
     """The settings that must not differ between two starts of a run, by their dotted names."""
-    return flat({name: value for name, value in asdict(experiment).items() if name not in MUTABLE})
+    kept = {name: value for name, value in asdict(experiment).items() if name not in MUTABLE}
+    return {name: value for name, value in flat(kept).items() if name not in _NOT_COMPARED}
 
 
 def settings_that_count(experiment: Experiment) -> dict[str, Any]:
     """The settings by which a run's parameters change, by their dotted names: what the data tell changes none."""
-    return {name: value for name, value in _compared(experiment).items() if name not in _TOLD}
+    return {name: value for name, value in _compared(experiment).items() if name != _NAMES}
 
 
 def first_difference(name: str, before: Any, after: Any) -> tuple[str, Any, Any]:
@@ -149,6 +154,23 @@ def require_same_as_saved(run_dir: Path, experiment: Experiment, saved: Any) -> 
         )
 
 
+def _with_digests_of(old: Experiment, new: Experiment, accepted: Collection[Accepted]) -> Experiment:
+    """The new experiment, with the fuller one of each digest.
+
+    Raises:
+        UserError: its data are others, and that is not accepted.
+    """
+    changed = digests.changed(old, new)
+    if changed and "data" not in accepted:
+        raise UserError(f"{changed}; pass --run-dir for a new run, or --accept data to go on with them")
+    if changed:
+        command.say(f"warning: {changed}; they are accepted")
+        return new
+    if None in digests.told(old).values():
+        command.say(f"warning: {old.run_dir} does not tell the data that it began on; from here on it tells these")
+    return digests.with_fuller(old, new)
+
+
 def _with_names_of(old: Experiment, new: Experiment) -> Experiment:
     """The new experiment, with the labels' names that the old one told where it tells none."""
     if not (isinstance(old.data, ImageData) and isinstance(new.data, ImageData)) or new.data.label_names is not None:
@@ -156,17 +178,17 @@ def _with_names_of(old: Experiment, new: Experiment) -> Experiment:
     return replace(new, data=replace(new.data, label_names=old.data.label_names))
 
 
-def open_run(experiment: Experiment) -> Path:
+def open_run(experiment: Experiment, accepted: Collection[Accepted] = ()) -> Path:
     """The run's folder, which must exist, with config.json in it.
 
     Raises:
-        UserError: the folder holds a run of another preset or of other settings.
+        UserError: the folder holds a run of another preset, of other settings, or of other data that are not accepted.
     """
     run_dir = experiment.run_dir
     if (run_dir / "config.json").exists():
         old = read_config(run_dir)
         _require_same(run_dir, old, experiment)
-        experiment = _with_names_of(old, experiment)
+        experiment = _with_names_of(old, _with_digests_of(old, experiment, accepted))
     elif checkpoints.steps(checkpoints_of(run_dir)):
         raise UserError(f"run_dir {run_dir} holds checkpoints without the config.json of their run; pass --run-dir")
     write_atomically(run_dir / "config.json", ADAPTER.dump_json(experiment, indent=2).decode() + "\n")

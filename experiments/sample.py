@@ -25,7 +25,7 @@ from experiments.labels import allowed, label_texts, labels_by_word
 from experiments.model import path_of_field
 from experiments.options import optional
 from experiments.problems import problem_to_sample
-from experiments.restored import Run, restore_run
+from experiments.restored import Run, restore_run, warn_of_other_data
 from experiments.sampling import (
     GridName,
     Rule,
@@ -171,6 +171,7 @@ def _worse(run: Run, worse_dir: Path, data_dir: Path | None) -> LabelledField:
     is_field = worse.experiment.objective != "classifier"
     is_alike = is_alike and is_field and path_of_field(worse.experiment) == path_of_field(run.experiment)
     _require(is_alike, f"worse must be a run on the same kind of data and path, got {worse_dir}")
+    warn_of_other_data("worse", worse, run)
     return worse.field
 
 

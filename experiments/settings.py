@@ -49,6 +49,8 @@ Few = Annotated[int, Field(ge=1, le=2**10)]
 Dispatched = Annotated[int, Field(ge=1, le=10**4)]
 AnyPath = Annotated[Path, AfterValidator(_plain_path)]
 InnerPath = Annotated[Path, AfterValidator(_path_inside)]
+Digest = Annotated[str, Field(pattern=r"^[0-9]{1,18}(:[0-9a-f]{16}){1,2}$")]
+"""Of a data set, as ``experiments.digests`` makes it."""
 DataName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,100}(/[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99})?$")]
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_%+:.\[\] -]{1,100}$")]
 STRICT = {"extra": "forbid"}
@@ -92,6 +94,10 @@ class ImageData:
     """Add uniform noise of one gray level in training, for likelihoods."""
     in_memory: bool = True
     """Keep the decoded training set on the device; otherwise batches are read ahead from disk (needs grain)."""
+    train_digest: Annotated[Digest | None, tyro.conf.Suppress] = None
+    """Of the training split that the run began on; None in a run of an early version."""
+    test_digest: Annotated[Digest | None, tyro.conf.Suppress] = None
+    """Of the held-out split."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,8 @@ class LatentData:
     """How many are held out, chosen at random once."""
     absent_labels: Annotated[AbsentLabels | None, tyro.conf.Suppress] = None
     """The labels without a training example, as the folder tells; None where that is not known."""
+    train_digest: Annotated[Digest | None, tyro.conf.Suppress] = None
+    """Of the folder's latents, those held out among them; None in a run of an early version."""
 
 
 @dataclass(frozen=True)
@@ -281,9 +289,12 @@ class Experiment:
 
 
 MUTABLE = frozenset(
-    {"run_dir", "data_dir", "placement", "save_every", "log_every", "most_not_finite", "keep", "sampling"}
+    {
+        *("run_dir", "data_dir", "save_every", "log_every", "most_not_finite", "keep", "sampling"),
+        *("placement", "num_chunks", "steps_per_dispatch", "network.rematerialise", "data.in_memory"),
+    }
 )
-"""Fields that may change when a run is resumed: they change nothing of its parameters."""
+"""Settings that may change when a run is resumed: they change nothing of its parameters, the second row to rounding."""
 
 ADAPTER = TypeAdapter(Experiment)
 """Reads, writes and validates an Experiment as JSON."""

@@ -22,13 +22,14 @@ import tyro
 
 from cfgjax import checkpoints
 from cfgjax.checkpoints import NoCheckpointError
-from experiments import command, journal, owning, processes, runs, sheets, starts, tracking
+from experiments import averaging, command, journal, owning, processes, runs, sheets, starts, tracking
 from experiments.command import UserError
 from experiments.findings import report
 from experiments.loop import Trainer, advance
 from experiments.model import model_of
+from experiments.options import optional
 from experiments.presets import PRESETS, summary
-from experiments.problems import problem_of, with_shapes
+from experiments.problems import Problem, problem_of, with_shapes
 from experiments.processes import Launch
 from experiments.restored import Run
 from experiments.settings import Experiment
@@ -43,6 +44,8 @@ class Options:
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     launch: Annotated[Launch, tyro.conf.OmitArgPrefixes] = field(default_factory=Launch)
     tracking: Annotated[Tracking, tyro.conf.OmitArgPrefixes] = field(default_factory=Tracking)
+    accept: Annotated[tuple[runs.Accepted, ...], optional("[{data}]", "nothing")] = ()
+    """Go on with the run in the folder although this is not what it began with."""
     debug_nans: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """End at the first loss or gradient that is not finite, and name the first operation that gave NaN or infinity."""
 
@@ -57,6 +60,12 @@ def _require_divisible(experiment: Experiment) -> None:
         )
 
 
+def _require_same_data(problem: Problem) -> None:
+    """Raises UserError where the processes found other data, each in its own folder."""
+    if len(set(processes.all_texts(f"{problem.train_digest} {problem.test_digest}"))) > 1:
+        raise UserError("data_dir holds other data on one process than on another")
+
+
 def prepare(experiment: Experiment, debug_nans: bool = False, tracked: Tracking = UNTRACKED) -> Trainer:
     """The run before its first step; nothing is written.
 
@@ -69,6 +78,7 @@ def prepare(experiment: Experiment, debug_nans: bool = False, tracked: Tracking 
     processes.on_first(lambda: tracking.require_installed(tracked))
     _require_divisible(experiment)
     problem = processes.together(lambda: problem_of(experiment))
+    _require_same_data(problem)
     experiment = with_shapes(experiment, problem)
     model = model_of(experiment, problem)
     most = 1 if debug_nans else experiment.most_not_finite
@@ -92,13 +102,14 @@ def _rewind(run_dir: Path, step: int) -> None:
     """Removes what the run will write again from a step on."""
     journal.rewind(run_dir, step)
     sheets.rewind(run_dir, step)
+    averaging.rewind(run_dir, step)
 
 
-def _resumed(trainer: Trainer) -> Trainer:
+def _resumed(trainer: Trainer, accepted: tuple[runs.Accepted, ...]) -> Trainer:
     """The run at its newest whole checkpoint, if it has any; damaged ones are moved out of the way."""
     experiment = trainer.experiment
     run_dir, folder = experiment.run_dir, runs.checkpoints_of(experiment.run_dir)
-    processes.on_first(lambda: runs.open_run(experiment))
+    processes.on_first(lambda: runs.open_run(experiment, accepted))
     try:
         found = checkpoints.restore(folder, trainer.state)
     except NoCheckpointError:
@@ -125,9 +136,10 @@ def _fit(
     lease: filelock.SoftFileLease | None,
     requests: Requests,
     line: str | None = None,
+    accepted: tuple[runs.Accepted, ...] = (),
 ) -> Run:
     with requests.deferred():
-        trainer = _resumed(trainer)
+        trainer = _resumed(trainer, accepted)
         _write_start(trainer, line)
         if processes.any_says(requests.is_asked):
             raise StoppedError("stopped before the first step; the same command goes on from the last save")
@@ -135,8 +147,12 @@ def _fit(
     return Run(trainer.experiment, trainer.problem, trainer.model, state.ema)
 
 
-def fit(experiment: Experiment) -> Run:
+def fit(experiment: Experiment, accepted: tuple[runs.Accepted, ...] = ()) -> Run:
     """The experiment trained to its last step, or resumed from its newest whole checkpoint.
+
+    Args:
+        experiment: the run.
+        accepted: what may differ from what the run in its folder began with.
 
     Raises:
         UserError: settings out of range, a network that does not fit the data, a folder that holds another run or is
@@ -148,7 +164,7 @@ def fit(experiment: Experiment) -> Run:
     """
     trainer = prepare(experiment)
     with Requests() as requests, _owned(experiment.run_dir) as lease:
-        return _fit(trainer, lease, requests)
+        return _fit(trainer, lease, requests, accepted=accepted)
 
 
 def train(options: Options) -> None:
@@ -158,7 +174,7 @@ def train(options: Options) -> None:
     with Requests() as requests:
         trainer = prepare(options.experiment, options.debug_nans, options.tracking)
         with _owned(run_dir) as lease, processes.own_folder(run_dir) as folder:
-            report(_fit(trainer, lease, requests, command.line()), folder)
+            report(_fit(trainer, lease, requests, command.line(), options.accept), folder)
 
 
 def main(args: list[str] | None = None) -> None:
