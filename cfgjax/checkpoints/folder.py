@@ -14,10 +14,10 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 from orbax.checkpoint import checkpoint_managers
 
-from cfgjax.checkpoints.checksums import Checksums, checksums, host_checksum
+from cfgjax.checkpoints.checksums import checksums, host_checksum
 from cfgjax.checkpoints.errors import CheckpointError, reason
 from cfgjax.checkpoints.metadata import require_json, sealed
-from cfgjax.checkpoints.trees import named, stored
+from cfgjax.checkpoints.trees import named, places, require_storable, stored
 from cfgjax.checks import require_arrays, require_count, require_place, require_scalar
 from cfgjax.types import Tree
 
@@ -89,18 +89,18 @@ def latest(folder: Path) -> int | None:
     return next(iter(steps(folder)), None)
 
 
-_ARRAY = b"/.zarray"
+_ARRAY = ".zarray"
 
 
 def read_back(folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of a stored tree by name, parts joined by dots, as they lie in its folder, in the host's memory.
+    """The arrays of a stored tree by their places in its folder, as of ``trees.places``, in the host's memory.
 
     They are read one by one and without Orbax, whose readers keep some 400 small objects of each checkpoint for ever.
     """
     base = {"driver": "ocdbt", "base": f"file://{Path(folder).absolute()}/"}
     keys = ts.KvStore.open(base).result().list().result()
-    names = [key.removesuffix(_ARRAY).decode() for key in keys if key.endswith(_ARRAY)]
-    return {name: _array(base | {"path": f"{name}/"}) for name in names}
+    paths = [key.removesuffix(_ARRAY) for key in map(bytes.decode, keys) if key.rpartition("/")[2] == _ARRAY]
+    return {path.removesuffix("/"): _array(base | {"path": path}) for path in paths}
 
 
 def _array(place: dict[str, Any]) -> np.ndarray:
@@ -127,7 +127,7 @@ class Writer:
         require_place("folder", folder)
         _require_keep(keep)
         self._folder = Path(os.path.abspath(folder))  # noqa: PTH100
-        self._underway: tuple[int, Checksums] | None = None
+        self._underway: tuple[int, dict[str, tuple[str, str]]] | None = None
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_policy(keep),
             best_fn=_held_out_loss if keep.best else None,
@@ -162,19 +162,22 @@ class Writer:
             held_out_loss: by which the best are kept.
 
         Raises:
-            TypeError, ValueError: a step that is no whole number, or negative; a tree with a leaf that is no array;
+            TypeError, ValueError: a step that is no whole number, or negative; a tree with a leaf that is no array or
+                has no elements, an array alone, or two leaves whose keys, joined by dots or slashes, are the same;
                 metadata that are not of JSON; a loss that is not one number.
             CheckpointError: this save cannot be started, or the one before it failed; nothing older is lost.
         """
         require_count("step", step, 0)
         require_arrays("tree", tree)
+        require_storable("tree", tree)
         require_json("metadata", metadata)
         if held_out_loss is not None:
             require_scalar("held_out_loss", held_out_loss)
         self.settle()
         step, tree = operator.index(step), stored(tree)
-        self._underway = step, checksums(named(tree))
-        record = sealed(metadata, step, self._underway[1])
+        sums = checksums(named(tree))
+        self._underway = step, {name: (place, sums[name]) for name, place in places(tree).items()}
+        record = sealed(metadata, step, sums)
         items = {STATE: ocp.args.StandardSave(tree), METADATA: ocp.args.JsonSave(record)}
         metrics = None if held_out_loss is None else {METRIC: held_out_loss}
         try:
@@ -214,6 +217,6 @@ class Writer:
         folder = next(iter(self._drafts(step)), self._folder / str(step))
         found = read_back(folder / STATE)
         read = {name: host_checksum(array) for name, array in found.items()}
-        wrong = [name for name, given in expected.items() if read.get(name.replace("/", ".")) != given]
+        wrong = [name for name, (place, given) in expected.items() if read.get(place) != given]
         if wrong:
             raise CheckpointError(f"{wrong[0]} does not read back as it was given")

@@ -13,7 +13,7 @@ from cfgjax.checkpoints.checksums import checksums
 from cfgjax.checkpoints.errors import CheckpointError, NoCheckpointError, UnreachableError, is_of_system, reason
 from cfgjax.checkpoints.folder import METADATA, STATE, steps
 from cfgjax.checkpoints.metadata import opened
-from cfgjax.checkpoints.trees import as_before, asked_for, named, require_same
+from cfgjax.checkpoints.trees import as_before, asked_for, named, require_same, require_storable
 from cfgjax.checks import require_arrays, require_count, require_kind, require_place
 from cfgjax.types import Tree
 
@@ -95,13 +95,14 @@ def restore(folder: Path, like: Tree, step: int | None = None) -> Restored:
         step: which checkpoint; then no other is tried.
 
     Raises:
-        TypeError, ValueError: no path; a leaf that is no array; a step that is no whole number, or negative.
+        TypeError, ValueError: no path; a tree that ``Writer.save`` refuses; a step that is no whole number, or negative.
         NoCheckpointError: none there.
         UnreachableError: the system refuses to read one, which may be whole.
         CheckpointError: none whole, or of another tree; the message names the newest one tried.
     """
     require_place("folder", folder)
     require_arrays("like", like)
+    require_storable("like", like)
     if step is not None:
         require_count("step", step, 0)
     damaged: dict[int, str] = {}

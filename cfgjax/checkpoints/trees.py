@@ -4,10 +4,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
 from cfgjax.checkpoints.errors import CheckpointError
+from cfgjax.checks import shown
 from cfgjax.types import Array, Tree
+
+KeyPath = tuple[Any, ...]
+"""A leaf's way from the root, as JAX gives it."""
 
 
 def _is_key(leaf: Any) -> bool:
@@ -50,10 +55,50 @@ def _local(found: Array, like: Array) -> Array:
     return jax.device_put(found.addressable_data(0), like.sharding)
 
 
+def _name(path: KeyPath) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _place(path: KeyPath) -> str:
+    """Where Orbax 0.12 puts a leaf: its keys joined by dots; tensorstore ends that by a slash where none is."""
+    return ".".join(ocp.tree.str_keypath(path)).removesuffix("/")
+
+
 def named(tree: Tree) -> dict[str, Any]:
     """The leaves by their paths, without the brackets that tell a tuple's field from a mapping's key."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    return {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def places(tree: Tree) -> dict[str, str]:
+    """Where each leaf of ``named`` lies in the folder, as of ``folder.read_back``."""
+    return {_name(path): _place(path) for path, _ in jax.tree.leaves_with_path(tree)}
+
+
+def _require_keys(argument: str, tree: Tree) -> None:
+    """Raises ValueError for containers whose keys Orbax does not know, mixes up, or cannot write as UTF-8."""
+    try:
+        ocp.tree.serialize_tree(tree, keep_empty_nodes=True)
+        for path, _ in jax.tree.leaves_with_path(tree):
+            _place(path).encode()
+    except (ValueError, AssertionError) as error:
+        raise ValueError(f"{argument} must have as keys names in UTF-8, or else numbers, got {shown(tree)}") from error
+
+
+def require_storable(argument: str, tree: Tree) -> None:
+    """Raises ValueError for a tree with a leaf that Orbax refuses, or would put in another's place."""
+    leaves = jax.tree.leaves_with_path(tree)
+    if not leaves or not leaves[0][0]:
+        raise ValueError(f"{argument} must be a container of at least one array, got {shown(tree)}")
+    _require_keys(argument, tree)
+    taken: dict[tuple[str, str], str] = {}
+    for path, leaf in leaves:
+        where = f"{argument}{jax.tree_util.keystr(path)}"
+        if 0 in np.shape(leaf):
+            raise ValueError(f"{where} must have at least one element to be stored, got the shape {np.shape(leaf)}")
+        for kind, name in (("name", _name(path)), ("place", _place(path))):
+            first = taken.setdefault((kind, name), where)
+            if first != where:
+                raise ValueError(f"{where} would have the {kind} {name!r} of {first} in the checkpoint: rename one")
 
 
 def require_same(where: Any, found: Tree, wanted: Tree) -> None:
