@@ -62,7 +62,7 @@ for kind in KEYS:
     )
 
 X, Y = jnp.arange(3.0), jnp.arange(3.0) + 10
-TEXTS = ("linear/w", "mlp/~/linear_0", "/w", "w/", "//", "a.b", ".", "..", ".w", "w.", "", " ", "~", "%41", "ü/日本", "\n")
+TEXTS = ("linear/w", "mlp/~/linear_0", "/w", "w/", "//", "a.b", ".", "..", ".w", "w.", "", " ", "%41", "ü/本", "\n")
 STRANGE = {text: {text: X + number} for number, text in enumerate(TEXTS)}
 CONTAINERS = {
     "numbers": {1: X, -1: Y, 12: None},
@@ -96,7 +96,7 @@ def _assert_restored(folder, tree):
         np.testing.assert_array_equal(_numbers(leaf), _numbers(expected))
 
 
-@pytest.mark.parametrize("tree", [STRANGE, CONTAINERS, {"": X}, {"": X, "0": Y}], ids=["texts", "kinds", "root", "both"])
+@pytest.mark.parametrize("tree", [STRANGE, CONTAINERS, {"": X}, {"": X, "0": Y}], ids=["texts", "kinds", "root", "two"])
 def test_every_key_is_restored_right(tree, tmp_path):
     _save(tmp_path, tree)
     _assert_restored(tmp_path, tree)

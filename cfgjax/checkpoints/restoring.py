@@ -95,7 +95,7 @@ def restore(folder: Path, like: Tree, step: int | None = None) -> Restored:
         step: which checkpoint; then no other is tried.
 
     Raises:
-        TypeError, ValueError: no path; a tree that ``Writer.save`` refuses; a step that is no whole number, or negative.
+        TypeError, ValueError: no path; a tree that ``Writer.save`` refuses; a step that is not whole, or negative.
         NoCheckpointError: none there.
         UnreachableError: the system refuses to read one, which may be whole.
         CheckpointError: none whole, or of another tree; the message names the newest one tried.
