@@ -7,9 +7,8 @@ import numpy as np
 
 from cfgjax import data, metrics
 from experiments.command import UserError
+from experiments.measurable import DISTANCES, NEIGHBOURS
 from experiments.recogniser import Features, Recogniser
-
-NEIGHBOURS = 5
 
 
 def checked(features: Features) -> Features:
@@ -29,22 +28,25 @@ class Reference:
     """What samples are compared with: one half of the held-out images; the other half gives the floor.
 
     Attributes:
-        recogniser: tells the label of a sample.
-        features: the space of all distances.
+        recogniser: tells the label of a sample; None where there are no labels to be told apart.
+        features: the space of all distances; None where none can be measured.
         real: features of the reference half, [m, d], and ``label`` its labels.
         other: features of the other half.
     """
 
-    recogniser: Recogniser
-    features: Features
+    recogniser: Recogniser | None
+    features: Features | None
     real: np.ndarray
     label: np.ndarray
     other: np.ndarray
 
 
-def reference_of(recogniser: Recogniser, test: data.Images, features: Features | None = None) -> Reference:
+def reference_of(recogniser: Recogniser | None, test: data.Images, features: Features | None = None) -> Reference:
     """The held-out images in two halves, in a fixed random order."""
-    chosen = checked(features or recogniser.features)
+    features = features or (None if recogniser is None else recogniser.features)
+    if features is None or len(test.label) < DISTANCES.least.held_out:
+        return Reference(recogniser, None, np.zeros((0, 0)), test.label[:0], np.zeros((0, 0)))
+    chosen = checked(features)
     order = np.random.default_rng(0).permutation(len(test.label))
     half, rest = order[: len(order) // 2], order[len(order) // 2 :]
     image = test.image
@@ -52,12 +54,14 @@ def reference_of(recogniser: Recogniser, test: data.Images, features: Features |
 
 
 def _distances(samples: np.ndarray, real: np.ndarray) -> dict[str, float]:
-    """Both distances to all of the reference; neighbourhoods at equal counts."""
+    """Both distances to all of the reference, neighbourhoods at equal counts; of too few, none."""
+    count = min(len(samples), len(real))
+    if count < 2:
+        return {}
     found = {
         "frechet": metrics.frechet_distance(samples, real),
         "kernel": metrics.kernel_distance(samples, real),
     }
-    count = min(len(samples), len(real))
     if count <= NEIGHBOURS:
         return found
     return found | metrics.neighbourhood(samples[:count], real[:count], NEIGHBOURS)._asdict()
@@ -69,23 +73,26 @@ def _in_turn(num_labels: int, num_per_class: int) -> np.ndarray:
 
 
 def measure(samples: np.ndarray, labels: np.ndarray, reference: Reference) -> dict[str, Any]:
-    """The numbers of samples [k, n, H, W, C] of k labels: recognised rate, distances, neighbourhoods; by label, too."""
+    """The numbers of samples [k, n, H, W, C] of k labels: recognised rate, distances, neighbourhoods; by label, too.
+
+    What the reference or the count of samples cannot carry is not among them.
+    """
     num_labels, num_per_class = samples.shape[:2]
     flat = samples.reshape(-1, *samples.shape[2:])
-    found = np.argmax(reference.recogniser.log_probs(flat), axis=1).reshape(num_labels, num_per_class)
-    right = np.mean(found == labels.reshape(-1, 1), axis=1)
-    features = reference.features(flat)
-    by_label = [
-        {"label": int(label), "recognised": float(rate), **_of_label(own, label, reference)}
-        for label, rate, own in zip(labels, right, features.reshape(num_labels, num_per_class, -1), strict=True)
-    ]
-    in_turn = features[_in_turn(num_labels, num_per_class)]
-    return {"recognised": float(right.mean()), **_distances(in_turn, reference.real), "by_label": by_label}
-
-
-def _of_label(own: np.ndarray, label: int, reference: Reference) -> dict[str, float]:
-    real = reference.real[reference.label == label]
-    return _distances(own, real) if min(len(own), len(real)) > 1 else {}
+    found: dict[str, Any] = {}
+    by_label: list[dict[str, Any]] = [{"label": int(label)} for label in labels]
+    if reference.recogniser is not None:
+        likeliest = np.argmax(reference.recogniser.log_probs(flat), axis=1).reshape(num_labels, num_per_class)
+        right = np.mean(likeliest == labels.reshape(-1, 1), axis=1)
+        found["recognised"] = float(right.mean())
+        by_label = [row | {"recognised": float(rate)} for row, rate in zip(by_label, right, strict=True)]
+    if reference.features is not None:
+        features = reference.features(flat)
+        found |= _distances(features[_in_turn(num_labels, num_per_class)], reference.real)
+        each = features.reshape(num_labels, num_per_class, -1)
+        real = (reference.real[reference.label == label] for label in labels)
+        by_label = [row | _distances(*pair) for row, *pair in zip(by_label, each, real, strict=True)]
+    return found | {"by_label": by_label}
 
 
 def floor(reference: Reference, num_samples: int) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from cfgjax import data
 from cfgjax.types import LogClassifier
-from experiments import command, runs
+from experiments import command, measurable, processes, runs
 from experiments.consistency import draw_residuals, residuals
 from experiments.drawing import draw_all
 from experiments.findings_classifier import report_classifier
@@ -78,21 +79,30 @@ def _guided_draws(run: Run, wishes: Wishes) -> tuple[dict[tuple[str, str], np.nd
     return draws, scales
 
 
-def _image_metrics(run: Run, settings: ImageData, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
+def _image_metrics(
+    run: Run, settings: ImageData, wishes: Wishes, out_dir: Path, missing: Mapping[str, str]
+) -> dict[str, Any]:
     experiment = run.experiment
     draws, scales = _guided_draws(run, wishes)
     drawn = run.problem.labels
     found = report_images(experiment, settings, draws, scales, drawn, out_dir, wishes.features, wishes.is_kept)
     test = load_test(experiment, settings)
     seed = experiment.sampling.seed
-    if wishes.log_classifier is not None:
+    if wishes.log_classifier is not None and measurable.RESIDUALS.numbers not in missing:
         rows = residuals(run.field, wishes.log_classifier, run.model.path, test, seed)
         draw_residuals(rows, out_dir / "residuals.png")
         found["residuals"] = rows
-    if wishes.num_likelihoods:
-        steps = experiment.sampling.num_steps
-        found["bits_per_dimension"] = bits_per_dimension(run.field, test, wishes.num_likelihoods, steps, seed)
+    if wishes.num_likelihoods and measurable.BITS.numbers not in missing:
+        found["bits_per_dimension"] = _bits(run, test, wishes.num_likelihoods)
     return found
+
+
+def _bits(run: Run, test: data.Images, num_images: int) -> dict[str, dict[str, float]]:
+    """Bits per dimension, of all held-out images where they are fewer than asked for."""
+    if num_images > len(test.label):
+        processes.note(f"warning: bits per dimension are of all {len(test.label)} pictures held out, not {num_images}")
+    sampling = run.experiment.sampling
+    return bits_per_dimension(run.field, test, num_images, sampling.num_steps, sampling.seed)
 
 
 def _latent_metrics(run: Run, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
@@ -104,17 +114,20 @@ def _latent_metrics(run: Run, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
     return {"samples": []}
 
 
-def _metrics(run: Run, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
+def _metrics(run: Run, wishes: Wishes, out_dir: Path, missing: Mapping[str, str]) -> dict[str, Any]:
+    """What is measured, but for the numbers that are ``missing``."""
     experiment = run.experiment
     match experiment.data:
         case MixtureData() as settings:
             draws, _ = _guided_draws(run, wishes)
             return report_mixture(run, settings, {solver: drawn for (_, solver), drawn in draws.items()}, out_dir)
+        case ImageData() if measurable.BY_TIME.numbers in missing:
+            return {}
         case ImageData() as settings if experiment.objective == "classifier":
             test, seed = load_test(experiment, settings), experiment.sampling.seed
             return report_classifier(run.log_classifier, run.model.path, test, seed, out_dir)
         case ImageData() as settings:
-            return _image_metrics(run, settings, wishes, out_dir)
+            return _image_metrics(run, settings, wishes, out_dir, missing)
         case LatentData():
             return _latent_metrics(run, wishes, out_dir)
 
@@ -141,7 +154,10 @@ def _headline(metrics: Mapping[str, Any]) -> str:
         start = (
             f"  at {row['recognised']:.1%} recognised, {row['solver']}, {row['guidance']} at w = {row['scale']:.2f}:"
         )
-        lines.append(f"{start} Frechet {row['frechet']:.3f}, coverage {row.get('coverage', float('nan')):.3f}")
+        numbers = (
+            f"{name} {row[key]:.3f}" for name, key in (("Frechet", "frechet"), ("coverage", "coverage")) if key in row
+        )
+        lines.append(f"{start} {', '.join(numbers)}")
     for row in metrics.get("by_time", ()):
         found = f"{row['accuracy']:.1%} right, calibration error {row['calibration_error']:.3f}"
         lines.append(f"  t = {row['t']:.1f}: {found}")
@@ -151,9 +167,18 @@ def _headline(metrics: Mapping[str, Any]) -> str:
 
 
 def report(run: Run, out_dir: Path, wishes: Wishes = Wishes()) -> dict[str, Any]:
-    """Samples the run's field, writes pictures and metrics.json into the folder, and returns the metrics."""
+    """Samples the run's field, writes pictures and metrics.json into the folder, and returns the metrics.
+
+    Numbers that the data or the samples cannot carry are left out of the metrics, and told in one line.
+    """
     experiment, start = run.experiment, time.perf_counter()
-    metrics = _metrics(run, wishes, out_dir) | {
+    before = _written(out_dir)
+    asked = wishes.features is not None, wishes.log_classifier is not None, wishes.num_likelihoods
+    missing = measurable.left_out_of(experiment, run.problem, *asked)
+    metrics, names = measurable.finite(_metrics(run, wishes, out_dir, missing))
+    missing |= metrics.get("left_out", {}) | dict.fromkeys(names, "not finite")
+    metrics |= {"left_out": missing} if missing else {}
+    metrics |= {
         "preset": experiment.preset,
         "num_steps": experiment.sampling.num_steps,
         "device": jax.devices()[0].device_kind,
@@ -162,6 +187,16 @@ def report(run: Run, out_dir: Path, wishes: Wishes = Wishes()) -> dict[str, Any]
         "report_seconds": round(time.perf_counter() - start, 1),
     }
     runs.write_metrics(out_dir, metrics)
-    print(_headline(metrics))
-    print(f"wrote {', '.join(sorted(file.name for file in out_dir.glob('*.png')))}, metrics.json in {out_dir}")
+    if missing:
+        processes.note(f"warning: {measurable.line_of(missing)}")
+    headline = _headline(metrics)
+    if headline:
+        print(headline)
+    print(f"wrote {', '.join(sorted(name for name, _ in _written(out_dir) - before))} in {out_dir}")
     return metrics
+
+
+def _written(out_dir: Path) -> set[tuple[str, int]]:
+    """The files of a report in a folder, and when they were written."""
+    files = (file for form in ("*.png", "*.csv", "*.npz", "metrics.json") for file in out_dir.glob(form))
+    return {(file.name, file.stat().st_mtime_ns) for file in files}

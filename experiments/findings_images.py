@@ -88,6 +88,10 @@ def draw_curves(rows: list[dict[str, Any]], real: dict[str, Any], name: str, fil
         ("coverage", "frechet"), ("recall", "precision"), ("recognised", "coverage"),
     )  # fmt: skip
     for axes, (across, up) in zip(np.ravel(panels), pairs, strict=True):
+        if not any(across in row and up in row for row in rows):
+            axes.set_axis_off()
+            axes.set_title(f"{up}: too few to measure", fontsize=9)
+            continue
         _plot(axes, rows, across, up)
         if up in real:
             axes.axhline(real[up], color="gray", linestyle=":")
@@ -95,7 +99,9 @@ def draw_curves(rows: list[dict[str, Any]], real: dict[str, Any], name: str, fil
             axes.set_yscale("log")
         if across == "scale":
             axes.set_xlabel("w")
-    panels[0, 0].legend(fontsize=7)
+    drawn = [axes for axes in np.ravel(panels) if axes.lines]
+    if drawn:
+        drawn[0].legend(fontsize=7)
     figure.savefig(file, dpi=100)
 
 
@@ -121,9 +127,11 @@ def _crossing(rows: list[dict[str, Any]], rate: float) -> dict[str, float]:
 def at_equal_recognition(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each solver, every guidance at the highest recognised rate that all of them reach: a comparison at equals.
 
-    Empty where a guidance passes the rate between no two of its scales: then it needs more of them.
+    Empty where a guidance passes the rate between no two of its scales: then it needs more of them; and where nothing
+    is recognised.
     """
     found = []
+    rows = [row for row in rows if "recognised" in row]
     for solver in dict.fromkeys(row["solver"] for row in rows):
         own = sorted((row for row in rows if row["solver"] == solver), key=lambda row: row["scale"])
         curves = {name: [row for row in own if row["guidance"] == name] for name in {row["guidance"]: 0 for row in own}}
@@ -145,19 +153,20 @@ def _rows(
     drawn: np.ndarray,
     reference: Reference,
     train: data.Images,
-    held_out: np.ndarray,
+    held_out: np.ndarray | None,
 ) -> list[dict[str, Any]]:
-    """The numbers of every rule and scale."""
+    """The numbers of every rule and scale; ``held_out`` are the held-out images' distances to training ones."""
     train_image = train.image
     names = [(guidance, solver, scale) for guidance, solver in draws for scale in scales[guidance]]
     each = [its_samples for samples in draws.values() for its_samples in samples]
     rows = []
     for (guidance, solver, scale), samples in progress.each(list(zip(names, each, strict=True)), "scales", "measuring"):
         near = metrics.nearest_distances(samples.reshape(-1, *samples.shape[2:]), train_image)
-        copies = {"nearest_training_distance": float(np.median(near)), "copies": metrics.copy_fraction(near, held_out)}
-        rows.append(
-            {"guidance": guidance, "solver": solver, "scale": scale} | measure(samples, drawn, reference) | copies
-        )
+        copies = {"nearest_training_distance": float(np.median(near))}
+        if held_out is not None:
+            copies["copies"] = metrics.copy_fraction(near, held_out)
+        found = measure(samples, drawn, reference)
+        rows.append({"guidance": guidance, "solver": solver, "scale": scale} | found | copies)
     return rows
 
 
@@ -183,7 +192,8 @@ def report_images(
 ) -> dict[str, Any]:
     """The metrics of samples; writes samples.png, curves.png and curves.csv.
 
-    "copies" is the share of samples nearer to a training image than all but 1 % of held-out images are.
+    "copies" is the share of samples nearer to a training image than all but 1 % of held-out images are. Numbers for
+    which there are too few images or samples are not among the metrics.
 
     Args:
         experiment: the run.
@@ -199,18 +209,22 @@ def report_images(
     labels = label_texts(experiment, train.num_labels)
     recogniser = recogniser_of(settings, experiment.data_dir, train, test, is_kept)
     reference = reference_of(recogniser, test, features)
-    held_out = metrics.nearest_distances(test.image[:NUM_HELD_OUT], train.image)
+    held_out = metrics.nearest_distances(test.image[:NUM_HELD_OUT], train.image) if len(test.label) else None
     rows = _named(_rows(draws, scales, drawn, reference, train, held_out), labels)
     num_samples = int(np.prod(next(iter(draws.values())).shape[1:3]))
     real = floor(reference, num_samples)
     draw_samples(draws, scales, [labels[y] for y in drawn], out_dir / "samples.png")
     draw_curves(rows, real, settings.name, out_dir / "curves.png")
     write_curves(rows, out_dir / "curves.csv")
-    return {
-        "recogniser_test_accuracy": recogniser.test_accuracy,
-        "features": "recogniser" if features is None else getattr(features, "__qualname__", "given"),
-        "real_against_real": real,
-        "held_out_nearest_training_distance": float(np.median(held_out)),
+    measured: dict[str, Any] = {}
+    if recogniser is not None and recogniser.test_accuracy is not None:
+        measured["recogniser_test_accuracy"] = recogniser.test_accuracy
+    if reference.features is not None:
+        measured["features"] = "recogniser" if features is None else getattr(features, "__qualname__", "given")
+        measured["real_against_real"] = real
+    if held_out is not None:
+        measured["held_out_nearest_training_distance"] = float(np.median(held_out))
+    return measured | {
         "num_samples": num_samples,
         "samples": rows,
         "at_equal_recognition": at_equal_recognition(rows),

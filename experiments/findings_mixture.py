@@ -13,6 +13,7 @@ from cfgjax.metrics import relative_error
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, GaussianPath, LabelledField
 from experiments.drawing import sample_keys
+from experiments.measurable import RECOGNITION
 from experiments.problems import mixture_of
 from experiments.restored import Run
 from experiments.sampling import ODE, SDE, classifier_free, make_draw, times
@@ -114,7 +115,10 @@ def draw_samples(draws: dict[str, np.ndarray], scales: tuple[float, ...], limit:
 
 
 def report_mixture(run: Run, settings: MixtureData, draws: dict[str, np.ndarray], out_dir: Path) -> dict[str, Any]:
-    """The metrics of a field and its samples {solver: [scales, K, n, 2]}; writes samples.png and densities.png."""
+    """The metrics of a field and its samples {solver: [scales, K, n, 2]}; writes samples.png and densities.png.
+
+    Which label a sample has is asked of two labels or more.
+    """
     experiment, field, model = run.experiment, run.field, run.model
     mixture, scales = mixture_of(settings), experiment.sampling.scales
     errors = field_errors(field, mixture, model.path, experiment.sampling.seed)
@@ -133,12 +137,17 @@ def report_mixture(run: Run, settings: MixtureData, draws: dict[str, np.ndarray]
         for name, samples in laws.items()
         for scale, points in zip(scales, samples, strict=True)
     ]
+    has_labels = mixture.num_labels >= RECOGNITION.least.labels
+
+    def recognised(samples: np.ndarray) -> dict[str, float]:
+        return {"recognised": _recognised(mixture, model.path, samples)} if has_labels else {}
+
     return {
         "relative_error": {name: float(np.mean(values)) for name, values in errors.items()},
         "relative_error_by_time": {"t": list(TIMES), **errors},
         "guided_label_0": guided,
         "samples": [
-            {"scale": scale, "solver": solver, "recognised": _recognised(mixture, model.path, samples[index])}
+            {"scale": scale, "solver": solver, **recognised(samples[index])}
             for solver, samples in draws.items()
             for index, scale in enumerate(scales)
         ],

@@ -15,6 +15,7 @@ from cfgjax import checkpoints, data, training
 from cfgjax.models import ConvNet
 from cfgjax.types import Array, Loss, TrainState, Tree
 from experiments import command, processes, progress
+from experiments.measurable import RECOGNITION
 
 BATCH_SIZE, NUM_EPOCHS, MOST_STEPS = 128, 30, 4_000
 LEARNING_RATE, EMA_DECAY = 2e-3, 0.99
@@ -25,11 +26,14 @@ Features = Callable[[np.ndarray], np.ndarray]
 
 
 class Recogniser(NamedTuple):
-    """Features [n, d] and log-probabilities [n, K] of images [n, H, W, C] in [-1, 1], and its own test accuracy."""
+    """Features [n, d] and log-probabilities [n, K] of images [n, H, W, C] in [-1, 1], and its own test accuracy.
+
+    The accuracy is None where no image is held out.
+    """
 
     features: Features
     log_probs: Callable[[np.ndarray], np.ndarray]
-    test_accuracy: float
+    test_accuracy: float | None
 
 
 def _loss(network: ConvNet) -> Loss:
@@ -103,8 +107,8 @@ def _trained(network: ConvNet, settings: Any, data_dir: Path, train: data.Images
 
 def recogniser_of(
     settings: Any, data_dir: Path, train: data.Images, test: data.Images, is_kept: bool = True
-) -> Recogniser:
-    """The recogniser of a data set, trained now or read back from beside it.
+) -> Recogniser | None:
+    """The recogniser of a data set, trained now or read back from beside it; None of one whose labels are all alike.
 
     Args:
         settings: the data set's name and training split.
@@ -117,6 +121,8 @@ def recogniser_of(
         CheckpointError: what lies there is no recogniser of these images.
         DataError: its folder is a link that leads out of data_dir.
     """
+    if len(np.unique(train.label)) < RECOGNITION.least.labels:
+        return None
     network = ConvNet(train.num_labels)
     ema = _trained(network, settings, data_dir, train, is_kept).ema
 
@@ -125,5 +131,6 @@ def recogniser_of(
         return jax.lax.map(lambda image: network.apply(ema, image), images, batch_size=256)
 
     log_probs = lambda images: np.asarray(apply(jnp.asarray(images))[1])  # noqa: E731
-    accuracy = float(np.mean(np.argmax(log_probs(test.image), axis=1) == test.label))
+    is_right = np.argmax(log_probs(test.image), axis=1) == test.label if len(test.label) else None
+    accuracy = None if is_right is None else float(np.mean(is_right))
     return Recogniser(lambda images: np.asarray(apply(jnp.asarray(images))[0]), log_probs, accuracy)

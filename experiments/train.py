@@ -22,7 +22,7 @@ import tyro
 
 from cfgjax import checkpoints
 from cfgjax.checkpoints import NoCheckpointError
-from experiments import averaging, command, journal, owning, processes, runs, sheets, starts, tracking
+from experiments import averaging, command, journal, measurable, owning, processes, runs, sheets, starts, tracking
 from experiments.command import UserError
 from experiments.findings import report
 from experiments.loop import Trainer, advance
@@ -80,6 +80,9 @@ def prepare(experiment: Experiment, debug_nans: bool = False, tracked: Tracking 
     problem = processes.together(lambda: problem_of(experiment))
     _require_same_data(problem)
     experiment = with_shapes(experiment, problem)
+    missing = measurable.left_out_of(experiment, problem)
+    if missing:
+        processes.note(f"warning: {measurable.line_of(missing)}")
     model = model_of(experiment, problem)
     most = 1 if debug_nans else experiment.most_not_finite
     return Trainer(experiment, problem, model, model.create(), most, debug_nans, tracked)

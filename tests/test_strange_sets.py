@@ -230,6 +230,7 @@ def _label(features):
     [
         (lambda features: features.clear(), "pythonClassName"),
         (lambda features: features["featuresDict"]["features"].pop("label"), "no image and label"),
+        (lambda features: features["featuresDict"]["features"].clear(), "no image and label, only nothing"),
         (lambda features: _label(features).update(numClasses="-3"), "numClasses"),
         (lambda features: _label(features).update(numClasses="9" * 30), "numClasses"),
         (lambda features: _label(features).update(numClasses="9" * 5000), "numClasses"),

@@ -193,7 +193,7 @@ def _read(file: Path, root: Path, model: Any) -> Any:
 def _image_and_label(file: Path, features: dict[str, Any]) -> tuple[_Picture, int]:
     image, label = features.get("image"), features.get("label")
     if not isinstance(image, _ImageFeature) or not isinstance(label, _LabelFeature):
-        raise DataError(f"{file} has no image and label, only {', '.join(features)}")
+        raise DataError(f"{file} has no image and label, only {', '.join(features) or 'nothing'}")
     return image.image, label.class_label.num_classes
 
 

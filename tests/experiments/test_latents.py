@@ -67,6 +67,7 @@ def test_a_run_on_latents_trains_and_draws_latents(folder, tmp_path):
     ]  # fmt: skip
     done = command("train", *preset, "--run-dir", tmp_path / "run")
     assert done.returncode == 0, done.stderr
+    assert "wrote metrics.json, samples-classifier-free-euler_maruyama.npz, samples-classifier" in done.stdout
     written = np.load(tmp_path / "run" / "samples-classifier-free-heun.npz")
     assert written["latents"].shape == (2, NUM_LABELS, 3, 4, 4, 5)
     assert np.all(np.isfinite(written["latents"]))

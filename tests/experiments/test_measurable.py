@@ -1,0 +1,233 @@
+"""Reports of data sets of every small size: what cannot be measured is left out and named, and nothing else is."""
+
+import dataclasses
+import itertools
+import json
+import math
+import types
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from cfgjax import data, paths
+from experiments import curves, findings, findings_images, findings_mixture, measurable, tables
+from experiments.findings import Wishes, report
+from experiments.presets import PRESETS
+from experiments.problems import Problem
+from experiments.recogniser import Recogniser
+from experiments.restored import Run
+from experiments.settings import MixtureData, MLPNetwork, Sampling
+from experiments.train import prepare
+from tests.experiments.running import SMALL, finish, start
+
+NUMBERS = {
+    measurable.RECOGNITION.numbers: lambda found: "recognised" in found["samples"][0],
+    measurable.ACCURACY.numbers: lambda found: "recogniser_test_accuracy" in found,
+    measurable.DISTANCES.numbers: lambda found: "frechet" in found["samples"][0] and "kernel" in found["samples"][0],
+    measurable.NEIGHBOURHOODS.numbers: lambda found: "coverage" in found["samples"][0],
+    measurable.COPIES.numbers: lambda found: "copies" in found["samples"][0],
+    measurable.BITS.numbers: lambda found: "bits_per_dimension" in found,
+    measurable.RESIDUALS.numbers: lambda found: "residuals" in found,
+}
+
+MODEL = types.SimpleNamespace(path=paths.linear(), field=lambda params: lambda x, t, y: (0.1 * y + 1) * x)
+
+
+def _problem(num_labels):
+    return Problem((2, 2, 1), num_labels, None, None, None)
+
+
+def _images(num_images, num_labels):
+    pixels = np.random.default_rng(num_images).integers(0, 256, (num_images, 2, 2, 1), np.uint8)
+    return data.Images(pixels, (np.arange(num_images) % num_labels).astype(np.int32), num_labels)
+
+
+def _any_recogniser(settings, data_dir, train, test, is_kept=True):
+    """What is trained in the place of the recogniser: nothing, where it would be trained on two labels or more."""
+    if len(np.unique(train.label)) < 2:
+        return None
+    log_probs = lambda images: np.asarray(jax.nn.log_softmax(images[:, 0, :, 0], axis=1))  # noqa: E731
+    return Recogniser(lambda images: images.reshape(len(images), -1), log_probs, 0.5 if len(test.label) else None)
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """The report of a run on pictures, whose data and samples are made up: (counts, wishes) -> metrics."""
+
+    def of(num_test, num_labels, num_per_class, wishes, is_drawn=False, num_train=7):
+        train, test = _images(num_train, num_labels), _images(num_test, num_labels)
+        experiment = dataclasses.replace(
+            PRESETS["digits"][1], sampling=Sampling((0.0, 2.0), num_steps=1, num_per_class=num_per_class)
+        )
+        for module in (findings, measurable, findings_images):
+            monkeypatch.setattr(module, "load_test", lambda *_: test)
+        monkeypatch.setattr(findings_images, "load_train", lambda *_: train)
+        monkeypatch.setattr(findings_images, "recogniser_of", _any_recogniser)
+        samples = np.random.default_rng(0).uniform(-1, 1, (2, num_labels, num_per_class, 2, 2, 1))
+        guidances = [findings.FREE] + [findings.BY_CLASSIFIER] * (wishes.log_classifier is not None)
+        draws = {(guidance, "heun"): samples for guidance in guidances}
+        monkeypatch.setattr(findings, "_guided_draws", lambda *_: (draws, dict.fromkeys(guidances, (0.0, 2.0))))
+        if not is_drawn:
+            for name in ("draw_samples", "draw_curves"):
+                monkeypatch.setattr(findings_images, name, lambda *_: None)
+            monkeypatch.setattr(findings, "draw_residuals", lambda *_: None)
+        return report(Run(experiment, _problem(num_labels), MODEL, None), tmp_path, wishes)
+
+    return of
+
+
+def _assert_honest(found, asked):
+    """Each number is either there or left out with a reason; none of them is not finite."""
+    missing = found.get("left_out", {})
+    for name, is_there in NUMBERS.items():
+        assert is_there(found) == (name in asked and name not in missing), name
+    json.loads(json.dumps(found, allow_nan=False))
+    if "frechet" in found["samples"][0]:
+        assert math.isfinite(found["real_against_real"]["frechet"])
+    single, shown = tables.of_metrics(found)
+    assert "nan" not in json.dumps([single, [table.rows for table in shown]])
+
+
+ALWAYS = set(NUMBERS) - {measurable.BITS.numbers, measurable.RESIDUALS.numbers}
+
+
+@pytest.mark.parametrize("num_labels", [1, 2])
+def test_reports_of_every_small_size_leave_out_what_they_name(num_labels, measured, capsys):
+    for num_test, num_per_class in itertools.product((0, 1, 2, 3, 4, 11, 12), (1, 2, 6)):
+        found = measured(num_test, num_labels, num_per_class, Wishes())
+        _assert_honest(found, ALWAYS)
+        lines = [line for line in capsys.readouterr().err.splitlines() if line]
+        assert len(lines) == ("left_out" in found), lines
+        is_whole = num_labels > 1 and num_test >= 12 and num_labels * num_per_class >= 6
+        assert ("left_out" not in found) == is_whole
+
+
+def test_three_pictures_held_out_are_named_with_what_is_needed(measured, capsys):
+    found = measured(3, 2, 100, Wishes())
+    assert found["left_out"] == {
+        "frechet, kernel": "needs 4 pictures held out, there are 3",
+        "precision, recall, density, coverage": "needs 12 pictures held out, there are 3",
+    }
+    said = capsys.readouterr()
+    assert said.err.startswith("warning: left out of the report: frechet, kernel (needs 4 pictures held out, there are")
+    assert "wrote curves.csv, metrics.json in" in said.out
+
+
+def test_features_of_ones_own_need_no_labels(measured):
+    mean = lambda images: images.mean(axis=(2, 3))  # noqa: E731
+    found = measured(12, 1, 6, Wishes(features=mean))
+    assert set(found["left_out"]) == {"recognised", "recogniser's accuracy"}
+    assert np.isfinite(found["samples"][0]["frechet"])
+
+
+@pytest.mark.parametrize(("num_test", "num_labels"), [(0, 2), (1, 2), (2, 1)])
+def test_a_classifier_and_likelihoods_are_left_out_alike(num_test, num_labels, measured, monkeypatch, capsys):
+    monkeypatch.setattr(findings, "residuals", lambda *_: [{"t": 0.5, "guidance_cosine": math.nan}])
+    constant = lambda x, t: jax.nn.log_softmax(np.zeros(num_labels) + x.sum())  # noqa: E731
+    found = measured(num_test, num_labels, 1, Wishes(log_classifier=constant, num_likelihoods=8))
+    if "residuals" in found:
+        assert found["residuals"] == [{"t": 0.5}]
+        assert found["left_out"].pop("guidance_cosine") == "not finite"
+    _assert_honest(found, set(NUMBERS))
+    if measurable.BITS.numbers not in found["left_out"]:
+        assert found["bits_per_dimension"]["null"]["num_images"] == num_test
+        assert f"bits per dimension are of all {num_test} pictures held out, not 8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("num_test", "num_labels", "num_per_class"), [(0, 1, 1), (5, 2, 1), (12, 2, 3)])
+def test_pictures_of_little_are_drawn(num_test, num_labels, num_per_class, measured, tmp_path):
+    measured(num_test, num_labels, num_per_class, Wishes(), is_drawn=True)
+    assert (tmp_path / "samples.png").stat().st_size > 1000
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+    assert len((tmp_path / "curves.csv").read_text().splitlines()) == 3
+
+
+def test_a_mixture_of_one_label_has_no_rate_of_recognition(monkeypatch, tmp_path):
+    for name in ("draw_samples", "draw_densities"):
+        monkeypatch.setattr(findings_mixture, name, lambda *_: None)
+    monkeypatch.setattr(findings_mixture, "_recognised", lambda *_: 0.5)
+    monkeypatch.setattr(findings_mixture, "field_errors", lambda *_: {"labelled": [0.5], "null": [math.inf]})
+    monkeypatch.setattr(findings_mixture, "_density_draws", lambda *_: np.random.default_rng(0).normal(size=(4, 9, 2)))
+    for num_labels in (1, 2):
+        monkeypatch.setattr(
+            findings, "_guided_draws", lambda *_, k=num_labels: ({("", "heun"): np.ones((4, k, 1, 2))}, {})
+        )
+        settings = MixtureData(num_classes=num_labels)
+        experiment = dataclasses.replace(PRESETS["mixture"][1], data=settings)
+        found = report(Run(experiment, _problem(num_labels), MODEL, None), tmp_path)
+        assert ("recognised" in found["samples"][0]) == (num_labels == 2) == ("recognised" not in found["left_out"])
+        assert found["left_out"]["null"] == "not finite"
+        assert found["relative_error"] == {"labelled": 0.5}
+        json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize(("num_test", "num_labels"), [(1, 1), (0, 2)])
+def test_a_classifier_that_nothing_tests_has_a_report_without_numbers(num_test, num_labels, monkeypatch, tmp_path):
+    monkeypatch.setattr(measurable, "load_test", lambda *_: _images(num_test, num_labels))
+    found = report(Run(PRESETS["fashion_mnist_classifier"][1], _problem(num_labels), None, None), tmp_path)
+    assert set(found["left_out"]) == {measurable.BY_TIME.numbers}
+    assert "by_time" not in found
+
+
+def test_what_cannot_be_measured_is_told_before_training(capsys):
+    small = MLPNetwork(width=8, depth=1, embedding_width=8)
+    prepare(dataclasses.replace(PRESETS["mixture"][1], data=MixtureData(num_classes=1), network=small))
+    assert capsys.readouterr().err == (
+        "warning: left out of the report: recognised (needs 2 labels with training examples, there is 1)\n"
+    )
+
+
+@pytest.mark.slow
+def test_two_folders_of_twelve_pictures_train_and_are_measured(tmp_path):
+    """The line comes before the first step and after the last; what is left is in the run's page."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 8, 8), np.uint8)
+    for index, one in enumerate(pixels):
+        folder = tmp_path / "pictures" / ("cat", "dog")[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(one).save(folder / f"{index}.png")
+    place = ["--data-dir", tmp_path / "data"]
+    done = finish(start("prepare", "pets", "--source", tmp_path / "pictures", "--image-size", 8, *place))
+    assert done.returncode == 0, done.stderr
+    arguments = [
+        "digits",
+        "--data.name",
+        "pets",
+        "--data.num-labels",
+        2,
+        "--data.shape",
+        8,
+        8,
+        1,
+        *place,
+        "--run-dir",
+        tmp_path / "run",
+        *SMALL,
+        "--batch-size",
+        8,
+    ]
+    done = finish(start("train", *arguments))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("left out of the report: frechet, kernel (needs 4 pictures held out, there are ") == 2
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert set(found["left_out"]) == {measurable.DISTANCES.numbers, measurable.NEIGHBOURHOODS.numbers}
+    assert all(0 <= row["recognised"] <= 1 for row in found["samples"])
+    assert finish(start("report", tmp_path / "run")).returncode == 0
+    assert "needs 12 pictures held out" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_what_is_written_is_named_and_nothing_else(monkeypatch, tmp_path, capsys):
+    """Of latents there is no picture; one that lies there from another report is not written now."""
+    latents = {(findings.FREE, solver): np.zeros((1, 2, 1, 4, 4, 4)) for solver in ("heun", "euler")}
+    monkeypatch.setattr(findings, "_guided_draws", lambda *_: (latents, {findings.FREE: (1.0,)}))
+    (tmp_path / "residuals.png").write_bytes(b"old")
+    report(Run(PRESETS["imagenet256_latent"][1], _problem(2), MODEL, None), tmp_path)
+    names = "metrics.json, samples-classifier-free-euler.npz, samples-classifier-free-heun.npz"
+    assert capsys.readouterr().out == f"wrote {names} in {tmp_path}\n"
+
+
+def test_curves_of_a_run_without_numbers_are_not_drawn():
+    assert curves.draw([], []) == []
+    nothing = curves.draw([{"step": 1, "loss": math.nan, "grad_norm": math.nan}], [])
+    assert [panel.title for panel in nothing] == ["Loss", "Gradient norm"]
