@@ -30,6 +30,14 @@ def ranges(labels: Sequence[int], most: int = 8) -> str:
     return ", ".join(texts[:most]) + (", ..." if len(texts) > most else "")
 
 
+def said_of_absent(absent: Sequence[int], num_labels: int) -> str:
+    """What is to be told where some labels have no training example."""
+    return (
+        f"warning: {len(absent)} of {num_labels} labels have no training example: {ranges(absent)}; they are not "
+        "learned, and are left out of samples and measures"
+    )
+
+
 def names_to_tell(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
     """The labels' names, where they say more than their numbers, print, and fit a config in number and length."""
     if names is None or len(names) > MOST_NAMES or names == numbers_of(len(names)):

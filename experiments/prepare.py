@@ -1,5 +1,7 @@
 """Prepare a data set: write it once, as array_record files that tensorflow-datasets reads back without TensorFlow.
 
+What it holds is told in the end, and every file of a source that was left out.
+
 digits ships inside scikit-learn. mnist, fashion_mnist, kmnist and emnist/CONFIG are read from the folder --source of
 their four idx files. Any other name with a --source is a folder of class folders, SOURCE/CLASS/*.png or
 SOURCE/{train,test}/CLASS/*.png. Everything else is downloaded by tensorflow-datasets, which needs TensorFlow for it.
@@ -14,7 +16,7 @@ from typing import Annotated, Literal
 import tyro
 
 from cfgjax import data
-from experiments import command, progress, runs
+from experiments import command, prepared, progress, runs
 from experiments.command import UserError
 from experiments.options import optional
 
@@ -31,6 +33,8 @@ class Options:
     """For a folder of pictures: side, in pixels, of the square that each is cut and resized to."""
     on_corrupt: Literal["refuse", "skip"] = "refuse"
     """For a folder of pictures: what to do with one that does not read: end, or leave it out and name it."""
+    transpose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """For idx files: make columns of rows, as those of emnist hold its pictures lying on their side."""
     data_dir: Path = Path("data")
     """Folder of prepared data sets."""
 
@@ -42,17 +46,23 @@ def prepare(options: Options) -> None:
     is_folder = options.source is not None and not data.is_of_family(options.name)
     if not is_folder and (options.image_size is not None or options.on_corrupt != "refuse"):
         raise UserError("image_size and on_corrupt are for a folder of pictures, given as --source")
+    if options.transpose and (options.source is None or is_folder):
+        raise UserError("transpose is for idx files, whose folder is given as --source")
     runs.make_folder("data_dir", options.data_dir)
     if data.is_prepared(options.name, options.data_dir):
         print(f"{options.name} is prepared in {options.data_dir} already")
+        prepared.tell(options.name, options.data_dir)
         return
     is_local = options.source is not None or options.name == "digits"
     silent = contextlib.redirect_stdout(io.StringIO()) if is_local else contextlib.nullcontext()
     with progress.of_others(), silent:
-        skipped = data.prepare(options.name, options.data_dir, options.source, options.image_size, options.on_corrupt)
-    for file in skipped:
-        print(f"skipped {file}, which does not read as a picture")
+        remarks = data.prepare(
+            options.name, options.data_dir, options.source, options.image_size, options.on_corrupt, options.transpose
+        )
+    for remark in remarks:
+        print(prepared.text_of(remark))
     print(f"{options.name} is prepared in {options.data_dir}")
+    prepared.tell(options.name, options.data_dir)
 
 
 def main(args: list[str] | None = None) -> None:

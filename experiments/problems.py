@@ -15,7 +15,7 @@ from cfgjax.types import Array, Tree
 from experiments import digests, processes
 from experiments.affordable import require_affordable
 from experiments.command import UserError
-from experiments.labels import names_to_tell, ranges
+from experiments.labels import names_to_tell, said_of_absent
 from experiments.runs import first_difference
 from experiments.settings import MOST_ABSENT, Experiment, ImageData, LatentData, MixtureData
 
@@ -136,10 +136,7 @@ def _absent_of(present: np.ndarray, num_labels: int) -> tuple[int, ...]:
     """The other labels, told."""
     absent = tuple(np.setdiff1d(np.arange(num_labels), present).tolist())
     if absent:
-        processes.note(
-            f"warning: {len(absent)} of {num_labels} labels have no training example: {ranges(absent)}; they are not "
-            "learned, and are left out of samples and measures"
-        )
+        processes.note(said_of_absent(absent, num_labels))
     return absent
 
 

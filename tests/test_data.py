@@ -105,7 +105,7 @@ def test_other_sets_of_tfds_read_as_soon_as_they_lie_there(tmp_path):
     """A set of colour pictures written under the name of cifar10, as tfds itself would write it."""
     source = tmp_path / "source"
     for label in range(10):
-        for index in range(2):
+        for index in range(3):
             (source / str(label)).mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (32, 32), (20 * label, index, 7)).save(source / str(label) / f"{index}.png")
     data.prepare("cifar10", tmp_path, source=source)

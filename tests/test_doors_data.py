@@ -37,9 +37,9 @@ def _expecting(call, error):
     return expect
 
 
-def _prepare(name, data_dir, source, image_size, on_corrupt):
+def _prepare(name, data_dir, source, image_size, on_corrupt, transpose):
     with tempfile.TemporaryDirectory() as folder:
-        data.prepare(name, folder if data_dir == FILE else data_dir, source, image_size, on_corrupt)
+        data.prepare(name, folder if data_dir == FILE else data_dir, source, image_size, on_corrupt, transpose)
 
 
 def _tensor(name):
@@ -68,8 +68,10 @@ DOORS = [
             "source": Kind((FILE.parent / "none", str(FILE)), PLACE.refused[1:]),
             "image_size": Kind((None, 8, np.int64(4)), (0, -1, 2.5, NAN, "8", True, [8])),
             "on_corrupt": FLAG,
+            "transpose": Kind((False,), (None, "yes", 0, 1, 1.0, [])),
         },
     ),
+    Door("data.summary", _expecting(data.summary, data.DataError), {"name": TEXT, "data_dir": PLACE}),
     Door("data.num_labels_of", data.num_labels_of, {"source": SPLITS}, lambda source: 5),
     Door(
         "data.label_counts", lambda source: int(data.label_counts(source).sum()), {"source": SPLITS}, lambda source: 0

@@ -62,9 +62,27 @@ def test_gray_pictures_have_one_channel(tmp_path):
     assert data.load("gray", "train", tmp_path).pixels.shape == (2, 6, 6, 1)
 
 
+@pytest.mark.parametrize(
+    ("count", "held_out"), [(1, []), (2, [1]), (3, [2]), (9, [8]), (10, [9]), (19, [9]), (20, [9, 19]), (25, [9, 19])]
+)
+def test_of_a_class_one_in_ten_is_held_out_and_of_a_small_one_the_last(count, held_out, tmp_path):
+    for index in range(count):
+        _write(tmp_path / "source" / "a" / f"{index:02}.png", (index, 0, 0))
+    data.prepare("small", tmp_path, source=tmp_path / "source")
+    splits = {"test": held_out, "train": sorted({*range(count)} - {*held_out})}
+    for split, expected in splits.items():
+        if expected:
+            assert sorted(data.load("small", split, tmp_path).pixels[:, 0, 0, 0].tolist()) == expected
+    if not held_out:
+        with pytest.raises(data.DataError, match=r"no split 'test', only train \(1\); parts of one are splits, too: "):
+            data.load("small", "test", tmp_path)
+
+
 def test_one_picture_in_colour_makes_all_of_them_so(source, tmp_path):
     Image.new("L", (8, 8), 100).save(source / "blue" / "00.png")
-    data.prepare("mixed", tmp_path, source=source)
+    (told,) = data.prepare("mixed", tmp_path, source=source)
+    assert told.what == "in colour, for which all are kept in colour, 1 gray ones too"
+    assert len(told.files) == 35
     images = data.load("mixed", "train", tmp_path)
     assert images.pixels.shape == (33, 8, 8, 3)
     found = {tuple(image[0, 0].tolist()) for image in images.pixels}
@@ -103,7 +121,7 @@ def test_what_is_transparent_lies_over_white(tmp_path):
 
 def test_pixels_of_sixteen_bits_are_refused(tmp_path):
     Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000).save(tmp_path / "deep.png")
-    with pytest.raises(data.DataError, match=r"deep\.png does not read: its pixels are of mode I;16"):
+    with pytest.raises(data.DataError, match=r"deep\.png does not read: its pixels have 16 bits, not 8"):
         read_picture(tmp_path / "deep.png", None)
 
 
@@ -128,7 +146,8 @@ def test_a_corrupt_picture_is_named_and_refused_or_skipped(source, tmp_path):
     with pytest.raises(data.DataError, match=r"green/05\.png does not read"):
         data.prepare("colours", tmp_path, source=source)
     assert not data.is_prepared("colours", tmp_path)
-    assert data.prepare("colours", tmp_path, source=source, on_corrupt="skip") == [broken]
+    skipped = data.Remark("skipped as unreadable", (broken,))
+    assert data.prepare("colours", tmp_path, source=source, on_corrupt="skip") == [skipped]
     assert np.bincount(data.load("colours", "train", tmp_path).label).tolist() == [11, 10, 11]
 
 

@@ -49,6 +49,64 @@ def test_emnist_takes_its_configuration_from_the_name(tmp_path):
     assert data.load("emnist/digits", "train", tmp_path).num_labels == 10
 
 
+def test_rows_and_columns_are_exchanged_on_request_and_said(tmp_path):
+    """EMNIST's files hold its pictures transposed, as the description in tensorflow-datasets 4.9.10 says."""
+    images, labels = stripes(40, 0)
+    for split in ("train", "test"):
+        write_idx(tmp_path / "source", f"emnist-digits-{split}", images.swapaxes(1, 2), labels)
+    found = {}
+    for transpose in (False, True):
+        folder = tmp_path / str(transpose)
+        data.prepare("emnist/digits", folder, source=tmp_path / "source", transpose=transpose)
+        found[transpose] = data.load("emnist/digits", "train", folder)
+        said = next(folder.rglob("dataset_info.json")).read_text()
+        assert ("rows and columns of its pictures exchanged" in said) is transpose
+    upright = {image.tobytes() for image in images}
+    assert {image.tobytes() for image in found[True].pixels} == upright
+    np.testing.assert_array_equal(found[False].pixels.swapaxes(1, 2), found[True].pixels)
+
+
+def test_only_idx_files_are_transposed(tmp_path):
+    with pytest.raises(data.DataError, match="transpose is for idx files"):
+        data.prepare("digits", tmp_path, transpose=True)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_the_spelling_with_a_dot_is_found(suffix, tmp_path):
+    """The original one, which unpacked files of Kaggle have, beside folders of the other spelling."""
+    source = write_family(tmp_path / "source", 20, 20)
+    for file in list(source.iterdir()):
+        content = file.read_bytes()
+        file.unlink()
+        file.with_suffix("").mkdir()
+        name = file.with_suffix("").name.replace("-idx", ".idx") + suffix
+        (source / name).write_bytes(content if suffix else gzip.decompress(content))
+    data.prepare("mnist", tmp_path, source=source)
+    assert len(data.load("mnist", "train", tmp_path).label) == 20
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("train-images-idx3-ubyte.gz", "idx, read under the names mnist"),
+        ("qmnist-train-labels-idx2-int.gz", "idx, read under the names mnist"),
+        ("bloodmnist.npz", "NumPy's arrays"),
+        ("train_32x32.mat", "MATLAB's arrays"),
+        ("data_batch_1.bin", "bare bytes"),
+        ("train.parquet", "a table of Parquet"),
+        ("train.tar", "an archive"),
+        ("latents.npy", "latents, which are read where they lie"),
+    ],
+)
+def test_a_set_in_another_form_is_told_the_way(name, form, tmp_path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / name).write_bytes(b"")
+    expected = rf"but {name} \({form}.*\): write its pictures as SOURCE/CLASS/0\.png and so on"
+    for source in (tmp_path / "source", tmp_path / "source" / name):
+        with pytest.raises(data.DataError, match=expected):
+            data.prepare("mine", tmp_path, source=source)
+
+
 @pytest.mark.parametrize("name", ["emnist", "emnist/nothing", "mnist/digits"])
 def test_a_configuration_that_is_not_there_is_refused(name, tmp_path):
     with pytest.raises(data.DataError, match="no such configuration"):

@@ -38,6 +38,9 @@ GOOD = {
     "bmp": _saved("bmp"),
     "tiff": _saved("tiff", compression="tiff_lzw", exif=_with_exif()),
     "webp": _saved("webp", lossless=True),
+    "ppm": _saved("ppm"),
+    "jpeg 2000": _saved("jpeg2000"),
+    "avif": _saved("avif"),
 }
 
 

@@ -11,17 +11,21 @@ from cfgjax.data.files import parse_json, read_bounded, require_fits, require_in
 from cfgjax.data.idx import is_of_family, read_idx
 from cfgjax.data.labels import label_counts, present_labels
 from cfgjax.data.latents import Latents, open_latents
+from cfgjax.data.listing import Remark
 from cfgjax.data.pixels import dequantise, flip, scale, to_pixels
 from cfgjax.data.sources import Images, is_prepared, load, num_labels_of, open_split, prepare
 from cfgjax.data.split import Split
 from cfgjax.data.stream import stream
+from cfgjax.data.summary import Summary, summary
 
 __all__ = [
     "DataError",
     "Digits",
     "Images",
     "Latents",
+    "Remark",
     "Split",
+    "Summary",
     "batch_indices",
     "dequantise",
     "flip",
@@ -41,5 +45,6 @@ __all__ = [
     "require_inside",
     "scale",
     "stream",
+    "summary",
     "to_pixels",
 ]

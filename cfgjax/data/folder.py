@@ -1,7 +1,4 @@
-"""A folder of class folders as a tfds data set: SOURCE/train/CLASS/*.png, SOURCE/test/CLASS/*.png.
-
-Without the split's folders, SOURCE/CLASS/*.png, every tenth picture of a class becomes the split ``test``.
-"""
+"""A folder of class folders as a tfds data set: what ``listing`` finds there, read, in one size and kind."""
 
 import os
 import re
@@ -14,74 +11,18 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image, ImageOps
 
+from cfgjax.data.depth import require_eight_bits
 from cfgjax.data.errors import DataError
-from cfgjax.data.files import read_bounded, require_file, require_inside
+from cfgjax.data.files import read_bounded
+from cfgjax.data.listing import Picture, Remark, list_pictures
 from cfgjax.data.pictures import decode
 from cfgjax.data.png import png
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 _MOST_BYTES = 2**28
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 """The decoders that a file may choose by its content: no other, or a picture could be a program of PostScript."""
 _GRAY, _ALPHA = frozenset({"1", "L", "LA"}), frozenset({"LA", "PA", "RGBA"})
 _COLOUR = frozenset({"P", "RGB", "CMYK", "YCbCr", "HSV", "LAB"})
-SPLITS = frozenset({"train", "test", "validation"})
-_TEST_EVERY = 10
-
-
-class Picture(NamedTuple):
-    """One file and its label."""
-
-    file: Path
-    label: int
-
-
-def _folders(folder: Path, root: Path) -> list[Path]:
-    """The folders in a folder, whose names can stand in a file of one name a line."""
-    folders = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
-    for child in folders:
-        require_inside(child, root)
-        if not child.name.isprintable() or child.name != child.name.strip():
-            raise DataError(
-                f"the name of class folder {str(child)!r} must be of printable letters, without spaces around"
-            )
-    return folders
-
-
-def _pictures(folder: Path, root: Path) -> list[Path]:
-    files = sorted(child for child in folder.iterdir() if child.suffix.lower() in SUFFIXES)
-    for file in files:
-        require_file(require_inside(file, root))
-    if not files:
-        raise DataError(f"class folder {folder} holds no picture ({', '.join(sorted(SUFFIXES))})")
-    return files
-
-
-def list_pictures(source: Path) -> tuple[dict[str, list[Picture]], list[str]]:
-    """All pictures by split, and the names of the classes in order.
-
-    Raises:
-        DataError: no class folders, an empty one, splits of different classes, or a link that leads out of source.
-    """
-    if not source.is_dir():
-        raise DataError(f"source {source} is not a folder")
-    children = _folders(source, source)
-    splits = [child for child in children if child.name in SPLITS]
-    if splits and len(splits) < len(children):
-        raise DataError(f"source {source} mixes split folders and class folders")
-    classes = {split.name: _folders(split, source) for split in splits} if splits else {"": children}
-    names = sorted({folder.name for folders in classes.values() for folder in folders})
-    if not names:
-        raise DataError(f"source {source} holds no class folders")
-    found: dict[str, list[Picture]] = {}
-    for split, folders in classes.items():
-        if [folder.name for folder in folders] != names:
-            raise DataError(f"source {source}: split {split} lacks some of the classes {', '.join(names)}")
-        for label, folder in enumerate(folders):
-            for index, file in enumerate(_pictures(folder, source)):
-                its_split = split or ("test" if index % _TEST_EVERY == _TEST_EVERY - 1 else "train")
-                found.setdefault(its_split, []).append(Picture(file, label))
-    return found, names
 
 
 def _upright(opened: Image.Image) -> Image.Image:
@@ -101,7 +42,8 @@ def _turned(opened: Image.Image) -> Image.Image:
         raise DataError((str(error).splitlines() or [type(error).__name__])[0][:200]) from None
 
 
-def _require_eight_bits(image: Image.Image) -> None:
+def _require_readable(image: Image.Image, content: bytes) -> None:
+    require_eight_bits(image, content)
     if image.mode not in _GRAY | _ALPHA | _COLOUR:
         raise ValueError(f"its pixels are of mode {image.mode}, not of 8 bits")
 
@@ -116,7 +58,8 @@ def read_picture(file: Path, image_size: int | None) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = _turned(decode(read_bounded(file, _MOST_BYTES), FORMATS, _require_eight_bits))
+            content = read_bounded(file, _MOST_BYTES)
+            image = _turned(decode(content, FORMATS, lambda image: _require_readable(image, content)))
     except DataError as error:
         raise DataError(f"picture {file} does not read: {error}") from None
     if image_size is not None:
@@ -126,8 +69,8 @@ def read_picture(file: Path, image_size: int | None) -> np.ndarray:
 
 
 def _with_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """Gray pixels in as many channels as the other pictures have."""
-    return np.broadcast_to(pixels, (*pixels.shape[:2], channels))
+    """The pixels in as many channels as those of the set: gray ones repeated, or gray values in colour once."""
+    return np.broadcast_to(pixels[..., :channels], (*pixels.shape[:2], channels))
 
 
 def _require_size(file: Path, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
@@ -136,32 +79,63 @@ def _require_size(file: Path, found: tuple[int, ...], wanted: tuple[int, ...]) -
         raise DataError(f"picture {file} is {sizes[0]}, the first one {sizes[1]}; give an image size")
 
 
+class _Kinds(NamedTuple):
+    """Files by what they hold: one channel, colours, or three equal channels, which are either."""
+
+    gray: list[Path]
+    coloured: list[Path]
+    either: list[Path]
+
+    def add(self, file: Path, pixels: np.ndarray) -> None:
+        """Puts the file among its kind."""
+        is_gray = bool((pixels == pixels[..., :1]).all())
+        (self.gray if pixels.shape[2] == 1 else self.either if is_gray else self.coloured).append(file)
+
+    @property
+    def num_channels(self) -> int:
+        """Of the set: 1 where a file is gray, and none has colours."""
+        return 1 if self.gray and not self.coloured else 3
+
+    def remarks(self) -> list[Remark]:
+        """What is to be told where some are gray and some have colours."""
+        what = f"in colour, for which all are kept in colour, {len(self.gray)} gray ones too"
+        return [Remark(what, tuple(self.coloured))] if self.gray and self.coloured else []
+
+
+class _Readable(NamedTuple):
+    """The pictures that read, the shape of all of them, and what is to be told of the files."""
+
+    pictures: dict[str, list[Picture]]
+    shape: tuple[int, ...]
+    remarks: list[Remark]
+
+
 def _readable(
     pictures: dict[str, list[Picture]], image_size: int | None, on_corrupt: Literal["refuse", "skip"]
-) -> tuple[dict[str, list[Picture]], tuple[int, ...], list[Path]]:
-    """The pictures that read, the shape of all of them, and the files that do not.
-
-    One picture in colour makes all of them so.
-    """
+) -> _Readable:
+    """Reads all pictures once. One with colours makes all of them so."""
     size: tuple[int, ...] | None = None
-    channels = 1
+    kinds = _Kinds([], [], [])
     kept: dict[str, list[Picture]] = {split: [] for split in pictures}
     skipped = []
     for split, its_pictures in pictures.items():
         for picture in its_pictures:
             try:
-                found = read_picture(picture.file, image_size).shape
+                pixels = read_picture(picture.file, image_size)
             except DataError:
                 if on_corrupt == "refuse":
                     raise
                 skipped.append(picture.file)
                 continue
-            size, channels = size or found[:2], max(channels, found[2])
-            _require_size(picture.file, found[:2], size)
+            size = size or pixels.shape[:2]
+            kinds.add(picture.file, pixels)
+            _require_size(picture.file, pixels.shape[:2], size)
             kept[split].append(picture)
     if size is None:
         raise DataError("no picture of the source reads")
-    return kept, (*size, channels), skipped
+    remarks = [Remark("skipped as unreadable", tuple(skipped))] if skipped else []
+    kept = {split: its_pictures for split, its_pictures in kept.items() if its_pictures}
+    return _Readable(kept, (*size, kinds.num_channels), remarks + kinds.remarks())
 
 
 def folder_builder(
@@ -170,8 +144,8 @@ def folder_builder(
     data_dir: Path,
     image_size: int | None = None,
     on_corrupt: Literal["refuse", "skip"] = "refuse",
-) -> tuple[tfds.core.DatasetBuilder, list[Path]]:
-    """The builder of a folder of pictures, and the files that it skips.
+) -> tuple[tfds.core.DatasetBuilder, list[Remark]]:
+    """The builder of a folder of pictures, and what is to be told of its files: those left out, and the odd ones.
 
     Args:
         name: what to call the data set: small letters, digits, underscores.
@@ -185,8 +159,8 @@ def folder_builder(
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise DataError(f"a data set's name must be of small letters, digits and underscores, got {name!r}")
-    listed, names = list_pictures(Path(os.path.abspath(source)))  # noqa: PTH100
-    pictures, shape, skipped = _readable(listed, image_size, on_corrupt)
+    listed, names, left_out = list_pictures(Path(os.path.abspath(source)))  # noqa: PTH100
+    pictures, shape, remarks = _readable(listed, image_size, on_corrupt)
     given_name = name
 
     with tfds.core.registered.skip_registration():
@@ -217,4 +191,4 @@ def folder_builder(
                     pixels = _with_channels(read_picture(picture.file, image_size), shape[-1])
                     yield index, {"image": png(pixels), "label": picture.label}
 
-    return Folder(data_dir=str(data_dir), file_format="array_record"), skipped
+    return Folder(data_dir=str(data_dir), file_format="array_record"), left_out + remarks

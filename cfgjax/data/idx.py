@@ -24,6 +24,7 @@ from cfgjax.data.png import png
 FAMILY = ("mnist", "fashion_mnist", "kmnist", "emnist")
 _UNSIGNED_BYTE = 8
 _MOST_BYTES = 2**31
+TRANSPOSED = "Prepared with rows and columns of its pictures exchanged."
 
 
 def is_of_family(name: str) -> bool:
@@ -63,8 +64,9 @@ def read_idx(file: Path) -> np.ndarray:
 
 
 def _find(folder: Path, stem: str) -> Path:
-    for name in (f"{stem}.gz", stem):
-        if (folder / name).exists():
+    """The file of a name, packed or plain, in either spelling: the original one has a dot, train-images.idx3-ubyte."""
+    for name in (f"{each}{suffix}" for each in (stem, stem.replace("-idx", ".idx")) for suffix in (".gz", "")):
+        if (folder / name).exists() and not (folder / name).is_dir():
             return require_inside(folder / name, folder)
     raise DataError(f"source {folder} holds no {stem}.gz")
 
@@ -80,13 +82,14 @@ def _read_split(folder: Path, prefix: str, num_labels: int) -> tuple[np.ndarray,
     return images, labels
 
 
-def idx_builder(name: str, source: Path, data_dir: Path) -> tfds.core.DatasetBuilder:
+def idx_builder(name: str, source: Path, data_dir: Path, transpose: bool = False) -> tfds.core.DatasetBuilder:
     """The builder of a data set of the family, reading the four idx files in a folder.
 
     Args:
         name: mnist, fashion_mnist, kmnist, or emnist/CONFIG.
         source: the folder of train-images-idx3-ubyte.gz and so on (emnist-CONFIG-train-... for emnist).
         data_dir: where to write.
+        transpose: whether rows become columns; the set's description says it.
 
     Raises:
         DataError: files that are missing or wrong.
@@ -102,6 +105,12 @@ def idx_builder(name: str, source: Path, data_dir: Path) -> tfds.core.DatasetBui
 
             name = family
 
+            def _info(self) -> tfds.core.DatasetInfo:
+                info = super()._info()
+                if transpose:
+                    info.as_proto.description += f"\n{TRANSPOSED}"
+                return info
+
             def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
                 splits = zip(("train", "test"), splits_read, strict=True)
                 return {split: self._generate_examples(*arrays) for split, arrays in splits}
@@ -113,4 +122,6 @@ def idx_builder(name: str, source: Path, data_dir: Path) -> tfds.core.DatasetBui
     builder = FromFiles(data_dir=str(data_dir), file_format="array_record", **({"config": config} if config else {}))
     num_labels = builder.info.features["label"].num_classes
     splits_read = [_read_split(source, prefix, num_labels) for prefix in prefixes]
+    if transpose:
+        splits_read = [(images.swapaxes(1, 2), labels) for images, labels in splits_read]
     return builder

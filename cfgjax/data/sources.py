@@ -21,6 +21,7 @@ from cfgjax.data.errors import DataError
 from cfgjax.data.files import require_file, require_fits, require_inside
 from cfgjax.data.folder import folder_builder
 from cfgjax.data.idx import idx_builder, is_of_family
+from cfgjax.data.listing import Remark
 from cfgjax.data.split import Split
 
 _AT_ONCE = 1024
@@ -100,14 +101,21 @@ def _urls(name: str) -> str:
 
 
 def _local_builder(
-    name: str, data_dir: Path, source: Path | None, image_size: int | None, on_corrupt: Literal["refuse", "skip"]
-) -> tuple[Any, list[Path]]:
+    name: str,
+    data_dir: Path,
+    source: Path | None,
+    image_size: int | None,
+    on_corrupt: Literal["refuse", "skip"],
+    transpose: bool,
+) -> tuple[Any, list[Remark]]:
     config = name.partition("/")[2]
+    if transpose and (source is None or not is_of_family(name)):
+        raise DataError("transpose is for idx files, whose folder is given as source")
     if name == "digits" and source is None:
         return Digits(data_dir=str(data_dir), file_format="array_record"), []
     if source is not None and is_of_family(name):
         _registered(name)
-        return idx_builder(name, source, data_dir), []
+        return idx_builder(name, source, data_dir, transpose), []
     if source is not None:
         return folder_builder(name, source, data_dir, image_size, on_corrupt)
     known = _registered(name)
@@ -126,7 +134,8 @@ def prepare(
     source: Path | str | None = None,
     image_size: int | None = None,
     on_corrupt: Literal["refuse", "skip"] = "refuse",
-) -> list[Path]:
+    transpose: bool = False,
+) -> list[Remark]:
     """Writes the data set into the folder as array_record files, once; a prepared one is left alone.
 
     Args:
@@ -136,12 +145,14 @@ def prepare(
         source: a local folder to read.
         image_size: for a folder of pictures, the side that all are cut and resized to.
         on_corrupt: for a folder of pictures, what to do with one that does not read.
+        transpose: for idx files, whether rows become columns: those of EMNIST hold its pictures lying on their side.
 
     Returns:
-        The pictures that were skipped.
+        What is to be told of the files of a folder of pictures: those left out or skipped, and colours among gray ones.
 
     Raises:
-        TypeError, ValueError: no text, no paths; a size that is no whole number above 0; another ``on_corrupt``.
+        TypeError, ValueError: no text, no paths; a size that is no whole number above 0; another ``on_corrupt``; a
+            ``transpose`` that is neither true nor false.
         DataError: a name that is unknown, files that are missing or wrong, or a download that fails.
     """
     require_text("name", name)
@@ -151,18 +162,19 @@ def prepare(
     if image_size is not None:
         require_count("image_size", image_size, 1)
     require_choice("on_corrupt", on_corrupt, ("refuse", "skip"))
+    require_kind("transpose", transpose, bool, "True or False")
     _quiet()
     data_dir, source = Path(data_dir), None if source is None else Path(source)
     if is_prepared(name, data_dir):
         return []
     require_inside(data_dir / name, data_dir)
-    builder, skipped = _local_builder(name, data_dir, source, image_size, on_corrupt)
+    builder, remarks = _local_builder(name, data_dir, source, image_size, on_corrupt, transpose)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # in a notebook tfds prints where it writes
             builder.download_and_prepare()
     except OSError as error:
         raise DataError(f"data set {name!r} cannot be prepared in {data_dir}: {_first_line(error)}") from error
-    return skipped
+    return remarks
 
 
 def _first_line(error: BaseException) -> str:
@@ -187,7 +199,17 @@ def _instructions(builder: Any, name: str, split: str) -> list[Any]:
     try:
         return list(builder.info.splits[split].file_instructions)
     except Exception as error:  # tfds refuses a split by errors of many types
-        raise DataError(f"data set {name!r} has no split {split!r}: {_first_line(error)}") from None
+        known = {its_name: its.num_examples for its_name, its in builder.info.splits.items() if its.num_examples}
+        raise DataError(f"data set {name!r} has no split {split!r}{_instead(split, known, error)}") from None
+
+
+def _instead(split: str, known: dict[str, int], error: Exception) -> str:
+    """What a data set has in the place of a split that it has not."""
+    if re.fullmatch(r"\w+", split) is None or not known:
+        return f": {_first_line(error)}"
+    one = max(known, key=lambda name: known[name])
+    listed = ", ".join(f"{name} ({count})" for name, count in known.items())
+    return f", only {listed}; parts of one are splits, too: {one}[:90%] and {one}[90%:]"
 
 
 def _require_records(instructions: list[Any], data_dir: Path) -> list[Path]:
@@ -240,6 +262,13 @@ def open_split(name: str, split: str, data_dir: Path | str) -> Split:
     raw = builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     place = f"split {split!r} of {folder}"
     return Split(place, raw, files, declared.shape, declared.num_labels, declared.label_names)
+
+
+def split_lengths(name: str, data_dir: Path | str) -> dict[str, int]:
+    """The number of examples of every split of a prepared data set, as it declares them."""
+    data_dir = Path(data_dir)
+    declared = read_declared(_require_prepared(name, data_dir), data_dir)
+    return {split: sum(lengths) for split, lengths in declared.split_lengths.items()}
 
 
 def num_labels_of(source: Split) -> int:
