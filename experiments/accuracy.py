@@ -26,6 +26,7 @@ from experiments.problems import problem_to_sample
 from experiments.programs import plan_of
 from experiments.restored import restore_run
 from experiments.sampling import GRIDS, SOLVERS, GridName
+from experiments.trained import require_scales
 
 STAGES = {
     "euler": 1, "midpoint": 2, "heun": 2, "rk4": 4, "adams_bashforth": 1, "ddim": 1, "dpm_solver": 1, "unipc": 1,
@@ -60,6 +61,7 @@ def _field(options: Options) -> tuple[GaussianPath, LabelledField, int, tuple[in
     run = restore_run(options.run_dir, options.data_dir, problem_of=problem_to_sample)
     if run.experiment.objective == "classifier":
         raise UserError(f"{options.run_dir} holds a classifier, which draws no samples")
+    require_scales(run, options.scales)
     return run.model.path, run.field, run.problem.num_labels, run.problem.shape
 
 

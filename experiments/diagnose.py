@@ -31,6 +31,7 @@ from experiments.problems import problem_to_sample
 from experiments.programs import plan_of
 from experiments.restored import Run, restore_run
 from experiments.sampling import times
+from experiments.trained import require_rows
 
 TITLES = {
     "distance": "|u_y - u_null|",
@@ -141,6 +142,7 @@ def diagnose(options: Options) -> None:
     run = restore_run(options.run_dir, options.data_dir, problem_of=problem_to_sample)
     if run.experiment.objective == "classifier":
         raise UserError(f"{options.run_dir} holds a classifier, which draws no samples")
+    require_rows(run, (*run.problem.labels, run.problem.num_labels), "diagnose")
     ts = times(run.model.path, options.num_steps, "uniform", options.interval)
     seen, each = observe(run, options, jnp.asarray(ts))
     runs.make_folder("out", options.out.parent)

@@ -18,6 +18,7 @@ from cfgjax.types import LogClassifier
 from experiments import command, processes, runs
 from experiments.command import UserError
 from experiments.findings import Wishes, report
+from experiments.labels import ranges
 from experiments.model import path_of_field
 from experiments.options import optional
 from experiments.problems import Problem, problem_of, problem_to_sample
@@ -26,6 +27,7 @@ from experiments.recogniser import Features
 from experiments.restored import Run, restore_run, warn_of_other_data
 from experiments.sampling import ODE, SDE
 from experiments.settings import Experiment, ImageData, LatentData, Sampling
+from experiments.trained import require_rows, require_scales
 
 OWN = "the run's own"
 
@@ -128,6 +130,9 @@ def load_classifier(
         if its != wanted:
             raise UserError(f"classifier {run_dir} has {name} {its}, the run {wanted}")
     warn_of_other_data("classifier", run, guided)
+    if run.problem.absent_labels:
+        unseen = ranges(run.problem.absent_labels)
+        processes.note(f"warning: classifier {run_dir} never saw the labels {unseen}, and leads away from them")
     return run.log_classifier
 
 
@@ -142,6 +147,12 @@ def _require_usable(options: Options, run: Run) -> None:
     is_of_images = isinstance(run.experiment.data, ImageData) and run.experiment.objective != "classifier"
     if not is_of_images and (measures.likelihood or measures.classifier or measures.features):
         raise UserError(f"likelihood, classifier and features need a run that draws pictures, not {options.run_dir}")
+    if options.samples.scales is not None and run.experiment.objective != "classifier":
+        require_scales(run, options.samples.scales)
+    if measures.classifier:
+        require_rows(run, (run.problem.num_labels,), "classifier")
+    if measures.likelihood:
+        require_rows(run, (*run.problem.labels, run.problem.num_labels), "likelihood")
 
 
 def _wishes(options: Options, run: Run) -> Wishes:

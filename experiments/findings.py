@@ -25,6 +25,7 @@ from experiments.recogniser import Features
 from experiments.restored import Run
 from experiments.sampling import ODE, SDE, Rule, by_classifier, classifier_free, make_draw, times
 from experiments.settings import ImageData, LatentData, MixtureData
+from experiments.trained import knows_labels, with_known_scales
 
 FREE, BY_CLASSIFIER = "classifier-free", "classifier"
 
@@ -88,7 +89,8 @@ def _image_metrics(
     found = report_images(experiment, settings, draws, scales, drawn, out_dir, wishes.features, wishes.is_kept)
     test = load_test(experiment, settings)
     seed = experiment.sampling.seed
-    if wishes.log_classifier is not None and measurable.RESIDUALS.numbers not in missing:
+    has_residuals = measurable.RESIDUALS.numbers not in missing and knows_labels(experiment)
+    if wishes.log_classifier is not None and has_residuals:
         rows = residuals(run.field, wishes.log_classifier, run.model.path, test, seed)
         draw_residuals(rows, out_dir / "residuals.png")
         found["residuals"] = rows
@@ -171,6 +173,7 @@ def report(run: Run, out_dir: Path, wishes: Wishes = Wishes()) -> dict[str, Any]
 
     Numbers that the data or the samples cannot carry are left out of the metrics, and told in one line.
     """
+    run = with_known_scales(run)
     experiment, start = run.experiment, time.perf_counter()
     before = _written(out_dir)
     asked = wishes.features is not None, wishes.log_classifier is not None, wishes.num_likelihoods

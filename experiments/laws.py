@@ -24,6 +24,7 @@ from experiments.command import UserError
 from experiments.options import optional
 from experiments.restored import restore_run
 from experiments.settings import MixtureData
+from experiments.trained import require_scales
 
 STRENGTHS = (0.5, 1.0, 2.0)
 RING_STRENGTH = 2.0
@@ -138,6 +139,7 @@ def _ring_field(options: Options) -> tuple[GaussianPath, LabelledField]:
     run = restore_run(options.run_dir)
     if run.experiment.data != MixtureData():
         raise UserError(f"run_dir must hold a run of the mixture preset's own ring of eight, got {options.run_dir}")
+    require_scales(run, options.scales)
     return run.model.path, run.field
 
 

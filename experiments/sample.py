@@ -39,6 +39,7 @@ from experiments.sampling import (
     states,
     times,
 )
+from experiments.trained import require_rows, rows_of
 
 STILLS, FILMS, ARRAYS = (".png",), (".gif", ".apng"), (".npz",)
 _NUMBER = 4
@@ -172,7 +173,19 @@ def _worse(run: Run, worse_dir: Path, data_dir: Path | None) -> LabelledField:
     is_alike = is_alike and is_field and path_of_field(worse.experiment) == path_of_field(run.experiment)
     _require(is_alike, f"worse must be a run on the same kind of data and path, got {worse_dir}")
     warn_of_other_data("worse", worse, run)
+    require_rows(worse, worse.problem.labels[:1], "worse")
     return worse.field
+
+
+def _require_trained(guided: Guidance, run: Run, labels: np.ndarray) -> None:
+    """Refuses labels, null among them, whose rows the run never trained."""
+    others = (run.problem.num_labels,) if guided.worse is None else ()
+    if guided.classifier is not None:
+        require_rows(run, others, "classifier")
+        return
+    is_plain = guided.rule == "classifier_free" and guided.interval == (0.0, 1.0)
+    used = rows_of(guided.scale, labels, others) | (set() if is_plain else set(labels.tolist()))
+    require_rows(run, used, f"w = {guided.scale:g}")
 
 
 def _rule_of(guided: Guidance, run: Run, data_dir: Path | None) -> Callable[[LabelledField], Rule]:
@@ -227,6 +240,7 @@ def sample(options: Options) -> None:
     path, shape = run.model.path, run.problem.shape
     names = label_texts(run.experiment, run.problem.num_labels)
     labels = _labels(options.sample, names, run.problem.absent_labels)
+    _require_trained(options.guidance, run, labels)
     ts = times(path, solving.num_steps, solving.grid, options.guidance.interval)
     num_frames = len(ts) if options.output.trajectory else 1
     _check_size(options, shape, len(labels), num_frames, out)

@@ -23,6 +23,7 @@ from experiments.model import Model
 from experiments.problems import Problem
 from experiments.sampling import ODE, Draw, classifier_free, make_draw, times
 from experiments.settings import Experiment
+from experiments.trained import known_scales
 
 FOLDER = "samples"
 MOST_LABELS, MOST_SCALES, MOST_POINTS = 10, 6, 64
@@ -101,7 +102,7 @@ class Sheets:
         self._experiment, self._problem, self._model, self._every = experiment, problem, model, every
         self._labels = problem.labels[:MOST_LABELS]
         self._per_label = min(experiment.sampling.num_per_class, MOST_POINTS) if problem.shape == (2,) else 1
-        self._scales = experiment.sampling.scales[:MOST_SCALES]
+        self._scales = known_scales(experiment, experiment.sampling.scales)[:MOST_SCALES]
         self._own: Callable[[Tree], np.ndarray] | None = None
         self._is_failure_said = False
 

@@ -35,6 +35,7 @@ from experiments.restored import Run
 from experiments.settings import Experiment
 from experiments.stopping import Requests, StoppedError
 from experiments.tracking import UNTRACKED, Tracking
+from experiments.trained import what_is_untrained
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,9 @@ def prepare(experiment: Experiment, debug_nans: bool = False, tracked: Tracking 
     missing = measurable.left_out_of(experiment, problem)
     if missing:
         processes.note(f"warning: {measurable.line_of(missing)}")
+    untrained = what_is_untrained(experiment)
+    if untrained:
+        processes.note(f"warning: {untrained} will be learned")
     model = model_of(experiment, problem)
     most = 1 if debug_nans else experiment.most_not_finite
     return Trainer(experiment, problem, model, model.create(), most, debug_nans, tracked)

@@ -39,6 +39,8 @@ def given(field: LabelledField, y: Number) -> Field:
 def drop_label(key: Array, y: Number, rate: Number, null_label: Number) -> Array:
     """The label y, or the null label with probability ``rate`` (eta): one coin for ONE example.
 
+    At rate 0 a network never learns the null label, so that only w = 1 means anything; at rate 1 only w = 0.
+
     Raises:
         TypeError, ValueError: not ONE key; a concrete rate outside [0, 1]; labels that are not whole numbers of integer
             type, that are negative, or a null label that y's type cannot hold.
