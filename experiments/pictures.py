@@ -14,6 +14,7 @@ from cfgjax import data
 from experiments import origin, outputs
 from experiments.command import UserError
 from experiments.origin import Origin
+from experiments.settings import ImageData, LatentData, MixtureData
 
 PIXELS = 8
 """Screen pixels for each pixel of an image of 8 x 8, fewer for larger ones."""
@@ -129,6 +130,15 @@ def write_each(samples: np.ndarray, labels: np.ndarray, null_label: int, origin_
             _image(sample).save(
                 draft / f"{number:0{digits}d}-label-{name}.png", format="PNG", pnginfo=origin.as_png(origin_of)
             )
+
+
+def arrays_of(
+    samples: np.ndarray, labels: np.ndarray, of: MixtureData | ImageData | LatentData
+) -> dict[str, np.ndarray]:
+    """The arrays of an .npz: x, y, and of pictures [n, H, W, C] their pixels as arr_0, the name that FID tools read."""
+    found = {"x": samples, "y": labels}
+    is_of_pictures = isinstance(of, ImageData) and samples.ndim == 4
+    return found | {"arr_0": data.to_pixels(samples)} if is_of_pictures else found
 
 
 def write_arrays(file: Path, origin_of: Origin, **arrays: np.ndarray) -> None:

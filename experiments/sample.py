@@ -3,8 +3,8 @@
 For example: python -m experiments.sample runs/digits --labels 3 3 7 --scale 2.5 --num-samples 64 --out threes.png
 
 The suffix of --out says which: .png one picture of all; a path that ends in a slash, or an empty folder: a .png for
-each; .npz arrays x and y; with --trajectory .gif, .apng or .npz. The run's folder is all that is read. Each file says
-how it was made: python -m experiments.origin threes.png
+each; .npz arrays x and y, of pictures arr_0, too; with --trajectory .gif, .apng or .npz. The run's folder is all that
+is read. Each file says how it was made: python -m experiments.origin threes.png
 """
 
 from collections.abc import Callable
@@ -223,7 +223,7 @@ def _write(options: Options, run: Run, samples: np.ndarray, labels: np.ndarray, 
     if outputs.is_folder(options.output.out):
         pictures.write_each(samples, labels, run.problem.num_labels, made, out)
     elif out.suffix in ARRAYS:
-        pictures.write_arrays(out, made, x=samples, y=labels)
+        pictures.write_arrays(out, made, **pictures.arrays_of(samples, labels, run.experiment.data))
     elif options.output.trajectory:
         pictures.write_film(pictures.film_of(samples, labels), num_frames, made, out)
     else:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from cfgjax import data, mixtures, paths
-from experiments import drawing, outputs, runs, sampling
+from experiments import drawing, outputs, pictures, runs, sampling
 from experiments.command import UserError
 from experiments.drawing import draw_all, equal_parts
 from experiments.origin import digest
@@ -20,6 +20,7 @@ from experiments.presets import PRESETS
 from experiments.problems import problem_to_sample, with_shapes
 from experiments.restored import restore_run
 from experiments.sampling import classifier_free, make_draw, times
+from experiments.settings import LatentData, MixtureData
 from tests.experiments.running import assert_one_line, command
 
 FEW = ["--labels", 3, 10, "--num-samples", 3, "--num-steps", 4, "--seed", 5]
@@ -92,6 +93,17 @@ def test_a_picture_each_holds_the_pixels_of_the_arrays(alone, arrays, tmp_path):
     for name, sample in zip(names, arrays[0]["x"], strict=True):
         np.testing.assert_array_equal(Image.open(tmp_path / "each" / name), data.to_pixels(sample)[..., 0])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["each"]
+
+
+def test_the_arrays_of_pictures_hold_their_pixels_for_fid_tools(arrays):
+    """ADM's evaluator (openai/guided-diffusion, evaluations/evaluator.py) reads arr_0, [n, H, W, C] uint8."""
+    few, film = arrays
+    assert few["arr_0"].dtype == np.uint8
+    np.testing.assert_array_equal(few["arr_0"], data.to_pixels(few["x"]))
+    assert "arr_0" not in film
+    latents = pictures.arrays_of(few["x"], few["y"], LatentData("mine", (8, 8, 1)))
+    assert set(latents) == {"x", "y"}
+    assert set(pictures.arrays_of(few["x"].reshape(3, -1), few["y"], MixtureData())) == {"x", "y"}
 
 
 def test_a_folder_with_something_in_it_is_left_as_it_is_and_an_empty_one_is_filled(alone, tmp_path):
