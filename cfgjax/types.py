@@ -55,12 +55,13 @@ class Pair(NamedTuple):
     """The two fields between which guidance extrapolates.
 
     ``both`` evaluates them together, the null side first; ``labelled`` evaluates the labelled side alone, for where
-    the scale is 1. The null side is what guidance leads away from: the null label's field, a negative label's, or a
-    worse network's.
+    the scale is 1, and ``null`` the null side alone, for where it is 0: None where that side is made of both. The null
+    side is what guidance leads away from: the null label's field, a negative label's, or a worse network's.
     """
 
     both: Both
     labelled: LabelledField
+    null: LabelledField | None = None
 
 
 TimeDensity = Callable[[Array], Array]

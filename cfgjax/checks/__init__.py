@@ -31,6 +31,7 @@ from cfgjax.checks.kinds import (
 from cfgjax.checks.numbers import (
     HUGE,
     TINY,
+    is_known_as,
     is_traced,
     label_like,
     of_numpy,
@@ -50,6 +51,7 @@ from cfgjax.checks.numbers import (
 __all__ = [
     "HUGE",
     "TINY",
+    "is_known_as",
     "is_traced",
     "label_like",
     "like_state",

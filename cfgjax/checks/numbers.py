@@ -95,6 +95,12 @@ def require_positive(name: str, value: object) -> None:
     require_between(name, value, TINY, HUGE)
 
 
+def is_known_as(value: Any, number: float) -> bool:
+    """Whether the value is one number, known because it is not traced, and is this one."""
+    is_one = is_number(value, jnp.floating, jnp.integer) and np.shape(value) == ()
+    return is_one and not is_traced(value) and float(np.asarray(value, dtype=np.float64)) == number
+
+
 def require_time(name: str, t: object) -> None:
     """Raises TypeError or ValueError for what is not one time, in [0, 1] where concrete."""
     require_between(name, t, 0, 1)

@@ -81,7 +81,8 @@ def weighted(field: LabelledField, labels: Array, weights: Array | Callable[[Arr
     Args:
         field: a vector field, score, noise prediction or denoiser.
         labels: [n], labels in 0..K, the null label included.
-        weights: [n], one for each label; or a function of t.
+        weights: [n], one for each label; or a function of t. Labels whose weight is known as 0, because it is not
+            traced, are not evaluated.
 
     Returns:
         A Field; with one weight 1 and the others 0 it is that label's field, as it comes out of that one call.
@@ -107,6 +108,9 @@ def weighted(field: LabelledField, labels: Array, weights: Array | Callable[[Arr
         fixed = weights_at(jnp.zeros(()))
         require_finite("weights", fixed)
         _require_sum_of_one(fixed)
+        if not is_traced(fixed):
+            used = np.flatnonzero(np.asarray(fixed))
+            labels, weights = labels[used], fixed[used]
 
     def one(x: Array, t: Array, y: Array) -> Array:
         return require_like("field", field(x, t, y), x)
@@ -122,7 +126,8 @@ def weighted(field: LabelledField, labels: Array, weights: Array | Callable[[Arr
 def between_labels(field: LabelledField, first: Number, second: Number, amount: Number) -> Field:
     """The field (1 - a) u(., first) + a u(., second) with a = ``amount`` in [0, 1], from one call.
 
-    It moves between two labels' fields, not between their embeddings: a network is called on labels that it knows.
+    It moves between two labels' fields, not between their embeddings: a network is called on labels that it knows. An
+    amount known as 0 or 1, because it is not traced, evaluates one of them.
 
     Raises:
         TypeError, ValueError: no function; labels that are not whole numbers of integer type, or negative; a concrete
@@ -132,5 +137,8 @@ def between_labels(field: LabelledField, first: Number, second: Number, amount: 
     require_label("first", first)
     require_label("second", second)
     require_between("amount", amount, 0, 1)
-    amount = as_float(amount)
-    return weighted(field, jnp.stack([jnp.asarray(first), jnp.asarray(second)]), jnp.stack([1 - amount, amount]))
+    labels = jnp.stack([jnp.asarray(first), jnp.asarray(second)])
+    with jax.ensure_compile_time_eval():
+        amount = as_float(amount)
+        weights = jnp.stack([1 - amount, amount])
+    return weighted(field, labels, weights)

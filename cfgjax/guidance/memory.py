@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from cfgjax.checks import TINY, require_between, require_label, require_number, require_pair, require_path
 from cfgjax.conversions import from_field
-from cfgjax.guidance.pairs import interpolate
+from cfgjax.guidance.pairs import alone, interpolate
 from cfgjax.guidance.rules import denoiser_slope, project, shorten
 from cfgjax.guidance.schedules import require_scale, scale_at
 from cfgjax.types import Array, GaussianPath, MemoryField, Number, Pair, Scale, Tree
@@ -33,7 +33,7 @@ def adaptive_projected(
         path: the path of the fields.
         pair: the two sides, vector fields.
         scale: w, a number or a function of t or (t, y). An ``interval`` is one of them: both sides are evaluated
-            everywhere, as the memory needs them.
+            everywhere, as the memory needs them; but for a 1 that is known, which asks for no memory.
         y: [], the label.
         momentum: [], under 1 in size; the paper's is negative and leads away from the last steps' direction.
         parallel: [], what is kept of the part along D_y.
@@ -53,7 +53,11 @@ def adaptive_projected(
     require_between("momentum", momentum, -1 + 1e-6, 1 - 1e-6)
     require_between("bound", bound, TINY, jnp.inf)
 
+    side = alone(pair._replace(null=None), scale)
+
     def apply(x: Array, t: Array, memory: Tree) -> tuple[Array, Tree]:
+        if side is not None:
+            return side(x, t, jnp.asarray(y)), memory
         null, labelled = pair.both(x, t, jnp.asarray(y))
         denoiser = from_field(path, labelled, x, t).denoiser
         slope = denoiser_slope(path, t)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from cfgjax.checks import (
     TINY,
+    is_known_as,
     is_traced,
     label_like,
     like_state,
@@ -71,7 +72,16 @@ def pair(field: LabelledField, null_label: Number) -> Pair:
         values = jax.vmap(checked, in_axes=(None, None, 0))(x, t, labels)
         return values[0], values[1]
 
-    return Pair(both, field)
+    def null(x: Array, t: Array, y: Array) -> Array:
+        require_label("y", y)
+        return checked(x, t, label_like("null_label", null_label, y))
+
+    def labelled(x: Array, t: Array, y: Array) -> Array:
+        require_label("y", y)
+        label_like("null_label", null_label, y)
+        return checked(x, t, jnp.asarray(y))
+
+    return Pair(both, labelled, null)
 
 
 @by_piece
@@ -85,11 +95,15 @@ def against(field: LabelledField, worse: LabelledField) -> Pair:
     """
     better, other = like_state("field", field), like_state("worse", worse)
 
-    def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
+    def labelled(x: Array, t: Array, y: Array) -> Array:
         require_label("y", y)
-        return other(x, t, y), better(x, t, y)
+        return better(x, t, y)
 
-    return Pair(both, field)
+    def null(x: Array, t: Array, y: Array) -> Array:
+        require_label("y", y)
+        return other(x, t, y)
+
+    return Pair(lambda x, t, y: (null(x, t, y), labelled(x, t, y)), labelled, null)
 
 
 @by_piece
@@ -121,7 +135,28 @@ def classifier_pair(null_field: Field, log_classifier: LogClassifier, path: Gaus
         null = null_of(x, t)
         return null, null + c.beta * c.wronskian / c.alpha * jax.grad(log_prob)(x)
 
-    return Pair(both, lambda x, t, y: both(x, t, y)[1])
+    def null(x: Array, t: Array, y: Array) -> Array:
+        require_label("y", y)
+        return null_of(as_state(x), t)
+
+    return Pair(both, lambda x, t, y: both(x, t, y)[1], null)
+
+
+def alone(pair: Pair, scale: Scale) -> LabelledField | None:
+    """The side that a scale known as 1 or 0 asks for, without the other; None for other scales, and where it has none.
+
+    An interval of the scale 1 is such a scale, whatever its edges.
+    """
+    number = scale.scale if isinstance(scale, Interval) else scale
+    side = pair.labelled if is_known_as(number, 1) else pair.null if is_known_as(scale, 0) else None
+    if side is None:
+        return None
+
+    def of_both(x: Array, t: Array, y: Array) -> Array:
+        value = jnp.asarray(side(x, t, y))
+        return value.astype(jnp.result_type(value, number))
+
+    return of_both
 
 
 @by_piece
@@ -132,12 +167,13 @@ def extrapolate(pair: Pair, scale: Scale) -> LabelledField:
 
     Args:
         pair: the two sides.
-        scale: w: a number, a traced scalar, a function of t or (t, y), or an ``interval``; no value of it compiles
-            anything anew.
+        scale: w: a number, a traced scalar, a function of t or (t, y), or an ``interval``. No value of a traced one
+            compiles anything anew; a 1 or 0 that is known, because it is not traced, is structure.
 
     Returns:
-        A LabelledField: at w = 1 the labelled side and at w = 0 the null side, exactly as they come out of the one
-        evaluation of both. With an ``interval`` between numbers, a ``Piecewise`` of such fields.
+        A LabelledField: at w = 1 the labelled side and at w = 0 the null side, exactly. A known 1 or 0 evaluates that
+        side alone; elsewhere they come out of the one evaluation of both. With an ``interval`` between numbers, a
+        ``Piecewise`` of such fields.
 
     Raises:
         TypeError, ValueError: no pair; a scale that is not one number, or where concrete not finite.
@@ -146,6 +182,9 @@ def extrapolate(pair: Pair, scale: Scale) -> LabelledField:
     require_scale(scale)
     if isinstance(scale, Interval) and not is_traced(scale[1:]):
         return inside(pair, scale, extrapolate)
+    side = alone(pair, scale)
+    if side is not None:
+        return side
 
     def guided(x: Array, t: Array, y: Array) -> Array:
         null, labelled = pair.both(x, t, y)
@@ -167,13 +206,14 @@ def classifier_free(field: LabelledField, scale: Scale, null_label: Number) -> L
     Args:
         field: a vector field, score, noise prediction or denoiser that knows the null label; the rule commutes with
             the conversions between them.
-        scale: w: a number, a traced scalar, a function of t or (t, y), or an ``interval``; no value of it compiles
-            anything anew.
+        scale: w: a number, a traced scalar, a function of t or (t, y), or an ``interval``. No value of a traced one
+            compiles anything anew; a 1 or 0 that is known, because it is not traced, is structure.
         null_label: [], the label of the null field, by convention the number of labels K.
 
     Returns:
-        A field of the same signature: at w = 1 it is ``field`` at y and at w = 0 ``field`` at the null label, as they
-        come out of that one call, exactly. (A network's matrix products may round otherwise in a call on y alone.)
+        A field of the same signature: at w = 1 it is ``field`` at y and at w = 0 ``field`` at the null label, exactly.
+        Where w is known as 1 or 0 ``field`` is called on that label alone, one evaluation; elsewhere they come out of
+        the call on both. (A network's matrix products may round otherwise in the one than in the other.)
 
     Raises:
         TypeError, ValueError: those of ``pair`` and ``extrapolate``.

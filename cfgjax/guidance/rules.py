@@ -1,7 +1,7 @@
 """Rules on the two sides of guidance, each in its paper's space.
 
-A rule on a pair replaces the null side alone: the labelled side, and so w = 1, stays to the bit. Coefficients are those
-at ``paths.before_end(t)``.
+A rule on a pair replaces the null side alone: the labelled side, and so w = 1, stays to the bit. The new null side is
+made of both, so a known w = 0 costs two evaluations. Coefficients are those at ``paths.before_end(t)``.
 """
 
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jax import lax
 
 from cfgjax.checks import TINY, is_traced, require_between, require_number, require_pair, require_path
 from cfgjax.conversions import from_field
-from cfgjax.guidance.pairs import inside, interpolate
+from cfgjax.guidance.pairs import alone, inside, interpolate
 from cfgjax.guidance.schedules import require_scale, scale_at
 from cfgjax.paths import before_end, coefficients
 from cfgjax.pieces import by_piece
@@ -172,6 +172,9 @@ def rescaled(pair: Pair, scale: Scale, amount: Number = 0.7) -> LabelledField:
     require_scale(scale)
     if isinstance(scale, Interval) and not is_traced(scale[1:]):
         return inside(pair, scale, lambda pair, scale: rescaled(pair, scale, amount))
+    side = alone(pair._replace(null=None), scale)
+    if side is not None:
+        return side
 
     def guided(x: Array, t: Array, y: Array) -> Array:
         null, labelled = pair.both(x, t, y)
