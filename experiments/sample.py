@@ -30,12 +30,14 @@ from experiments.sampling import (
     GridName,
     Rule,
     RuleName,
+    RuleOf,
     SolverName,
     by_classifier,
     by_name,
     denoised,
     make_draw,
     num_evaluations,
+    one_sided,
     states,
     times,
 )
@@ -64,11 +66,13 @@ class Guidance:
     """How the labelled and the null field are put together; docs/guidance.md shows each rule."""
 
     scale: float = 2.0
-    """Guidance scale w: 0 null, 1 labelled, above 1 guided."""
+    """Guidance scale w: 0 null, 1 labelled, above 1 guided; at 0 and at 1 one field is evaluated, else both."""
     rule: RuleName = "classifier_free"
     """What is done with the labelled and the null field."""
     interval: tuple[float, float] = (0.0, 1.0)
     """Times, from 0 noise to 1 data, between which guidance acts; outside the labelled field alone is evaluated."""
+    negative_label: Annotated[str | None, optional("LABEL", "the null label")] = None
+    """Label to lead away from in the null label's place, by number or by name."""
     worse: Annotated[Path | None, optional("FOLDER", "the run's own null field")] = None
     """Folder of a run of a worse network on the same data, to lead away from in the null label's place."""
     classifier: Annotated[Path | None, optional("FOLDER", "classifier-free")] = None
@@ -155,12 +159,17 @@ def _check_output(output: Output) -> Path:
     return outputs.require_writable(output.out)
 
 
+def _called(option: str, words: tuple[str, ...], names: tuple[str, ...]) -> list[int]:
+    """The labels that an option calls so, of labels of these names."""
+    known = labels_by_word(names) if words else {}
+    for word in words:
+        _require(word in known, f"{option} must be {allowed(names, known)}, got {word}")
+    return [known[word] for word in words]
+
+
 def _labels(which: Which, names: tuple[str, ...], absent: tuple[int, ...] = ()) -> np.ndarray:
     """The label of each sample, of labels of these names; by default of all but those that were absent in training."""
-    known = labels_by_word(names) if which.labels else {}
-    for word in which.labels:
-        _require(word in known, f"labels must be {allowed(names, known)}, got {word}")
-    chosen = [known[word] for word in which.labels] or np.setdiff1d(np.arange(len(names)), absent)
+    chosen = _called("labels", which.labels, names) or np.setdiff1d(np.arange(len(names)), absent)
     data.require_fits("num_samples", _NUMBER * (which.num_samples or len(chosen)))
     return np.resize(chosen, which.num_samples or len(chosen)).astype(np.int32)
 
@@ -177,9 +186,20 @@ def _worse(run: Run, worse_dir: Path, data_dir: Path | None) -> LabelledField:
     return worse.field
 
 
+def _led_from(guided: Guidance, run: Run) -> int:
+    """The label to lead away from: the null label, or the negative one."""
+    negative, null = guided.negative_label, run.problem.num_labels
+    if negative is None:
+        return null
+    is_alone = guided.worse is None and guided.classifier is None
+    _require(is_alone, "negative_label must be left out where a worse network or a classifier is given")
+    (label,) = _called("negative_label", (negative,), label_texts(run.experiment, null))
+    return label
+
+
 def _require_trained(guided: Guidance, run: Run, labels: np.ndarray) -> None:
     """Refuses labels, null among them, whose rows the run never trained."""
-    others = (run.problem.num_labels,) if guided.worse is None else ()
+    others = (_led_from(guided, run),) if guided.worse is None else ()
     if guided.classifier is not None:
         require_rows(run, others, "classifier")
         return
@@ -188,14 +208,15 @@ def _require_trained(guided: Guidance, run: Run, labels: np.ndarray) -> None:
     require_rows(run, used, f"w = {guided.scale:g}")
 
 
-def _rule_of(guided: Guidance, run: Run, data_dir: Path | None) -> Callable[[LabelledField], Rule]:
-    """The function that makes the guidance of the run's field."""
-    null, path = run.problem.num_labels, run.model.path
+def _rule_of(guided: Guidance, run: Run, data_dir: Path | None) -> RuleOf:
+    """The function that makes the guidance of the run's field, and of the worse one."""
+    null, path = _led_from(guided, run), run.model.path
     if guided.classifier is None:
         worse = None if guided.worse is None else _worse(run, guided.worse, data_dir)
 
-        def rule_of(field: LabelledField) -> Rule:
-            pair = guidance.pair(field, null) if worse is None else guidance.against(field, worse)
+        def rule_of(placed: Callable[[LabelledField], LabelledField]) -> Rule:
+            field = placed(run.field)
+            pair = guidance.pair(field, null) if worse is None else guidance.against(field, placed(worse))
             return by_name(guided.rule, path, pair, guided.interval)
 
         return rule_of
@@ -203,7 +224,7 @@ def _rule_of(guided: Guidance, run: Run, data_dir: Path | None) -> Callable[[Lab
     is_plain = guided.rule == "classifier_free" and guided.interval == (0.0, 1.0)
     _require(is_plain, "classifier must be left out where a rule or an interval is asked for")
     log_classifier = load_classifier(guided.classifier, run, data_dir, problem_to_sample)
-    return lambda field: by_classifier(field, null, log_classifier, path)
+    return lambda placed: by_classifier(placed(run.field), null, log_classifier, path)
 
 
 def _check_size(options: Options, shape: tuple[int, ...], num_samples: int, num_frames: int, out: Path) -> None:
@@ -244,12 +265,11 @@ def sample(options: Options) -> None:
     ts = times(path, solving.num_steps, solving.grid, options.guidance.interval)
     num_frames = len(ts) if options.output.trajectory else 1
     _check_size(options, shape, len(labels), num_frames, out)
-    rule_of, watch = _rule_of(options.guidance, run, data_dir), None
+    rule_of, watch, scale = _rule_of(options.guidance, run, data_dir), None, options.guidance.scale
     if options.output.trajectory:
         watch = denoised(path) if options.output.show == "denoised" else states
-    scale = options.guidance.scale
-    draw = make_draw(rule_of(run.field), path, shape, solving.solver, ts, watch)
-    count = num_evaluations(rule_of, run.field, path, shape, solving.solver, ts)
+    draw = make_draw(one_sided(rule_of(lambda field: field), scale), path, shape, solving.solver, ts, watch)
+    count = num_evaluations(rule_of, run.field, path, shape, solving.solver, ts, scale)
     cost = "" if count is None else f" ({count} evaluations each)"
     (samples,) = draw_all(draw, options.sample.seed, labels, (scale,), options.sample.chunk, f"sampling{cost}")
     _write(options, run, samples, labels, num_frames, out)

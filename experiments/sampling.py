@@ -41,6 +41,9 @@ ODE, SDE, ADAPTIVE = "heun", "euler_maruyama", "adaptive"
 Rule = Callable[[Number], LabelledField]
 """guidance scale [] -> the guided field."""
 
+RuleOf = Callable[[Callable[[LabelledField], LabelledField]], Rule]
+"""(network's field -> what stands in its place) -> the rule of all networks that it evaluates."""
+
 Draw = Callable[[Array, Array, Number], Array]
 """(key, label [], guidance scale []) -> one sample [*D]."""
 
@@ -65,6 +68,11 @@ RULES: dict[str, Callable[[GaussianPath, Pair, Scale], LabelledField]] = {
 RuleName = Literal[
     "classifier_free", "rescaled", "projected", "zero_star", "tangential", "clipped", "dynamically_clipped"
 ]
+
+
+def one_sided(rule: Rule, scale: float) -> Rule:
+    """The rule for samples at one scale: of 0 and 1 it is told which, and evaluates one side alone."""
+    return (lambda _: rule(scale)) if scale in (0.0, 1.0) else rule
 
 
 def classifier_free(field: LabelledField, null_label: int) -> Rule:
@@ -135,19 +143,20 @@ def make_draw(
 
 
 def num_evaluations(
-    rule_of: Callable[[LabelledField], Rule],
+    rule_of: RuleOf,
     field: LabelledField,
     path: GaussianPath,
     shape: tuple[int, ...],
     solver: str,
     ts: np.ndarray,
+    scale: float,
 ) -> int | None:
-    """How often one sample evaluates the field; None for ``adaptive``, whose samples differ in it."""
+    """How often one sample at a scale evaluates fields like this; None for ``adaptive``, whose samples differ in it."""
     if solver == ADAPTIVE:
         return None
 
     def build(field: LabelledField) -> Solver | Piecewise[Solver]:
-        return SOLVERS[solver](path, guidance.given(rule_of(field)(1.0), 0))
+        return SOLVERS[solver](path, guidance.given(rule_of(lambda _: field)(scale), 0))
 
     return int(solvers.evaluations(build, field, jnp.zeros(shape), ts).sum())
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cfgjax import data, mixtures, paths
+from cfgjax import data, guidance, mixtures, paths, solvers
 from experiments import drawing, outputs, pictures, runs, sampling
 from experiments.command import UserError
 from experiments.drawing import draw_all, equal_parts
@@ -19,6 +19,7 @@ from experiments.pictures import require_drawable
 from experiments.presets import PRESETS
 from experiments.problems import problem_to_sample, with_shapes
 from experiments.restored import restore_run
+from experiments.sample import Guidance, _called, _rule_of
 from experiments.sampling import classifier_free, make_draw, times
 from experiments.settings import LatentData, MixtureData
 from tests.experiments.running import assert_one_line, command
@@ -265,11 +266,87 @@ def test_samples_that_are_no_pictures_need_another_file():
         ([], 2 * 2 * 8),
         (["--interval", 0.5, 1.0], 2 * 4 + 2 * 2 * 4),
         (["--solver", "adaptive"], None),
+        (["--solver", "euler", "--scale", 1], 8),
+        (["--solver", "euler", "--scale", 0, "--interval", 0.5, 1.0, "--negative-label", 3], 8),
     ],
 )
 def test_the_evaluations_of_a_sample_are_told(arguments, count, trained_mixture, tmp_path):
-    """Labelled and null at each stage of 8 steps; without guidance the labelled one alone."""
+    """Labelled and null at each stage of 8 steps; without guidance, or at w = 0, one of them alone."""
     done = command("sample", trained_mixture, "--num-steps", 8, "--out", tmp_path / "x.npz", *arguments)
     assert done.returncode == 0, done.stderr
     cost = f" ({count} evaluations each)" if count else ""
-    assert f"wrote 8 samples at w = 2{cost} to" in done.stdout
+    scale = arguments[arguments.index("--scale") + 1] if "--scale" in arguments else 2
+    assert f"wrote 8 samples at w = {scale}{cost} to" in done.stdout
+
+
+@pytest.mark.parametrize(("scale", "both"), [(0.0, 4), (1.0, 4), (2.5, 8)])
+def test_a_sample_at_zero_or_one_evaluates_one_side_as_is_told(scale, both):
+    """Of one network and of two: in the program that draws, whose scale is traced, as in what is told."""
+    path, mixture, ts = paths.linear(), mixtures.ring(3), np.linspace(0, 1, 5)
+    field, key, y = mixture.vector_field(path), jax.random.key(0), jnp.int32(1)
+    for pair_of in (
+        lambda placed: guidance.pair(placed(field), 3),
+        lambda placed: guidance.against(*[placed(field)] * 2),
+    ):
+        rule_of = lambda placed, pair_of=pair_of: lambda w: guidance.extrapolate(pair_of(placed), w)  # noqa: E731
+        told = sampling.num_evaluations(rule_of, field, path, (2,), "euler", ts, scale)
+        one_sided = lambda placed, rule_of=rule_of: sampling.one_sided(rule_of(placed), scale)  # noqa: E731
+        assert told == both == sampling.num_evaluations(one_sided, field, path, (2,), "euler", ts, 2.5)
+        found = jax.jit(make_draw(one_sided(lambda field: field), path, (2,), "euler", ts))(key, y, scale)
+        drawn = jax.jit(make_draw(rule_of(lambda field: field), path, (2,), "euler", ts))(key, y, scale)
+        np.testing.assert_allclose(found, drawn, rtol=1e-5, atol=1e-6)
+
+
+def test_a_negative_label_is_led_away_from(trained_mixture, tmp_path):
+    """The samples of u_neg + w (u_y - u_neg), as the library composes it, and no others."""
+    out, scale = tmp_path / "samples.npz", 3.0
+    done = command(
+        "sample",
+        trained_mixture,
+        "--scale",
+        scale,
+        "--num-steps",
+        4,
+        "--labels",
+        3,
+        "--negative-label",
+        5,
+        "--out",
+        out,
+    )
+    assert done.returncode == 0, done.stderr
+    field = restore_run(trained_mixture).field
+    noise_key, solver_key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
+    noise, ts = jax.random.normal(noise_key, (2,)), np.linspace(0, 1, 5)
+
+    def drawn(null_label):
+        guided = guidance.given(guidance.extrapolate(guidance.pair(field, null_label), scale), 3)
+        return jax.jit(lambda x: solvers.integrate(solvers.heun(guided), solver_key, x, ts))(noise)
+
+    np.testing.assert_allclose(np.load(out)["x"][0], drawn(5), rtol=1e-4, atol=1e-5)
+    assert np.abs(drawn(5) - drawn(8)).max() > 0.05
+    assert "--negative-label 5" in str(np.load(out)["command"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"negative_label": "9"}, r"negative_label must be in 0..8 \(8 is null\), got 9"),
+        ({"negative_label": "cat"}, "negative_label must be in 0..8"),
+        (
+            {"negative_label": "1", "worse": "runs"},
+            "negative_label must be left out where a worse network or a classif",
+        ),
+        ({"negative_label": "1", "classifier": "runs"}, "negative_label must be left out where a worse network or a"),
+    ],
+)
+def test_a_negative_label_that_is_none_is_refused(arguments, expected, trained_mixture):
+    with pytest.raises(UserError, match=expected):
+        _rule_of(Guidance(**arguments), restore_run(trained_mixture), None)
+
+
+def test_a_negative_label_may_be_called_by_its_name():
+    assert (
+        _called("negative_label", ("dog",), ("cat", "dog")) == _called("negative_label", ("1",), ("cat", "dog")) == [1]
+    )
+    assert _called("negative_label", ("null",), ("cat", "dog")) == [2]
