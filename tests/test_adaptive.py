@@ -60,7 +60,7 @@ def test_a_solve_that_does_not_come_to_its_end_says_so():
         ({"start": -0.1}, "start must be in"),
         ({"stop": 1.5}, "stop must be in"),
         ({"stop": 0.0}, "stop must differ from start"),
-        ({"rtol": 0.0}, "rtol must be in"),
+        ({"rtol": 0.0}, "rtol must be"),
         ({"atol": np.nan}, "atol must be finite"),
         ({"max_steps": 0}, "max_steps must be at least 1"),
     ],

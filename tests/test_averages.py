@@ -85,7 +85,7 @@ def test_a_decay_is_exact_to_rounding_after_many_steps():
 
 
 def test_a_negative_step_is_refused():
-    with pytest.raises(ValueError, match="step must be in"):
+    with pytest.raises(ValueError, match="step must be"):
         averages.power_decay(0.1)(-1)
 
 

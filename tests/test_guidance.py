@@ -291,5 +291,5 @@ def test_classifier_guidance_at_the_null_label_is_the_null_field(traced, cluster
 
 @pytest.mark.parametrize("start", [0.0, 1.0, -0.1, 2.0])
 def test_a_start_outside_its_interval_is_refused(start):
-    with pytest.raises(ValueError, match="start must be in"):
+    with pytest.raises(ValueError, match="start must be above 0 and under 1"):
         guidance.classifier(lambda x, t: x, lambda x, t: x, paths.linear(), 1.0, start=start)

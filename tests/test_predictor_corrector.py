@@ -183,7 +183,7 @@ def test_step_sizes_by_hand():
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match="num_corrections must be in"):
+    with pytest.raises(ValueError, match="num_corrections must be"):
         solvers.langevin_corrected(solvers.euler(lambda x, t: x), lambda x, t: x, _fixed_step, -1)
-    with pytest.raises(ValueError, match="ratio must be in"):
+    with pytest.raises(ValueError, match="ratio must be"):
         solvers.relative_step(paths.linear(), -0.1)

@@ -229,7 +229,7 @@ def test_negative_diffusion_is_refused(value):
 @pytest.mark.parametrize("make", [solvers.constant, lambda value: solvers.root_beta(paths.linear(), value)])
 @pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
 def test_bad_strengths_are_refused(make, value):
-    with pytest.raises(ValueError, match="must be in"):
+    with pytest.raises(ValueError, match="must be at least 0 and finite"):
         make(value)
 
 

@@ -6,6 +6,7 @@
 """
 
 from cfgjax.checks.arrays import (
+    evaluated,
     like_state,
     require_arrays,
     require_floats,
@@ -29,6 +30,7 @@ from cfgjax.checks.kinds import (
     require_text,
 )
 from cfgjax.checks.numbers import (
+    BELOW_ONE,
     HUGE,
     TINY,
     is_known_as,
@@ -49,8 +51,10 @@ from cfgjax.checks.numbers import (
 )
 
 __all__ = [
+    "BELOW_ONE",
     "HUGE",
     "TINY",
+    "evaluated",
     "is_known_as",
     "is_traced",
     "label_like",

@@ -1,5 +1,6 @@
 """Arrays, grids, trees and fields at the door, with the lines (K1) and (K2) of ``cfgjax.checks``."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 from cfgjax.checks.kinds import require_function
 from cfgjax.checks.numbers import is_number, is_traced, kind_of, of_numpy, require_real, require_time, shown
 from cfgjax.types import Array, Times
+
+_POINT = "x", "t", "y"
 
 
 def require_shape(name: str, value: Any, shape: tuple[int, ...], verb: str = "have") -> None:
@@ -48,18 +51,57 @@ def require_point(x: Any, t: Any) -> None:
     require_time("t", t)
 
 
+def _accepts(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+def _require_arguments(name: str, field: Callable[..., Any], count: int) -> None:
+    """Raises TypeError for a field that does not take so many arguments: of (x, t), or of (x, t, y)."""
+    try:
+        signature = inspect.signature(field)
+    except (TypeError, ValueError):
+        return
+    if _accepts(signature, count):
+        return
+    hints = {2: ", which wants a label: guidance.given(field, y) fixes it", 3: ", whose label is fixed already"}
+    is_other = count in hints and _accepts(signature, 5 - count)
+    wanted, given = _POINT[:count], _POINT[: 5 - count] if is_other else signature.parameters
+    hint = hints[count] if is_other else ""
+    raise TypeError(
+        f"{name} must be a function of ({', '.join(wanted)}), got one of ({', '.join(given)}){hint}"
+    ) from None
+
+
+def evaluated(name: str, field: Callable[..., Any], x: Any, t: Any, *y: Any) -> Any:
+    """The value of a field at (x, t), or at (x, t, y).
+
+    Raises:
+        TypeError: a field that wants a label where none is given, or takes none where one is; errors of its own.
+    """
+    try:
+        return field(x, t, *y)
+    except TypeError:
+        _require_arguments(name, field, 2 + len(y))
+        raise
+
+
 def like_state(name: str, field: Callable[..., Any]) -> Callable[..., Array]:
     """The field (x, t, ...) -> like x, whose every value is found to have the shape of x.
 
     Raises:
-        TypeError: what cannot be called, at once; at a call, a state, a time or values that are no real numbers.
+        TypeError: what cannot be called, at once; at a call, a state, a time or values that are no real numbers, and
+            a field that wants a label, or none.
         ValueError: at a call, values of another shape, several times, or where concrete a time outside [0, 1].
     """
     require_function(name, field)
 
     def checked(x: Array, t: Array, *rest: Any) -> Array:
         require_point(x, t)
-        return require_like(name, field(x, t, *rest), x)
+        return require_like(name, evaluated(name, field, x, t, *rest), x)
 
     return checked
 

@@ -1,5 +1,6 @@
 """Keys, functions, objects and names at the door, with the lines (K1) and (K2) of ``cfgjax.checks``."""
 
+import inspect
 import os
 from functools import cache
 from typing import Any
@@ -9,7 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax.checks.numbers import kind_of, shown
-from cfgjax.types import Pair
+from cfgjax.types import MemoryField, Pair
+
+_BECOMES_A_FIELD = {
+    Pair: ", of which guidance.extrapolate(pair, scale) makes a field",
+    MemoryField: ", which solvers.remembering(make_solver, field) takes",
+}
 
 
 @cache
@@ -28,15 +34,17 @@ def require_key(name: str, key: Any) -> None:
 
 
 def require_function(name: str, value: object) -> None:
-    """Raises TypeError for what cannot be called."""
+    """Raises TypeError for what cannot be called; of what a field is made of, it says how."""
     if not callable(value):
-        raise TypeError(f"{name} must be a function, got {type(value).__name__}")
+        kind = type(value).__name__
+        raise TypeError(f"{name} must be a function, got {kind}{_BECOMES_A_FIELD.get(type(value), '')}")
 
 
 def require_path(path: object, name: str = "path") -> None:
     """Raises TypeError for what has not the two schedules of a path; a maker that was not called has none."""
     if not (callable(getattr(path, "alpha", None)) and callable(getattr(path, "beta", None))):
-        raise TypeError(f"{name} must be a GaussianPath, as paths.linear() is, got {type(path).__name__}")
+        got = f"the function {path.__name__}: call it" if inspect.isfunction(path) else type(path).__name__
+        raise TypeError(f"{name} must be a GaussianPath, as paths.linear() is, got {got}")
 
 
 def require_kind(name: str, value: object, kind: type | tuple[type, ...], example: str) -> None:
@@ -54,7 +62,9 @@ def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 def require_pair(pair: object) -> None:
     """Raises ValueError for what is no Pair: a field, or the Piecewise of pairs that a piecewise field makes."""
     if not isinstance(pair, Pair):
-        raise ValueError(f"pair must be a Pair, as guidance.pair(field, null_label) of a plain field is, got {pair!r}")
+        raise ValueError(
+            f"pair must be a Pair, as guidance.pair(field, null_label) of a plain field is, got {type(pair).__name__}"
+        )
 
 
 def require_devices(devices: object) -> None:

@@ -15,6 +15,10 @@ TINY = float(jnp.finfo(jnp.float32).tiny)
 """The smallest number that counts as positive."""
 HUGE = float(jnp.finfo(jnp.float32).max)
 """The largest number that counts as finite."""
+BELOW_ONE = 1 - float(jnp.finfo(jnp.float32).epsneg)
+"""The largest number that counts as under 1."""
+_LEAST = {TINY: "above 0", -BELOW_ONE: "above -1", -math.inf: ""}
+_MOST = {BELOW_ONE: "under 1", HUGE: "finite", math.inf: ""}
 
 
 def is_traced(value: object) -> bool:
@@ -81,13 +85,29 @@ def require_number(name: str, value: object) -> None:
     require_finite(name, value)
 
 
+def _digits(number: float) -> str:
+    return f"{number:.0f}" if float(number).is_integer() else f"{number:g}"
+
+
+def between(low: float, high: float) -> str:
+    """The numbers from low to high, in the words of a message.
+
+    >>> between(0, 1), between(0, math.inf), between(TINY, HUGE), between(TINY, BELOW_ONE)
+    ('in [0, 1]', 'at least 0', 'above 0 and finite', 'above 0 and under 1')
+    """
+    if low not in _LEAST and high not in _MOST:
+        return f"in [{_digits(low)}, {_digits(high)}]"
+    ends = _LEAST.get(low, f"at least {_digits(low)}"), _MOST.get(high, f"at most {_digits(high)}")
+    return " and ".join(end for end in ends if end)
+
+
 def require_between(name: str, value: object, low: float, high: float) -> None:
     """Raises TypeError or ValueError for what is not one real number, in [low, high] where concrete."""
     require_scalar(name, value)
     if is_traced(value):
         return
     if not low <= float(np.asarray(value, dtype=np.float64)) <= high:
-        raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {shown(value)}")
+        raise ValueError(f"{name} must be {between(low, high)}, got {shown(value)}")
 
 
 def require_positive(name: str, value: object) -> None:
@@ -138,5 +158,5 @@ def require_count(name: str, value: Any, least: float, most: float = math.inf) -
     if is_traced(value) or not is_number(value, jnp.integer) or np.shape(value) != ():
         raise TypeError(f"{name} must be a whole number that is not traced, got {kind_of(value)}")
     if not least <= operator.index(value) <= most:
-        allowed = f"at least {least:g}" if math.isinf(most) else f"in {least:g}..{most:g}"
+        allowed = between(least, most) if math.isinf(most) else f"in {_digits(least)}..{_digits(most)}"
         raise ValueError(f"{name} must be {allowed}, got {value}")

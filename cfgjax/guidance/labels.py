@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax.checks import (
+    evaluated,
     is_traced,
     label_like,
     of_numpy,
@@ -33,7 +34,7 @@ def given(field: LabelledField, y: Number) -> Field:
     """
     require_function("field", field)
     require_label("y", y)
-    return lambda x, t: field(x, t, jnp.asarray(y))
+    return lambda x, t: evaluated("field", field, x, t, jnp.asarray(y))
 
 
 def drop_label(key: Array, y: Number, rate: Number, null_label: Number) -> Array:
@@ -113,7 +114,7 @@ def weighted(field: LabelledField, labels: Array, weights: Array | Callable[[Arr
             labels, weights = labels[used], fixed[used]
 
     def one(x: Array, t: Array, y: Array) -> Array:
-        return require_like("field", field(x, t, y), x)
+        return require_like("field", evaluated("field", field, x, t, y), x)
 
     def combined(x: Array, t: Array) -> Array:
         require_point(x, t)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from cfgjax.checks import TINY, require_between, require_label, require_number, require_pair, require_path
+from cfgjax.checks import BELOW_ONE, TINY, require_between, require_label, require_number, require_pair, require_path
 from cfgjax.conversions import from_field
 from cfgjax.guidance.pairs import alone, interpolate
 from cfgjax.guidance.rules import denoiser_slope, project, shorten
@@ -50,7 +50,7 @@ def adaptive_projected(
     require_label("y", y)
     require_number("parallel", parallel)
     require_scale(scale)
-    require_between("momentum", momentum, -1 + 1e-6, 1 - 1e-6)
+    require_between("momentum", momentum, -BELOW_ONE, BELOW_ONE)
     require_between("bound", bound, TINY, jnp.inf)
 
     side = alone(pair._replace(null=None), scale)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from cfgjax.checks import (
+    BELOW_ONE,
     TINY,
     is_known_as,
     is_traced,
@@ -119,7 +120,7 @@ def classifier_pair(null_field: Field, log_classifier: LogClassifier, path: Gaus
     null_of = like_state("null_field", null_field)
     require_function("log_classifier", log_classifier)
     require_path(path)
-    require_between("start", start, TINY, 1.0 - float(jnp.finfo(jnp.float32).epsneg))
+    require_between("start", start, TINY, BELOW_ONE)
 
     def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
         x = as_state(x)

@@ -4,7 +4,7 @@ from typing import TypeVar, cast
 
 import jax.numpy as jnp
 
-from cfgjax.checks import HUGE, TINY, is_traced, like_state, require_between, require_function, require_path
+from cfgjax.checks import BELOW_ONE, HUGE, TINY, is_traced, like_state, require_between, require_function, require_path
 from cfgjax.conversions import from_field
 from cfgjax.paths import before_end, coefficients
 from cfgjax.pieces import Piecewise, by_piece
@@ -103,6 +103,6 @@ def zero_before(field: AnyField, start: float) -> AnyField:
     require_function("field", field)
     if is_traced(start):
         raise TypeError("start must be a number that is not traced: the pieces' edges are fixed")
-    require_between("start", start, 0, 1 - float(jnp.finfo(jnp.float32).epsneg))
+    require_between("start", start, 0, BELOW_ONE)
     still = cast(AnyField, lambda x, t, *y: jnp.zeros_like(x))
     return cast(AnyField, Piecewise((float(start),), (still, field)))

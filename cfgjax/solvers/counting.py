@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import is_traced, require_function, require_kind, require_times
+from cfgjax.checks import evaluated, is_traced, require_function, require_kind, require_times
 from cfgjax.paths import as_state
 from cfgjax.pieces import Piecewise
 from cfgjax.solvers.scan import runs
@@ -63,7 +63,7 @@ def _marked(field: LabelledField, sizes: list[int]) -> LabelledField:
     """The field as an inner function, by whose name its evaluations are found; it notes the size of one value."""
 
     def counted_evaluation(x: Array, t: Array, y: Array) -> Array:
-        value = field(x, t, y)
+        value = evaluated("field", field, x, t, y)
         sizes.append(value.size)
         return value
 
