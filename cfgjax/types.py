@@ -36,16 +36,26 @@ LabelledSchedule = Callable[[Array, Array], Array]
 """``(t [], y []) -> []``: a differentiable function of time for each label."""
 
 
+ScaleOfSides = Callable[[Array, Array, Array, Array, Array], Array]
+"""``(x [*D], t [], y [], null [*D], labelled [*D]) -> []``: a guidance scale of the state and of both sides."""
+
+
+class Policy(NamedTuple):
+    """A guidance scale that is a function of the state and of both sides, as ``guidance.policy`` makes it."""
+
+    scale_of: ScaleOfSides
+
+
 class Interval(NamedTuple):
     """A guidance scale that acts between two times; outside them the scale is 1, the labelled field alone."""
 
-    scale: "Number | Schedule | LabelledSchedule"
+    scale: "Number | Schedule | LabelledSchedule | Policy"
     start: Number
     stop: Number
 
 
-Scale = Number | Schedule | LabelledSchedule | Interval
-"""A guidance scale w, as a number, a traced scalar, a function of t or of (t, y), or an Interval of one of these."""
+Scale = Number | Schedule | LabelledSchedule | Policy | Interval
+"""A guidance scale w, as a number, a traced scalar, a function of t or of (t, y), a Policy, or an Interval of these."""
 
 Both = Callable[[Array, Array, Array], tuple[Array, Array]]
 """``(x [*D], t [], y []) -> (null [*D], labelled [*D])``: both sides of guidance, evaluated together."""

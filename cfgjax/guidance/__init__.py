@@ -32,7 +32,7 @@ from cfgjax.guidance.pairs import (
     pair,
 )
 from cfgjax.guidance.rules import projected, rescaled, tangential, zero_star
-from cfgjax.guidance.schedules import interval, one_plus, scale_at
+from cfgjax.guidance.schedules import interval, one_plus, policy, scale_at
 from cfgjax.guidance.thresholds import clipped, dynamically_clipped, zero_before
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "interval",
     "one_plus",
     "pair",
+    "policy",
     "projected",
     "rescaled",
     "scale_at",

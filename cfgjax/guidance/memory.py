@@ -32,8 +32,8 @@ def adaptive_projected(
     Args:
         path: the path of the fields.
         pair: the two sides, vector fields.
-        scale: w, a number or a function of t or (t, y). An ``interval`` is one of them: both sides are evaluated
-            everywhere, as the memory needs them; but for a 1 that is known, which asks for no memory.
+        scale: w, a number, a function of t or (t, y), or a ``policy``. An ``interval`` is one of them: both sides are
+            evaluated everywhere, as the memory needs them; but for a 1 that is known, which asks for no memory.
         y: [], the label.
         momentum: [], under 1 in size; the paper's is negative and leads away from the last steps' direction.
         parallel: [], what is kept of the part along D_y.
@@ -63,6 +63,6 @@ def adaptive_projected(
         slope = denoiser_slope(path, t)
         memory = ((labelled - null) * slope + momentum * memory).astype(memory.dtype)
         change = project(shorten(memory, bound), denoiser, parallel) / slope
-        return interpolate(labelled - change, labelled, scale_at(scale, t, y)), memory
+        return interpolate(labelled - change, labelled, scale_at(scale, t, y, (x, null, labelled))), memory
 
     return MemoryField(lambda x: jnp.zeros_like(x, dtype=jnp.promote_types(x.dtype, jnp.float32)), apply)

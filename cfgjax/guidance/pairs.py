@@ -168,8 +168,8 @@ def extrapolate(pair: Pair, scale: Scale) -> LabelledField:
 
     Args:
         pair: the two sides.
-        scale: w: a number, a traced scalar, a function of t or (t, y), or an ``interval``. No value of a traced one
-            compiles anything anew; a 1 or 0 that is known, because it is not traced, is structure.
+        scale: w: a number, a traced scalar, a function of t or (t, y), a ``policy``, or an ``interval``. No value of
+            a traced one compiles anything anew; a 1 or 0 that is known, because it is not traced, is structure.
 
     Returns:
         A LabelledField: at w = 1 the labelled side and at w = 0 the null side, exactly. A known 1 or 0 evaluates that
@@ -189,7 +189,7 @@ def extrapolate(pair: Pair, scale: Scale) -> LabelledField:
 
     def guided(x: Array, t: Array, y: Array) -> Array:
         null, labelled = pair.both(x, t, y)
-        return interpolate(null, labelled, scale_at(scale, t, y))
+        return interpolate(null, labelled, scale_at(scale, t, y, (x, null, labelled)))
 
     return guided
 
@@ -207,8 +207,8 @@ def classifier_free(field: LabelledField, scale: Scale, null_label: Number) -> L
     Args:
         field: a vector field, score, noise prediction or denoiser that knows the null label; the rule commutes with
             the conversions between them.
-        scale: w: a number, a traced scalar, a function of t or (t, y), or an ``interval``. No value of a traced one
-            compiles anything anew; a 1 or 0 that is known, because it is not traced, is structure.
+        scale: w: a number, a traced scalar, a function of t or (t, y), a ``policy``, or an ``interval``. No value of
+            a traced one compiles anything anew; a 1 or 0 that is known, because it is not traced, is structure.
         null_label: [], the label of the null field, by convention the number of labels K.
 
     Returns:
@@ -249,7 +249,7 @@ def classifier(
         null_field: the vector field without a label.
         log_classifier: log p_t(y|x) for all labels.
         path: the path of both.
-        scale: w: a number, a traced scalar, a function of t or (t, y), or an ``interval``.
+        scale: w: a number, a traced scalar, a function of t or (t, y), a ``policy``, or an ``interval``.
         start: [], the time before which the classifier's term is held; the default bounds b by 99 on the linear path.
 
     Returns:

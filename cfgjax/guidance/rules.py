@@ -178,7 +178,7 @@ def rescaled(pair: Pair, scale: Scale, amount: Number = 0.7) -> LabelledField:
 
     def guided(x: Array, t: Array, y: Array) -> Array:
         null, labelled = pair.both(x, t, y)
-        value = interpolate(null, labelled, scale_at(scale, t, y))
+        value = interpolate(null, labelled, scale_at(scale, t, y, (x, null, labelled)))
         spread, wanted = length(value - jnp.mean(value)), length(labelled - jnp.mean(labelled))
         ratio = jnp.where(spread > 0, wanted / jnp.where(spread > 0, spread, 1), 1)
         return value * (1 + amount * (ratio - 1))

@@ -1,6 +1,7 @@
-"""Guidance scales that depend on time and label.
+"""Guidance scales that depend on time and label, or on the state.
 
-A scale is a number, a function of t or of (t, y), or an ``Interval`` of one of these; ``scale_at`` reads all of them.
+A scale is a number, a function of t or of (t, y), a ``Policy``, or an ``Interval`` of one of these; ``scale_at`` reads
+all of them.
 """
 
 import inspect
@@ -9,24 +10,43 @@ from typing import cast
 
 import jax.numpy as jnp
 
-from cfgjax.checks import is_traced, require_between, require_label, require_number
+from cfgjax.checks import is_traced, require_between, require_function, require_label, require_number
 from cfgjax.paths import as_time
-from cfgjax.types import Array, Interval, Number, Scale
+from cfgjax.types import Array, Interval, Number, Policy, Scale, ScaleOfSides
 
 
 def _takes_label(schedule: Callable[..., object]) -> bool:
-    """Whether a schedule is a function of (t, y): it needs two arguments, or calls its second y."""
+    """Whether a schedule is a function of (t, y): it needs two arguments, or calls its second y.
+
+    Raises:
+        TypeError: a function that needs more.
+    """
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    places = [each for each in inspect.signature(schedule).parameters.values() if each.kind in kinds]
+    try:
+        places = [each for each in inspect.signature(schedule).parameters.values() if each.kind in kinds]
+    except ValueError:  # a builtin tells none
+        return False
+    needed = [each.name for each in places if each.default is inspect.Parameter.empty]
+    if len(needed) > 2:
+        raise TypeError(
+            f"scale must be a function of t or of (t, y), got one of ({', '.join(needed)}): guidance.policy makes a "
+            "scale of a function of (x, t, y, null, labelled)"
+        )
     return len(places) > 1 and (places[1].default is inspect.Parameter.empty or places[1].name == "y")
 
 
-def scale_at(scale: Scale, t: Number, y: Number = 0) -> Array:
+def scale_at(scale: Scale, t: Number, y: Number = 0, sides: tuple[Array, Array, Array] | None = None) -> Array:
     """The guidance scale w at time t for label y, []: the number itself, or the function's value.
+
+    Args:
+        scale: w, of any kind.
+        t: [], the time.
+        y: [], the label.
+        sides: the state x, the null side and the labelled side, [*D] each, of which a policy is a function.
 
     Raises:
         TypeError, ValueError: a t not in [0, 1], a y that is no label, a scale or a value of it that is not one finite
-            number.
+            number; a policy without the state and both sides.
 
     >>> float(scale_at(lambda t: 2 * t, 0.75))
     1.5
@@ -39,8 +59,15 @@ def scale_at(scale: Scale, t: Number, y: Number = 0) -> Array:
     time = as_time(t)
     if isinstance(scale, Interval):
         is_inside = (time >= scale.start) & ((time < scale.stop) | (jnp.asarray(scale.stop) >= 1))
-        return jnp.where(is_inside, scale_at(scale.scale, t, y), 1)
-    if callable(scale):
+        return jnp.where(is_inside, scale_at(scale.scale, t, y, sides), 1)
+    if isinstance(scale, Policy):
+        if sides is None:
+            raise ValueError(
+                "scale must be a number or a function of t or (t, y) here, got a policy: no sides are known"
+            )
+        x, null, labelled = sides
+        value = scale.scale_of(x, time, jnp.asarray(y), null, labelled)
+    elif callable(scale):
         schedule = cast(Callable[..., Array], scale)
         value = schedule(time, jnp.asarray(y)) if _takes_label(schedule) else schedule(time)
     else:
@@ -53,8 +80,37 @@ def require_scale(scale: Scale) -> None:
     """Raises TypeError or ValueError for what is neither a function nor one number, finite where concrete."""
     if isinstance(scale, Interval):
         require_scale(scale.scale)
-    elif not callable(scale):
+    elif isinstance(scale, Policy):
+        require_function("scale_of", scale.scale_of)
+    elif callable(scale):
+        _takes_label(scale)
+    else:
         require_number("scale", scale)
+
+
+def policy(scale_of: ScaleOfSides) -> Policy:
+    """The scale w = scale_of(x, t, y, null, labelled), a function of the state and of both sides at it.
+
+    It stands wherever a scale does: in ``classifier_free``, ``extrapolate``, ``rescaled``, ``adaptive_projected``, and
+    inside an ``interval``. The sides are those that the rule extrapolates between, in the space and after the rules on
+    pairs in which it does: a policy that measures them names its space. Both are evaluated everywhere, in one call.
+    Gradients pass through w; ``jax.lax.stop_gradient`` on its value keeps them out.
+
+    Args:
+        scale_of: (x [*D], t [], y [], null [*D], labelled [*D]) -> w [].
+
+    Source: state-dependent scales, as Koulischer et al., arXiv 2506.06085 (feedback guidance).
+
+    Raises:
+        TypeError: no function; at a call, a value that is not one number.
+
+    >>> shorter = policy(lambda x, t, y, null, labelled: 1 + 2 * jnp.exp(-jnp.sum((labelled - null) ** 2)))
+    >>> sides = jnp.zeros(2), jnp.ones(2), jnp.ones(2)
+    >>> float(scale_at(shorter, 0.5, 1, sides))
+    3.0
+    """
+    require_function("scale_of", scale_of)
+    return Policy(scale_of)
 
 
 def interval(scale: Scale, start: Number, stop: Number) -> Interval:
@@ -84,7 +140,7 @@ def one_plus(excess: Scale) -> Scale:
     """The scale w = 1 + s of a paper's s, in whose convention s = 0 is the labelled field.
 
     Args:
-        excess: s, a number or a function of t or (t, y).
+        excess: s, a number, a function of t or (t, y), or a policy.
 
     Source: Ho & Salimans, arXiv 2207.12598, equation 6.
 
@@ -97,6 +153,9 @@ def one_plus(excess: Scale) -> Scale:
     """
     if isinstance(excess, Interval):
         raise ValueError("excess must be a number or a function, got an interval: write interval(one_plus(s), ...)")
+    if isinstance(excess, Policy):
+        scale_of = excess.scale_of
+        return Policy(lambda *point: 1 + scale_of(*point))
     if not callable(excess):
         require_number("excess", excess)
         return 1 + excess

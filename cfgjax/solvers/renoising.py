@@ -59,7 +59,7 @@ def cfg_plus_plus(path: GaussianPath, pair: Pair, y: Number, scale: Number | Sch
     require_pair(pair)
     require_label("y", y)
     if isinstance(scale, tuple):
-        raise ValueError("scale of CFG++ must be a number or a function of t, got an interval")
+        raise ValueError(f"scale of CFG++ must be a number or a function of t, got {type(scale).__name__}")
     if not callable(scale):
         require_number("scale", scale)
 
