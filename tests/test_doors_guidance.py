@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cfgjax import guidance
+from cfgjax.checks import is_known_as
 from tests.doors import (
     ANY_LABEL,
     ANY_STATE,
@@ -62,6 +63,12 @@ CLASSIFIERS = Kind(
     (MIXTURE.label_log_probs(PATH),),
     (*FUNCTIONS, lambda x, t: jnp.sum(x), lambda x, t: jnp.ones((3, 1)), lambda x, t: "p", lambda x, t: jnp.ones(0)),
 )
+POLICIES = Kind(
+    (lambda *point: jnp.float32(2), lambda x, t, y, null, labelled: 1 + t + y, lambda *point: 3),
+    (*FUNCTIONS, lambda *point: jnp.ones(2), lambda *point: None, lambda *point: "scale", lambda *point: NAN),
+)
+NOT_NULL = SCALES._replace(allowed=tuple(each for each in SCALES.allowed if not is_known_as(each, 0)), more=None)
+"""At a known w = 0 a classifier is not called, and so not checked."""
 AT_NULL = {"x": STATE, "t": TIME, "y": NULL_OR_LABEL}
 DOORS = [
     Door(
@@ -108,7 +115,7 @@ DOORS = [
         _field_of(_classifier),
         AT_NULL
         | {
-            "scale": SCALES,
+            "scale": NOT_NULL,
             "null_field": NULL_FIELDS,
             "log_classifier": CLASSIFIERS,
             "start": numbers(0.01, 0.5, refused=(0, 1, -1.0, INF)),
@@ -133,6 +140,14 @@ DOORS = [
             "path": Kind((PATH,), PATHS.refused),
             "start": numbers(0.01, 0.5, refused=(0, 1, -1.0, INF)),
         },
+    ),
+    Door(
+        "guidance.policy",
+        lambda scale_of, x, t, y: guidance.classifier_free(telling, guidance.policy(scale_of), NUM_LABELS)(x, t, y),
+        POINT | {"scale_of": POLICIES},
+        lambda scale_of, x, t, y: guided_telling(scale_of(x, plain(t), plain(y), x, x), x, t, y),
+        named={"scale_of": "scale_of|scale"},
+        tolerance=1e-3,
     ),
     Door(
         "guidance.rescaled",
