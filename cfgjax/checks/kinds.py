@@ -12,7 +12,7 @@ import numpy as np
 from cfgjax.checks.numbers import kind_of, shown
 from cfgjax.types import MemoryField, Pair
 
-_BECOMES_A_FIELD = {
+_BECOMES_A_FIELD: dict[type, str] = {
     Pair: ", of which guidance.extrapolate(pair, scale) makes a field",
     MemoryField: ", which solvers.remembering(make_solver, field) takes",
 }
