@@ -107,12 +107,12 @@ def _bits(run: Run, test: data.Images, num_images: int) -> dict[str, dict[str, f
     return bits_per_dimension(run.field, test, num_images, sampling.num_steps, sampling.seed)
 
 
-def _latent_metrics(run: Run, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
+def _latent_metrics(run: Run, settings: LatentData, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
     """Samples of latents, to be decoded by the network that made them."""
     draws, scales = _guided_draws(run, wishes)
     for (guidance, solver), samples in draws.items():
         labelled = {"scales": np.asarray(scales[guidance]), "labels": run.problem.labels, "latents": samples}
-        np.savez(out_dir / f"samples-{guidance}-{solver}.npz", **labelled)
+        np.savez(out_dir / f"samples-{guidance}-{solver}.npz", **labelled, factor=np.asarray(settings.factor))
     return {"samples": []}
 
 
@@ -130,8 +130,8 @@ def _metrics(run: Run, wishes: Wishes, out_dir: Path, missing: Mapping[str, str]
             return report_classifier(run.log_classifier, run.model.path, test, seed, out_dir)
         case ImageData() as settings:
             return _image_metrics(run, settings, wishes, out_dir, missing)
-        case LatentData():
-            return _latent_metrics(run, wishes, out_dir)
+        case LatentData() as settings:
+            return _latent_metrics(run, settings, wishes, out_dir)
 
 
 def _number(row: Mapping[str, Any], name: str, form: str) -> str:

@@ -135,8 +135,13 @@ def write_each(samples: np.ndarray, labels: np.ndarray, null_label: int, origin_
 def arrays_of(
     samples: np.ndarray, labels: np.ndarray, of: MixtureData | ImageData | LatentData
 ) -> dict[str, np.ndarray]:
-    """The arrays of an .npz: x, y, and of pictures [n, H, W, C] their pixels as arr_0, the name that FID tools read."""
+    """The arrays of an .npz: x, y, and of pictures [n, H, W, C] their pixels as arr_0, the name that FID tools read.
+
+    Of latents ``factor`` as well, by which the encoder's latents were multiplied.
+    """
     found = {"x": samples, "y": labels}
+    if isinstance(of, LatentData):
+        return found | {"factor": np.asarray(of.factor)}
     is_of_pictures = isinstance(of, ImageData) and samples.ndim == 4
     return found | {"arr_0": data.to_pixels(samples)} if is_of_pictures else found
 

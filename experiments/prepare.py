@@ -5,6 +5,7 @@ What it holds is told in the end, and every file of a source that was left out.
 digits ships inside scikit-learn. mnist, fashion_mnist, kmnist and emnist/CONFIG are read from the folder --source of
 their four idx files. Any other name with a --source is a folder of class folders, SOURCE/CLASS/*.png or
 SOURCE/{train,test}/CLASS/*.png. Everything else is downloaded by tensorflow-datasets, which needs TensorFlow for it.
+A folder of latents in DATA_DIR needs no preparation: of it is told what it holds.
 """
 
 import contextlib
@@ -52,6 +53,9 @@ def prepare(options: Options) -> None:
     if data.is_prepared(options.name, options.data_dir):
         print(f"{options.name} is prepared in {options.data_dir} already")
         prepared.tell(options.name, options.data_dir)
+        return
+    if prepared.holds_latents(options.name, options.data_dir):
+        prepared.tell_latents(options.name, options.data_dir)
         return
     is_local = options.source is not None or options.name == "digits"
     silent = contextlib.redirect_stdout(io.StringIO()) if is_local else contextlib.nullcontext()

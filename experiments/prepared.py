@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from cfgjax import data
+from experiments import latent_scale
 from experiments.command import plain, say
 from experiments.labels import names_to_tell, numbers_of, said_of_absent
 
 _MOST_FILES = 20
 """That a line names."""
+_MOST_CHANNELS = 16
 _CHANNELS = {1: "gray", 3: "in colour"}
 
 
@@ -58,6 +60,39 @@ def warnings_of(counts: Mapping[str, np.ndarray]) -> list[str]:
                 f"train with --data.train-split '{one}[:90%]' --data.test-split '{one}[90%:]'"
             )
     return found
+
+
+def holds_latents(name: str, data_dir: Path) -> bool:
+    """Whether a folder of this name, of a data set, holds latents."""
+    return (data_dir / name / "latents.npy").exists()
+
+
+def _listed(values: np.ndarray) -> str:
+    return ", ".join(f"{value:.2g}" for value in values[:_MOST_CHANNELS]) + (", ..." * (len(values) > _MOST_CHANNELS))
+
+
+def tell_latents(name: str, data_dir: Path) -> None:
+    """Prints what a folder of latents holds, and with which settings it is trained on.
+
+    Raises:
+        DataError: as ``data.open_latents``.
+    """
+    latents = data.open_latents(data_dir / name, data_dir)
+    spread = latents.spread()
+    deviation = latent_scale.deviation_of(spread)
+    labels, counts = np.unique(latents.label, return_counts=True)
+    count, *shape = latents.latent.shape
+    fewest, factor = int(np.argmin(counts)), latent_scale.factor_for(deviation) or 1.0
+    print(f"{name} in {data_dir} holds latents, which are trained on as they are")
+    print(f"  {count} latents of {' x '.join(map(str, shape))}, {latents.latent.dtype}")
+    print(f"  {len(labels)} labels in {labels[0]}..{labels[-1]}, the smallest {labels[fewest]} with {counts[fewest]}")
+    print(f"  standard deviation {deviation:.3g}; by channel {_listed(spread.deviation)}, means {_listed(spread.mean)}")
+    print(
+        f"  train on them with --data.folder {name} --data.shape {' '.join(map(str, shape))} "
+        f"--data.num-labels {labels[-1] + 1} --data.factor {factor:g}"
+    )
+    for warning in latent_scale.warnings_of(spread, factor):
+        say(warning)
 
 
 def tell(name: str, data_dir: Path) -> None:

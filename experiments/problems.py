@@ -12,7 +12,7 @@ import numpy as np
 from cfgjax import data, mixtures
 from cfgjax.checks import shown
 from cfgjax.types import Array, Tree
-from experiments import digests, processes
+from experiments import digests, latent_scale, processes
 from experiments.affordable import require_affordable
 from experiments.command import UserError
 from experiments.labels import names_to_tell, said_of_absent
@@ -198,6 +198,7 @@ def _latent_problem(experiment: Experiment, settings: LatentData) -> Problem:
     low, high = int(latents.label.min()), int(latents.label.max())
     if low < 0 or high >= settings.num_labels:
         raise UserError(f"data.num_labels is {settings.num_labels}, but the labels lie in {low}..{high}")
+    latent_scale.tell(latents, settings)
     test_rows, train_rows = _latent_rows(len(latents.label), settings.num_held_out)
     _require_batch(experiment, len(train_rows))
     share = local_share(experiment.batch_size)

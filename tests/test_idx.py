@@ -95,7 +95,7 @@ def test_the_spelling_with_a_dot_is_found(suffix, tmp_path):
         ("data_batch_1.bin", "bare bytes"),
         ("train.parquet", "a table of Parquet"),
         ("train.tar", "an archive"),
-        ("latents.npy", "latents, which are read where they lie"),
+        ("labels.npy", "a NumPy array"),
     ],
 )
 def test_a_set_in_another_form_is_told_the_way(name, form, tmp_path):
@@ -105,6 +105,12 @@ def test_a_set_in_another_form_is_told_the_way(name, form, tmp_path):
     for source in (tmp_path / "source", tmp_path / "source" / name):
         with pytest.raises(data.DataError, match=expected):
             data.prepare("mine", tmp_path, source=source)
+
+
+def test_latents_as_a_source_are_told_the_way(tmp_path):
+    (tmp_path / "latents.npy").write_bytes(b"")
+    with pytest.raises(data.DataError, match=r"but latents\.npy: latents are read from a folder inside that of prep"):
+        data.prepare("mine", tmp_path / "data", source=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["emnist", "emnist/nothing", "mnist/digits"])

@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, strategies
@@ -107,6 +108,49 @@ def test_what_is_no_plain_array_is_refused_and_runs_nothing(content, complaint, 
         data.open_latents(folder)
     assert "\n" not in str(caught.value)
     assert not (folder / "harmed").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "complaint"),
+    [
+        (
+            "latents.npy",
+            LATENT.astype(ml_dtypes.bfloat16),
+            r"is of type \|V2, which does not say its numbers, as NumPy writes bfloat16 and float8: "
+            r"save array\.astype\(np\.float32\)",
+        ),
+        ("latents.npy", LATENT.astype(ml_dtypes.float8_e4m3fn), r"is of type \|V1, which does not say"),
+        ("latents.npy", (LATENT * 9).astype(np.int8), r"must be of a floating type, got int8: save array"),
+        ("latents.npy", LATENT.reshape(5, -1), r"must be \[n, H, W, C\], got shape \(5, 24\)$"),
+        (
+            "labels.npy",
+            LABEL.astype(np.float32),
+            r"must be whole numbers, got type float32: save .*astype\(np\.int64\)",
+        ),
+        ("labels.npy", LABEL > 2, r"must be whole numbers, got type bool"),
+        ("labels.npy", LABEL.reshape(5, 1), r"must be \(5,\) whole numbers, got \(5, 1\)$"),
+        ("labels.npy", np.eye(5, dtype=np.int64), r"must be \(5,\) whole numbers, got \(5, 5\)$"),
+    ],
+)
+def test_what_is_wrong_is_named_type_or_shape(name, array, complaint, folder):
+    """A bfloat16 array of ml_dtypes 0.6.0, saved by NumPy 2.4.6, comes back as bare bytes, of type |V2."""
+    (folder / name).write_bytes(_npy(array))
+    with pytest.raises(data.DataError, match=f"{name} {complaint}"):
+        data.open_latents(folder)
+
+
+def test_the_spread_of_each_channel_is_that_of_the_numbers(folder):
+    """Of rows enough all are looked at, so that the numbers are exact; of more a sample, the same at each time."""
+    generator = np.random.default_rng(1)
+    latent = generator.normal([1, -2], [0.5, 3], (400, 4, 3, 2)).astype(np.float32)
+    (folder / "latents.npy").write_bytes(_npy(latent))
+    (folder / "labels.npy").write_bytes(_npy(np.zeros(400, np.int64)))
+    found = data.open_latents(folder).spread()
+    np.testing.assert_allclose(found.mean, latent.mean(axis=(0, 1, 2), dtype=np.float64), rtol=1e-6)
+    np.testing.assert_allclose(found.deviation, latent.std(axis=(0, 1, 2), dtype=np.float64), rtol=1e-6)
+    part = data.open_latents(folder).spread(most_rows=100)
+    np.testing.assert_array_equal(part.mean, data.open_latents(folder).spread(most_rows=100).mean)
+    assert 0 < abs(part.mean[1] + 2) < 4 * 3 / np.sqrt(100 * 12)
 
 
 def test_the_order_of_axes_and_bytes_is_the_files_own(folder):

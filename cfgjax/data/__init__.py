@@ -10,7 +10,7 @@ from cfgjax.data.errors import DataError
 from cfgjax.data.files import parse_json, read_bounded, require_fits, require_inside
 from cfgjax.data.idx import is_of_family, read_idx
 from cfgjax.data.labels import label_counts, present_labels
-from cfgjax.data.latents import Latents, open_latents
+from cfgjax.data.latents import Latents, Spread, open_latents
 from cfgjax.data.listing import Remark
 from cfgjax.data.pixels import dequantise, flip, scale, to_pixels
 from cfgjax.data.sources import Images, is_prepared, load, num_labels_of, open_split, prepare
@@ -25,6 +25,7 @@ __all__ = [
     "Latents",
     "Remark",
     "Split",
+    "Spread",
     "Summary",
     "batch_indices",
     "dequantise",

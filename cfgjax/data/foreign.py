@@ -30,8 +30,6 @@ _FORMS = {
 
 
 def _form_of(file: Path) -> str | None:
-    if file.name in ("latents.npy", "labels.npy"):
-        return "latents, which are read where they lie: move their folder into the folder of prepared data sets"
     if _IDX.search(file.name):
         return "idx, read under the names mnist, fashion_mnist, kmnist and emnist/CONFIG alone"
     return _FORMS.get(file.suffix.lower())
@@ -44,6 +42,8 @@ def told_forms(files: Sequence[Path]) -> str:
     ', but train_32x32.mat (MATLAB\\'s arrays): write its pictures as SOURCE/CLASS/0.png and so on'
     """
     for file in files:
+        if file.name == "latents.npy":
+            return ", but latents.npy: latents are read from a folder inside that of prepared data sets, as they are"
         form = _form_of(file)
         if form is not None:
             return f", but {file.name} ({form}): write its pictures as SOURCE/CLASS/0.png and so on"

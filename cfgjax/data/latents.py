@@ -6,13 +6,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cfgjax.checks import require_place
+from cfgjax.checks import require_count, require_place
 from cfgjax.data.declared import MOST_EXAMPLES
 from cfgjax.data.errors import DataError
 from cfgjax.data.files import require_file, require_inside
 
 _MOST_HEADER = 10_000
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+class Spread(NamedTuple):
+    """The mean and the standard deviation of each channel, [C] float64 each."""
+
+    mean: np.ndarray
+    deviation: np.ndarray
 
 
 class Latents(NamedTuple):
@@ -33,6 +40,19 @@ class Latents(NamedTuple):
         if not is_finite.all():
             raise DataError(f"row {int(np.asarray(indices)[~is_finite][0])} of latents.npy is not finite in float32")
         return latent, np.asarray(self.label[indices], np.int32)
+
+    def spread(self, most_rows: int = 1024) -> Spread:
+        """The spread of the latents, of at most so many at random places, the same at each call.
+
+        Raises:
+            TypeError, ValueError: a number of rows that is not whole, or under 1.
+            DataError: a latent that is not finite, by its row.
+        """
+        require_count("most_rows", most_rows, 1)
+        count = len(self.label)
+        chosen = np.sort(np.random.default_rng(0).choice(count, min(count, most_rows), replace=False))
+        latent = self.rows(chosen)[0].astype(np.float64)
+        return Spread(latent.mean(axis=(0, 1, 2)), latent.std(axis=(0, 1, 2)))
 
 
 def _header(file: Path) -> tuple[tuple[int, ...], bool, np.dtype, int]:
@@ -73,6 +93,18 @@ def _open(file: Path, root: Path) -> np.ndarray:
         ) from None
 
 
+def _require_types(folder: Path, latent: np.dtype, label: np.dtype) -> None:
+    if latent.kind == "V":
+        raise DataError(
+            f"{folder}/latents.npy is of type {latent.str}, which does not say its numbers, as NumPy writes bfloat16 "
+            "and float8: save array.astype(np.float32)"
+        )
+    if not np.issubdtype(latent, np.floating):
+        raise DataError(f"{folder}/latents.npy must be of a floating type, got {latent}: save array.astype(np.float32)")
+    if not np.issubdtype(label, np.integer):
+        raise DataError(f"{folder}/labels.npy must be whole numbers, got type {label}: save labels.astype(np.int64)")
+
+
 def open_latents(folder: Path, root: Path | None = None) -> Latents:
     """The latents in a folder.
 
@@ -89,9 +121,10 @@ def open_latents(folder: Path, root: Path | None = None) -> Latents:
         require_place("root", root)
     folder, root = Path(folder), Path(folder if root is None else root)
     latent, label = _open(folder / "latents.npy", root), _open(folder / "labels.npy", root)
-    if latent.ndim != 4 or not np.issubdtype(latent.dtype, np.floating):
-        raise DataError(f"{folder}/latents.npy must be [n, H, W, C] of a floating type, got {latent.shape}")
-    if label.shape != latent.shape[:1] or not np.issubdtype(label.dtype, np.integer):
+    _require_types(folder, latent.dtype, label.dtype)
+    if latent.ndim != 4:
+        raise DataError(f"{folder}/latents.npy must be [n, H, W, C], got shape {latent.shape}")
+    if label.shape != latent.shape[:1]:
         raise DataError(f"{folder}/labels.npy must be {latent.shape[:1]} whole numbers, got {label.shape}")
     if len(label) > MOST_EXAMPLES:
         raise DataError(f"{folder} holds {len(label)} latents, more than {MOST_EXAMPLES}")

@@ -7,7 +7,9 @@ import pytest
 
 from experiments.command import UserError
 from experiments.presets import PRESETS
-from experiments.problems import problem_of
+from experiments.problems import problem_of, problem_to_sample
+from experiments.restored import Run
+from experiments.sample import Options, Output, _write
 from experiments.settings import LatentData
 from tests.experiments.running import SMALL_DIT, assert_one_line, command
 
@@ -59,6 +61,67 @@ def test_latents_that_differ_from_the_settings_are_refused(changes, expected, fo
         problem_of(_experiment(folder, **changes))
 
 
+def _with_latents(folder, times, shift=0.0):
+    """A data folder whose latents have this deviation, and one mean."""
+    latent = times * np.broadcast_to((-1.0) ** np.arange(400).reshape(-1, 1, 1, 1), (400, 4, 4, 5)) + shift
+    (folder / "mine").mkdir()
+    np.save(folder / "mine" / "latents.npy", latent.astype(np.float32))
+    np.save(folder / "mine" / "labels.npy", np.arange(400) % NUM_LABELS)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("times", "factor", "hint"),
+    [
+        (1.0, 0.18215, "0.182, where that of noise is 1; give --data.factor 1"),
+        (5.5, 1.0, "5.5, where that of noise is 1; give --data.factor 0.18215"),
+        (0.1, 1.0, "0.1, where that of noise is 1; give --data.factor 10"),
+        (0.0, 0.18215, "0, where that of noise is 1; they are all alike"),
+        (1.0, 1.0, None),
+        (5.5, 0.18215, None),
+        (1.8, 1.0, None),
+    ],
+)
+def test_the_scale_of_latents_is_looked_at_before_training(times, factor, hint, tmp_path, capsys):
+    problem_of(_experiment(_with_latents(tmp_path, times), factor=factor))
+    said = capsys.readouterr()
+    assert f"times data.factor {factor:g} is" in said.out
+    if hint is None:
+        assert said.err == ""
+    else:
+        assert f"warning: the latents' standard deviation times data.factor is {hint}" in said.err
+
+
+def test_a_channel_far_from_zero_is_told(tmp_path, capsys):
+    """The means of Stable Diffusion's latents as EDM2 measured them, the first of which is 5.81."""
+    problem_of(_experiment(_with_latents(tmp_path, 4.0, [5.81, 3.25, 0.12, -2.15, 0]), factor=0.18215))
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "warning: channel 0 of the latents times data.factor has mean 1.06, far from the 0 of noise" in said
+
+
+def test_what_a_folder_of_latents_holds_is_told_by_prepare(folder, tmp_path):
+    done = command("prepare", "mine", "--data-dir", _with_latents(tmp_path, 5.5))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        f"mine in {tmp_path} holds latents, which are trained on as they are",
+        "  400 latents of 4 x 4 x 5, float32",
+        "  4 labels in 0..3, the smallest 0 with 100",
+        "  standard deviation 5.5; by channel 5.5, 5.5, 5.5, 5.5, 5.5, means 0, 0, 0, 0, 0",
+        "  train on them with --data.folder mine --data.shape 4 4 5 --data.num-labels 4 --data.factor 0.18215",
+    ]
+    np.save(tmp_path / "mine" / "labels.npy", np.zeros(400))
+    assert_one_line(command("prepare", "mine", "--data-dir", tmp_path), "labels.npy must be whole numbers")
+
+
+def test_files_of_latents_tell_their_factor(folder, tmp_path):
+    experiment = _experiment(folder, factor=0.25)
+    run = Run(experiment, problem_to_sample(experiment), None, None, 1)
+    options = Options(tmp_path, output=Output(str(tmp_path / "x.npz")))
+    _write(options, run, np.zeros((2, 4, 4, 5)), np.zeros(2, np.int32), 1, tmp_path / "x.npz")
+    assert float(np.load(tmp_path / "x.npz")["factor"]) == 0.25
+
+
 @pytest.mark.slow
 def test_a_run_on_latents_trains_and_draws_latents(folder, tmp_path):
     preset = [
@@ -71,6 +134,7 @@ def test_a_run_on_latents_trains_and_draws_latents(folder, tmp_path):
     written = np.load(tmp_path / "run" / "samples-classifier-free-heun.npz")
     assert written["latents"].shape == (2, NUM_LABELS, 3, 4, 4, 5)
     assert np.all(np.isfinite(written["latents"]))
+    assert written["factor"] == 0.18215
     done = command("sample", tmp_path / "run", "--num-steps", 2, "--out", tmp_path / "drawn.png")
     assert_one_line(done, "out must end in .npz for samples of shape (4, 4, 5)")
     done = command("sample", tmp_path / "run", "--num-steps", 2, "--out", tmp_path / "drawn.npz")

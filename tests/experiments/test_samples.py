@@ -103,7 +103,7 @@ def test_the_arrays_of_pictures_hold_their_pixels_for_fid_tools(arrays):
     np.testing.assert_array_equal(few["arr_0"], data.to_pixels(few["x"]))
     assert "arr_0" not in film
     latents = pictures.arrays_of(few["x"], few["y"], LatentData("mine", (8, 8, 1)))
-    assert set(latents) == {"x", "y"}
+    assert set(latents) == {"x", "y", "factor"}
     assert set(pictures.arrays_of(few["x"].reshape(3, -1), few["y"], MixtureData())) == {"x", "y"}
 
 
