@@ -139,6 +139,37 @@ def hackable_diffusion(expected, x, s):
     return Ours(COSINE, 1 - theirs, x, -((1 + s) * labelled - s * null), 1 + s)
 
 
+def azula(expected, x, s):
+    theirs = 0.6
+    a, b = theirs * 1e-3 + (1 - theirs), theirs + (1 - theirs) * 1e-3
+    (labelled, _, _), (null, _, _) = _both(expected, x, a, b)
+    t = 1 / (1 + b / a)
+    ours = t / a * x
+    return Ours(LINEAR, t, ours, (labelled + s * (labelled - null) - ours) / (1 - t), 1 + s)
+
+
+def flaxdiff(expected, x, s):
+    a, b, t = _of_step(300)
+    (_, labelled, _), (_, null, _) = _both(expected, x, a, b)
+    noise, ours = null + s * (labelled - null) if s > 0 else labelled, t / a * x
+    return Ours(LINEAR, t, ours, (ours - noise) / t, s if s > 0 else 1.0)
+
+
+def sbi(expected, x, s):
+    level = 1.7
+    (_, _, posterior), (_, _, prior) = _both(expected, x, 1.0, level)
+    score, t = (posterior - prior) * s + prior, 1 / (1 + level)
+    return Ours(LINEAR, t, t * x, (t * x + level * score) / t, s)
+
+
+def gensbi(expected, x, s):
+    t = 0.3
+    z, noise, score = expected(x, t, 1 - t, Y)
+    np.testing.assert_allclose((t * (z - noise) - x) / (1 - t), score, rtol=1e-9)
+    assert np.abs((-t * (z - noise) - x) / (1 - t) - score).max() > 0.1
+    return Ours(LINEAR, t, x, z - noise, 1.0)
+
+
 def _rate(time):
     return 0.1 + 19.9 * time
 
@@ -179,16 +210,24 @@ ROWS = {
     "diffusers, flow matching": diffusers_flow,
     "EDM, EDM2": edm,
     "hackable_diffusion": hackable_diffusion,
+    "azula": azula,
+    "flaxdiff": flaxdiff,
+    "sbi, NPSE": sbi,
+    "gensbi": gensbi,
     "score_sde": score_sde,
     "guided-diffusion (ADM)": guided_diffusion,
     "Ho & Salimans": ho_and_salimans,
 }
 
 
-def _first_column(heading):
-    """The first cells of the first table under a heading of the page."""
+def _table(heading):
+    """The rows of cells of the first table under a heading of the page."""
     table = PAGE.split(f"## {heading}")[1].split("\n|", 1)[1].split("\n\n")[0]
-    return [row.strip("|").split(" | ")[0].strip() for row in table.splitlines()[2:]]
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in table.splitlines()[2:]]
+
+
+def _first_column(heading):
+    return [row[0] for row in _table(heading)]
 
 
 def test_every_row_of_the_page_has_its_test():
@@ -285,3 +324,127 @@ def test_score_sdes_reverse_diffusion_is_memoryless():
     for t in (0.1, 0.5, 0.9):
         sigma = solvers.memoryless(ORIGINAL, start=0.02)(jnp.asarray(t))
         np.testing.assert_allclose(sigma**2, _rate(1 - t), rtol=1e-9)
+
+
+def _levels(name, n):
+    """The levels of diffusers 0.42.1 for n steps, by its formulas; run there by findings/diffusers_flow_grids.sh."""
+    lowest = _shift(0.001) if name == "the same with `shift=3.0`" else 0.001
+    euler = np.append(np.linspace(1, lowest, n), 0)
+    return {
+        "FlowMatchEuler, FlowMatchHeun": euler,
+        "the same after `set_shift(3.0)`": _shift(euler),
+        "the same with `shift=3.0`": _shift(euler),
+        "DPM++": 0.999 * np.linspace(1, 0, n + 1),
+        "UniPC": np.array([1 - 1e-6, *np.linspace(1, 0.001, n + 1)[1:-1], 0]),
+        "DEIS": np.append(0.999 * np.linspace(1, 0, n + 1)[:-1], 0.999 / n),
+    }[name]
+
+
+def _shift(level):
+    return 3 * level / (1 + 2 * level)
+
+
+def test_the_grids_of_diffusers_are_the_pages_numbers_and_its_expressions():
+    names = {"jnp": jnp, "grids": solvers.grids}
+    for name, levels, times in _table("diffusers: steps and guiders"):
+        np.testing.assert_allclose([float(level) for level in levels.split(",")], _levels(name, 4), atol=5.1e-7)
+        for n in (4, 7):
+            if name != "DEIS":
+                found = eval(times.strip("`"), {**names, "n": n})
+                np.testing.assert_allclose(1 - found, _levels(name, n), atol=1.1e-6)
+
+
+def test_the_time_steps_of_diffusers_are_cut_off():
+    cut_off = (("DPM++", "999, 749, 499, 249"), ("DEIS", "999, 749, 499, 249"), ("UniPC", "999, 750, 500, 250"))
+    for name, page in cut_off:
+        cut = np.floor(1000 * _levels(name, 4)[:4]).astype(int)
+        assert ", ".join(map(str, cut)) == page and page in PAGE
+
+
+@pytest.mark.parametrize(("n", "page"), [(10, "2 to 6 of 10"), (7, "1 to 4 of 7")])
+def test_guiders_start_and_stop_at_shares_of_the_steps(n, page):
+    start, stop, ts = 0.25, 0.75, solvers.grids.shifted(jnp.linspace(0, 1, n + 1), 3.0)
+    scale = guidance.interval(3.0, ts[int(start * n)], ts[int(stop * n)])
+    guided = [i for i in range(n) if float(guidance.scale_at(scale, ts[i])) == 3.0]
+    assert guided == [i for i in range(n) if int(start * n) <= i < int(stop * n)]
+    assert f"{guided[0]} to {guided[-1]} of {n}" == page and page in PAGE
+
+
+def _by_rule(rule, skewed, x, t, w):
+    """The field of a rule on the straight path, guided with w."""
+
+    def field(x, t):
+        pair = rule(guidance.pair(skewed.vector_field(LINEAR), NULL))
+        return guidance.extrapolate(pair, w)(x, t, jnp.asarray(Y))
+
+    return np.asarray(jax.jit(field)(x, t))
+
+
+def _apg(labelled, null, s, original, eta=0.2, threshold=0.1):
+    """diffusers 0.42.1: findings/diffusers_apg.sh."""
+    change = labelled - null
+    change = change * min(1, threshold / np.linalg.norm(change))
+    unit = labelled / np.linalg.norm(labelled)
+    parallel = (change @ unit) * unit
+    update = change - parallel + eta * parallel
+    return (labelled if original else null) + s * update
+
+
+def test_projected_guidance_of_diffusers_is_ours_in_one_setting_only(expected, skewed):
+    x, t, w = np.array([0.3, -1.0]), 0.6, 3.0
+    found = _by_rule(lambda pair: guidance.projected(LINEAR, pair, parallel=0.2, bound=0.1), skewed, x, t, w)
+    (z, noise, _), (z_null, noise_null, _) = _both(expected, x, t, 1 - t)
+    np.testing.assert_allclose((_apg(z, z_null, w - 1, original=True) - x) / (1 - t), found, rtol=1e-9)
+    assert np.linalg.norm(z - z_null) > 0.2
+    for other in (w, w - 1):
+        assert np.abs((_apg(z, z_null, other, original=False) - x) / (1 - t) - found).max() > 0.1
+    assert np.abs(_apg(z - noise, z_null - noise_null, w - 1, original=True) - found).max() > 0.1
+    jump = _apg(z, z_null, 1.0, original=False, eta=0.0) - z
+    assert np.abs(jump).max() > 0.1
+
+
+def _tcfg(labelled, null, s):
+    """diffusers 0.42.1: the null prediction's part along the first right singular vector of the two."""
+    first = np.linalg.svd(np.stack([labelled, null]))[2][0]
+    null = (null @ first) * first
+    return null + s * (labelled - null)
+
+
+def test_tangential_guidance_of_diffusers_is_ours_on_noise_predictions(expected, skewed):
+    x, t, w = np.array([0.3, -1.0]), 0.6, 3.0
+    found = _by_rule(lambda pair: guidance.tangential(LINEAR, pair), skewed, x, t, w)
+    (z, noise, _), (z_null, noise_null, _) = _both(expected, x, t, 1 - t)
+    np.testing.assert_allclose((x - _tcfg(noise, noise_null, w)) / t, found, rtol=1e-9)
+    assert np.abs(_tcfg(z - noise, z_null - noise_null, w) - found).max() > 0.1
+
+
+def test_zero_star_of_diffusers_is_ours_with_a_zero_first_step(expected, skewed):
+    x, w, ts = np.array([0.3, -1.0]), 3.0, (0.0, 0.25, 0.5)
+    field = guidance.extrapolate(guidance.zero_star(guidance.pair(skewed.vector_field(LINEAR), NULL)), w)
+    field = guidance.given(guidance.zero_before(field, ts[1]), jnp.asarray(Y))
+    found = solvers.integrate(solvers.euler(field), jax.random.key(0), jnp.asarray(x), jnp.asarray(ts))
+    (z, noise, _), (z_null, noise_null, _) = _both(expected, x, ts[1], 1 - ts[1])
+    labelled, null = z - noise, z_null - noise_null
+    null = (labelled @ null) / (null @ null) * null
+    np.testing.assert_allclose(found, x + 0.25 * (null + w * (labelled - null)), rtol=1e-9)
+
+
+def test_optimal_pairs_leave_a_label_half_of_the_noise():
+    """In one dimension the optimal plan keeps the order: the label at -2 gets the lower half of N(0, 1)."""
+    mean, deviation = np.sqrt(2 / np.pi), np.sqrt(1 - 2 / np.pi)
+    lower, upper = np.split(np.sort(np.random.default_rng(0).standard_normal(400_000)), 2)
+    np.testing.assert_allclose((lower.mean(), upper.mean()), (-mean, mean), atol=0.005)
+    np.testing.assert_allclose((lower.std(), upper.std()), deviation, atol=0.005)
+    assert f"mean $\\mp {mean:.2f}$ and deviation {deviation:.2f}".replace("0.", ".") in PAGE
+
+
+def test_the_adjusted_step_of_hackable_diffusion_tends_to_another_law():
+    """Its formula on data N(1, .3^2): it keeps the old alpha for the data; run there by its script in findings."""
+    x = np.array([-1.0, 1.0])  # linear in x: the first two moments of N(0, 1) are enough
+    times = np.linspace(1 - 1e-6, 1e-6, 401)
+    for time, later in itertools.pairwise(times):
+        a, b = 1 - time, time
+        noise = b * (x - a) / (a**2 * 0.09 + b**2)
+        variance = ((1 - later) - a * later / b) ** 2 * 0.1 / (2 + (a / b) ** 2)
+        x = a * (x - b * noise) / a + np.sqrt(later**2 + variance / np.mean(noise**2)) * noise
+    assert f"mean {x.mean():.2f}, deviation {x.std():.2f} for $N(1, .3^2)$".replace("0.", ".") in PAGE
