@@ -12,6 +12,7 @@ import pytest
 
 from cfgjax import checkpoints, training
 from cfgjax.checkpoints import folder as checkpoints_folder
+from cfgjax.checkpoints import parameters as checkpoints_parameters
 from cfgjax.checkpoints import restoring as checkpoints_restoring
 from experiments.stopping import StoppedError
 
@@ -96,6 +97,26 @@ def test_where_none_is_whole_the_newest_is_named(tmp_path):
     with pytest.raises(checkpoints.CheckpointError, match="is unreadable") as caught:
         checkpoints.restore(tmp_path, _state(0))
     assert str(tmp_path / "2") in str(caught.value)
+
+
+def test_a_changed_number_of_the_parameters_is_found_where_they_are_read_alone(tmp_path, monkeypatch):
+    _write(tmp_path, 1, 2)
+    read_back = checkpoints_folder.read_back
+
+    def with_a_flipped_bit(folder, only):
+        found = read_back(folder, only)
+        assert found.keys() == {"ema.kernel", "ema.half"}
+        if folder.parent.name == "2":
+            found["ema.kernel"] = found["ema.kernel"].copy()
+            found["ema.kernel"].view(np.uint32)[1, 1] ^= 4
+        return found
+
+    monkeypatch.setattr(checkpoints_parameters, "read_back", with_a_flipped_bit)
+    found = checkpoints.restore_params(tmp_path)
+    assert (found.step, list(found.damaged)) == (1, [2])
+    np.testing.assert_array_equal(found.state["kernel"], _state(1).ema["kernel"])
+    with pytest.raises(checkpoints.CheckpointError, match="2 is damaged: ema/kernel is not what was written"):
+        checkpoints.restore_params(tmp_path, 2)
 
 
 def test_a_number_changed_on_its_way_to_the_disk_is_never_published(tmp_path, monkeypatch):

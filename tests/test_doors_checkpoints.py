@@ -40,7 +40,8 @@ def _open(keep):
 
 
 STATE = {"a": jnp.arange(3.0), "key": jax.random.key(1)}
-FOLDER = _new_folder()
+FOLDER, PARAMS = _new_folder(), _new_folder()
+AVERAGES = ({"w": jnp.arange(3.0)},)
 NO_PLACE = (None, 3, 1.5, b"folder", ["folder"], object())
 PLACES = Kind((FOLDER, str(FOLDER)), NO_PLACE)
 NO_TREE = ("three", {"a": object()}, [None, "b"], np.array(["a"]))
@@ -76,6 +77,17 @@ DOORS = [
         lambda folder, like, step: checkpoints.restore(folder, like, step).state["a"],
         {"folder": PLACES, "like": Kind((STATE,), NO_TREE), "step": STEP.but(allowed=(None,))},
         lambda folder, like, step: np.arange(3.0),
+    ),
+    Door(
+        "checkpoints.restore_params",
+        lambda folder, step, which, like: checkpoints.restore_params(folder, step, which, like).state["w"],
+        {
+            "folder": Kind((PARAMS,), NO_PLACE),
+            "step": STEP.but(allowed=(None,)),
+            "which": Kind(("ema", "params", 0), ("averages", "", None, -1, 1.5, True, ["ema"])),
+            "like": Kind((None, {"w": jnp.ones(3)}), NO_TREE),
+        },
+        lambda folder, step, which, like: np.arange(3.0),
     ),
     Door(
         "checkpoints.set_aside",
@@ -141,6 +153,8 @@ DOORS = [
 def _saved():
     with checkpoints.Writer(FOLDER) as writer:
         writer.save(3, STATE, {"name": "ring"})
+    with checkpoints.Writer(PARAMS) as writer:
+        writer.save(3, {name: {"w": jnp.arange(3.0)} for name in ("ema", "params")} | {"averages": AVERAGES}, {})
 
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)

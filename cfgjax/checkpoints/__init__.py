@@ -7,6 +7,7 @@ array, and a digest over all of these. A damaged one is known by them, and ``res
 from cfgjax.checkpoints.checksums import checksums, host_checksum
 from cfgjax.checkpoints.errors import CheckpointError, NoCheckpointError, UnreachableError
 from cfgjax.checkpoints.folder import Keep, Writer, latest, steps
+from cfgjax.checkpoints.parameters import restore_params
 from cfgjax.checkpoints.restoring import Restored, restore, set_aside
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "host_checksum",
     "latest",
     "restore",
+    "restore_params",
     "set_aside",
     "steps",
 ]

@@ -4,7 +4,7 @@ import contextlib
 import operator
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -92,15 +92,16 @@ def latest(folder: Path) -> int | None:
 _ARRAY = ".zarray"
 
 
-def read_back(folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of a stored tree by their places in its folder, as of ``trees.places``, in the host's memory.
+def read_back(folder: Path, only: Container[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a stored tree, or some, by their places in it, as of ``trees.places``, in the host's memory.
 
     They are read one by one and without Orbax, whose readers keep some 400 small objects of each checkpoint for ever.
     """
     base = {"driver": "ocdbt", "base": f"file://{Path(folder).absolute()}/"}
     keys = ts.KvStore.open(base).result().list().result()
     paths = [key.removesuffix(_ARRAY) for key in map(bytes.decode, keys) if key.rpartition("/")[2] == _ARRAY]
-    return {path.removesuffix("/"): _array(base | {"path": path}) for path in paths}
+    names = {path: path.removesuffix("/") for path in paths}
+    return {name: _array(base | {"path": path}) for path, name in names.items() if only is None or name in only}
 
 
 def _array(place: dict[str, Any]) -> np.ndarray:

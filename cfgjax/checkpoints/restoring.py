@@ -1,5 +1,6 @@
 """Reading a checkpoint back, whole or not at all; the newest that is whole."""
 
+import functools
 from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,9 @@ from cfgjax.checkpoints.metadata import opened
 from cfgjax.checkpoints.trees import as_before, asked_for, named, require_same, require_storable
 from cfgjax.checks import require_arrays, require_count, require_kind, require_place
 from cfgjax.types import Tree
+
+Found = tuple[Tree, dict[str, Any]]
+"""A tree, and what was given with it."""
 
 
 class Restored(NamedTuple):
@@ -34,7 +38,7 @@ class Restored(NamedTuple):
     damaged: dict[int, str]
 
 
-def _read(folder: Path, like: Tree, step: int) -> tuple[Tree, dict[str, Any]]:
+def _read(folder: Path, like: Tree, step: int) -> Found:
     where = Path(folder) / str(step)
     handlers = {STATE: ocp.StandardCheckpointHandler(), METADATA: ocp.JsonCheckpointHandler()}
     options = ocp.CheckpointManagerOptions(create=False)
@@ -72,9 +76,8 @@ def _is_whole_everywhere(found: Any) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.asarray(is_whole))))
 
 
-def _attempt(folder: Path, like: Tree, step: int) -> tuple[Tree, dict[str, Any]] | CheckpointError:
-    where = Path(folder) / str(step)
-    found = _whole_or_error(lambda: _read(folder, like, step), where)
+def _attempt(where: Path, read: Callable[[], Found]) -> Found | CheckpointError:
+    found = _whole_or_error(read, where)
     is_whole_everywhere = _is_whole_everywhere(found)
     if isinstance(found, UnreachableError):
         raise found
@@ -105,9 +108,18 @@ def restore(folder: Path, like: Tree, step: int | None = None) -> Restored:
     require_storable("like", like)
     if step is not None:
         require_count("step", step, 0)
+    return newest_whole(folder, step, lambda candidate: _read(folder, like, candidate))
+
+
+def newest_whole(folder: Path, step: int | None, read: Callable[[int], Found]) -> Restored:
+    """What ``read`` gives, a tree and its metadata, of the newest step of which all processes read it whole.
+
+    Raises:
+        CheckpointError: as ``restore``.
+    """
     damaged: dict[int, str] = {}
     while (candidate := _newest(folder, step, damaged)) is not None:
-        found = _attempt(folder, like, candidate)
+        found = _attempt(Path(folder) / str(candidate), functools.partial(read, candidate))
         if not isinstance(found, CheckpointError):
             still_there = {each: message for each, message in damaged.items() if each in steps(folder)}
             return Restored(*found, candidate, still_there)

@@ -1,0 +1,99 @@
+"""The parameters of a training state, or one of their averages, read back without the optimizer that made it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from cfgjax.checkpoints.checksums import host_checksum
+from cfgjax.checkpoints.errors import CheckpointError
+from cfgjax.checkpoints.folder import METADATA, STATE, read_back
+from cfgjax.checkpoints.metadata import opened
+from cfgjax.checkpoints.restoring import Found, Restored, newest_whole
+from cfgjax.checkpoints.trees import named, places, require_same
+from cfgjax.checks import require_arrays, require_choice, require_count, require_place
+from cfgjax.types import Tree
+
+AVERAGES = "averages"
+
+
+def restore_params(folder: Path, step: int | None = None, which: str | int = "ema", like: Tree = None) -> Restored:
+    """The moving average of the parameters in a saved ``TrainState``, or the parameters, or another average.
+
+    Nothing need be known of the state: names, shapes and types are the checkpoint's own, and no other array of it is
+    read. As in ``restore`` every array is compared with the checksum that was taken when it was saved. The arrays lie
+    whole on the default device, wherever and however they lay.
+
+    Args:
+        folder: the folder of checkpoints.
+        step: which checkpoint, and then no other is tried; by default the newest whose parameters are whole.
+        which: "ema"; "params", the parameters themselves; or the index of one of the state's ``averages``.
+        like: a tree of arrays or ``jax.ShapeDtypeStruct``, of which the answer has the containers. Without it
+            mappings are dicts, and all other containers, named tuples too, lists or dicts: what a network by Flax or
+            Haiku takes, while one by Equinox needs this.
+
+    Returns:
+        What ``restore`` returns; its ``state`` is the tree.
+
+    Raises:
+        TypeError, ValueError: no path; a step or an index that is not whole, or negative; another word; no arrays.
+        NoCheckpointError: none there.
+        UnreachableError: the system refuses to read one, which may be whole.
+        CheckpointError: none whole, none with such parameters, or of another tree than ``like``.
+    """
+    require_place("folder", folder)
+    if step is not None:
+        require_count("step", step, 0)
+    if isinstance(which, str):
+        require_choice("which", which, ("ema", "params"))
+    else:
+        require_count("which", which, 0)
+    if like is not None:
+        require_arrays("like", like, is_shape_enough=True)
+    return newest_whole(folder, step, lambda candidate: _read(folder, candidate, which, like))
+
+
+def _described(where: Path, tree: Any, which: str | int) -> dict[str, Any]:
+    """The part of a stored state's description that is asked for, in its own place, all others left out."""
+    name = AVERAGES if isinstance(which, int) else which
+    held = tree.get(name) if isinstance(tree, dict) else None
+    if isinstance(which, int):
+        averages = held if isinstance(held, list) else []
+        if which >= len(averages):
+            raise CheckpointError(f"checkpoint {where} holds no average {which}, but {len(averages)} beside the EMA")
+        return {AVERAGES: [one if index == which else None for index, one in enumerate(averages)]}
+    if held is None:
+        raise CheckpointError(f"checkpoint {where} holds no {which}, as the checkpoint of a TrainState does")
+    return {name: held}
+
+
+def _whole_arrays(where: Path, described: Tree, sums: Mapping[str, str]) -> list[jax.Array]:
+    """The described arrays in the order of their leaves, each compared with its checksum."""
+    wanted = places(described)
+    found = read_back(where / STATE, set(wanted.values()))
+    for name, place in wanted.items():
+        if place not in found or host_checksum(found[place]) != sums.get(name):
+            raise CheckpointError(f"checkpoint {where} is damaged: {name} is not what was written")
+    return [jnp.asarray(found[place]) for place in wanted.values()]
+
+
+def _read(folder: Path, step: int, which: str | int, like: Tree) -> Found:
+    where = Path(folder) / str(step)
+    handlers = {STATE: ocp.StandardCheckpointHandler(), METADATA: ocp.JsonCheckpointHandler()}
+    options = ocp.CheckpointManagerOptions(create=False)
+    with ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=handlers) as manager:
+        found = manager.item_metadata(step)[STATE]
+        if found is None:
+            raise CheckpointError(f"checkpoint {where} holds no state")
+        read = manager.restore(step, args=ocp.args.Composite(**{METADATA: ocp.args.JsonRestore()}))
+    record, described = opened(where, read[METADATA]), _described(where, getattr(found, "tree", found), which)
+    part = described[AVERAGES][which] if isinstance(which, int) else described[which]
+    if like is not None:
+        require_same(where, part, like)
+    arrays = dict(zip(named(part), _whole_arrays(where, described, record["checksums"]), strict=True))
+    form = part if like is None else like
+    tree = jax.tree.unflatten(jax.tree.structure(form), [arrays[name] for name in named(form)])
+    return tree, record["given"]
