@@ -34,6 +34,7 @@ from cfgjax.checks import (
     require_shape,
     shown,
 )
+from cfgjax.checks.weights import require_published_names, require_weights_file
 from cfgjax.models import SIZES, DiT
 from cfgjax.types import LabelledField, Tree
 
@@ -159,13 +160,14 @@ def architecture_of(shapes: Shapes, num_heads: int | None = None) -> Architectur
 
     Raises:
         TypeError: no mapping of shapes.
-        ValueError: a tensor that is missing, unexpected, or of another shape than the others ask for, by its name; a
-            size that is none of the papers' without ``num_heads``, or one whose width that does not divide.
+        ValueError: names of diffusers, of REPA, or behind a prefix; a tensor that is missing, unexpected, or of another
+            shape than the others ask for, by name; a size of no paper without ``num_heads``; one that no width has.
     """
     require_kind("shapes", shapes, Mapping, "a mapping of names to shapes")
     for name, shape in shapes.items():
         if not isinstance(name, str) or not isinstance(shape, list | tuple):
             raise TypeError(f"shapes must map names to tuples of lengths, got {shown(f'{name!r}: {shape!r}')}")
+    require_published_names(shapes)
     width, channels, patch, _ = _shape(shapes, "x_embedder.proj.weight", 4)
     num_tokens, num_rows = _shape(shapes, _POSITIONS, 3)[1], _shape(shapes, _LABELS, 2)[0]
     num_outputs, _ = _shape(shapes, "final_layer.linear.weight", 2)
@@ -232,13 +234,13 @@ def read(file: Path, num_heads: int | None = None) -> tuple[Architecture, Tree]:
         num_heads: as ``architecture_of``.
 
     Raises:
-        TypeError: no path.
+        TypeError, OSError: no path; no file there, or one that cannot be read.
         ImportError: safetensors is not installed.
-        OSError: no file there, or one that cannot be read.
-        ValueError: a file of another form; what ``architecture_of`` refuses, before any tensor is read; a tensor that
-            is not F32, F16 or BF16, or not finite. One line that names the file.
+        ValueError: another kind of file; what ``architecture_of`` refuses, before any tensor is read; a tensor that is
+            not F32, F16 or BF16, or not finite. One line that names the file.
     """
     require_place("file", file)
+    require_weights_file(file)
     try:
         import safetensors
     except ImportError as error:
@@ -284,7 +286,8 @@ def field(kind: str, predict: LabelledField) -> LabelledField:
     """The vector field on ``paths.linear`` of what a published network predicts.
 
     Args:
-        kind: "sit", whose prediction is that field, or "dit", whose noise prediction on ``paths.ddpm`` becomes it.
+        kind: "sit", whose prediction is that field (of one trained with REPA, whose t = 1 is noise, the field would be
+            -predict(x, 1 - t, y)), or "dit", whose noise prediction on ``paths.ddpm`` becomes it.
         predict: the network, (x, t, y) -> like x.
 
     Raises:

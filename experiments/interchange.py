@@ -60,6 +60,15 @@ def experiment_of(kind: Literal["sit", "dit"], architecture: Architecture, run_d
     )
 
 
+def _of_repa(architecture: Architecture) -> str:
+    """What no file of SiT tells, and would make its field wrong."""
+    hint = "" if architecture.has_variance else ", as the missing channels of variance suggest"
+    return (
+        f"if these weights were trained with REPA{hint}, the field is minus the right one, as its time runs the other "
+        "way; nothing else in the file tells: see docs/published_weights.md"
+    )
+
+
 def _read(options: Options) -> tuple[Architecture, Tree]:
     try:
         return interchange.read(options.weights, options.num_heads)
@@ -90,6 +99,8 @@ def bring(options: Options) -> None:
         shown.update()
         _write(options, architecture, params)
         shown.update()
+    if options.kind == "sit":
+        command.say(f"warning: {_of_repa(architecture)}")
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     size = f"{architecture.depth} blocks of width {architecture.width}, patches of {architecture.patch}"
     print(f"wrote {options.kind} ({size}, {count / 1e6:.0f} million parameters) as the run {options.out}")

@@ -1,8 +1,11 @@
 """Published weights without PyTorch: the file's names and shapes, where every number goes, and both conventions."""
 
 import json
+import pickle
+import re
 import struct
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +29,8 @@ def _tensors(architecture=SMALL, dtype=np.float32):
     pieces = np.split(numbers, np.cumsum([np.prod(shape) for shape in shapes.values()])[:-1])
     return {name: piece.reshape(shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
 
+
+safetensors = pytest.importorskip("safetensors.numpy")
 
 DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -147,6 +152,97 @@ def test_other_files_are_refused(content, tmp_path):
         interchange.read(file)
     with pytest.raises(OSError, match=r".+"):
         interchange.read(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.pt", b"PK\x03\x04" + bytes(26) + b"archive/data.pkl" + bytes(60), "a PyTorch file (a zip around a pickle"),
+        ("a.bin", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02", "a PyTorch file of the old form (a pickle"),
+        ("a.pkl", pickle.dumps({"ema": 1}), "a pickle, as EDM2's .pkl"),
+        ("a.safetensors", b"", "an empty file"),
+        ("a.npz", b"PK\x03\x04" + bytes(26) + b"latents.npy" + bytes(60), "a NumPy .npz"),
+        ("a.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a pointer of Git LFS"),
+        ("a.safetensors", b"<!DOCTYPE html><html>", "a page of HTML"),
+        ("a.safetensors.index.json", b'{"metadata": {}, "weight_map": {}}', "the index of weights in several parts"),
+        ("a-00001-of-00002.safetensors", struct.pack("<Q", 2) + b"{}", "one of several parts"),
+        ("model_index.json", None, "the folder of a diffusers pipeline"),
+        ("config.json", None, "the folder of a diffusers model"),
+        ("x.safetensors", None, "a folder, not a file"),
+    ],
+)
+def test_another_file_is_called_what_it_is(name, content, expected, tmp_path):
+    """Also the folder that holds it, where there is no content: nothing in it is unpickled or unpacked."""
+    file = tmp_path / name
+    file.write_bytes(content or b"")
+    place = file if content is not None else tmp_path
+    with pytest.raises(ValueError, match=f"^{place}: it is {re.escape(expected)}.*docs/published_weights.md"):
+        interchange.read(place)
+
+
+def test_a_header_whose_length_begins_as_a_pickle_is_read(tmp_path):
+    """Eight bytes of length come first: 0x80 0x03 among them are no pickle's, 0x3c no page's."""
+    for number, length in enumerate((0x380, 0x43C, 0x4B50)):
+        text = b"{" + b" " * (length - 2) + b"}"
+        file = tmp_path / f"{number}.safetensors"
+        file.write_bytes(struct.pack("<Q", length) + text)
+        with pytest.raises(ValueError, match=r"tensor x_embedder\.proj\.weight is missing"):
+            interchange.read(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda tensors: {f"module.{name}": each for name, each in tensors.items()}, "its names begin with 'module.'"),
+        (lambda tensors: {f"ema._orig_mod.{name}": each for name, each in tensors.items()}, "with 'ema._orig_mod.'"),
+        (lambda tensors: _of_diffusers(tensors), "those of diffusers, not the published ones"),
+        (lambda tensors: tensors | {"projectors.0.0.bias": np.ones(4, np.float32)}, "REPA, whose time runs the other"),
+    ],
+)
+def test_other_names_are_called_whose_they_are(change, expected, tmp_path):
+    file = _write(tmp_path / "a.safetensors", change(_tensors()))
+    with pytest.raises(ValueError, match=f"^{file}: .*{expected}.*docs/published_weights.md"):
+        interchange.read(file, num_heads=2)
+
+
+def _of_diffusers(tensors):
+    """The tensors in the layout of DiTTransformer2DModel of diffusers 0.42.1."""
+    found = {}
+    for name, tensor in tensors.items():
+        layer, end = name.rsplit(".", 1) if "." in name else (name, "")
+        block = re.match(r"blocks\.(\d+)\.(.*)", layer)
+        if block and block[2] == "attn.qkv":
+            for one, part in zip("qkv", np.split(tensor, 3), strict=True):
+                found[f"transformer_blocks.{block[1]}.attn1.to_{one}.{end}"] = part
+        elif block:
+            its = {"adaLN_modulation.1": "norm1.linear", "attn.proj": "attn1.to_out.0", "mlp.fc1": "ff.net.0.proj"}
+            found[f"transformer_blocks.{block[1]}.{its.get(block[2], 'ff.net.2')}.{end}"] = tensor
+        elif layer in ("t_embedder.mlp.0", "t_embedder.mlp.2", "y_embedder.embedding_table"):
+            its = {"0": "timestep_embedder.linear_1", "2": "timestep_embedder.linear_2"}
+            last = its.get(layer[-1], "class_embedder.embedding_table")
+            found |= {f"transformer_blocks.{index}.norm1.emb.{last}.{end}": tensor for index in range(SMALL.depth)}
+        elif layer != "pos_embed":
+            its = {"x_embedder.proj": "pos_embed.proj", "final_layer.linear": "proj_out_2"}
+            found[f"{its.get(layer, 'proj_out_1')}.{end}"] = tensor
+    return found
+
+
+def test_the_page_s_lines_rewrite_the_layout_of_diffusers(tmp_path, monkeypatch):
+    """Every tensor comes back; the positions, which diffusers does not save, are those of the published code."""
+    monkeypatch.chdir(tmp_path)
+    tensors = _tensors()
+    _write(tmp_path / "diffusion_pytorch_model.safetensors", _of_diffusers(tensors))
+    page = (Path(__file__).parent.parent / "docs" / "published_weights.md").read_text()
+    (lines,) = (code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "to_{one}" in code)
+    exec(lines.replace("]), 16 ", "]), 4 "), {})
+    found = safetensors.load_file(tmp_path / "dit.safetensors")
+    assert found.keys() == tensors.keys()
+    for name in tensors.keys() - {"pos_embed"}:
+        np.testing.assert_array_equal(found[name], tensors[name])
+    row, column, slow = 3, 1, 10000 ** (-2 / 4)
+    expected = np.sin(column), np.sin(column * slow), np.cos(column * slow), np.sin(row), np.cos(row * slow)
+    np.testing.assert_allclose(found["pos_embed"][0, 4 * row + column, [0, 2, 6, 8, 14]], expected, rtol=1e-6)
+    assert interchange.read(tmp_path / "dit.safetensors", num_heads=2)[0] == SMALL
 
 
 def test_heads_that_no_paper_tells_must_be_given():

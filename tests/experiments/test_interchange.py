@@ -72,7 +72,8 @@ def test_a_mistake_ends_in_one_line_and_writes_nothing(weights, tmp_path):
     assert_one_line(_bring(tmp_path / "none", run_dir), "none cannot be read: No such file")
     pickled = tmp_path / "weights.pt"
     pickled.write_bytes(b"PK\x03\x04" + bytes(100))
-    assert_one_line(_bring(pickled, run_dir), f"{pickled}: Error while deserializing header")
+    assert_one_line(_bring(pickled, run_dir), f"{pickled}: it is a zip, as PyTorch's .pt files are")
+    assert_one_line(_bring(tmp_path, run_dir), f"{tmp_path}: it is a folder, not a file")
     tensors = safetensors.load_file(weights)
     del tensors["blocks.1.mlp.fc1.bias"]
     safetensors.save_file(tensors, tmp_path / "less.safetensors")
@@ -81,8 +82,17 @@ def test_a_mistake_ends_in_one_line_and_writes_nothing(weights, tmp_path):
     assert not run_dir.exists()
 
 
+def test_what_no_file_of_sit_tells_is_said(tmp_path):
+    """REPA's SiT (sihyun-yu/REPA, models/sit.py and loss.py): the same names, t = 1 is noise, 4 outputs for 8."""
+    shapes = interchange.shapes_of(SMALL_ONE._replace(has_variance=False))
+    safetensors.save_file({name: np.ones(shape, np.float32) for name, shape in shapes.items()}, tmp_path / "s")
+    done = _bring(tmp_path / "s", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "trained with REPA, as the missing channels of variance suggest, the field is minus the right" in done.stderr
+
+
 def test_a_run_of_steps_cannot_be_a_classifier(weights, tmp_path):
-    _bring(weights, tmp_path / "run", "dit")
+    assert "REPA" not in _bring(weights, tmp_path / "run", "dit").stderr
     experiment = read_config(tmp_path / "run")
     model = model_of(experiment, abstract_problem_of(experiment))
     assert float(model.path.beta(1.0)) == float(paths.linear().beta(1.0))
