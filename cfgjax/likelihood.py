@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax.checks import (
+    THREEFRY,
     is_traced,
     like_state,
     require_count,
@@ -104,7 +105,7 @@ def _solve(make_solver: Callable[[Field], Solver], divergence: Divergence, x: Ar
     """The state at the end of the grid, and the integral of the divergence along its way."""
     require_function("make_solver", make_solver)
     start = jnp.append(x.reshape(-1), jnp.zeros((), x.dtype))
-    end = integrate(_joint(make_solver, divergence, x.shape), jax.random.key(0), start, ts)
+    end = integrate(_joint(make_solver, divergence, x.shape), jax.random.key(0, impl=THREEFRY), start, ts)
     return end[:-1].reshape(x.shape), end[-1]
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import require_count, require_function
+from cfgjax.checks import require_count, require_function, require_own_draws
 from cfgjax.types import Tree
 
 
@@ -29,8 +29,8 @@ def sweep(draw: Callable[..., Tree], *axes: Tree, chunk: int = 8192) -> Tree:
         The tree of results, each leaf [n_1, n_2, ..., *its shape].
 
     Raises:
-        TypeError, ValueError: no function; no axes, an axis without or with different leading sizes, or of what are no
-            arrays; a chunk that is no whole number or under 1.
+        TypeError, ValueError: no function; no axes, an axis without or with different leading sizes, of what are no
+            arrays or of keys that are not threefry's; a chunk that is no whole number or under 1.
 
     >>> sweep(lambda a, b: 10 * a + b, jnp.arange(3), jnp.arange(2)).tolist()
     [[0, 1], [10, 11], [20, 21]]
@@ -60,6 +60,7 @@ def _size(number: int, axis: Tree) -> int:
     for leaf in jax.tree.leaves(axis):
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic | float | int):
             raise TypeError(f"axis {number} must be arrays, got {type(leaf).__name__}")
+        require_own_draws(f"axis {number}", leaf)
     sizes = {jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(axis)}
     size = sizes.pop() if len(sizes) == 1 else 0
     if size == 0:

@@ -103,10 +103,9 @@ NULL_OR_LABEL = LABEL.but(allowed=(NUM_LABELS,), refused=(NUM_LABELS + 1, jnp.in
 DATA_LABEL = LABEL.but(refused=(NUM_LABELS, NUM_LABELS + 1))
 ANY_LABEL = LABEL.but(allowed=(NUM_LABELS, 7))
 RAW_KEY = jax.random.key_data(KEY)
-KEYS = Kind(
-    (KEY, RAW_KEY, np.asarray(RAW_KEY)),
-    (0, 1.5, jax.random.split(KEY, 2), jnp.zeros(2), jnp.zeros(2, int), jnp.zeros(3, jnp.uint32), [0, 1], *WORDS),
-)
+SHARED_KEYS = tuple(jax.random.key(7, impl=impl) for impl in ("rbg", "unsafe_rbg"))
+NO_KEY = (0, 1.5, jax.random.split(KEY, 2), jnp.zeros(2), jnp.zeros(2, int), jnp.zeros(3, jnp.uint32), [0, 1], *WORDS)
+KEYS = Kind((KEY, RAW_KEY, np.asarray(RAW_KEY)), (*NO_KEY, *SHARED_KEYS))
 PATHS = Kind((paths.linear(), paths.cosine(), paths.variance_preserving()), (paths.linear, "linear", None, (1, 2)))
 FUNCTIONS = (None, "", 3, 1.5, (), jnp.ones(2))
 

@@ -19,11 +19,13 @@ from cfgjax.checks.arrays import (
     rows_of,
 )
 from cfgjax.checks.kinds import (
+    THREEFRY,
     require_choice,
     require_devices,
     require_function,
     require_key,
     require_kind,
+    require_own_draws,
     require_pair,
     require_path,
     require_place,
@@ -53,6 +55,7 @@ from cfgjax.checks.numbers import (
 __all__ = [
     "BELOW_ONE",
     "HUGE",
+    "THREEFRY",
     "TINY",
     "evaluated",
     "is_known_as",
@@ -74,6 +77,7 @@ __all__ = [
     "require_label",
     "require_like",
     "require_number",
+    "require_own_draws",
     "require_pair",
     "require_path",
     "require_place",

@@ -17,19 +17,50 @@ _BECOMES_A_FIELD: dict[type, str] = {
     MemoryField: ", which solvers.remembering(make_solver, field) takes",
 }
 
+THREEFRY = "threefry2x32"
+"""The implementation of keys whose draws under ``jax.vmap`` are those of a loop over the keys."""
+
+_OF_THE_FIRST_ROW = "rbg", "unsafe_rbg"
+"""Those whose draws under ``jax.vmap`` are all made of the first row's key."""
+
+_DEFAULT = "jax_default_prng_impl"
+"""The setting of JAX that says of what implementation raw keys are."""
+
 
 @cache
-def _raw_key_shape() -> tuple[int, ...]:
-    return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
+def _raw_key_shape(impl: str) -> tuple[int, ...]:
+    return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=impl))).shape
+
+
+def _is_typed(key: Any) -> bool:
+    return isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+
+
+def require_own_draws(name: str, keys: Any) -> None:
+    """Raises ValueError for typed keys, one or many, whose draws under ``jax.vmap`` are not those of their own rows."""
+    if _is_typed(keys):
+        _require_own_draws(name, str(jax.random.key_impl(keys)))
+
+
+def _require_own_draws(name: str, impl: str) -> None:
+    if impl in _OF_THE_FIRST_ROW:
+        allowed = f"of {THREEFRY}, as jax.random.key(0, impl={THREEFRY!r}) is"
+        raise ValueError(f"{name} must be {allowed}, got {impl}: under jax.vmap all its rows draw by the first one")
 
 
 def require_key(name: str, key: Any) -> None:
-    """Raises TypeError for what is no key, of the typed or the raw kind, ValueError for several keys."""
-    is_typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    """Raises TypeError for what is no key, of the typed or the raw kind, ValueError for several keys.
+
+    ValueError, too, for a key of an implementation under which a batch's examples would not have draws of their own; a
+    raw key is of the default one.
+    """
+    is_typed = _is_typed(key)
     is_raw = isinstance(key, jax.Array | np.ndarray) and key.dtype == jnp.uint32
     if not (is_typed or is_raw):
         raise TypeError(f"{name} must be a key, as jax.random.key(0) is, got {kind_of(key)}")
-    if key.shape != (() if is_typed else _raw_key_shape()):
+    impl = str(jax.random.key_impl(key) if is_typed else getattr(jax.config, _DEFAULT))
+    _require_own_draws(name, impl)
+    if key.shape != (() if is_typed else _raw_key_shape(impl)):
         raise ValueError(f"{name} must be ONE key, as jax.random.key(0) is, got the shape {key.shape}: map over it")
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import evaluated, is_traced, require_function, require_kind, require_times
+from cfgjax.checks import THREEFRY, evaluated, is_traced, require_function, require_kind, require_times
 from cfgjax.paths import as_state
 from cfgjax.pieces import Piecewise
 from cfgjax.solvers.scan import runs
@@ -54,7 +54,7 @@ def evaluations(
     first = solver.pieces[0] if isinstance(solver, Piecewise) else solver
     carry, time = jax.eval_shape(first.init, x), jnp.asarray(ts)[0]
     for rule, part in runs(solver, ts):
-        traced = jax.make_jaxpr(rule.step)(jax.random.key(0), carry, time, time)
+        traced = jax.make_jaxpr(rule.step)(jax.random.key(0, impl=THREEFRY), carry, time, time)
         each[part] = _count(traced.jaxpr, sizes[-1] if sizes else 1)
     return each
 

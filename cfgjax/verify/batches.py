@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import HUGE, require_between, require_count, require_function, require_kind
+from cfgjax.checks import HUGE, THREEFRY, require_between, require_count, require_function, require_kind
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, Number
 from cfgjax.verify.calling import require_finite, require_shape, said
@@ -59,7 +59,8 @@ def samples(
 def _called(draw: Callable[[Array, Array], Array], y: Array, dimension: int, seed: int) -> np.ndarray:
     """All calls' samples, [calls, n, D]."""
     try:
-        found = [np.asarray(draw(key, y), np.float64) for key in jax.random.split(jax.random.key(seed), _CALLS)]
+        keys = jax.random.split(jax.random.key(seed, impl=THREEFRY), _CALLS)
+        found = [np.asarray(draw(key, y), np.float64) for key in keys]
     except Exception as error:
         raise CallError(said(error)) from None
     for values in found:

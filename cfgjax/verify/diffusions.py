@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import require_function
+from cfgjax.checks import THREEFRY, require_function
 from cfgjax.guidance import given
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, Field, GaussianPath, Number, Schedule
@@ -105,7 +105,7 @@ def _stepped(problem: _Problem, num_steps: int, num_draws: int) -> _Steps:
     """Draws of steps over one length h from each condition (V6); draws change slowest."""
     x, t, y = _conditions(problem)
     num = len(t)
-    keys = jax.random.split(jax.random.key(problem.seed + num_steps), num * num_draws)
+    keys = jax.random.split(jax.random.key(problem.seed + num_steps, impl=THREEFRY), num * num_draws)
 
     def moved(strength: Number, key: Array, row: Array) -> Array:
         ts = t[row % num] + LENGTH * jnp.linspace(0.0, 1.0, num_steps + 1)
@@ -194,7 +194,7 @@ def _laws(problem: _Problem) -> list[tuple[float, float]]:
     """For each strength the largest error of the whitened moments, and what is allowed (V8)."""
     num_labels = min(problem.mixture.num_labels, 3)
     labels = np.arange(_ENDS) % num_labels
-    keys = jax.random.split(jax.random.key(problem.seed + 100), (2, _ENDS))
+    keys = jax.random.split(jax.random.key(problem.seed + 100, impl=THREEFRY), (2, _ENDS))
     ts = jnp.linspace(0.0, 1.0, _STEPS + 1)
     dimension = problem.mixture.means.shape[-1]
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cfgjax.checks import THREEFRY
 from cfgjax.guidance import interpolate
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.solvers import integrate
@@ -72,7 +73,7 @@ def _ends(flows: Flow, path: GaussianPath, mixture: LabelledMixture, x: Array, y
             return flow.factor * interpolate(field(x, time, null), field(x, time, y), flow.scale)
 
         ts = flow.stop * jnp.linspace(0.0, 1.0, _STEPS + 1)
-        return integrate(_runge_kutta(moved), jax.random.key(0), x, ts)
+        return integrate(_runge_kutta(moved), jax.random.key(0, impl=THREEFRY), x, ts)
 
     by_example = jax.vmap(end, in_axes=(None, 0, 0))
     return jax.vmap(by_example, in_axes=(0, None, None))(flows, x, y)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import require_between, require_count, require_function
+from cfgjax.checks import THREEFRY, require_between, require_count, require_function
 from cfgjax.types import Array, Number
 from cfgjax.verify.calling import mapped, require_finite, require_shape
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_most, collected
@@ -50,7 +50,7 @@ def label_dropping(
 
 def _called(drop: Callable[[Array, Array], Array], y: Array, is_batched: bool, seed: int) -> np.ndarray:
     """The outputs for labels [calls, n], each call with one key, or with one for each example."""
-    root = jax.random.key(seed)
+    root = jax.random.key(seed, impl=THREEFRY)
     if is_batched:
         keys = jax.random.split(root, len(y))
         return require_finite(require_shape(mapped(drop, keys, y), y.shape[1:]))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import require_choice, require_function
+from cfgjax.checks import THREEFRY, require_choice, require_function
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.paths import coefficients
 from cfgjax.types import Array, GaussianPath, LabelledField
@@ -114,7 +114,7 @@ def _values(
         by_change = jax.vmap(partial(at, loss_key, z, y), in_axes=(None, 0))
         return jax.vmap(by_change, in_axes=(0, None))(jnp.arange(len(fields)), change)
 
-    found = mapped(every, jax.random.split(jax.random.key(seed), _EXAMPLES), most=0)
+    found = mapped(every, jax.random.split(jax.random.key(seed, impl=THREEFRY), _EXAMPLES), most=0)
     return require_finite(require_shape(found, (len(fields), 2 * _DIRECTIONS + 1)))
 
 

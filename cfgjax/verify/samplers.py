@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import require_function, require_positive
+from cfgjax.checks import THREEFRY, require_function, require_positive
 from cfgjax.guidance import given
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, Field, GaussianPath, LabelledField, Number
@@ -148,7 +148,7 @@ class _Ends(NamedTuple):
 def _solved(problem: _Problem, flows: Ends) -> _Ends:
     """Each state twice, with two keys: rows 0 and 1, 2 and 3 and so on are alike."""
     null, field = problem.mixture.num_labels, jax.jit(problem.mixture.vector_field(problem.path))
-    keys = jax.random.split(jax.random.key(problem.seed), 2 * _STATES)
+    keys = jax.random.split(jax.random.key(problem.seed, impl=THREEFRY), 2 * _STATES)
     x = jnp.repeat(jax.random.normal(keys[0], (_STATES, problem.mixture.means.shape[-1])), 2, axis=0)
     y = jnp.repeat(jnp.arange(_STATES) % null, 2)
     found = {}

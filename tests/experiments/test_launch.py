@@ -107,3 +107,24 @@ def test_a_mistake_on_one_of_two_ends_both_with_a_line_that_names_it(tmp_path, d
         assert done.returncode == 2
         assert "process 1: " in done.stderr
         assert "not prepared" in done.stderr
+
+
+def test_samples_are_the_same_where_the_environment_asks_for_other_keys(trained_mixture, tmp_path, monkeypatch):
+    """JAX_DEFAULT_PRNG_IMPL=rbg, usual on TPUs, would draw a batch by its first key; two devices here, eight there."""
+    options = ["--labels", 0, 1, "--num-samples", 4, "--num-steps", 4]
+    done = command("sample", trained_mixture, *options, "--out", tmp_path / "eight.npz")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("JAX_DEFAULT_PRNG_IMPL", "rbg")
+    done = finish(start("sample", trained_mixture, *options, "--out", tmp_path / "two.npz", num_devices=2))
+    assert done.returncode == 0, done.stderr
+    two, eight = (np.load(tmp_path / name)["x"] for name in ("two.npz", "eight.npz"))
+    np.testing.assert_allclose(two, eight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_training_is_the_same_where_the_environment_asks_for_other_keys(trained_mixture, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_DEFAULT_PRNG_IMPL", "rbg")
+    done = finish(start("train", "mixture", "--run-dir", tmp_path / "two", *SMALL, num_devices=2))
+    assert done.returncode == 0, done.stderr
+    two, eight = (np.array(_loss_lines(folder), float) for folder in (tmp_path / "two", trained_mixture))
+    np.testing.assert_allclose(two, eight, rtol=1e-3)
