@@ -118,6 +118,11 @@ def test_a_class_folder_of_folders_says_so(source, tmp_path):
         data.prepare("mine", tmp_path, source=source)
 
 
+def test_pictures_without_class_folders_say_so(source, tmp_path):
+    with pytest.raises(data.DataError, match=r"dog holds no class folders, but pictures: each label has a folder"):
+        data.prepare("mine", tmp_path, source=source / "dog")
+
+
 def test_pictures_that_do_not_read_are_told_beside_the_others(source, tmp_path):
     (source / "dog" / "1.jfif").write_bytes(b"no picture")
     with pytest.raises(data.DataError, match=r"1\.jfif does not read"):

@@ -102,6 +102,13 @@ def _split_of(index: int, count: int) -> str:
     return "test" if is_held_out else "train"
 
 
+def _instead(files: list[Path]) -> str:
+    """What a source holds in the place of class folders, for a message."""
+    if any(file.suffix.lower() in SUFFIXES for file in files):
+        return ", but pictures: each label has a folder of its own, SOURCE/CLASS/0.png and so on"
+    return told_forms(files)
+
+
 def list_pictures(source: Path) -> Listing:
     """All pictures in a folder, and what else lies there.
 
@@ -119,7 +126,7 @@ def list_pictures(source: Path) -> Listing:
     classes = {split.name: _folders(split, source, left_out) for split in splits} if splits else {"": children}
     names = sorted({folder.name for folders in classes.values() for folder in folders})
     if not names:
-        raise DataError(f"source {source} holds no class folders{told_forms(left_out[_BESIDE])}")
+        raise DataError(f"source {source} holds no class folders{_instead(left_out[_BESIDE])}")
     found: dict[str, list[Picture]] = {}
     for split, folders in classes.items():
         if [folder.name for folder in folders] != names:

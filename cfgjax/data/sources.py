@@ -8,7 +8,7 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -21,6 +21,7 @@ from cfgjax.data.errors import DataError
 from cfgjax.data.files import require_file, require_fits, require_inside
 from cfgjax.data.folder import folder_builder
 from cfgjax.data.idx import idx_builder, is_of_family
+from cfgjax.data.known import registered, urls_of
 from cfgjax.data.listing import Remark
 from cfgjax.data.split import Split
 
@@ -71,35 +72,6 @@ def is_prepared(name: str, data_dir: Path | str) -> bool:
     return _newest(name, Path(data_dir)) is not None
 
 
-def _registered(name: str) -> Any:
-    """The class of a data set that tfds knows.
-
-    Raises:
-        DataError: it knows none of this name, or none of this configuration.
-    """
-    family, _, config = name.partition("/")
-    try:
-        found = cast(Any, tfds.builder_cls(family))
-    except (tfds.core.registered.DatasetNotFoundError, ValueError):
-        raise DataError(
-            f"tensorflow-datasets knows no data set {name!r}; for a folder of pictures of your own give --source"
-        ) from None
-    configs = [settings.name for settings in found.BUILDER_CONFIGS]
-    if (config or configs) and config not in configs:
-        known = ", ".join(f"{family}/{one}" for one in configs) or family
-        raise DataError(f"data set {name!r} has no such configuration; known: {known}")
-    return found
-
-
-def _urls(name: str) -> str:
-    try:
-        urls = sorted(_registered(name).url_infos)
-    except DataError:
-        return ""
-    shown = " ".join(urls[:4]) + (" ..." if len(urls) > 4 else "")
-    return f" (it is made of {shown})" if urls else ""
-
-
 def _local_builder(
     name: str,
     data_dir: Path,
@@ -114,16 +86,16 @@ def _local_builder(
     if name == "digits" and source is None:
         return Digits(data_dir=str(data_dir), file_format="array_record"), []
     if source is not None and is_of_family(name):
-        _registered(name)
+        registered(name)
         return idx_builder(name, source, data_dir, transpose), []
     if source is not None:
         return folder_builder(name, source, data_dir, image_size, on_corrupt)
-    known = _registered(name)
+    known = registered(name)
     if importlib.util.find_spec("tensorflow") is None:
         hint = "give --source, the folder of its idx files, or install" if is_of_family(name) else "install"
         raise DataError(
             f"data set {name!r} is unpacked by TensorFlow, which is not installed: {hint} it once "
-            f"(python -m pip install tensorflow); reading needs none{_urls(name)}"
+            f"(python -m pip install tensorflow); reading needs none{urls_of(name)}"
         )
     return known(data_dir=str(data_dir), file_format="array_record", **({"config": config} if config else {})), []
 
@@ -187,7 +159,7 @@ def _require_prepared(name: str, data_dir: Path) -> Path:
         files = " --source FOLDER_OF_ITS_IDX_FILES" if is_of_family(name) else ""
         raise DataError(
             f"data set {name!r} is not prepared in {data_dir}; run: "
-            f"python -m experiments.prepare {name}{files} --data-dir {data_dir}{_urls(name)}"
+            f"python -m experiments.prepare {name}{files} --data-dir {data_dir}{urls_of(name)}"
         )
     return require_inside(folder, data_dir)
 
