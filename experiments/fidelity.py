@@ -1,6 +1,7 @@
 """Fidelity and coverage of sampled images against real ones, in all and by label."""
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ def checked(features: Features) -> Features:
 
     def of(images: np.ndarray) -> np.ndarray:
         found = np.asarray(features(images))
-        if found.ndim != 2 or len(found) != len(images) or not np.all(np.isfinite(found)):
+        if found.ndim != 2 or len(found) != len(images) or not found.size or not np.all(np.isfinite(found)):
             raise UserError(f"features must give finite [{len(images)}, d] for {len(images)} images, got {found.shape}")
         return found
 
@@ -32,6 +33,7 @@ class Reference:
         features: the space of all distances; None where none can be measured.
         real: features of the reference half, [m, d], and ``label`` its labels.
         other: features of the other half.
+        trouble: why the features can measure nothing, though there are enough of them; empty where they can.
     """
 
     recogniser: Recogniser | None
@@ -39,18 +41,34 @@ class Reference:
     real: np.ndarray
     label: np.ndarray
     other: np.ndarray
+    trouble: str = ""
+
+
+def _is_flat(features: np.ndarray) -> bool:
+    """Whether all rows are alike, but for the rounding of float32."""
+    return bool(np.all(np.ptp(features, axis=0) <= 1e-6 * np.abs(features).max()))
 
 
 def reference_of(recogniser: Recogniser | None, test: data.Images, features: Features | None = None) -> Reference:
     """The held-out images in two halves, in a fixed random order."""
     features = features or (None if recogniser is None else recogniser.features)
+    nothing = Reference(recogniser, None, np.zeros((0, 0)), test.label[:0], np.zeros((0, 0)))
     if features is None or len(test.label) < DISTANCES.least.held_out:
-        return Reference(recogniser, None, np.zeros((0, 0)), test.label[:0], np.zeros((0, 0)))
+        return nothing
     chosen = checked(features)
     order = np.random.default_rng(0).permutation(len(test.label))
     half, rest = order[: len(order) // 2], order[len(order) // 2 :]
     image = test.image
-    return Reference(recogniser, chosen, chosen(image[half]), test.label[half], chosen(image[rest]))
+    real, other = chosen(image[half]), chosen(image[rest])
+    if _is_flat(np.concatenate([real, other])):
+        return replace(nothing, trouble=f"the features of all {len(image)} pictures held out are alike")
+    return Reference(recogniser, chosen, real, test.label[half], other)
+
+
+def num_repeated(features: np.ndarray, count: int) -> tuple[int, int]:
+    """How many of the first ``count`` rows lie on their NEIGHBOURS nearest others, and how many rows these are."""
+    rows = features[:count]
+    return (metrics.num_repeated(rows, NEIGHBOURS) if len(rows) > NEIGHBOURS else 0), len(rows)
 
 
 def _distances(samples: np.ndarray, real: np.ndarray) -> dict[str, float]:
@@ -62,9 +80,11 @@ def _distances(samples: np.ndarray, real: np.ndarray) -> dict[str, float]:
         "frechet": metrics.frechet_distance(samples, real),
         "kernel": metrics.kernel_distance(samples, real),
     }
-    if count <= NEIGHBOURS:
+    if count <= NEIGHBOURS or num_repeated(real, count)[0] == count:
         return found
-    return found | metrics.neighbourhood(samples[:count], real[:count], NEIGHBOURS)._asdict()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(samples|reference) repeats")  # counted, and told once for all scales
+        return found | metrics.neighbourhood(samples[:count], real[:count], NEIGHBOURS)._asdict()
 
 
 def _in_turn(num_labels: int, num_per_class: int) -> np.ndarray:
@@ -89,6 +109,8 @@ def measure(samples: np.ndarray, labels: np.ndarray, reference: Reference) -> di
     if reference.features is not None:
         features = reference.features(flat)
         found |= _distances(features[_in_turn(num_labels, num_per_class)], reference.real)
+        repeated, _ = num_repeated(features, len(features))
+        found |= {"repeated_samples": repeated} if repeated else {}
         each = features.reshape(num_labels, num_per_class, -1)
         real = (reference.real[reference.label == label] for label in labels)
         by_label = [row | _distances(*pair) for row, *pair in zip(by_label, each, real, strict=True)]

@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cfgjax import data, metrics
-from experiments import progress
-from experiments.fidelity import Reference, floor, measure, reference_of
+from experiments import processes, progress
+from experiments.fidelity import Reference, floor, measure, num_repeated, reference_of
 from experiments.labels import label_texts
 from experiments.lettering import all_drawn, room_for
+from experiments.measurable import COPIES, DISTANCES, NEIGHBOURHOODS, NEIGHBOURS
 from experiments.problems import NUM_HELD_OUT, load_test, load_train
 from experiments.recogniser import Features, recogniser_of
 from experiments.settings import Experiment, ImageData
@@ -170,6 +171,30 @@ def _rows(
     return rows
 
 
+def _bound_of_copies(held_out: np.ndarray) -> str:
+    """Why no sample can be told to be a copy by the held-out images' distances; empty where it can."""
+    try:
+        metrics.copy_fraction(held_out, held_out)
+    except ValueError:
+        return "the pictures held out repeat training pictures"
+    return ""
+
+
+def _tell_repeated(repeated: int, num_real: int, rows: list[dict[str, Any]]) -> None:
+    """Says in a line each how many pictures of the reference, and how many samples, are copies of one another."""
+    if 0 < repeated < num_real:
+        count = f"{repeated} of {num_real} pictures of the reference"
+        lost = "precision, density and coverage"
+        processes.note(f"warning: {count} repeat more than {NEIGHBOURS} times: {lost} count them for nothing")
+    most = max(rows, key=lambda row: row.get("repeated_samples", 0))
+    if most.get("repeated_samples"):
+        where = f"{most['guidance']}, {most['solver']} at w = {most['scale']:g}"
+        count = f"{most['repeated_samples']} samples of {where}"
+        processes.note(
+            f"warning: {count} repeat more than {NEIGHBOURS} times, the most of all: recall counts them as one"
+        )
+
+
 def _named(rows: list[dict[str, Any]], labels: Sequence[str]) -> list[dict[str, Any]]:
     """The rows, in which each label that has a name tells it."""
 
@@ -210,8 +235,11 @@ def report_images(
     recogniser = recogniser_of(settings, experiment.data_dir, train, test, is_kept)
     reference = reference_of(recogniser, test, features)
     held_out = metrics.nearest_distances(test.image[:NUM_HELD_OUT], train.image) if len(test.label) else None
-    rows = _named(_rows(draws, scales, drawn, reference, train, held_out), labels)
+    no_bound = "" if held_out is None else _bound_of_copies(held_out)
+    rows = _named(_rows(draws, scales, drawn, reference, train, None if no_bound else held_out), labels)
     num_samples = int(np.prod(next(iter(draws.values())).shape[1:3]))
+    repeated, num_real = num_repeated(reference.real, num_samples)
+    _tell_repeated(repeated, num_real, rows)
     real = floor(reference, num_samples)
     draw_samples(draws, scales, [labels[y] for y in drawn], out_dir / "samples.png")
     draw_curves(rows, real, settings.name, out_dir / "curves.png")
@@ -224,6 +252,15 @@ def report_images(
         measured["real_against_real"] = real
     if held_out is not None:
         measured["held_out_nearest_training_distance"] = float(np.median(held_out))
+    troubles = {
+        DISTANCES.numbers: reference.trouble,
+        NEIGHBOURHOODS.numbers: reference.trouble,
+        COPIES.numbers: no_bound,
+    }
+    if 0 < repeated == num_real:
+        troubles[NEIGHBOURHOODS.numbers] = f"every picture of the reference repeats more than {NEIGHBOURS} times"
+    missing = {name: reason for name, reason in troubles.items() if reason}
+    measured |= {"left_out": missing} if missing else {}
     return measured | {
         "num_samples": num_samples,
         "samples": rows,

@@ -1,5 +1,7 @@
 """The doors of metrics, pixels and batches: the right answer or one clear error."""
 
+import warnings
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -85,6 +87,13 @@ def _indices(seed, step, batch_size, num_examples):
     return found
 
 
+def _neighbourhood(samples, reference, neighbours):
+    """Without its warning of samples that are all alike."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "samples repeats")
+        return metrics.neighbourhood(samples, reference, neighbours)
+
+
 DOORS = [
     Door(
         "metrics.nearest_distances",
@@ -106,7 +115,7 @@ DOORS = [
     Door(
         "metrics.copy_fraction",
         metrics.copy_fraction,
-        {"nearest": ROW, "held_out_nearest": ROW, "quantile": SHARE},
+        {"nearest": ROW, "held_out_nearest": ROW.but(refused=([0.0, 0.0],)), "quantile": SHARE},
         lambda nearest, held_out_nearest, quantile: np.mean(
             plain(nearest) < np.quantile(plain(held_out_nearest), float(quantile))
         ),
@@ -121,10 +130,19 @@ DOORS = [
     Door("metrics.kernel_distance", metrics.kernel_distance, BETWEEN, None, EITHER),
     Door(
         "metrics.neighbourhood",
-        metrics.neighbourhood,
-        BETWEEN | {"neighbours": COUNT._replace(allowed=(1, 3, np.int64(2)), more=None).but(refused=(9, 100))},
+        _neighbourhood,
+        BETWEEN
+        | {"reference": BETWEEN["reference"]._replace(allowed=SETS.allowed[:2]).but(refused=(np.ones((8, 2)),))}
+        | {"neighbours": COUNT._replace(allowed=(1, 3, np.int64(2)), more=None).but(refused=(9, 100))},
         None,
         EITHER | {"neighbours": "neighbours|samples|reference"},
+    ),
+    Door(
+        "metrics.num_repeated",
+        metrics.num_repeated,
+        {"points": SETS, "neighbours": COUNT._replace(allowed=(1, 3, np.int64(2)), more=None).but(refused=(9, 100))},
+        lambda points, neighbours: len(points) if np.all(plain(points) == 1) else 0,
+        {"points": "points|neighbours", "neighbours": "neighbours|points"},
     ),
     Door(
         "metrics.calibration_error",
@@ -137,7 +155,8 @@ DOORS = [
         {
             "learned": Kind((jnp.full((3, 2), 2.0), np.full((3, 2), 2)), (np.ones((3, 2), complex), "learned", None)),
             "exact": Kind(
-                (jnp.ones((3, 2)), np.ones((3, 2), int)), (jnp.ones((3, 1)), jnp.ones(2), jnp.ones((0, 2)), "e")
+                (jnp.ones((3, 2)), np.ones((3, 2), int)),
+                (jnp.ones((3, 1)), jnp.ones(2), jnp.ones((0, 2)), np.zeros((3, 2)), "e"),
             ),
         },
         lambda learned, exact: 1.0,

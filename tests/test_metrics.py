@@ -37,6 +37,8 @@ def test_copy_fraction_finds_the_planted_copies():
 def test_relative_error_of_a_scaled_field_is_the_scale_less_one():
     exact = jnp.asarray(np.random.default_rng(2).normal(size=(100, 3)))
     np.testing.assert_allclose(metrics.relative_error(1.25 * exact, exact), 0.25, rtol=1e-5)
+    with pytest.raises(ValueError, match="exact must not be 0 at every state"):
+        metrics.relative_error(exact, 0 * exact)
 
 
 def _with_moments(generator, num_samples, mean, root):
@@ -109,6 +111,51 @@ def test_neighbourhood_by_hand():
     assert missed.coverage == 0.5
     assert missed.recall == 0.0
     assert missed.precision == 1.0
+
+
+def test_a_repeated_reference_is_told():
+    """100 points 10 times each (prdc 0.2 gives precision, density and coverage 0 and recall .89, and no word)."""
+    generator = np.random.default_rng(9)
+    samples, points = generator.normal(size=(1000, 4)), generator.normal(size=(100, 4))
+    reference = np.repeat(points, 10, axis=0)
+    with pytest.raises(ValueError, match="reference must not repeat every row more than k = 5 times"):
+        metrics.neighbourhood(samples, reference)
+    partly = np.concatenate([reference[:300], generator.normal(size=(200, 4))])
+    with pytest.warns(UserWarning, match="reference repeats: 300 of 500 rows lie on their k nearest others, and prec"):
+        found = metrics.neighbourhood(samples, partly)
+    assert 0.3 < found.coverage <= 200 / 500, "the balls of 300 rows hold no sample"
+    assert metrics.num_repeated(partly) == 300
+    assert metrics.num_repeated(partly, neighbours=10) == 0
+
+
+def test_repeated_samples_are_told_and_measured():
+    """A sampler with one output: its recall is 0, which is a finding and no error. So with the rounding of float32."""
+    generator = np.random.default_rng(10)
+    reference, one = generator.normal(size=(50, 8)), 100 + generator.normal(size=(1, 8))
+    rounded = np.repeat(one, 50, axis=0) * (1 + 1e-7 * generator.normal(size=(50, 1)))
+    for samples in (np.repeat(one, 50, axis=0), rounded):
+        with pytest.warns(UserWarning, match="samples repeats: 50 of 50 rows lie on their k nearest .*, and recall"):
+            assert metrics.neighbourhood(samples, reference).recall == 0
+
+
+def test_as_many_copies_as_neighbours_are_no_repeats():
+    """k copies of a row are allowed: its ball then reaches to the next one."""
+    generator = np.random.default_rng(11)
+    samples, reference = generator.normal(size=(2, 40, 3))
+    found = metrics.neighbourhood(samples, np.repeat(reference, 5, axis=0), neighbours=5)
+    assert found.precision > 0.5
+
+
+def test_copies_cannot_be_told_where_held_out_points_are_training_points():
+    """With 2 % of them exact copies the bound of the quantile 1 % is 0, and a model that copies all would have 0 %."""
+    training = np.random.default_rng(12).normal(size=(300, 6))
+    held_out = np.concatenate([training[:4], np.random.default_rng(13).normal(size=(196, 6))])
+    nearest = [metrics.nearest_distances(points, training) for points in (training[:50], held_out)]
+    with pytest.raises(
+        ValueError, match=r"held_out_nearest must be above 0 at the quantile 0\.01: held-out points lie"
+    ):
+        metrics.copy_fraction(*nearest)
+    assert metrics.copy_fraction(*nearest, quantile=0.05) == 1.0
 
 
 def test_one_law_has_density_one_and_full_coverage():

@@ -2,7 +2,13 @@
 
 from cfgjax.metrics.calibration import calibration_error
 from cfgjax.metrics.distances import copy_fraction, energy_distance, nearest_distances
-from cfgjax.metrics.features import Neighbourhood, frechet_distance, kernel_distance, neighbourhood
+from cfgjax.metrics.features import (
+    Neighbourhood,
+    frechet_distance,
+    kernel_distance,
+    neighbourhood,
+    num_repeated,
+)
 from cfgjax.metrics.fields import guidance_terms, posterior_mean_field, relative_error
 
 __all__ = [
@@ -15,6 +21,7 @@ __all__ = [
     "kernel_distance",
     "nearest_distances",
     "neighbourhood",
+    "num_repeated",
     "posterior_mean_field",
     "relative_error",
 ]

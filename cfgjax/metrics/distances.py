@@ -4,6 +4,8 @@ import numpy as np
 
 from cfgjax.checks import require_between, rows_of
 
+_SAME = 1e-6
+"""A distance under this share of the largest is 0, but for rounding."""
 _ROWS, _POINTS = 256, 16_384
 """Samples and reference points compared at a time, to bound the memory."""
 
@@ -90,10 +92,17 @@ def copy_fraction(nearest: np.ndarray, held_out_nearest: np.ndarray, quantile: f
         quantile: the share of held-out points that counts as near.
 
     Raises:
-        TypeError, ValueError: no distances, or ones that are not finite; a quantile outside [0, 1].
+        TypeError, ValueError: no distances, or ones that are not finite; a quantile outside [0, 1]; one at which the
+            held-out distances are 0, as some held-out points are training points: no sample would count.
     """
     require_between("quantile", quantile, 0, 1)
     nearest, held_out_nearest = (
         rows_of(name, values, ndim=1) for name, values in (("nearest", nearest), ("held_out_nearest", held_out_nearest))
     )
-    return float(np.mean(nearest < np.quantile(held_out_nearest, quantile)))
+    bound = np.quantile(held_out_nearest, quantile)
+    if bound <= _SAME * held_out_nearest.max():
+        raise ValueError(
+            f"held_out_nearest must be above 0 at the quantile {quantile:g}: held-out points lie on training points; "
+            "leave them out, or no sample counts as a copy"
+        )
+    return float(np.mean(nearest < bound))

@@ -4,11 +4,15 @@ Features are whatever ``features(images) -> [n, d]`` gives: name a number after 
 of the same features and the same counts of samples.
 """
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 
 from cfgjax.checks import require_count, rows_of
+
+_SAME = 1e-6
+"""Rows nearer than this share of their length are one row, but for the rounding of float32 features."""
 
 
 def _pair(samples: np.ndarray, reference: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
@@ -90,6 +94,38 @@ def _radii(points: np.ndarray, neighbours: int) -> np.ndarray:
     return distances[:, -1]
 
 
+def _is_repeated(points: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """Whether each point lies on its k-th nearest other one."""
+    return radii <= _SAME * np.sqrt(np.mean(np.sum(points**2, axis=1)))
+
+
+def num_repeated(points: np.ndarray, neighbours: int = 5) -> int:
+    """How many points lie on their k-th nearest other one: of each, the set holds k further copies.
+
+    Their balls in ``neighbourhood`` have radius 0 and hold nothing but copies.
+
+    Args:
+        points: [n, d] features.
+        neighbours: k.
+
+    Raises:
+        TypeError, ValueError: k under 1, no more than k rows, or numbers that are not real and finite.
+
+    >>> num_repeated(np.array([[0.0], [0.0], [0.0], [1.0]]), neighbours=2)
+    3
+    """
+    require_count("neighbours", neighbours, 1)
+    rows = rows_of("points", points, neighbours + 1, 2)
+    return int(np.sum(_is_repeated(rows, _radii(rows, neighbours))))
+
+
+def _warn_of_repeated(name: str, is_repeated: np.ndarray, lost: str) -> None:
+    if np.any(is_repeated):
+        count = f"{np.sum(is_repeated)} of {len(is_repeated)} rows"
+        message = f"{name} repeats: {count} lie on their k nearest others, and {lost} count their balls for nothing"
+        warnings.warn(message, stacklevel=3)
+
+
 def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     squares = np.sum(first**2, axis=1, keepdims=True) - 2 * first @ second.T + np.sum(second**2, axis=1)
     return np.sqrt(np.maximum(squares, 0))
@@ -105,16 +141,29 @@ def neighbourhood(samples: np.ndarray, reference: np.ndarray, neighbours: int = 
         reference: [m, d] features.
         neighbours: k.
 
+    A row that is repeated more than k times has a ball of radius 0, which holds its copies alone: a warning says how
+    many of either set do. Repeated samples (a collapsed sampler) lower recall; a repeated reference (augmented or drawn
+    with replacement) lowers precision, density and coverage, and says nothing of the samples: leave the copies out.
+
     Raises:
-        TypeError, ValueError: k under 1, no more than k rows, unlike widths, or numbers that are not real and finite.
+        TypeError, ValueError: k under 1, no more than k rows, unlike widths, numbers that are not real and finite, or a
+            reference all of whose balls have radius 0.
 
     Source: Kynkaanniemi et al., arXiv 1904.06991, equation 1; Naeem et al., arXiv 2002.09797, equations 3 and 4.
     """
     require_count("neighbours", neighbours, 1)
     first, second = _pair(samples, reference, neighbours + 1)
+    radii, own_radii = _radii(second, neighbours), _radii(first, neighbours)
+    is_repeated = _is_repeated(second, radii)
+    if np.all(is_repeated):
+        raise ValueError(
+            f"reference must not repeat every row more than k = {neighbours} times, or no ball has a radius"
+        )
+    _warn_of_repeated("reference", is_repeated, "precision, density and coverage")
+    _warn_of_repeated("samples", _is_repeated(first, own_radii), "recall")
     apart = _distances(first, second)
-    in_reference = apart <= _radii(second, neighbours)
-    in_samples = _radii(first, neighbours) >= apart.T
+    in_reference = apart <= radii
+    in_samples = own_radii >= apart.T
     return Neighbourhood(
         precision=float(in_reference.any(axis=1).mean()),
         recall=float(in_samples.any(axis=1).mean()),

@@ -6,9 +6,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cfgjax import guidance
 from cfgjax.checks import (
+    is_traced,
     like_state,
     require_count,
     require_function,
@@ -30,12 +32,15 @@ def relative_error(learned: Array, exact: Array) -> Array:
         exact: [n, *D], u* at the same states.
 
     Raises:
-        TypeError, ValueError: no states, two sets that are not alike, numbers that are not real.
+        TypeError, ValueError: no states, two sets that are not alike, numbers that are not real; where concrete, an
+            exact field that is 0 at all of them. Traced, the error relative to 0 is infinite or NaN.
     """
     require_real("learned", learned)
     require_shape("exact", exact, jnp.shape(learned))
     if jnp.size(learned) == 0:
         raise ValueError(f"learned must hold at least one state, got the shape {jnp.shape(learned)}")
+    if not is_traced(exact) and not np.any(np.asarray(exact)):
+        raise ValueError("exact must not be 0 at every state: no error is relative to it")
     return jnp.sqrt(jnp.sum(jnp.square(learned - exact)) / jnp.sum(jnp.square(exact)))
 
 

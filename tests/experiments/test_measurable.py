@@ -56,8 +56,8 @@ def _any_recogniser(settings, data_dir, train, test, is_kept=True):
 def measured(monkeypatch, tmp_path):
     """The report of a run on pictures, whose data and samples are made up: (counts, wishes) -> metrics."""
 
-    def of(num_test, num_labels, num_per_class, wishes, is_drawn=False, num_train=7):
-        train, test = _images(num_train, num_labels), _images(num_test, num_labels)
+    def of(num_test, num_labels, num_per_class, wishes, is_drawn=False, test=None, samples=None):
+        train, test = _images(7, num_labels), test or _images(num_test, num_labels)
         experiment = dataclasses.replace(
             PRESETS["digits"][1], sampling=Sampling((0.0, 2.0), num_steps=1, num_per_class=num_per_class)
         )
@@ -65,7 +65,8 @@ def measured(monkeypatch, tmp_path):
             monkeypatch.setattr(module, "load_test", lambda *_: test)
         monkeypatch.setattr(findings_images, "load_train", lambda *_: train)
         monkeypatch.setattr(findings_images, "recogniser_of", _any_recogniser)
-        samples = np.random.default_rng(0).uniform(-1, 1, (2, num_labels, num_per_class, 2, 2, 1))
+        if samples is None:
+            samples = np.random.default_rng(0).uniform(-1, 1, (2, num_labels, num_per_class, 2, 2, 1))
         guidances = [findings.FREE] + [findings.BY_CLASSIFIER] * (wishes.log_classifier is not None)
         draws = {(guidance, "heun"): samples for guidance in guidances}
         monkeypatch.setattr(findings, "_guided_draws", lambda *_: (draws, dict.fromkeys(guidances, (0.0, 2.0))))
@@ -120,6 +121,39 @@ def test_features_of_ones_own_need_no_labels(measured):
     found = measured(12, 1, 6, Wishes(features=mean))
     assert set(found["left_out"]) == {"recognised", "recogniser's accuracy"}
     assert np.isfinite(found["samples"][0]["frechet"])
+
+
+def test_pictures_that_repeat_are_told_and_measure_nothing(measured, capsys):
+    """Two pictures twenty times each, which are training pictures too: no ball has a radius, no copy can be told."""
+    twice = data.Images(np.tile(_images(7, 2).pixels[:2], (20, 1, 1, 1)), np.tile(np.int32([0, 1]), 20), 2)
+    found = measured(40, 2, 10, Wishes(), test=twice)
+    assert found["left_out"] == {
+        "precision, recall, density, coverage": "every picture of the reference repeats more than 5 times",
+        "copies": "the pictures held out repeat training pictures",
+    }
+    _assert_honest(found, ALWAYS)
+    some = data.Images(np.concatenate([twice.pixels, _images(40, 2).pixels]), np.tile(np.int32([0, 1]), 40), 2)
+    found = measured(80, 2, 20, Wishes(), test=some)
+    assert 0 < found["samples"][0]["coverage"] < 1
+    assert "pictures of the reference repeat more than 5 times: precision, density" in capsys.readouterr().err
+
+
+def test_samples_that_repeat_are_told_in_one_line(measured, capsys):
+    samples = np.random.default_rng(0).uniform(-1, 1, (2, 2, 6, 2, 2, 1))
+    samples[1] = samples[1, :1, :1]
+    found = measured(12, 2, 6, Wishes(), samples=samples)
+    assert [row.get("repeated_samples", 0) for row in found["samples"]] == [0, 12]
+    assert found["samples"][1]["recall"] == 0
+    expected = (
+        "warning: 12 samples of classifier-free, heun at w = 2 repeat more than 5 times, the most of all: recall "
+    )
+    assert capsys.readouterr().err.startswith(expected)
+
+
+def test_features_that_tell_nothing_apart_measure_nothing(measured):
+    found = measured(12, 2, 6, Wishes(features=lambda images: np.ones((len(images), 3))))
+    assert set(found["left_out"].values()) == {"the features of all 12 pictures held out are alike"}
+    _assert_honest(found, ALWAYS)
 
 
 @pytest.mark.parametrize(("num_test", "num_labels"), [(0, 2), (1, 2), (2, 1)])
