@@ -67,6 +67,8 @@ def prepare(options: Options) -> None:
         print(prepared.text_of(remark))
     print(f"{options.name} is prepared in {options.data_dir}")
     prepared.tell(options.name, options.data_dir)
+    if options.name.startswith("emnist/") and not options.transpose:
+        command.say("warning: emnist's pictures lie on their side: prepare them with --transpose to have them upright")
 
 
 def main(args: list[str] | None = None) -> None:

@@ -44,7 +44,9 @@ def test_labels_without_a_picture_are_told(tmp_path):
     for split in ("train", "test"):
         images = np.random.default_rng(0).integers(0, 256, (26, 28, 28))
         write_idx(tmp_path / "source", f"emnist-letters-{split}", images, np.arange(26) + 1)
-    done = _prepare("emnist/letters", tmp_path / "source", tmp_path, "--transpose")
+    assert "emnist's pictures lie on their side" in _prepare("emnist/letters", tmp_path / "source", tmp_path).stderr
+    done = _prepare("emnist/letters", tmp_path / "source", tmp_path / "upright", "--transpose")
+    assert "lie on their side" not in done.stderr
     assert "37 labels, the smallest 1 with 2" in done.stdout
     assert "warning: 11 of 37 labels have no training example: 0, 27..36; they are not learned" in done.stderr
 
