@@ -3,6 +3,8 @@
 Everything is written for one example; ``jax.vmap`` makes the batch, ``jax.pmap`` the devices, ``jax.lax.scan`` time.
 """
 
+from __future__ import annotations
+
 from importlib.metadata import PackageNotFoundError, version
 
 from cfgjax.compiler import avoid_wrong_reductions

@@ -18,6 +18,8 @@
 Source: Karras et al., arXiv 2312.02696, section 3 and appendix C. The condition on the sum in (A5) is not theirs.
 """
 
+from __future__ import annotations
+
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence

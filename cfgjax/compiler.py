@@ -5,6 +5,8 @@ skip rows of large batches (github.com/jax-ml/jax/issues/39103). The exact field
 these kernels for reductions the numbers are right, at the same speed.
 """
 
+from __future__ import annotations
+
 import os
 from importlib.metadata import version
 

@@ -14,6 +14,8 @@ beta beta' then has its limit. What a value does not determine at an end comes o
 Source: MIT 6.S184 notes (arXiv 2506.02070v3), proposition 1; the forms with fewest singular points are this module's.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import TypeVar, cast
 

@@ -6,6 +6,8 @@
 (N4) the share of the guided denoiser's values outside [-bound, bound], where data are not.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

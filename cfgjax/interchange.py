@@ -15,6 +15,8 @@ and never code.
 Source: Peebles & Xie, arXiv 2212.09748; Ma et al., arXiv 2401.08740; and the public sources of both.
 """
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Callable, Mapping

@@ -8,6 +8,8 @@
 Source: MIT 6.S184 notes (arXiv 2506.02070); Chen et al., arXiv 1806.07366; Grathwohl et al., arXiv 1810.01367.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import jax

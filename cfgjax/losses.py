@@ -10,6 +10,8 @@ Classifier-free training is (L1) with ``guidance.drop_label`` on y.
 Source: MIT 6.S184 notes (arXiv 2506.02070v3), algorithms 3, 4 and 5; Lipman et al., arXiv 2210.02747.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import jax

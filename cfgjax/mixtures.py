@@ -12,6 +12,8 @@ S is diagonalised once per closure. Sums of products are written as such: exact 
 Source: MIT 6.S184 notes (arXiv 2506.02070v3), examples 10 and 15, applied to mixtures.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -56,7 +58,7 @@ def _rotate(vectors: Array, values: Array) -> Array:
     return jnp.sum(vectors * jnp.expand_dims(values, -2), axis=-1)
 
 
-def _components(mixture: "LabelledMixture") -> _Components:
+def _components(mixture: LabelledMixture) -> _Components:
     spectrum, vectors = jnp.linalg.eigh(mixture.covariances)
     weights = mixture.weights / jnp.sum(mixture.weights)
     return _Components(jnp.log(weights), mixture.means, spectrum, vectors)
@@ -163,7 +165,7 @@ class LabelledMixture:
         return [(jax.tree_util.GetAttrKey(name), value) for name, value in vars(self).items()], None
 
     @classmethod
-    def tree_unflatten(cls, _: None, leaves: Sequence[Any]) -> "LabelledMixture":
+    def tree_unflatten(cls, _: None, leaves: Sequence[Any]) -> LabelledMixture:
         """A mixture of JAX's own leaves, unchecked: cotangents and placeholders are no weights or covariances."""
         mixture = object.__new__(cls)
         for name, leaf in zip(("weights", "means", "covariances"), leaves, strict=True):

@@ -11,6 +11,8 @@ All of it is affine in u_old with a coefficient of x that no label changes: guid
 Both ODEs lead from the same noise to the same data, along states that differ by c.
 """
 
+from __future__ import annotations
+
 from typing import cast
 
 import jax

@@ -8,6 +8,8 @@
 Source: MIT 6.S184, lecture 4 and notes (Holderrieth & Erives, arXiv 2506.02070v3), sections 3 and 4.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -5,6 +5,8 @@
      as they do on any other.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

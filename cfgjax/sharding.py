@@ -13,6 +13,8 @@ Source: Rajbhandari et al., arXiv 1910.02054 (the state cut over devices), and X
 the compiler).
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

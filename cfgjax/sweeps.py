@@ -1,5 +1,7 @@
 """Whole sweeps in one compiled call: every combination of scales, intervals, diffusions, keys and labels."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 

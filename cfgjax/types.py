@@ -4,6 +4,8 @@ All of them speak of ONE example. ``[*D]`` is the shape of a data point (any sha
 of labels; ``jax.vmap`` makes the batch. Time runs from 0 (noise) to 1 (data).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -49,7 +51,7 @@ class Policy(NamedTuple):
 class Interval(NamedTuple):
     """A guidance scale that acts between two times; outside them the scale is 1, the labelled field alone."""
 
-    scale: "Number | Schedule | LabelledSchedule | Policy"
+    scale: Number | Schedule | LabelledSchedule | Policy
     start: Number
     stop: Number
 

@@ -4,9 +4,11 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import pydoc
 import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import jax
@@ -15,7 +17,7 @@ import pytest
 
 import cfgjax
 from cfgjax import guidance, paths, solvers
-from cfgjax.types import MemoryField
+from cfgjax.types import LabelledField, MemoryField, Pair
 
 ROOT = Path(cfgjax.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
@@ -109,6 +111,22 @@ def _modules_after(statement):
 def test_importing_the_solvers_is_light():
     loaded = _modules_after("import cfgjax.solvers, cfgjax.guidance, cfgjax.losses, cfgjax.mixtures")
     assert loaded.isdisjoint({"tensorflow_datasets", "tensorflow", "orbax", "flax", "grain"})
+
+
+def test_help_shows_types_by_their_names():
+    """Annotations are kept as they are written: ``LabelledField``, not the Callable that it abbreviates."""
+    shown = {f"{module}.{name}": str(inspect.signature(value)) for module, name, value in _objects() if _is_ours(value)}
+    assert not [
+        name for name, text in shown.items() if "jax.Array" in text or "[[jax" in text or "collections." in text
+    ]
+    free = pydoc.plaintext.document(guidance.classifier_free).splitlines()[0]
+    assert free == "classifier_free(field: 'LabelledField', scale: 'Scale', null_label: 'Number') -> 'LabelledField'"
+    for field in (typing.get_type_hints(guidance.classifier_free)["field"], typing.get_type_hints(Pair)["labelled"]):
+        assert field == LabelledField  # what reads annotations at run time still finds the types
+
+
+def _is_ours(value):
+    return not (inspect.isclass(value) and issubclass(value, Exception))
 
 
 def test_no_module_is_a_drawer():
@@ -232,7 +250,7 @@ def test_every_builder_of_the_solvers_is_checked_above():
         name
         for name in solvers.__all__
         if inspect.isfunction(getattr(solvers, name))
-        and getattr(inspect.signature(getattr(solvers, name)).return_annotation, "__name__", "") == "Solver"
+        and inspect.signature(getattr(solvers, name)).return_annotation == "Solver"
     }
     assert builders == {
         "euler",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cfgjax import conversions, guidance, likelihood, losses, mixtures, path_change, paths, solvers
-from cfgjax.checks import BELOW_ONE, HUGE, TINY, require_between, require_count, require_label
+from cfgjax.checks import BELOW_ONE, HUGE, TINY, like_state, require_between, require_count, require_label
 
 PATH, NULL, Y = paths.linear(), 3, 1
 LABELLED = mixtures.ring(NULL).vector_field(PATH)
@@ -68,6 +68,7 @@ FIXED_WANTED = {
     "implicit_euler": _solve(lambda field: solvers.implicit_euler(field, 2)),
     "reversible": _solve(lambda field: solvers.reversible(solvers.euler, field)),
     "an interval's": _solve(solvers.euler),
+    "an interval's as one field": lambda field: like_state("field", field)(X, T),
     "score_of": lambda field: conversions.score_of(PATH, field)(X, T),
     "change_path": lambda field: path_change.change_path(field, PATH, paths.cosine())(X, T),
     "clipped": lambda field: guidance.clipped(PATH, field)(X, T),
@@ -89,7 +90,7 @@ LABELLED_WANTED = {
 
 @pytest.mark.parametrize("name", list(FIXED_WANTED))
 def test_a_forgotten_label_is_told_with_what_gives_it(name):
-    scale = guidance.interval(2.0, 0.25, 0.75) if name == "an interval's" else 2.0
+    scale = guidance.interval(2.0, 0.25, 0.75) if name.startswith("an interval's") else 2.0
     field = guidance.classifier_free(LABELLED, scale, NULL)
     with pytest.raises(TypeError) as error:
         FIXED_WANTED[name](field)

@@ -4,6 +4,8 @@ A checkpoint holds a state, and beside it as JSON what the caller gave, the pack
 array, and a digest over all of these. A damaged one is known by them, and ``restore`` takes the newest that is whole.
 """
 
+from __future__ import annotations
+
 from cfgjax.checkpoints.checksums import checksums, host_checksum
 from cfgjax.checkpoints.errors import CheckpointError, NoCheckpointError, UnreachableError
 from cfgjax.checkpoints.folder import Keep, Writer, latest, steps

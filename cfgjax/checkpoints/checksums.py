@@ -7,6 +7,8 @@
      word is always seen. Changes of several words are missed with probability about 2^-64.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,5 +1,7 @@
 """What can be wrong with a checkpoint."""
 
+from __future__ import annotations
+
 import re
 
 

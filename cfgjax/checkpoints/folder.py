@@ -1,5 +1,7 @@
 """A folder of checkpoints: what is in it, and how more are written."""
 
+from __future__ import annotations
+
 import contextlib
 import operator
 import os

@@ -1,5 +1,7 @@
 """What lies beside a state: how it was made, its checksums, and a digest over both."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,5 +1,7 @@
 """The parameters of a training state, or one of their averages, read back without the optimizer that made it."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """Reading a checkpoint back, whole or not at all; the newest that is whole."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Container, Mapping
 from pathlib import Path

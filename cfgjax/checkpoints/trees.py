@@ -1,5 +1,7 @@
 """Trees as they are stored: typed keys as their numbers, leaves by plain names."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

@@ -5,6 +5,8 @@
      what is allowed, in one line.
 """
 
+from __future__ import annotations
+
 from cfgjax.checks.arrays import (
     evaluated,
     like_state,

@@ -1,5 +1,7 @@
 """Arrays, grids, trees and fields at the door, with the lines (K1) and (K2) of ``cfgjax.checks``."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -85,7 +87,8 @@ def evaluated(name: str, field: Callable[..., Any], x: Any, t: Any, *y: Any) -> 
     try:
         return field(x, t, *y)
     except TypeError:
-        _require_arguments(name, field, 2 + len(y))
+        for each in getattr(field, "pieces", (field,)):
+            _require_arguments(name, each, 2 + len(y))
         raise
 
 

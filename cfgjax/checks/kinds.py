@@ -1,5 +1,7 @@
 """Keys, functions, objects and names at the door, with the lines (K1) and (K2) of ``cfgjax.checks``."""
 
+from __future__ import annotations
+
 import inspect
 import os
 from functools import cache

@@ -1,5 +1,7 @@
 """Numbers and labels at the door, with the lines (K1) and (K2) of ``cfgjax.checks``."""
 
+from __future__ import annotations
+
 import math
 import operator
 from typing import Any

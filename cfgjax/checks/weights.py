@@ -3,6 +3,8 @@
 Nothing is unpickled or unpacked: a file is data, and never code.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterable
 from pathlib import Path

@@ -4,6 +4,8 @@ A set is prepared once as array_record files, read back by ``load``, and visited
 (seed, step): ``batch_indices``. ``scale``, ``dequantise`` and ``flip`` are for ONE image, inside the step.
 """
 
+from __future__ import annotations
+
 from cfgjax.data.batches import batch_indices
 from cfgjax.data.digits import Digits
 from cfgjax.data.errors import DataError

@@ -1,5 +1,7 @@
 """The order in which examples are visited: a pure function of (seed, step)."""
 
+from __future__ import annotations
+
 import math
 from functools import lru_cache
 

@@ -6,6 +6,8 @@ data. XX
 Source: Riegeli, doc/riegeli_records_file_format.md.
 """
 
+from __future__ import annotations
+
 import mmap
 import struct
 from collections.abc import Iterator

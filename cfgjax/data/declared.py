@@ -5,6 +5,8 @@ features inside dataset_info.json. Here only a short list of classes passes, eve
 and every number has bounds.
 """
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -93,7 +95,7 @@ class _BoxFeature(_Feature):
 
 
 class _Several(_Strict):
-    feature: "Feature"
+    feature: Feature
     length: Length = -1
 
 
@@ -103,7 +105,7 @@ class _SequenceFeature(_Feature):
 
 
 class _Named(_Strict):
-    features: Annotated[dict[Name, "Feature"], Field(max_length=1_000)] = {}
+    features: Annotated[dict[Name, Feature], Field(max_length=1_000)] = {}
 
 
 class _DictFeature(_Feature):

@@ -5,6 +5,8 @@ Source: PNG, section 11.2.1 (IHDR); TIFF 6.0, tag 258; Netpbm, ppm(5); ISO/IEC 1
 2.3 (av1C).
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 from PIL import Image

@@ -3,6 +3,8 @@
 Source: E. Alpaydin & C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any, cast
 

@@ -1,5 +1,7 @@
 """Files that a stranger may have written: regular ones, inside their folder, of bounded size, saying one thing."""
 
+from __future__ import annotations
+
 import json
 import math
 import numbers

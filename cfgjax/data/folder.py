@@ -1,5 +1,7 @@
 """A folder of class folders as a tfds data set: what ``listing`` finds there, read, in one size and kind."""
 
+from __future__ import annotations
+
 import os
 import re
 import warnings

@@ -1,5 +1,7 @@
 """Data sets in forms that are not read here: what their files are, for a message that says the way."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from pathlib import Path

@@ -5,6 +5,8 @@ bytes), and the numbers; usually inside gzip.
 Source: Y. LeCun, C. Cortes, C. Burges, The MNIST database, "the IDX file format".
 """
 
+from __future__ import annotations
+
 import gzip
 import math
 import struct

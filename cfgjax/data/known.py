@@ -1,5 +1,7 @@
 """The data sets that tensorflow-datasets knows by name."""
 
+from __future__ import annotations
+
 from typing import Any, cast
 
 import tensorflow_datasets as tfds

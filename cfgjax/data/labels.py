@@ -1,5 +1,7 @@
 """Which labels the examples of a split have, read without unpacking a picture."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from cfgjax.checks import require_kind

@@ -1,5 +1,7 @@
 """Pre-computed latents: a folder of latents.npy [n, H, W, C] and labels.npy [n], mapped, not read, into memory."""
 
+from __future__ import annotations
+
 import math
 from pathlib import Path
 from typing import NamedTuple

@@ -4,6 +4,8 @@ SOURCE/train/CLASS/*.png, SOURCE/test/CLASS/*.png; without the split's folders, 
 of a class becomes the split ``test``, and of a class of 2 to 9 the last.
 """
 
+from __future__ import annotations
+
 import os
 from collections import defaultdict
 from pathlib import Path

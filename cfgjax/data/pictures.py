@@ -1,5 +1,7 @@
 """Pictures that a stranger may have written: the header is read and bounded before a pixel is unpacked."""
 
+from __future__ import annotations
+
 import io
 import zlib
 from collections.abc import Callable

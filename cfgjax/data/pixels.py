@@ -1,5 +1,7 @@
 """Pixels, for ONE image: whole numbers 0..255 to the data point that a model learns."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,5 +1,7 @@
 """PNG files in memory: what a builder yields, so that writing needs no TensorFlow."""
 
+from __future__ import annotations
+
 import io
 
 import numpy as np

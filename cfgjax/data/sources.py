@@ -1,5 +1,7 @@
 """Preparing a data set, and reading a prepared one."""
 
+from __future__ import annotations
+
 import contextlib
 import importlib.util
 import io

@@ -1,5 +1,7 @@
 """A split of a prepared data set: its records by index, each checked as it is read."""
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,5 +1,7 @@
 """Batches of a set that does not fit into memory, read ahead by grain."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from typing import Any
 

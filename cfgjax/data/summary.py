@@ -1,5 +1,7 @@
 """What a prepared data set holds: how many pictures of which size, by split and label."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import NamedTuple
 

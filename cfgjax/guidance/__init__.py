@@ -14,11 +14,14 @@ Guidance is built of three kinds of parts, and the order in which they are calle
 So w = 1 is the labelled side for every rule on pairs, whatever is stacked. ``classifier_free``, ``classifier`` and
 ``autoguidance`` are the usual two parts in one call. Every number (scale, bound, amount) may be traced and
 differentiated; of a scale known as 1 or 0 one side alone is evaluated. A scale is a number, a function of t or (t, y),
-a ``policy`` of the state and both sides, or an ``interval`` of these. Papers that write (1 + s) for the scale mean w = 1 + s: ``one_plus``.
+a ``policy`` of the state and both sides, or an ``interval`` of these. Papers that write (1 + s) for the scale mean
+w = 1 + s: ``one_plus``.
 
 Source: MIT 6.S184, lecture 4 and notes (arXiv 2506.02070v3), section 5; Ho & Salimans, arXiv 2207.12598;
 Dhariwal & Nichol, arXiv 2105.05233; each further rule names its own.
 """
+
+from __future__ import annotations
 
 from cfgjax.guidance.labels import between_labels, drop_label, given, weighted
 from cfgjax.guidance.memory import adaptive_projected

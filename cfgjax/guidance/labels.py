@@ -1,5 +1,7 @@
 """Labels: fixing one, dropping one, and weights over several."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import jax

@@ -1,5 +1,7 @@
 """Guidance with a memory, which ``solvers.remembering`` keeps in the solver's carry."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 
 from cfgjax.checks import BELOW_ONE, TINY, require_between, require_label, require_number, require_pair, require_path

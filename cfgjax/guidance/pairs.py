@@ -1,5 +1,7 @@
 """The two sides of guidance, and extrapolation between them: (G1) and (G2) of the package."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import jax

@@ -4,6 +4,8 @@ A rule on a pair replaces the null side alone: the labelled side, and so w = 1, 
 made of both, so a known w = 0 costs two evaluations. Coefficients are those at ``paths.before_end(t)``.
 """
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 from jax import lax
 

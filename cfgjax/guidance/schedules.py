@@ -4,6 +4,8 @@ A scale is a number, a function of t or of (t, y), a ``Policy``, or an ``Interva
 all of them.
 """
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Callable
 from typing import cast

@@ -1,5 +1,7 @@
 """Rules on a guided field alone: thresholds of its denoiser, and a start without movement."""
 
+from __future__ import annotations
+
 from typing import TypeVar, cast
 
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
 """Numbers about samples, features, classifiers and fields."""
 
+from __future__ import annotations
+
 from cfgjax.metrics.calibration import calibration_error
 from cfgjax.metrics.distances import copy_fraction, energy_distance, nearest_distances
 from cfgjax.metrics.features import (

@@ -1,5 +1,7 @@
 """Whether a classifier's probabilities are as often right as they say."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from cfgjax.checks import of_numpy, require_count, require_real, rows_of

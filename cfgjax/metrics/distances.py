@@ -1,5 +1,7 @@
 """How near samples lie to the data they were learned from, and to those of another law."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from cfgjax.checks import require_between, rows_of

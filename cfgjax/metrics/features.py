@@ -4,6 +4,8 @@ Features are whatever ``features(images) -> [n, d]`` gives: name a number after 
 of the same features and the same counts of samples.
 """
 
+from __future__ import annotations
+
 import warnings
 from typing import NamedTuple
 

@@ -4,6 +4,8 @@
 (R2) u_null = sum_y p_t(y|x) u_y                 the null field is the labelled fields' mean under the posterior
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np

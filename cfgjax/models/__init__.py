@@ -1,5 +1,7 @@
 """Linen networks for one example: (x, t, y) -> like x. The only floor that knows Flax."""
 
+from __future__ import annotations
+
 from cfgjax.models.convnet import ConvNet
 from cfgjax.models.dit import SIZES, DiT, DiTClassifier
 from cfgjax.models.embeddings import LabelEmbedding, TimeEmbedding

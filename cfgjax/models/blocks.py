@@ -1,5 +1,7 @@
 """What the image networks share: patches, modulation, and attention among tokens of ONE example."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from flax import linen

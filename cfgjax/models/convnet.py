@@ -1,5 +1,7 @@
 """A small classifier of clean images, whose last hidden layer gives the features that samples are compared by."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from flax import linen

@@ -9,6 +9,8 @@ Samplers and chunked training are loops. Here gradients ask for that order thems
 (C3) Its transpose in k is the convolution of x with y, dilated by s, where channels and examples change places.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
 from typing import Any

@@ -5,6 +5,8 @@ alone, without a variance, and embeds t in [0, 1] by ``TimeEmbedding``; ``interc
 which it computes what theirs does.
 """
 
+from __future__ import annotations
+
 from typing import Literal, NamedTuple
 
 import jax

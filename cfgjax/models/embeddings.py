@@ -1,5 +1,7 @@
 """Embeddings of time, label and position, for one example."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 from flax import linen

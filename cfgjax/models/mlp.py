@@ -1,5 +1,7 @@
 """A residual multilayer perceptron for one example of any shape."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 from flax import linen
 

@@ -4,6 +4,8 @@ Group norm only: no statistics of a batch, so that one example is one example.
 Source: Ho et al., arXiv 2006.11239, appendix B; Dhariwal & Nichol (ADM), arXiv 2105.05233, sections 3 and 4.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import Any

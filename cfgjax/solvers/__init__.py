@@ -14,6 +14,8 @@
 ``grids`` holds the time grids, ``diffusions`` the coefficients sigma_t.
 """
 
+from __future__ import annotations
+
 from cfgjax.solvers import grids
 from cfgjax.solvers.churn import churn
 from cfgjax.solvers.counting import evaluations

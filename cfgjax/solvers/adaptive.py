@@ -3,6 +3,8 @@
 Needs the extra ``adaptive``: python -m pip install 'cfgjax[adaptive]'. Nothing else of cfgjax imports this module.
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import jax
@@ -34,7 +36,7 @@ def integrate(
     rtol: Number = 1e-4,
     atol: Number = 1e-4,
     max_steps: int = 4096,
-    rule: "diffrax.AbstractERK | None" = None,
+    rule: diffrax.AbstractERK | None = None,
 ) -> Adapted:
     """The state that x becomes from ``start`` to ``stop`` under dx = u dt, to the tolerances asked for.
 
@@ -90,7 +92,7 @@ def integrate(
     return Adapted(end, _evaluations(rule, solution.stats["num_steps"]), jnp.asarray(is_finished))
 
 
-def _evaluations(rule: "diffrax.AbstractERK", num_steps: Array) -> Array:
+def _evaluations(rule: diffrax.AbstractERK, num_steps: Array) -> Array:
     """A step takes its stages; one less where its first is the last of the step before, but for the very first."""
     tableau: Any = rule.tableau
     stages, shared = len(tableau.c) + 1, int(tableau.fsal)

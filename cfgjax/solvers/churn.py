@@ -5,6 +5,8 @@
      so x^ has the law at t^ exactly; then an ODE step from t^ to the next time.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 

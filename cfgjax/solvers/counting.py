@@ -1,5 +1,7 @@
 """How many evaluations of a network a solve makes, known before it runs."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -19,6 +19,8 @@ SBDM diverges at t = 0 and is admissible once held; the others are admissible as
 the path: sigma^2 is 2 (1 - t) or less near t = 1, which is O(beta) on every path of ``paths``.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -17,6 +17,8 @@
 Each rule raises TypeError for no path or function, and at a step what ``solvers.euler`` raises.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax.numpy as jnp

@@ -3,6 +3,8 @@
 A grid of a user's own is any increasing array; ``integrate`` checks it.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -12,6 +12,8 @@ A rule run on the reversed grid returns only up to its own error, which guidance
      backwards y - z grows, and its rounding with it, as c^-n in n steps: n (1 - c) should stay under about 1.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 

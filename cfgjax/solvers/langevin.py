@@ -12,6 +12,8 @@ With many corrections a step the tilted law itself is followed, which neither th
 Source: Song et al., arXiv 2011.13456, algorithms 4 and 5; Bradley & Nakkiran, arXiv 2408.09000, algorithm 1.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

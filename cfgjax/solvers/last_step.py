@@ -12,6 +12,8 @@ sigma^2 = O(h) as well.
 Source: Ma et al., arXiv 2401.08740, whose code names them; the errors are this module's.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Solvers of fields that remember: their memory is kept in the carry."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

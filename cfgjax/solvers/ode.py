@@ -9,6 +9,8 @@ Each rule raises TypeError for what is no function, and at a step for values tha
 step for a value whose shape is not the state's.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax.numpy as jnp

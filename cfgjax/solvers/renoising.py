@@ -9,6 +9,8 @@
      there is no limiting ODE, and l = 1 with 50 steps is w = 12.5 in the middle of the straight path.
 """
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 
 from cfgjax.checks import require_label, require_number, require_pair, require_path, require_scalar, require_time

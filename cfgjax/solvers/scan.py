@@ -1,5 +1,7 @@
 """The one scan that repeats a solver's step over a grid of times."""
 
+from __future__ import annotations
+
 import operator
 from collections.abc import Callable, Iterator
 from itertools import pairwise

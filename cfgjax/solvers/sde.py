@@ -7,6 +7,8 @@
      of weak order 2 for every c in (0, 1], because the noise does not depend on x.
 """
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 

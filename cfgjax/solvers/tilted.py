@@ -11,6 +11,8 @@ Source: Skreta et al., arXiv 2503.02819 (there for diffusion, here for any Gauss
 Bradley & Nakkiran, arXiv 2408.09000, for what guidance without a correction samples.
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import jax

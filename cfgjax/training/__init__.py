@@ -14,6 +14,8 @@
      optimizer then leaves out the update.
 """
 
+from __future__ import annotations
+
 from cfgjax.training.batches import shard, shard_several
 from cfgjax.training.decays import Decay, warming_decay
 from cfgjax.training.devices import AXIS, mapped, parallel, replicate

@@ -1,5 +1,7 @@
 """Batches: how many examples, and their share for each device."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import jax

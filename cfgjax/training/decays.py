@@ -1,5 +1,7 @@
 """The moving averages of a step and their decays, with the line (T3) of ``cfgjax.training``."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 
 import jax

@@ -1,5 +1,7 @@
 """The pure step on all devices: the one line that says pmap, and what lies where."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import NoneType

@@ -1,5 +1,7 @@
 """The pure step, its gradient and its evaluation, with the lines (T1) to (T7) of ``cfgjax.training``."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial

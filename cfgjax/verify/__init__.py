@@ -36,6 +36,8 @@ FAILED  w = 0.3 to 7.5: u_null + w (u_y - u_null)      1.62  1.0e-04  looks like
 A pass does not show scales outside [0, 7.5], t outside [0.05, 0.95], or that your field's null label is learned.
 """
 
+from __future__ import annotations
+
 from cfgjax.verify.batches import samples
 from cfgjax.verify.diffusions import diffusion
 from cfgjax.verify.fields import field

@@ -6,6 +6,8 @@
      (C - 1) D over itself; allowed is 3, beyond 1e-6 for 28 degrees of freedom.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from functools import partial
 

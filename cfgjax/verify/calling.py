@@ -1,5 +1,7 @@
 """Calling what a user wrote: compiled and mapped where that works, one example at a time where it does not."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -12,6 +12,8 @@
      steps; a false alarm has a probability under 1e-7.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple

@@ -1,5 +1,7 @@
 """Drift and variance of a step of the SDE dX = [u + sigma^2 s / 2] dt + sigma dW, and those of known mistakes."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from cfgjax.mixtures import LabelledMixture

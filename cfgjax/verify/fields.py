@@ -4,6 +4,8 @@
      largest over the times. Nothing is random but the states, so an exact field's error is its rounding.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple

@@ -1,5 +1,7 @@
 """The guided flows dx = u_w dt of the oracle, with the flows that known mistakes would solve, and where they end."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple

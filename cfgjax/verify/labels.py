@@ -8,6 +8,8 @@
      it by the same ones. Allowed is a ratio of 1.6, six standard deviations at eta = 0.01, where it is widest.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 
 import jax

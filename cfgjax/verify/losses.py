@@ -6,6 +6,8 @@
 (V16) A cause is named where the slopes at what it would be least for are 0 in the same sense.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from functools import partial
 

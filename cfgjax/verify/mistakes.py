@@ -3,6 +3,8 @@
 The conventions are (C1) of ``conversions``; W = alpha' beta - alpha beta'.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import jax

@@ -1,5 +1,7 @@
 """What is known exactly: the mixture that the checks run on, its views, its states, its labels' moments."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from typing import Literal, NamedTuple

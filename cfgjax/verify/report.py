@@ -1,5 +1,7 @@
 """What a verification found: rows, and the table of them."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass

@@ -4,6 +4,8 @@
      rounding. A cause fits where its formula does at EVERY scale.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple

@@ -7,6 +7,8 @@
      second stage that takes the first one's difference is right in the limit, and of order 1 for w other than 1.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise

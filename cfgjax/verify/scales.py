@@ -1,5 +1,7 @@
 """Known mistakes in the scale of guidance, and the scale that acts where none of them fits."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import numpy as np

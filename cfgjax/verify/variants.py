@@ -4,6 +4,8 @@
       or cuts the guided field is plain guidance at the setting where it does nothing. Errors are those of (V2).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from typing import Any
 
