@@ -111,10 +111,23 @@ def _classifier_loss(experiment: Experiment, problem: Problem, network: Any, pat
 
 
 def _schedule_of(experiment: Experiment) -> optax.Schedule:
-    """The learning rate of an update, given how many came before it: warm-up, then cosine decay."""
+    """The learning rate of an update, given how many came before it: warm-up, then cosine decay.
+
+    Up to the step at which the run became longer it is that of its former length.
+    """
     settings = experiment.optimizer
-    warmup = min(settings.warmup_steps, experiment.num_steps - 1)
-    return optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warmup, experiment.num_steps)
+
+    def of_length(num_steps: int) -> optax.Schedule:
+        warmup = min(settings.warmup_steps, num_steps - 1)
+        return optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warmup, num_steps)
+
+    def followed_by(until: int, first: optax.Schedule, rest: optax.Schedule) -> optax.Schedule:
+        return lambda count: jnp.where(jnp.asarray(count) < until, first(count), rest(count))
+
+    schedule = of_length(experiment.num_steps)
+    for until, num_steps in reversed(experiment.former_num_steps):
+        schedule = followed_by(until, of_length(num_steps), schedule)
+    return schedule
 
 
 def _optimizer_of(experiment: Experiment, schedule: optax.Schedule) -> optax.GradientTransformation:

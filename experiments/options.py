@@ -32,13 +32,19 @@ class Verbosity:
     """Say also what was read, what was compiled, on which devices, and how long it took."""
 
 
-def optional(metavar: str, default: str) -> Any:
-    """The look of an option that may be left out: its values' name, and in the place of "None" what happens then."""
+def optional(metavar: str, default: str, name: str | None = None) -> Any:
+    """The look of an option that may be left out: its values' name, and in the place of "None" what happens then.
+
+    Args:
+        metavar: what its values are called.
+        default: what happens without it.
+        name: of the option, where it is not its field's.
+    """
 
     def hint(value: str) -> str:
         return f"(default: {default if value in ('None', '') else value})"
 
-    return tyro.conf.arg(metavar=metavar, help_behavior_hint=hint)
+    return tyro.conf.arg(name=name, metavar=metavar, help_behavior_hint=hint)
 
 
 def with_verbosity(kind: type) -> Any:

@@ -24,8 +24,9 @@ _OF_THE_DATA = "data.shape", "data.num_labels", _NAMES
 """What a data set tells as well."""
 _NOT_COMPARED = MUTABLE | {"data.absent_labels", *digests.NAMES}
 """What follows from the examples is compared by their digests."""
-Accepted = Literal["data"]
+Accepted = Literal["data", "num_steps"]
 """What may differ from a run that is gone on with, once that is asked for."""
+_LONGER = ", or --accept num_steps to go on to that step by its learning rates"
 
 
 def checkpoints_of(run_dir: Path) -> Path:
@@ -125,6 +126,19 @@ def _difference(old: Experiment, new: Experiment) -> tuple[str, Any, Any] | None
     return None
 
 
+def _is_former(old: Experiment, new: Experiment) -> bool:
+    """Whether the new experiment knows that up to some step it was as long as the old one."""
+    lengths, its = new.former_num_steps, (old.former_num_steps, old.num_steps)
+    return any((lengths[:index], total) == its for index, (_, total) in enumerate(lengths))
+
+
+def _as_long_as(old: Experiment, new: Experiment) -> Experiment:
+    """The old experiment, as long as the new one if that knows of its former length."""
+    if not _is_former(old, new):
+        return old
+    return replace(old, num_steps=new.num_steps, former_num_steps=new.former_num_steps)
+
+
 def _require_same(run_dir: Path, old: Experiment, new: Experiment) -> None:
     if old.preset != new.preset:
         raise UserError(f"run_dir {run_dir} holds a run of preset {old.preset!r}, not {new.preset!r}; pass --run-dir")
@@ -133,7 +147,7 @@ def _require_same(run_dir: Path, old: Experiment, new: Experiment) -> None:
         name, before, after = found
         raise UserError(
             f"run_dir {run_dir} holds a run with {name} = {shown(before)}, not {shown(after)}; "
-            "pass --run-dir for a new run"
+            f"pass --run-dir for a new run{_LONGER if name == 'num_steps' else ''}"
         )
 
 
@@ -144,7 +158,8 @@ def require_same_as_saved(run_dir: Path, experiment: Experiment, saved: Any) -> 
         UserError: they differ, naming the setting: one of the two was changed by hand, or by a fault.
     """
     try:
-        found = _difference(experiment, ADAPTER.validate_json(json.dumps(saved), strict=True))
+        before = ADAPTER.validate_json(json.dumps(saved), strict=True)
+        found = _difference(experiment, _as_long_as(before, experiment))
     except ValidationError as error:
         raise UserError(f"the settings in the checkpoint of {run_dir} do not read: {_complaint(error)}") from None
     if found is not None:
@@ -187,7 +202,7 @@ def open_run(experiment: Experiment, accepted: Collection[Accepted] = ()) -> Pat
     run_dir = experiment.run_dir
     if (run_dir / "config.json").exists():
         old = read_config(run_dir)
-        _require_same(run_dir, old, experiment)
+        _require_same(run_dir, _as_long_as(old, experiment), experiment)
         experiment = _with_names_of(old, _with_digests_of(old, experiment, accepted))
     elif checkpoints.steps(checkpoints_of(run_dir)):
         raise UserError(f"run_dir {run_dir} holds checkpoints without the config.json of their run; pass --run-dir")

@@ -8,6 +8,7 @@ import tyro
 from pydantic import AfterValidator, Field, TypeAdapter
 
 from experiments.options import optional
+from experiments.past import STRICT, FormerLengths, StartedFrom
 
 
 def _plain_path(path: Path) -> Path:
@@ -53,7 +54,6 @@ Digest = Annotated[str, Field(pattern=r"^[0-9]{1,18}(:[0-9a-f]{16}){1,2}$")]
 """Of a data set, as ``experiments.digests`` makes it."""
 DataName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,100}(/[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99})?$")]
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_%+:.\[\] -]{1,100}$")]
-STRICT = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)
@@ -286,6 +286,10 @@ class Experiment:
     optimizer: Optimizer = field(default_factory=Optimizer)
     keep: Keep = field(default_factory=Keep)
     sampling: Sampling = field(default_factory=Sampling)
+    started_from: Annotated[StartedFrom | None, tyro.conf.Suppress] = None
+    """The run whose parameters this one began with."""
+    former_num_steps: Annotated[FormerLengths, tyro.conf.Suppress] = ()
+    """Up to which steps the run was to have other numbers of steps in all, and which."""
 
 
 MUTABLE = frozenset(

@@ -11,7 +11,7 @@ that can be set. For example: python -m experiments.train digits --num-steps 500
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -22,12 +22,25 @@ import tyro
 
 from cfgjax import checkpoints
 from cfgjax.checkpoints import NoCheckpointError
-from experiments import averaging, command, journal, measurable, owning, processes, runs, sheets, starts, tracking
+from experiments import (
+    averaging,
+    command,
+    continuing,
+    journal,
+    measurable,
+    owning,
+    processes,
+    runs,
+    sheets,
+    starts,
+    tracking,
+)
 from experiments.command import UserError
 from experiments.findings import report
 from experiments.loop import Trainer, advance
 from experiments.model import model_of
 from experiments.options import optional
+from experiments.past import Which
 from experiments.presets import PRESETS, summary
 from experiments.problems import Problem, problem_of, with_shapes
 from experiments.processes import Launch
@@ -45,8 +58,12 @@ class Options:
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     launch: Annotated[Launch, tyro.conf.OmitArgPrefixes] = field(default_factory=Launch)
     tracking: Annotated[Tracking, tyro.conf.OmitArgPrefixes] = field(default_factory=Tracking)
-    accept: Annotated[tuple[runs.Accepted, ...], optional("[{data}]", "nothing")] = ()
-    """Go on with the run in the folder although this is not what it began with."""
+    accept: Annotated[tuple[runs.Accepted, ...], optional("[{data,num_steps} ...]", "nothing")] = ()
+    """Go on with the run in the folder although its data, or its number of steps, are not those it began with."""
+    source: Annotated[Path | None, optional("RUN_DIR", "parameters drawn by the seed", "from")] = None
+    """Folder of a run of the same network whose parameters a new run begins with, at step 0 with a new optimizer."""
+    from_parameters: Which = "ema"
+    """Which parameters of that run: their moving average, or themselves."""
     debug_nans: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """End at the first loss or gradient that is not finite, and name the first operation that gave NaN or infinity."""
 
@@ -67,7 +84,12 @@ def _require_same_data(problem: Problem) -> None:
         raise UserError("data_dir holds other data on one process than on another")
 
 
-def prepare(experiment: Experiment, debug_nans: bool = False, tracked: Tracking = UNTRACKED) -> Trainer:
+def prepare(
+    experiment: Experiment,
+    debug_nans: bool = False,
+    tracked: Tracking = UNTRACKED,
+    accepted: Collection[runs.Accepted] = (),
+) -> Trainer:
     """The run before its first step; nothing is written.
 
     Raises:
@@ -75,6 +97,7 @@ def prepare(experiment: Experiment, debug_nans: bool = False, tracked: Tracking 
         DataError: the data set is not prepared.
     """
     runs.validate(experiment)
+    experiment = processes.together(lambda: continuing.with_past(experiment, accepted))
     sheets.require_samples(experiment, tracked.samples_every)
     processes.on_first(lambda: tracking.require_installed(tracked))
     _require_divisible(experiment)
@@ -87,6 +110,7 @@ def prepare(experiment: Experiment, debug_nans: bool = False, tracked: Tracking 
     untrained = what_is_untrained(experiment)
     if untrained:
         processes.note(f"warning: {untrained} will be learned")
+    processes.together(lambda: continuing.require_fits(experiment, problem))
     model = model_of(experiment, problem)
     most = 1 if debug_nans else experiment.most_not_finite
     return Trainer(experiment, problem, model, model.create(), most, debug_nans, tracked)
@@ -121,7 +145,8 @@ def _resumed(trainer: Trainer, accepted: tuple[runs.Accepted, ...]) -> Trainer:
         found = checkpoints.restore(folder, trainer.state)
     except NoCheckpointError:
         processes.on_first(lambda: _rewind(run_dir, 0))
-        return trainer
+        started = experiment.started_from
+        return trainer if started is None else trainer._replace(state=continuing.begun(trainer.state, started))
     runs.require_same_as_saved(run_dir, experiment, found.metadata)
     for message in found.damaged.values():
         processes.note(f"warning: {message}; it is moved to {run_dir / 'damaged'}")
@@ -169,7 +194,7 @@ def fit(experiment: Experiment, accepted: tuple[runs.Accepted, ...] = ()) -> Run
         StoppedError: a signal asked for it; the state is saved.
         DivergedError: losses or gradients were not finite, step after step.
     """
-    trainer = prepare(experiment)
+    trainer = prepare(experiment, accepted=accepted)
     with Requests() as requests, _owned(experiment.run_dir) as lease:
         return _fit(trainer, lease, requests, accepted=accepted)
 
@@ -179,7 +204,10 @@ def train(options: Options) -> None:
     processes.start(options.launch)
     run_dir = options.experiment.run_dir
     with Requests() as requests:
-        trainer = prepare(options.experiment, options.debug_nans, options.tracking)
+        experiment = options.experiment
+        if options.source is not None:
+            experiment = continuing.with_source(experiment, options.source, options.from_parameters)
+        trainer = prepare(experiment, options.debug_nans, options.tracking, options.accept)
         with _owned(run_dir) as lease, processes.own_folder(run_dir) as folder:
             report(_fit(trainer, lease, requests, command.line(), options.accept), folder)
 

@@ -19,13 +19,15 @@ def _is_trained(experiment: Experiment, rate: float) -> bool:
 
 
 def knows_null(experiment: Experiment) -> bool:
-    """Whether training dropped labels."""
-    return _is_trained(experiment, experiment.label_drop_rate)
+    """Whether training dropped labels, here or in the run that this one began with."""
+    past = experiment.started_from
+    return _is_trained(experiment, experiment.label_drop_rate) or (past is not None and past.knows_null)
 
 
 def knows_labels(experiment: Experiment) -> bool:
-    """Whether training kept labels."""
-    return _is_trained(experiment, 1 - experiment.label_drop_rate)
+    """Whether training kept labels, here or in the run that this one began with."""
+    past = experiment.started_from
+    return _is_trained(experiment, 1 - experiment.label_drop_rate) or (past is not None and past.knows_labels)
 
 
 def known_scales(experiment: Experiment, scales: tuple[float, ...]) -> tuple[float, ...]:
