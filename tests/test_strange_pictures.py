@@ -96,10 +96,25 @@ def _frames():
     return stream.getvalue()
 
 
+def _large(content, place, form):
+    """The picture whose header says 60,000 x 60,000 pixels."""
+    changed = bytearray(content)
+    changed[place : place + struct.calcsize(form)] = struct.pack(form, 60_000, 60_000)
+    return bytes(changed)
+
+
+_CODESTREAM = _saved("jpeg2000", no_jp2=True)
+_AVIF = _saved("avif")
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
         (b"", "is no PNG"),
+        (b"P6\n60000 60000\n255\n", "pixels|Image size"),
+        (b"P3\n60000 60000\n255\n1 2 3", "pixels|Image size"),
+        (_large(_CODESTREAM, 8, ">II"), "pixels|Image size"),
+        (_large(_AVIF, _AVIF.index(b"ispe") + 8, ">II"), "pixels|Image size|is no PNG"),
         (_png_of(2**31 - 1, 2**31 - 1), "pixels|Image size"),
         (_png_of(9000, 9000, _chunk(b"IDAT", zlib.compress(bytes(9001 * 9000)))), "9000 x 9000 pixels, more than"),
         (_png_of(0, 5), "."),
