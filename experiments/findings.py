@@ -171,16 +171,19 @@ def _headline(metrics: Mapping[str, Any]) -> str:
 def report(run: Run, out_dir: Path, wishes: Wishes = Wishes()) -> dict[str, Any]:
     """Samples the run's field, writes pictures and metrics.json into the folder, and returns the metrics.
 
-    Numbers that the data or the samples cannot carry are left out of the metrics, and told in one line.
+    Numbers that the data or the samples cannot carry are left out of the metrics, and told in one line before they are
+    measured, or after where only then it is known.
     """
     run = with_known_scales(run)
     experiment, start = run.experiment, time.perf_counter()
     before = _written(out_dir)
     asked = wishes.features is not None, wishes.log_classifier is not None, wishes.num_likelihoods
     missing = measurable.left_out_of(experiment, run.problem, *asked)
+    measurable.tell(missing)
     metrics, names = measurable.finite(_metrics(run, wishes, out_dir, missing))
-    missing |= metrics.get("left_out", {}) | dict.fromkeys(names, "not finite")
-    metrics |= {"left_out": missing} if missing else {}
+    also = metrics.get("left_out", {}) | dict.fromkeys(names, "not finite")
+    measurable.tell(also)
+    metrics |= {"left_out": missing | also} if missing or also else {}
     metrics |= {
         "preset": experiment.preset,
         "num_steps": experiment.sampling.num_steps,
@@ -190,8 +193,6 @@ def report(run: Run, out_dir: Path, wishes: Wishes = Wishes()) -> dict[str, Any]
         "report_seconds": round(time.perf_counter() - start, 1),
     }
     runs.write_metrics(out_dir, metrics)
-    if missing:
-        processes.note(f"warning: {measurable.line_of(missing)}")
     headline = _headline(metrics)
     if headline:
         print(headline)

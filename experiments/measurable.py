@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from experiments import processes
 from experiments.problems import Problem, load_test
 from experiments.settings import Experiment, ImageData, MixtureData
 
@@ -89,9 +90,11 @@ def left_out_of(
     return left_out(_needs(experiment, has_features, has_classifier, num_likelihoods), there)
 
 
-def line_of(missing: dict[str, str]) -> str:
-    """What is left out, in one line."""
-    return "left out of the report: " + "; ".join(f"{name} ({reason})" for name, reason in missing.items())
+def tell(missing: dict[str, str]) -> None:
+    """Says in one line what is left out, if anything is."""
+    if missing:
+        reasons = "; ".join(f"{name} ({reason})" for name, reason in missing.items())
+        processes.note(f"warning: left out of the report: {reasons}")
 
 
 def finite(value: Any, name: str = "") -> tuple[Any, list[str]]:

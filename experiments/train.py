@@ -104,9 +104,7 @@ def prepare(
     problem = processes.together(lambda: problem_of(experiment))
     _require_same_data(problem)
     experiment = with_shapes(experiment, problem)
-    missing = measurable.left_out_of(experiment, problem)
-    if missing:
-        processes.note(f"warning: {measurable.line_of(missing)}")
+    measurable.tell(measurable.left_out_of(experiment, problem))
     untrained = what_is_untrained(experiment)
     if untrained:
         processes.note(f"warning: {untrained} will be learned")

@@ -16,7 +16,7 @@ from experiments import curves, findings, findings_images, findings_mixture, mea
 from experiments.findings import Wishes, report
 from experiments.presets import PRESETS
 from experiments.problems import Problem
-from experiments.recogniser import Recogniser
+from experiments.recogniser import Recogniser, recogniser_of
 from experiments.restored import Run
 from experiments.settings import MixtureData, MLPNetwork, Sampling
 from experiments.train import prepare
@@ -259,6 +259,13 @@ def test_what_is_written_is_named_and_nothing_else(monkeypatch, tmp_path, capsys
     report(Run(PRESETS["imagenet256_latent"][1], _problem(2), MODEL, None), tmp_path)
     names = "metrics.json, samples-classifier-free-euler.npz, samples-classifier-free-heun.npz"
     assert capsys.readouterr().out == f"wrote {names} in {tmp_path}\n"
+
+
+def test_no_recogniser_is_trained_on_one_label(tmp_path):
+    for num_labels in (1, 3):
+        train_set = _images(6, num_labels)._replace(label=np.zeros(6, np.int32))
+        assert recogniser_of(PRESETS["digits"][1].data, tmp_path, train_set, _images(2, 1)) is None
+    assert not list(tmp_path.iterdir())
 
 
 def test_curves_of_a_run_without_numbers_are_not_drawn():
