@@ -188,6 +188,24 @@ def test_a_memory_is_not_needed_at_one():
     np.testing.assert_array_equal(memory, remembers.init(X))
 
 
+def test_cfg_plus_plus_at_a_known_zero_evaluates_the_null_side_alone():
+    """l = 0 is DDIM of the null field; at 1 the null side's noise is still needed."""
+
+    def count(scale):
+        build = lambda field: solvers.cfg_plus_plus(PATH, _pair(field), Y, scale)  # noqa: E731
+        return solvers.evaluations(build, FIELD, X, TS).tolist()
+
+    assert (count(0.0), count(1.0)) == ([1] * 4, [2] * 4)
+    found, ddim = (
+        solver.step(jax.random.key(0), solver.init(X), T, jnp.float32(0.5)).x
+        for solver in (
+            solvers.cfg_plus_plus(PATH, _pair(FIELD), Y, 0),
+            solvers.ddim(PATH, guidance.given(FIELD, NULL)),
+        )
+    )
+    np.testing.assert_allclose(found, ddim, rtol=1e-5)
+
+
 @pytest.mark.parametrize("transform", [lambda call: call, jax.jit], ids=["eager", "jit"])
 def test_labels_of_weight_zero_are_not_evaluated(transform):
     """Known weights alone: with traced ones every label is."""

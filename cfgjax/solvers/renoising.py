@@ -13,7 +13,15 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from cfgjax.checks import require_label, require_number, require_pair, require_path, require_scalar, require_time
+from cfgjax.checks import (
+    is_known_as,
+    require_label,
+    require_number,
+    require_pair,
+    require_path,
+    require_scalar,
+    require_time,
+)
 from cfgjax.conversions import from_field
 from cfgjax.pieces import by_piece
 from cfgjax.types import Array, GaussianPath, Number, Pair, Schedule, Solver, State
@@ -46,7 +54,8 @@ def cfg_plus_plus(path: GaussianPath, pair: Pair, y: Number, scale: Number | Sch
         pair: the null and the labelled vector field, for example of ``guidance.pair(field, null_label)``.
         y: [], the label.
         scale: l, a number, a traced scalar or a function of t; the paper's lie in [0, 1]. 0 is DDIM of the null field
-            exactly. Its meaning depends on the grid (R4); compare grids by ``effective_scale``.
+            exactly; where it is known, because it is not traced, the null side is evaluated alone. Its meaning depends
+            on the grid (R4); compare grids by ``effective_scale``.
 
     Regular at t = 0 and at t_next = 1, where the guided denoiser comes out. Where W = 0 (a polynomial path at t = 0)
     the fields know no denoiser, which is taken as 0 in that step, as by ``conversions.from_field``.
@@ -65,9 +74,14 @@ def cfg_plus_plus(path: GaussianPath, pair: Pair, y: Number, scale: Number | Sch
     if not callable(scale):
         require_number("scale", scale)
 
+    null_alone = pair.null if is_known_as(scale, 0) else None
+
+    def both(x: Array, t: Array) -> tuple[Array, Array]:
+        return pair.both(x, t, jnp.asarray(y)) if null_alone is None else (null_alone(x, t, jnp.asarray(y)),) * 2
+
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         x = carry.x
-        null, labelled = (from_field(path, value, x, t) for value in pair.both(x, t, jnp.asarray(y)))
+        null, labelled = (from_field(path, value, x, t) for value in both(x, t))
         strength = scale(t) if callable(scale) else scale
         require_scalar("scale", strength)
         denoiser = null.denoiser + strength * (labelled.denoiser - null.denoiser)
