@@ -175,9 +175,9 @@ class Profile(NamedTuple):
 class TrainState(NamedTuple):
     """All that training carries: an ordinary tree without a device axis.
 
-    ``step`` counts updates, ``ema`` is the moving average of ``params`` in float32, ``key`` is the run's root key, of
-    which every example's key is derived and which never changes. ``averages`` is a tuple of further moving averages
-    of ``params``, in float32.
+    ``step`` counts updates, ``ema`` is the moving average of ``params`` in float32 (or of what ``training.eval_params``
+    makes of them), ``key`` is the run's root key, of which every example's key is derived and which never changes.
+    ``averages`` is a tuple of further moving averages, in float32.
     """
 
     step: Array

@@ -116,6 +116,7 @@ DOORS = [
             "num_averages": COUNT.but(allowed=(0,))._replace(refused=COUNT.refused[1:]),
         },
     ),
+    Door("training.eval_params", training.eval_params, {"state": STATES}, lambda state: state.params),
     Door(
         "training.make_gradient",
         lambda loss, num_chunks: _made(training.make_gradient, loss, num_chunks),

@@ -11,7 +11,10 @@
      every chunk.
 (T6) K steps in one dispatch are the same K steps: a scan over K batches, inside the mapped function.
 (T7) Where the mean loss is not finite its gradient counts as not finite either: ``optax.apply_if_finite`` around an
-     optimizer then leaves out the update.
+     optimizer then leaves out the update. Inside ``optax.MultiSteps`` or behind moments it would leave out all later
+     ones as well, as NaN stays in those: such an optimizer is refused.
+(T8) Averages are of the parameters to evaluate. Some optimizers take gradients elsewhere, and keep THAT as the
+     parameters: ``schedule_free`` y = (1 - b) z + b x for x = z + (y - z) / b, ``sam`` a point that it has climbed to.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from __future__ import annotations
 from cfgjax.training.batches import shard, shard_several
 from cfgjax.training.decays import Decay, warming_decay
 from cfgjax.training.devices import AXIS, mapped, parallel, replicate
+from cfgjax.training.optimizers import eval_params
 from cfgjax.training.steps import (
     Metrics,
     Several,
@@ -38,6 +42,7 @@ __all__ = [
     "Several",
     "Step",
     "create",
+    "eval_params",
     "example_keys",
     "make_evaluation",
     "make_gradient",

@@ -24,6 +24,7 @@ from cfgjax.checks import (
 )
 from cfgjax.training.batches import num_examples, require_divisible
 from cfgjax.training.decays import Decay, all_moved, decay_at, in_float32, moved, require_decay, require_decays
+from cfgjax.training.optimizers import evaluated, require_optimizer, require_recovering
 from cfgjax.types import Array, Loss, Number, TrainState, Tree
 
 Metrics = dict[str, Array]
@@ -48,24 +49,18 @@ def create(params: Tree, optimizer: optax.GradientTransformation, key: Array, nu
         num_averages: how many moving averages to keep beside the EMA, for ``make_step``'s ``average_decays``.
 
     Raises:
-        TypeError, ValueError: parameters that are no arrays of floating-point numbers, or none; no optimizer; not ONE
-            key; a number of averages that is not whole, or negative.
+        TypeError, ValueError: parameters that are no arrays of floating-point numbers, or none; no optimizer, or one
+            that one NaN would end (T7); not ONE key; a number of averages that is not whole, or negative.
     """
     require_floats("params", params)
-    _require_optimizer(optimizer)
+    require_optimizer(optimizer)
     require_key("key", key)
     require_count("num_averages", num_averages, 0)
     ema, *averages = (in_float32(params) for _ in range(1 + num_averages))
     params, key = jax.tree.map(jnp.copy, (params, key))
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, key, tuple(averages))
-
-
-def _require_optimizer(optimizer: object) -> None:
-    """Raises TypeError for what has not the two functions of an Optax transformation; a maker has none."""
-    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
-        raise TypeError(
-            f"optimizer must be an Optax transformation, as optax.adam(1e-3) is, got {type(optimizer).__name__}"
-        )
+    opt_state = optimizer.init(jax.tree.map(jnp.copy, params))  # which may keep what it is given, as sam does
+    require_recovering(opt_state)
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, ema, key, tuple(averages))
 
 
 def example_keys(key: Array, step: Number, num_local: int, axis_name: str | None = None) -> Array:
@@ -175,7 +170,7 @@ def make_step(
 
     Args:
         loss: (params, key, example) -> [], the loss of ONE example.
-        optimizer: an Optax transformation.
+        optimizer: an Optax transformation; that of ``create``.
         ema_decay: (T3)'s decay in [0, 1], or a function of the number of steps done.
         num_chunks: in how many chunks the (local) batch is taken (T5).
         average_decays: the decays of the state's ``averages``, one for each, as ``averages.power_decay`` gives them.
@@ -187,11 +182,11 @@ def make_step(
 
     Raises:
         TypeError, ValueError: those of ``make_gradient``; no optimizer; a decay that is neither a function nor one
-            number in [0, 1]. At the step: a state with more or fewer averages than ``average_decays``; a decay's
-            function that does not give one number.
+            number in [0, 1]. At the step: the state of an optimizer that one NaN would end (T7), or with
+            more or fewer averages than ``average_decays``; a decay's function that does not give one number.
     """
     gradient_of = make_gradient(loss, num_chunks)
-    _require_optimizer(optimizer)
+    require_optimizer(optimizer)
     require_decay("ema_decay", ema_decay)
     require_decays(average_decays)
 
@@ -199,11 +194,13 @@ def make_step(
         state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
     ) -> tuple[TrainState, Metrics]:
         value, gradient = gradient_of(state, batch, source, axis_name=axis_name)
+        require_recovering(state.opt_state)
         gradient = _as_finite_as(value, gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = moved(state.ema, params, decay_at("ema_decay", ema_decay, state.step))
-        averages = all_moved(state, params, average_decays)
+        averaged = evaluated(opt_state, params)
+        ema = moved(state.ema, averaged, decay_at("ema_decay", ema_decay, state.step))
+        averages = all_moved(state, averaged, average_decays)
         metrics = {"loss": value, "grad_norm": optax.tree.norm(gradient)}
         return TrainState(state.step + 1, params, opt_state, ema, state.key, averages), metrics
 
