@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfgjax import conversions, guidance, losses, paths, verify
-from cfgjax.verify.problem import skewed_mixture
+from cfgjax import conversions, guidance, losses, mixtures, paths, verify
+from cfgjax.verify.problem import lopsided_mixture, skewed_mixture
 
 SEEDS = range(5)
 PATH, NULL = paths.cosine(), 3
@@ -431,54 +431,142 @@ def test_score_matching_passes(path):
     verify.loss(losses.score_matching, "score", path).require()
 
 
-def test_a_loss_that_drops_labels_passes():
-    """The null field is the minimiser for the dropped ones."""
-
-    def dropping(field, path, key, z, y):
-        coin, key = jax.random.split(key)
-        return losses.flow_matching(field, path, key, z, guidance.drop_label(coin, y, 0.3, NULL))
-
-    verify.loss(dropping).require()
-
-
-def _own_loss(target, time=lambda t: t):
-    """Flow matching on the straight path as users write it."""
+def _own_loss(
+    target=lambda t, x, y, z, noise: z - noise,
+    metric=lambda r: jnp.mean(r**2),
+    time=lambda t: t,
+    weight=lambda t, x, z, noise: 1.0,
+    rate=0.0,
+):
+    """Flow matching on the straight path as users write it, with its parts to be spoiled; labels dropped at a rate."""
 
     def matching(field, path, key, z, y):
-        time_key, noise_key = jax.random.split(key)
+        time_key, noise_key, coin = jax.random.split(key, 3)
         t, noise = jax.random.uniform(time_key), jax.random.normal(noise_key, z.shape)
-        return jnp.mean((field(t * z + (1 - t) * noise, time(t), y) - target(z, noise)) ** 2)
+        y = guidance.drop_label(coin, y, rate, NULL) if rate else y
+        x = t * z + (1 - t) * noise
+        return weight(t, x, z, noise) * metric(field(x, time(t), y) - target(t, x, y, z, noise))
 
     return matching
 
 
-WRONG_LOSSES = {
-    "sign": (_own_loss(lambda z, noise: noise - z), "it is least for minus the vector field u"),
-    "noise's sign": (_own_loss(lambda z, noise: z + noise), "the noise's sign is wrong"),
-    "noise": (losses.noise_matching, "it is least for the noise prediction E"),
-    "swapped time": (_own_loss(lambda z, noise: z - noise, lambda t: 1 - t), "time runs backwards"),
-    "turned": (lambda *given: -losses.flow_matching(*given), "the sign is wrong: it is largest there"),
-    "no label": (lambda *given: losses.flow_matching(*given[:-1], jnp.asarray(NULL)), "labels are not passed"),
-    "no known kind": (_own_loss(lambda z, noise: z - 0.7 * noise), "no known cause fits"),
-    "no number": (
-        lambda field, path, key, z, y: field(z, 0.5, y),
-        "gives the shape (2,) for ONE example, not a number",
+def _through_jvp(field, path, key, z, y):
+    """A loss that calls the field inside a transformation."""
+    return losses.flow_matching(lambda x, t, y: jax.jvp(lambda x: field(x, t, y), (x,), (x,))[0], path, key, z, y)
+
+
+RIGHT_LOSSES = {
+    "labels dropped": _own_loss(rate=0.1),
+    "a weight of t and x": _own_loss(weight=lambda t, x, z, noise: 1 + 5 * t**2 + jnp.sum(x**2)),
+    "inside jvp": _through_jvp,
+    "null and labelled at once": lambda field, path, key, z, y: (
+        losses.flow_matching(field, path, key, z, y) + losses.flow_matching(field, path, key, z, jnp.asarray(NULL))
     ),
 }
 
 
-SLOW_LOSSES = {"noise", "noise's sign", "no known kind"}
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param(loss, id=name, marks=[] if name == "labels dropped" else [pytest.mark.slow])
+        for name, loss in RIGHT_LOSSES.items()
+    ],
+)
+def test_right_losses_of_ones_own_pass(loss):
+    verify.loss(loss).require()
+
+
+def _pseudo_huber(r):
+    return jnp.sqrt(jnp.sum(r**2) + 0.01) - 0.1
+
+
+def _robust(metric, rate=0.0):
+    return _own_loss(metric=metric, rate=rate)
+
+
+WRONG_LOSSES = {
+    "sign": (_own_loss(lambda t, x, y, z, noise: noise - z), "it is least for minus the vector field u"),
+    "noise's sign": (_own_loss(lambda t, x, y, z, noise: z + noise), "the noise's sign is wrong"),
+    "noise": (losses.noise_matching, "it is least for the noise prediction E"),
+    "swapped time": (_own_loss(time=lambda t: 1 - t), "time runs backwards"),
+    "turned": (lambda *given: -losses.flow_matching(*given), "the sign is wrong: it is largest there"),
+    "no label": (lambda *given: losses.flow_matching(*given[:-1], jnp.asarray(NULL)), "labels are not passed"),
+    "labels shifted": (lambda *given: losses.flow_matching(*given[:-1], (given[-1] + 1) % NULL), "the label y - 1"),
+    "no known kind": (_own_loss(lambda t, x, y, z, noise: z - 0.7 * noise), "no known cause fits; most for label"),
+    "L1": (_robust(lambda r: jnp.mean(jnp.abs(r))), "it is least for a median of each coordinate, not the mean"),
+    "norm": (_robust(lambda r: jnp.sqrt(jnp.sum(r**2))), "it is least for a geometric median, not the mean"),
+    "pseudo-Huber": (_robust(_pseudo_huber), "pseudo-Huber of the norm, linear beyond c = 0.1"),
+    "pseudo-Huber of coordinates": (
+        _robust(lambda r: jnp.sum(jnp.sqrt(1 + (r / 0.3) ** 2))),
+        "pseudo-Huber of each coordinate, linear beyond c = 0.3",
+    ),
+    "Huber": (
+        _robust(lambda r: jnp.sum(jnp.where(jnp.abs(r) < 0.5, r**2, jnp.abs(r) - 0.25))),
+        "between median and mean: Huber, linear beyond c = 0.5",
+    ),
+    "log-cosh": (_robust(lambda r: jnp.sum(jnp.log(jnp.cosh(r)))), "between median and mean: log-cosh of r / c, c = 1"),
+    "quantile": (_robust(lambda r: jnp.sum(jnp.maximum(-0.7 * r, 0.3 * r))), "least for the quantile 0.7"),
+    "fourth power": (_robust(lambda r: jnp.sum(r**4)), "its fourth power of the residual"),
+    "adaptive weight": (
+        _robust(lambda r: jnp.sum(r**2) / jax.lax.stop_gradient(jnp.sum(r**2) + 0.01)),
+        "its weight depends on the residual: 1 / (|r|^2 + c^2), c = 0.1",
+    ),
+    "a weight of the noise": (
+        _own_loss(weight=lambda t, x, z, noise: jnp.exp(-jnp.sum(noise**2) / 4)),
+        "its weight depends on the noise",
+    ),
+    "a weight of z": (
+        _own_loss(weight=lambda t, x, z, noise: 1 + jnp.abs(z[0])),
+        "its weight depends on the data point z",
+    ),
+    "no number": (
+        lambda field, path, key, z, y: field(z, 0.5, y),
+        "gives the shape (2,) for ONE example, not a number",
+    ),
+    "not traced": (lambda field, path, key, z, y: float(field(z, 0.5, y)[0]), "cannot be traced by jax.jit"),
+}
+FAST_LOSSES = {"L1", "no number", "not traced"}
 
 
 @pytest.mark.parametrize(
     ("loss", "words"),
     [
-        pytest.param(*values, id=name, marks=[pytest.mark.slow] if name in SLOW_LOSSES else [])
+        pytest.param(*values, id=name, marks=[] if name in FAST_LOSSES else [pytest.mark.slow])
         for name, values in WRONG_LOSSES.items()
     ],
 )
 def test_mistakes_in_losses_are_named(loss, words):
     assert words in _causes(verify.loss(loss))
+
+
+def test_the_null_field_of_a_loss_that_drops_labels_is_checked_too():
+    """On one Gaussian a label a geometric median is the mean; the null label's field of the ring is another."""
+    report = verify.loss(_own_loss(metric=_pseudo_huber, rate=0.1), mixture=mixtures.ring(3))
+    assert [check.is_passed for check in report.checks] == [True, False, True]
+    assert "pseudo-Huber of the norm" in _causes(report)
+
+
+def _five_percent_off(time, label):
+    """A square whose target is 5 % of the field off, in one fifth of t and for one label."""
+    field = lopsided_mixture().vector_field(paths.linear())
+
+    def target(t, x, y, z, noise):
+        return z - noise + 0.05 * ((jnp.abs(t - time) <= 0.1) & (y == label)) * field(x, t, y)
+
+    return _own_loss(target, rate=0.1)
+
+
+@pytest.mark.parametrize(
+    ("time", "label"),
+    [
+        pytest.param(time, label, marks=[] if (time, label) == (0.3, NULL) else [pytest.mark.slow])
+        for time in (0.1, 0.3, 0.5, 0.7, 0.9)
+        for label in (0, 2, NULL)
+    ],
+)
+def test_a_loss_that_is_5_percent_off_somewhere_fails(time, label):
+    report = verify.loss(_five_percent_off(time, label))
+    assert report.checks[int(label == NULL)].measured > 2 * report.checks[0].allowed
 
 
 # Reports

@@ -39,6 +39,14 @@ def skewed_mixture() -> LabelledMixture:
     return LabelledMixture(*map(jnp.asarray, (np.array([0.5, 0.2, 0.3]), means, covariances)))
 
 
+def lopsided_mixture() -> LabelledMixture:
+    """Three labels of two unequal components each, in 2-D: in no view is a median of the target its mean."""
+    means = np.array([[[-1.6, 0.5], [0.9, 1.8]], [[1.8, 1.4], [0.6, -1.2]], [[-0.6, -2.2], [1.5, -0.3]]])
+    covariances = np.array([[[0.2, 0.08], [0.08, 0.15]], [[0.3, -0.05], [-0.05, 0.2]]])
+    weights = np.array([[0.3, 0.1], [0.24, 0.06], [0.09, 0.21]])
+    return LabelledMixture(*map(jnp.asarray, (weights, means, np.stack([covariances] * 3))))
+
+
 @partial(jax.jit, static_argnames=("view", "path"))
 def _values(view: View, path: GaussianPath, mixture: LabelledMixture, x: Array, t: Array, y: Array) -> Array:
     makers = {
