@@ -1,5 +1,6 @@
 """Snapshots of a run's further moving averages, and the average of any width made of them afterwards."""
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,7 +76,7 @@ def _profiles(steps: list[int], widths: tuple[float, ...]) -> list[Profile]:
     return [Profile(step, width) for step in steps for width in widths]
 
 
-def reconstructed(experiment: Experiment, run_dir: Path, state: TrainState, width: float) -> Tree:
+def reconstructed(experiment: Experiment, run_dir: Path, width: float) -> Tree:
     """The moving average of a width at the last snapshot, made of all snapshots; its error is said where it is large.
 
     Raises:
@@ -96,11 +97,10 @@ def reconstructed(experiment: Experiment, run_dir: Path, state: TrainState, widt
         processes.note(f"warning: the average of width {width:g} is only met to {distance:.0%}; keep more snapshots")
 
     def trees() -> Iterator[Tree]:
-        for step in steps:
+        for step, index in itertools.product(steps, range(len(widths))):
             try:
-                found = checkpoints.restore(folder, {"averages": state.averages}, step)
+                yield checkpoints.restore_params(folder, step, index).state
             except CheckpointError as error:
                 raise CheckpointError(f"ema_width: {error}") from None
-            yield from found.state["averages"]
 
     return averages.reconstruct(trees(), coefficients)

@@ -1,4 +1,12 @@
-"""A run read back from its folder."""
+"""A run read back from its folder.
+
+In a notebook one line gives the field that it learned, for any jit, vmap, guidance and solver:
+
+>>> from experiments.restored import field_of
+>>> field = field_of("runs/digits")  # doctest: +SKIP
+>>> jax.jit(field)(jnp.zeros((8, 8, 1)), 0.5, 3).shape  # doctest: +SKIP
+(8, 8, 1)
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,8 +19,9 @@ import jax.numpy as jnp
 from cfgjax import checkpoints
 from cfgjax.types import LabelledField, LogClassifier, Tree
 from experiments import averaging, command, digests, processes, runs
+from experiments.command import UserError
 from experiments.model import Model, model_of
-from experiments.problems import Problem, problem_of, with_shapes
+from experiments.problems import Problem, problem_of, problem_to_sample, with_shapes
 from experiments.settings import Experiment
 
 
@@ -64,15 +73,36 @@ def restore_run(
     if changed:
         processes.note(f"warning: {changed}; what is measured now is measured by these")
     model = model_of(experiment, problem)
-    restored = checkpoints.restore(runs.checkpoints_of(run_dir), model.create())
+    like = jax.eval_shape(model.create).ema
+    restored = checkpoints.restore_params(runs.checkpoints_of(run_dir), like=like)
     for message in restored.damaged.values():
         processes.note(f"warning: {message}; step {restored.step} is read instead")
     runs.require_same_as_saved(run_dir, experiment, restored.metadata)
-    ema = restored.state.ema
+    ema = restored.state
     if ema_width is not None:
-        ema = averaging.reconstructed(experiment, run_dir, restored.state, ema_width)
+        ema = averaging.reconstructed(experiment, run_dir, ema_width)
     command.detail(f"read step {restored.step} of {run_dir}")
     return Run(experiment, problem, model, ema, restored.step)
+
+
+def field_of(run_dir: Path | str, ema_width: float | None = None) -> LabelledField:
+    """The field that a run learned, (x [*D], t [], y []) -> [*D], by the moving average of its parameters.
+
+    Network, path and kind of prediction are those of its config.json; label K is null. The parameters are closed over
+    and lie on one device. No data are read, and the optimizer's numbers neither.
+
+    Args:
+        run_dir: its folder.
+        ema_width: relative width of another moving average, made of the run's snapshots.
+
+    Raises:
+        UserError: no run of a field there.
+        CheckpointError: no checkpoint that reads.
+    """
+    run = restore_run(Path(run_dir), ema_width=ema_width, problem_of=problem_to_sample)
+    if run.experiment.objective == "classifier":
+        raise UserError(f"run_dir must hold a run of a field, got the noisy classifier in {run_dir}")
+    return run.field
 
 
 def warn_of_other_data(name: str, run: Run, guided: Run) -> None:

@@ -1,5 +1,7 @@
 """What an optimizer's state tells: whether NaN can stay in it (T7), and which parameters are to be evaluated (T8)."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -77,7 +79,7 @@ def _before_ascent(state: contrib.SAMState) -> Callable[[Array, Array], Array]:
 def _average(state: contrib.ScheduleFreeState) -> Callable[[Array, Array], Array]:
     def average(z: Array, y: Array) -> Array:
         z, y = z.astype(jnp.float32), y.astype(jnp.float32)
-        return z + (y - z) / state.b1.astype(jnp.float32)
+        return z + (y - z) / jnp.asarray(state.b1, jnp.float32)
 
     return average
 

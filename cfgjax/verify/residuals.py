@@ -4,6 +4,7 @@
      (x, t, y) alone. Other functions of r have means that are 0 at other places: sign(r) at a median. A function
      is named where the gradient is it times a polynomial of t of degree 4, to 0.2 % of its square.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
