@@ -19,7 +19,7 @@ from experiments.pictures import require_drawable
 from experiments.presets import PRESETS
 from experiments.problems import problem_to_sample, with_shapes
 from experiments.restored import restore_run
-from experiments.sample import Guidance, _called, _rule_of
+from experiments.sample import Guidance, _called, _require_trained, _rule_of
 from experiments.sampling import classifier_free, make_draw, times
 from experiments.settings import LatentData, MixtureData
 from tests.experiments.running import assert_one_line, command
@@ -343,6 +343,14 @@ def test_a_negative_label_is_led_away_from(trained_mixture, tmp_path):
 def test_a_negative_label_that_is_none_is_refused(arguments, expected, trained_mixture):
     with pytest.raises(UserError, match=expected):
         _rule_of(Guidance(**arguments), restore_run(trained_mixture), None)
+
+
+def test_a_negative_label_takes_the_null_label_s_place_in_what_must_be_trained(trained_mixture):
+    run = restore_run(trained_mixture)
+    untrained = run._replace(experiment=dataclasses.replace(run.experiment, label_drop_rate=0.0))
+    with pytest.raises(UserError, match="needs the null label"):
+        _require_trained(Guidance(), untrained, np.array([1]))
+    _require_trained(Guidance(negative_label="3"), untrained, np.array([1]))
 
 
 def test_a_negative_label_may_be_called_by_its_name():
