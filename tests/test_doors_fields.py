@@ -102,6 +102,12 @@ DOORS = [
     ),
     Door("paths.as_float", paths.as_float, {"value": ANY_STATE.but(allowed=(0.5, 3))}, plain),
     Door("paths.as_state", paths.as_state, {"x": ANY_STATE}, lambda x: plain(x)),
+    Door(
+        "paths.noise_like",
+        lambda key, x: (paths.noise_like(key, x) - jax.random.normal(key, jnp.shape(x))).mean() if jnp.size(x) else 0,
+        {"key": KEYS, "x": ANY_STATE},
+        lambda key, x: 0.0,
+    ),
     Door("paths.as_time", paths.as_time, {"t": TIME}, lambda t: plain(t)),
     Door(
         "paths.ddpm",

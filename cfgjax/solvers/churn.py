@@ -7,11 +7,11 @@
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
 from cfgjax.checks import HUGE, require_between, require_path
 from cfgjax.path_change import time_at
+from cfgjax.paths import noise_like
 from cfgjax.pieces import by_piece
 from cfgjax.solvers.ode import heun
 from cfgjax.types import Array, Carry, Field, GaussianPath, Number, Solver, State
@@ -60,7 +60,7 @@ def churn(
         earlier = jnp.where(rise == 1, t, time_at(path, alpha, rise * beta).astype(t.dtype))
         ratio = jnp.hypot(path.alpha(earlier), path.beta(earlier)) / jnp.hypot(alpha, rise * beta)
         k = jnp.where(rise == 1, 1, ratio)
-        noise = noise_scale * beta * jnp.sqrt(rise**2 - 1) * jax.random.normal(key, x.shape, x.dtype)
+        noise = noise_scale * beta * jnp.sqrt(rise**2 - 1) * noise_like(key, x)
         return solver.step(key, State((k * (x + noise)).astype(x.dtype)), earlier, t_next)
 
     return Solver(init=State, step=step, is_forward_only=True)

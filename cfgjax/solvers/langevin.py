@@ -31,6 +31,7 @@ from cfgjax.checks import (
     require_whole,
 )
 from cfgjax.conversions import score_of
+from cfgjax.paths import noise_like
 from cfgjax.pieces import by_piece
 from cfgjax.solvers.ode import heun
 from cfgjax.types import Array, Carry, Field, GaussianPath, Number, Schedule, Solver
@@ -65,8 +66,8 @@ def langevin_corrected(solver: Solver, score: Field, step_size: StepSize, num_co
     A step that ends at t = 1 is not followed by any: a score is singular there, and is not called.
 
     Args:
-        solver: the predictor, whose carry has its state in a field x. A multistep one would keep a history of the
-            states before their correction: take a rule of one step.
+        solver: the predictor, a rule of one step whose carry has its state in a field x. A multistep one, which would
+            keep a history of the states before their correction, is refused.
         score: the score of the law to correct towards, for example ``conversions.score_of(path, field)``.
         step_size: e as a function of (t, t_next): ``relative_step``, ``diffusion_step``, or any other. (L1) is stable
             for e under four variances of the law; it leaves a relative error of the variance of e / (4 variance).
@@ -75,10 +76,12 @@ def langevin_corrected(solver: Solver, score: Field, step_size: StepSize, num_co
     Source: Song et al., arXiv 2011.13456, algorithms 4 and 5.
 
     Raises:
-        TypeError, ValueError: no solver or functions, a num_corrections that is no whole number or negative; at a
-            step, a score that is not like x, a step size that is not one number.
+        TypeError, ValueError: no solver, a multistep one, or no functions, a num_corrections that is no whole number
+            or negative; at a step, a score that is not like x, a step size that is not one number.
     """
     require_kind("solver", solver, Solver, "a Solver, as solvers.heun(field) is")
+    if solver.restart is not None:
+        raise ValueError("solver must be a rule of one step, got a multistep one, whose history knows no correction")
     score_at = like_state("score", score)
     require_function("step_size", step_size)
     require_whole("num_corrections", num_corrections, 0)
@@ -89,7 +92,7 @@ def langevin_corrected(solver: Solver, score: Field, step_size: StepSize, num_co
         require_scalar("step_size(t, t_next)", size)
 
         def correct(index: Array, x: Array) -> Array:
-            noise = jax.random.normal(jax.random.fold_in(key, index), x.shape, x.dtype)
+            noise = noise_like(jax.random.fold_in(key, index), x)
             return (x + 0.5 * size * score_at(x, time) + jnp.sqrt(size) * noise).astype(x.dtype)
 
         return jax.lax.fori_loop(0, num_corrections, correct, x)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from cfgjax.checks import like_state, require_path, require_scalar
 from cfgjax.conversions import from_field
-from cfgjax.paths import before_end
+from cfgjax.paths import before_end, noise_like
 from cfgjax.pieces import by_piece
 from cfgjax.solvers.diffusions import require_admissible
 from cfgjax.types import Array, Field, GaussianPath, Schedule, Solver, State
@@ -61,7 +61,7 @@ def euler_maruyama(path: GaussianPath, field: Field, diffusion: Schedule) -> Sol
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         x, h = carry.x, t_next - t
-        noise = jax.random.normal(key, x.shape, x.dtype)
+        noise = noise_like(key, x)
         return State((x + h * drift(x, t) + diffusion(t) * jnp.sqrt(h) * noise).astype(x.dtype))
 
     return Solver(init=State, step=step, is_forward_only=True)
@@ -94,8 +94,8 @@ def stochastic_heun(path: GaussianPath, field: Field, diffusion: Schedule) -> So
         c = jnp.where(t_next >= 1, 0.5, 1.0).astype(h.dtype)
         early_key, late_key = jax.random.split(key)
         sigma = diffusion(t + 0.5 * h)
-        early = sigma * jnp.sqrt(c * h) * jax.random.normal(early_key, x.shape, x.dtype)
-        later = sigma * jnp.sqrt((1 - c) * h) * jax.random.normal(late_key, x.shape, x.dtype)
+        early = sigma * jnp.sqrt(c * h) * noise_like(early_key, x)
+        later = sigma * jnp.sqrt((1 - c) * h) * noise_like(late_key, x)
         first = drift(x, t)
         second = drift((x + c * h * first + early).astype(x.dtype), t + c * h)
         late = 0.5 / c
