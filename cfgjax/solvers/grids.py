@@ -1,9 +1,13 @@
 """Time grids: n + 1 increasing times that begin at 0 exactly and end at 1 exactly.
 
+Each raises ValueError, naming its arguments, where two times would be one in the precision that JAX computes in. Traced
+ones cannot be looked at: there the later of two equal times is moved on by the spacing of floating-point numbers.
 A grid of a user's own is any increasing array; ``integrate`` checks it.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +22,7 @@ from cfgjax.checks import (
     require_path,
     require_positive,
     require_times,
+    shown,
 )
 from cfgjax.path_change import time_at
 from cfgjax.types import Array, GaussianPath, Number, Times
@@ -30,11 +35,38 @@ def uniform(num_steps: int) -> Array:
         TypeError, ValueError: what is no whole number of at least 1, as of every grid here.
     """
     require_count("num_steps", num_steps, 1)
-    return jnp.linspace(0, 1, num_steps + 1)
+    return _rising(jnp.linspace(0, 1, num_steps + 1), num_steps=num_steps)
 
 
 def _with_ends(times: Array) -> Array:
     return times.at[0].set(0).at[-1].set(1)
+
+
+def _rising(times: Array, **arguments: Number) -> Array:
+    """The times, found to increase within [0, 1], or where traced made to; an error names the arguments."""
+    if is_traced(times):
+        return times + jax.lax.stop_gradient(_spread(times) - times)
+    if not _is_rising(times):
+        names, given = " and ".join(arguments), ", ".join(shown(value) for value in arguments.values())
+        raise ValueError(f"{names} must give times that increase in {times.dtype}, got {given}")
+    return times
+
+
+def _is_rising(times: Times) -> bool:
+    inner = np.asarray(times).astype(jax.dtypes.canonicalize_dtype(times.dtype)).astype(np.float64)
+    return bool(np.all(np.diff(inner) > 0) and inner[0] >= 0 and inner[-1] <= 1)
+
+
+def _spread(times: Array) -> Array:
+    """Increasing times nearest to these: at least as many floating-point numbers apart as their places are."""
+    whole = jnp.int64 if times.dtype == jnp.float64 else jnp.int32
+    place = jnp.arange(len(times), dtype=whole)
+    least = jax.lax.bitcast_convert_type(jnp.finfo(times.dtype).tiny, whole)
+    last = jax.lax.bitcast_convert_type(jnp.ones((), times.dtype), whole) - place[::-1]
+    code = jax.lax.bitcast_convert_type(jnp.nan_to_num(jnp.clip(times, 0, 1)), whole)
+    code = jnp.where(place > 0, jnp.maximum(code, least), code)
+    code = jnp.minimum(jax.lax.cummax(code - place) + place, last)
+    return jax.lax.bitcast_convert_type(code, times.dtype)
 
 
 def karras(
@@ -48,7 +80,8 @@ def karras(
     Source: Karras et al., arXiv 2206.00364, equation 5.
 
     Raises:
-        ValueError: under 2 steps; rho, smallest or largest not positive; smallest not under largest.
+        ValueError: under 2 steps; rho, smallest or largest not positive; smallest not under largest, or one of them
+            beyond the ratios of the path: ``paths.ddpm`` ends at 0.01.
     """
     require_path(path)
     require_count("num_steps", num_steps, 2)
@@ -57,8 +90,21 @@ def karras(
     if not is_traced((smallest, largest)) and not float(smallest) < float(largest):
         raise ValueError(f"smallest must be under largest, got {smallest} and {largest}")
     roots = jnp.linspace(jnp.power(largest, 1 / rho), jnp.power(smallest, 1 / rho), num_steps)
-    ratios = jnp.append(roots**rho, 0.0)
-    return _with_ends(jax.vmap(lambda ratio: time_at(path, 1.0, ratio))(ratios))
+    powers = roots**rho
+    ratios = jnp.append(jnp.where(powers < 0.99 * smallest, smallest, powers), 0.0)
+    times = _with_ends(jax.vmap(lambda ratio: time_at(path, 1.0, ratio))(ratios))
+    if not is_traced(times):
+        _require_on_path(path, "smallest", smallest, times[-2] < 1)
+        _require_on_path(path, "largest", largest, times[1] > 0)
+    return _rising(times, rho=rho, smallest=smallest, largest=largest)
+
+
+def _require_on_path(path: GaussianPath, name: str, ratio: Number, is_on_path: Any) -> None:
+    if not is_on_path:
+        ends = [float(path.beta(jnp.asarray(t)) / path.alpha(jnp.asarray(t))) for t in (1.0, 0.0)]
+        raise ValueError(
+            f"{name} must be a ratio beta / alpha of the path, between {ends[0]:g} and {ends[1]:g}, got {ratio}"
+        )
 
 
 def logit_normal(num_steps: int, mean: Number = 0.0, std: Number = 1.0) -> Array:
@@ -72,12 +118,12 @@ def logit_normal(num_steps: int, mean: Number = 0.0, std: Number = 1.0) -> Array
     require_number("mean", mean)
     require_positive("std", std)
     inside = jax.nn.sigmoid(mean + std * ndtri(uniform(num_steps)[1:-1]))
-    return jnp.concatenate([jnp.zeros(1), inside, jnp.ones(1)])
+    return _rising(jnp.concatenate([jnp.zeros(1), inside, jnp.ones(1)]), mean=mean, std=std)
 
 
 def cosine(num_steps: int) -> Array:
     """(1 - cos(pi i / n)) / 2, [n + 1]: dense at both ends."""
-    return _with_ends(0.5 * (1 - jnp.cos(jnp.pi * uniform(num_steps))))
+    return _rising(_with_ends(0.5 * (1 - jnp.cos(jnp.pi * uniform(num_steps)))), num_steps=num_steps)
 
 
 def sigmoid(num_steps: int, reach: Number = 3.0) -> Array:
@@ -90,11 +136,11 @@ def sigmoid(num_steps: int, reach: Number = 3.0) -> Array:
     """
     require_positive("reach", reach)
     values = jnp.tanh(0.5 * reach * (2 * uniform(num_steps) - 1))
-    return _with_ends(0.5 * (1 + values / jnp.tanh(0.5 * reach)))
+    return _rising(_with_ends(0.5 * (1 + values / jnp.tanh(0.5 * reach))), reach=reach)
 
 
 def shifted(ts: Array, shift: Number) -> Array:
-    """The grid with each t moved to t / (s - (s - 1) t), s = ``shift``, [n + 1]: s > 1 gives more steps near noise.
+    """The grid with each t moved to t / (t + s (1 - t)), s = ``shift``, [n + 1]: s > 1 gives more steps near noise.
 
     Source: Esser et al., arXiv 2403.03206, equation 23, whose time is 1 - t.
 
@@ -103,7 +149,10 @@ def shifted(ts: Array, shift: Number) -> Array:
     """
     require_times(ts)
     require_positive("shift", shift)
-    return ts / (shift - (shift - 1) * ts)
+    moved = ts / (ts + shift * (1 - ts))
+    if not is_traced(moved):
+        _rising(moved[::-1] if ts[0] > ts[-1] else moved, shift=shift)
+    return moved
 
 
 def with_points(ts: Times, points: tuple[float, ...]) -> np.ndarray:
@@ -126,17 +175,19 @@ def with_points(ts: Times, points: tuple[float, ...]) -> np.ndarray:
     times = np.array(ts)
     if times[0] > times[-1]:
         return with_points(times[::-1], points)[::-1].copy()
-    wanted = np.unique(np.asarray(points, times.dtype))
+    precision = jax.dtypes.canonicalize_dtype(times.dtype)
+    wanted = np.unique(np.asarray(points, precision)).astype(times.dtype)
     inside = [point for point in wanted if times[0] < point < times[-1] and point not in times]
     fixed = {int(index) for index in np.flatnonzero(np.isin(times, wanted))} | {0, len(times) - 1}
     for point in inside:
         nearest = int(np.argmin(np.abs(times - point)))
         neighbours = [index for index in (nearest, nearest - 1, nearest + 1) if 0 <= index < len(times)]
         free = [index for index in neighbours if index not in fixed and times[index - 1] < point < times[index + 1]]
-        if not free:
+        if free:
+            times[free[0]] = point
+            fixed.add(free[0])
+        if not free or not _is_rising(times):
             raise ValueError(
                 f"points must be further apart than the grid's steps, got {points} on {len(times) - 1} steps"
             )
-        times[free[0]] = point
-        fixed.add(free[0])
     return times
