@@ -155,6 +155,19 @@ class Solver(NamedTuple):
     restart: Callable[[Any], Carry] | None = None
 
 
+class WeightedSolver(NamedTuple):
+    """One rule for one step of a population of weighted states, whose law they have only with their weights.
+
+    ``init`` and ``step`` are those of a ``Solver``, on a carry that has ``log_weights`` beside ``x`` [n, *D]. It is no
+    Solver: ``solvers.solve`` takes it, ``solvers.integrate``, which gives states alone, does not.
+    """
+
+    init: Callable[[Array], Carry]
+    step: Callable[[Array, Any, Array, Array], Carry]
+    is_forward_only: bool = True
+    restart: None = None
+
+
 class MemoryField(NamedTuple):
     """A field that remembers: ``init: x -> memory`` and ``apply: (x, t, memory) -> (value [*D], memory)``.
 

@@ -250,7 +250,7 @@ def test_every_builder_of_the_solvers_is_checked_above():
         name
         for name in solvers.__all__
         if inspect.isfunction(getattr(solvers, name))
-        and inspect.signature(getattr(solvers, name)).return_annotation == "Solver"
+        and inspect.signature(getattr(solvers, name)).return_annotation in ("Solver", "WeightedSolver", "AnySolver")
     }
     assert builders == {
         "euler",

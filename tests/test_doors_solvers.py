@@ -81,7 +81,7 @@ def _langevin(score, step_size, num_corrections):
 
 
 def _tilted(pair, y, scale, diffusion, threshold, x):
-    return _once(solvers.tilted(PATH, pair, y, scale, diffusion, threshold), x)
+    return solvers.solve(solvers.tilted(PATH, pair, y, scale, diffusion, threshold), KEY, x, SHORT)[0].x
 
 
 def _predicted(labelled, guided, step_size, make_solver):

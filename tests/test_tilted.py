@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfgjax import guidance, metrics, mixtures, paths, solvers
+from cfgjax import guidance, likelihood, metrics, mixtures, paths, solvers
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.solvers.tilted import systematic
+from cfgjax.types import MemoryField
 from experiments.laws import draw_tilted, sampling_floor
 from tests.conftest import PATHS
 
@@ -239,6 +240,40 @@ def test_populations_of_labels_are_mapped():
     found = jax.jit(jax.vmap(mean))(jnp.arange(4))
     exact = np.stack([draw_tilted(ring, y, 2.0, 20_000, 1)[0].mean(axis=0) for y in range(4)])
     np.testing.assert_allclose(found, exact, atol=0.06)
+
+
+FORGETFUL = MemoryField(lambda x: 0, lambda x, t, memory: (x, memory))
+MAKE = {
+    "tilted": lambda: solvers.tilted(paths.linear(), _pair(paths.linear()), 0, 2.0, solvers.constant(1.0)),
+    "rematerialised": lambda: solvers.rematerialised(MAKE["tilted"]()),
+}
+USE = {
+    "integrate": lambda solver: solvers.integrate(solver, KEY, jnp.ones((4, 1)), jnp.linspace(0, 1, 3)),
+    "langevin_corrected": lambda solver: solvers.langevin_corrected(solver, lambda x, t: x, lambda t, t_next: 0.1),
+    "with_last_step": lambda solver: solvers.with_last_step(solver, solvers.euler_step(lambda x, t: x)),
+    "reversible": lambda solver: solvers.reversible(lambda field: solver, lambda x, t: x),
+    "remembering": lambda solver: solvers.remembering(lambda field: solver, FORGETFUL),
+    "log_density": lambda solver: likelihood.log_density(
+        lambda field: solver, likelihood.exact_divergence(lambda x, t: x), jnp.ones(1), jnp.linspace(1, 0, 3)
+    ),
+}
+
+
+@pytest.mark.parametrize("use", list(USE))
+@pytest.mark.parametrize("name", list(MAKE))
+def test_particles_are_not_taken_without_their_weights(name, use):
+    """Whatever gives or needs a plain state refuses the population; ``integrate`` says what to call instead."""
+    words = r"solvers\.solve, and of its particles" if use in ("integrate", "log_density") else "got WeightedSolver"
+    with pytest.raises(TypeError, match=words):
+        USE[use](MAKE[name]())
+
+
+def test_resampled_particles_have_the_tilted_law_that_the_states_alone_have_not():
+    """Mean 4/3 of w = 2 by ``systematic`` from a solve that never resamples; without weights the guided SDE's 1.5."""
+    particles, _ = _population(paths.linear(), KEY, 2.0, solvers.constant(1.0), 8_000, 100, threshold=0.0)
+    drawn = particles.x[systematic(KEY, particles.log_weights)]
+    assert abs(float(jnp.mean(drawn)) - 4 / 3) < 0.04
+    assert abs(float(jnp.mean(particles.x)) - 1.5) < 0.04
 
 
 def test_scales_are_traced():

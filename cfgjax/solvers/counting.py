@@ -13,13 +13,16 @@ from cfgjax.checks import THREEFRY, evaluated, is_traced, require_function, requ
 from cfgjax.paths import as_state
 from cfgjax.pieces import Piecewise
 from cfgjax.solvers.scan import runs
-from cfgjax.types import Array, LabelledField, Solver, Times
+from cfgjax.types import Array, LabelledField, Solver, Times, WeightedSolver
 
 _MARK = "counted_evaluation"
 
 
 def evaluations(
-    build: Callable[[LabelledField], Solver | Piecewise[Solver]], field: LabelledField, x: Array, ts: Times
+    build: Callable[[LabelledField], Solver | WeightedSolver | Piecewise[Solver]],
+    field: LabelledField,
+    x: Array,
+    ts: Times,
 ) -> np.ndarray:
     """How often each step of a solve evaluates a field, [n]: a call on two stacked labels counts twice.
 
@@ -51,7 +54,7 @@ def evaluations(
     x = as_state(x)
     sizes: list[int] = []
     solver = build(_marked(field, sizes))
-    require_kind("build", solver, (Solver, Piecewise), "a function that makes a Solver of a field")
+    require_kind("build", solver, (Solver, WeightedSolver, Piecewise), "a function that makes a Solver of a field")
     each = np.zeros(len(ts) - 1, int)
     first = solver.pieces[0] if isinstance(solver, Piecewise) else solver
     carry, time = jax.eval_shape(first.init, x), jnp.asarray(ts)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,13 @@ import numpy as np
 from cfgjax.checks import is_traced, of_numpy, require_function, require_key, require_kind, require_times
 from cfgjax.paths import as_state
 from cfgjax.pieces import Piecewise, by_piece
-from cfgjax.types import Array, Carry, Solver, Times, Tree
+from cfgjax.types import Array, Carry, Solver, Times, Tree, WeightedSolver
+
+AnySolver = TypeVar("AnySolver", Solver, WeightedSolver)
 
 
 def solve(
-    solver: Solver | Piecewise[Solver],
+    solver: Solver | WeightedSolver | Piecewise[Solver],
     key: Array,
     x: Array,
     ts: Times,
@@ -26,11 +28,12 @@ def solve(
 ) -> tuple[Any, Tree]:
     """The solver's carry at the last time of the grid, and the observations: ``integrate`` with all that it knows.
 
-    Arguments and errors are those of ``integrate``; the observations are None without ``observe``.
+    Arguments and errors are those of ``integrate``, but that a WeightedSolver, as ``tilted`` is, is taken as well; the
+    observations are None without ``observe``.
     """
     solvers = solver.pieces if isinstance(solver, Piecewise) else (solver,)
     for each in solvers:
-        require_kind("solver", each, Solver, "a Solver, as solvers.heun(field) is")
+        require_kind("solver", each, (Solver, WeightedSolver), "a Solver, as solvers.heun(field) is")
     require_key("key", key)
     ts, x = of_numpy(ts), of_numpy(x)
     require_times(ts, any(each.is_forward_only for each in solvers))
@@ -78,17 +81,25 @@ def integrate(
 
     Raises:
         TypeError, ValueError: a grid that is not 1-D, has under two points, is not floating, or, where concrete, not
-            monotone in [0, 1]; what is no solver, not ONE key, no function; an x that holds no real numbers.
+            monotone in [0, 1]; what is no solver, or one of weighted states; not ONE key, no function; an x that holds
+            no real numbers.
 
     >>> from cfgjax.solvers.ode import euler
     >>> float(integrate(euler(lambda x, t: x), jax.random.key(0), jnp.float32(1.0), jnp.linspace(0, 1, 3)))
     2.25
     """
+    if isinstance(solver, WeightedSolver):
+        raise TypeError(
+            "solver must be a Solver, got a WeightedSolver, whose states mean nothing without their weights: take "
+            "solvers.solve, and of its particles particles.x[solvers.systematic(key, particles.log_weights)]"
+        )
     carry, seen = solve(solver, key, x, ts, observe)
     return carry.x if observe is None else (carry.x, seen)
 
 
-def runs(solver: Solver | Piecewise[Solver], ts: Times) -> Iterator[tuple[Solver, slice]]:
+def runs(
+    solver: Solver | WeightedSolver | Piecewise[Solver], ts: Times
+) -> Iterator[tuple[Solver | WeightedSolver, slice]]:
     """(rule, slice of the steps) for each run of neighbouring steps that one rule takes.
 
     A concrete grid is split at the edges. Of a traced one every step chooses its piece while it runs.
@@ -112,7 +123,7 @@ def _choosing(solver: Piecewise[Solver]) -> Callable[..., Carry]:
 
 
 @by_piece
-def rematerialised(solver: Solver) -> Solver:
+def rematerialised(solver: AnySolver) -> AnySolver:
     """The solver whose steps are computed again in the backward pass: for gradients through a whole solve.
 
     The scan then keeps the carry of each step and nothing of its inside, one more forward pass being the price.
@@ -120,5 +131,5 @@ def rematerialised(solver: Solver) -> Solver:
     Raises:
         TypeError: no solver.
     """
-    require_kind("solver", solver, Solver, "a Solver, as solvers.heun(field) is")
+    require_kind("solver", solver, (Solver, WeightedSolver), "a Solver, as solvers.heun(field) is")
     return solver._replace(step=jax.checkpoint(solver.step))

@@ -32,11 +32,11 @@ from cfgjax.checks import (
     require_real,
     shown,
 )
-from cfgjax.paths import before_end, coefficients
+from cfgjax.paths import as_float, before_end, coefficients
 from cfgjax.solvers.diffusions import require_admissible
 from cfgjax.solvers.memory import remembering
 from cfgjax.solvers.sde import euler_maruyama
-from cfgjax.types import Array, GaussianPath, MemoryField, Number, Pair, Schedule, Solver, Tree
+from cfgjax.types import Array, GaussianPath, MemoryField, Number, Pair, Schedule, Tree, WeightedSolver
 
 
 class Particles(NamedTuple):
@@ -76,7 +76,7 @@ def systematic(key: Array, log_weights: Array) -> Array:
     """
     require_key("key", key)
     _require_log_weights(log_weights)
-    log_weights = jnp.asarray(log_weights)
+    log_weights = as_float(log_weights)
     size = log_weights.shape[0]
     cumulated = jnp.cumsum(jax.nn.softmax(log_weights))
     points = (jnp.arange(size) + jax.random.uniform(key, dtype=cumulated.dtype)) / size
@@ -125,12 +125,14 @@ def tilted(
     diffusion: Schedule,
     threshold: Number = 0.5,
     axis_name: str | None = None,
-) -> Solver:
+) -> WeightedSolver:
     """The rule that moves a population of particles by (T1), weights it by (T2), and resamples it.
 
-    The one solver whose state is a population [n, *D]; ``solve`` returns its Particles, ``observe`` sees them at each
-    time. Particle i of step k has the key fold_in(step's key, i), i counted over all devices. ``vmap`` over y makes a
-    population for each label. Errors: those of the fields and of the steps (weak order 1), and O(1/n) of weights.
+    The one solver whose state is a population [n, *D]. ``solve`` returns its Particles, ``observe`` sees them at each
+    time; ``integrate``, which would return the states without their weights, refuses it. Plain draws of the law are
+    ``particles.x[systematic(key, particles.log_weights)]``. Particle i of step k has the key fold_in(step's key, i), i
+    counted over all devices. ``vmap`` over y makes a population for each label. Errors: those of the fields and of the
+    steps (weak order 1), and O(1/n) of weights.
 
     Args:
         path: the path of the fields.
@@ -144,7 +146,7 @@ def tilted(
             resampling are then those of all of them, and the same on every device.
 
     Returns:
-        A Solver for increasing grids that start at t = 0 from standard normal noise.
+        A WeightedSolver for increasing grids that start at t = 0 from standard normal noise.
 
     Raises:
         TypeError, ValueError: no path, pair or label; a scale that depends on time or is not finite, a threshold
@@ -193,4 +195,4 @@ def tilted(
         kept = jnp.where(is_poor, 0, (log_weights - mean)[own])
         return Particles(each, kept, size.astype(kept.dtype), carry.log_normaliser + mean)
 
-    return Solver(init, step, is_forward_only=True)
+    return WeightedSolver(init, step)
