@@ -135,7 +135,7 @@ def log_density(
         divergence: the field with its divergence: ``exact_divergence`` or ``estimated_divergence``; of a field with a
             guidance interval they are piecewise, and so is the solve.
         x: [*D], the data point.
-        ts: [n + 1], DEcreasing from 1 to 0. The field is called at ts[0]; where it is singular at t = 1, start below.
+        ts: [n + 1], DEcreasing from 1 to 0. No solver calls the field at t = 1 (``solvers.ends``).
 
     Returns:
         (log p [], x_0 [*D]).

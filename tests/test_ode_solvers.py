@@ -65,12 +65,12 @@ def test_order_up_to_both_ends(name, least):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["midpoint", "rk4", "adams_bashforth"])
-@pytest.mark.parametrize("ends", [(0.0, 1.0), (1.0, 0.0)])
-def test_order_on_an_equation_with_a_known_solution(name, ends):
-    """dx = -2 t x^2 dt has the solution 1 / (1 + t^2); forwards and backwards."""
+@pytest.mark.parametrize(("ends", "coarsest"), [((0.0, 1.0), 16), ((1.0, 0.0), 128)])
+def test_order_on_an_equation_with_a_known_solution(name, ends, coarsest):
+    """dx = -2 t x^2 dt has the solution 1 / (1 + t^2); forwards and, past the first step's own error, backwards."""
     solver = BUILD[name](None, lambda x, t: -2 * t * x**2)
     start, exact = 1 / (1 + ends[0] ** 2), 1 / (1 + ends[1] ** 2)
-    steps = np.array([16, 32, 64])
+    steps = coarsest * np.array([1, 2, 4])
     found = [solvers.integrate(solver, KEY, jnp.asarray(start), jnp.linspace(*ends, n + 1)) for n in steps]
     slope = -np.polyfit(np.log(steps), np.log(np.abs(np.asarray(found) - exact)), 1)[0]
     assert slope > {"midpoint": 1.9, "rk4": 3.8, "adams_bashforth": 1.9}[name]

@@ -412,7 +412,7 @@ def test_a_guidance_interval_is_split_at_its_edges(name):
     path = paths.linear()
 
     def labelled(x, t, y):
-        return jnp.sin(x + y)
+        return 0.5 * jnp.sin(x + y)
 
     guided = guidance.given(guidance.classifier_free(labelled, guidance.interval(3.0, 0.25, 0.5), 4), 1)
     piecewise = _every(path, guided)[name]

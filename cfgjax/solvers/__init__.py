@@ -11,6 +11,9 @@
 (S8) a population of particles with weights, for the law that guidance is often taken to sample: ``tilted``, and
      ``systematic``, which draws of it by the weights.
 
+(S9) No solver evaluates a field where an error of a prediction, be it denoiser, noise or score, is multiplied without
+     bound: not at t = 1 nor just beside it, not just above t = 0. How, and at what price: ``solvers.ends``.
+
 ``grids`` holds the time grids, ``diffusions`` the coefficients sigma_t.
 """
 

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from cfgjax.checks import TINY, is_traced, like_state, require_between, require_count, require_finite
-from cfgjax.paths import as_state, as_time, before_end
+from cfgjax.paths import as_state, as_time
+from cfgjax.solvers.ends import held
 from cfgjax.types import Array, Field, Number
 
 try:
@@ -41,7 +42,9 @@ def integrate(
     """The state that x becomes from ``start`` to ``stop`` under dx = u dt, to the tolerances asked for.
 
     ``vmap`` makes a batch, in which each example has its own steps; the whole takes as long as its longest solve.
-    The field is evaluated no later than at the largest float below 1. Differentiable in reverse, by diffrax.
+    Within the root of the rounding error of t = 0 and t = 1 (3e-4 in single precision) the field is taken as constant
+    in time: that costs no more than a rounding, and keeps a learned field's error finite, which grows towards an end as
+    1 / distance (``solvers.ends``). Differentiable in reverse, by diffrax.
 
     Args:
         field: the vector field.
@@ -73,7 +76,7 @@ def integrate(
     x = as_state(x)
 
     def slope(t: Array, x: Array, args: None) -> Array:
-        return jnp.asarray(checked(x, before_end(t)), x.dtype)
+        return jnp.asarray(checked(x, held(t)), x.dtype)
 
     rule = diffrax.Tsit5() if rule is None else rule
     solution = diffrax.diffeqsolve(

@@ -12,6 +12,7 @@
      that ends at t = 1 are of first order, by the limit of (X3); the corrector of the first is M = (D + D_next) / 2.
      Each happens once, with an error of O(dt^2).
 (X6) Where W = 0 the field says nothing of the denoiser; the weight of that step is O(dt^2) there.
+(X7) From t = 1 down, where D is x, with a constant E:  x' = (alpha' / alpha) x + (beta' - beta alpha' / alpha) E.
 
 ``alpha``, ``beta`` are the path's at the step's start and a prime marks its end. The denoiser comes from the field.
 Each rule raises TypeError for no path or function, and at a step what ``solvers.euler`` raises.
@@ -27,7 +28,8 @@ from cfgjax.checks import like_state, require_path
 from cfgjax.conversions import from_field
 from cfgjax.paths import as_time, before_end, coefficients
 from cfgjax.pieces import by_piece
-from cfgjax.types import Array, Field, GaussianPath, Solver, State
+from cfgjax.solvers.ends import inside
+from cfgjax.types import Array, Field, GaussianPath, Prediction, Solver, State
 
 
 def _advanced(path: GaussianPath, x: Array, mean: Array, t: Array, t_next: Array) -> Array:
@@ -35,6 +37,13 @@ def _advanced(path: GaussianPath, x: Array, mean: Array, t: Array, t_next: Array
     c, end = coefficients(path, before_end(t)), coefficients(path, t_next)
     ratio = end.beta / c.beta
     return (ratio * x + (end.alpha - c.alpha * ratio) * mean).astype(x.dtype)
+
+
+def _renoised(path: GaussianPath, x: Array, noise: Array, t: Array, t_next: Array) -> Array:
+    """The step (X7) with E = ``noise``."""
+    c, end = coefficients(path, t), coefficients(path, t_next)
+    ratio = end.alpha / jnp.where(t >= 1, c.alpha, 1)
+    return (ratio * x + (end.beta - c.beta * ratio) * noise).astype(x.dtype)
 
 
 def _length(path: GaussianPath, t: Array, t_next: Array) -> Array:
@@ -45,11 +54,15 @@ def _length(path: GaussianPath, t: Array, t_next: Array) -> Array:
     return jnp.where(is_finite, jnp.log(ratio), 0)
 
 
-def _denoised(path: GaussianPath, field: Field, x: Array, t: Array, t_next: Array) -> Array:
-    """D at the step's start; at its middle where W = 0 at the start, as t = 0 is on a polynomial path (X6)."""
+def _predicted(path: GaussianPath, field: Field, x: Array, t: Array, t_next: Array) -> Prediction:
+    """D and E at the step's start; at its middle from t = 1 down, and where W = 0 at the start (X6)."""
     is_silent = coefficients(path, before_end(t)).wronskian == 0
-    time = jnp.where(is_silent, 0.5 * (t + t_next), t)
-    return from_field(path, field(x, time), x, time).denoiser.astype(x.dtype)
+    time = jnp.where(is_silent, 0.5 * (t + t_next), inside(t, t_next))
+    return from_field(path, field(x, time), x, time)
+
+
+def _denoised(path: GaussianPath, field: Field, x: Array, t: Array, t_next: Array) -> Array:
+    return _predicted(path, field, x, t, t_next).denoiser.astype(x.dtype)
 
 
 def _extrapolated(denoiser: Array, before: Array, length: Array, length_before: Array) -> Array:
@@ -63,7 +76,7 @@ def _extrapolated(denoiser: Array, before: Array, length: Array, length_before: 
 def ddim(path: GaussianPath, field: Field) -> Solver:
     """The first-order exponential rule (X2), x' = alpha' D + beta' E, for a field: one evaluation a step.
 
-    Backwards as well; a step from t = 1 starts from the largest float below 1.
+    Backwards as well; a step from t = 1 is (X7).
 
     Source: Song et al., arXiv 2010.02502, equation 12 with eta = 0; here for any Gaussian path.
     """
@@ -71,7 +84,10 @@ def ddim(path: GaussianPath, field: Field) -> Solver:
     field = like_state("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
-        return State(_advanced(path, carry.x, _denoised(path, field, carry.x, t, t_next), t, t_next))
+        x = carry.x
+        predicted = _predicted(path, field, x, t, t_next)
+        advanced = _advanced(path, x, predicted.denoiser.astype(x.dtype), t, t_next)
+        return State(jnp.where(t >= 1, _renoised(path, x, predicted.noise, t, t_next), advanced))
 
     return Solver(init=State, step=step)
 

@@ -3,7 +3,9 @@
 A rule run on the reversed grid returns only up to its own error, which guidance magnifies. Two ways to return exactly:
 
 (V1) implicit Euler,  x' = x + h u(x', t'),  is the inverse of Euler's step from t' to t. It is found by iterating from
-     x' = x, which converges as (|h| L)^k where the field's Lipschitz constant L is under 1/|h|.
+     x' = x, which converges as (|h| L)^k where the field's Lipschitz constant L is under 1/|h|. Of n changes of sizes
+     d_1 to d_n the last leaves an error of about d_n q / (1 - q), with q = (d_n / d_1)^(1 / (n - 1)). Where that is
+     d_1 or more, that is where q^n >= 1 - q, the iteration has come no nearer than it was at its start.
 (V2) two states that step by turns, for any rule x -> x + P_h(x, t) and a coupling c in (0, 1]:
      forwards   y' = c y + (1 - c) z + P_h(z, t),    z' = z - P_-h(y', t');
      backwards  z = z' + P_-h(y', t'),               y = (y' - (1 - c) z - P_h(z, t)) / c:
@@ -31,16 +33,42 @@ from cfgjax.checks import (
     require_whole,
 )
 from cfgjax.pieces import by_piece
-from cfgjax.types import Array, Field, Number, Solver, State
+from cfgjax.solvers.ends import inside
+from cfgjax.types import Array, Field, Number, Solver
+
+
+class Iterated(NamedTuple):
+    """The carry of ``implicit_euler``: the state x [*D], and how the iterations of (V1) went in the worst step so far.
+
+    ``change`` [] is the largest d_n, in the unit of x: about the error that is left where q is under 1/2;
+    ``contraction`` [] the largest q, 0 where one iteration alone is made or the change is a rounding.
+    """
+
+    x: Array
+    change: Array
+    contraction: Array
+
+
+def _contraction(first: Array, last: Array, num_iterations: Number, x: Array) -> Array:
+    """q of (V1), []."""
+    is_settled = (last <= 4 * float(jnp.finfo(x.dtype).eps) * _largest(x)) | (first == 0)
+    ratio = jnp.where(is_settled, 0, last / jnp.where(first == 0, 1, first))
+    return jnp.where(is_settled, 0, ratio ** (1 / jnp.maximum(num_iterations - 1, 1))) * (num_iterations > 1)
+
+
+def _largest(x: Array) -> Array:
+    return jnp.max(jnp.abs(x.astype(jnp.promote_types(x.dtype, jnp.float32))), initial=0.0)
 
 
 @by_piece
 def implicit_euler(field: Field, num_iterations: int = 20) -> Solver:
     """Implicit Euler's rule (V1) by fixed-point iteration: on a decreasing grid the inverse of ``euler``.
 
-    ``num_iterations`` evaluations a step, all at the step's END: on the way from t = 1 down none is at t = 1, on an
-    increasing grid those of the last step are. Where |h| L >= 1 the iteration does not converge, and what comes out
-    is not the inverse: more steps mend it, more iterations do not.
+    ``num_iterations`` evaluations a step, all at the step's END, or in the middle of one that ends at t = 1. Where
+    |h| L >= 1 the iteration does not converge: more steps mend it, more iterations do not. A step whose iterations have
+    come no nearer (V1) makes x NaN from there on, as ``adaptive`` does where it cannot go on. The carry tells how near
+    the others came: ``solve(...)[0].contraction``, or ``observe=lambda carry, t: carry.contraction`` for the time from
+    which on it is 1 or more.
 
     Source: Meiri et al., arXiv 2312.12540, for the fixed-point inversion of a DDIM step.
 
@@ -50,15 +78,27 @@ def implicit_euler(field: Field, num_iterations: int = 20) -> Solver:
     require_whole("num_iterations", num_iterations, 1)
     field = like_state("field", field)
 
-    def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
-        x = carry.x
+    def init(x: Array) -> Iterated:
+        zero = jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))
+        return Iterated(x, zero, zero)
 
-        def improve(_: Array, guess: Array) -> Array:
-            return (x + (t_next - t) * field(guess, t_next)).astype(x.dtype)
+    def step(key: Array, carry: Iterated, t: Array, t_next: Array) -> Iterated:
+        x, time = carry.x, inside(t_next, t)
 
-        return State(jax.lax.fori_loop(0, num_iterations, improve, x))
+        def improve(index: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            guess, first, _ = state
+            better = (x + (t_next - t) * field(guess, time)).astype(x.dtype)
+            change = _largest(better - guess)
+            return better, jnp.where(index == 0, change, first), change
 
-    return Solver(init=State, step=step)
+        zero = jnp.zeros_like(carry.change)
+        end, first, last = jax.lax.fori_loop(0, num_iterations, improve, (x, zero, zero))
+        q = _contraction(first, last, num_iterations, end).astype(zero.dtype)
+        q = jnp.where(jnp.isnan(last) & ~jnp.isnan(_largest(x)), jnp.inf, q)
+        end = jnp.where(q**num_iterations < 1 - q, end, jnp.nan)
+        return Iterated(end, jnp.fmax(carry.change, last), jnp.fmax(carry.contraction, q))
+
+    return Solver(init=init, step=step)
 
 
 class Coupled(NamedTuple):
@@ -68,14 +108,24 @@ class Coupled(NamedTuple):
     partner: Array
 
 
+def _two_way(make_solver: Callable[[Field], Solver], field: Field) -> Solver:
+    require_function("make_solver", make_solver)
+    solver = make_solver(field)
+    require_kind("make_solver", solver, Solver, "a function that makes a Solver of a field")
+    if solver.is_forward_only:
+        raise ValueError("make_solver must make a rule that runs both ways, got one that runs forwards only")
+    if solver.restart is not None:
+        raise ValueError("make_solver must make a rule of one step, got a multistep one, whose history would be lost")
+    return solver
+
+
 @by_piece
 def reversible(
     make_solver: Callable[[Field], Solver], field: Field, coupling: Number = 0.999, partner: Array | None = None
 ) -> Solver:
     """The reversible form (V2) of an ODE rule: on a decreasing grid the exact inverse of its steps on the reversed one.
 
-    Two steps of the rule a step, one of them from the step's end backwards, so that the field IS called at t = 1 by a
-    grid that reaches it: one that is singular there needs a grid that ends before.
+    Two steps of the rule a step, one of them from the step's end backwards.
 
     Args:
         make_solver: an ODE rule of one step. Take ``solvers.heun``: y - z is of the size of the rule's own error.
@@ -87,13 +137,11 @@ def reversible(
     Source: McCallum & Foster, arXiv 2410.11648; Wallace et al., arXiv 2211.12446, for inversion by coupled states.
 
     Raises:
-        TypeError, ValueError: no functions, a ``make_solver`` that makes no solver, a coupling outside (0, 1]; at the
-            start of a solve, a partner that is not like x.
+        TypeError, ValueError: no functions, a ``make_solver`` that makes no solver or one that runs forwards only, a
+            coupling outside (0, 1]; at the start of a solve, a partner that is not like x.
     """
     require_between("coupling", coupling, TINY, 1)
-    require_function("make_solver", make_solver)
-    solver = make_solver(like_state("field", field))
-    require_kind("make_solver", solver, Solver, "a function that makes a Solver of a field")
+    solver = _two_way(make_solver, like_state("field", field))
     if partner is not None:
         require_real("partner", partner)
 

@@ -24,6 +24,7 @@ from cfgjax.checks import (
 )
 from cfgjax.conversions import from_field
 from cfgjax.pieces import by_piece
+from cfgjax.solvers.ends import inside
 from cfgjax.types import Array, GaussianPath, Number, Pair, Schedule, Solver, State
 
 
@@ -57,8 +58,9 @@ def cfg_plus_plus(path: GaussianPath, pair: Pair, y: Number, scale: Number | Sch
             exactly; where it is known, because it is not traced, the null side is evaluated alone. Its meaning depends
             on the grid (R4); compare grids by ``effective_scale``.
 
-    Regular at t = 0 and at t_next = 1, where the guided denoiser comes out. Where W = 0 (a polynomial path at t = 0)
-    the fields know no denoiser, which is taken as 0 in that step, as by ``conversions.from_field``.
+    Regular at t = 0 and at t_next = 1, where the guided denoiser comes out. A step from t = 1 down takes E_null and
+    D_y - D_null in its middle, and D_null of (R3). Where W = 0 (a polynomial path at t = 0) the fields know no
+    denoiser, which is taken as 0 in that step, as by ``conversions.from_field``.
 
     Source: Chung et al., arXiv 2406.08070, algorithm 2.
 
@@ -81,10 +83,13 @@ def cfg_plus_plus(path: GaussianPath, pair: Pair, y: Number, scale: Number | Sch
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         x = carry.x
-        null, labelled = (from_field(path, value, x, t) for value in both(x, t))
+        time = inside(t, t_next)
+        null, labelled = (from_field(path, value, x, time) for value in both(x, time))
         strength = scale(t) if callable(scale) else scale
         require_scalar("scale", strength)
-        denoiser = null.denoiser + strength * (labelled.denoiser - null.denoiser)
+        clean = (x - path.beta(t) * null.noise) / jnp.where(t >= 1, path.alpha(t), 1)
+        start = jnp.where(t >= 1, clean, null.denoiser)
+        denoiser = start + strength * (labelled.denoiser - null.denoiser)
         return State((path.alpha(t_next) * denoiser + path.beta(t_next) * null.noise).astype(x.dtype))
 
     return Solver(init=State, step=step)
