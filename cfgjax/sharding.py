@@ -27,6 +27,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from cfgjax.checks import require_arrays, require_count, require_devices, require_function, require_kind, shown
 from cfgjax.training import Step
+from cfgjax.training.batches import require_sharded
 from cfgjax.types import Array, TrainState, Tree
 
 LEAST = 2**14
@@ -182,15 +183,6 @@ def _merged(leaf: Array, axis: int) -> Array:
     return moved.reshape((*moved.shape[:axis], -1, *moved.shape[axis + 2 :]))
 
 
-def _require_rows(batch: Tree, number: int, what: str) -> None:
-    for leaf in jax.tree.leaves(batch):
-        if np.ndim(leaf) < 2 or np.shape(leaf)[0] != number:
-            raise ValueError(
-                f"batch must have the {number} {what} in front, as of training.shard, "
-                f"got a leaf of shape {np.shape(leaf)}"
-            )
-
-
 def program(
     step: Step,
     state: TrainState,
@@ -217,8 +209,9 @@ def program(
     _require_runnable(step, compiler_options)
     mesh = mesh_of() if mesh is None else mesh
     placed = shardings(state, mesh, least)
-    _require_rows(batch, mesh.size, "devices")
-    merged = partial(_merged, axis=getattr(step, "example_axis", 0))
+    example_axis = getattr(step, "example_axis", 0)
+    require_sharded(batch, mesh.size, "devices", example_axis)
+    merged = partial(_merged, axis=example_axis)
 
     def on_all(state: TrainState, batch: Tree, source: Tree) -> object:
         return step(state, jax.tree.map(merged, batch), source)
@@ -233,10 +226,10 @@ def program(
     )
 
 
-def _global_batch(batch: Tree, mesh: Mesh) -> Tree:
+def _global_batch(batch: Tree, mesh: Mesh, example_axis: int) -> Tree:
     """The processes' batches as one, each device's row on it."""
     num_local = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
-    _require_rows(batch, num_local, "local devices")
+    require_sharded(batch, num_local, "local devices", example_axis)
     wanted = _by_device(mesh)
 
     def whole(leaf: Any) -> Array:
@@ -278,7 +271,7 @@ def fully_sharded(
     mesh, programs = mesh_of(devices), {}
 
     def run(state: TrainState, batch: Tree, source: Tree = None) -> object:
-        batch = _global_batch(batch, mesh)
+        batch = _global_batch(batch, mesh, getattr(step, "example_axis", 0))
         state = place(state, devices, least)
         source = jax.tree.map(partial(_moved, wanted=_everywhere(mesh)), source)
         leaves, structure = jax.tree.flatten((state, batch, source))

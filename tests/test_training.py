@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from cfgjax import guidance, losses, paths, training
+from cfgjax import guidance, losses, paths, sharding, solvers, training
 
 NUM_EXAMPLES = 16
 NULL = 2
@@ -354,3 +354,72 @@ def test_training_lowers_the_loss():
     for _ in range(200):
         state, _ = step(state, batch)
     assert evaluate(state, batch)["loss"] < 0.8 * evaluate(start, batch)["loss"]
+
+
+NOT_SHARDED = {
+    "as it is": _batch(0),
+    "one example a device": jax.tree.map(lambda leaf: leaf[:8], _batch(0)),
+    "for fewer devices": training.shard(_batch(0), 4),
+    "for more devices": training.shard(_batch(0), 16),
+    "in part": training.shard(_batch(0), 8) | {"y": _batch(0)["y"]},
+    "a number": training.shard(_batch(0), 8) | {"y": 3},
+    "a list": [[0.5, 1.0]] * 8,
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("make_run", [training.parallel, sharding.fully_sharded])
+@pytest.mark.parametrize("batch", list(NOT_SHARDED.values()), ids=list(NOT_SHARDED))
+def test_a_batch_that_is_not_cut_for_the_devices_is_refused(batch, make_run, step):
+    with pytest.raises(ValueError, match=r"8 local devices in front, as of training\.shard\(batch, 8\), got "):
+        make_run(step)(_state(optax.sgd(0.1)), batch)
+
+
+@pytest.mark.parametrize("make_run", [training.parallel, sharding.fully_sharded])
+def test_one_batch_for_several_steps_is_refused(make_run, step):
+    with pytest.raises(ValueError, match=r"as of training\.shard_several\(batches, 8\), got a leaf of shape \(8, 2\)"):
+        make_run(training.several(step))(_state(optax.sgd(0.1)), training.shard(_batch(0)["y"], 8))
+
+
+def test_a_state_that_was_donated_is_refused(step):
+    """JAX 0.10.2 would wait for ever, or end the process, on several devices."""
+    run, batch = training.parallel(step, jax.devices()[:2]), training.shard(_batch(0), 2)
+    state = training.replicate(_state(optax.sgd(0.1)), jax.devices()[:2])
+    run(state, batch)
+    with pytest.raises(ValueError, match="state must be the one that the last call returned"):
+        run(state, batch)
+
+
+@pytest.mark.parametrize("kind", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit])
+def test_state_and_batch_may_lie_elsewhere(kind, step, single):
+    """The state on one device, as restored, or on a mesh of another kind; the batch on that mesh, or on one device."""
+    mesh, devices = jax.make_mesh((2,), ("rows",), axis_types=(kind,), devices=jax.devices()[2:4]), jax.devices()[:2]
+    state = jax.device_put(_state(optax.sgd(0.1)), jax.NamedSharding(mesh, jax.P()))
+    run = training.parallel(step, devices)
+    for index in range(20):
+        place = jax.devices()[5] if index % 2 else jax.NamedSharding(mesh, jax.P("rows"))
+        state, _ = run(state, jax.device_put(training.shard(_batch(index), 2), place))
+    found, expected = (jax.tree.leaves(each.params) for each in (state, single[0]))
+    assert _largest_difference([[np.asarray(leaf) for leaf in found]], [np.asarray(leaf) for leaf in expected]) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit])
+def test_guided_samples_on_eight_devices_are_those_of_one(kind):
+    """The recipe of the page on one's own network, with both kinds of mesh; ``jax.make_mesh`` makes explicit ones."""
+    params = _params()
+
+    def draw(key, y, scale):
+        noise_key, solver_key = jax.random.split(key)
+        guided = guidance.given(guidance.classifier_free(partial(_network, params), scale, NULL), y)
+        noise = jax.random.normal(noise_key, (2,))
+        return solvers.integrate(solvers.heun(guided), solver_key, noise, jnp.linspace(0, 1, 9))
+
+    keys, labels = jax.random.split(jax.random.key(2), 16), jnp.arange(16) % 2
+    expected = jax.jit(jax.vmap(draw, in_axes=(0, 0, None)))(keys, labels, 2.0)
+    mesh, rows = jax.make_mesh((8,), ("devices",), axis_types=(kind,)), jax.P("devices")
+    on_all = jax.shard_map(
+        jax.vmap(draw, (0, 0, None)), mesh=mesh, in_specs=(rows, rows, jax.P()), out_specs=rows, check_vma=False
+    )
+    found = jax.jit(on_all)(*jax.device_put((keys, labels), jax.NamedSharding(mesh, rows)), 2.0)
+    assert len(found.sharding.device_set) == 8
+    np.testing.assert_allclose(np.asarray(found), np.asarray(expected), rtol=1e-5, atol=1e-6)

@@ -31,6 +31,17 @@ def require_divisible(batch: Tree, num_parts: int, name: str) -> None:
         raise ValueError(f"batch_size must be divisible by {name}, got {found} on {num_parts}")
 
 
+def require_sharded(batch: Tree, num_devices: int, what: str, example_axis: int = 0) -> None:
+    """Raises ValueError for a batch without so many devices in front, or of examples that are on another axis."""
+    made = "training.shard_several(batches, " if example_axis else "training.shard(batch, "
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
+    wrong = [shape for shape in shapes if len(shape) < 2 + example_axis or shape[0] != num_devices]
+    if wrong or not shapes:
+        found = f"a leaf of shape {wrong[0]}" if wrong else "no leaf"
+        wanted = f"batch must have the {num_devices} {what} in front, as of {made}{num_devices}), got {found}"
+        raise ValueError(wanted)
+
+
 def shard(batch: Tree, num_devices: int) -> Tree:
     """The batch with a device axis in front: each leaf [B, ...] becomes [num_devices, B / num_devices, ...].
 

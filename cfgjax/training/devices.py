@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from cfgjax.checks import require_arrays, require_devices, require_function, require_kind
+from cfgjax.checks import is_traced, require_arrays, require_devices, require_function, require_kind
+from cfgjax.training.batches import require_sharded
 from cfgjax.training.steps import Step
 from cfgjax.types import TrainState, Tree
 
@@ -69,6 +70,10 @@ def _compiled_anew(on_devices: Any, compiler_options: Mapping[str, str]) -> Call
     return run
 
 
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and not is_traced(leaf)
+
+
 def parallel(
     step: Step,
     devices: Sequence[jax.Device] | None = None,
@@ -91,22 +96,32 @@ def parallel(
 
     Raises:
         TypeError, ValueError: those of ``mapped``; options that are no mapping. At the call: a state without
-            step or with a leaf that is neither array nor number, and what the step refuses.
+            step, with a leaf that is neither array nor number, or that an earlier call was donated; a batch that
+            ``shard`` has not cut for these devices; what the step refuses.
     """
     require_kind("compiler_options", compiler_options, (Mapping, NoneType), "a mapping of names to settings, or None")
     on_devices: Callable[..., object] = mapped(step, devices, donate)
     if compiler_options and jax.process_count() == 1:
         on_devices = _compiled_anew(on_devices, compiler_options)
-    everywhere = _own_mesh(devices)
+    everywhere, example_axis = _own_mesh(devices), getattr(step, "example_axis", 0)
+    num_own = everywhere.devices.size
+    rows = jax.sharding.NamedSharding(everywhere, jax.sharding.PartitionSpec(AXIS))
+
+    def own_rows(leaf: Any) -> Any:
+        is_elsewhere = _is_array(leaf) and leaf.committed and leaf.sharding != rows
+        return jax.device_put(leaf, rows) if is_elsewhere else leaf
 
     def run(state: TrainState, batch: Tree, source: Tree = None) -> object:
         if not hasattr(state, "step"):
             raise TypeError(f"state must be a TrainState, as training.create gives it, got {type(state).__name__}")
+        if _is_array(state.step) and state.step.is_deleted():
+            raise ValueError("state must be the one that the last call returned, got one whose memory that call took")
+        require_sharded(batch, num_own, "local devices", example_axis)
         sharding = getattr(state.step, "sharding", None)
         is_placed = isinstance(sharding, jax.sharding.NamedSharding) and sharding.mesh == everywhere
         if not is_placed:
             require_arrays("state", state)
             state = _replicated(state, devices)
-        return on_devices(state, batch, source)
+        return on_devices(state, jax.tree.map(own_rows, batch), source)
 
     return run
