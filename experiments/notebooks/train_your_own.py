@@ -29,7 +29,7 @@ import numpy as np
 import optax
 from sklearn.svm import SVC
 
-from cfgjax import data, guidance, losses, metrics, models, paths, solvers, training
+from cfgjax import checkpoints, data, guidance, losses, metrics, models, paths, solvers, training
 
 # %% [markdown]
 # ## Data and network
@@ -100,6 +100,20 @@ assert history[-50:].mean() < 0.6 * history[:50].mean()
 # The loss does not go to 0: most of it is the spread of $\dot\alpha_tz+\dot\beta_t\varepsilon$ about its mean, the
 # field.
 #
+# ## From a checkpoint to a field
+#
+# A checkpoint holds the whole state. `checkpoints.restore_params` reads the moving average alone out of it, in another
+# process too: it needs neither the optimizer nor any shape, and compares every array with its checksum.
+
+# %%
+folder = f"{tempfile.mkdtemp()}/checkpoints"
+with checkpoints.Writer(folder) as writer:
+    writer.save(NUM_STEPS, state, {"data": "digits"})
+
+ema = checkpoints.restore_params(folder).state
+assert jax.tree.all(jax.tree.map(jnp.array_equal, ema, state.ema))
+
+# %% [markdown]
 # ## Samples
 #
 # The moving average is the network to sample with. One sample is one solve of $dx=u^w_t\,dt$ with
@@ -109,7 +123,7 @@ assert history[-50:].mean() < 0.6 * history[:50].mean()
 
 # %%
 def field(x, t, y):
-    return network.apply(state.ema, x, t, y)
+    return network.apply(ema, x, t, y)
 
 
 def draw(key, y, scale):
