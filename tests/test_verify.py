@@ -115,6 +115,28 @@ def test_a_mistake_of_no_known_kind_gets_its_size_and_no_cause():
     assert all(check.measured > 0.1 for check in report.checks[:2])
 
 
+@pytest.mark.parametrize("time", [0.1, 0.3, 0.5, 0.7, 0.9])
+def test_a_field_that_is_5_percent_off_somewhere_fails(time):
+    """In one fifth of t, for one label, in one coordinate."""
+
+    def off(x, t, y):
+        is_there = (jnp.abs(t - time) <= 0.1) & (y == 1)
+        return FIELD(x, t, y) * (1 + 0.05 * is_there * jnp.array([0.0, 1.0]))
+
+    report = _report_on_field(off)
+    assert report.checks[0].measured > 2 * report.checks[0].allowed
+
+
+def test_an_error_in_one_of_many_coordinates_is_seen():
+    """5 % of one of 200 coordinates are 0.4 % of all, and 5 % of its own."""
+    numbers = np.random.default_rng(0).normal(size=(2, 200))
+    mixture = mixtures.LabelledMixture(jnp.ones(2), jnp.asarray(numbers), jnp.stack([jnp.eye(200)] * 2))
+    exact = mixture.vector_field(PATH)
+    off = lambda x, t, y: exact(x, t, y).at[7].multiply(1.05)  # noqa: E731
+    verify.field(exact, PATH, mixture, tolerance=5e-3).require()
+    assert not verify.field(off, PATH, mixture, tolerance=5e-3).passed
+
+
 def test_a_learned_field_passes_with_its_tolerance():
     learned = lambda x, t, y: FIELD(x, t, y) * (1 + 0.02 * jnp.sin(3 * x))  # noqa: E731
     assert _causes(_report_on_field(learned)) == "no known cause fits"
@@ -134,7 +156,7 @@ BROKEN = {
     "shape": (lambda x, t, y: jnp.append(x, t), "gives the shape (3,) for ONE example of shape (2,)"),
     "leading axis": (lambda x, t, y: FIELD(x, t, y)[None], "is it written for a batch?"),
     "batch": (_needs_batch, "it takes a batch, and is to be written for ONE example"),
-    "NaN": (lambda x, t, y: jnp.where(t > 0.9, jnp.nan, FIELD(x, t, y)), "gives NaN or inf for 32 of 160 examples"),
+    "NaN": (lambda x, t, y: jnp.where(t > 0.9, jnp.nan, FIELD(x, t, y)), "gives NaN or inf for 16 of 304 examples"),
     "arguments": (lambda x, t: x, "raised TypeError"),
 }
 
@@ -401,6 +423,12 @@ WRONG_DROPS = {
     "turned": (lambda key, y: jnp.where(_coins(key), y, NULL), False, "the coin is turned round"),
     "never": (lambda key, y: y, False, "nothing is dropped"),
     "twice the rate": (lambda key, y: guidance.drop_label(key, y, 0.2, NULL), False, "no known cause fits; it drops"),
+    "5 % more": (lambda key, y: guidance.drop_label(key, y, 0.105, NULL), False, "no known cause fits; it drops 0.105"),
+    "5 % more of one label": (
+        lambda key, y: guidance.drop_label(key, y, jnp.where(y == 1, 0.105, 0.1), NULL),
+        False,
+        "the rate depends on the label: that of label 1 is 0.105",
+    ),
     "raises": (lambda key, y: y + None, False, "raised TypeError"),
 }
 

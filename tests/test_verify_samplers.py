@@ -94,6 +94,34 @@ def test_mistakes_in_solvers_are_named(make_solver, words):
     assert words in _only_cause(verify.solver(make_solver, 2))
 
 
+def _off_at(field, time):
+    """The field, 5 % too large in one fifth of t."""
+    return lambda x, t: field(x, t) * (1 + 0.05 * (jnp.abs(t - time) <= 0.1))
+
+
+@pytest.mark.parametrize("rule", [solvers.euler, pytest.param(solvers.heun, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("time", [0.1, *(pytest.param(time, marks=pytest.mark.slow) for time in (0.3, 0.5, 0.7, 0.9))])
+def test_a_solver_that_is_5_percent_off_somewhere_fails(rule, time):
+    """Euler's own error of 0.02 hides it at the end and in the order: the limit of small steps shows it."""
+    report = verify.solver(lambda field: rule(_off_at(field, time)), 1)
+    assert "it tends to another end" in _only_cause(report)
+
+
+@pytest.mark.slow
+def test_a_stage_that_is_5_percent_off_fails():
+    def lopsided_heun(field):
+        def solve(key, x, ts):
+            def step(x, times):
+                h, first = times[1] - times[0], field(x, times[0])
+                return x + h * (0.525 * first + 0.475 * field(x + h * first, times[1])), None
+
+            return jax.lax.scan(step, x, (ts[:-1], ts[1:]))[0]
+
+        return solve
+
+    assert "the order of Euler's rule" in _only_cause(verify.solver(lopsided_heun, 2))
+
+
 def test_noise_in_a_solver_of_the_ode_is_found():
     def make_solver(field):
         heun = solvers.heun(field)
@@ -174,6 +202,13 @@ WRONG_SAMPLERS = {
     ),
     "int(w)": (_by_hand(lambda null, labelled, _, w: _whole(null, labelled, w), _whole), "w is cut to an int"),
     "swapped time": (lambda field, *rest: _library(lambda x, t, y: field(x, 1 - t, y), *rest), "called at 1 - t"),
+    "5 % of w": (lambda *rest: _library(*rest[:-2], 1.05 * rest[-2], rest[-1]), "it tends to another end"),
+    "5 % for one label, in one fifth of t": (
+        lambda field, *rest: _library(
+            lambda x, t, y: field(x, t, y) * (1 + 0.05 * ((y == 1) & (jnp.abs(t - 0.5) <= 0.1))), *rest
+        ),
+        "it tends to another end",
+    ),
     "wrong null row": (lambda *rest: _library(*rest[:-1], rest[-1] - 1), "the null label's row is that of label 2"),
     "no known kind": (
         lambda field, *rest: _library(lambda x, t, y: field(x, t, y) + 0.5 * jnp.sin(x), *rest),
@@ -186,7 +221,7 @@ WRONG_SAMPLERS = {
     ("draw", "words"),
     _planted(
         WRONG_SAMPLERS,
-        {"stage one alone, then null", "stage one's difference on null", "1 + w", "int(w)", "swapped time"},
+        {"stage one alone, then null", "stage one's difference on null", "1 + w", "int(w)", "swapped time", "5 % of w"},
     ),
 )
 def test_mistakes_in_samplers_are_named(draw, words):
@@ -266,6 +301,54 @@ def test_mistakes_in_stochastic_solvers_are_named(make_solver, words):
     assert words in report.causes[0] or words in report.causes[1]
 
 
+def _near(t, time):
+    """1.05 in one fifth of t, 1 at others."""
+    return 1 + 0.05 * (jnp.abs(t - time) <= 0.1)
+
+
+def _off_diffusion(drift=None, noise=None):
+    """Euler-Maruyama with factors (t) of u, of sigma^2 s / 2 and of the noise."""
+    field_factor, score_factor = drift or (lambda t: 1.0, lambda t: 1.0)
+    noise_factor = noise or (lambda t: 1.0)
+
+    def make_solver(path, field, diffusion):
+        def solve(key, x, ts):
+            def step(x, now):
+                i, t, t_next = now
+                h, size = t_next - t, diffusion(t)
+                view = conversions.from_field(path, field(x, t), x, t)
+                z = jax.random.normal(jax.random.fold_in(key, i), x.shape)
+                drift = field_factor(t) * view.field + score_factor(t) * size**2 / 2 * view.score
+                return x + h * drift + noise_factor(t) * size * jnp.sqrt(h) * z, None
+
+            return jax.lax.scan(step, x, (jnp.arange(len(ts) - 1), ts[:-1], ts[1:]))[0]
+
+        return solve
+
+    return make_solver
+
+
+OFF_DIFFUSIONS = {
+    "score at 0.9": (_off_diffusion((lambda t: 1.0, lambda t: _near(t, 0.9))), 0),
+    "field at 0.1": (_off_diffusion((lambda t: _near(t, 0.1), lambda t: 1.0)), 0),
+    "drift at 0.5": (_off_diffusion((lambda t: _near(t, 0.5), lambda t: _near(t, 0.5))), 0),
+    "noise at 0.3": (_off_diffusion(noise=lambda t: _near(t, 0.3)), 1),
+    "noise at 0.7": (_off_diffusion(noise=lambda t: 2 - _near(t, 0.7)), 1),
+}
+
+
+@pytest.mark.parametrize(
+    ("make_solver", "row"),
+    [
+        pytest.param(*values, id=name, marks=[] if name == "score at 0.9" else [pytest.mark.slow])
+        for name, values in OFF_DIFFUSIONS.items()
+    ],
+)
+def test_a_stochastic_solver_that_is_5_percent_off_somewhere_fails(make_solver, row):
+    report = verify.diffusion(make_solver)
+    assert [check.is_passed for check in report.checks[:2]] == [row != 0, row != 1]
+
+
 @pytest.mark.slow
 def test_a_law_that_holds_for_every_sigma_does_not_hide_the_wrong_sigma():
     """With beta for sigma in drift and noise alike the end has the right law (V8): only the steps show it."""
@@ -315,7 +398,8 @@ WRONG_BATCHES = {
     "sign": (lambda key, y: -_batch(key, y), "the sign is wrong"),
     "noise": (lambda key, y: jax.random.normal(key, (len(y), 2)), "the samples are still noise"),
     "no known kind": (lambda key, y: 1.5 * _batch(key, y), "no known cause fits"),
-    "too few": (lambda key, y: _batch(key, y)[:5], "gives the shape (5, 2) for 1024 labels"),
+    "5 % too wide": (lambda key, y: 1.05 * _batch(key, y), "no known cause fits"),
+    "too few": (lambda key, y: _batch(key, y)[:5], "gives the shape (5, 2) for 4096 labels"),
     "raises": (lambda key, y: 1 / 0, "raised ZeroDivisionError"),
 }
 

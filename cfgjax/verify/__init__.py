@@ -17,7 +17,9 @@ finding; else the row says that no known cause fits. The seed is fixed: the same
 
 All but the last (and a batched ``label_dropping``) are called for ONE example. What raises, gives another shape, NaN or
 inf gets one failed row with what happened. Statistical checks give a false alarm with probability under 1e-4 a report;
-the modules' heads derive what they allow.
+the modules' heads derive what they allow. An error of 5 % (of a value in one fifth of t, for one label or in one
+coordinate; of a rate, a scale, a stage or the noise) fails, on the usual oracle: each function says where that does not
+hold. A report ends with what a pass does not show.
 
 >>> from cfgjax import verify
 >>> def plus_one(field, scale, null_label):  # the convention of some papers, where 0 is the labelled field

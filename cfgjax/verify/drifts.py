@@ -11,7 +11,7 @@ from cfgjax.verify.problem import Views
 STRENGTHS = (0.5, 1.0, 1.5)
 """The c of sigma_t = c sqrt(2 beta_t)."""
 
-LENGTH = 0.02
+LENGTH = 5e-4
 """The length h of a step."""
 
 

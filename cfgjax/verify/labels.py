@@ -1,11 +1,13 @@
 """Label dropping: how often, by which coins, and to which label.
 
 (V9) R calls of n labels. The rate's standard error is that of R n coins, or what the calls' own rates scatter by where
-     that is more; allowed are five of them (false alarms under 1e-6).
+     that is more; allowed are five of them (false alarms under 1e-6), and six for the rate of each label, or of each
+     group of labels where a label has few drops.
 (V10) With eta as found, the calls' rates have variance eta (1 - eta) / n by one coin an example, and n times it
      by one coin a call. Allowed is a ratio of 2.2: with R = 64 it is chi^2 / 63, above that with probability 1e-7.
 (V11) The rates at each of n places in the calls have variance eta (1 - eta) / R by new coins in each call, and R times
-     it by the same ones. Allowed is a ratio of 1.6, six standard deviations at eta = 0.01, where it is widest.
+     it by the same ones. Allowed is a ratio of 1 + 7 sqrt(3.5 / n), seven standard deviations at eta = 0.01, where it
+     is widest.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from cfgjax.types import Array, Number
 from cfgjax.verify.calling import mapped, require_finite, require_shape
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_most, collected
 
-_CALLS, _LABELS = 64, 512
+_CALLS, _LABELS, _LOOPED = 64, 16384, 4096
+"""Calls; labels in each; and labels in all for a function that can be called only one at a time."""
 
 
 def label_dropping(
@@ -29,7 +32,8 @@ def label_dropping(
 ) -> Report:
     """The report on a function (key, y) -> y that gives the null label with probability ``rate``.
 
-    Checked: what comes out is y or the null label K; the rate; one coin for each example; new coins with each key.
+    Checked: what comes out is y or the null label K; the rate, over all and for each label; one coin for each example;
+    new coins with each key.
     Causes told apart: another label (0, K-1, -1) for the null label; a coin turned round; nothing or all dropped; one
     coin for a batch; a key that is not used.
 
@@ -47,7 +51,8 @@ def label_dropping(
     require_count("num_labels", num_labels, 1)
     require_count("seed", seed, 0, 2**31 - 1)
     require_between("rate", rate, 0.01, 0.99)
-    return collected("verify.label_dropping", _checks(drop, float(rate), num_labels, is_batched, seed))
+    limits = "that the loss uses the label that comes out, nor a rate to more than its standard error"
+    return collected("verify.label_dropping", _checks(drop, float(rate), num_labels, is_batched, seed), limits)
 
 
 def _called(drop: Callable[[Array, Array], Array], y: Array, is_batched: bool, seed: int) -> np.ndarray:
@@ -57,7 +62,7 @@ def _called(drop: Callable[[Array, Array], Array], y: Array, is_batched: bool, s
         keys = jax.random.split(root, len(y))
         return require_finite(require_shape(mapped(drop, keys, y), y.shape[1:]))
     keys = jax.random.split(root, y.size)
-    return require_finite(require_shape(mapped(drop, keys, y.reshape(-1), most=4096), ())).reshape(-1, y.shape[1])
+    return require_finite(require_shape(mapped(drop, keys, y.reshape(-1), most=_LOOPED), ())).reshape(_CALLS, -1)
 
 
 def _checks(
@@ -65,7 +70,7 @@ def _checks(
 ) -> Iterator[Check]:
     y = jnp.asarray(np.random.default_rng(seed).integers(0, null, size=(_CALLS, _LABELS)))
     found = _called(drop, y, is_batched, seed)
-    given = np.asarray(y)[: len(found)]
+    given = np.asarray(y).reshape(-1)[: found.size].reshape(found.shape)
     is_other = (found != given) & (found != null)
     wrong = np.unique(found[is_other])
     yield at_most("share neither y nor the null label", np.mean(is_other), 0.0, lambda: _label_cause(wrong, null))
@@ -75,8 +80,13 @@ def _checks(
     by_call, by_place = (_scatter(drops, axis) / max(mean * (1 - mean), 1e-6) for axis in (1, 0))
     allowed = 5 * np.sqrt(max(by_call, 1.0) * coin / np.sum(~np.isnan(drops)))
     yield at_most("rate: difference", abs(mean - rate), allowed, lambda: _rate_cause(mean, rate))
-    yield at_most("one coin an example: variance of calls", by_call, 2.2, lambda: _call_cause(by_call))
-    yield at_most("new coins with each key: variance of places", by_place, 1.6, lambda: "the key is not used")
+    rates, errors = _label_rates(drops, given, rate)
+    by_label = float(np.max(np.abs(rates - rate) / errors) / np.sqrt(max(by_call, 1.0)))
+    words = "rate of each label: standard errors"
+    yield at_most(words, by_label, 6.0, lambda: _each_cause(rates, rate) or _rate_cause(mean, rate))
+    yield at_most("one coin an example: variance of calls", by_call, 2.2, lambda: _call_cause(by_call, found.shape[1]))
+    allowed = 1 + 7 * np.sqrt(3.5 / found.shape[1])
+    yield at_most("new coins with each key: variance of places", by_place, allowed, lambda: "the key is not used")
 
 
 def _scatter(drops: np.ndarray, axis: int) -> float:
@@ -99,5 +109,28 @@ def _rate_cause(mean: float, rate: float) -> str:
     return f"{UNKNOWN}; it drops {mean:.3g}"
 
 
-def _call_cause(by_call: float) -> str:
-    return "one coin for a batch" if by_call > _LABELS / 3 else UNKNOWN
+def _groups(num_labels: int, size: int, rate: float) -> int:
+    """How many groups of labels have a hundred drops, and as many that are kept: 16 at most."""
+    return int(np.clip(size * min(rate, 1 - rate) / 100, 1, min(num_labels, 16)))
+
+
+def _label_rates(drops: np.ndarray, given: np.ndarray, rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """The rates of the groups of labels, and their standard errors where the rate is right; ``rate`` where none is."""
+    groups = _groups(int(given.max()) + 1, given.size, rate)
+    is_known = ~np.isnan(drops)
+    group = given[is_known] % groups
+    counts = np.bincount(group, minlength=groups)
+    rates = np.bincount(group, drops[is_known], groups) / np.maximum(counts, 1)
+    return np.where(counts, rates, rate), np.sqrt(rate * (1 - rate) / np.maximum(counts, 1))
+
+
+def _each_cause(rates: np.ndarray, rate: float) -> str:
+    """The words for labels whose rates differ; empty where all are off alike."""
+    if np.max(rates) < 1.02 * np.min(rates):
+        return ""
+    worst = int(np.argmax(np.abs(rates - rate)))
+    return f"the rate depends on the label: that of label {worst} is {rates[worst]:.3g}"
+
+
+def _call_cause(by_call: float, size: int) -> str:
+    return "one coin for a batch" if by_call > size / 3 else UNKNOWN

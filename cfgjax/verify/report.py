@@ -99,7 +99,7 @@ def at_least(name: str, measured: float, allowed: float, cause: Callable[[], str
     return Check(name, is_passed, float(measured), float(allowed), "" if is_passed else cause())
 
 
-def collected(subject: str, checks: Iterable[Check], limits: str = "") -> Report:
+def collected(subject: str, checks: Iterable[Check], limits: str) -> Report:
     """The report of rows as they come; a call of the user's object that fails makes the last of them.
 
     Args:
