@@ -20,13 +20,13 @@ import numpy as np
 
 from cfgjax.checks import THREEFRY, require_choice, require_function
 from cfgjax.mixtures import LabelledMixture
-from cfgjax.paths import coefficients
 from cfgjax.types import Array, GaussianPath, LabelledField
 from cfgjax.verify.calling import mapped, require_finite
 from cfgjax.verify.mistakes import NAMES
-from cfgjax.verify.problem import STRAIGHT, VIEWS, View, lopsided_mixture, require_problem
+from cfgjax.verify.problem import STRAIGHT, VIEWS, View, lopsided_mixture, oracle_views, require_problem
 from cfgjax.verify.report import UNKNOWN, CallError, Check, Report, at_least, at_most, collected
-from cfgjax.verify.residuals import residual_cause, target
+from cfgjax.verify.residuals import residual_cause
+from cfgjax.verify.targets import mistaken_targets, target
 
 Loss = Callable[[LabelledField, GaussianPath, Array, Array, Array], Array]
 """``(field, path, key, z [D], y []) -> []``, as ``losses.flow_matching``."""
@@ -92,15 +92,10 @@ class _Problem(NamedTuple):
         """Groups of labels that are told apart, without the null label's."""
         return min(self.mixture.num_labels, _GROUPS)
 
-    def views(self) -> dict[View, LabelledField]:
-        """The oracle's views by name."""
-        mixture, path = self.mixture, self.path
-        return {
-            "field": mixture.vector_field(path),
-            "score": mixture.score(path),
-            "noise": mixture.noise(path),
-            "denoiser": mixture.denoiser(path),
-        }
+    @property
+    def exact(self) -> LabelledField:
+        """What the minimiser should be."""
+        return oracle_views(self.mixture, self.path)[self.view]
 
     def example(self, key: Array) -> tuple[Array, Array, Array]:
         """A key for the loss, a data point and its label."""
@@ -178,7 +173,7 @@ def _summed_with(
     residual_of: Callable[..., Array] | None,
 ) -> _Sums:
     """The sums at each of the fields, moved by each of the shifts along the constants: [fields, shifts, ...]."""
-    exact, groups = problem.views()[problem.view], problem.num_groups
+    exact, groups = problem.exact, problem.num_groups
     num_labels, num_constants = problem.mixture.num_labels, problem.num_constants
     like = jax.eval_shape(lambda z: _shapes_at(exact, z, jnp.asarray(0.5), jnp.asarray(0)), problem.example_like())
     blank = jnp.zeros((_BINS, groups + 1, like.shape[0]))
@@ -231,7 +226,7 @@ def _called(problem: _Problem, function: Callable[..., Array], *arrays: Array) -
     try:
         return require_finite(mapped(function, *arrays, most=0))
     except CallError:
-        exact = problem.views()[problem.view]
+        exact = problem.exact
 
         def one(key: Array) -> Array:
             loss_key, z, y = problem.example(key)
@@ -242,7 +237,7 @@ def _called(problem: _Problem, function: Callable[..., Array], *arrays: Array) -
 
 
 def _checks(problem: _Problem) -> Iterator[Check]:
-    exact, groups = problem.views()[problem.view], problem.num_groups
+    exact, groups = problem.exact, problem.num_groups
     sums = _summed(problem, [exact], (0.0, _SIZE, -_SIZE), _CHUNKS)
     slopes = sums.slopes()[0, 0]
 
@@ -272,36 +267,7 @@ def _bends(problem: _Problem, differences: np.ndarray) -> np.ndarray:
 
 def _target_cause(problem: _Problem) -> str:
     """The words of the fields at which the gradients are 0; empty for none."""
-    candidates = _candidates(problem)
+    candidates = mistaken_targets(problem.view, problem.path, problem.mixture)
     slopes = _summed_with(problem, list(candidates.values()), (0.0,), _FEW, None).slopes()[:, 0]
     fitting = [words for words, each in zip(candidates, slopes, strict=True) if np.max(each) <= _ALLOWED]
     return f"it is least for {' or '.join(fitting)}" if fitting else ""
-
-
-def _candidates(problem: _Problem) -> dict[str, LabelledField]:
-    """By their words, the fields for which a mistaken loss is least."""
-    views, view, num_labels = problem.views(), problem.view, problem.mixture.num_labels
-    exact = views[view]
-
-    def shifted(by: int) -> LabelledField:
-        return lambda x, t, y: exact(x, t, jnp.where(y == num_labels, y, (y + by) % num_labels))
-
-    known: dict[str, LabelledField] = {f"minus the {NAMES[view]}": lambda x, t, y: -exact(x, t, y)}
-    for other, value in views.items():
-        if other != view:
-            known[f"the {NAMES[other]}"] = value
-            known[f"minus the {NAMES[other]}"] = lambda x, t, y, value=value: -value(x, t, y)
-    known["the value at 1 - t: time runs backwards"] = lambda x, t, y: exact(x, 1 - t, y)
-    known["minus the value at 1 - t: time runs backwards"] = lambda x, t, y: -exact(x, 1 - t, y)
-    if view == "field":
-        known["alpha' D - beta' E: the noise's sign is wrong"] = _with_minus_noise(problem.path, views)
-    known["2 times the value"] = lambda x, t, y: 2 * exact(x, t, y)
-    known["half the value"] = lambda x, t, y: exact(x, t, y) / 2
-    known["the label y - 1: labels are shifted by one"] = shifted(-1)
-    known["the label y + 1: labels are shifted by one"] = shifted(1)
-    known["the null label, whatever y is"] = lambda x, t, y: exact(x, t, jnp.full_like(y, num_labels))
-    return known
-
-
-def _with_minus_noise(path: GaussianPath, views: dict[View, LabelledField]) -> LabelledField:
-    return lambda x, t, y: 2 * coefficients(path, t).alpha_dot * views["denoiser"](x, t, y) - views["field"](x, t, y)

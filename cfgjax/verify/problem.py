@@ -13,7 +13,7 @@ import numpy as np
 from cfgjax.checks import require_count, require_kind, require_path
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.paths import linear
-from cfgjax.types import Array, GaussianPath
+from cfgjax.types import Array, GaussianPath, LabelledField
 
 View = Literal["field", "score", "noise", "denoiser"]
 VIEWS = ("field", "score", "noise", "denoiser")
@@ -47,15 +47,19 @@ def lopsided_mixture() -> LabelledMixture:
     return LabelledMixture(*map(jnp.asarray, (weights, means, np.stack([covariances] * 3))))
 
 
+def oracle_views(mixture: LabelledMixture, path: GaussianPath) -> dict[View, LabelledField]:
+    """The oracle's views by name, each of ONE example."""
+    return {
+        "field": mixture.vector_field(path),
+        "score": mixture.score(path),
+        "noise": mixture.noise(path),
+        "denoiser": mixture.denoiser(path),
+    }
+
+
 @partial(jax.jit, static_argnames=("view", "path"))
 def _values(view: View, path: GaussianPath, mixture: LabelledMixture, x: Array, t: Array, y: Array) -> Array:
-    makers = {
-        "field": mixture.vector_field,
-        "score": mixture.score,
-        "noise": mixture.noise,
-        "denoiser": mixture.denoiser,
-    }
-    return jax.vmap(makers[view](path))(x, t, y)
+    return jax.vmap(oracle_views(mixture, path)[view])(x, t, y)
 
 
 class Views(NamedTuple):

@@ -16,11 +16,11 @@ import numpy as np
 
 from cfgjax.checks import THREEFRY
 from cfgjax.mixtures import LabelledMixture
-from cfgjax.paths import before_end, coefficients
 from cfgjax.types import Array, GaussianPath
 from cfgjax.verify.calling import mapped
-from cfgjax.verify.problem import View
+from cfgjax.verify.problem import View, oracle_views
 from cfgjax.verify.report import CallError
+from cfgjax.verify.targets import target
 
 _EXAMPLES, _DEGREE, _LATEST = 2048, 4, 0.98
 _EXACT, _SMOOTH = 2e-3, 0.05
@@ -78,26 +78,11 @@ def residual_cause(
     return quantile or _weight_cause(gradient, residual, t, {"noise": noise, "data point z": z}, plain)
 
 
-def target(view: View, path: GaussianPath, z: Array, x: Array, t: Array) -> tuple[Array, Array]:
-    """What a view is the mean of, and the noise, [D] each, for the state x of a data point z."""
-    c = coefficients(path, before_end(t))
-    noise = (x - c.alpha * z) / c.beta
-    return {"field": c.alpha_dot * z + c.beta_dot * noise, "score": -noise / c.beta, "noise": noise, "denoiser": z}[
-        view
-    ], noise
-
-
 def _gradient(
     loss: Callable[..., Array], view: View, path: GaussianPath, mixture: LabelledMixture
 ) -> Callable[[Array], Array]:
     """Of a key: the loss's gradient by the field's value, the residual, noise, z and t, in one row [4 D + 1]."""
-    makers = {
-        "field": mixture.vector_field,
-        "score": mixture.score,
-        "noise": mixture.noise,
-        "denoiser": mixture.denoiser,
-    }
-    exact = makers[view](path)
+    exact = oracle_views(mixture, path)[view]
 
     def row(key: Array) -> Array:
         label_key, data_key, loss_key = jax.random.split(key, 3)
