@@ -3,8 +3,8 @@
 (V3) Ends are compared with those of a rule of order 4 with 64 steps: the error is |found - exact| / |exact| over
      states of N(0, I) and labels.
 (V4) The order is the slope of log error against log steps. Nothing in it is random but the states. The limit of small
-     steps is extrapolated from the two finest grids, (2^p end - coarser end) / (2^p - 1) with the claimed order p: a
-     small error of the field or of the rule, which hides under the order's own, shows there.
+     steps is extrapolated from the two finest grids, (2^p end - coarser end) / (2^p - 1), p the claimed order, or 1
+     where it is not had: a small error of the field or of the rule, which hides under the order's own, shows there.
 (V5) Where only the first of two stages is guided, u_w and u_y average to the scale (1 + w) / 2, which the end shows. A
      second stage that takes the first one's difference is right in the limit, and of order 1 for w other than 1.
 """
@@ -152,7 +152,8 @@ class _Ends(NamedTuple):
     def limit_error(self, index: int, order: Number) -> float:
         """The error of the extrapolated end (V4) at one scale."""
         coarse, fine = (self.found[n][index] for n in sorted(self.found)[-2:])
-        limit = fine + (fine - coarse) / (2.0 ** float(order) - 1)
+        has_order = self.order(index) >= float(order) - _SLACK
+        limit = fine + (fine - coarse) / (2.0 ** (float(order) if has_order else 1.0) - 1)
         return relative_error(limit, self.exact[index])
 
     def error(self, expected: np.ndarray) -> float:
