@@ -357,22 +357,23 @@ def test_training_lowers_the_loss():
 
 
 NOT_SHARDED = {
-    "as it is": _batch(0),
-    "one example a device": jax.tree.map(lambda leaf: leaf[:8], _batch(0)),
-    "for fewer devices": training.shard(_batch(0), 4),
-    "for more devices": training.shard(_batch(0), 16),
-    "in part": training.shard(_batch(0), 8) | {"y": _batch(0)["y"]},
-    "a number": training.shard(_batch(0), 8) | {"y": 3},
-    "a list": [[0.5, 1.0]] * 8,
-    "nothing": None,
+    "as it is": lambda: _batch(0),
+    "one example a device": lambda: jax.tree.map(lambda leaf: leaf[:8], _batch(0)),
+    "for fewer devices": lambda: training.shard(_batch(0), 4),
+    "for more devices": lambda: training.shard(_batch(0), 16),
+    "in part": lambda: training.shard(_batch(0), 8) | {"y": _batch(0)["y"]},
+    "a number": lambda: training.shard(_batch(0), 8) | {"y": 3},
+    "a list": lambda: [[0.5, 1.0]] * 8,
+    "nothing": lambda: None,
 }
+"""Made in the test: other processes import this module before they join."""
 
 
 @pytest.mark.parametrize("make_run", [training.parallel, sharding.fully_sharded])
-@pytest.mark.parametrize("batch", list(NOT_SHARDED.values()), ids=list(NOT_SHARDED))
-def test_a_batch_that_is_not_cut_for_the_devices_is_refused(batch, make_run, step):
+@pytest.mark.parametrize("make_batch", list(NOT_SHARDED.values()), ids=list(NOT_SHARDED))
+def test_a_batch_that_is_not_cut_for_the_devices_is_refused(make_batch, make_run, step):
     with pytest.raises(ValueError, match=r"8 local devices in front, as of training\.shard\(batch, 8\), got "):
-        make_run(step)(_state(optax.sgd(0.1)), batch)
+        make_run(step)(_state(optax.sgd(0.1)), make_batch())
 
 
 @pytest.mark.parametrize("make_run", [training.parallel, sharding.fully_sharded])
