@@ -36,7 +36,7 @@ def rule(
 
     ``neutral`` says where the rule is known. A number is a scale at which it is the labelled field: 1 for every rule on
     pairs. A function is the same rule with the setting at which it does nothing, and is held against (G1) at every
-    scale, with the causes of ``guidance``. Both in a tuple check both::
+    scale, with the causes of ``guidance``. Both in a tuple check both:
 
         def shortened(bound):
             return lambda field, scale, null: guidance.clipped(
