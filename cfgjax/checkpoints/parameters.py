@@ -32,7 +32,8 @@ def restore_params(folder: Path, step: int | None = None, which: str | int = "em
     Args:
         folder: the folder of checkpoints.
         step: which checkpoint, and then no other is tried; by default the newest whose parameters are whole.
-        which: "ema"; "params", the parameters themselves; or the index of one of the state's ``averages``.
+        which: "ema"; "params", the parameters themselves, at which gradients are taken (a schedule-free
+            optimizer evaluates others, and its averages are of those); or the index of one of the state's ``averages``.
         like: a tree of arrays or ``jax.ShapeDtypeStruct``, of which the answer has the containers. Without it
             mappings are dicts, and all other containers, named tuples too, lists or dicts: what a network by Flax or
             Haiku takes, while one by Equinox needs this.
