@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from itertools import pairwise
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cfgjax.checks import require_time
 from cfgjax.types import Array
 
 Piece = TypeVar("Piece")
@@ -46,15 +47,16 @@ class Piecewise(Generic[Piece]):
             raise ValueError(f"edges must increase, got {self.edges}")
 
     def __call__(self, x: Array, t: Array, *rest: Any) -> Any:
-        """The value of the piece at t."""
-        fields = cast(tuple[Callable[..., Any], ...], self.pieces)
-        shapes = [jax.eval_shape(field, x, jnp.asarray(t), *rest) for field in fields]
-        common = jax.tree.map(lambda *leaves: jnp.result_type(*leaves), *shapes)
+        """The value of the piece at t; TypeError or ValueError where t is not one time in [0, 1]."""
+        require_time("t", t)
+        time = jnp.asarray(t)
+        values = [partial(field, x, time, *rest) for field in cast(tuple[Callable[..., Any], ...], self.pieces)]
+        common = jax.tree.map(lambda *leaves: jnp.result_type(*leaves), *map(jax.eval_shape, values))
 
-        def of_one_type(field: Callable[..., Any]) -> Callable[..., Any]:
-            return lambda *operands: jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), field(*operands), common)
+        def of_one_type(value: Callable[[], Any]) -> Callable[[], Any]:
+            return lambda: jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), value(), common)
 
-        return jax.lax.switch(self.index(t), [of_one_type(field) for field in fields], x, jnp.asarray(t), *rest)
+        return jax.lax.switch(self.index(time), [of_one_type(value) for value in values])
 
     def index(self, t: Array) -> Array:
         """The number of the piece at t, []."""
