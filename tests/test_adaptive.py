@@ -6,11 +6,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfgjax import guidance, mixtures, paths, solvers
+from cfgjax import conversions, guidance, mixtures, paths, solvers
 from cfgjax.solvers import adaptive
+from tests.conftest import PATHS
 
 FIELD = guidance.given(guidance.classifier_free(mixtures.ring(5).vector_field(paths.linear()), 2.0, 5), 1)
 START = np.array([0.6, -1.1], np.float32)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "variance_preserving"])
+def test_data_that_are_one_point_are_met(name):
+    """u = (z - x) / (1 - t) on the linear path; what is held at the end leaves at most beta there of x - z."""
+    path, point = PATHS[name], jnp.array([0.5, -1.0])
+    field = conversions.field_of_denoiser(path, lambda x, t: point)
+    found = jax.jit(lambda x: adaptive.integrate(field, x, rtol=1e-5, atol=1e-6))(START)
+    assert found.is_finished
+    np.testing.assert_allclose(found.x, point, atol=3e-5 if name != "variance_preserving" else 3e-4)
 
 
 @pytest.mark.parametrize("rule", [None, diffrax.Heun()], ids=["default", "heun"])

@@ -9,6 +9,7 @@ import pytest
 
 from cfgjax import conversions, likelihood, paths, solvers
 from cfgjax.solvers import adaptive
+from cfgjax.solvers.ends import margin
 from cfgjax.types import Pair
 from tests.conftest import PATHS
 
@@ -164,7 +165,7 @@ def test_an_error_of_the_prediction_stays_small_under_step_control(path_name):
         found = adaptive.integrate(field, _state(), start, stop, rtol=1e-4, atol=1e-4)
         return jnp.where(found.is_finished, found.x, jnp.nan)
 
-    path, cut = PATHS[path_name], float(jnp.finfo(jnp.result_type(float)).eps) ** 0.5
+    path, cut = PATHS[path_name], margin(jnp.result_type(float))
     multiples = jax.jit(partial(_multiples, path, end))
     _require_bounded(multiples(0.0, 1.0), path, False, cut=cut)
     _require_bounded(multiples(1.0, 0.0), path, True, cut=cut)

@@ -12,7 +12,9 @@
      ``systematic``, which draws of it by the weights.
 
 (S9) No solver evaluates a field where an error of a prediction, be it denoiser, noise or score, is multiplied without
-     bound: not at t = 1 nor just beside it, not just above t = 0. How, and at what price: ``solvers.ends``.
+     bound: not at t = 1 nor just beside it, not just above t = 0. How, and at what price: ``solvers.ends``. An SDE
+     whose sigma^2 is not O(beta) at t = 1 has such a drift itself, sigma^2 E / (2 beta), which no step avoids: there
+     a denoiser's errors grow as 1 / h.
 
 ``grids`` holds the time grids, ``diffusions`` the coefficients sigma_t.
 """
