@@ -97,12 +97,13 @@ def test_an_iteration_that_does_not_contract_says_so(num_iterations):
         assert np.isnan(end.x[0])
         assert float(end.contraction) == pytest.approx(rate / 10, rel=1e-9)
         assert np.isfinite(end.change)
-    end = _one_step(4.0, num_iterations)
-    error = abs(float(end.x[0]) - 1 / (1 - 0.4))
-    is_settled = num_iterations == 40
-    assert float(end.contraction) == (0 if is_settled else pytest.approx(0.4, rel=1e-6))
-    assert float(end.change) == pytest.approx(0.4**num_iterations, rel=1e-6, abs=1e-15)
-    assert error == pytest.approx(float(end.change) * 0.4 / 0.6, rel=1e-6, abs=1e-15)
+    for q in (0.4, 0.9, 0.99):
+        end = _one_step(10 * q, num_iterations)
+        error = abs(float(end.x[0]) - 1 / (1 - q))
+        is_settled = q == 0.4 and num_iterations == 40
+        assert float(end.contraction) == (0 if is_settled else pytest.approx(q, rel=1e-6))
+        assert float(end.change) == pytest.approx(q**num_iterations, rel=1e-6, abs=1e-15)
+        assert error == pytest.approx(float(end.change) * q / (1 - q), rel=1e-6, abs=1e-15)
 
 
 def test_the_time_from_which_on_it_does_not_contract_is_seen():

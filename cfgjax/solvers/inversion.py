@@ -4,8 +4,7 @@ A rule run on the reversed grid returns only up to its own error, which guidance
 
 (V1) implicit Euler,  x' = x + h u(x', t'),  is the inverse of Euler's step from t' to t. It is found by iterating from
      x' = x, which converges as (|h| L)^k where the field's Lipschitz constant L is under 1/|h|. Of n changes of sizes
-     d_1 to d_n the last leaves an error of about d_n q / (1 - q), with q = (d_n / d_1)^(1 / (n - 1)). Where that is
-     d_1 or more, that is where q^n >= 1 - q, the iteration has come no nearer than it was at its start.
+     d_1 to d_n the last leaves an error of about d_n q / (1 - q), with q = (d_n / d_1)^(1 / (n - 1)): none for q >= 1.
 (V2) two states that step by turns, for any rule x -> x + P_h(x, t) and a coupling c in (0, 1]:
      forwards   y' = c y + (1 - c) z + P_h(z, t),    z' = z - P_-h(y', t');
      backwards  z = z' + P_-h(y', t'),               y = (y' - (1 - c) z - P_h(z, t)) / c:
@@ -65,10 +64,10 @@ def implicit_euler(field: Field, num_iterations: int = 20) -> Solver:
     """Implicit Euler's rule (V1) by fixed-point iteration: on a decreasing grid the inverse of ``euler``.
 
     ``num_iterations`` evaluations a step, all at the step's END, or in the middle of one that ends at t = 1. Where
-    |h| L >= 1 the iteration does not converge: more steps mend it, more iterations do not. A step whose iterations have
-    come no nearer (V1) makes x NaN from there on, as ``adaptive`` does where it cannot go on. The carry tells how near
-    the others came: ``solve(...)[0].contraction``, or ``observe=lambda carry, t: carry.contraction`` for the time from
-    which on it is 1 or more.
+    |h| L >= 1 the iteration does not converge: more steps mend it, more iterations do not. A step whose changes do not
+    shrink, q >= 1 in (V1), makes x NaN from there on, as ``adaptive`` does where it cannot go on. The carry tells how
+    near the others came: ``solve(...)[0].change`` is what the last iteration still moved, ``.contraction`` q, near 1
+    for an iteration that is far from its end; ``observe=lambda carry, t: carry.contraction`` tells it by time.
 
     Source: Meiri et al., arXiv 2312.12540, for the fixed-point inversion of a DDIM step.
 
@@ -95,7 +94,7 @@ def implicit_euler(field: Field, num_iterations: int = 20) -> Solver:
         end, first, last = jax.lax.fori_loop(0, num_iterations, improve, (x, zero, zero))
         q = _contraction(first, last, num_iterations, end).astype(zero.dtype)
         q = jnp.where(jnp.isnan(last) & ~jnp.isnan(_largest(x)), jnp.inf, q)
-        end = jnp.where(q**num_iterations < 1 - q, end, jnp.nan)
+        end = jnp.where(q < 1 - 8 * float(jnp.finfo(zero.dtype).eps), end, jnp.nan)
         return Iterated(end, jnp.fmax(carry.change, last), jnp.fmax(carry.contraction, q))
 
     return Solver(init=init, step=step)
