@@ -124,8 +124,10 @@ def test_every_setting_gives_a_grid_or_an_error_that_names_it(name, precision):
         lambda n, value: grids.karras(paths.linear(), n, smallest=value),
         lambda n, value: grids.logit_normal(n, mean=-30 * value),
         lambda n, value: grids.sigmoid(n, 40 * value),
+        lambda n, value: grids.shifted(grids.uniform(n), value),
+        lambda n, value: grids.shifted(grids.uniform(n)[::-1], value)[::-1],
     ],
-    ids=["karras", "logit_normal", "sigmoid"],
+    ids=["karras", "logit_normal", "sigmoid", "shifted", "shifted, decreasing"],
 )
 def test_a_traced_setting_gives_increasing_times_too(build):
     """The value of a setting is not known there: equal times are moved apart; a grid that increases stays as it is."""

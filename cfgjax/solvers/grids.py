@@ -149,10 +149,12 @@ def shifted(ts: Array, shift: Number) -> Array:
     """
     require_times(ts)
     require_positive("shift", shift)
-    moved = ts / (ts + shift * (1 - ts))
+    moved, is_falling = ts / (ts + shift * (1 - ts)), ts[0] > ts[-1]
     if not is_traced(moved):
-        _rising(moved[::-1] if ts[0] > ts[-1] else moved, shift=shift)
-    return moved
+        _rising(moved[::-1] if is_falling else moved, shift=shift)
+        return moved
+    risen = _rising(jnp.where(is_falling, moved[::-1], moved), shift=shift)
+    return jnp.where(is_falling, risen[::-1], risen)
 
 
 def with_points(ts: Times, points: tuple[float, ...]) -> np.ndarray:
