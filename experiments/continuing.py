@@ -91,7 +91,8 @@ def require_fits(experiment: Experiment, problem: Problem) -> None:
     after |= {"data.shape": problem.shape, "data.num_labels": problem.num_labels}
     for name in sorted(before.keys() | after.keys(), key=lambda name: (name != "network.kind", name)):
         if before.get(name) != after.get(name):
-            raise UserError(f"from {where} has {name} = {shown(before.get(name))}, this run {shown(after.get(name))}")
+            one, other = shown(before.get(name)), shown(after.get(name))
+            raise UserError(f"from {where}: its {name} is {one}, this run's {other}; both must be the same")
     if its.label_names != problem.label_names:
         _, one, other = runs.first_difference("", its.label_names, problem.label_names)
         processes.note(f"warning: the labels of {where} are called otherwise: {shown(one)} there, {shown(other)} here")

@@ -130,6 +130,17 @@ def _schedule_of(experiment: Experiment) -> optax.Schedule:
     return schedule
 
 
+def never_falls(experiment: Experiment) -> str:
+    """Why a run ends at its highest learning rate, in words; else empty."""
+    warmup, num_steps = experiment.optimizer.warmup_steps, experiment.num_steps
+    if not 1 < num_steps <= warmup + 1:
+        return ""
+    return (
+        f"optimizer.warmup_steps {warmup} leaves none of num_steps {num_steps}: the learning rate only rises; "
+        f"--optimizer.warmup-steps {num_steps // 10} lets it fall"
+    )
+
+
 def _optimizer_of(experiment: Experiment, schedule: optax.Schedule) -> optax.GradientTransformation:
     """AdamW with a schedule and clipping; updates that are not finite are left out."""
     settings = experiment.optimizer

@@ -23,6 +23,7 @@ from experiments.command import UserError
 from experiments.model import Model, model_of
 from experiments.problems import Problem, problem_of, problem_to_sample, with_shapes
 from experiments.settings import Experiment
+from experiments.trained import what_is_untrained
 
 
 class Run(NamedTuple):
@@ -88,8 +89,9 @@ def restore_run(
 def field_of(run_dir: Path | str, ema_width: float | None = None) -> LabelledField:
     """The field that a run learned, (x [*D], t [], y []) -> [*D], by the moving average of its parameters.
 
-    Network, path and kind of prediction are those of its config.json; label K is null. The parameters are closed over
-    and lie on one device. No data are read, and the optimizer's numbers neither.
+    Network, path and kind of prediction are those of its config.json; label K is null, and a warning says if training
+    never reached that row. The parameters are closed over and lie on one device. No data are read, and the optimizer's
+    numbers neither.
 
     Args:
         run_dir: its folder.
@@ -102,6 +104,9 @@ def field_of(run_dir: Path | str, ema_width: float | None = None) -> LabelledFie
     run = restore_run(Path(run_dir), ema_width=ema_width, problem_of=problem_to_sample)
     if run.experiment.objective == "classifier":
         raise UserError(f"run_dir must hold a run of a field, got the noisy classifier in {run_dir}")
+    untrained = what_is_untrained(run.experiment)
+    if untrained:
+        processes.note(f"warning: {run_dir}: {untrained} is learned")
     return run.field
 
 

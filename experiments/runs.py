@@ -145,9 +145,10 @@ def _require_same(run_dir: Path, old: Experiment, new: Experiment) -> None:
     found = _difference(old, new)
     if found is not None:
         name, before, after = found
+        is_longer = name == "num_steps" and after > before
         raise UserError(
             f"run_dir {run_dir} holds a run with {name} = {shown(before)}, not {shown(after)}; "
-            f"pass --run-dir for a new run{_LONGER if name == 'num_steps' else ''}"
+            f"pass --run-dir for a new run{_LONGER if is_longer else ''}"
         )
 
 

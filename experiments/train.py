@@ -7,7 +7,7 @@ Exit codes: 0 done, 1 a bug, 2 a mistake or a full disk, 3 losses not finite, 75
 saved (start it again to go on).
 
 python -m experiments.presets tells what each preset needs and reaches; python -m experiments.train digits --help all
-that can be set. For example: python -m experiments.train digits --num-steps 500 --run-dir runs/short
+that can be set. For example: python -m experiments.train digits --num-steps 1000 --run-dir runs/short
 """
 
 import contextlib
@@ -38,7 +38,7 @@ from experiments import (
 from experiments.command import UserError
 from experiments.findings import report
 from experiments.loop import Trainer, advance
-from experiments.model import model_of
+from experiments.model import model_of, never_falls
 from experiments.options import optional
 from experiments.past import Which
 from experiments.presets import PRESETS, summary
@@ -171,6 +171,8 @@ def _fit(
     with requests.deferred():
         trainer = _resumed(trainer, accepted)
         _write_start(trainer, line)
+        if never_falls(trainer.experiment):
+            processes.note(f"warning: {never_falls(trainer.experiment)}")
         if processes.any_says(requests.is_asked):
             raise StoppedError("stopped before the first step; the same command goes on from the last save")
         state = advance(trainer, lease, requests)

@@ -4,13 +4,18 @@ Training reaches the null row by dropping labels, and a label's row by an exampl
 labels alone (label_drop_rate 0) is whole at w = 1, one of the null label alone (1) at w = 0 and under a classifier.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from experiments import processes
 from experiments.command import UserError
-from experiments.restored import Run
 from experiments.settings import Experiment
+
+if TYPE_CHECKING:
+    from experiments.restored import Run
 
 
 def _is_trained(experiment: Experiment, rate: float) -> bool:

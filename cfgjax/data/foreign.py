@@ -41,7 +41,7 @@ def told_forms(files: Sequence[Path]) -> str:
     """What the first file is that has a form of data sets, and that class folders of pictures are the way; or nothing.
 
     >>> told_forms([Path("notes.txt"), Path("train_32x32.mat")])
-    ', but train_32x32.mat (MATLAB\\'s arrays): write its pictures as SOURCE/CLASS/0.png and so on'
+    ", but train_32x32.mat (MATLAB's arrays): write its pictures as SOURCE/CLASS/0.png and so on"
     """
     for file in files:
         if file.name == "latents.npy":

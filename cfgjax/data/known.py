@@ -20,7 +20,8 @@ def registered(name: str) -> Any:
         found = cast(Any, tfds.builder_cls(family))
     except (tfds.core.registered.DatasetNotFoundError, ValueError):
         raise DataError(
-            f"tensorflow-datasets knows no data set {name!r}; for a folder of pictures of your own give --source"
+            f"tensorflow-datasets knows no data set {name!r}; for a folder of pictures of your own give --source, "
+            "and latents are a folder of that name in data_dir"
         ) from None
     configs = [settings.name for settings in found.BUILDER_CONFIGS]
     if (config or configs) and config not in configs:

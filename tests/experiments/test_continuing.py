@@ -11,7 +11,7 @@ from cfgjax import checkpoints
 from experiments import runs, train
 from experiments.command import UserError
 from experiments.continuing import with_source
-from experiments.model import _schedule_of
+from experiments.model import _schedule_of, never_falls
 from experiments.presets import PRESETS
 from experiments.restored import restore_run
 from experiments.settings import ADAPTER, DiTNetwork, MixtureData, MLPNetwork, Optimizer, Sampling
@@ -46,6 +46,13 @@ def _copied(finished, tmp_path):
         target = tmp_path / "run" / file.relative_to(finished)
         target.mkdir(exist_ok=True) if file.is_dir() else target.write_bytes(file.read_bytes())
     return tmp_path / "run"
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 5, 48, 49, 50, 500])
+def test_a_learning_rate_that_never_falls_is_told(warmup_steps, tmp_path):
+    experiment = _short(tmp_path, 50, optimizer=Optimizer(1e-2, warmup_steps))
+    rates = [float(_schedule_of(experiment)(step)) for step in range(50)]
+    assert bool(never_falls(experiment)) == (rates[-1] == max(rates))
 
 
 @pytest.mark.slow
@@ -118,10 +125,10 @@ def test_a_run_begins_with_the_parameters_of_another(which, finished, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"network": MLPNetwork(16, 2, 1)}, "network.width = 8, this run 16"),
-        ({"data": MixtureData(5)}, "data.num_labels = 8, this run 5"),
-        ({"path": "cosine"}, "path = linear, this run cosine"),
-        ({"objective": "noise"}, "objective = field, this run noise"),
+        ({"network": MLPNetwork(16, 2, 1)}, "network.width is 8, this run's 16"),
+        ({"data": MixtureData(5)}, "data.num_labels is 8, this run's 5"),
+        ({"path": "cosine"}, "path is linear, this run's cosine"),
+        ({"objective": "noise"}, "objective is field, this run's noise"),
     ],
 )
 def test_parameters_of_another_network_or_function_are_refused(changes, message, finished, tmp_path):

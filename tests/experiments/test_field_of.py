@@ -52,6 +52,14 @@ def test_the_field_of_a_folder_is_that_of_the_averaged_parameters_in_an_own_jit(
     np.testing.assert_allclose(draw(x, 3, 2.0), last, rtol=1e-5)
 
 
+def test_a_null_label_that_was_never_trained_is_told_with_the_field(tmp_path, capsys):
+    _saved(tmp_path, label_drop_rate=0.0)
+    field_of(tmp_path)
+    assert capsys.readouterr().err == (
+        f"warning: {tmp_path}: label_drop_rate 0 trains no null label: only w = 1 is learned\n"
+    )
+
+
 def test_a_folder_of_no_field_is_refused(tmp_path):
     with pytest.raises(UserError, match="no run in"):
         field_of(tmp_path / "none")

@@ -104,11 +104,12 @@ def test_what_a_folder_of_latents_holds_is_told_by_prepare(folder, tmp_path):
     done = command("prepare", "mine", "--data-dir", _with_latents(tmp_path, 5.5))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        f"mine in {tmp_path} holds latents, which are trained on as they are",
+        f"mine in {tmp_path} holds latents, which need no preparation",
         "  400 latents of 4 x 4 x 5, float32",
         "  4 labels in 0..3, the smallest 0 with 100",
         "  standard deviation 5.5; by channel 5.5, 5.5, 5.5, 5.5, 5.5, means 0, 0, 0, 0, 0",
-        "  train on them with --data.folder mine --data.shape 4 4 5 --data.num-labels 4 --data.factor 0.18215",
+        "  train on them with imagenet256_latent --data.folder mine --data.shape 4 4 5 --data.num-labels 4 "
+        "--data.factor 0.18215 --data.num-held-out 40",
     ]
     np.save(tmp_path / "mine" / "labels.npy", np.zeros(400))
     assert_one_line(command("prepare", "mine", "--data-dir", tmp_path), "labels.npy must be whole numbers")
