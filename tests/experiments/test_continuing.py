@@ -132,7 +132,7 @@ def test_a_run_begins_with_the_parameters_of_another(which, finished, tmp_path):
     ],
 )
 def test_parameters_of_another_network_or_function_are_refused(changes, message, finished, tmp_path):
-    with pytest.raises(UserError, match=f"from .* has {message}"):
+    with pytest.raises(UserError, match=f"from .*: its {message}"):
         train.prepare(with_source(_short(tmp_path / "new", **changes), finished, "ema"))
     assert not (tmp_path / "new").exists()
 
