@@ -171,8 +171,9 @@ def _fit(
     with requests.deferred():
         trainer = _resumed(trainer, accepted)
         _write_start(trainer, line)
-        if never_falls(trainer.experiment):
-            processes.note(f"warning: {never_falls(trainer.experiment)}")
+        rising = never_falls(trainer.experiment)
+        if rising:
+            processes.note(f"warning: {rising}")
         if processes.any_says(requests.is_asked):
             raise StoppedError("stopped before the first step; the same command goes on from the last save")
         state = advance(trainer, lease, requests)

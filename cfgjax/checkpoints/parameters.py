@@ -14,7 +14,7 @@ from cfgjax.checkpoints.checksums import host_checksum
 from cfgjax.checkpoints.errors import CheckpointError
 from cfgjax.checkpoints.folder import METADATA, STATE, read_back
 from cfgjax.checkpoints.metadata import opened
-from cfgjax.checkpoints.restoring import Found, Restored, newest_whole
+from cfgjax.checkpoints.restoring import Found, Restored, described, newest_whole
 from cfgjax.checkpoints.trees import named, places, require_same
 from cfgjax.checks import require_arrays, require_choice, require_count, require_place
 from cfgjax.types import Tree
@@ -59,7 +59,7 @@ def restore_params(folder: Path, step: int | None = None, which: str | int = "em
     return newest_whole(folder, step, lambda candidate: _read(folder, candidate, which, like))
 
 
-def _described(where: Path, tree: Any, which: str | int) -> dict[str, Any]:
+def _part_of(where: Path, tree: Any, which: str | int) -> dict[str, Any]:
     """The part of a stored state's description that is asked for, in its own place, all others left out."""
     name = AVERAGES if isinstance(which, int) else which
     held = tree.get(name) if isinstance(tree, dict) else None
@@ -73,9 +73,9 @@ def _described(where: Path, tree: Any, which: str | int) -> dict[str, Any]:
     return {name: held}
 
 
-def _whole_arrays(where: Path, described: Tree, sums: Mapping[str, str]) -> list[jax.Array]:
+def _whole_arrays(where: Path, asked: Tree, sums: Mapping[str, str]) -> list[jax.Array]:
     """The described arrays in the order of their leaves, each compared with its checksum."""
-    wanted = places(described)
+    wanted = places(asked)
     found = read_back(where / STATE, set(wanted.values()))
     for name, place in wanted.items():
         if place not in found or host_checksum(found[place]) != sums.get(name):
@@ -85,18 +85,13 @@ def _whole_arrays(where: Path, described: Tree, sums: Mapping[str, str]) -> list
 
 def _read(folder: Path, step: int, which: str | int, like: Tree) -> Found:
     where = Path(folder) / str(step)
-    handlers = {STATE: ocp.StandardCheckpointHandler(), METADATA: ocp.JsonCheckpointHandler()}
-    options = ocp.CheckpointManagerOptions(create=False)
-    with ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=handlers) as manager:
-        found = manager.item_metadata(step)[STATE]
-        if found is None:
-            raise CheckpointError(f"checkpoint {where} holds no state")
+    with described(folder, step) as (manager, found):
         read = manager.restore(step, args=ocp.args.Composite(**{METADATA: ocp.args.JsonRestore()}))
-    record, described = opened(where, read[METADATA]), _described(where, getattr(found, "tree", found), which)
-    part = described[AVERAGES][which] if isinstance(which, int) else described[which]
+    record, asked = opened(where, read[METADATA]), _part_of(where, found, which)
+    part = asked[AVERAGES][which] if isinstance(which, int) else asked[which]
     if like is not None:
         require_same(where, part, like)
-    arrays = dict(zip(named(part), _whole_arrays(where, described, record["checksums"]), strict=True))
+    arrays = dict(zip(named(part), _whole_arrays(where, asked, record["checksums"]), strict=True))
     form = part if like is None else like
     tree = jax.tree.unflatten(jax.tree.structure(form), [arrays[name] for name in named(form)])
     return tree, record["given"]

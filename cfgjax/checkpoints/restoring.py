@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,16 +41,27 @@ class Restored(NamedTuple):
     damaged: dict[int, str]
 
 
-def _read(folder: Path, like: Tree, step: int) -> Found:
-    where = Path(folder) / str(step)
+@contextlib.contextmanager
+def described(folder: Path, step: int) -> Iterator[tuple[ocp.CheckpointManager, Tree]]:
+    """A folder's manager, and the stored state's description by shapes and types.
+
+    Raises:
+        CheckpointError: the step holds no state.
+    """
     handlers = {STATE: ocp.StandardCheckpointHandler(), METADATA: ocp.JsonCheckpointHandler()}
     options = ocp.CheckpointManagerOptions(create=False)
     with ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=handlers) as manager:
         found = manager.item_metadata(step)[STATE]
         if found is None:
-            raise CheckpointError(f"checkpoint {where} holds no state")
+            raise CheckpointError(f"checkpoint {Path(folder) / str(step)} holds no state")
+        yield manager, getattr(found, "tree", found)
+
+
+def _read(folder: Path, like: Tree, step: int) -> Found:
+    where = Path(folder) / str(step)
+    with described(folder, step) as (manager, found):
         wanted = asked_for(like)
-        require_same(where, getattr(found, "tree", found), wanted)
+        require_same(where, found, wanted)
         args = {STATE: ocp.args.StandardRestore(wanted), METADATA: ocp.args.JsonRestore()}
         read = manager.restore(step, args=ocp.args.Composite(**args))
     record = opened(where, read[METADATA])
