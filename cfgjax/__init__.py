@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from cfgjax.compiler import avoid_wrong_reductions
+from cfgjax.xla_flags import avoid_wrong_reductions
 
 avoid_wrong_reductions()
 

@@ -2,8 +2,8 @@
 
 import os
 
-from experiments import allocator, compilations
+from experiments.cli import compilation_cache, malloc
 
 os.environ["JAX_DEFAULT_PRNG_IMPL"] = "threefry2x32"  # of others, samples of a batch would share their draws
-allocator.tune()
-compilations.keep()
+malloc.tune()
+compilation_cache.keep()

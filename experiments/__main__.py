@@ -4,13 +4,22 @@ import ast
 import sys
 from pathlib import Path
 
-from experiments import unread
+from experiments.cli import broken_pipe
 
 _HERE = Path(__file__).parent
 KINDS = {
-    "From data to figures": ("presets", "prepare", "train", "sample", "origin", "evaluate", "report", "interchange"),
-    "The laboratory": ("gallery", "notebooks", "laws", "learn", "diagnose", "accuracy"),
-    "Machines": ("dryrun", "benchmark", "benchmark.page", "benchmark.scaling", "savings", "faults", "soak"),
+    "From data to figures": (
+        "presets",
+        "prepare",
+        "train",
+        "sample",
+        "provenance",
+        "evaluate",
+        "report",
+        "convert_weights",
+    ),
+    "The laboratory": ("gallery", "notebooks", "guided_distributions", "learn_schedule", "diagnose", "solver_error"),
+    "Machines": ("dryrun", "benchmark", "benchmark.write_page", "benchmark.scaling", "fault_injection", "endurance"),
 }
 _OTHERS = "Others"
 _USAGE = "usage: python -m experiments.COMMAND, for example python -m experiments.train --help"
@@ -47,7 +56,7 @@ def page() -> str:
     return "\n\n".join([_USAGE, *blocks])
 
 
-@unread.read_to_the_end()
+@broken_pipe.read_to_the_end()
 def main(args: list[str] | None = None) -> None:
     """Prints the list."""
     asked = [each for each in (sys.argv[1:] if args is None else args) if each not in ("-h", "--help")]

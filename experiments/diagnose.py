@@ -18,20 +18,22 @@ import tyro
 from matplotlib.figure import Figure
 
 from cfgjax import guidance, solvers
-from cfgjax.diagnostics import Diagnostics, by_label, diagnostics
-from cfgjax.pieces import Piecewise
+from cfgjax.analysis.guidance_diagnostics import Diagnostics, by_label, diagnostics
+from cfgjax.piecewise import Piecewise
 from cfgjax.types import Array, LabelledField, Scale, Solver
-from experiments import command, progress, runs
-from experiments.command import UserError
-from experiments.drawing import equal_parts, sample_keys
-from experiments.labels import label_texts
-from experiments.lettering import in_legend
-from experiments.options import optional
-from experiments.problems import problem_to_sample
-from experiments.programs import plan_of
-from experiments.restored import Run, restore_run
-from experiments.sampling import times
-from experiments.trained import require_rows
+from experiments.cli import main as cli
+from experiments.cli.main import UserError
+from experiments.cli.options import optional
+from experiments.config.samplers import times
+from experiments.figures.fonts import in_legend
+from experiments.run import folder as run_folder
+from experiments.run.batch_sampling import equal_parts, sample_keys
+from experiments.run.restore import Run, restore_run
+from experiments.run.trained_labels import require_rows
+from experiments.runtime import progress
+from experiments.runtime.batching import plan_of
+from experiments.tasks.label_names import label_texts
+from experiments.tasks.registry import problem_to_sample
 
 TITLES = {
     "distance": "|u_y - u_null|",
@@ -145,7 +147,7 @@ def diagnose(options: Options) -> None:
     require_rows(run, (*run.problem.labels, run.problem.num_labels), "diagnose")
     ts = times(run.model.path, options.num_steps, "uniform", options.interval)
     seen, each = observe(run, options, jnp.asarray(ts))
-    runs.make_folder("out", options.out.parent)
+    run_folder.make_folder("out", options.out.parent)
     texts = label_texts(run.experiment, run.problem.num_labels)
     labels = {int(y): texts[y] for y in run.problem.labels}
     _draw(seen, each, ts, labels, options.out)
@@ -155,7 +157,7 @@ def diagnose(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.main(diagnose, Options, "experiments.diagnose", __doc__, args)
+    cli.main(diagnose, Options, "experiments.diagnose", __doc__, args)
 
 
 if __name__ == "__main__":

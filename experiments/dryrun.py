@@ -16,15 +16,18 @@ import jax
 import jax.numpy as jnp
 import tyro
 
-from cfgjax import sharding, training
+from cfgjax import training
+from cfgjax.training import fsdp
 from cfgjax.types import TrainState, Tree
-from experiments import command, progress, runs
-from experiments.command import UserError
-from experiments.model import Model, model_of, state_of
-from experiments.options import optional
-from experiments.presets import PRESETS
-from experiments.problems import Problem, abstract_problem_of
-from experiments.settings import Experiment
+from experiments.cli import main as cli
+from experiments.cli.main import UserError
+from experiments.cli.options import optional
+from experiments.config.schema import Experiment
+from experiments.presets.registry import PRESETS
+from experiments.run import folder as run_folder
+from experiments.run.model import Model, model_of, state_of
+from experiments.runtime import progress
+from experiments.tasks.registry import Problem, abstract_problem_of
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,13 @@ def _lowered(way: str, step: training.Step, devices: list[jax.Device], *args: Tr
     """The step's program for abstract arguments (state, sharded batch, source)."""
     if way == "replicated":
         return training.mapped(step, devices).lower(*args)
-    return sharding.program(step, *args, mesh=sharding.mesh_of(devices)).lower(*args)
+    return fsdp.program(step, *args, mesh=fsdp.mesh_of(devices)).lower(*args)
 
 
 def _state_bytes(way: str, state: TrainState, devices: list[jax.Device]) -> int:
     if way == "replicated":
         return num_bytes(state)
-    return sharding.bytes_per_device(state, sharding.shardings(state, sharding.mesh_of(devices)))
+    return fsdp.bytes_per_device(state, fsdp.shardings(state, fsdp.mesh_of(devices)))
 
 
 def compiled_sizes(way: str, step: training.Step, devices: list[jax.Device], state: TrainState, *rest: Tree) -> Tree:
@@ -183,14 +186,14 @@ def _run(options: Options) -> None:
         raise UserError(f"preset must be one of {', '.join(PRESETS)}, got {options.preset!r}")
     experiment = PRESETS[options.preset][1]
     if options.batch_size is not None:
-        experiment = runs.validate(dataclasses.replace(experiment, batch_size=options.batch_size))
+        experiment = run_folder.validate(dataclasses.replace(experiment, batch_size=options.batch_size))
     found = dryrun(experiment, _virtual_devices(options.devices), WAYS[options.sharding])
     print(json.dumps(found) if options.json else _text(found))
 
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.main(_run, Options, "experiments.dryrun", __doc__, args)
+    cli.main(_run, Options, "experiments.dryrun", __doc__, args)
 
 
 if __name__ == "__main__":

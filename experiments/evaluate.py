@@ -7,27 +7,26 @@ that is not there yet is kept only where --data-dir is given: no folder that a c
 
 import dataclasses
 import importlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from cfgjax.types import LogClassifier
-from experiments import command, processes, runs
-from experiments.command import UserError
-from experiments.findings import Wishes, report
-from experiments.labels import ranges
-from experiments.model import path_of_field
-from experiments.options import optional
-from experiments.problems import Problem, problem_of, problem_to_sample
-from experiments.processes import Launch
-from experiments.recogniser import Features
-from experiments.restored import Run, restore_run, warn_of_other_data
-from experiments.sampling import ODE, SDE
-from experiments.settings import Experiment, ImageData, LatentData, Sampling
-from experiments.trained import require_rows, require_scales
+from experiments.cli import main as cli
+from experiments.cli.main import UserError
+from experiments.cli.options import optional
+from experiments.config.samplers import ODE, SDE
+from experiments.config.schema import Experiment, ImageData, LatentData, Sampling
+from experiments.evaluation.feature_classifier import Features
+from experiments.evaluation.run_report import Wishes, report
+from experiments.run import folder as run_folder
+from experiments.run.restore import Run, restore_run
+from experiments.run.restore_classifier import load_classifier
+from experiments.run.trained_labels import require_rows, require_scales
+from experiments.runtime import distributed
+from experiments.runtime.distributed import Launch
+from experiments.tasks.registry import Problem, problem_of, problem_to_sample
 
 OWN = "the run's own"
 
@@ -97,43 +96,9 @@ def load_features(name: str) -> Features:
     return found
 
 
-def _data_name(run: Run) -> str:
-    return getattr(run.experiment.data, "name", "")
-
-
 def _problem_of(experiment: Experiment) -> Problem:
     """The problem; of latents, which are drawn and not measured, its shapes alone."""
     return problem_to_sample(experiment) if isinstance(experiment.data, LatentData) else problem_of(experiment)
-
-
-def load_classifier(
-    run_dir: Path,
-    guided: Run,
-    data_dir: Path | None,
-    problem_of: Callable[[Experiment], Problem] = problem_of,
-) -> LogClassifier:
-    """The noisy classifier in a run folder, restored as by ``restore_run``.
-
-    Raises:
-        UserError: a run of something else, or of other data or another path than the guided run's.
-    """
-    run = restore_run(run_dir, data_dir, problem_of=problem_of)
-    if run.experiment.objective != "classifier":
-        raise UserError(f"classifier {run_dir} holds a run of objective {run.experiment.objective!r}, not a classifier")
-    pairs = {
-        "data": (_data_name(run), _data_name(guided)),
-        "path": (path_of_field(run.experiment), path_of_field(guided.experiment)),
-        "shape": (run.problem.shape, guided.problem.shape),
-        "num_labels": (run.problem.num_labels, guided.problem.num_labels),
-    }
-    for name, (its, wanted) in pairs.items():
-        if its != wanted:
-            raise UserError(f"classifier {run_dir} has {name} {its}, the run {wanted}")
-    warn_of_other_data("classifier", run, guided)
-    if run.problem.absent_labels:
-        unseen = ranges(run.problem.absent_labels)
-        processes.note(f"warning: classifier {run_dir} never saw the labels {unseen}, and leads away from them")
-    return run.log_classifier
 
 
 def _require_usable(options: Options, run: Run) -> None:
@@ -175,25 +140,25 @@ def _wishes(options: Options, run: Run) -> Wishes:
 def _with_sampling(run: Run, **chosen: Any) -> Run:
     """The run with some settings of its sampling replaced, once they are found in range."""
     sampling = dataclasses.replace(run.experiment.sampling, **chosen)
-    return run._replace(experiment=runs.validate(dataclasses.replace(run.experiment, sampling=sampling)))
+    return run._replace(experiment=run_folder.validate(dataclasses.replace(run.experiment, sampling=sampling)))
 
 
 def evaluate(options: Options) -> None:
     """Measures the run and writes the report."""
-    processes.start(options.launch)
+    distributed.start(options.launch)
     wanted = {each.name: getattr(options.samples, each.name) for each in dataclasses.fields(Sampling)}
     chosen = {name: value for name, value in wanted.items() if value is not None}
     run = _with_sampling(restore_run(options.run_dir, options.data_dir, options.ema_width, _problem_of), **chosen)
     wishes = _wishes(options, run)
     out = options.out or options.run_dir / "evaluation"
-    processes.on_first(lambda: runs.make_folder("out", out))
-    with processes.own_folder(out) as folder:
+    distributed.on_first(lambda: run_folder.make_folder("out", out))
+    with distributed.own_folder(out) as folder:
         report(run, folder, wishes)
 
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.main(evaluate, Options, "experiments.evaluate", __doc__, args)
+    cli.main(evaluate, Options, "experiments.evaluate", __doc__, args)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,12 @@ from typing import Annotated, Literal
 import tyro
 
 from cfgjax import data
-from experiments import command, prepared, progress, runs
-from experiments.command import UserError
-from experiments.options import optional
+from experiments.cli import main as cli
+from experiments.cli.main import UserError
+from experiments.cli.options import optional
+from experiments.run import folder as run_folder
+from experiments.runtime import progress
+from experiments.tasks import summary
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,13 @@ def prepare(options: Options) -> None:
         raise UserError("image_size and on_corrupt are for a folder of pictures, given as --source")
     if options.transpose and (options.source is None or is_folder):
         raise UserError("transpose is for idx files, whose folder is given as --source")
-    runs.make_folder("data_dir", options.data_dir)
+    run_folder.make_folder("data_dir", options.data_dir)
     if data.is_prepared(options.name, options.data_dir):
         print(f"{options.name} is prepared in {options.data_dir} already")
-        prepared.tell(options.name, options.data_dir)
+        summary.tell(options.name, options.data_dir)
         return
-    if prepared.holds_latents(options.name, options.data_dir):
-        prepared.tell_latents(options.name, options.data_dir)
+    if summary.holds_latents(options.name, options.data_dir):
+        summary.tell_latents(options.name, options.data_dir)
         return
     is_local = options.source is not None or options.name == "digits"
     silent = contextlib.redirect_stdout(io.StringIO()) if is_local else contextlib.nullcontext()
@@ -64,16 +67,16 @@ def prepare(options: Options) -> None:
             options.name, options.data_dir, options.source, options.image_size, options.on_corrupt, options.transpose
         )
     for remark in remarks:
-        print(prepared.text_of(remark))
+        print(summary.text_of(remark))
     print(f"{options.name} is prepared in {options.data_dir}")
-    prepared.tell(options.name, options.data_dir)
+    summary.tell(options.name, options.data_dir)
     if options.name.startswith("emnist/") and not options.transpose:
-        command.say("warning: emnist's pictures lie on their side: prepare them with --transpose to have them upright")
+        cli.say("warning: emnist's pictures lie on their side: prepare them with --transpose to have them upright")
 
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.main(prepare, Options, "experiments.prepare", __doc__, args)
+    cli.main(prepare, Options, "experiments.prepare", __doc__, args)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import pytest
 
 from cfgjax import paths
 from cfgjax.mixtures import LabelledMixture
-from experiments import allocator
+from experiments.cli import malloc
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -58,7 +58,7 @@ def plain_or_steep_path(request):
 def _without_free_blocks():
     """Memory that a module's tests freed, and the allocator as the commands tune it keeps, goes back to the kernel."""
     yield
-    allocator.trim()
+    malloc.trim()
 
 
 @pytest.fixture

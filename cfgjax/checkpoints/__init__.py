@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from cfgjax.checkpoints.checksums import checksums, host_checksum
 from cfgjax.checkpoints.errors import CheckpointError, NoCheckpointError, UnreachableError
-from cfgjax.checkpoints.folder import Keep, Writer, latest, steps
 from cfgjax.checkpoints.parameters import restore_params
-from cfgjax.checkpoints.restoring import Restored, restore, set_aside
+from cfgjax.checkpoints.restore import Restored, restore, set_aside
+from cfgjax.checkpoints.save import Keep, Writer, latest, steps
 
 __all__ = [
     "CheckpointError",

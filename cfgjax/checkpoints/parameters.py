@@ -12,9 +12,9 @@ import orbax.checkpoint as ocp
 
 from cfgjax.checkpoints.checksums import host_checksum
 from cfgjax.checkpoints.errors import CheckpointError
-from cfgjax.checkpoints.folder import METADATA, STATE, read_back
 from cfgjax.checkpoints.metadata import opened
-from cfgjax.checkpoints.restoring import Found, Restored, described, newest_whole
+from cfgjax.checkpoints.restore import Found, Restored, described, newest_whole
+from cfgjax.checkpoints.save import METADATA, STATE, read_back
 from cfgjax.checkpoints.trees import named, places, require_same
 from cfgjax.checks import require_arrays, require_choice, require_count, require_place
 from cfgjax.types import Tree

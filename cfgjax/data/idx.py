@@ -20,8 +20,8 @@ import tensorflow_datasets as tfds
 
 from cfgjax.checks import require_kind, require_text
 from cfgjax.data.errors import DataError
-from cfgjax.data.files import require_file, require_inside
-from cfgjax.data.png import png
+from cfgjax.data.untrusted.png import png
+from cfgjax.data.untrusted.safe_files import require_file, require_inside
 
 FAMILY = ("mnist", "fashion_mnist", "kmnist", "emnist")
 _UNSIGNED_BYTE = 8

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from cfgjax.checks import require_count, require_place
-from cfgjax.data.declared import MOST_EXAMPLES
 from cfgjax.data.errors import DataError
-from cfgjax.data.files import require_file, require_inside
+from cfgjax.data.untrusted.safe_files import require_file, require_inside
+from cfgjax.data.untrusted.tfds_metadata import MOST_EXAMPLES
 
 _MOST_HEADER = 10_000
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}

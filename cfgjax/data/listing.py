@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cfgjax.data.errors import DataError
-from cfgjax.data.files import require_file, require_inside
 from cfgjax.data.foreign import told_forms
+from cfgjax.data.untrusted.safe_files import require_file, require_inside
 
 SUFFIXES = frozenset(
     {

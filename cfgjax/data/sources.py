@@ -17,15 +17,15 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
 from cfgjax.checks import require_choice, require_count, require_kind, require_place, require_text
-from cfgjax.data.declared import MOST_EXAMPLES, Declared, read_declared, require_name
 from cfgjax.data.digits import Digits
 from cfgjax.data.errors import DataError
-from cfgjax.data.files import require_file, require_fits, require_inside
-from cfgjax.data.folder import folder_builder
 from cfgjax.data.idx import idx_builder, is_of_family
+from cfgjax.data.image_folder import folder_builder
 from cfgjax.data.known import registered, urls_of
 from cfgjax.data.listing import Remark
 from cfgjax.data.split import Split
+from cfgjax.data.untrusted.safe_files import require_file, require_fits, require_inside
+from cfgjax.data.untrusted.tfds_metadata import MOST_EXAMPLES, Declared, read_declared, require_name
 
 _AT_ONCE = 1024
 """Records that are unpacked together."""

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, SupportsIndex
 import numpy as np
 from tensorflow_datasets.proto import tf_example_pb2
 
-from cfgjax.data.chunks import require_bounded_chunks
 from cfgjax.data.errors import DataError
-from cfgjax.data.pictures import MOST_PIXELS, unpack
+from cfgjax.data.image_decoding import MOST_PIXELS, unpack
+from cfgjax.data.untrusted.array_record import require_bounded_chunks
 
 _EXAMPLE: Any = vars(tf_example_pb2)["Example"]
 _SLACK = 65_536

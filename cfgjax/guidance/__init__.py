@@ -24,7 +24,7 @@ Dhariwal & Nichol, arXiv 2105.05233; each further rule names its own.
 from __future__ import annotations
 
 from cfgjax.guidance.labels import between_labels, drop_label, given, weighted
-from cfgjax.guidance.memory import adaptive_projected
+from cfgjax.guidance.momentum import adaptive_projected
 from cfgjax.guidance.pairs import (
     against,
     autoguidance,
@@ -35,9 +35,9 @@ from cfgjax.guidance.pairs import (
     interpolate,
     pair,
 )
-from cfgjax.guidance.rules import projected, rescaled, tangential, zero_star
 from cfgjax.guidance.schedules import interval, one_plus, policy, scale_at
-from cfgjax.guidance.thresholds import clipped, dynamically_clipped, zero_before
+from cfgjax.guidance.thresholding import clipped, dynamically_clipped, zero_before
+from cfgjax.guidance.variants import projected, rescaled, tangential, zero_star
 
 __all__ = [
     "adaptive_projected",

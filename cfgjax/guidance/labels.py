@@ -23,7 +23,7 @@ from cfgjax.checks import (
     require_real,
 )
 from cfgjax.paths import as_float
-from cfgjax.pieces import by_piece
+from cfgjax.piecewise import by_piece
 from cfgjax.types import Array, Field, LabelledField, Number
 
 

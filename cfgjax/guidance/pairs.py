@@ -27,7 +27,7 @@ from cfgjax.checks import (
 )
 from cfgjax.guidance.schedules import require_scale, scale_at
 from cfgjax.paths import as_state, as_time, before_end, coefficients
-from cfgjax.pieces import Piecewise, by_piece
+from cfgjax.piecewise import Piecewise, by_piece
 from cfgjax.types import Array, Field, GaussianPath, Interval, LabelledField, LogClassifier, Number, Pair, Scale
 
 

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from cfgjax.metrics.calibration import calibration_error
 from cfgjax.metrics.distances import copy_fraction, energy_distance, nearest_distances
-from cfgjax.metrics.features import (
-    Neighbourhood,
-    frechet_distance,
-    kernel_distance,
-    neighbourhood,
-    num_repeated,
-)
-from cfgjax.metrics.fields import guidance_terms, posterior_mean_field, relative_error
+from cfgjax.metrics.features import Neighbourhood, frechet_distance, kernel_distance, neighbourhood, num_repeated
 
 __all__ = [
     "Neighbourhood",
@@ -19,11 +12,8 @@ __all__ = [
     "copy_fraction",
     "energy_distance",
     "frechet_distance",
-    "guidance_terms",
     "kernel_distance",
     "nearest_distances",
     "neighbourhood",
     "num_repeated",
-    "posterior_mean_field",
-    "relative_error",
 ]

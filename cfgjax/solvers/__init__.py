@@ -21,32 +21,20 @@
 
 from __future__ import annotations
 
-from cfgjax.solvers import grids
+from cfgjax.solvers import time_grids
+from cfgjax.solvers.cfg_plus_plus import cfg_plus_plus, effective_scale
 from cfgjax.solvers.churn import churn
-from cfgjax.solvers.counting import evaluations
-from cfgjax.solvers.diffusions import (
-    constant,
-    decreasing,
-    increasing_decreasing,
-    memoryless,
-    root_beta,
-    root_linear,
-)
+from cfgjax.solvers.diffusions import constant, decreasing, increasing_decreasing, memoryless, root_beta, root_linear
 from cfgjax.solvers.exponential import ddim, dpm_solver, unipc
+from cfgjax.solvers.feynman_kac import systematic, tilted
+from cfgjax.solvers.final_step import euler_step, mean_step, tweedie_step, with_last_step
+from cfgjax.solvers.integrate import integrate, rematerialised, solve
 from cfgjax.solvers.inversion import implicit_euler, reversible
-from cfgjax.solvers.langevin import (
-    diffusion_step,
-    langevin_corrected,
-    predictor_corrector_guidance,
-    relative_step,
-)
-from cfgjax.solvers.last_step import euler_step, mean_step, tweedie_step, with_last_step
-from cfgjax.solvers.memory import remembering
+from cfgjax.solvers.langevin import diffusion_step, langevin_corrected, predictor_corrector_guidance, relative_step
+from cfgjax.solvers.nfe import evaluations
 from cfgjax.solvers.ode import adams_bashforth, euler, heun, midpoint, rk4
-from cfgjax.solvers.renoising import cfg_plus_plus, effective_scale
-from cfgjax.solvers.scan import integrate, rematerialised, solve
 from cfgjax.solvers.sde import euler_maruyama, stochastic_heun
-from cfgjax.solvers.tilted import systematic, tilted
+from cfgjax.solvers.stateful import remembering
 
 __all__ = [
     "adams_bashforth",
@@ -62,7 +50,6 @@ __all__ = [
     "euler_maruyama",
     "euler_step",
     "evaluations",
-    "grids",
     "heun",
     "implicit_euler",
     "increasing_decreasing",
@@ -83,6 +70,7 @@ __all__ = [
     "stochastic_heun",
     "systematic",
     "tilted",
+    "time_grids",
     "tweedie_step",
     "unipc",
     "with_last_step",

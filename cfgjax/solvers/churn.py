@@ -10,9 +10,9 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from cfgjax.checks import HUGE, require_between, require_path
-from cfgjax.path_change import time_at
+from cfgjax.conversions import time_at
 from cfgjax.paths import noise_like
-from cfgjax.pieces import by_piece
+from cfgjax.piecewise import by_piece
 from cfgjax.solvers.ode import heun
 from cfgjax.types import Array, Carry, Field, GaussianPath, Number, Solver, State
 

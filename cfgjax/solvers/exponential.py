@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from cfgjax.checks import like_state, require_path
 from cfgjax.conversions import from_field
 from cfgjax.paths import as_time, before_end, coefficients
-from cfgjax.pieces import by_piece
+from cfgjax.piecewise import by_piece
 from cfgjax.solvers.ends import inside
 from cfgjax.types import Array, Field, GaussianPath, Prediction, Solver, State
 

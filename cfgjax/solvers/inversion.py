@@ -31,7 +31,7 @@ from cfgjax.checks import (
     require_shape,
     require_whole,
 )
-from cfgjax.pieces import by_piece
+from cfgjax.piecewise import by_piece
 from cfgjax.solvers.ends import inside
 from cfgjax.types import Array, Field, Number, Solver
 

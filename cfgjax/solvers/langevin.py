@@ -32,7 +32,7 @@ from cfgjax.checks import (
 )
 from cfgjax.conversions import score_of
 from cfgjax.paths import noise_like
-from cfgjax.pieces import by_piece
+from cfgjax.piecewise import by_piece
 from cfgjax.solvers.ode import heun
 from cfgjax.types import Array, Carry, Field, GaussianPath, Number, Schedule, Solver
 

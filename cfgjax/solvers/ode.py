@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from cfgjax.checks import like_state
-from cfgjax.pieces import by_piece
+from cfgjax.piecewise import by_piece
 from cfgjax.solvers.ends import inside
 from cfgjax.types import Array, Field, Number, Solver, State
 

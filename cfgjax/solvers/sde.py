@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from cfgjax.checks import like_state, require_path, require_scalar
 from cfgjax.conversions import from_field
 from cfgjax.paths import before_end, noise_like
-from cfgjax.pieces import by_piece
+from cfgjax.piecewise import by_piece
 from cfgjax.solvers.diffusions import require_admissible
 from cfgjax.types import Array, Field, GaussianPath, Schedule, Solver, State
 

@@ -19,11 +19,11 @@
 
 from __future__ import annotations
 
-from cfgjax.training.batches import shard, shard_several
-from cfgjax.training.decays import Decay, warming_decay
-from cfgjax.training.devices import AXIS, mapped, parallel, replicate
+from cfgjax.training.batching import shard, shard_several
+from cfgjax.training.ema import Decay, warming_decay
 from cfgjax.training.optimizers import eval_params
-from cfgjax.training.steps import (
+from cfgjax.training.pmap import AXIS, mapped, parallel, replicate
+from cfgjax.training.step import (
     Metrics,
     Several,
     Step,

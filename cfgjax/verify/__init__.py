@@ -40,7 +40,7 @@ A pass does not show scales outside [0, 7.5], t outside [0.05, 0.95], or that yo
 
 from __future__ import annotations
 
-from cfgjax.verify.batches import samples
+from cfgjax.verify.batched import samples
 from cfgjax.verify.diffusions import diffusion
 from cfgjax.verify.fields import field
 from cfgjax.verify.labels import label_dropping

@@ -27,10 +27,10 @@ from cfgjax.checks import THREEFRY, require_function
 from cfgjax.guidance import given
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, Field, GaussianPath, Number, Schedule
-from cfgjax.verify.calling import require_finite, require_shape, running, swept
-from cfgjax.verify.drifts import LENGTH, STRENGTHS, StepLaw
-from cfgjax.verify.problem import STRAIGHT, law_allowed, law_error, moments, require_problem, skewed_mixture, states
+from cfgjax.verify.call_user import require_finite, require_shape, running, swept
+from cfgjax.verify.reference import STRAIGHT, law_allowed, law_error, moments, require_problem, skewed_mixture, states
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_most, collected, likely_cause
+from cfgjax.verify.sde_bugs import LENGTH, STRENGTHS, StepLaw
 
 MakeSolver = Callable[[GaussianPath, Field, Schedule], Any]
 """``(path, field, diffusion) -> Solver``, as ``solvers.euler_maruyama``; or to a function (key, x, ts) -> x."""

@@ -17,9 +17,9 @@ import numpy as np
 from cfgjax.checks import require_choice, require_function, require_positive
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, GaussianPath, LabelledField, Number
-from cfgjax.verify.calling import mapped, require_finite, require_shape
-from cfgjax.verify.mistakes import NAMES, Mistakes, field_mistakes, null_mistakes
-from cfgjax.verify.problem import VIEWS, View, Views, require_problem, states
+from cfgjax.verify.call_user import mapped, require_finite, require_shape
+from cfgjax.verify.field_bugs import NAMES, Mistakes, field_mistakes, null_mistakes
+from cfgjax.verify.reference import VIEWS, View, Views, require_problem, states
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_most, collected, likely_cause, relative_error
 
 TIMES = tuple(np.linspace(0.05, 0.95, 19))

@@ -20,7 +20,7 @@ import numpy as np
 
 from cfgjax.checks import THREEFRY, require_between, require_count, require_function
 from cfgjax.types import Array, Number
-from cfgjax.verify.calling import mapped, require_finite, require_shape
+from cfgjax.verify.call_user import mapped, require_finite, require_shape
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_most, collected
 
 _CALLS, _LABELS, _LOOPED = 64, 16384, 4096

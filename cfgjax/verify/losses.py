@@ -21,9 +21,9 @@ import numpy as np
 from cfgjax.checks import THREEFRY, require_choice, require_function
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, GaussianPath, LabelledField
-from cfgjax.verify.calling import mapped, require_finite
-from cfgjax.verify.mistakes import NAMES
-from cfgjax.verify.problem import STRAIGHT, VIEWS, View, lopsided_mixture, oracle_views, require_problem
+from cfgjax.verify.call_user import mapped, require_finite
+from cfgjax.verify.field_bugs import NAMES
+from cfgjax.verify.reference import STRAIGHT, VIEWS, View, lopsided_mixture, oracle_views, require_problem
 from cfgjax.verify.report import UNKNOWN, CallError, Check, Report, at_least, at_most, collected
 from cfgjax.verify.residuals import residual_cause
 from cfgjax.verify.targets import mistaken_targets, target

@@ -17,8 +17,8 @@ import numpy as np
 from cfgjax.checks import THREEFRY
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, GaussianPath
-from cfgjax.verify.calling import mapped
-from cfgjax.verify.problem import View, oracle_views
+from cfgjax.verify.call_user import mapped
+from cfgjax.verify.reference import View, oracle_views
 from cfgjax.verify.report import CallError
 from cfgjax.verify.targets import target
 

@@ -17,8 +17,8 @@ import numpy as np
 from cfgjax.checks import require_function, require_positive
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, GaussianPath, LabelledField, Number
-from cfgjax.verify.calling import require_finite, require_shape, swept
-from cfgjax.verify.problem import STRAIGHT, Views, require_problem, skewed_mixture, states
+from cfgjax.verify.call_user import require_finite, require_shape, swept
+from cfgjax.verify.reference import STRAIGHT, Views, require_problem, skewed_mixture, states
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_most, collected, likely_cause, relative_error
 from cfgjax.verify.scales import SCALE_MISTAKES, SCALES, scale_cause
 

@@ -24,9 +24,9 @@ from cfgjax.checks import THREEFRY, require_function, require_positive
 from cfgjax.guidance import given
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, Field, GaussianPath, LabelledField, Number
-from cfgjax.verify.calling import require_finite, require_shape, running, swept
-from cfgjax.verify.flows import Ends, Flow, flow_ends, flow_mistakes
-from cfgjax.verify.problem import STRAIGHT, require_problem, skewed_mixture
+from cfgjax.verify.call_user import require_finite, require_shape, running, swept
+from cfgjax.verify.ode_bugs import Ends, Flow, flow_ends, flow_mistakes
+from cfgjax.verify.reference import STRAIGHT, require_problem, skewed_mixture
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_least, at_most, collected, likely_cause, relative_error
 
 Draw = Callable[[LabelledField, Array, Array, Array, Array, Number, int], Array]

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.paths import before_end, coefficients
 from cfgjax.types import Array, GaussianPath, LabelledField
-from cfgjax.verify.mistakes import NAMES
-from cfgjax.verify.problem import View, oracle_views
+from cfgjax.verify.field_bugs import NAMES
+from cfgjax.verify.reference import View, oracle_views
 
 
 def target(view: View, path: GaussianPath, z: Array, x: Array, t: Array) -> tuple[Array, Array]:

@@ -15,7 +15,7 @@ import numpy as np
 from cfgjax.checks import of_numpy, require_finite, require_function, require_positive, require_scalar
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import GaussianPath, Number
-from cfgjax.verify.problem import STRAIGHT, require_problem, skewed_mixture
+from cfgjax.verify.reference import STRAIGHT, require_problem, skewed_mixture
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_least, at_most, collected, likely_cause
 from cfgjax.verify.rules import Rule, Sides, error_at_most, oracle_sides, plain_checks
 from cfgjax.verify.scales import SCALES

@@ -19,13 +19,15 @@ import jax
 import tyro
 from pydantic import Field
 
-from experiments import command, progress, runs
-from experiments.benchmark import compare, memory, races, rows, startup, timing
-from experiments.benchmark.entries import Entry, Skipped
+from experiments.benchmark import compare, comparisons, memory, rows, startup, timing
 from experiments.benchmark.rows import Row
-from experiments.benchmark.works import ON_ACCELERATOR, ON_CPU, Case, Work, WorkName, work_of
-from experiments.options import optional
-from experiments.settings import Count, NotNegative, Positive
+from experiments.benchmark.timed_functions import Entry, Skipped
+from experiments.benchmark.workloads import ON_ACCELERATOR, ON_CPU, Case, Work, WorkName, work_of
+from experiments.cli import main as cli
+from experiments.cli.options import optional
+from experiments.config.schema import Count, NotNegative, Positive
+from experiments.run import folder as run_folder
+from experiments.runtime import progress
 
 TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-2}
 """How far samples may differ from the reference's, relative to the largest, by the type of the computation."""
@@ -60,7 +62,7 @@ class Options:
 
     works: Annotated[tuple[WorkName, ...], optional("WORK [WORK ...]", "what suits the device")] = ()
     """What is timed: networks and sizes, told in docs/throughput.md."""
-    methods: Annotated[tuple[races.Method, ...], Field(min_length=1)] = tuple(races.METHODS)
+    methods: Annotated[tuple[comparisons.Method, ...], Field(min_length=1)] = tuple(comparisons.METHODS)
     """How it is trained and sampled."""
     batch: Annotated[Count | None, optional("INT", "the works' own")] = None
     """Samples drawn together, and examples of a step."""
@@ -114,13 +116,13 @@ def _profile(folder: Path, case: Case, entry: Entry) -> None:
 def race(options: Options, case: Case) -> list[Row]:
     """The rows of one race."""
     work = work_of(case)
-    contestants = {name: build() for name, build in races.race_of(case, options.more.peers).items()}
+    contestants = {name: build() for name, build in comparisons.race_of(case, options.more.peers).items()}
     wrong = refused(work, contestants)
     entered = {name: one for name, one in contestants.items() if isinstance(one, Entry) and name not in wrong}
     product = timing.product_of(getattr(work.network, "dtype", "float32"))
     rounds = timing.race(entered, product, options.rounds, options.turn_seconds)
-    if options.profile is not None and races.LIBRARY in entered:
-        _profile(options.profile, case, entered[races.LIBRARY])
+    if options.profile is not None and comparisons.LIBRARY in entered:
+        _profile(options.profile, case, entered[comparisons.LIBRARY])
     forward = rows.forward_flops(work)
     found = rows.rows_of(_head(case), contestants, wrong, rounds, forward, options.stated_peak)
     return [_with_memory(case, row) if options.more.memory else row for row in found]
@@ -171,14 +173,14 @@ def benchmark(options: Options) -> list[Row]:
     Raises:
         UserError: an option out of range, a folder that cannot be written, or a file to compare that does not read.
     """
-    runs.validate(options)
+    run_folder.validate(options)
     earlier = None if options.compare is None else compare.read(options.compare)
-    folder = runs.make_folder("out", options.out)
+    folder = run_folder.make_folder("out", options.out)
     found: list[Row] = []
     for case in progress.each(list(_cases(options)), "races", "racing"):
-        command.show(f"\n{_title(case)}")
+        cli.show(f"\n{_title(case)}")
         some = race(options, case)
-        command.show("\n".join(rows.table(some)))
+        cli.show("\n".join(rows.table(some)))
         found += some
         _write(folder, found)
     for work_name in _works(options) if options.more.startup else ():
@@ -196,18 +198,18 @@ def _title(case: Case) -> str:
     names = {"batch": case.batch, "evaluations": case.evaluations}
     sizes = [f"{name} {size}" for name, size in names.items() if size is not None]
     sizes += [f"{case.num_scales} scales"] if case.method == "sweep" else []
-    return ", ".join([case.work, races.METHODS[cast(races.Method, case.method)], *sizes])
+    return ", ".join([case.work, comparisons.METHODS[cast(comparisons.Method, case.method)], *sizes])
 
 
 def _write(folder: Path, found: list[Row]) -> None:
-    runs.write_atomically(folder / "rows.json", json.dumps([row.as_json() for row in found], indent=1) + "\n")
+    run_folder.write_atomically(folder / "rows.json", json.dumps([row.as_json() for row in found], indent=1) + "\n")
 
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # peers share the device
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are measured
-    command.main(benchmark, Options, "experiments.benchmark", __doc__, args)
+    cli.main(benchmark, Options, "experiments.benchmark", __doc__, args)
 
 
 if __name__ == "__main__":

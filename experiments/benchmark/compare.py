@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from experiments.benchmark.rows import Row
-from experiments.command import UserError
+from experiments.cli.main import UserError
 
 ROWS = TypeAdapter(list[Row])
 SLOWER = 1.1

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from cfgjax.solvers.counting import inner_programs
+from cfgjax.solvers.nfe import inner_programs
 
 
 def _of_product(equation: Any) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 
 from cfgjax.types import Array, Tree
 from experiments.benchmark import reference
-from experiments.benchmark.works import Work
+from experiments.benchmark.workloads import Work
 
 SOLVERS: dict[str, Callable[[], Any]] = {"euler": diffrax.Euler, "heun": diffrax.Heun, "euler_maruyama": diffrax.Euler}
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 from cfgjax.models import MLP, DiT
 from cfgjax.models.embeddings import sine_positions
 from cfgjax.types import Tree
-from experiments.benchmark.works import SCALE, Inputs, Work
+from experiments.benchmark.workloads import SCALE, Inputs, Work
 
 METHODS = {"euler": "euler", "heun": "heun2"}
 """Our solvers by the names of torchdiffeq."""

@@ -13,14 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.benchmark import races
-from experiments.benchmark.entries import Skipped
-from experiments.benchmark.works import Case
+from experiments.benchmark import comparisons
+from experiments.benchmark.timed_functions import Skipped
+from experiments.benchmark.workloads import Case
 
 _IMPORTS = {
-    races.EAGER: ("torch", "flow_matching.solver"),
-    races.COMPILED: ("torch", "flow_matching.solver", "torch._dynamo", "torch._inductor.compile_fx"),
-    races.DIFFRAX: ("diffrax",),
+    comparisons.EAGER: ("torch", "flow_matching.solver"),
+    comparisons.COMPILED: ("torch", "flow_matching.solver", "torch._dynamo", "torch._inductor.compile_fx"),
+    comparisons.DIFFRAX: ("diffrax",),
 }
 """What a competitor imports, some of it only when it is first used."""
 
@@ -55,7 +55,7 @@ def measure(case: Case, competitor: str) -> int | None:
     On a CPU the resident memory beyond that after the imports: weights, inputs, compiled code and working memory, at
     the highest point of a second run. On an accelerator its own statistics.
     """
-    is_torch = competitor in (races.EAGER, races.COMPILED)
+    is_torch = competitor in (comparisons.EAGER, comparisons.COMPILED)
     for name in _IMPORTS.get(competitor, ()):
         if importlib.util.find_spec(name.partition(".")[0]):
             importlib.import_module(name)
@@ -65,7 +65,7 @@ def measure(case: Case, competitor: str) -> int | None:
         return None
     _settle()
     before = _status("VmRSS") if is_on_cpu else 0
-    entry = races.race_of(case, peers=True)[competitor]()
+    entry = comparisons.race_of(case, peers=True)[competitor]()
     if isinstance(entry, Skipped):
         return None
     entry.run()

@@ -14,7 +14,7 @@ from jax import lax
 
 from cfgjax.types import Array, Tree
 from experiments.benchmark.reference_networks import network_of
-from experiments.benchmark.works import Work
+from experiments.benchmark.workloads import Work
 
 
 def guided_of(work: Work) -> Callable[..., Array]:

@@ -11,7 +11,7 @@ from jax import lax
 from cfgjax.models import MLP, DiT, UNet
 from cfgjax.models.embeddings import sine_positions
 from cfgjax.types import Array, Tree
-from experiments.benchmark.works import Work
+from experiments.benchmark.workloads import Work
 
 Network = Callable[[Tree, Array, Array, Array], Array]
 """(weights, x [B, *D], t [] or [B], y [B]) -> [B, *D]."""

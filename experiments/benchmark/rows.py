@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from experiments.benchmark import flops
-from experiments.benchmark.entries import Entry, Skipped
+from experiments.benchmark.timed_functions import Entry, Skipped
 from experiments.benchmark.timing import Rounds
-from experiments.benchmark.works import Work, shapes_of
+from experiments.benchmark.workloads import Work, shapes_of
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy", "diffrax", "torch", "flow_matching")
 

@@ -29,11 +29,12 @@ from pydantic import Field
 
 from cfgjax import training
 from cfgjax.types import Tree
-from experiments import command, runs
-from experiments.benchmark import entries, ours, timing
+from experiments.benchmark import in_cfgjax, timed_functions, timing
 from experiments.benchmark.rows import forward_flops
-from experiments.benchmark.works import WORKS, WorkName, compiler_options, inputs_of, shapes_of
-from experiments.settings import Count
+from experiments.benchmark.workloads import WORKS, WorkName, compiler_options, inputs_of, shapes_of
+from experiments.cli import main as cli
+from experiments.config.schema import Count
+from experiments.run import folder as run_folder
 
 IN_MACHINE = 8
 PUBLISHED: tuple[WorkName, ...] = ("W4-B", "W4-L", "W4-XL")
@@ -123,13 +124,13 @@ def measure(work_name: WorkName, num_rounds: int) -> dict[str, float]:
     count, work = jax.local_device_count(), WORKS[work_name]
     work = work._replace(train_batch=count * work.train_batch)
     inputs, optimizer = inputs_of(work), optax.adamw(1e-4)
-    step = ours.train_step_of(work, optimizer, work.train_chunks)
+    step = in_cfgjax.train_step_of(work, optimizer, work.train_chunks)
     steps = {"whole": training.several(step), "alone": training.several(_alone(step)), "empty": _empty}
 
-    def entry(step: training.Step) -> entries.Entry:
-        state, batches, source = ours.train_inputs(work, inputs, optimizer, 1)
+    def entry(step: training.Step) -> timed_functions.Entry:
+        state, batches, source = in_cfgjax.train_inputs(work, inputs, optimizer, 1)
         options = compiler_options(work)
-        return entries.training(training.mapped(step), state, (batches, source), work.train_batch, 1, options)
+        return timed_functions.training(training.mapped(step), state, (batches, source), work.train_batch, 1, options)
 
     rounds = timing.race(
         {name: entry(each) for name, each in steps.items()}, timing.product_of("float32"), num_rounds, 0.3
@@ -185,14 +186,14 @@ def scaling(options: Options) -> None:
     Raises:
         UserError: an option out of range.
     """
-    runs.validate(options)
+    run_folder.validate(options)
     print("\n".join(lines({count: _on(count, options) for count in options.devices})))
     print("", *on_paper(options), sep="\n")
 
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.main(scaling, Options, "experiments.benchmark.scaling", __doc__, args)
+    cli.main(scaling, Options, "experiments.benchmark.scaling", __doc__, args)
 
 
 if __name__ == "__main__":

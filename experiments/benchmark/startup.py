@@ -10,20 +10,20 @@ import jax
 import optax
 
 from cfgjax import training
-from experiments.benchmark import entries, ours, races
-from experiments.benchmark.works import Case, WorkName, compiler_options, inputs_of, work_of
+from experiments.benchmark import comparisons, in_cfgjax, timed_functions
+from experiments.benchmark.workloads import Case, WorkName, compiler_options, inputs_of, work_of
 
 
 def measure(work_name: WorkName) -> float:
     """Seconds, in this process, to compile the work's training step and its guided sampler by Euler."""
     work = work_of(Case(work_name, "startup"))
     inputs, optimizer = inputs_of(work), optax.adamw(1e-4)
-    step = training.mapped(training.several(ours.train_step_of(work, optimizer, work.train_chunks)))
-    state, batches, source = ours.train_inputs(work, inputs, optimizer, work.train_steps)
-    *_, of_step = entries.compiled(step, state, batches, source, options=compiler_options(work))
-    draw = ours.draw_of(work, "euler", races.times_of(work, "euler"))
-    program = jax.jit(ours.sampler_of(draw, work.sample_chunk), compiler_options=compiler_options(work))
-    *_, of_sampler = entries.compiled(program, *races.arguments_of(inputs))
+    step = training.mapped(training.several(in_cfgjax.train_step_of(work, optimizer, work.train_chunks)))
+    state, batches, source = in_cfgjax.train_inputs(work, inputs, optimizer, work.train_steps)
+    *_, of_step = timed_functions.compiled(step, state, batches, source, options=compiler_options(work))
+    draw = in_cfgjax.draw_of(work, "euler", comparisons.times_of(work, "euler"))
+    program = jax.jit(in_cfgjax.sampler_of(draw, work.sample_chunk), compiler_options=compiler_options(work))
+    *_, of_sampler = timed_functions.compiled(program, *comparisons.arguments_of(inputs))
     return of_step + of_sampler
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmark.entries import Entry
+from experiments.benchmark.timed_functions import Entry
 
 CPU_SIZE, DEVICE_SIZE = 2048, 8192
 

@@ -17,9 +17,11 @@ from typing import Annotated, Any
 import tyro
 from PIL import Image
 
-from experiments import command, progress, runs
-from experiments.command import UserError
-from experiments.options import optional
+from experiments.cli import main as cli
+from experiments.cli.main import UserError
+from experiments.cli.options import optional
+from experiments.run import folder as run_folder
+from experiments.runtime import progress
 
 FOLDER = Path(__file__).parent
 NAMES = ("from_path_to_guidance", "what_guidance_does", "train_your_own", "bring_your_own", "sweep")
@@ -120,17 +122,17 @@ def build(options: Options) -> None:
     for name in options.names:
         if name not in NAMES:
             raise UserError(f"names must be of {', '.join(NAMES)}, got {name}")
-    out = runs.make_folder("out", options.out or FOLDER)
+    out = run_folder.make_folder("out", options.out or FOLDER)
     for name in progress.each(options.names or NAMES, "notebooks", "executing"):
         notebook = execute(read_script(FOLDER / f"{name}.py"), name)
         file = out / f"{name}.ipynb"
         _write(notebook, file)
-        command.show(f"wrote {file}")
+        cli.show(f"wrote {file}")
 
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    command.main(build, Options, "experiments.notebooks", __doc__, args)
+    cli.main(build, Options, "experiments.notebooks", __doc__, args)
 
 
 if __name__ == "__main__":

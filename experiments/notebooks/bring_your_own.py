@@ -233,7 +233,7 @@ def sample(network, params, scale, per_label=8):
     def draw(key, y):
         guided = guidance.given(guidance.classifier_free(field, scale, null_label=NULL), y)
         noise = jax.random.normal(key, (8, 8, 1))
-        return solvers.integrate(solvers.heun(guided), key, noise, solvers.grids.uniform(24))
+        return solvers.integrate(solvers.heun(guided), key, noise, solvers.time_grids.uniform(24))
 
     labels = jnp.repeat(jnp.arange(10), per_label)
     return np.asarray(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(3), len(labels)), labels))

@@ -247,7 +247,7 @@ def follow(guided):
     solver = solvers.heun(guidance.given(guided, y))
 
     def one(noise):
-        ts = solvers.grids.uniform(64)
+        ts = solvers.time_grids.uniform(64)
         return solvers.integrate(solver, jax.random.key(0), noise, ts, observe=lambda carry, t: carry.x)[1]
 
     return np.asarray(jax.jit(jax.vmap(one))(noises))
@@ -330,7 +330,7 @@ def draw(key, y, scale, is_stochastic):
     sde = solvers.euler_maruyama(path, guided, solvers.root_beta(path))
     solver = sde if is_stochastic else solvers.heun(guided)
     noise = jax.random.normal(noise_key, (2,))
-    return solvers.integrate(solver, solver_key, noise, solvers.grids.uniform(NUM_STEPS), lambda carry, t: carry.x)
+    return solvers.integrate(solver, solver_key, noise, solvers.time_grids.uniform(NUM_STEPS), lambda carry, t: carry.x)
 
 
 draw_all = jax.jit(jax.vmap(draw, in_axes=(0, 0, None, None)), static_argnums=3)

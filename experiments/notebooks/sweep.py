@@ -26,7 +26,8 @@ import optax
 from sklearn.decomposition import PCA
 from sklearn.svm import SVC
 
-from cfgjax import data, guidance, losses, metrics, models, paths, solvers, sweeps, training
+from cfgjax import data, guidance, losses, metrics, models, paths, solvers, training
+from cfgjax.analysis.sweep import sweep
 
 # %% [markdown]
 # ## A network
@@ -69,7 +70,7 @@ print(f"loss of the last step: {found['loss']:.2f}")
 #
 # `draw` makes **one** sample at one point of the sweep. The solver is Euler–Maruyama with
 # $\sigma_t^2=2\kappa^2\beta_t$: with $\kappa=0$ it is Euler's rule for the ODE, so that ODE and SDE are two values of
-# one number. The interval says at which times $w$ acts; outside, the scale is 1. `sweeps.sweep` takes `draw` and one
+# one number. The interval says at which times $w$ acts; outside, the scale is 1. `sweep.sweep` takes `draw` and one
 # array (or tuple of arrays) for each axis: 10 scales, 2 intervals, 2 values of $\kappa$, and 200 samples with a key
 # and a label each.
 
@@ -90,10 +91,12 @@ def draw(scale, interval, strength, sample):
     )
     noise_key, solver_key = jax.random.split(key)
     solver = solvers.euler_maruyama(path, guidance.given(field, y), solvers.root_beta(path, strength))
-    return solvers.integrate(solver, solver_key, jax.random.normal(noise_key, (8, 8, 1)), solvers.grids.uniform(24))
+    return solvers.integrate(
+        solver, solver_key, jax.random.normal(noise_key, (8, 8, 1)), solvers.time_grids.uniform(24)
+    )
 
 
-run = jax.jit(lambda *axes: sweeps.sweep(draw, *axes, chunk=1024))
+run = jax.jit(lambda *axes: sweep(draw, *axes, chunk=1024))
 samples = np.asarray(run(SCALES, INTERVALS, STRENGTHS, (keys, labels)))
 print(f"{samples.shape}: scale, interval, strength, sample, and the picture; traced {len(traces)} time")
 assert samples.shape == (10, 2, 2, 200, 8, 8, 1)

@@ -129,7 +129,7 @@ def field(x, t, y):
 def draw(key, y, scale):
     noise = jax.random.normal(key, (8, 8, 1))
     guided = guidance.given(guidance.classifier_free(field, scale, null_label=NULL), y)
-    ts = solvers.grids.uniform(32)
+    ts = solvers.time_grids.uniform(32)
     return solvers.integrate(solvers.heun(guided), key, noise, ts, observe=lambda carry, t: carry.x)
 
 

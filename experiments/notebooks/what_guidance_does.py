@@ -25,7 +25,8 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from cfgjax import conversions, guidance, likelihood, metrics, mixtures, paths, solvers
+from cfgjax import conversions, guidance, metrics, mixtures, paths, solvers
+from cfgjax.analysis import likelihood
 from cfgjax.mixtures import LabelledMixture
 
 path = paths.linear()
@@ -105,7 +106,7 @@ def moments(scale, strength):
         b, a = at_zero[0], at_one[0] - at_zero[0]
         return jnp.stack([a * state[0] + b, 2 * a * state[1] + strength**2])
 
-    ts = solvers.grids.uniform(1000)
+    ts = solvers.time_grids.uniform(1000)
     return solvers.integrate(solvers.heun(change), jax.random.key(0), jnp.array([0.0, 1.0]), ts)
 
 
@@ -143,7 +144,7 @@ def sde_samples(scale, strength):
     def draw(key):
         noise_key, solver_key = jax.random.split(key)
         noise = jax.random.normal(noise_key, (1,))
-        return solvers.integrate(solver, solver_key, noise, solvers.grids.uniform(400))[0]
+        return solvers.integrate(solver, solver_key, noise, solvers.time_grids.uniform(400))[0]
 
     return jax.vmap(draw)(jax.random.split(jax.random.key(1), NUM_SAMPLES))
 
@@ -200,7 +201,9 @@ def ring_sde(scale, strength):
 
     def draw(key):
         noise_key, solver_key = jax.random.split(key)
-        return solvers.integrate(solver, solver_key, jax.random.normal(noise_key, (2,)), solvers.grids.uniform(200))
+        return solvers.integrate(
+            solver, solver_key, jax.random.normal(noise_key, (2,)), solvers.time_grids.uniform(200)
+        )
 
     return jax.vmap(draw)(jax.random.split(jax.random.key(2), 4000))
 
@@ -249,7 +252,7 @@ plt.show()
 # %%
 @jax.jit
 def divergence_from_tilted(scale):
-    divergence, ts = likelihood.exact_divergence(ring_guided(scale)), solvers.grids.uniform(64)
+    divergence, ts = likelihood.exact_divergence(ring_guided(scale)), solvers.time_grids.uniform(64)
 
     def log_ratio(noise):
         log_density, x = likelihood.sample_log_density(solvers.heun, divergence, noise, ts)
@@ -291,14 +294,14 @@ ring_pair = guidance.pair(field, NULL)
 def particles(scale):
     solver = solvers.tilted(path, ring_pair, LABEL, scale, solvers.root_beta(path, 2.0))
     noise = jax.random.normal(jax.random.key(4), (4000, 2))
-    population, _ = solvers.solve(solver, jax.random.key(5), noise, solvers.grids.uniform(200))
+    population, _ = solvers.solve(solver, jax.random.key(5), noise, solvers.time_grids.uniform(200))
     return population.x[solvers.systematic(jax.random.key(6), population.log_weights)]
 
 
 @jax.jit
 def ring_ode(scale):
     noise = jax.random.normal(jax.random.key(7), (4000, 2))
-    ts = solvers.grids.uniform(64)
+    ts = solvers.time_grids.uniform(64)
     return jax.vmap(lambda x: solvers.integrate(solvers.heun(ring_guided(scale)), jax.random.key(0), x, ts))(noise)
 
 

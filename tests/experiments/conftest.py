@@ -3,9 +3,9 @@
 import pytest
 
 from cfgjax import data
-from experiments import progress
-from tests.experiments.running import SMALLER, command
-from tests.pictures import write_family
+from experiments.runtime import progress
+from tests.support.commands import SMALLER, command
+from tests.support.pictures import write_family
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from cfgjax import data, paths
-from experiments import runs
-from experiments.findings import draw_sweep
-from experiments.labels import ranges
-from experiments.presets import PRESETS
-from experiments.problems import problem_of, problem_to_sample, with_shapes
-from experiments.restored import Run
-from experiments.sample import Which, _labels
-from experiments.sampling import ODE, classifier_free
-from experiments.settings import ADAPTER, LatentData, Sampling
+from experiments.config.samplers import ODE, classifier_free
+from experiments.config.schema import ADAPTER, LatentData, Sampling
+from experiments.evaluation.run_report import draw_sweep
+from experiments.presets.registry import PRESETS
+from experiments.run import folder as run_folder
+from experiments.run.restore import Run
+from experiments.sample.__main__ import Which, _labels
+from experiments.tasks.label_names import ranges
+from experiments.tasks.registry import problem_of, problem_to_sample, with_shapes
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +67,8 @@ def test_they_are_told_when_training_starts_and_in_the_config(told, capsys):
 
 def test_a_run_of_before_they_were_told_goes_on(told):
     untold = dataclasses.replace(told, data=dataclasses.replace(told.data, absent_labels=None))
-    assert runs._difference(untold, told) is None
-    assert runs.settings_that_count(untold) == runs.settings_that_count(told)
+    assert run_folder._difference(untold, told) is None
+    assert run_folder.settings_that_count(untold) == run_folder.settings_that_count(told)
     assert problem_to_sample(untold).labels.tolist() == [0, 1, 2, 3]
 
 

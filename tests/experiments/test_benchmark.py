@@ -14,18 +14,30 @@ from PIL import Image
 
 from cfgjax.models import MLP, DiT, UNet, convolution
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark import compare, entries, flops, memory, ours, page, races, reference, rows, timing, works
+from experiments.benchmark import (
+    compare,
+    comparisons,
+    flops,
+    in_cfgjax,
+    memory,
+    reference,
+    rows,
+    timed_functions,
+    timing,
+    workloads,
+    write_page,
+)
 from experiments.benchmark.__main__ import Options
-from experiments.benchmark.entries import Entry, Skipped
 from experiments.benchmark.reference_networks import network_of
-from experiments.command import UserError
-from tests.experiments.running import assert_one_line, finish, start
+from experiments.benchmark.timed_functions import Entry, Skipped
+from experiments.cli.main import UserError
+from tests.support.commands import assert_one_line, finish, start
 
 HEAD = ("work", "method", "batch", "device_kind", "num_devices", "versions", "date")
 SMALL = {
-    "perceptron": works.Work("", MLP(num_labels=3, width=16, embedding_width=8, depth=2), (2,), 3, 6, 6, 4),
-    "transformer": works.Work("", DiT(16, 2, 2, num_labels=3), (8, 8, 2), 3, 6, 6, 4, 2, 3),
-    "unet": works.Work("", UNet(8, (1, 2), 1, (4,), head_width=8), (8, 8, 1), 10, 6, 6, 4, 2, 3),
+    "perceptron": workloads.Work("", MLP(num_labels=3, width=16, embedding_width=8, depth=2), (2,), 3, 6, 6, 4),
+    "transformer": workloads.Work("", DiT(16, 2, 2, num_labels=3), (8, 8, 2), 3, 6, 6, 4, 2, 3),
+    "unet": workloads.Work("", UNet(8, (1, 2), 1, (4,), head_width=8), (8, 8, 1), 10, 6, 6, 4, 2, 3),
 }
 
 
@@ -44,7 +56,7 @@ def work(request):
 
 @pytest.mark.slow
 def test_the_reference_is_the_library_s_network(work):
-    inputs = works.inputs_of(work)
+    inputs = workloads.inputs_of(work)
     t = jnp.linspace(0.1, 0.9, work.batch)
     found = jax.jit(network_of(work))(inputs.weights, inputs.noise, t, inputs.labels)
     expected = jax.jit(jax.vmap(work.network.apply, (None, 0, 0, 0)))(inputs.weights, inputs.noise, t, inputs.labels)
@@ -55,9 +67,9 @@ def test_the_reference_is_the_library_s_network(work):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["euler", "heun", "dpm_solver"])
 def test_the_reference_draws_the_library_s_samples(work, method):
-    inputs, ts = works.inputs_of(work), works.grid(4)
+    inputs, ts = workloads.inputs_of(work), workloads.grid(4)
     arguments = (inputs.weights, jax.random.key(0), inputs.noise, inputs.labels, jnp.float32(3))
-    expected = jax.jit(ours.sampler_of(ours.draw_of(work, method, ts), work.sample_chunk))(*arguments)
+    expected = jax.jit(in_cfgjax.sampler_of(in_cfgjax.draw_of(work, method, ts), work.sample_chunk))(*arguments)
     for chunk in (None, 3):
         found = jax.jit(reference.sampler_of(work, method, chunk))(*arguments, ts)
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.max(np.abs(expected)))
@@ -65,9 +77,9 @@ def test_the_reference_draws_the_library_s_samples(work, method):
 
 def test_the_reference_takes_a_scale_for_each_sample_in_chunks():
     work, scales = SMALL["perceptron"], np.linspace(0, 5, 6, dtype=np.float32)
-    inputs, ts = works.inputs_of(work), works.grid(4)
+    inputs, ts = workloads.inputs_of(work), workloads.grid(4)
     arguments = inputs.weights, jax.random.key(0), inputs.noise, inputs.labels
-    expected = jax.jit(ours.sampler_of(ours.draw_of(work, "euler", ts), None))(*arguments, scales)
+    expected = jax.jit(in_cfgjax.sampler_of(in_cfgjax.draw_of(work, "euler", ts), None))(*arguments, scales)
     for chunk in (None, 3):
         found = jax.jit(reference.sampler_of(work, "euler", chunk))(*arguments, scales[:, None], ts)
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.max(np.abs(expected)))
@@ -113,7 +125,7 @@ def test_a_scan_counts_for_each_turn_and_a_while_is_refused():
 def test_published_transformers_have_their_published_operations():
     """DiT's multiply-adds at 32 x 32 x 4, in billions (arXiv 2212.09748, table 1): B/2 23.0, L/2 80.7, XL/2 118.6."""
     for size, published in (("B", 23.0), ("L", 80.7), ("XL", 118.6)):
-        network = works.WORKS[f"W4-{size}"].network
+        network = workloads.WORKS[f"W4-{size}"].network
         arguments = jnp.zeros((32, 32, 4)), jnp.zeros(()), jnp.zeros((), jnp.int32)
         weights = jax.eval_shape(network.init, jax.random.key(0), *arguments)
         np.testing.assert_allclose(flops.count(network.apply, weights, *arguments) / 2e9, published, rtol=0.01)
@@ -130,7 +142,7 @@ def tiny(tmp_path_factory):
 @pytest.mark.slow
 def test_every_method_of_the_smallest_work_gives_its_rows(tiny):
     found, folder = tiny
-    assert [row.method for row in found if row.competitor == races.LIBRARY] == list(races.METHODS)
+    assert [row.method for row in found if row.competitor == comparisons.LIBRARY] == list(comparisons.METHODS)
     assert compare.read(folder / "rows.json") == [
         dataclasses.replace(row, quartiles=row.quartiles and tuple(row.quartiles)) for row in found
     ]
@@ -155,7 +167,7 @@ def test_counts_of_the_smallest_work(tiny):
         ("interval", 6, 4),
         ("sweep", 8, 16),
     ):
-        row = by_name[method, races.LIBRARY]
+        row = by_name[method, comparisons.LIBRARY]
         assert row.evaluations == evaluations
         np.testing.assert_allclose(row.examples_per_s * row.min_s, examples)
         np.testing.assert_allclose(row.model_flops, network_flops * evaluations * examples)
@@ -166,11 +178,11 @@ def test_counts_of_the_smallest_work(tiny):
 def test_the_page_holds_every_row_of_every_part(tiny, tmp_path):
     """A device whose benchmark was run in two parts is one section; a skipped competitor and a curve's rows too."""
     found, folder = tiny
-    (euler,) = (row for row in found if (row.method, row.competitor) == ("euler", races.LIBRARY))
+    (euler,) = (row for row in found if (row.method, row.competitor) == ("euler", comparisons.LIBRARY))
     absent = rows.Row(**{name: getattr(euler, name) for name in HEAD}, competitor="absent", skipped="not installed")
     larger = dataclasses.replace(euler, batch=64, examples_per_s=1e6, is_for_curves=True)
     (tmp_path / "rows.json").write_text(json.dumps([absent.as_json(), larger.as_json()]))
-    page.write(page.Options((tmp_path / "rows.json", folder / "rows.json"), tmp_path / "docs"))
+    write_page.write(write_page.Options((tmp_path / "rows.json", folder / "rows.json"), tmp_path / "docs"))
     text = (tmp_path / "docs" / "benchmarks.md").read_text()
     assert text.count(f"## {euler.device_kind}\n") == 1
     assert "| absent | skipped: not installed |" in text
@@ -187,7 +199,7 @@ def test_a_competitor_with_other_samples_gets_no_speed():
     def entry(offset):
         return Entry(lambda: None, 2, 1, output=np.array([1.0, 2.0]) + offset)
 
-    work = works.WORKS["tiny"]
+    work = workloads.WORKS["tiny"]
     contestants = {"first": entry(0), "rounded": entry(1e-6), "wrong": entry(1e-3), "absent": Skipped("not installed")}
     refused = benchmark.refused(work, contestants)
     assert list(refused) == ["wrong"]
@@ -207,7 +219,7 @@ def test_a_sample_that_is_not_a_number_disagrees():
         "first": Entry(lambda: None, 1, 1, output=np.ones(2)),
         "broken": Entry(lambda: None, 1, 1, output=np.full(2, np.nan)),
     }
-    assert list(benchmark.refused(works.WORKS["tiny"], contestants)) == ["broken"]
+    assert list(benchmark.refused(workloads.WORKS["tiny"], contestants)) == ["broken"]
 
 
 def test_turns_rotate_and_every_run_is_counted():
@@ -233,21 +245,21 @@ def test_comparison_flags_what_became_slower_beyond_the_machine():
 
 
 def test_a_program_is_traced_once_for_all_scales_and_keys():
-    traces, work = [], works.WORKS["tiny"]
-    draw = ours.draw_of(work, "euler", works.grid(4))
+    traces, work = [], workloads.WORKS["tiny"]
+    draw = in_cfgjax.draw_of(work, "euler", workloads.grid(4))
 
     def counted(*args):
         traces.append(1)
         return draw(*args)
 
-    program, inputs = jax.jit(ours.sampler_of(counted, None)), works.inputs_of(work)
+    program, inputs = jax.jit(in_cfgjax.sampler_of(counted, None)), workloads.inputs_of(work)
     for seed, scale in ((0, 1.0), (1, 3.0), (2, 7.5)):
         program(inputs.weights, jax.random.key(seed), inputs.noise, inputs.labels, jnp.float32(scale))
     assert len(traces) == 1
 
 
 def test_an_executable_reports_its_trace_and_compile_time():
-    executable, trace_seconds, compile_seconds = entries.compiled(jax.jit(jnp.sin), jnp.ones(3))
+    executable, trace_seconds, compile_seconds = timed_functions.compiled(jax.jit(jnp.sin), jnp.ones(3))
     np.testing.assert_allclose(executable(jnp.ones(3)), np.sin(1.0), rtol=1e-6)
     assert trace_seconds > 0
     assert compile_seconds > 0
@@ -256,7 +268,9 @@ def test_an_executable_reports_its_trace_and_compile_time():
 @pytest.mark.slow
 def test_memory_of_a_larger_batch_is_larger():
     """10,000 samples of W1 at once hold at least their hidden layers, 256 numbers each for both sides of guidance."""
-    few, many = (memory.of_competitor(works.Case("W1", "euler", batch), races.WHOLE) for batch in (100, 10_000))
+    few, many = (
+        memory.of_competitor(workloads.Case("W1", "euler", batch), comparisons.WHOLE) for batch in (100, 10_000)
+    )
     assert many - few > 2 * 9_900 * 256 * 4
 
 

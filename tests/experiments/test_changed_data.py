@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from cfgjax import checkpoints, data
-from experiments import averaging, runs, train
-from experiments.command import UserError
-from experiments.presets import PRESETS
-from experiments.problems import problem_of, with_shapes
-from experiments.recogniser import folder_of
-from experiments.restored import Run, restore_run, warn_of_other_data
-from experiments.settings import DiTNetwork, LatentData
-from tests.pictures import stripes, write_idx
+from experiments import train
+from experiments.cli.main import UserError
+from experiments.config.schema import DiTNetwork, LatentData
+from experiments.evaluation.feature_classifier import folder_of
+from experiments.presets.registry import PRESETS
+from experiments.run import ema_snapshots
+from experiments.run import folder as run_folder
+from experiments.run.restore import Run, restore_run, warn_of_other_data
+from experiments.tasks.registry import problem_of, with_shapes
+from tests.support.pictures import stripes, write_idx
 
 
 def _prepared(folder, train, test):
@@ -64,40 +66,40 @@ def _told(data_dir, run_dir, **settings):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_run_refuses_other_data_of_the_same_name_and_takes_them_on_purpose(name, folders, tmp_path):
-    runs.open_run(_told(folders["first"], tmp_path))
-    first = runs.read_config(tmp_path)
-    runs.open_run(_told(folders["again"], tmp_path))
+    run_folder.open_run(_told(folders["first"], tmp_path))
+    first = run_folder.read_config(tmp_path)
+    run_folder.open_run(_told(folders["again"], tmp_path))
     other = _told(folders[name], tmp_path)
     split = "held-out" if "held-out" in name else "training"
     with pytest.raises(UserError, match=rf"{split} data .* are not those that .* began on.*--accept data"):
-        runs.open_run(other)
-    assert runs.read_config(tmp_path).data == first.data
-    runs.open_run(other, ("data",))
-    runs.open_run(other)
-    assert runs.read_config(tmp_path).data != first.data
+        run_folder.open_run(other)
+    assert run_folder.read_config(tmp_path).data == first.data
+    run_folder.open_run(other, ("data",))
+    run_folder.open_run(other)
+    assert run_folder.read_config(tmp_path).data != first.data
 
 
 def test_data_read_from_disk_are_known_by_a_sample_of_them(folders, tmp_path):
     """1,024 of the 1,100 examples: the last pixel is among them, and a set that lies in memory is the same set."""
-    runs.open_run(_told(folders["first"], tmp_path))
-    runs.open_run(_told(folders["again"], tmp_path, in_memory=False))
-    whole = runs.read_config(tmp_path).data.train_digest
+    run_folder.open_run(_told(folders["first"], tmp_path))
+    run_folder.open_run(_told(folders["again"], tmp_path, in_memory=False))
+    whole = run_folder.read_config(tmp_path).data.train_digest
     with pytest.raises(UserError, match="--accept data"):
-        runs.open_run(_told(folders["another pixel"], tmp_path, in_memory=False))
+        run_folder.open_run(_told(folders["another pixel"], tmp_path, in_memory=False))
     with pytest.raises(UserError, match="--accept data"):
-        runs.open_run(_told(folders["other labels"], tmp_path))
+        run_folder.open_run(_told(folders["other labels"], tmp_path))
     assert whole == _told(folders["first"], tmp_path).data.train_digest
 
 
 def test_a_run_of_an_early_version_opens_and_is_told(folders, tmp_path, capsys):
     told = _told(folders["first"], tmp_path)
-    runs.open_run(told)
+    run_folder.open_run(told)
     config = json.loads((tmp_path / "config.json").read_text())
     del config["data"]["train_digest"], config["data"]["test_digest"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    runs.open_run(told)
+    run_folder.open_run(told)
     assert "does not tell the data that it began on" in capsys.readouterr().err
-    assert runs.read_config(tmp_path).data == told.data
+    assert run_folder.read_config(tmp_path).data == told.data
 
 
 def test_latents_are_known_by_all_labels_and_a_sample_of_rows(tmp_path):
@@ -113,15 +115,15 @@ def test_latents_are_known_by_all_labels_and_a_sample_of_rows(tmp_path):
         return with_shapes(asked, problem_of(asked))
 
     (tmp_path / "run").mkdir()
-    runs.open_run(told())
-    runs.open_run(told())
+    run_folder.open_run(told())
+    run_folder.open_run(told())
     latents[0, 0, 0, 0] += 1
     with pytest.raises(UserError, match="--accept data"):
-        runs.open_run(told())
+        run_folder.open_run(told())
     latents[0, 0, 0, 0] -= 1
     labels[1234] = 3 - labels[1234]
     with pytest.raises(UserError, match="--accept data"):
-        runs.open_run(told())
+        run_folder.open_run(told())
 
 
 def test_the_recogniser_of_other_pictures_is_another(tmp_path):
@@ -143,11 +145,11 @@ def test_a_run_that_guides_another_of_other_data_is_told(folders, tmp_path, caps
 
 def test_snapshots_behind_the_step_of_a_resume_are_saved_again(tmp_path):
     """They may be of other data: what is kept are those up to the step."""
-    with checkpoints.Writer(averaging.folder_of(tmp_path), checkpoints.Keep(last=None)) as writer:
+    with checkpoints.Writer(ema_snapshots.folder_of(tmp_path), checkpoints.Keep(last=None)) as writer:
         for step in (10, 20, 30):
             writer.save(step, {"averages": (np.ones(2, np.float32),)}, {})
-    averaging.rewind(tmp_path, 20)
-    assert checkpoints.steps(averaging.folder_of(tmp_path)) == [20, 10]
+    ema_snapshots.rewind(tmp_path, 20)
+    assert checkpoints.steps(ema_snapshots.folder_of(tmp_path)) == [20, 10]
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from tests.experiments.running import SMALL, assert_one_line, command, finish, start
+from tests.support.commands import SMALL, assert_one_line, command, finish, start
 
 REFUSALS = {
     "unknown preset": (["digts"], "Unrecognized options: digts"),

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from cfgjax import checkpoints
-from experiments import runs, train
-from experiments.command import UserError
-from experiments.continuing import with_source
-from experiments.model import _schedule_of, never_falls
-from experiments.presets import PRESETS
-from experiments.restored import restore_run
-from experiments.settings import ADAPTER, DiTNetwork, MixtureData, MLPNetwork, Optimizer, Sampling
-from tests.experiments.running import assert_one_line, command
+from experiments import train
+from experiments.cli.main import UserError
+from experiments.config.schema import ADAPTER, DiTNetwork, MixtureData, MLPNetwork, Optimizer, Sampling
+from experiments.presets.registry import PRESETS
+from experiments.run import folder as run_folder
+from experiments.run.continuation import with_source
+from experiments.run.model import _schedule_of, never_falls
+from experiments.run.restore import restore_run
 from tests.experiments.test_resume import final_state
+from tests.support.commands import assert_one_line, command
 
 
 def _short(run_dir, num_steps=6, **changes):
@@ -65,14 +66,14 @@ def test_a_longer_run_is_asked_for_and_goes_on_by_the_learning_rates_of_its_new_
         train.fit(_short(run_dir, 5), ("num_steps",))
     jax.tree.map(np.testing.assert_array_equal, final_state(run_dir), before)
     train.fit(_short(run_dir, 12), ("num_steps",))
-    assert runs.read_config(run_dir).former_num_steps == ((6, 6),)
+    assert run_folder.read_config(run_dir).former_num_steps == ((6, 6),)
     rates = _rows(run_dir, "learning_rate")
     first, second = (_schedule_of(_short(run_dir, num_steps)) for num_steps in (6, 12))
     expected = [float(first(n)) for n in range(6)] + [float(second(n)) for n in range(6, 12)]
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
     assert rates[6] > 2 * rates[5]
     restore_run(run_dir)
-    checkpoints.set_aside(runs.checkpoints_of(run_dir), {12: ""}, tmp_path / "aside")
+    checkpoints.set_aside(run_folder.checkpoints_of(run_dir), {12: ""}, tmp_path / "aside")
     train.fit(_short(run_dir, 12))
     assert int(final_state(run_dir).step) == 12
 
@@ -85,7 +86,7 @@ def test_a_run_of_two_lengths_is_the_same_wherever_it_stopped(finished, tmp_path
         (tmp_path / name).mkdir()
         run_dir = _copied(finished, tmp_path / name)
         train.fit(_short(run_dir, 12), ("num_steps",))
-        checkpoints.set_aside(runs.checkpoints_of(run_dir), dict.fromkeys(lost, ""), tmp_path / name / "aside")
+        checkpoints.set_aside(run_folder.checkpoints_of(run_dir), dict.fromkeys(lost, ""), tmp_path / name / "aside")
         train.fit(_short(run_dir, 12))
         ends.append(final_state(run_dir))
     jax.tree.map(np.testing.assert_array_equal, *ends)
@@ -97,7 +98,7 @@ def test_a_run_may_be_resumed_with_another_way_to_compute_the_same(finished, tmp
     train.fit(_short(run_dir, batch_size=16, num_chunks=2, steps_per_dispatch=3))
     for one, other in zip(jax.tree.leaves(final_state(run_dir)), jax.tree.leaves(final_state(finished)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
-    checkpoints.set_aside(runs.checkpoints_of(run_dir), {6: ""}, tmp_path / "aside")
+    checkpoints.set_aside(run_folder.checkpoints_of(run_dir), {6: ""}, tmp_path / "aside")
     train.fit(_short(run_dir))
     for one, other in zip(jax.tree.leaves(final_state(run_dir)), jax.tree.leaves(final_state(finished)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
@@ -114,7 +115,7 @@ def test_a_run_begins_with_the_parameters_of_another(which, finished, tmp_path):
     for tree in (end.params, end.ema, *end.averages):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), tree, getattr(source, which))
     assert int(end.step) == 1
-    told = runs.read_config(tmp_path / "new").started_from
+    told = run_folder.read_config(tmp_path / "new").started_from
     assert (told.run_dir, told.which, told.step) == (str(finished), which, 6)
     train.fit(asked)
     with pytest.raises(UserError, match=r"started_from\.which = .*pass --run-dir"):
@@ -147,19 +148,19 @@ def test_the_learning_rate_is_that_of_the_former_length_up_to_its_end(tmp_path):
 def test_settings_that_change_nothing_or_only_rounding_may_change_and_no_others(tmp_path):
     network = DiTNetwork()
     preset = dataclasses.replace(PRESETS["fashion_mnist"][1], run_dir=tmp_path, network=network)
-    runs.open_run(preset)
+    run_folder.open_run(preset)
     for changes in (
         {"num_chunks": 2}, {"steps_per_dispatch": 5}, {"placement": "sharded"},
         {"network": dataclasses.replace(network, rematerialise=True)},
         {"data": dataclasses.replace(preset.data, in_memory=False)},
     ):  # fmt: skip
-        runs.open_run(dataclasses.replace(preset, **changes))
+        run_folder.open_run(dataclasses.replace(preset, **changes))
     for changes in (
         {"batch_size": 128}, {"seed": 1}, {"network": dataclasses.replace(network, dtype="bfloat16")},
         {"data": dataclasses.replace(preset.data, flip=True)}, {"num_steps": 7000},
     ):  # fmt: skip
         with pytest.raises(UserError, match="pass --run-dir"):
-            runs.open_run(dataclasses.replace(preset, **changes))
+            run_folder.open_run(dataclasses.replace(preset, **changes))
 
 
 def test_the_option_is_called_from_and_names_what_is_no_run(tmp_path):
@@ -170,9 +171,9 @@ def test_the_option_is_called_from_and_names_what_is_no_run(tmp_path):
 
 def test_a_config_of_before_there_was_a_past_opens(tmp_path):
     experiment = _short(tmp_path)
-    runs.open_run(experiment)
+    run_folder.open_run(experiment)
     config = json.loads((tmp_path / "config.json").read_text())
     del config["started_from"], config["former_num_steps"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert runs.read_config(tmp_path) == experiment
+    assert run_folder.read_config(tmp_path) == experiment
     assert ADAPTER.validate_json(ADAPTER.dump_json(experiment), strict=True) == experiment

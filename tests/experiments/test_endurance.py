@@ -9,12 +9,14 @@ import numpy as np
 import psutil
 import pytest
 
-from experiments import journal, progress, soak
-from experiments.command import UserError
-from experiments.faults import __main__ as faults
-from experiments.faults import bench, disks
-from experiments.soak import Look, summary
-from tests.experiments.running import assert_one_line, command
+from experiments import endurance
+from experiments.cli.main import UserError
+from experiments.endurance import Look, summary
+from experiments.fault_injection import __main__ as faults
+from experiments.fault_injection import disks, harness
+from experiments.run import metrics_log
+from experiments.runtime import progress
+from tests.support.commands import assert_one_line, command
 
 NOTHING = ["--kills", "0", "--signals", "0", "--damages", "0", "--full-disks", "0"]
 
@@ -46,18 +48,18 @@ def test_a_life_went_on_where_its_own_part_of_the_log_says_last(tmp_path):
     log = tmp_path / "log"
     log.write_text("resuming runs/a at step 20 of 400\n")
     start = log.stat().st_size
-    assert bench._resumed_at(log, 0) == 20
-    assert bench._resumed_at(log, start) is None
+    assert harness._resumed_at(log, 0) == 20
+    assert harness._resumed_at(log, start) is None
     with log.open("a") as stream:
         stream.write("warning: damaged\nresuming runs/a at step 60 of 400\n")
-    assert bench._resumed_at(log, start) == 60
+    assert harness._resumed_at(log, start) == 60
 
 
 def test_a_damage_is_one_file_less_a_shorter_one_or_one_bit(tmp_path):
     content, file, kinds = bytes(range(64)), tmp_path / "array", set()
     for seed in range(40):
         file.write_bytes(content)
-        bench._damage(file, random.Random(seed))
+        harness._damage(file, random.Random(seed))
         found = file.read_bytes() if file.exists() else None
         assert found != content
         if found is None:
@@ -92,7 +94,7 @@ def test_a_fault_is_recovered_from_if_nothing_of_its_runs_differs(change, fine):
 def test_a_short_bench_recovers_from_kills_signals_and_damages(tmp_path):
     arguments = ["--kills", "2", "--signals", "1", "--damages", "1", "--full-disks", "0"]
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.faults", "--out", tmp_path / "bench", *arguments],
+        [sys.executable, "-m", "experiments.fault_injection", "--out", tmp_path / "bench", *arguments],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -136,15 +138,15 @@ def test_too_few_looks_give_no_slope():
 )
 def test_the_last_step_is_that_of_the_last_whole_line(content, step, tmp_path):
     if content is not None:
-        (tmp_path / journal.NAME).write_text(content)
-    assert soak._last_step(tmp_path) == step
+        (tmp_path / metrics_log.NAME).write_text(content)
+    assert endurance._last_step(tmp_path) == step
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("minutes", "nan"), ("minutes", "inf"), ("every", "0"), ("save_every", "0")]
 )
 def test_a_soak_that_cannot_be_watched_is_refused(name, value, tmp_path):
-    done = command("soak", "--out", tmp_path / "soak", f"--{name.replace('_', '-')}", value)
+    done = command("endurance", "--out", tmp_path / "soak", f"--{name.replace('_', '-')}", value)
     assert_one_line(done, f"{name} must be ")
     assert not (tmp_path / "soak").exists()
 
@@ -152,10 +154,10 @@ def test_a_soak_that_cannot_be_watched_is_refused(name, value, tmp_path):
 def test_a_soak_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(progress, "PATIENCE", 0.0)
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / journal.NAME).write_text('{"step": 5}\n')
+    (tmp_path / "run" / metrics_log.NAME).write_text('{"step": 5}\n')
     trainer = subprocess.Popen(["sleep", "60"])
     try:
-        looks = soak._watch(soak.Options(tmp_path, minutes=1 / 60, every=0.2), trainer)
+        looks = endurance._watch(endurance.Options(tmp_path, minutes=1 / 60, every=0.2), trainer)
     finally:
         trainer.kill()
         trainer.wait()
@@ -164,8 +166,8 @@ def test_a_soak_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
 
 
 def test_a_look_is_at_the_process_itself(tmp_path):
-    (tmp_path / journal.NAME).write_text('{"step": 5, "loss": 1.0}\n')
-    found = soak.look(psutil.Process(), tmp_path, 0.0)
+    (tmp_path / metrics_log.NAME).write_text('{"step": 5, "loss": 1.0}\n')
+    found = endurance.look(psutil.Process(), tmp_path, 0.0)
     assert (found.step, found.threads) == (5, psutil.Process().num_threads())
     assert found.memory > 10
     assert found.processor_seconds > 0
@@ -173,12 +175,12 @@ def test_a_look_is_at_the_process_itself(tmp_path):
 
 @pytest.mark.parametrize("damaged", [b'{"st}\n', b"\xff\xfe\n", b"{\xff}\n", b'{"loss": 2.0}\n', b'{"step": 20, "lo'])
 def test_a_damaged_line_is_passed_over(damaged, tmp_path):
-    (tmp_path / journal.NAME).write_bytes(b'{"step": 10, "loss": 2.5}\n' + damaged)
-    assert soak._last_step(tmp_path) == 10
+    (tmp_path / metrics_log.NAME).write_bytes(b'{"step": 10, "loss": 2.5}\n' + damaged)
+    assert endurance._last_step(tmp_path) == 10
 
 
 def test_a_rate_that_falls_shows_between_the_thirds():
     seconds = 36.0 * np.arange(101)
-    rates = soak._rates(seconds, np.where(seconds < 1800, 10 * seconds, 18_000 + 5 * (seconds - 1800)))
+    rates = endurance._rates(seconds, np.where(seconds < 1800, 10 * seconds, 18_000 + 5 * (seconds - 1800)))
     np.testing.assert_allclose(rates[:33], 10)
     np.testing.assert_allclose(rates[-33:], 5)

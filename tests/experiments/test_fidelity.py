@@ -12,17 +12,17 @@ import pytest
 from PIL import Image
 
 from cfgjax import data, guidance, mixtures, paths
-from experiments.command import UserError
-from experiments.consistency import residuals
-from experiments.evaluate import load_classifier
-from experiments.fidelity import measure, reference_of
-from experiments.findings_classifier import by_time
-from experiments.findings_images import at_equal_recognition
-from experiments.likelihoods import bits_per_dimension
-from experiments.presets import PRESETS
-from experiments.recogniser import Recogniser, folder_of, recogniser_of
-from experiments.restored import restore_run
-from tests.experiments.running import assert_one_line, command
+from experiments.cli.main import UserError
+from experiments.evaluation.classifier import by_time
+from experiments.evaluation.feature_classifier import Recogniser, folder_of, recogniser_of
+from experiments.evaluation.fidelity import measure, reference_of
+from experiments.evaluation.images import at_equal_recognition
+from experiments.evaluation.likelihoods import bits_per_dimension
+from experiments.evaluation.residuals import residuals
+from experiments.presets.registry import PRESETS
+from experiments.run.restore import restore_run
+from experiments.run.restore_classifier import load_classifier
+from tests.support.commands import assert_one_line, command
 
 pytestmark = pytest.mark.slow
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from cfgjax import checkpoints, guidance, solvers
-from experiments import runs
-from experiments.command import UserError
-from experiments.model import model_of
-from experiments.presets import PRESETS
-from experiments.problems import problem_of
-from experiments.restored import field_of
-from experiments.settings import ADAPTER, MLPNetwork
+from experiments.cli.main import UserError
+from experiments.config.schema import ADAPTER, MLPNetwork
+from experiments.presets.registry import PRESETS
+from experiments.run import folder as run_folder
+from experiments.run.model import model_of
+from experiments.run.restore import field_of
+from experiments.tasks.registry import problem_of
 
 
 def _saved(run_dir, **changes):
@@ -27,8 +27,8 @@ def _saved(run_dir, **changes):
     ema = jax.tree.map(
         lambda leaf: leaf + 0.01 * jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), state.ema
     )
-    runs.open_run(experiment)
-    with checkpoints.Writer(runs.checkpoints_of(run_dir)) as writer:
+    run_folder.open_run(experiment)
+    with checkpoints.Writer(run_folder.checkpoints_of(run_dir)) as writer:
         writer.save(1, state._replace(ema=ema), ADAPTER.dump_python(experiment, mode="json"))
     return model, jax.tree.map(np.asarray, ema)
 
@@ -65,7 +65,7 @@ def test_a_folder_of_no_field_is_refused(tmp_path):
         field_of(tmp_path / "none")
     wide = MLPNetwork(32, 8, 1)
     _saved(tmp_path)
-    experiment = dataclasses.replace(runs.read_config(tmp_path), network=wide)
+    experiment = dataclasses.replace(run_folder.read_config(tmp_path), network=wide)
     (tmp_path / "config.json").write_bytes(ADAPTER.dump_json(experiment))
     with pytest.raises(checkpoints.CheckpointError, match="has shape"):
         field_of(tmp_path)

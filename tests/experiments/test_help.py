@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from experiments import __main__ as listing
-from experiments import facts
-from experiments.options import one_line, wrapped
-from experiments.presets import PRESETS
-from tests.experiments.running import assert_one_line, command, start
+from experiments.cli.options import one_line, wrapped
+from experiments.presets import requirements
+from experiments.presets.registry import PRESETS
+from tests.support.commands import assert_one_line, command, start
 
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = sorted(listing.commands())
@@ -91,7 +91,7 @@ def test_the_list_of_commands_names_each_that_can_be_run_with_one_line(capsys):
     page = capsys.readouterr().out
     rows = {line.split()[0]: line for line in page.splitlines() if line.startswith("  ")}
     sources = [path.read_text() for path in (ROOT / "experiments").rglob("*.py")]
-    others = [source for source in sources if "command.main(" in source and "def main(args" in source]
+    others = [source for source in sources if "cli.main(" in source and "def main(args" in source]
     assert rows.keys() == set(COMMANDS)
     assert len(rows) == len(others)
     assert max(map(len, rows.values())) <= 90
@@ -107,8 +107,8 @@ def test_a_command_without_its_dot_is_told_how(capsys):
 
 def test_every_figure_of_the_presets_stands_in_the_documents():
     documents = "".join((ROOT / name).read_text() for name in ("README.md", "docs/pictures.md"))
-    assert facts.FACTS.keys() == PRESETS.keys()
-    for name, known in facts.FACTS.items():
+    assert requirements.FACTS.keys() == PRESETS.keys()
+    for name, known in requirements.FACTS.items():
         for figure in re.findall(r"\d+\.\d+|\d+ min(?: \d+ s)?", " ".join((known.time, known.memory, known.reaches))):
             assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.]\d)", documents), (name, figure)
 
@@ -119,7 +119,9 @@ def test_presets_are_listed_with_what_they_need_and_reach(monkeypatch):
     assert "3 min 24 s" in page
     assert "0.9 GiB resident" in page
     assert "0.05 + 0.68 GiB on each of 8 devices" in " ".join(page.split())
-    assert page.count("not measured") == sum(row.count("not measured") for row in facts.FACTS["cifar10_classifier"])
+    assert page.count("not measured") == sum(
+        row.count("not measured") for row in requirements.FACTS["cifar10_classifier"]
+    )
     assert max(map(len, page.partition("Times")[0].splitlines())) <= 80
     assert_one_line(command("presets", "digts"), "names must be of digits")
 
@@ -154,7 +156,7 @@ def _told_commands():
 @pytest.mark.parametrize(("page", "call"), _told_commands())
 def test_every_command_line_of_the_documents_reads(page, call, monkeypatch):
     asked = []
-    monkeypatch.setattr("experiments.command._run", lambda work, options: asked.append(options))
+    monkeypatch.setattr("experiments.cli.main._run", lambda work, options: asked.append(options))
     name, *arguments = shlex.split(call.replace("--devices N", "--devices 8"), comments=True)
     assert name in COMMANDS
     if arguments and arguments[-1] != "--help":

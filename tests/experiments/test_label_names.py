@@ -9,16 +9,18 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cfgjax import data
-from experiments import runs, tables
-from experiments.command import UserError
-from experiments.findings_images import _named, show_sheet
-from experiments.labels import label_texts, names_to_tell
-from experiments.lettering import in_legend
-from experiments.presets import PRESETS
-from experiments.problems import problem_of, with_shapes
-from experiments.sample import Which, _labels
-from experiments.settings import ADAPTER
-from tests.experiments.running import SMALL, assert_one_line, command
+from experiments.cli.main import UserError
+from experiments.config.schema import ADAPTER
+from experiments.evaluation.images import _named
+from experiments.figures.fonts import in_legend
+from experiments.figures.image_grid import show_sheet
+from experiments.presets.registry import PRESETS
+from experiments.report import html as html_tables
+from experiments.run import folder as run_folder
+from experiments.sample.__main__ import Which, _labels
+from experiments.tasks.label_names import label_texts, names_to_tell
+from experiments.tasks.registry import problem_of, with_shapes
+from tests.support.commands import SMALL, assert_one_line, command
 
 NAMES = ("2$ and 5$", "circle", "x" * 60)
 
@@ -53,7 +55,7 @@ def test_a_config_tells_the_names_of_its_data(own):
     assert told.data.label_names == NAMES == label_texts(told, 3)
     assert label_texts(experiment, 3) == ("0", "1", "2")
     assert ADAPTER.validate_json(ADAPTER.dump_json(told), strict=True) == told
-    assert runs._difference(experiment, told) is None
+    assert run_folder._difference(experiment, told) is None
 
 
 def test_numbers_in_their_order_are_no_names(data_dir):
@@ -67,21 +69,21 @@ def test_a_set_whose_labels_were_renamed_is_another(own):
     with pytest.raises(UserError, match=r"^data\.label_names\[1\] is circle, but the data set has oval$"):
         problem_of(renamed)
     other = dataclasses.replace(told, data=dataclasses.replace(told.data, label_names=(*NAMES[:2], "y" * 60)))
-    assert runs._difference(told, other) == ("data.label_names[2]", "x" * 60, "y" * 60)
+    assert run_folder._difference(told, other) == ("data.label_names[2]", "x" * 60, "y" * 60)
 
 
 def test_names_that_a_data_set_no_longer_tells_are_kept(own, tmp_path):
     told = with_shapes(_experiment(own), problem_of(_experiment(own)))
     told = dataclasses.replace(told, run_dir=tmp_path)
-    runs.open_run(told)
-    runs.open_run(dataclasses.replace(told, data=dataclasses.replace(told.data, label_names=None)))
-    assert runs.read_config(tmp_path).data.label_names == NAMES
+    run_folder.open_run(told)
+    run_folder.open_run(dataclasses.replace(told, data=dataclasses.replace(told.data, label_names=None)))
+    assert run_folder.read_config(tmp_path).data.label_names == NAMES
 
 
 def test_names_change_no_digest_of_the_settings(own):
     told = with_shapes(_experiment(own), problem_of(_experiment(own)))
     untold = dataclasses.replace(told, data=dataclasses.replace(told.data, label_names=None))
-    assert runs.settings_that_count(told) == runs.settings_that_count(untold)
+    assert run_folder.settings_that_count(told) == run_folder.settings_that_count(untold)
 
 
 @pytest.mark.parametrize("names", [("cat", "\x1b[31m"), ("x" * 101, "cat"), tuple(f"n{y}" for y in range(1001)), None])
@@ -146,7 +148,10 @@ def test_the_recognised_rate_is_told_by_name():
     (named,), (numbered,) = _named(rows, ("cat",)), _named(rows, ("0",))
     assert named["by_label"] == [{"label": 0, "name": "cat", "recognised": 0.5}]
     assert numbered == rows[0]
-    assert [tables.by_class([row])[0].rows[0] for row in (named, numbered)] == [["0 cat", "50.0 %"], ["0", "50.0 %"]]
+    assert [html_tables.by_class([row])[0].rows[0] for row in (named, numbered)] == [
+        ["0 cat", "50.0 %"],
+        ["0", "50.0 %"],
+    ]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The commands of the laboratory: laws, learn, diagnose, savings, accuracy, gallery."""
+"""The commands of the laboratory: guided_distributions, learn_schedule, diagnose, solver_error, gallery."""
 
 import contextlib
 import csv
@@ -12,13 +12,14 @@ import pytest
 from PIL import Image
 
 from cfgjax import guidance, solvers
-from experiments import diagnose, laws, learn, progress
-from experiments.command import UserError
-from experiments.exhibits import EXHIBITS
-from experiments.programs import Plan
-from experiments.restored import restore_run
-from experiments.sample import _worse
-from tests.experiments.running import assert_one_line, command
+from experiments import diagnose, guided_distributions, learn_schedule
+from experiments.cli.main import UserError
+from experiments.gallery.rules import EXHIBITS
+from experiments.run.restore import restore_run
+from experiments.runtime import progress
+from experiments.runtime.batching import Plan
+from experiments.sample.__main__ import _worse
+from tests.support.commands import assert_one_line, command
 
 TINY = ["--num-samples", "64"]
 
@@ -30,7 +31,17 @@ def _numbers(line):
 @pytest.mark.slow
 def test_laws_prints_the_tilted_law_beside_what_is_sampled():
     """w = 2, sigma = 2: the weighted moments near (4/3, 2/3); on the ring plain guidance is floors away."""
-    done = command("laws", "--scales", "2", "--num-particles", "2000", "--num-populations", "4", "--num-samples", "500")
+    done = command(
+        "guided_distributions",
+        "--scales",
+        "2",
+        "--num-particles",
+        "2000",
+        "--num-populations",
+        "4",
+        "--num-samples",
+        "500",
+    )
     assert done.returncode == 0, done.stderr
     row = next(line for line in done.stdout.splitlines() if line.split()[:2] == ["2", "2"])
     assert _numbers(row)[2:4] == [1.3333, 0.6667]
@@ -42,15 +53,17 @@ def test_laws_prints_the_tilted_law_beside_what_is_sampled():
 @pytest.mark.slow
 def test_a_learned_schedule_comes_nearer_to_the_tilted_law(tmp_path, monkeypatch):
     """Few updates, of one compiled function, already halve the divergence of the constant scale, on the average."""
-    traces, excess = [], learn.excess
-    monkeypatch.setattr(learn, "excess", lambda *given: traces.append(None) or excess(*given))
+    traces, excess = [], learn_schedule.excess
+    monkeypatch.setattr(learn_schedule, "excess", lambda *given: traces.append(None) or excess(*given))
     out = tmp_path / "learned.png"
-    options = learn.Options(num_updates=40, batch_size=36, num_steps=16, num_samples=200, learning_rate=0.2, out=out)
-    knots, losses = learn.fit(options)
+    options = learn_schedule.Options(
+        num_updates=40, batch_size=36, num_steps=16, num_samples=200, learning_rate=0.2, out=out
+    )
+    knots, losses = learn_schedule.fit(options)
     assert len(traces) == 1
     assert np.mean(np.asarray(losses)[-5:]) < np.mean(np.asarray(losses)[:5]) - 0.5
     start = jnp.full(knots.shape, options.scale)
-    before, after = (learn.measure(each, options)[0].mean() for each in (start, knots))
+    before, after = (learn_schedule.measure(each, options)[0].mean() for each in (start, knots))
     assert after < before / 2
 
 
@@ -59,8 +72,8 @@ def test_the_excess_is_the_divergence_at_scale_one():
     ts, knots = np.linspace(0, 1, 65, dtype=np.float32), jnp.ones((9, 3))
     for seed in range(3):
         noise = np.random.default_rng(seed).normal(size=2).astype(np.float32)
-        assert abs(float(learn.excess(knots, 1.0, jnp.asarray(4), jnp.asarray(noise), ts))) < 0.02
-    assert abs(laws.tilted_log_normaliser(learn.MIXTURE, 4, 1.0)) < 1e-4
+        assert abs(float(learn_schedule.excess(knots, 1.0, jnp.asarray(4), jnp.asarray(noise), ts))) < 0.02
+    assert abs(guided_distributions.tilted_log_normaliser(learn_schedule.MIXTURE, 4, 1.0)) < 1e-4
 
 
 @pytest.mark.slow
@@ -95,7 +108,9 @@ def test_diagnose_in_parts_shows_how_far_it_is_and_changes_no_number(trained_mix
 
 @pytest.mark.slow
 def test_accuracy_falls_with_evaluations():
-    done = command("accuracy", "--scales", "2", "--grids", "uniform", "--evaluations", "8", "32", "--num-samples", "16")
+    done = command(
+        "solver_error", "--scales", "2", "--grids", "uniform", "--evaluations", "8", "32", "--num-samples", "16"
+    )
     assert done.returncode == 0, done.stderr
     few, many = (_numbers(line)[2:] for line in done.stdout.splitlines()[1:])
     assert all(late < early for early, late in zip(few, many, strict=True))
@@ -158,15 +173,14 @@ def test_a_worse_run_may_be_trained_on_another_path_that_is_sampled_on_the_same(
 @pytest.mark.parametrize(
     ("module", "arguments", "expected"),
     [
-        ("laws", ["--num-particles", "1"], "num_particles must be at least 2, got 1"),
-        ("laws", ["--label", "8"], "label must be in 0..7, got 8"),
-        ("laws", ["--scales", "inf"], "scales must be finite"),
-        ("learn", ["--num-knots", "1"], "num_knots must be at least 2"),
-        ("learn", ["--out", "x.jpg"], "out must end in .png"),
-        ("learn", ["--learning-rate", "0"], "learning_rate must be positive"),
-        ("savings", ["--num-rounds", "0"], "num_rounds must be at least 1"),
-        ("accuracy", ["--evaluations", "2"], "evaluations must be at least 4, got 2"),
-        ("accuracy", ["nowhere"], "nowhere"),
+        ("guided_distributions", ["--num-particles", "1"], "num_particles must be at least 2, got 1"),
+        ("guided_distributions", ["--label", "8"], "label must be in 0..7, got 8"),
+        ("guided_distributions", ["--scales", "inf"], "scales must be finite"),
+        ("learn_schedule", ["--num-knots", "1"], "num_knots must be at least 2"),
+        ("learn_schedule", ["--out", "x.jpg"], "out must end in .png"),
+        ("learn_schedule", ["--learning-rate", "0"], "learning_rate must be positive"),
+        ("solver_error", ["--evaluations", "2"], "evaluations must be at least 4, got 2"),
+        ("solver_error", ["nowhere"], "nowhere"),
         ("diagnose", ["runs/none", "--interval", "0.8", "0.2"], "interval must be 0 <= start < stop <= 1"),
         ("diagnose", ["runs/none", "--bound", "0"], "bound must be positive"),
         ("diagnose", ["runs/none"], "runs/none"),

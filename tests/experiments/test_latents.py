@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments.command import UserError
-from experiments.presets import PRESETS
-from experiments.problems import problem_of, problem_to_sample
-from experiments.restored import Run
-from experiments.sample import Options, Output, _write
-from experiments.settings import LatentData
-from tests.experiments.running import SMALL_DIT, assert_one_line, command
+from experiments.cli.main import UserError
+from experiments.config.schema import LatentData
+from experiments.presets.registry import PRESETS
+from experiments.run.restore import Run
+from experiments.sample.__main__ import Options, Output, _write
+from experiments.tasks.registry import problem_of, problem_to_sample
+from tests.support.commands import SMALL_DIT, assert_one_line, command
 
 NUM_LABELS, NUM_LATENTS = 4, 160
 

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import processes
-from tests.experiments.running import SHORT, SMALL, assert_one_line, command, finish, start
+from experiments.runtime import distributed
 from tests.experiments.test_resume import _loss_lines, _wait_for_checkpoint, final_state
-from tests.test_processes import _free_port
+from tests.repo.test_processes import _free_port
+from tests.support.commands import SHORT, SMALL, assert_one_line, command, finish, start
 
 LONG = [
     *(word for word in SMALL if not word.startswith(("--num-steps", "--save-every", "--log-every"))),
@@ -19,8 +19,8 @@ LONG = [
 ]  # fmt: skip
 JOINED = """
 import os, signal, sys, time
-from experiments import processes
-processes.start(processes.Launch(sys.argv[1], 1, 0))
+from experiments.runtime import distributed
+distributed.start(distributed.Launch(sys.argv[1], 1, 0))
 os.kill(os.getpid(), signal.SIGTERM)
 time.sleep(5)
 """
@@ -45,7 +45,7 @@ def _launch(coordinator, num_processes=2, process_id=0):
 )
 def test_a_cluster_s_processes_are_known_by_its_environment(environment, expected):
     """SLURM_NTASKS stands in a batch script's own process, too, which srun did not start."""
-    assert processes.is_one_of_several(environment) == expected
+    assert distributed.is_one_of_several(environment) == expected
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,18 @@ import pytest
 from PIL import Image
 
 from cfgjax import data, paths
-from experiments import curves, findings, findings_images, findings_mixture, measurable, tables
-from experiments.findings import Wishes, report
-from experiments.presets import PRESETS
-from experiments.problems import Problem
-from experiments.recogniser import Recogniser, recogniser_of
-from experiments.restored import Run
-from experiments.settings import MixtureData, MLPNetwork, Sampling
-from experiments.train import prepare
-from tests.experiments.running import SMALL, finish, start
+from experiments.config.schema import MixtureData, MLPNetwork, Sampling
+from experiments.evaluation import images as image_report
+from experiments.evaluation import measurable, mixture, run_report
+from experiments.evaluation.feature_classifier import Recogniser, recogniser_of
+from experiments.evaluation.run_report import Wishes, report
+from experiments.presets.registry import PRESETS
+from experiments.report import html as html_tables
+from experiments.report import svg
+from experiments.run.fit import prepare
+from experiments.run.restore import Run
+from experiments.tasks.registry import Problem
+from tests.support.commands import SMALL, finish, start
 
 NUMBERS = {
     measurable.RECOGNITION.numbers: lambda found: "recognised" in found["samples"][0],
@@ -61,19 +64,19 @@ def measured(monkeypatch, tmp_path):
         experiment = dataclasses.replace(
             PRESETS["digits"][1], sampling=Sampling((0.0, 2.0), num_steps=1, num_per_class=num_per_class)
         )
-        for module in (findings, measurable, findings_images):
+        for module in (run_report, measurable, image_report):
             monkeypatch.setattr(module, "load_test", lambda *_: test)
-        monkeypatch.setattr(findings_images, "load_train", lambda *_: train)
-        monkeypatch.setattr(findings_images, "recogniser_of", _any_recogniser)
+        monkeypatch.setattr(image_report, "load_train", lambda *_: train)
+        monkeypatch.setattr(image_report, "recogniser_of", _any_recogniser)
         if samples is None:
             samples = np.random.default_rng(0).uniform(-1, 1, (2, num_labels, num_per_class, 2, 2, 1))
-        guidances = [findings.FREE] + [findings.BY_CLASSIFIER] * (wishes.log_classifier is not None)
+        guidances = [run_report.FREE] + [run_report.BY_CLASSIFIER] * (wishes.log_classifier is not None)
         draws = {(guidance, "heun"): samples for guidance in guidances}
-        monkeypatch.setattr(findings, "_guided_draws", lambda *_: (draws, dict.fromkeys(guidances, (0.0, 2.0))))
+        monkeypatch.setattr(run_report, "_guided_draws", lambda *_: (draws, dict.fromkeys(guidances, (0.0, 2.0))))
         if not is_drawn:
             for name in ("draw_samples", "draw_curves"):
-                monkeypatch.setattr(findings_images, name, lambda *_: None)
-            monkeypatch.setattr(findings, "draw_residuals", lambda *_: None)
+                monkeypatch.setattr(image_report, name, lambda *_: None)
+            monkeypatch.setattr(run_report, "draw_residuals", lambda *_: None)
         return report(Run(experiment, _problem(num_labels), MODEL, None), tmp_path, wishes)
 
     return of
@@ -87,7 +90,7 @@ def _assert_honest(found, asked):
     json.loads(json.dumps(found, allow_nan=False))
     if "frechet" in found["samples"][0]:
         assert math.isfinite(found["real_against_real"]["frechet"])
-    single, shown = tables.of_metrics(found)
+    single, shown = html_tables.of_metrics(found)
     assert "nan" not in json.dumps([single, [table.rows for table in shown]])
 
 
@@ -158,7 +161,7 @@ def test_features_that_tell_nothing_apart_measure_nothing(measured):
 
 @pytest.mark.parametrize(("num_test", "num_labels"), [(0, 2), (1, 2), (2, 1)])
 def test_a_classifier_and_likelihoods_are_left_out_alike(num_test, num_labels, measured, monkeypatch, capsys):
-    monkeypatch.setattr(findings, "residuals", lambda *_: [{"t": 0.5, "guidance_cosine": math.nan}])
+    monkeypatch.setattr(run_report, "residuals", lambda *_: [{"t": 0.5, "guidance_cosine": math.nan}])
     constant = lambda x, t: jax.nn.log_softmax(np.zeros(num_labels) + x.sum())  # noqa: E731
     found = measured(num_test, num_labels, 1, Wishes(log_classifier=constant, num_likelihoods=8))
     if "residuals" in found:
@@ -180,13 +183,13 @@ def test_pictures_of_little_are_drawn(num_test, num_labels, num_per_class, measu
 
 def test_a_mixture_of_one_label_has_no_rate_of_recognition(monkeypatch, tmp_path):
     for name in ("draw_samples", "draw_densities"):
-        monkeypatch.setattr(findings_mixture, name, lambda *_: None)
-    monkeypatch.setattr(findings_mixture, "_recognised", lambda *_: 0.5)
-    monkeypatch.setattr(findings_mixture, "field_errors", lambda *_: {"labelled": [0.5], "null": [math.inf]})
-    monkeypatch.setattr(findings_mixture, "_density_draws", lambda *_: np.random.default_rng(0).normal(size=(4, 9, 2)))
+        monkeypatch.setattr(mixture, name, lambda *_: None)
+    monkeypatch.setattr(mixture, "_recognised", lambda *_: 0.5)
+    monkeypatch.setattr(mixture, "field_errors", lambda *_: {"labelled": [0.5], "null": [math.inf]})
+    monkeypatch.setattr(mixture, "_density_draws", lambda *_: np.random.default_rng(0).normal(size=(4, 9, 2)))
     for num_labels in (1, 2):
         monkeypatch.setattr(
-            findings, "_guided_draws", lambda *_, k=num_labels: ({("", "heun"): np.ones((4, k, 1, 2))}, {})
+            run_report, "_guided_draws", lambda *_, k=num_labels: ({("", "heun"): np.ones((4, k, 1, 2))}, {})
         )
         settings = MixtureData(num_classes=num_labels)
         experiment = dataclasses.replace(PRESETS["mixture"][1], data=settings)
@@ -253,8 +256,8 @@ def test_two_folders_of_twelve_pictures_train_and_are_measured(tmp_path):
 
 def test_what_is_written_is_named_and_nothing_else(monkeypatch, tmp_path, capsys):
     """Of latents there is no picture; one that lies there from another report is not written now."""
-    latents = {(findings.FREE, solver): np.zeros((1, 2, 1, 4, 4, 4)) for solver in ("heun", "euler")}
-    monkeypatch.setattr(findings, "_guided_draws", lambda *_: (latents, {findings.FREE: (1.0,)}))
+    latents = {(run_report.FREE, solver): np.zeros((1, 2, 1, 4, 4, 4)) for solver in ("heun", "euler")}
+    monkeypatch.setattr(run_report, "_guided_draws", lambda *_: (latents, {run_report.FREE: (1.0,)}))
     (tmp_path / "residuals.png").write_bytes(b"old")
     report(Run(PRESETS["imagenet256_latent"][1], _problem(2), MODEL, None), tmp_path)
     names = "metrics.json, samples-classifier-free-euler.npz, samples-classifier-free-heun.npz"
@@ -269,6 +272,6 @@ def test_no_recogniser_is_trained_on_one_label(tmp_path):
 
 
 def test_curves_of_a_run_without_numbers_are_not_drawn():
-    assert curves.draw([], []) == []
-    nothing = curves.draw([{"step": 1, "loss": math.nan, "grad_norm": math.nan}], [])
+    assert svg.draw([], []) == []
+    nothing = svg.draw([{"step": 1, "loss": math.nan, "grad_norm": math.nan}], [])
     assert [panel.title for panel in nothing] == ["Loss", "Gradient norm"]

@@ -10,13 +10,13 @@ import optax
 import pytest
 
 from cfgjax import training
-from experiments import progress
-from experiments.model import model_of
-from experiments.presets import PRESETS
-from experiments.problems import problem_of
-from experiments.settings import DiTNetwork, UNetNetwork
-from tests.experiments.running import SMALLER, assert_one_line, command
+from experiments.config.schema import DiTNetwork, UNetNetwork
+from experiments.presets.registry import PRESETS
+from experiments.run.model import model_of
+from experiments.runtime import progress
+from experiments.tasks.registry import problem_of
 from tests.experiments.test_resume import final_state
+from tests.support.commands import SMALLER, assert_one_line, command
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from experiments.notebooks.__main__ import FOLDER, NAMES, figures, read_script
-from tests.experiments.running import assert_one_line, command, finish, start
+from tests.support.commands import assert_one_line, command, finish, start
 
 MOST_BYTES = 600_000
 OF_A_MACHINE = re.compile(r"(?<![\w./])/(tmp|home|root|Users|usr|work|var)/|site-packages|\\x1b")

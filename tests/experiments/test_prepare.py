@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.experiments.running import assert_one_line, command
-from tests.pictures import write_family, write_idx
+from tests.support.commands import assert_one_line, command
+from tests.support.pictures import write_family, write_idx
 
 
 def _write_pictures(folder, counts, mode="L"):

@@ -14,19 +14,21 @@ import time
 import pytest
 import tqdm.auto
 
-from experiments import command, progress
-from experiments.options import Verbosity
+from experiments.cli import main as cli
+from experiments.cli.options import Verbosity
+from experiments.runtime import progress
 
 LINE = re.compile(r"working: (\d+) of 6 steps, [\d.]+ steps/s, 00:0\d gone, 00:0\d left(, loss=1)?")
 SLOW = """
 import time
-from experiments import command, progress
+from experiments.cli import main as cli
+from experiments.runtime import progress
 with progress.bar(6, "steps", "working") as bar:
     for index in range(6):
         time.sleep(0.5)
         bar.update()
-        if index == 4: command.say("a word")
-from experiments import presets
+        if index == 4: cli.say("a word")
+from experiments.presets import __main__ as presets
 presets.main(["--bogus"])
 """
 
@@ -34,13 +36,13 @@ presets.main(["--bogus"])
 @pytest.fixture
 def quiet(monkeypatch):
     """As with --quiet."""
-    monkeypatch.setattr(command._Asked, "verbosity", Verbosity(quiet=True))
+    monkeypatch.setattr(cli._Asked, "verbosity", Verbosity(quiet=True))
 
 
 @pytest.fixture
 def impatient(monkeypatch):
     """Lines as often as may be."""
-    monkeypatch.setattr(command._Asked, "verbosity", Verbosity())
+    monkeypatch.setattr(cli._Asked, "verbosity", Verbosity())
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     monkeypatch.setattr(progress, "PATIENCE", 0.0)
 
@@ -91,7 +93,7 @@ def test_short_work_is_not_spoken_of(impatient, monkeypatch, capsys):
 
 def test_quiet_work_is_not_spoken_of(impatient, quiet, capsys):
     _work()
-    command.tell("resuming")
+    cli.tell("resuming")
     with progress.of_others():
         list(tqdm.auto.tqdm(range(3), file=sys.stderr))
     assert capsys.readouterr() == ("", "")
@@ -125,13 +127,13 @@ def test_a_terminal_has_one_bar_above_which_lines_are_said_and_mistakes_in_one_c
 def test_colours_are_for_terminals_that_want_them(environment, is_coloured, monkeypatch):
     for name, value in ({"NO_COLOR": "", "TERM": "xterm"} | environment).items():
         monkeypatch.setenv(name, value)
-    assert not command._is_coloured()
+    assert not cli._is_coloured()
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert command._is_coloured() == is_coloured
+    assert cli._is_coloured() == is_coloured
 
 
 def test_prepare_says_plain_lines_without_a_terminal(tmp_path):
-    from tests.experiments.running import command as run
+    from tests.support.commands import command as run
 
     done = run("prepare", "digits", "--data-dir", tmp_path)
     assert done.returncode == 0

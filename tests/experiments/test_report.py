@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import curves
-from experiments.presets import PRESETS
-from experiments.settings import ADAPTER
-from tests.experiments.running import assert_one_line, command
+from experiments.config.schema import ADAPTER
+from experiments.presets.registry import PRESETS
+from experiments.report import svg
+from tests.support.commands import assert_one_line, command
 
 MAGENTA = 255, 0, 255
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg onload=alert(3)>"
@@ -168,7 +168,7 @@ def test_what_does_not_read_is_said_and_links_are_not_followed(tmp_path):
 
 def test_a_value_that_is_not_finite_is_a_gap(tmp_path):
     rows = [{"step": step, "loss": np.nan if step == 3 else 1.0 / step} for step in range(1, 7)]
-    (panel,) = curves.draw(rows, [4])
+    (panel,) = svg.draw(rows, [4])
     assert panel.summary == "training 1 at step 1, 0.1667 at step 6, least 0.1667 at step 6; not finite at 1 of 6."
     lines = [path for path in re.findall(r'<path d="([^"]*)"[^>]*var\(--first\)', panel.svg) if "L" in path]
     assert len(lines) == 1

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from cfgjax import checkpoints
-from experiments import runs
-from experiments.model import model_of
-from experiments.problems import problem_of
-from tests.experiments.running import SMALL, command, finish, start
+from experiments.run import folder as run_folder
+from experiments.run.model import model_of
+from experiments.tasks.registry import problem_of
+from tests.support.commands import SMALL, command, finish, start
 
 LONG = [*(word.replace("--num-steps=40", "--num-steps=300") for word in SMALL), "--steps-per-dispatch=4"]
 
 
 def final_state(run_dir):
     """The numbers of a run's last checkpoint."""
-    experiment = runs.read_config(run_dir)
+    experiment = run_folder.read_config(run_dir)
     model = model_of(experiment, problem_of(experiment))
-    return jax.tree.map(_numbers, checkpoints.restore(runs.checkpoints_of(run_dir), model.create()).state)
+    return jax.tree.map(_numbers, checkpoints.restore(run_folder.checkpoints_of(run_dir), model.create()).state)
 
 
 def _numbers(leaf):
@@ -36,7 +36,7 @@ def _loss_lines(run_dir):
 
 def _wait_for_checkpoint(run_dir, process):
     for _ in range(2400):
-        if (checkpoints.latest(runs.checkpoints_of(run_dir)) or 0) > 0 or process.poll() is not None:
+        if (checkpoints.latest(run_folder.checkpoints_of(run_dir)) or 0) > 0 or process.poll() is not None:
             return
         time.sleep(0.05)
     raise TimeoutError(run_dir)
@@ -60,7 +60,7 @@ def test_a_run_killed_at_a_random_moment_ends_bit_equal(attempt, tmp_path, data_
     time.sleep(random.Random(time.time_ns()).uniform(0, 1.0))
     process.kill()
     finish(process)
-    killed_at = checkpoints.latest(runs.checkpoints_of(run_dir))
+    killed_at = checkpoints.latest(run_folder.checkpoints_of(run_dir))
     done = finish(start(*arguments))
     assert done.returncode == 0, done.stderr
     assert f"at step {killed_at} of 300" in done.stdout

@@ -10,16 +10,16 @@ import pytest
 from PIL import Image
 
 from cfgjax import checkpoints, paths
-from experiments import runs
-from experiments.drawing import draw_all, sample_keys
-from experiments.findings_mixture import TIMES, field_errors, mixture_of
-from experiments.loop import dispatches
-from experiments.presets import PRESETS
-from experiments.sampling import classifier_free, make_draw, times
-from experiments.settings import MLPNetwork, Sampling
-from experiments.train import fit
-from tests.experiments.running import SMALL, command
+from experiments.config.samplers import classifier_free, make_draw, times
+from experiments.config.schema import MLPNetwork, Sampling
+from experiments.evaluation.mixture import TIMES, field_errors, mixture_of
+from experiments.presets.registry import PRESETS
+from experiments.run import folder as run_folder
+from experiments.run.batch_sampling import draw_all, sample_keys
+from experiments.run.fit import fit
+from experiments.run.loop import dispatches
 from tests.experiments.test_resume import final_state
+from tests.support.commands import SMALL, command
 
 
 def test_a_run_leaves_its_config_metrics_pictures_and_checkpoint(trained):
@@ -29,8 +29,8 @@ def test_a_run_leaves_its_config_metrics_pictures_and_checkpoint(trained):
     }
     with Image.open(trained / "samples.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 10
-    assert checkpoints.latest(runs.checkpoints_of(trained)) == 40
-    assert runs.read_config(trained).num_steps == 40
+    assert checkpoints.latest(run_folder.checkpoints_of(trained)) == 40
+    assert run_folder.read_config(trained).num_steps == 40
 
 
 def test_metrics_are_one_json_line_at_every_interval(trained):

@@ -11,18 +11,22 @@ import pytest
 from PIL import Image
 
 from cfgjax import data, guidance, mixtures, paths, solvers
-from experiments import drawing, outputs, pictures, runs, sampling
-from experiments.command import UserError
-from experiments.drawing import draw_all, equal_parts
-from experiments.origin import digest
-from experiments.pictures import require_drawable
-from experiments.presets import PRESETS
-from experiments.problems import problem_to_sample, with_shapes
-from experiments.restored import restore_run
-from experiments.sample import Guidance, _called, _require_trained, _rule_of
-from experiments.sampling import classifier_free, make_draw, times
-from experiments.settings import LatentData, MixtureData
-from tests.experiments.running import assert_one_line, command
+from experiments.cli.main import UserError
+from experiments.config import samplers
+from experiments.config.samplers import classifier_free, make_draw, times
+from experiments.config.schema import LatentData, MixtureData
+from experiments.presets.registry import PRESETS
+from experiments.run import batch_sampling
+from experiments.run import folder as run_folder
+from experiments.run.batch_sampling import draw_all, equal_parts
+from experiments.run.provenance import digest
+from experiments.run.restore import restore_run
+from experiments.sample import files as sample_files
+from experiments.sample import images as sample_images
+from experiments.sample.__main__ import Guidance, _called, _require_trained, _rule_of
+from experiments.sample.images import require_drawable
+from experiments.tasks.registry import problem_to_sample, with_shapes
+from tests.support.commands import assert_one_line, command
 
 FEW = ["--labels", 3, 10, "--num-samples", 3, "--num-steps", 4, "--seed", 5]
 
@@ -75,9 +79,9 @@ def test_settings_that_tell_the_data_s_shape_go_on_from_those_that_do_not():
     untold = dataclasses.replace(told, data=dataclasses.replace(told.data, shape=None, num_labels=None))
     whole = dataclasses.replace(told, data=dataclasses.replace(told.data, absent_labels=()))
     assert with_shapes(untold, problem_to_sample(told)) == whole
-    assert runs._difference(untold, told) is None
+    assert run_folder._difference(untold, told) is None
     other = dataclasses.replace(told, data=dataclasses.replace(told.data, num_labels=11))
-    assert runs._difference(other, told) == ("data.num_labels", 11, 10)
+    assert run_folder._difference(other, told) == ("data.num_labels", 11, 10)
 
 
 @pytest.mark.parametrize("shape", [[65536, 65536, 1], [8, 8, 3]])
@@ -103,9 +107,9 @@ def test_the_arrays_of_pictures_hold_their_pixels_for_fid_tools(arrays):
     assert few["arr_0"].dtype == np.uint8
     np.testing.assert_array_equal(few["arr_0"], data.to_pixels(few["x"]))
     assert "arr_0" not in film
-    latents = pictures.arrays_of(few["x"], few["y"], LatentData("mine", (8, 8, 1)))
+    latents = sample_images.arrays_of(few["x"], few["y"], LatentData("mine", (8, 8, 1)))
     assert set(latents) == {"x", "y", "factor"}
-    assert set(pictures.arrays_of(few["x"].reshape(3, -1), few["y"], MixtureData())) == {"x", "y"}
+    assert set(sample_images.arrays_of(few["x"].reshape(3, -1), few["y"], MixtureData())) == {"x", "y"}
 
 
 def test_a_folder_with_something_in_it_is_left_as_it_is_and_an_empty_one_is_filled(alone, tmp_path):
@@ -146,7 +150,7 @@ def test_what_is_expected_at_the_end_is_the_sample_at_the_end():
     """On the oracle: at t = 1 the denoised prediction is the state, at t = 0 it is the label's mean."""
     path, mixture = paths.linear(), mixtures.ring(8)
     rule = classifier_free(mixture.vector_field(path), 8)
-    draw = make_draw(rule, path, (2,), "heun", times(path, 8), watch=sampling.denoised(path))
+    draw = make_draw(rule, path, (2,), "heun", times(path, 8), watch=samplers.denoised(path))
     seen = draw(jax.random.key(0), jnp.int32(3), 1.0)
     at = make_draw(rule, path, (2,), "heun", times(path, 8))(jax.random.key(0), jnp.int32(3), 1.0)
     np.testing.assert_allclose(seen[0], mixture.means[3].reshape(2), atol=1e-5)
@@ -172,7 +176,7 @@ def test_a_file_says_how_it_was_made(name, alone, tmp_path):
     _sample(alone, *FEW, *film, "--out", out)
     rows = dict(
         line.split(maxsplit=1)
-        for line in command("origin", f"{out}000-label-3.png" if name == "each/" else out).stdout.splitlines()
+        for line in command("provenance", f"{out}000-label-3.png" if name == "each/" else out).stdout.splitlines()
     )
     asked = " ".join(["python -m experiments.sample", str(alone), *map(str, [*FEW, *film, "--out", out])])
     assert rows["command"] == asked
@@ -194,22 +198,22 @@ def test_files_that_do_not_say_how_they_were_made_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.zeros(2))
     (tmp_path / "a.txt").write_text("text")
     for name in ("a.png", "a.gif", "a.npz", "a.txt"):
-        assert_one_line(command("origin", tmp_path / name), "does not say how it was made")
-    assert_one_line(command("origin", tmp_path / "none.png"), "is no file")
+        assert_one_line(command("provenance", tmp_path / name), "does not say how it was made")
+    assert_one_line(command("provenance", tmp_path / "none.png"), "is no file")
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     (tmp_path / "a").write_text("old")
-    with pytest.raises(OSError, match="No space left") as full, outputs.whole_file(tmp_path / "a") as draft:
+    with pytest.raises(OSError, match="No space left") as full, sample_files.whole_file(tmp_path / "a") as draft:
         draft.write_text("ne")
         raise OSError(28, "No space left on device")
     assert full.value.filename == str(tmp_path / "a")
-    with pytest.raises(OSError, match="No space"), outputs.whole_folder(tmp_path / "b") as draft:
+    with pytest.raises(OSError, match="No space"), sample_files.whole_folder(tmp_path / "b") as draft:
         (draft / "c").write_text("")
         raise OSError(28, "No space left on device")
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "old"
-    with outputs.whole_file(tmp_path / "a") as draft:
+    with sample_files.whole_file(tmp_path / "a") as draft:
         draft.write_text("new")
     assert (tmp_path / "a").read_text() == "new"
 
@@ -238,7 +242,7 @@ def test_parts_cover_all_rows_in_order_in_one_size(num_rows, num_devices, least)
     parts = equal_parts(num_rows, num_devices, least)
     assert len({len(part) for part in parts}) == 1
     assert len(parts[0]) % num_devices == 0
-    assert len(parts) <= drawing.MOST_CALLS
+    assert len(parts) <= batch_sampling.MOST_CALLS
     assert np.concatenate(parts)[:num_rows].tolist() == list(range(num_rows))
 
 
@@ -290,9 +294,9 @@ def test_a_sample_at_zero_or_one_evaluates_one_side_as_is_told(scale, both):
         lambda placed: guidance.against(*[placed(field)] * 2),
     ):
         rule_of = lambda placed, pair_of=pair_of: lambda w: guidance.extrapolate(pair_of(placed), w)  # noqa: E731
-        told = sampling.num_evaluations(rule_of, field, path, (2,), "euler", ts, scale)
-        one_sided = lambda placed, rule_of=rule_of: sampling.one_sided(rule_of(placed), scale)  # noqa: E731
-        assert told == both == sampling.num_evaluations(one_sided, field, path, (2,), "euler", ts, 2.5)
+        told = samplers.num_evaluations(rule_of, field, path, (2,), "euler", ts, scale)
+        one_sided = lambda placed, rule_of=rule_of: samplers.one_sided(rule_of(placed), scale)  # noqa: E731
+        assert told == both == samplers.num_evaluations(one_sided, field, path, (2,), "euler", ts, 2.5)
         found = jax.jit(make_draw(one_sided(lambda field: field), path, (2,), "euler", ts))(key, y, scale)
         drawn = jax.jit(make_draw(rule_of(lambda field: field), path, (2,), "euler", ts))(key, y, scale)
         np.testing.assert_allclose(found, drawn, rtol=1e-5, atol=1e-6)

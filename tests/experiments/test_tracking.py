@@ -14,17 +14,18 @@ import pytest
 from PIL import Image
 
 from cfgjax import checkpoints
-from experiments import journal, runs, sheets, tracking, weights_and_biases
-from experiments.findings import draw_sweep
-from experiments.presets import PRESETS
-from experiments.restored import restore_run
-from experiments.sampling import ODE, classifier_free
-from experiments.tensorboard import TensorBoard
-from experiments.tracking import Trackers
-from experiments.weights_and_biases import WeightsAndBiases
-from tests.experiments.running import SMALL, assert_one_line, command, finish, start
+from experiments.config.samplers import ODE, classifier_free
+from experiments.evaluation.run_report import draw_sweep
+from experiments.presets.registry import PRESETS
+from experiments.run import folder as run_folder
+from experiments.run import metrics_log, sample_grids, trackers, wandb
+from experiments.run.restore import restore_run
+from experiments.run.tensorboard import TensorBoard
+from experiments.run.trackers import Trackers
+from experiments.run.wandb import WeightsAndBiases
 from tests.experiments.test_resume import _loss_lines, final_state
-from tests.test_processes import _free_port
+from tests.repo.test_processes import _free_port
+from tests.support.commands import SMALL, assert_one_line, command, finish, start
 
 
 def _records(content):
@@ -56,7 +57,7 @@ def _scalars(folder):
 
 def _lines(folder):
     """All numbers of metrics.jsonl by (step, name)."""
-    rows = [json.loads(line) for line in (folder / journal.NAME).read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / metrics_log.NAME).read_text().splitlines()]
     return {(row["step"], name): value for row in rows for name, value in row.items() if name != "step"}
 
 
@@ -97,7 +98,7 @@ def test_the_learning_rate_is_that_of_the_optimizer_s_last_update(tracked):
 
 
 def test_sheets_are_drawn_at_intervals_and_shown_to_the_tracker(tracked):
-    assert list(sheets.files(tracked)) == [15, 30]
+    assert list(sample_grids.files(tracked)) == [15, 30]
     shown = {step: value.image for step, tag, value in _events(tracked) if tag == "samples"}
     assert list(shown) == [15, 30]
     with Image.open(tracked / "samples" / "30.png") as picture:
@@ -107,7 +108,7 @@ def test_sheets_are_drawn_at_intervals_and_shown_to_the_tracker(tracked):
 
 def test_a_sheet_holds_the_first_samples_of_the_report(tracked):
     run = restore_run(tracked)
-    drawn = sheets.Sheets(run.experiment, run.problem, run.model, 1).samples(run.ema)
+    drawn = sample_grids.Sheets(run.experiment, run.problem, run.model, 1).samples(run.ema)
     whole = draw_sweep(run, classifier_free(run.field, 8), ODE, run.experiment.sampling.scales)
     assert drawn.shape == (2, 8, 3, 2)
     np.testing.assert_allclose(drawn, whole, rtol=1e-4, atol=1e-5)
@@ -117,10 +118,10 @@ def test_a_resumed_run_has_every_point_once(tracked, tmp_path):
     """The newest checkpoint is lost: all that was written after the one before it is written again, and stands once."""
     run_dir, before = tmp_path / "run", _scalars(tracked)
     shutil.copytree(tracked, run_dir)
-    shutil.rmtree(runs.checkpoints_of(run_dir) / "40")
+    shutil.rmtree(run_folder.checkpoints_of(run_dir) / "40")
     shutil.copyfile(run_dir / "samples" / "15.png", run_dir / "samples" / "35.png")
     assert "at step 30 of 40" in _train(run_dir).stdout
-    assert list(sheets.files(run_dir)) == [15, 30]
+    assert list(sample_grids.files(run_dir)) == [15, 30]
     scalars, events = _scalars(run_dir), _events(run_dir)
     assert len(events) == len({(step, tag) for step, tag, _ in events}) == len(before) + 2
     speed = {place for place in before if place[1] == "examples_per_second"}
@@ -195,11 +196,11 @@ def test_what_a_killed_start_of_wandb_lacks_is_told_again(tmp_path, monkeypatch)
     (tmp_path / "wandb" / name).mkdir(parents=True)
     (tmp_path / "wandb.json").write_text(json.dumps({"id": "abc", "last_step": 5, "underway": name}))
     lines = [{"step": step, "loss": None if step == 10 else 1 / step} for step in (5, 10, 15)]
-    (tmp_path / journal.NAME).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (tmp_path / metrics_log.NAME).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     experiment = dataclasses.replace(PRESETS["mixture"][1], run_dir=tmp_path)
-    trackers = tracking.trackers_of(tracking.Tracking(("wandb",)), experiment, 15)
-    trackers.write({"step": 20, "loss": 0.5})
-    trackers.close()
+    tracking = trackers.trackers_of(trackers.Tracking(("wandb",)), experiment, 15)
+    tracking.write({"step": 20, "loss": 0.5})
+    tracking.close()
     assert _history(tmp_path) == [((10, "loss"), "NaN"), ((15, "loss"), str(1 / 15)), ((20, "loss"), "0.5")]
     assert (tmp_path / "damaged" / name).is_dir()
     assert json.loads((tmp_path / "wandb.json").read_text()) == {"id": "abc", "last_step": 20, "underway": None}
@@ -211,12 +212,12 @@ def test_what_a_killed_start_of_wandb_lacks_is_told_again(tmp_path, monkeypatch)
 )
 def test_an_identity_that_is_none_is_replaced(content, tmp_path):
     (tmp_path / "wandb.json").write_text(content)
-    found = weights_and_biases.read_identity(tmp_path / "wandb.json")
+    found = wandb.read_identity(tmp_path / "wandb.json")
     assert (len(found.id), found.last_step, found.underway) == (12, -1, None)
 
 
 def _tell_journal(run_dir, steps):
-    with (run_dir / journal.NAME).open("a") as stream:
+    with (run_dir / metrics_log.NAME).open("a") as stream:
         stream.writelines(f"{json.dumps({'step': step, 'loss': 1 / step})}\n" for step in steps)
 
 
@@ -225,21 +226,21 @@ def test_tensorboard_is_told_what_happened_in_starts_that_did_not_track(num_lost
     """Tracked up to step 10, of which a kill cut off some bytes; untracked to 20; goes back to 20 and on."""
     experiment = dataclasses.replace(PRESETS["mixture"][1], run_dir=tmp_path)
     _tell_journal(tmp_path, [5, 10])
-    tracking.trackers_of(tracking.Tracking(("tensorboard",)), experiment, 10).close()
+    trackers.trackers_of(trackers.Tracking(("tensorboard",)), experiment, 10).close()
     (file,) = (tmp_path / "tensorboard").iterdir()
     file.write_bytes(file.read_bytes()[: file.stat().st_size - num_lost])
     _tell_journal(tmp_path, [15, 20])
-    trackers = tracking.trackers_of(tracking.Tracking(("tensorboard",)), experiment, 20)
-    trackers.write({"step": 25, "loss": 1 / 25})
-    trackers.close()
+    tracking = trackers.trackers_of(trackers.Tracking(("tensorboard",)), experiment, 20)
+    tracking.write({"step": 25, "loss": 1 / 25})
+    tracking.close()
     assert [(step, tag) for step, tag, _ in _events(tmp_path)] == [(step, "loss") for step in (5, 10, 15, 20, 25)]
 
 
 def test_a_record_that_does_not_read_ends_trackers_and_not_the_run(tmp_path, capsys):
     """On the first process alone an error would leave the others waiting."""
     experiment = dataclasses.replace(PRESETS["mixture"][1], run_dir=tmp_path)
-    (tmp_path / journal.NAME).mkdir()
-    tracking.trackers_of(tracking.Tracking(("tensorboard",)), experiment, 10).close()
+    (tmp_path / metrics_log.NAME).mkdir()
+    trackers.trackers_of(trackers.Tracking(("tensorboard",)), experiment, 10).close()
     assert "tensorboard failed and is told nothing more: IsADirectoryError" in capsys.readouterr().err
 
 
@@ -266,10 +267,10 @@ def test_a_tracker_that_fails_is_told_nothing_more_and_that_is_said_once(tmp_pat
         raise ImportError("no such thing")
 
     failing = _Failing()
-    trackers = Trackers({"broken": broken, "failing": lambda: failing, "tensorboard": lambda: TensorBoard(tmp_path, 0)})
+    tracking = Trackers({"broken": broken, "failing": lambda: failing, "tensorboard": lambda: TensorBoard(tmp_path, 0)})
     for step in range(1, 6):
-        trackers.write({"step": step, "loss": 0.5})
-    trackers.close()
+        tracking.write({"step": step, "loss": 0.5})
+    tracking.close()
     assert failing.told == [1, 2, 3]
     assert [step for step, *_ in _events(tmp_path)] == [1, 2, 3, 4, 5]
     said = capsys.readouterr().err.splitlines()
@@ -286,7 +287,7 @@ def test_a_full_disk_ends_neither_events_nor_sheets_nor_the_run(tmp_path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(RecordWriter, "flush", full)
-    monkeypatch.setattr(sheets.Sheets, "_write", full)
+    monkeypatch.setattr(sample_grids.Sheets, "_write", full)
     done = _train(tmp_path / "run")
     assert done.stderr.count("tensorboard failed") == 1
     assert done.stderr.count("no sheet of samples at step 15: [Errno 28] No space left") == 1
@@ -304,7 +305,7 @@ def test_a_full_disk_ends_neither_events_nor_sheets_nor_the_run(tmp_path, monkey
 )
 def test_what_cannot_be_tracked_is_one_line_before_anything_is_written(arguments, expected, tmp_path, monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None if name == "wandb" else find(name))
+    monkeypatch.setattr(trackers.importlib.util, "find_spec", lambda name: None if name == "wandb" else find(name))
     assert_one_line(command("train", "mixture", "--run-dir", tmp_path / "run", *arguments), expected)
     assert not (tmp_path / "run").exists()
 
@@ -324,9 +325,9 @@ def test_of_two_processes_both_draw_and_the_first_writes(tmp_path):
     for process in started:
         done = finish(process)
         assert done.returncode == 0, done.stderr
-    assert list(sheets.files(tmp_path / "run")) == [15, 30]
+    assert list(sample_grids.files(tmp_path / "run")) == [15, 30]
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
     assert _scalars(tmp_path / "run").keys() == _lines(tmp_path / "run").keys()
-    assert checkpoints.latest(runs.checkpoints_of(tmp_path / "run")) == 40
+    assert checkpoints.latest(run_folder.checkpoints_of(tmp_path / "run")) == 40
     (row,) = [json.loads(line) for line in (tmp_path / "run" / "starts.jsonl").read_text().splitlines()]
     assert row["num_processes"] == 2

@@ -5,23 +5,24 @@ import dataclasses
 import pytest
 
 from cfgjax import checkpoints
-from experiments import runs, train
-from experiments.accuracy import Options as AccuracyOptions
-from experiments.accuracy import compare
-from experiments.command import UserError
+from experiments import train
+from experiments.cli.main import UserError
+from experiments.config.schema import ADAPTER, MLPNetwork, Sampling
 from experiments.diagnose import Options as DiagnoseOptions
 from experiments.diagnose import diagnose
 from experiments.evaluate import Draws, evaluate
 from experiments.evaluate import Options as EvaluateOptions
-from experiments.laws import Options as LawsOptions
-from experiments.laws import print_laws
-from experiments.model import model_of
-from experiments.presets import PRESETS
-from experiments.problems import problem_of
-from experiments.restored import Run
-from experiments.settings import ADAPTER, MLPNetwork, Sampling
-from experiments.trained import known_scales, require_rows, require_scales, with_known_scales
-from tests.experiments.running import assert_one_line, command
+from experiments.guided_distributions import Options as LawsOptions
+from experiments.guided_distributions import print_laws
+from experiments.presets.registry import PRESETS
+from experiments.run import folder as run_folder
+from experiments.run.model import model_of
+from experiments.run.restore import Run
+from experiments.run.trained_labels import known_scales, require_rows, require_scales, with_known_scales
+from experiments.solver_error import Options as AccuracyOptions
+from experiments.solver_error import compare
+from experiments.tasks.registry import problem_of
+from tests.support.commands import assert_one_line, command
 
 NULL = 8
 
@@ -35,8 +36,8 @@ def _experiment(run_dir, rate):
 
 def _saved(experiment, state):
     """The folder of a run as one of two steps leaves it."""
-    runs.open_run(experiment)
-    with checkpoints.Writer(runs.checkpoints_of(experiment.run_dir)) as writer:
+    run_folder.open_run(experiment)
+    with checkpoints.Writer(run_folder.checkpoints_of(experiment.run_dir)) as writer:
         writer.save(2, state, ADAPTER.dump_python(experiment, mode="json"))
 
 

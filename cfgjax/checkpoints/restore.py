@@ -1,0 +1,179 @@
+"""Reading a checkpoint back, whole or not at all; the newest that is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Container, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from cfgjax.checkpoints.checksums import checksums
+from cfgjax.checkpoints.errors import CheckpointError, NoCheckpointError, UnreachableError, is_of_system, reason
+from cfgjax.checkpoints.metadata import opened
+from cfgjax.checkpoints.save import METADATA, STATE, steps
+from cfgjax.checkpoints.trees import as_before, asked_for, named, require_same, require_storable
+from cfgjax.checks import require_arrays, require_count, require_kind, require_place
+from cfgjax.types import Tree
+
+Found = tuple[Tree, dict[str, Any]]
+"""A tree, and what was given with it."""
+
+
+class Restored(NamedTuple):
+    """A tree read back.
+
+    Attributes:
+        state: the tree, placed as was asked.
+        metadata: what was given with it.
+        step: whose it is.
+        damaged: newer steps that did not read, with what was wrong.
+    """
+
+    state: Tree
+    metadata: dict[str, Any]
+    step: int
+    damaged: dict[int, str]
+
+
+@contextlib.contextmanager
+def described(folder: Path, step: int) -> Iterator[tuple[ocp.CheckpointManager, Tree]]:
+    """A folder's manager, and the stored state's description by shapes and types.
+
+    Raises:
+        CheckpointError: the step holds no state.
+    """
+    handlers = {STATE: ocp.StandardCheckpointHandler(), METADATA: ocp.JsonCheckpointHandler()}
+    options = ocp.CheckpointManagerOptions(create=False)
+    with ocp.CheckpointManager(Path(folder).absolute(), options=options, item_handlers=handlers) as manager:
+        found = manager.item_metadata(step)[STATE]
+        if found is None:
+            raise CheckpointError(f"checkpoint {Path(folder) / str(step)} holds no state")
+        yield manager, getattr(found, "tree", found)
+
+
+def _read(folder: Path, like: Tree, step: int) -> Found:
+    where = Path(folder) / str(step)
+    with described(folder, step) as (manager, found):
+        wanted = asked_for(like)
+        require_same(where, found, wanted)
+        args = {STATE: ocp.args.StandardRestore(wanted), METADATA: ocp.args.JsonRestore()}
+        read = manager.restore(step, args=ocp.args.Composite(**args))
+    record = opened(where, read[METADATA])
+    for name, checksum in checksums(named(read[STATE])).items():
+        if record["checksums"].get(name) != checksum:
+            raise CheckpointError(f"checkpoint {where} is damaged: {name} is not what was written")
+    return as_before(read[STATE], like), record["given"]
+
+
+def _whole_or_error(read: Callable[[], Any], where: Path) -> Any:
+    """What reading gives, or the CheckpointError it ends in."""
+    try:
+        return read()
+    except CheckpointError as error:
+        return error
+    except Exception as error:
+        if is_of_system(error):
+            return UnreachableError(f"checkpoint {where} cannot be read: {reason(error)}")
+        return CheckpointError(f"checkpoint {where} is unreadable: {reason(error)}")
+
+
+def _is_whole_everywhere(found: Any) -> bool:
+    is_whole = not isinstance(found, CheckpointError)
+    if jax.process_count() == 1:
+        return is_whole
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(is_whole))))
+
+
+def _attempt(where: Path, read: Callable[[], Found]) -> Found | CheckpointError:
+    found = _whole_or_error(read, where)
+    is_whole_everywhere = _is_whole_everywhere(found)
+    if isinstance(found, UnreachableError):
+        raise found
+    if is_whole_everywhere or isinstance(found, CheckpointError):
+        return found
+    return CheckpointError(f"checkpoint {where} does not read on another process")
+
+
+def restore(folder: Path, like: Tree, step: int | None = None) -> Restored:
+    """The tree saved at a step, or by default the newest that is whole.
+
+    Every array is compared with the checksum that was taken when it was saved. It may lie on other devices than
+    before, and on another number of them.
+
+    Args:
+        folder: the folder of checkpoints.
+        like: one of the same structure, shapes and shardings; its values are not read.
+        step: which checkpoint; then no other is tried.
+
+    Raises:
+        TypeError, ValueError: no path; a tree that ``Writer.save`` refuses; a step that is not whole, or negative.
+        NoCheckpointError: none there.
+        UnreachableError: the system refuses to read one, which may be whole.
+        CheckpointError: none whole, or of another tree; the message names the newest one tried.
+    """
+    require_place("folder", folder)
+    require_arrays("like", like)
+    require_storable("like", like)
+    if step is not None:
+        require_count("step", step, 0)
+    return newest_whole(folder, step, lambda candidate: _read(folder, like, candidate))
+
+
+def newest_whole(folder: Path, step: int | None, read: Callable[[int], Found]) -> Restored:
+    """What ``read`` gives, a tree and its metadata, of the newest step of which all processes read it whole.
+
+    Raises:
+        CheckpointError: as ``restore``.
+    """
+    damaged: dict[int, str] = {}
+    while (candidate := _newest(folder, step, damaged)) is not None:
+        found = _attempt(Path(folder) / str(candidate), functools.partial(read, candidate))
+        if not isinstance(found, CheckpointError):
+            still_there = {each: message for each, message in damaged.items() if each in steps(folder)}
+            return Restored(*found, candidate, still_there)
+        damaged[candidate] = str(found)
+    if not damaged:
+        raise NoCheckpointError(f"no checkpoint in {folder}")
+    raise CheckpointError(next(iter(damaged.values())))
+
+
+def _newest(folder: Path, step: int | None, tried: Container[int]) -> int | None:
+    """The newest step that was not tried; the folder is listed anew, as a run may be saving into it.
+
+    Of several processes all take what the first one sees: others may see its folders later.
+    """
+    found = next((each for each in (steps(folder) if step is None else [step]) if each not in tried), None)
+    if jax.process_count() == 1:
+        return found
+    agreed = int(multihost_utils.broadcast_one_to_all(np.asarray(-1 if found is None else found, np.int32)))
+    return None if agreed < 0 else agreed
+
+
+def set_aside(folder: Path, damaged: dict[int, str], into: Path) -> None:
+    """Moves damaged checkpoints into another folder, so that their steps can be saved again; none is deleted.
+
+    Args:
+        folder: the folder of checkpoints.
+        damaged: their steps, as ``restore`` gives them.
+        into: where to; made if need be.
+
+    Raises:
+        TypeError, ValueError: no paths; no mapping; a step that is no whole number, or negative.
+        OSError: a checkpoint that is not there, or cannot be moved.
+    """
+    require_place("folder", folder)
+    require_place("into", into)
+    require_kind("damaged", damaged, Mapping, "a mapping of steps, as checkpoints.restore(...).damaged is")
+    for step in damaged:
+        require_count("damaged", step, 0)
+    into = Path(into)
+    for step in damaged:
+        into.mkdir(parents=True, exist_ok=True)
+        count = sum(1 for each in into.iterdir() if each.name.startswith(f"{step}-"))
+        (Path(folder) / str(step)).rename(into / f"{step}-{count}")

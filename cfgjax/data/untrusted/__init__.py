@@ -1,0 +1,3 @@
+"""Readers of what somebody else may have written: bounded, and no code is run."""
+
+from __future__ import annotations

@@ -1,0 +1,110 @@
+"""Rules on a guided field alone: thresholds of its denoiser, and a start without movement."""
+
+from __future__ import annotations
+
+from typing import TypeVar, cast
+
+import jax.numpy as jnp
+
+from cfgjax.checks import BELOW_ONE, HUGE, TINY, is_traced, like_state, require_between, require_function, require_path
+from cfgjax.conversions import from_field
+from cfgjax.paths import before_end, coefficients
+from cfgjax.piecewise import Piecewise, by_piece
+from cfgjax.types import Array, Field, GaussianPath, LabelledField, Number
+
+AnyField = TypeVar("AnyField", Field, LabelledField)
+
+
+def _with_denoiser(path: GaussianPath, value: Array, x: Array, t: Array, denoiser: Array, wanted: Array) -> Array:
+    """The field u + (W / beta) (D' - D) whose denoiser is D', given the field u of D."""
+    c = coefficients(path, before_end(t))
+    return value + jnp.where(wanted == denoiser, 0, c.wronskian / c.beta * (wanted - denoiser))
+
+
+@by_piece
+def clipped(path: GaussianPath, field: AnyField, bound: Number = 1.0) -> AnyField:
+    """The field whose denoiser is clipped to [-bound, bound] (static threshold).
+
+    Acts in denoiser space and changes nothing where |D| <= bound, to the bit. It bounds what a large scale w can do,
+    whatever w: above the bound the samples no longer depend on it. At t = 1 the correction is multiplied by
+    W / beta at the largest float below 1.
+
+    Args:
+        path: the path of the field.
+        field: a vector field, guided or not.
+        bound: [], the largest absolute value of data; infinity for none.
+
+    Source: Ho et al., arXiv 2006.11239 (the clipped x_0); Saharia et al., arXiv 2205.11487, section 2.3.
+
+    Raises:
+        TypeError, ValueError: no path or function, a bound that is not positive; at a call, a value not like x.
+    """
+    require_path(path)
+    require_between("bound", bound, TINY, jnp.inf)
+    checked = like_state("field", field)
+
+    def bounded(x: Array, t: Array, *y: Array) -> Array:
+        value = checked(x, t, *y)
+        denoiser = from_field(path, value, x, t).denoiser
+        return _with_denoiser(path, value, x, t, denoiser, jnp.clip(denoiser, -bound, bound))
+
+    return cast(AnyField, bounded)
+
+
+@by_piece
+def dynamically_clipped(
+    path: GaussianPath, field: AnyField, percentile: Number = 99.5, bound: Number = 1.0
+) -> AnyField:
+    """The field whose denoiser is clipped at a percentile s of its own |D| and divided by s (dynamic threshold).
+
+    Acts in denoiser space, on one example's own values: D' = bound clip(D, -s, s) / s with
+    s = max(percentile of |D|, bound). Where s = bound it is ``clipped``; percentile 100 and a bound that D never
+    exceeds change nothing, to the bit. As for ``clipped``, samples depend little on w above the bound.
+
+    Args:
+        path: the path of the field.
+        field: a vector field, guided or not.
+        percentile: [], in [0, 100].
+        bound: [], the largest absolute value of data.
+
+    Source: Saharia et al., arXiv 2205.11487, section 2.3.
+
+    Raises:
+        TypeError, ValueError: no path or function, a percentile outside [0, 100], a bound that is not positive and
+            finite; at a call, a value not like x.
+    """
+    require_path(path)
+    checked = like_state("field", field)
+    require_between("percentile", percentile, 0, 100)
+    require_between("bound", bound, TINY, HUGE)
+
+    def bounded(x: Array, t: Array, *y: Array) -> Array:
+        value = checked(x, t, *y)
+        denoiser = from_field(path, value, x, t).denoiser
+        if denoiser.size == 0:
+            return value
+        limit = jnp.maximum(jnp.percentile(jnp.abs(denoiser), percentile), bound)
+        wanted = jnp.clip(denoiser, -limit, limit) * (bound / limit)
+        return _with_denoiser(path, value, x, t, denoiser, wanted)
+
+    return cast(AnyField, bounded)
+
+
+@by_piece
+def zero_before(field: AnyField, start: float) -> AnyField:
+    """The field, and zero for t < start, where nothing is evaluated: a Piecewise.
+
+    Acts on the vector field. An early field is the least accurate; start = 0 changes nothing. With the first n of
+    N uniform steps left out, start = n / N.
+
+    Source: Fan et al., arXiv 2503.18886 (zero-init).
+
+    Raises:
+        TypeError, ValueError: no function; a start that is traced, or outside [0, 1).
+    """
+    require_function("field", field)
+    if is_traced(start):
+        raise TypeError("start must be a number that is not traced: the pieces' edges are fixed")
+    require_between("start", start, 0, BELOW_ONE)
+    still = cast(AnyField, lambda x, t, *y: jnp.zeros_like(x))
+    return cast(AnyField, Piecewise((float(start),), (still, field)))

@@ -1,0 +1,188 @@
+"""Rules on the two sides of guidance, each in its paper's space.
+
+A rule on a pair replaces the null side alone: the labelled side, and so w = 1, stays to the bit. The new null side is
+made of both, so a known w = 0 costs two evaluations. Coefficients are those at ``paths.before_end(t)``.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import lax
+
+from cfgjax.checks import TINY, is_traced, require_between, require_number, require_pair, require_path
+from cfgjax.conversions import from_field
+from cfgjax.guidance.pairs import alone, inside, interpolate
+from cfgjax.guidance.schedules import require_scale, scale_at
+from cfgjax.paths import before_end, coefficients
+from cfgjax.piecewise import by_piece
+from cfgjax.types import Array, GaussianPath, Interval, LabelledField, Number, Pair, Scale
+
+
+def denoiser_slope(path: GaussianPath, t: Number) -> Array:
+    """beta / W, the change of the denoiser for a change of the field, []; 1 where W = 0, where it has no value."""
+    c = coefficients(path, before_end(t))
+    is_zero = c.wronskian == 0
+    return jnp.where(is_zero, 1, c.beta / jnp.where(is_zero, 1, c.wronskian))
+
+
+def length(value: Array) -> Array:
+    """The Euclidean norm over all axes, [], with gradient 0 at 0."""
+    square = jnp.sum(jnp.square(value))
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+
+
+def _along(value: Array, direction: Array) -> Array:
+    """The part of a value along a direction; 0 for a direction of length 0."""
+    size = length(direction)
+    unit = direction / jnp.where(size > 0, size, 1)
+    return jnp.sum(value * unit) * unit
+
+
+def shorten(value: Array, bound: Number) -> Array:
+    """The value, shortened to the length ``bound`` where it is longer."""
+    size = length(value)
+    return value * jnp.where(size > bound, bound / jnp.where(size > bound, size, 1), 1)
+
+
+def project(value: Array, direction: Array, parallel: Number) -> Array:
+    """The value with its part along a direction multiplied by ``parallel``."""
+    return value - (1 - parallel) * _along(value, direction)
+
+
+@by_piece
+def projected(path: GaussianPath, pair: Pair, parallel: Number = 0.0, bound: Number = jnp.inf) -> Pair:
+    """The pair of projected guidance: its difference shortened, and its part along the labelled denoiser weakened.
+
+    In denoiser space: d = D_y - D_null is shortened to the length ``bound``, its part along D_y multiplied by
+    ``parallel``; the null side becomes D_y - d. w keeps its meaning of (G1). parallel = 1 with bound = infinity changes
+    nothing, to rounding. ``adaptive_projected`` adds the paper's momentum.
+
+    Args:
+        path: the path of the pair's fields.
+        pair: the two sides, vector fields.
+        parallel: [], the share kept of the part along D_y, which the paper finds to oversaturate.
+        bound: [], the greatest length of d, in data units over the whole example.
+
+    Source: Sadat et al., arXiv 2410.02416, algorithm 1.
+
+    Raises:
+        TypeError, ValueError: no path or pair, a parallel that is not finite, a bound that is not positive.
+    """
+    require_path(path)
+    require_pair(pair)
+    require_number("parallel", parallel)
+    require_between("bound", bound, TINY, jnp.inf)
+
+    def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
+        null, labelled = pair.both(x, t, y)
+        denoiser = from_field(path, labelled, x, t).denoiser
+        slope = denoiser_slope(path, t)
+        change = project(shorten((labelled - null) * slope, bound), denoiser, parallel) / slope
+        return labelled - change, labelled
+
+    return Pair(both, pair.labelled)
+
+
+@by_piece
+def zero_star(pair: Pair) -> Pair:
+    """The pair of CFG-Zero*: the null field times s = <u_y, u_null> / |u_null|^2, its best fit to the labelled one.
+
+    Acts on the vector field. w = 1 is the labelled field to the bit; w = 0 is s u_null. Where u_null = 0, s = 1.
+    The paper's zero-init is ``zero_before``.
+
+    Source: Fan et al., arXiv 2503.18886.
+
+    Raises:
+        ValueError: no pair.
+    """
+    require_pair(pair)
+
+    def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
+        null, labelled = pair.both(x, t, y)
+        return _along(labelled, null), labelled
+
+    return Pair(both, pair.labelled)
+
+
+@by_piece
+def tangential(path: GaussianPath, pair: Pair) -> Pair:
+    """The pair of tangential damping: the null score is projected onto the first right singular vector of both scores.
+
+    Acts in score space (or noise space: a factor of all scores changes nothing). With a = E_null, d = E_y - E_null and
+    theta the angle of the first left singular vector of the rows (a, a + d), the projection of a is
+    a + sin(theta) [(cos(theta) - sin(theta)) a + cos(theta) d]. Both terms are O(alpha), and are divided by alpha
+    analytically, so that the field is regular at t = 0. w = 1 is the labelled field to the bit; where the two scores
+    are parallel nothing changes.
+
+    Args:
+        path: the path of the pair's fields.
+        pair: the two sides, vector fields.
+
+    Source: Kwon et al., arXiv 2503.18137.
+
+    Raises:
+        TypeError, ValueError: no path or pair.
+    """
+    require_path(path)
+    require_pair(pair)
+
+    def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
+        null, labelled = pair.both(x, t, y)
+        c = coefficients(path, before_end(t))
+        is_zero = c.wronskian == 0
+        slope = jnp.where(is_zero, 0, c.alpha / jnp.where(is_zero, 1, c.wronskian))
+        slope = jnp.maximum(slope, TINY)
+        noise, change = from_field(path, null, x, t).noise, labelled - null
+        inner = jnp.sum(noise * change)
+        growth = 2 * inner - slope * jnp.sum(jnp.square(change))
+        product = jnp.sum(jnp.square(noise)) - slope * inner
+        largest = lax.stop_gradient(jnp.maximum(jnp.abs(product), jnp.abs(slope * growth)))
+        is_nothing = largest < TINY
+        # Only ratios count: divided by the largest, the squares below cannot underflow.
+        growth, product = (value / jnp.where(is_nothing, 1, largest) for value in (growth, product))
+        product = jnp.where(is_nothing, 1, product)
+        angle = 0.5 * jnp.arctan2(2 * product, slope * growth)
+        cosine, sine = jnp.cos(angle), jnp.sin(angle)
+        size = jnp.where(product > 0, (cosine + sine) * jnp.hypot(2 * product, slope * growth), 1)
+        lean = jnp.where(product > 0, growth / size, (cosine - sine) / slope)
+        return null + sine * (cosine * change - lean * noise), labelled
+
+    return Pair(both, pair.labelled)
+
+
+@by_piece
+def rescaled(pair: Pair, scale: Scale, amount: Number = 0.7) -> LabelledField:
+    """The guided field of (G1), brought back towards the labelled field's standard deviation.
+
+    Acts on the vector field, as the paper does on a network's output of velocities: with g the guided and u_y the
+    labelled value, g' = amount (std u_y / std g) g + (1 - amount) g, the standard deviations taken over one example.
+    A larger w then changes the direction and, by amount = 1, no longer the size. w = 1 is the labelled field to the
+    bit, and amount = 0 plain guidance to the bit.
+
+    Args:
+        pair: the two sides, vector fields.
+        scale: w, as for ``extrapolate``.
+        amount: [], in [0, 1]: the paper's phi.
+
+    Source: Lin et al., arXiv 2305.08891, section 3.4.
+
+    Raises:
+        TypeError, ValueError: no pair, an amount outside [0, 1], a scale that is not one finite number.
+    """
+    require_pair(pair)
+    require_between("amount", amount, 0, 1)
+    require_scale(scale)
+    if isinstance(scale, Interval) and not is_traced(scale[1:]):
+        return inside(pair, scale, lambda pair, scale: rescaled(pair, scale, amount))
+    side = alone(pair._replace(null=None), scale)
+    if side is not None:
+        return side
+
+    def guided(x: Array, t: Array, y: Array) -> Array:
+        null, labelled = pair.both(x, t, y)
+        value = interpolate(null, labelled, scale_at(scale, t, y, (x, null, labelled)))
+        spread, wanted = length(value - jnp.mean(value)), length(labelled - jnp.mean(labelled))
+        ratio = jnp.where(spread > 0, wanted / jnp.where(spread > 0, spread, 1), 1)
+        return value * (1 + amount * (ratio - 1))
+
+    return guided

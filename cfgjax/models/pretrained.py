@@ -1,0 +1,303 @@
+"""Published weights of DiT and SiT as the parameters of ``models.DiT``: by names, one tensor of theirs to one of ours.
+
+(W1) A linear layer keeps its weight as [out, in], ours as [in, out]. The first one is a convolution [out, C, p, p] over
+     patches, whose inputs ours orders p, p, C.
+(W2) Their modulations are shift, scale, gate (of attention, then of the perceptron); ours scale, shift, gate.
+(W3) Their last layer gives p, p, 2 C where it has learned a variance, too: only the first C of the 2 C are kept.
+(W4) Their positions, sines and cosines in another order than ours, lie in the file, and become learned ones.
+(W5) Their frequencies of time are 10000^(-k/128), k = 0..127. SiT embeds t, and its t, path and velocity are ours:
+     data at t = 1 on the linear path. DiT embeds the number of a step of DDPM, 999 where ours is t = 0 on
+     ``paths.ddpm``, and predicts the noise.
+
+Their images are [C, H, W], ours [H, W, C]. Label K is null in both. Needs the extra ``safetensors``; a file is data,
+and never code.
+
+Source: Peebles & Xie, arXiv 2212.09748; Ma et al., arXiv 2401.08740; and the public sources of both.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import jax.numpy as jnp
+import numpy as np
+
+from cfgjax import conversions, paths
+from cfgjax.checks import (
+    require_choice,
+    require_count,
+    require_function,
+    require_kind,
+    require_place,
+    require_shape,
+    shown,
+)
+from cfgjax.models import SIZES, DiT
+from cfgjax.models.weight_files import require_published_names, require_weights_file
+from cfgjax.types import LabelledField, Tree
+
+KINDS = ("sit", "dit")
+LAST_FREQUENCY = 10000 ** (-127 / 128)
+"""The last of (W5)'s frequencies, the first being 1."""
+TIME_ENDS = {"sit": (0.0, 1.0), "dit": (paths.NUM_STEPS - 1.0, 0.0)}
+"""What each kind embeds at our t = 0 and t = 1."""
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""A tensor's name -> its shape."""
+
+
+class Architecture(NamedTuple):
+    """What distinguishes one DiT or SiT from another; ``side`` is that of its square latents."""
+
+    width: int
+    depth: int
+    num_heads: int
+    patch: int
+    channels: int
+    side: int
+    num_labels: int
+    has_variance: bool
+
+
+class _Layer(NamedTuple):
+    """Where a layer's weight and bias go, the shape of its weight, and what becomes of its rows."""
+
+    place: str
+    shape: tuple[int, ...]
+    arrange: Callable[[np.ndarray], np.ndarray] = np.asarray
+
+
+def _chunks(*order: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The rows cut into as many chunks, which are put into an order (W2)."""
+    return lambda rows: np.concatenate([np.split(rows, len(order))[index] for index in order])
+
+
+def _layers(architecture: Architecture) -> dict[str, _Layer]:
+    """Every layer with a weight and a bias, by its published name."""
+    width, square, channels = architecture.width, architecture.patch**2, architecture.channels
+    num_outputs = channels * (1 + architecture.has_variance)
+
+    def without_variance(rows: np.ndarray) -> np.ndarray:
+        kept = rows.reshape(square, num_outputs, -1)[:, :channels]
+        return kept.reshape(square * channels, *rows.shape[1:])
+
+    layers = {
+        "x_embedder.proj": _Layer("Dense_0", (width, channels, architecture.patch, architecture.patch)),
+        "t_embedder.mlp.0": _Layer("TimeEmbedding_0/Dense_0", (width, 256)),
+        "t_embedder.mlp.2": _Layer("TimeEmbedding_0/Dense_1", (width, width)),
+        "final_layer.adaLN_modulation.1": _Layer("Dense_1", (2 * width, width), _chunks(1, 0)),
+        "final_layer.linear": _Layer("Dense_2", (square * num_outputs, width), without_variance),
+    }
+    for index in range(architecture.depth):
+        theirs, ours = f"blocks.{index}", f"DiTBlock_{index}"
+        layers |= {
+            f"{theirs}.adaLN_modulation.1": _Layer(f"{ours}/Dense_0", (6 * width, width), _chunks(1, 0, 2, 4, 3, 5)),
+            f"{theirs}.attn.qkv": _Layer(f"{ours}/SelfAttention_0/Dense_0", (3 * width, width)),
+            f"{theirs}.attn.proj": _Layer(f"{ours}/SelfAttention_0/Dense_1", (width, width)),
+            f"{theirs}.mlp.fc1": _Layer(f"{ours}/Dense_1", (4 * width, width)),
+            f"{theirs}.mlp.fc2": _Layer(f"{ours}/Dense_2", (width, 4 * width)),
+        }
+    return layers
+
+
+_LABELS, _POSITIONS = "y_embedder.embedding_table.weight", "pos_embed"
+
+
+def _require_architecture(architecture: object) -> None:
+    require_kind("architecture", architecture, Architecture, "an Architecture, as architecture_of gives it")
+    for name, value in zip(Architecture._fields[:-1], cast(Architecture, architecture), strict=False):
+        require_count(f"architecture.{name}", value, 1)
+
+
+def shapes_of(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of all tensors that the weights of an architecture have.
+
+    Raises:
+        TypeError, ValueError: no Architecture; numbers in it that are not whole, or under 1.
+    """
+    _require_architecture(architecture)
+    return _shapes_of(architecture)
+
+
+def _shapes_of(architecture: Architecture) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
+        _LABELS: (architecture.num_labels + 1, architecture.width),
+        _POSITIONS: (1, (architecture.side // architecture.patch) ** 2, architecture.width),
+    }
+    for name, layer in _layers(architecture).items():
+        shapes |= {f"{name}.weight": layer.shape, f"{name}.bias": layer.shape[:1]}
+    return shapes
+
+
+def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
+    if name not in shapes:
+        raise ValueError(f"tensor {name} is missing")
+    if len(shapes[name]) != rank or 0 in shapes[name]:
+        raise ValueError(f"tensor {name} must have {rank} axes, none of them empty, got shape {shapes[name]}")
+    return tuple(shapes[name])
+
+
+def _num_heads(width: int, depth: int, given: int | None) -> int:
+    if given is not None:
+        require_count("num_heads", given, 1)
+        if width % given:
+            raise ValueError(f"num_heads must divide the width {width}, got {given}")
+        return given
+    for size in SIZES.values():
+        if (size.width, size.depth) == (width, depth):
+            return size.num_heads
+    raise ValueError(f"num_heads must be given for {depth} blocks of width {width}, which is none of the papers' sizes")
+
+
+def architecture_of(shapes: Shapes, num_heads: int | None = None) -> Architecture:
+    """The architecture whose weights have exactly these tensors.
+
+    Args:
+        shapes: of all tensors of a file, by name.
+        num_heads: of attention, which no shape tells; by default that of the paper's size.
+
+    Raises:
+        TypeError: no mapping of shapes.
+        ValueError: names of diffusers, of REPA, or behind a prefix; a tensor that is missing, unexpected, or of another
+            shape than the others ask for, by name; a size of no paper without ``num_heads``; one that no width has.
+    """
+    require_kind("shapes", shapes, Mapping, "a mapping of names to shapes")
+    for name, shape in shapes.items():
+        if not isinstance(name, str) or not isinstance(shape, list | tuple):
+            raise TypeError(f"shapes must map names to tuples of lengths, got {shown(f'{name!r}: {shape!r}')}")
+    require_published_names(shapes)
+    width, channels, patch, _ = _shape(shapes, "x_embedder.proj.weight", 4)
+    num_tokens, num_rows = _shape(shapes, _POSITIONS, 3)[1], _shape(shapes, _LABELS, 2)[0]
+    num_outputs, _ = _shape(shapes, "final_layer.linear.weight", 2)
+    depth = len({found[1] for name in shapes if (found := re.match(r"blocks\.(\d+)\.", name))})
+    heads = _num_heads(width, depth, num_heads)
+    has_variance = num_outputs != patch**2 * channels
+    side = patch * math.isqrt(num_tokens)
+    architecture = Architecture(width, depth, heads, patch, channels, side, num_rows - 1, has_variance)
+    wanted = _shapes_of(architecture)
+    for name in [*wanted, *shapes]:
+        if name not in wanted:
+            raise ValueError(f"tensor {name[:200]} is unexpected")
+        if _shape(shapes, name, len(wanted[name])) != wanted[name]:
+            raise ValueError(f"tensor {name} must have shape {wanted[name]}, got {tuple(shapes[name])}")
+    return architecture
+
+
+def _nested(flat: Mapping[str, np.ndarray]) -> Tree:
+    tree: Tree = {}
+    for place, leaf in flat.items():
+        *above, name = place.split("/")
+        owner = tree
+        for part in above:
+            owner = owner.setdefault(part, {})
+        owner[name] = jnp.asarray(leaf)
+    return tree
+
+
+def parameters(tensor: Callable[[str], np.ndarray], architecture: Architecture) -> Tree:
+    """The parameters of ``network``, float32, by (W1) to (W4).
+
+    Args:
+        tensor: name -> the tensor, as the ``__getitem__`` of a mapping is; called once for each name.
+        architecture: of the weights.
+
+    Raises:
+        TypeError, ValueError: no function, no Architecture; a tensor of another shape, or of what are no real numbers,
+            or not finite, by its name.
+    """
+    require_function("tensor", tensor)
+    shapes = shapes_of(architecture)
+
+    def checked(name: str) -> np.ndarray:
+        array = np.asarray(tensor(name)).astype(np.float32)
+        require_shape(f"tensor {name}", array, shapes[name])
+        if not np.all(np.isfinite(array)):
+            raise ValueError(f"tensor {name} is not finite")
+        return array
+
+    flat = {"LabelEmbedding_0/Embed_0/embedding": checked(_LABELS), "positions": checked(_POSITIONS)[0]}
+    for name, layer in _layers(architecture).items():
+        weight = checked(f"{name}.weight")
+        rows = layer.arrange(np.moveaxis(weight, 1, -1))
+        flat[f"{layer.place}/kernel"] = rows.reshape(len(rows), -1).T
+        flat[f"{layer.place}/bias"] = layer.arrange(checked(f"{name}.bias"))
+    return {"params": _nested(flat)}
+
+
+def read(file: Path, num_heads: int | None = None) -> tuple[Architecture, Tree]:
+    """The architecture and the parameters in a safetensors file, its numbers of 16 bits widened.
+
+    Args:
+        file: with the published names, and nothing else.
+        num_heads: as ``architecture_of``.
+
+    Raises:
+        TypeError, OSError: no path; no file there, or one that cannot be read.
+        ImportError: safetensors is not installed.
+        ValueError: another kind of file; what ``architecture_of`` refuses, before any tensor is read; a tensor that is
+            not F32, F16 or BF16, or not finite. One line that names the file.
+    """
+    require_place("file", file)
+    require_weights_file(file)
+    try:
+        import safetensors
+    except ImportError as error:
+        raise ImportError("interchange.read needs safetensors: python -m pip install 'cfgjax[safetensors]'") from error
+    try:
+        with safetensors.safe_open(file, framework="np") as opened:
+            found = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            for name, each in found.items():
+                if each.get_dtype() not in ("F32", "F16", "BF16"):
+                    raise ValueError(f"tensor {name[:200]} must be F32, F16 or BF16, got {each.get_dtype()}")
+            shapes = {name: tuple(each.get_shape()) for name, each in found.items()}
+            architecture = architecture_of(shapes, num_heads)
+            return architecture, parameters(opened.get_tensor, architecture)
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise ValueError(f"{file}: {' '.join(str(error).split())}") from None
+
+
+def network(kind: str, architecture: Architecture) -> DiT:
+    """The transformer that computes what the published one does, at (x, t, y) in our order and time (W5).
+
+    Args:
+        kind: "sit" or "dit".
+        architecture: of its weights.
+
+    Raises:
+        TypeError, ValueError: another kind; no Architecture, or numbers in it that are not whole, or under 1.
+    """
+    require_choice("kind", kind, KINDS)
+    _require_architecture(architecture)
+    return DiT(
+        width=architecture.width,
+        depth=architecture.depth,
+        num_heads=architecture.num_heads,
+        patch=architecture.patch,
+        positions="learned",
+        max_frequency=LAST_FREQUENCY,
+        time_ends=TIME_ENDS[kind],
+        num_labels=architecture.num_labels,
+    )
+
+
+def field(kind: str, predict: LabelledField) -> LabelledField:
+    """The vector field on ``paths.linear`` of what a published network predicts.
+
+    Args:
+        kind: "sit", whose prediction is that field (of one trained with REPA, whose t = 1 is noise, the field would be
+            -predict(x, 1 - t, y)), or "dit", whose noise prediction on ``paths.ddpm`` becomes it.
+        predict: the network, (x, t, y) -> like x.
+
+    Raises:
+        TypeError, ValueError: another kind; no function.
+    """
+    require_choice("kind", kind, KINDS)
+    require_function("predict", predict)
+    if kind == "sit":
+        return predict
+    noise_path = paths.ddpm()
+    return conversions.change_path(conversions.field_of_noise(noise_path, predict), noise_path, paths.linear())

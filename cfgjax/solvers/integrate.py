@@ -1,0 +1,135 @@
+"""The one scan that repeats a solver's step over a grid of times."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfgjax.checks import is_traced, of_numpy, require_function, require_key, require_kind, require_times
+from cfgjax.paths import as_state
+from cfgjax.piecewise import Piecewise, by_piece
+from cfgjax.types import Array, Carry, Solver, Times, Tree, WeightedSolver
+
+AnySolver = TypeVar("AnySolver", Solver, WeightedSolver)
+
+
+def solve(
+    solver: Solver | WeightedSolver | Piecewise[Solver],
+    key: Array,
+    x: Array,
+    ts: Times,
+    observe: Callable[[Any, Array], Tree] | None = None,
+) -> tuple[Any, Tree]:
+    """The solver's carry at the last time of the grid, and the observations: ``integrate`` with all that it knows.
+
+    Arguments and errors are those of ``integrate``, but that a WeightedSolver, as ``tilted`` is, is taken as well; the
+    observations are None without ``observe``.
+    """
+    solvers = solver.pieces if isinstance(solver, Piecewise) else (solver,)
+    for each in solvers:
+        require_kind("solver", each, (Solver, WeightedSolver), "a Solver, as solvers.heun(field) is")
+    require_key("key", key)
+    ts, x = of_numpy(ts), of_numpy(x)
+    require_times(ts, any(each.is_forward_only for each in solvers))
+    if observe is not None:
+        require_function("observe", observe)
+    carry = solvers[0].init(as_state(x))
+    start, steps = jnp.asarray(ts)[0], (jnp.arange(len(ts) - 1), jnp.asarray(ts)[:-1], jnp.asarray(ts)[1:])
+    seen = [] if observe is None else [jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), observe(carry, start))]
+    for number, (rule, part) in enumerate(runs(solver, ts)):
+        if number and rule.restart is not None:
+            carry = rule.restart(carry)
+
+        def advance(carry: Carry, now: tuple[Array, Array, Array], step: Any = rule.step) -> tuple[Carry, Tree]:
+            index, t, t_next = now
+            carry = step(jax.random.fold_in(key, index), carry, t, t_next)
+            return carry, None if observe is None else observe(carry, t_next)
+
+        carry, more = jax.lax.scan(advance, carry, jax.tree.map(operator.itemgetter(part), steps))
+        seen.append(more)
+    return carry, None if observe is None else jax.tree.map(lambda *parts: jnp.concatenate(parts), *seen)
+
+
+def integrate(
+    solver: Solver | Piecewise[Solver],
+    key: Array,
+    x: Array,
+    ts: Times,
+    observe: Callable[[Any, Array], Tree] | None = None,
+) -> Any:
+    """The state at the last time of the grid, after one solver step between each pair of neighbours.
+
+    Step i takes the key ``fold_in(key, i)``. A grid of n steps has n + 1 points: ``jnp.linspace(0, 1, n + 1)``.
+
+    Args:
+        solver: the rule; or the Piecewise of rules that a solver of a piecewise field is. A step belongs to the piece
+            at its middle, as a whole, and only that piece is computed: put the edges on the grid
+            (``grids.with_points``), and the solver keeps its order. A multistep rule forgets its history at an edge.
+        key: a key for the solver's noise; a deterministic solver ignores it.
+        x: [*D], the state at ts[0]; whole numbers are taken as floating-point ones.
+        ts: [n + 1], the times: from 0 to 1 to make data of noise; decreasing for the way back, by an ODE solver only.
+        observe: a function (carry, t) -> anything, called at all n + 1 times; its outputs come back stacked.
+
+    Returns:
+        The last state [*D], or with ``observe`` the pair (last state, observations with leading axis n + 1).
+
+    Raises:
+        TypeError, ValueError: a grid that is not 1-D, has under two points, is not floating, or, where concrete, not
+            monotone in [0, 1]; what is no solver, or one of weighted states; not ONE key, no function; an x that holds
+            no real numbers.
+
+    >>> from cfgjax.solvers.ode import euler
+    >>> float(integrate(euler(lambda x, t: x), jax.random.key(0), jnp.float32(1.0), jnp.linspace(0, 1, 3)))
+    2.25
+    """
+    if isinstance(solver, WeightedSolver):
+        raise TypeError(
+            "solver must be a Solver, got a WeightedSolver, whose states mean nothing without their weights: take "
+            "solvers.solve, and of its particles particles.x[solvers.systematic(key, particles.log_weights)]"
+        )
+    carry, seen = solve(solver, key, x, ts, observe)
+    return carry.x if observe is None else (carry.x, seen)
+
+
+def runs(
+    solver: Solver | WeightedSolver | Piecewise[Solver], ts: Times
+) -> Iterator[tuple[Solver | WeightedSolver, slice]]:
+    """(rule, slice of the steps) for each run of neighbouring steps that one rule takes.
+
+    A concrete grid is split at the edges. Of a traced one every step chooses its piece while it runs.
+    """
+    if not isinstance(solver, Piecewise):
+        yield solver, slice(None)
+        return
+    if is_traced(ts):
+        yield solver.pieces[0]._replace(step=_choosing(solver)), slice(None)
+        return
+    times = np.asarray(ts, np.float64)
+    pieces = np.searchsorted(solver.edges, (times[:-1] + times[1:]) / 2, side="right")
+    bounds = [0, *(np.flatnonzero(np.diff(pieces)) + 1), len(pieces)]
+    for first, last in pairwise(bounds):
+        yield solver.pieces[pieces[first]], slice(first, last)
+
+
+def _choosing(solver: Piecewise[Solver]) -> Callable[..., Carry]:
+    steps = [each.step for each in solver.pieces]
+    return lambda key, carry, t, t_next: jax.lax.switch(solver.index((t + t_next) / 2), steps, key, carry, t, t_next)
+
+
+@by_piece
+def rematerialised(solver: AnySolver) -> AnySolver:
+    """The solver whose steps are computed again in the backward pass: for gradients through a whole solve.
+
+    The scan then keeps the carry of each step and nothing of its inside, one more forward pass being the price.
+
+    Raises:
+        TypeError: no solver.
+    """
+    require_kind("solver", solver, (Solver, WeightedSolver), "a Solver, as solvers.heun(field) is")
+    return solver._replace(step=jax.checkpoint(solver.step))

@@ -1,0 +1,100 @@
+"""How many evaluations of a network a solve makes, known before it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfgjax.checks import THREEFRY, evaluated, is_traced, require_function, require_kind, require_times
+from cfgjax.paths import as_state
+from cfgjax.piecewise import Piecewise
+from cfgjax.solvers.integrate import runs
+from cfgjax.types import Array, LabelledField, Solver, Times, WeightedSolver
+
+_MARK = "counted_evaluation"
+
+
+def evaluations(
+    build: Callable[[LabelledField], Solver | WeightedSolver | Piecewise[Solver]],
+    field: LabelledField,
+    x: Array,
+    ts: Times,
+) -> np.ndarray:
+    """How often each step of a solve evaluates a field, [n]: a call on two stacked labels counts twice.
+
+    Nothing is computed: each run of steps is traced once. Inside a step a scan counts with its length, a branch with
+    its dearest side, and a loop of unknown length as one pass.
+
+    Args:
+        build: makes the solver of a field, guidance included.
+        field: the field whose evaluations count, for example the network's.
+        x: [*D], a state.
+        ts: [n + 1], a grid of numbers.
+
+    Raises:
+        TypeError, ValueError: no functions, or a ``build`` that makes no solver; what is no grid, or a traced one,
+            whose pieces are not known.
+
+    >>> from cfgjax import guidance, solvers
+    >>> def build(field):
+    ...     scale = guidance.interval(3.0, 0.5, 1.0)
+    ...     return solvers.heun(guidance.given(guidance.classifier_free(field, scale, null_label=8), 1))
+    >>> evaluations(build, lambda x, t, y: x * y, jnp.ones(2), jnp.linspace(0, 1, 5)).tolist()
+    [2, 2, 4, 4]
+    """
+    if is_traced(ts):
+        raise ValueError("ts must be a grid of numbers, got a traced one")
+    require_function("build", build)
+    require_function("field", field)
+    require_times(ts)
+    x = as_state(x)
+    sizes: list[int] = []
+    solver = build(_marked(field, sizes))
+    require_kind("build", solver, (Solver, WeightedSolver, Piecewise), "a function that makes a Solver of a field")
+    each = np.zeros(len(ts) - 1, int)
+    first = solver.pieces[0] if isinstance(solver, Piecewise) else solver
+    carry, time = jax.eval_shape(first.init, x), jnp.asarray(ts)[0]
+    for rule, part in runs(solver, ts):
+        traced = jax.make_jaxpr(rule.step)(jax.random.key(0, impl=THREEFRY), carry, time, time)
+        each[part] = _count(traced.jaxpr, sizes[-1] if sizes else 1)
+    return each
+
+
+def _marked(field: LabelledField, sizes: list[int]) -> LabelledField:
+    """The field as an inner function, by whose name its evaluations are found; it notes the size of one value."""
+
+    def counted_evaluation(x: Array, t: Array, y: Array) -> Array:
+        value = evaluated("field", field, x, t, y)
+        sizes.append(value.size)
+        return value
+
+    return jax.jit(counted_evaluation)
+
+
+def inner_programs(equation: Any) -> list[Any]:
+    """The jaxprs among the parameters of a jaxpr's equation: a scan's body, a branch's sides, a compiled function."""
+    return [inner for parameter in equation.params.values() for inner in _programs(parameter)]
+
+
+def _programs(parameter: Any) -> list[Any]:
+    if isinstance(parameter, (tuple, list)):
+        return [each for one in parameter for each in _programs(one)]
+    inner = getattr(parameter, "jaxpr", parameter)
+    return [inner] if hasattr(inner, "eqns") else []
+
+
+def _count(jaxpr: Any, size: int) -> int:
+    """The evaluations in a jaxpr; a mapped one holds as many as its value is larger than that of one."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.params.get("name") == _MARK:
+            total += equation.outvars[0].aval.size // size
+            continue
+        counts = [_count(inner, size) for inner in inner_programs(equation)]
+        repeats = equation.params["length"] if equation.primitive.name == "scan" else 1
+        total += repeats * (max(counts, default=0) if equation.primitive.name == "cond" else sum(counts))
+    return total

@@ -1,0 +1,283 @@
+"""Training states larger than one device's memory: the step of ``training``, with every large leaf cut over devices.
+
+(F1) A leaf is cut along the axis that the devices divide into most parts, more than 64 counting as 64; among equals
+     along the first. That is the inputs' axis of a layer's weights: cut so, they leave its output cut by examples
+     alone, where weights cut by outputs draw values off their devices. Where the devices do not divide the axis
+     wholly, the parts are fewer, each held by several devices. A leaf of few elements stays whole.
+(F2) The step is the pure one, without a named axis, on the GLOBAL batch: the mean is the global mean of (T1), example i
+     has its global index (T2), and the compiler adds the exchange between devices. A layer's weights are gathered for
+     its use, forwards and again backwards; where a layer's values are fewer than its weights, they may travel instead.
+(F3) A device holds, of each leaf, its bytes over its number of parts.
+
+Source: Rajbhandari et al., arXiv 1910.02054 (the state cut over devices), and Xu et al., 2105.04663 (programs cut by
+the compiler).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import NoneType
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+from cfgjax.checks import require_arrays, require_count, require_devices, require_function, require_kind, shown
+from cfgjax.training import Step
+from cfgjax.training.batching import require_sharded
+from cfgjax.types import Array, TrainState, Tree
+
+LEAST = 2**14
+"""Elements of the smallest leaf that is cut. Biases stay whole, as a gather costs more than their bytes."""
+
+ENOUGH = 64
+"""Parts above which more are no reason to cut along another axis (F1)."""
+
+
+def _prime_factors(number: int) -> list[int]:
+    factors, factor = [], 2
+    while number > 1:
+        while number % factor == 0:
+            factors.append(factor)
+            number //= factor
+        factor += 1
+    return factors
+
+
+def mesh_of(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The devices, by default all, as a mesh with one axis for each prime factor of their number.
+
+    A part of the axes then cuts a leaf into any number of parts that divides the number of devices (F1).
+
+    Raises:
+        TypeError, ValueError: no devices, or one twice.
+
+    >>> dict(mesh_of(jax.devices()[:1]).shape)
+    {'devices_0': 1}
+    """
+    require_devices(devices)
+    found = np.asarray(devices or jax.devices())
+    lengths = _prime_factors(found.size) or [1]
+    return Mesh(found.reshape(lengths), tuple(f"devices_{index}" for index in range(len(lengths))))
+
+
+def _cutting(size: int, mesh: Mesh) -> tuple[str, ...]:
+    """The axes of the mesh that together cut an axis of this size, in their order."""
+    taken = []
+    for name, length in mesh.shape.items():
+        if size % length == 0:
+            taken.append(name)
+            size //= length
+    return tuple(taken)
+
+
+def _spec(leaf: Any, mesh: Mesh, least: int) -> PartitionSpec:
+    """(F1)."""
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) or leaf.size < max(least, 1) or leaf.ndim == 0:
+        return PartitionSpec()
+    cuttings = [_cutting(size, mesh) for size in leaf.shape]
+    num_parts = [min(ENOUGH, math.prod(mesh.shape[name] for name in names)) for names in cuttings]
+    axis = num_parts.index(max(num_parts))
+    return PartitionSpec(*[None] * axis, cuttings[axis]) if num_parts[axis] > 1 else PartitionSpec()
+
+
+def shardings(state: Tree, mesh: Mesh, least: int = LEAST) -> Tree:
+    """How each leaf of a state lies on a mesh (F1): a tree of ``NamedSharding``.
+
+    Args:
+        state: arrays, or their shapes and types, as of ``jax.eval_shape``. Typed keys and scalars stay whole.
+        mesh: of ``mesh_of``; each axis of another mesh, too, cuts a leaf or leaves it whole.
+        least: elements of the smallest leaf that is cut.
+
+    Raises:
+        TypeError, ValueError: a leaf without shape and type, no mesh, a negative ``least``.
+    """
+    require_arrays("state", state, is_shape_enough=True)
+    require_kind("mesh", mesh, (Mesh, AbstractMesh), "a Mesh, as sharding.mesh_of() is")
+    require_count("least", least, 0)
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf, mesh, least)), state)
+
+
+def bytes_per_device(state: Tree, placed: Tree) -> int:
+    """The bytes of a state that lie on each device (F3).
+
+    Args:
+        state: arrays, or their shapes and types.
+        placed: their shardings, as of ``shardings``.
+
+    Raises:
+        TypeError: a leaf without shape and type; what is not one sharding for each leaf.
+    """
+    require_arrays("state", state, is_shape_enough=True)
+    is_alike = jax.tree.structure(placed) == jax.tree.structure(state)
+    if not (is_alike and all(isinstance(each, jax.sharding.Sharding) for each in jax.tree.leaves(placed))):
+        raise TypeError(f"placed must be one sharding for each leaf of the state, got {shown(placed)}")
+    sizes = jax.tree.map(lambda leaf, s: math.prod(s.shard_shape(leaf.shape)) * leaf.dtype.itemsize, state, placed)
+    return sum(jax.tree.leaves(sizes))
+
+
+def _moved(leaf: Any, wanted: NamedSharding) -> Array:
+    """The leaf where it is wanted, itself if it is there; a leaf that one process holds is the same in all of them."""
+    if getattr(leaf, "sharding", None) == wanted:
+        return leaf
+    if wanted.is_fully_addressable:
+        return jax.device_put(leaf, wanted)
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(_moved(jax.random.key_data(leaf), wanted), impl=jax.random.key_impl(leaf))
+    if not getattr(leaf, "is_fully_addressable", True):
+        return jax.jit(lambda leaf: leaf, out_shardings=wanted)(leaf)
+    value = np.asarray(leaf)
+    return jax.make_array_from_callback(value.shape, wanted, lambda index: value[index])
+
+
+def place(state: Tree, devices: Sequence[jax.Device] | None = None, least: int = LEAST) -> Tree:
+    """The state on its shards; leaves that lie there already are not copied. Over several processes all must call it.
+
+    Args:
+        state: arrays, the same in every process.
+        devices: the devices, by default all, of all processes.
+        least: as of ``shardings``.
+
+    Raises:
+        TypeError, ValueError: those of ``mesh_of`` and ``shardings``.
+    """
+    return jax.tree.map(_moved, state, shardings(state, mesh_of(devices), least))
+
+
+def create(make: Callable[[], Tree], devices: Sequence[jax.Device] | None = None, least: int = LEAST) -> Tree:
+    """The state ``make()``, computed on its shards: no device holds a large leaf whole.
+
+    Args:
+        make: a pure function without arguments, such as one that ends in ``training.create``.
+        devices: the devices, by default all, of all processes.
+        least: as of ``shardings``.
+
+    Raises:
+        TypeError, ValueError: no function; those of ``mesh_of`` and ``shardings``.
+    """
+    require_function("make", make)
+    return jax.jit(make, out_shardings=shardings(jax.eval_shape(make), mesh_of(devices), least))()
+
+
+def _require_runnable(step: object, compiler_options: object) -> None:
+    require_function("step", step)
+    is_options = (Mapping, NoneType)
+    require_kind("compiler_options", compiler_options, is_options, "a mapping of names to settings, or None")
+
+
+def _everywhere(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def _by_device(mesh: Mesh) -> NamedSharding:
+    """Row d of the leading axis on device d."""
+    return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
+def _merged(leaf: Array, axis: int) -> Array:
+    """[num_devices, ..., B / num_devices, ...] with the devices' examples joined in order: [..., B, ...]."""
+    moved = jax.numpy.moveaxis(leaf, 0, axis)
+    return moved.reshape((*moved.shape[:axis], -1, *moved.shape[axis + 2 :]))
+
+
+def program(
+    step: Step,
+    state: TrainState,
+    batch: Tree,
+    source: Tree = None,
+    mesh: Mesh | None = None,
+    donate: bool = True,
+    compiler_options: Mapping[str, str] | None = None,
+    least: int = LEAST,
+) -> Any:
+    """The jitted function (state, batch, source) -> outputs of ``fully_sharded``; it has ``lower``.
+
+    Args:
+        step: as of ``fully_sharded``, likewise the others that are not here.
+        state: arrays, or their shapes and types, for which alone the function is.
+        batch: likewise; [num_devices, ...] over all processes.
+        source: likewise.
+        mesh: by default that of all devices.
+
+    Raises:
+        TypeError, ValueError: no function; options that are no mapping; those of ``shardings``; a batch without the
+            devices in front; what the step refuses.
+    """
+    _require_runnable(step, compiler_options)
+    mesh = mesh_of() if mesh is None else mesh
+    placed = shardings(state, mesh, least)
+    example_axis = getattr(step, "example_axis", 0)
+    require_sharded(batch, mesh.size, "devices", example_axis)
+    merged = partial(_merged, axis=example_axis)
+
+    def on_all(state: TrainState, batch: Tree, source: Tree) -> object:
+        return step(state, jax.tree.map(merged, batch), source)
+
+    outputs = jax.eval_shape(on_all, state, batch, source)
+    return jax.jit(
+        on_all,
+        in_shardings=(placed, _by_device(mesh), _everywhere(mesh)),
+        out_shardings=shardings(outputs, mesh, least),
+        donate_argnums=(0,) if donate else (),
+        compiler_options=dict(compiler_options or {}),
+    )
+
+
+def _global_batch(batch: Tree, mesh: Mesh, example_axis: int) -> Tree:
+    """The processes' batches as one, each device's row on it."""
+    num_local = sum(device.process_index == jax.process_index() for device in mesh.devices.flat)
+    require_sharded(batch, num_local, "local devices", example_axis)
+    wanted = _by_device(mesh)
+
+    def whole(leaf: Any) -> Array:
+        shape = (mesh.size, *np.shape(leaf)[1:])
+        return jax.make_array_from_process_local_data(wanted, np.asarray(leaf), shape)
+
+    return jax.tree.map(whole, batch)
+
+
+def fully_sharded(
+    step: Step,
+    devices: Sequence[jax.Device] | None = None,
+    donate: bool = True,
+    compiler_options: Mapping[str, str] | None = None,
+    least: int = LEAST,
+) -> Callable[..., Any]:
+    """The step with its state cut over the devices (F1): (state, sharded batch, source=None) -> the same outputs.
+
+    The twin of ``training.parallel``, to rounding with the same numbers: batches and sources are the same, and so is
+    the state, but for where it lies. A state that does not lie on its shards yet is put there; ``create`` makes one
+    that would not fit on one device first.
+
+    Args:
+        step: the pure step, ``training.several`` of one, or an evaluation.
+        devices: the devices to use; by default all of them, of all processes.
+        donate: give the old state's memory to the new one. Pass False for an evaluation, which keeps its state.
+        compiler_options: as of ``jax.jit``.
+        least: elements of the smallest leaf that is cut.
+
+    Returns:
+        The function. Its batch is this process's, [num_local_devices, ...], from ``training.shard`` or, for
+        ``training.several``, ``training.shard_several``. It raises ValueError for another number of rows.
+
+    Raises:
+        TypeError, ValueError: no function; no devices, or one twice; options that are no mapping; a negative ``least``.
+    """
+    _require_runnable(step, compiler_options)
+    require_count("least", least, 0)
+    mesh, programs = mesh_of(devices), {}
+
+    def run(state: TrainState, batch: Tree, source: Tree = None) -> object:
+        batch = _global_batch(batch, mesh, getattr(step, "example_axis", 0))
+        state = place(state, devices, least)
+        source = jax.tree.map(partial(_moved, wanted=_everywhere(mesh)), source)
+        leaves, structure = jax.tree.flatten((state, batch, source))
+        key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        if key not in programs:
+            programs[key] = program(step, state, batch, source, mesh, donate, compiler_options, least)
+        return programs[key](state, batch, source)
+
+    return run

@@ -1,0 +1,266 @@
+"""The pure step, its gradient and its evaluation, with the lines (T1) to (T7) of ``cfgjax.training``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Protocol, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cfgjax.checks import (
+    require_arrays,
+    require_count,
+    require_floats,
+    require_function,
+    require_integers,
+    require_key,
+    require_kind,
+    require_shape,
+    require_whole,
+)
+from cfgjax.training.batching import num_examples, require_divisible
+from cfgjax.training.ema import Decay, all_moved, decay_at, in_float32, moved, require_decay, require_decays
+from cfgjax.training.optimizers import evaluated, require_optimizer, require_recovering
+from cfgjax.types import Array, Loss, Number, TrainState, Tree
+
+Metrics = dict[str, Array]
+
+
+class Step(Protocol):
+    """A pure function (state, batch, source) -> outputs that averages over a named axis where one is given."""
+
+    def __call__(self, state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None) -> object:
+        """The step's outputs."""
+
+
+def create(params: Tree, optimizer: optax.GradientTransformation, key: Array, num_averages: int = 0) -> TrainState:
+    """The state before the first step: the optimizer's own start, and averages that equal the parameters.
+
+    Parameters and key are copied: a step that is donated the state does not take the caller's arrays with it.
+
+    Args:
+        params: the network's parameters.
+        optimizer: an Optax transformation.
+        key: the run's root key.
+        num_averages: how many moving averages to keep beside the EMA, for ``make_step``'s ``average_decays``.
+
+    Raises:
+        TypeError, ValueError: parameters that are no arrays of floating-point numbers, or none; no optimizer, or one
+            that one NaN would end (T7); not ONE key; a number of averages that is not whole, or negative.
+    """
+    require_floats("params", params)
+    require_optimizer(optimizer)
+    require_key("key", key)
+    require_count("num_averages", num_averages, 0)
+    ema, *averages = (in_float32(params) for _ in range(1 + num_averages))
+    params, key = jax.tree.map(jnp.copy, (params, key))
+    opt_state = optimizer.init(jax.tree.map(jnp.copy, params))  # which may keep what it is given, as sam does
+    require_recovering(opt_state)
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state, ema, key, tuple(averages))
+
+
+def example_keys(key: Array, step: Number, num_local: int, axis_name: str | None = None) -> Array:
+    """One key for each local example, [num_local], by its global index (T2).
+
+    Raises:
+        TypeError, ValueError: not ONE key, a step that is no whole number or negative, a num_local under 1.
+    """
+    require_key("key", key)
+    require_whole("step", step, 0)
+    require_count("num_local", num_local, 1)
+    offset = 0 if axis_name is None else jax.lax.axis_index(axis_name) * num_local
+    step_key = jax.random.fold_in(key, step)
+    return jax.vmap(partial(jax.random.fold_in, step_key))(offset + jnp.arange(num_local))
+
+
+def _mean_loss(loss: Loss, params: Tree, keys: Array, batch: Tree) -> Array:
+    def checked(params: Tree, key: Array, example: Tree) -> Array:
+        value = loss(params, key, example)
+        require_shape("loss", value, (), "give")
+        return value
+
+    return jnp.mean(jax.vmap(checked, in_axes=(None, 0, 0))(params, keys, batch))
+
+
+def _num_examples(state: TrainState, batch: Tree, source: Tree) -> int:
+    """The number of examples of a batch.
+
+    Raises:
+        TypeError, ValueError: no state; no arrays with a common leading axis; with a source, no whole numbers.
+    """
+    require_kind("state", state, TrainState, "a TrainState, as training.create gives it")
+    require_arrays("batch", batch)
+    if source is not None:
+        require_integers("batch", batch)
+    return num_examples(batch)
+
+
+def _examples(batch: Tree, source: Tree) -> Tree:
+    """The batch itself, or the rows of the source that it names (T4)."""
+    return batch if source is None else jax.tree.map(lambda leaf: leaf[batch], source)
+
+
+def _chunks(batch: Tree, num_chunks: int) -> Tree:
+    """The batch with an axis of chunks in front: each leaf [B, ...] becomes [num_chunks, B / num_chunks, ...] (T5)."""
+    require_divisible(batch, num_chunks, "num_chunks")
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf.reshape((-1, num_chunks, *leaf.shape[1:])), 0, 1), batch)
+
+
+def _over_chunks(gradient: Callable[..., Tree], num_chunks: int, keys: Array, batch: Tree) -> Tree:
+    """The mean of gradient(keys, batch) over equal chunks of both (T5)."""
+    if num_chunks == 1:
+        return gradient(keys, batch)
+    chunks = _chunks((keys, batch), num_chunks)
+    first = jax.eval_shape(gradient, *jax.tree.map(lambda leaf: leaf[0], chunks))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
+
+    def add(total: Tree, chunk: Tree) -> tuple[Tree, None]:
+        return jax.tree.map(jnp.add, total, gradient(*chunk)), None
+
+    total, _ = jax.lax.scan(add, zeros, chunks)
+    return jax.tree.map(lambda leaf: leaf / num_chunks, total)
+
+
+def _average(tree: Tree, axis_name: str | None) -> Tree:
+    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+
+def _as_finite_as(value: Array, gradient: Tree) -> Tree:
+    """The gradient, or NaN in all of it where the value is not finite (T7)."""
+    return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(value), leaf, jnp.nan), gradient)
+
+
+def make_gradient(loss: Loss, num_chunks: int = 1) -> Callable[..., tuple[Array, Tree]]:
+    """The pure function (state, batch, source=None, *, axis_name=None) -> (loss, gradient) at the state's own step.
+
+    Args:
+        loss: (params, key, example) -> [], the loss of ONE example.
+        num_chunks: in how many chunks the (local) batch is taken (T5).
+
+    Raises:
+        TypeError, ValueError: no function, a number of chunks under 1. At the call: no TrainState, a batch of no arrays
+            with a common leading axis, or which ``num_chunks`` does not divide; a loss that does not give one number.
+    """
+    require_function("loss", loss)
+    require_count("num_chunks", num_chunks, 1)
+
+    def gradient(
+        state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
+    ) -> tuple[Array, Tree]:
+        num_local = _num_examples(state, batch, source)
+        keys = example_keys(state.key, state.step, num_local, axis_name)
+        slope = partial(jax.value_and_grad(partial(_mean_loss, loss)), state.params)
+        return _average(_over_chunks(slope, num_chunks, keys, _examples(batch, source)), axis_name)
+
+    return gradient
+
+
+def make_step(
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    ema_decay: Decay,
+    num_chunks: int = 1,
+    average_decays: Sequence[Decay] = (),
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """The pure training step (state, batch, source=None, *, axis_name=None) -> (state, metrics).
+
+    Args:
+        loss: (params, key, example) -> [], the loss of ONE example.
+        optimizer: an Optax transformation; that of ``create``.
+        ema_decay: (T3)'s decay in [0, 1], or a function of the number of steps done.
+        num_chunks: in how many chunks the (local) batch is taken (T5).
+        average_decays: the decays of the state's ``averages``, one for each, as ``averages.power_decay`` gives them.
+
+    Returns:
+        The step. A batch is a tree whose leaves have one leading axis, the (local) examples; with a ``source`` it is
+        an array of indices into the leading axis of the source's leaves (T4). ``axis_name`` names the mapped axis
+        over which (T1) averages. Metrics: loss and grad_norm, both global and before the update.
+
+    Raises:
+        TypeError, ValueError: those of ``make_gradient``; no optimizer; a decay that is neither a function nor one
+            number in [0, 1]. At the step: the state of an optimizer that one NaN would end (T7), or with
+            more or fewer averages than ``average_decays``; a decay's function that does not give one number.
+    """
+    gradient_of = make_gradient(loss, num_chunks)
+    require_optimizer(optimizer)
+    require_decay("ema_decay", ema_decay)
+    require_decays(average_decays)
+
+    def step(
+        state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
+    ) -> tuple[TrainState, Metrics]:
+        value, gradient = gradient_of(state, batch, source, axis_name=axis_name)
+        require_recovering(state.opt_state)
+        gradient = _as_finite_as(value, gradient)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        averaged = evaluated(opt_state, params)
+        ema = moved(state.ema, averaged, decay_at("ema_decay", ema_decay, state.step))
+        averages = all_moved(state, averaged, average_decays)
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(gradient)}
+        return TrainState(state.step + 1, params, opt_state, ema, state.key, averages), metrics
+
+    return step
+
+
+@dataclass(frozen=True)
+class Several:
+    """The step of ``several``: (state, batches, source=None, *, axis_name=None) -> (state, metrics [K])."""
+
+    step: Step
+    example_axis: ClassVar[int] = 1
+    """The axis of a batch's leaves that holds the examples; of a plain step's batch it is 0."""
+
+    def __call__(
+        self, state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
+    ) -> tuple[TrainState, Metrics]:
+        """The state after the K steps, and the metrics of each."""
+
+        def advance(state: TrainState, batch: Tree) -> tuple[TrainState, Metrics]:
+            return cast(tuple[TrainState, Metrics], self.step(state, batch, source, axis_name=axis_name))
+
+        return jax.lax.scan(advance, state, batch)
+
+
+def several(step: Step) -> Several:
+    """The step over K batches in one call (T6): (state, batches, source=None, *, axis_name=None) -> (state, metrics).
+
+    A small network's step takes less time than its dispatch from the host; K steps in one call pay for one dispatch.
+
+    Args:
+        step: of ``make_step``.
+
+    Returns:
+        The function. Its batches are a tree whose leaves are [K, B, ...], from ``shard_several`` under ``parallel``;
+        the metrics are those of every step, [K].
+
+    Raises:
+        TypeError: no function.
+    """
+    require_function("step", step)
+    return Several(step)
+
+
+def make_evaluation(loss: Loss, num_chunks: int = 1) -> Callable[..., Metrics]:
+    """The pure function (state, batch, source=None, *, axis_name=None) -> {"loss"} that evaluates the EMA.
+
+    Example i takes the key of (T2) at step 0, whatever the state's step: every evaluation of a run sees the same noise.
+    The (local) batch is taken in ``num_chunks`` chunks (T5).
+
+    Raises:
+        TypeError, ValueError: those of ``make_gradient``.
+    """
+    require_function("loss", loss)
+    require_count("num_chunks", num_chunks, 1)
+
+    def evaluate(state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None) -> Metrics:
+        num_local = _num_examples(state, batch, source)
+        keys = example_keys(state.key, 0, num_local, axis_name)
+        mean = partial(_mean_loss, loss, state.ema)
+        return {"loss": _average(_over_chunks(mean, num_chunks, keys, _examples(batch, source)), axis_name)}
+
+    return evaluate

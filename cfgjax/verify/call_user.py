@@ -1,0 +1,147 @@
+"""Calling what a user wrote: compiled and mapped where that works, one example at a time where it does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfgjax.piecewise import Piecewise
+from cfgjax.solvers import integrate
+from cfgjax.types import Array, Solver
+from cfgjax.verify.report import CallError
+
+Run = Callable[[Array, Array, Array], Array]
+"""``(key, x [*D], ts [n + 1]) -> x [*D]``: a solver that repeats its own steps."""
+
+LOOPED = 200
+"""Examples that are called, at most, where a function can be called only one at a time."""
+
+
+def said(error: Exception) -> str:
+    """An exception in one line: its type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"raised {type(error).__name__}" + (f": {lines[0][:160]}" if lines else "")
+
+
+def mapped(function: Callable[..., Any], *arrays: Any, most: int = LOOPED) -> np.ndarray:
+    """The function's values over the arrays' leading axis, as float64 of NumPy.
+
+    A function that cannot be traced is called in a loop, for the first ``most`` rows only.
+
+    Raises:
+        CallError: the function raises for one example, too, or gives no array; it cannot be traced and ``most`` is 0.
+    """
+    try:
+        return _array(jax.jit(jax.vmap(function))(*arrays))
+    except Exception as error:
+        values = _looped(function, arrays, max(most, 1))
+        if most == 0:
+            raise CallError(f"cannot be traced by jax.jit and jax.vmap: {said(error)}") from None
+        return values
+
+
+def swept(function: Callable[..., Any], numbers: Sequence[float], *arrays: Any, most: int = LOOPED) -> np.ndarray:
+    """``mapped`` for each value of the first argument, stacked: [numbers, rows, ...].
+
+    The number is traced; where that fails it is given as one of Python.
+    """
+    by_row = jax.vmap(function, in_axes=(None, *(0 for _ in arrays)))
+    by_number = jax.vmap(by_row, in_axes=(0, *(None for _ in arrays)))
+    try:
+        return _array(jax.jit(by_number)(jnp.asarray(numbers, jnp.result_type(float)), *arrays))
+    except Exception:
+        return _swept_by_numbers(function, numbers, arrays, most)
+
+
+def _swept_by_numbers(
+    function: Callable[..., Any], numbers: Sequence[float], arrays: tuple[Any, ...], most: int
+) -> np.ndarray:
+    def every(*arrays: Any) -> Array:
+        return jnp.stack([jax.vmap(partial(function, number))(*arrays) for number in numbers])
+
+    try:
+        return _array(jax.jit(every)(*arrays))
+    except Exception:
+        values = [_mapped_at(function, number, arrays, most) for number in numbers]
+    shortest = min(len(value) for value in values)
+    return np.stack([value[:shortest] for value in values])
+
+
+def _mapped_at(function: Callable[..., Any], number: float, arrays: tuple[Any, ...], most: int) -> np.ndarray:
+    try:
+        return mapped(partial(function, number), *arrays, most=most)
+    except CallError as error:
+        raise CallError(f"at {number:g}: {error}") from None
+
+
+def _array(value: Any) -> np.ndarray:
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | float | int):
+        raise CallError(f"gives {type(value).__name__}, not an array")
+    return np.asarray(value, np.float64)
+
+
+def _looped(function: Callable[..., Any], arrays: tuple[Any, ...], most: int) -> np.ndarray:
+    num_rows = min(jnp.shape(arrays[0])[0], most)
+    try:
+        values = [_array(function(*(array[row] for array in arrays))) for row in range(num_rows)]
+    except CallError:
+        raise
+    except Exception as error:
+        raise CallError(said(error) + _batch_hint(function, arrays)) from None
+    shapes = sorted({value.shape for value in values})
+    if len(shapes) > 1:
+        raise CallError(f"gives different shapes for alike examples, {shapes[0]} and {shapes[-1]}")
+    return np.stack(values)
+
+
+def _batch_hint(function: Callable[..., Any], arrays: tuple[Any, ...]) -> str:
+    """Words for a function that fails for one example and takes a batch of one."""
+    try:
+        is_batched = _array(function(*(array[:1] for array in arrays))).shape[:1] == (1,)
+    except Exception:
+        return ""
+    return "; it takes a batch, and is to be written for ONE example" if is_batched else ""
+
+
+def require_shape(found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The values, once each has the shape of one example.
+
+    Raises:
+        CallError: another shape.
+    """
+    given = found.shape[1:]
+    if given == shape:
+        return found
+    hint = "; is it written for a batch?" if math.prod(given) == math.prod(shape) else ""
+    raise CallError(f"gives the shape {given} for ONE example of shape {shape}{hint}")
+
+
+def require_finite(found: np.ndarray) -> np.ndarray:
+    """The values, once all of them are finite.
+
+    Raises:
+        CallError: NaN or inf.
+    """
+    is_bad = ~np.isfinite(found.reshape(len(found), -1)).all(axis=1)
+    if is_bad.any():
+        raise CallError(f"gives NaN or inf for {is_bad.sum()} of {len(found)} examples")
+    return found
+
+
+def running(built: Any) -> Run:
+    """One function (key, x, ts) -> x of what a maker of solvers gave: a Solver, or such a function already.
+
+    Raises:
+        CallError: neither of them.
+    """
+    if isinstance(built, Solver | Piecewise):
+        return lambda key, x, ts: integrate(built, key, x, ts)
+    if not callable(built):
+        raise CallError(f"makes {type(built).__name__}, neither a Solver nor a function (key, x, ts) -> x")
+    return built

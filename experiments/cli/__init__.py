@@ -1,0 +1,1 @@
+"""The shell of the commands: options, errors, streams, and what a process sets before it starts."""

@@ -1,0 +1,185 @@
+"""The shell of every command: options by tyro, one clear line and exit code 2 for a user's mistake."""
+
+import contextlib
+import logging
+import os
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeVar
+
+from tqdm import tqdm
+
+from cfgjax.checkpoints import CheckpointError
+from cfgjax.data import DataError
+from experiments.cli import broken_pipe, compilation_cache, options
+from experiments.cli.options import MisreadError, Verbosity
+
+T = TypeVar("T")
+_LONGEST = 2_000
+
+
+class UserError(Exception):
+    """A mistake in what the user asked for; the message is one line that says what is allowed."""
+
+
+class EndingError(BaseException):
+    """A way for a command to end that is neither success nor a mistake, with an exit code of its own.
+
+    Like KeyboardInterrupt it is no Exception: code that deals with errors on its way must not deal with it.
+    """
+
+    exit_code = 1
+
+
+class Terminal:
+    """Standard error, whose reader may be gone: what cannot be written is not, and nobody is stopped by it."""
+
+    def write(self, text: str) -> int:
+        """Writes the text if it can."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes if it can."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+TERMINAL = Terminal()
+"""The one to which bars and lines are written, so that a line finds the bar that it must not cut."""
+
+
+class _Asked:
+    """What this process was asked for, once its command line is read."""
+
+    verbosity = Verbosity()
+    line = ""
+
+
+def is_quiet() -> bool:
+    """Whether results, warnings and errors alone are wanted."""
+    return _Asked.verbosity.quiet
+
+
+def line() -> str:
+    """The command line of this process, as it would be typed again; empty where no command runs."""
+    return _Asked.line
+
+
+def say(message: str) -> None:
+    """Writes a line to standard error, above any progress bar."""
+    tqdm.write(message, file=TERMINAL)
+
+
+def tell(message: str) -> None:
+    """Prints a line on how the work goes, which nobody needs who asked for quiet; one who is gone ends no work."""
+    if not is_quiet():
+        with contextlib.suppress(BrokenPipeError):
+            print(message, flush=True)
+
+
+def show(result: str) -> None:
+    """Prints results as they come, above any progress bar."""
+    tqdm.write(result, file=sys.stdout)
+    sys.stdout.flush()
+
+
+def detail(message: str) -> None:
+    """Says what is only wanted with --verbose."""
+    if _Asked.verbosity.verbose:
+        say(message)
+
+
+def _is_coloured() -> bool:
+    is_terminal = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return is_terminal and not os.environ.get("NO_COLOR")
+
+
+def plain(text: str) -> str:
+    """The text in one line, in which nothing from a file can speak to the terminal."""
+    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in " ".join(text.split()))
+
+
+def _refuse(message: str) -> NoReturn:
+    """Writes the message in one line of bounded length."""
+    start = "\x1b[31merror:\x1b[0m" if _is_coloured() else "error:"
+    sys.stderr.write(f"{start} {plain(message)[:_LONGEST]}\n")
+    raise SystemExit(2)
+
+
+def quiet_background() -> None:
+    """Keeps threads that read and write checkpoints from printing tracebacks: what went wrong is raised, too, and told.
+
+    It holds until the process ends, as some of them speak while it does.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+    hook = sys.unraisablehook
+
+    def told(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    sys.unraisablehook = told
+
+
+def _run(work: Callable[[T], Any], asked: T) -> None:
+    """Does the work; mistakes of the user end in one line and exit code 2."""
+    try:
+        work(asked)
+    except (UserError, DataError, CheckpointError) as mistake:
+        _refuse(str(mistake))
+    except EndingError as ending:
+        say(" ".join(str(ending).split()))
+        raise SystemExit(ending.exit_code) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _refuse(f"{error.filename}: {error.strerror}")
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        raise SystemExit(130) from None
+
+
+@broken_pipe.read_to_the_end()
+def main(
+    work: Callable[[T], Any],
+    kind: type[T],
+    name: str,
+    about: str | None,
+    args: list[str] | None,
+    presets: Mapping[str, tuple[str, T]] | None = None,
+) -> None:
+    """Reads the options of a command and does its work; mistakes of the user end in one line and exit code 2.
+
+    Args:
+        work: what the command does with its options.
+        kind: the dataclass of the options.
+        name: the command's module.
+        about: what it does, for --help.
+        args: its command line; by default that of this process.
+        presets: summaries and options to start from, by name.
+    """
+    quiet_background()
+    prog, start = f"python -m {name}", time.perf_counter()
+    try:
+        asked, verbosity = options.read(kind, prog, about, args, presets)
+    except MisreadError as mistake:
+        _refuse(str(mistake))
+    _Asked.verbosity = verbosity
+    _Asked.line = f"{prog} {shlex.join(sys.argv[1:] if args is None else args)}".strip()
+    seen = compilation_cache.Seen() if verbosity.verbose else None
+    try:
+        _run(work, asked)
+    finally:
+        if seen is not None:
+            seen.stop()
+            say(f"{seen}; {time.perf_counter() - start:.1f} s in all")

@@ -1,0 +1,189 @@
+"""How ONE sample of a guided field is drawn: the rules, the solvers and the grids by their names."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfgjax import conversions, guidance, solvers
+from cfgjax.piecewise import Piecewise
+from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier, Number, Pair, Scale, Solver
+from experiments.cli.main import UserError
+
+SOLVERS: dict[str, Callable[[GaussianPath, Field], Solver | Piecewise[Solver]]] = {
+    "heun": lambda path, field: solvers.heun(field),
+    "euler": lambda path, field: solvers.euler(field),
+    "midpoint": lambda path, field: solvers.midpoint(field),
+    "rk4": lambda path, field: solvers.rk4(field),
+    "adams_bashforth": lambda path, field: solvers.adams_bashforth(field),
+    "ddim": solvers.ddim,
+    "dpm_solver": solvers.dpm_solver,
+    "unipc": solvers.unipc,
+    "euler_maruyama": lambda path, field: solvers.euler_maruyama(path, field, solvers.root_beta(path)),
+    "stochastic_heun": lambda path, field: solvers.stochastic_heun(path, field, solvers.root_beta(path)),
+}
+SolverName = Literal[
+    "heun", "euler", "midpoint", "rk4", "adams_bashforth", "ddim", "dpm_solver", "unipc", "euler_maruyama",
+    "stochastic_heun", "adaptive",
+]  # fmt: skip
+GRIDS: dict[str, Callable[[GaussianPath, int], Array]] = {
+    "uniform": lambda path, num_steps: solvers.time_grids.uniform(num_steps),
+    "karras": solvers.time_grids.karras,
+    "logit_normal": lambda path, num_steps: solvers.time_grids.logit_normal(num_steps),
+    "cosine": lambda path, num_steps: solvers.time_grids.cosine(num_steps),
+    "sigmoid": lambda path, num_steps: solvers.time_grids.sigmoid(num_steps),
+}
+GridName = Literal["uniform", "karras", "logit_normal", "cosine", "sigmoid"]
+ODE, SDE, ADAPTIVE = "heun", "euler_maruyama", "adaptive"
+
+Rule = Callable[[Number], LabelledField]
+"""guidance scale [] -> the guided field."""
+
+RuleOf = Callable[[Callable[[LabelledField], LabelledField]], Rule]
+"""(network's field -> what stands in its place) -> the rule of all networks that it evaluates."""
+
+Draw = Callable[[Array, Array, Number], Array]
+"""(key, label [], guidance scale []) -> one sample [*D]."""
+
+
+Observe = Callable[[Any, Array], Array]
+"""(carry, t) -> what is seen, the hook of ``solvers.integrate``."""
+
+Watch = Callable[[Field], Observe]
+"""guided field of one label -> what is seen of its solve."""
+
+RULES: dict[str, Callable[[GaussianPath, Pair, Scale], LabelledField]] = {
+    "classifier_free": lambda path, pair, scale: guidance.extrapolate(pair, scale),
+    "rescaled": lambda path, pair, scale: guidance.rescaled(pair, scale),
+    "projected": lambda path, pair, scale: guidance.extrapolate(guidance.projected(path, pair), scale),
+    "zero_star": lambda path, pair, scale: guidance.extrapolate(guidance.zero_star(pair), scale),
+    "tangential": lambda path, pair, scale: guidance.extrapolate(guidance.tangential(path, pair), scale),
+    "clipped": lambda path, pair, scale: guidance.clipped(path, guidance.extrapolate(pair, scale)),
+    "dynamically_clipped": lambda path, pair, scale: guidance.dynamically_clipped(
+        path, guidance.extrapolate(pair, scale)
+    ),
+}
+RuleName = Literal[
+    "classifier_free", "rescaled", "projected", "zero_star", "tangential", "clipped", "dynamically_clipped"
+]
+
+
+def one_sided(rule: Rule, scale: float) -> Rule:
+    """The rule for samples at one scale: of 0 and 1 it is told which, and evaluates one side alone."""
+    return (lambda _: rule(scale)) if scale in (0.0, 1.0) else rule
+
+
+def classifier_free(field: LabelledField, null_label: int) -> Rule:
+    """Classifier-free guidance of a field that knows the null label."""
+    return lambda scale: guidance.classifier_free(field, scale, null_label)
+
+
+def by_name(name: RuleName, path: GaussianPath, pair: Pair, ends: tuple[float, float]) -> Rule:
+    """A rule of RULES on a pair, between two times; by its papers' usual numbers."""
+    return lambda scale: RULES[name](path, pair, scale if ends == (0, 1) else guidance.interval(scale, *ends))
+
+
+def by_classifier(field: LabelledField, null_label: int, log_classifier: LogClassifier, path: GaussianPath) -> Rule:
+    """Classifier guidance of the null field."""
+    return lambda scale: guidance.classifier(guidance.given(field, null_label), log_classifier, path, scale)
+
+
+def times(
+    path: GaussianPath, num_steps: int, grid: GridName = "uniform", edges: tuple[float, float] = (0.0, 1.0)
+) -> np.ndarray:
+    """The grid of a name, [n + 1], with an interval's edges on it.
+
+    Raises:
+        UserError: too few steps for the edges.
+    """
+    with jax.ensure_compile_time_eval():
+        ts = np.asarray(GRIDS[grid](path, num_steps))
+    try:
+        return solvers.time_grids.with_points(ts, edges)
+    except ValueError as error:
+        raise UserError(
+            f"num_steps must be larger for the interval {edges[0]:g} {edges[1]:g}, got {num_steps}"
+        ) from error
+
+
+def make_draw(
+    rule: Rule,
+    path: GaussianPath,
+    shape: tuple[int, ...],
+    solver: str,
+    ts: np.ndarray,
+    watch: Watch | None = None,
+) -> Draw:
+    """The function that draws ONE sample of a guided field on a grid of ``times``, [n + 1].
+
+    ``adaptive`` chooses its own steps, by diffrax. With ``watch`` it gives what was seen at all n + 1 times of the
+    grid, [n + 1, *D], in the place of the sample.
+
+    Raises:
+        UserError: steps of its own to be watched.
+    """
+    if watch is not None and solver == ADAPTIVE:
+        raise UserError("solver must be one of a fixed grid to show its steps, got adaptive")
+    if solver == ADAPTIVE:
+        return _adaptive_draw(rule, shape)
+
+    def draw(key: Array, y: Array, scale: Number) -> Array:
+        noise_key, solver_key = jax.random.split(key)
+        guided = guidance.given(rule(scale), y)
+        noise = jax.random.normal(noise_key, shape)
+        rule_of_steps = SOLVERS[solver](path, guided)
+        if watch is None:
+            return solvers.integrate(rule_of_steps, solver_key, noise, ts)
+        _, seen = solvers.integrate(rule_of_steps, solver_key, noise, ts, observe=watch(guided))
+        return seen
+
+    return draw
+
+
+def num_evaluations(
+    rule_of: RuleOf,
+    field: LabelledField,
+    path: GaussianPath,
+    shape: tuple[int, ...],
+    solver: str,
+    ts: np.ndarray,
+    scale: float,
+) -> int | None:
+    """How often one sample at a scale evaluates fields like this; None for ``adaptive``, whose samples differ in it."""
+    if solver == ADAPTIVE:
+        return None
+
+    def build(field: LabelledField) -> Solver | Piecewise[Solver]:
+        return SOLVERS[solver](path, guidance.given(rule_of(lambda _: field)(scale), 0))
+
+    return int(solvers.evaluations(build, field, jnp.zeros(shape), ts).sum())
+
+
+def states(guided: Field) -> Observe:
+    """What is seen of a solve: the state x_t."""
+    return lambda carry, t: carry.x
+
+
+def denoised(path: GaussianPath) -> Watch:
+    """What is seen of a solve: the denoised prediction of the guided field at x_t."""
+
+    def watch(guided: Field) -> Observe:
+        denoiser = conversions.denoiser_of(path, guided)
+        return lambda carry, t: denoiser(carry.x, t)
+
+    return watch
+
+
+def _adaptive_draw(rule: Rule, shape: tuple[int, ...]) -> Draw:
+    try:
+        from cfgjax.solvers import adaptive
+    except ImportError as error:
+        raise UserError(str(error)) from error
+
+    def draw(key: Array, y: Array, scale: Number) -> Array:
+        noise = jax.random.normal(jax.random.split(key)[0], shape)
+        return adaptive.integrate(guidance.given(rule(scale), y), noise).x
+
+    return draw

@@ -1,0 +1,118 @@
+"""Make a run folder of published weights: of SiT or DiT, to be read by sample and evaluate as one trained here.
+
+For example: python -m experiments.convert_weights sit.safetensors --kind sit --out runs/sit
+
+docs/published_weights.md says how to rewrite published .pt weights as safetensors, and how to decode the latents.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import jax
+import tyro
+
+from cfgjax import checkpoints, training
+from cfgjax.models import pretrained
+from cfgjax.models.pretrained import Architecture
+from cfgjax.types import Tree
+from experiments.cli import main as cli
+from experiments.cli.main import UserError
+from experiments.cli.options import optional
+from experiments.config.schema import ADAPTER, DiTNetwork, Experiment, LatentData, Sampling
+from experiments.run import folder as run_folder
+from experiments.run.model import model_of
+from experiments.runtime import progress
+from experiments.tasks.memory_limit import require_affordable
+from experiments.tasks.registry import abstract_problem_of
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to read, and where the run goes."""
+
+    weights: Annotated[Path, tyro.conf.Positional]
+    """The safetensors file, with the published names."""
+    kind: Literal["sit", "dit"]
+    """What was trained: SiT's velocity on the linear path, or DiT's noise prediction at the steps of DDPM."""
+    out: Path
+    """Folder of the run to make."""
+    num_heads: Annotated[int | None, optional("INT", "the papers'")] = None
+    """Heads of attention, needed where width and depth are none of the papers' sizes (S, B, L, XL)."""
+
+
+def experiment_of(kind: Literal["sit", "dit"], architecture: Architecture, run_dir: Path) -> Experiment:
+    """The experiment that the weights are a run of; its latents are not here."""
+    network = pretrained.network(kind, architecture)
+    return Experiment(
+        f"published_{kind}",
+        run_dir,
+        LatentData(Path("latents"), (architecture.side, architecture.side, architecture.channels), network.num_labels),
+        path="linear" if kind == "sit" else "ddpm",
+        objective="field" if kind == "sit" else "noise",
+        network=DiTNetwork(
+            network.width,
+            network.depth,
+            network.num_heads,
+            network.patch,
+            positions=network.positions,
+            max_frequency=network.max_frequency,
+            time_ends=network.time_ends,
+        ),
+        sampling=Sampling((1.0, 1.5, 4.0), num_steps=32, num_per_class=1),
+    )
+
+
+def _of_repa(architecture: Architecture) -> str:
+    """What no file of SiT tells, and would make its field wrong."""
+    hint = "" if architecture.has_variance else ", as the missing channels of variance suggest"
+    return (
+        f"if these weights were trained with REPA{hint}, the field is minus the right one, as its time runs the other "
+        "way; nothing else in the file tells: see docs/published_weights.md"
+    )
+
+
+def _read(options: Options) -> tuple[Architecture, Tree]:
+    try:
+        return pretrained.read(options.weights, options.num_heads)
+    except (ImportError, ValueError) as error:
+        raise UserError(str(error)) from None
+    except OSError as error:
+        raise UserError(f"{options.weights} cannot be read: {error.strerror or error}") from None
+
+
+def _write(options: Options, architecture: Architecture, params: Tree) -> None:
+    experiment = run_folder.validate(experiment_of(options.kind, architecture, options.out))
+    problem = abstract_problem_of(experiment)
+    require_affordable(experiment, problem.shape, problem.num_labels)
+    optimizer = model_of(experiment, problem).optimizer
+    state = training.create(params, optimizer, jax.random.key(experiment.seed))
+    run_folder.make_folder("out", options.out)
+    run_folder.open_run(experiment)
+    with checkpoints.Writer(run_folder.checkpoints_of(options.out)) as writer:
+        writer.save(0, state, ADAPTER.dump_python(experiment, mode="json"))
+
+
+def bring(options: Options) -> None:
+    """Reads the weights and writes the run's config.json and its checkpoint."""
+    if checkpoints.steps(run_folder.checkpoints_of(options.out)):
+        raise UserError(f"out {options.out} holds a run already; name another folder")
+    with progress.bar(2, "parts", "reading, then writing") as shown:
+        architecture, params = _read(options)
+        shown.update()
+        _write(options, architecture, params)
+        shown.update()
+    if options.kind == "sit":
+        cli.say(f"warning: {_of_repa(architecture)}")
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    size = f"{architecture.depth} blocks of width {architecture.width}, patches of {architecture.patch}"
+    print(f"wrote {options.kind} ({size}, {count / 1e6:.0f} million parameters) as the run {options.out}")
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line."""
+    cli.main(bring, Options, "experiments.convert_weights", __doc__, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The report on the mixture: the learned field against the oracle, and what guidance does to the density."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cfgjax.analysis.residuals import relative_error
+from cfgjax.mixtures import LabelledMixture
+from cfgjax.types import Array, GaussianPath, LabelledField
+from experiments.config.samplers import ODE, SDE, classifier_free, make_draw, times
+from experiments.config.schema import Experiment, MixtureData
+from experiments.evaluation.measurable import RECOGNITION
+from experiments.run.batch_sampling import sample_keys
+from experiments.run.restore import Run
+from experiments.tasks.registry import mixture_of
+
+TIMES = tuple(round(0.05 * index, 2) for index in range(1, 20))
+NUM_STATES = 8192
+NUM_DENSITY_SAMPLES = 2_000
+
+
+def field_errors(
+    field: LabelledField, mixture: LabelledMixture, path: GaussianPath, seed: int
+) -> dict[str, list[float]]:
+    """The relative L2 error of a field under p_t, at each of TIMES: averaged over labels, and of the null field."""
+    exact, null = mixture.vector_field(path), mixture.num_labels
+
+    @jax.jit
+    def error(labels: Array, t: Array) -> Array:
+        keys = sample_keys(seed, NUM_STATES)
+        states = jax.vmap(lambda key, y: mixture.sample(key, y, path, t))(keys, labels)
+        at = jax.vmap(lambda field_of, x, y: field_of(x, t, y), in_axes=(None, 0, 0))
+        return relative_error(at(field, states, labels), at(exact, states, labels))
+
+    def by_time(labels: Array) -> list[float]:
+        return [float(error(labels, jnp.float32(t))) for t in TIMES]
+
+    some_label = jnp.arange(NUM_STATES) % mixture.num_labels
+    return {"labelled": by_time(some_label), "null": by_time(jnp.full(NUM_STATES, null))}
+
+
+def _recognised(mixture: LabelledMixture, path: GaussianPath, samples: np.ndarray) -> float:
+    """The share of samples [K, n, 2] whose own label is the likeliest by the exact posterior."""
+    log_probs = mixture.label_log_probs(path)
+    likeliest = jax.vmap(jax.vmap(lambda x: jnp.argmax(log_probs(x, jnp.float32(1)))))(jnp.asarray(samples))
+    return float(np.mean(np.asarray(likeliest) == np.arange(mixture.num_labels).reshape(-1, 1)))
+
+
+def _moments(samples: np.ndarray) -> dict[str, Any]:
+    return {"mean": samples.mean(axis=0).tolist(), "covariance": np.cov(samples.T).tolist()}
+
+
+def _density_draws(field: LabelledField, path: GaussianPath, experiment: Experiment, solver: str) -> np.ndarray:
+    """Samples [scales, n, 2] of label 0."""
+    settings = experiment.sampling
+    null = experiment.data.num_classes if isinstance(experiment.data, MixtureData) else 0
+    draw = make_draw(classifier_free(field, null), path, (2,), solver, times(path, settings.num_steps))
+    keys = sample_keys(settings.seed, NUM_DENSITY_SAMPLES)
+    by_scale = jax.vmap(jax.vmap(draw, in_axes=(0, None, None)), in_axes=(None, None, 0))
+    return np.asarray(jax.jit(by_scale)(keys, jnp.int32(0), jnp.asarray(settings.scales)))
+
+
+def _contours(axes: Axes, mixture: LabelledMixture, path: GaussianPath, limit: float, label: int) -> None:
+    ticks = np.linspace(-limit, limit, 81)
+    points = jnp.asarray(np.stack(np.meshgrid(ticks, ticks), axis=-1), jnp.float32)
+    density = mixture.log_density(path)
+    values = np.exp(jax.vmap(jax.vmap(lambda x: density(x, jnp.float32(1), jnp.int32(label))))(points))
+    axes.contour(ticks, ticks, values / values.max(), levels=(0.1, 0.4, 0.7), colors="tab:red", linewidths=0.8)
+
+
+def _bare(axes: Axes, limit: float) -> None:
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
+
+
+def draw_densities(
+    rows: dict[str, np.ndarray], scales: tuple[float, ...], mixture: LabelledMixture, path: GaussianPath, file: Path
+) -> None:
+    """Writes the picture: a row for each law, a column for each scale; red lines are the true density of label 0."""
+    limit = 1.8 * float(jnp.max(jnp.abs(mixture.means)))
+    figure = Figure(figsize=(2.4 * len(scales) + 0.6, 2.4 * len(rows) + 0.7), layout="constrained")
+    figure.suptitle("guided densities of label 0 (shaded) over the true density given label 0 (red)")
+    panels = figure.subplots(len(rows), len(scales), squeeze=False)
+    for panel_row, (name, samples) in zip(panels, rows.items(), strict=True):
+        for axes, scale, points in zip(panel_row, scales, samples, strict=True):
+            axes.hist2d(*points.T, bins=50, range=[[-limit, limit]] * 2, cmap="Blues", density=True)
+            _contours(axes, mixture, path, limit, label=0)
+            _bare(axes, limit)
+            axes.set_title(f"w = {scale:g}")
+        panel_row[0].set_ylabel(name)
+    figure.savefig(file, dpi=100)
+
+
+def draw_samples(draws: dict[str, np.ndarray], scales: tuple[float, ...], limit: float, file: Path) -> None:
+    """Writes the picture: for each solver a row for each label and a column for each scale, one noise along a row."""
+    num_labels = next(iter(draws.values())).shape[1]
+    num_columns = len(draws) * len(scales)
+    figure = Figure(figsize=(1.1 * num_columns, 1.1 * num_labels + 0.6), layout="constrained")
+    panels = figure.subplots(num_labels, num_columns, squeeze=False)
+    columns = [(solver, index) for solver in draws for index in range(len(scales))]
+    for column, (solver, index) in enumerate(columns):
+        kind = "SDE" if solver == SDE else "ODE"
+        panels[0, column].set_title(f"{kind} w = {scales[index]:g}", fontsize=9)
+        for label in range(num_labels):
+            axes = panels[label, column]
+            axes.scatter(*draws[solver][index, label].T, s=2, color=f"C{label % 10}", linewidths=0)
+            _bare(axes, limit)
+    for label in range(num_labels):
+        panels[label, 0].set_ylabel(f"label {label}", fontsize=9)
+    figure.savefig(file, dpi=100)
+
+
+def report_mixture(run: Run, settings: MixtureData, draws: dict[str, np.ndarray], out_dir: Path) -> dict[str, Any]:
+    """The metrics of a field and its samples {solver: [scales, K, n, 2]}; writes samples.png and densities.png.
+
+    Which label a sample has is asked of two labels or more.
+    """
+    experiment, field, model = run.experiment, run.field, run.model
+    mixture, scales = mixture_of(settings), experiment.sampling.scales
+    errors = field_errors(field, mixture, model.path, experiment.sampling.seed)
+    exact = mixture.vector_field(model.path)
+    laws = {
+        "exact field, ODE": _density_draws(exact, model.path, experiment, ODE),
+        "learned field, ODE": _density_draws(field, model.path, experiment, ODE),
+        "exact field, SDE": _density_draws(exact, model.path, experiment, SDE),
+        "learned field, SDE": _density_draws(field, model.path, experiment, SDE),
+    }
+    draw_densities(laws, scales, mixture, model.path, out_dir / "densities.png")
+    limit = 1.8 * float(jnp.max(jnp.abs(mixture.means)))
+    draw_samples(draws, scales, limit, out_dir / "samples.png")
+    guided = [
+        {"law": name, "scale": scale, **_moments(points)}
+        for name, samples in laws.items()
+        for scale, points in zip(scales, samples, strict=True)
+    ]
+    has_labels = mixture.num_labels >= RECOGNITION.least.labels
+
+    def recognised(samples: np.ndarray) -> dict[str, float]:
+        return {"recognised": _recognised(mixture, model.path, samples)} if has_labels else {}
+
+    return {
+        "relative_error": {name: float(np.mean(values)) for name, values in errors.items()},
+        "relative_error_by_time": {"t": list(TIMES), **errors},
+        "guided_label_0": guided,
+        "samples": [
+            {"scale": scale, "solver": solver, **recognised(samples[index])}
+            for solver, samples in draws.items()
+            for index, scale in enumerate(scales)
+        ],
+    }

@@ -1,0 +1,97 @@
+"""Do to short runs what clusters do, and count what they lose: kills, signals, damaged checkpoints, full disks.
+
+Each fault is done to a run in a process of its own; the run is then started again until it ends, and its last state
+must equal, bit by bit, that of a run that nothing happened to. Prints a table and writes faults.json into --out.
+"""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.cli import main as cli
+from experiments.cli.main import UserError
+from experiments.fault_injection.disks import require_mountable
+from experiments.fault_injection.harness import Bench, Count
+from experiments.run import folder as run_folder
+from experiments.runtime import progress
+
+
+@dataclass(frozen=True)
+class Options:
+    """How often each fault is done."""
+
+    out: Path = Path("runs/faults")
+    """Folder for the runs and faults.json, new or empty."""
+    kills: int = 200
+    """SIGKILLs at random moments."""
+    signals: int = 20
+    """SIGTERMs, and as many SIGINTs, at random moments."""
+    damages: int = 40
+    """Newest checkpoints with one file removed, cut, or with a flipped bit."""
+    full_disks: int = 4
+    """Disks that fill while a run goes on, and as many that turn read-only; needs the right to mount."""
+    seed: int = 0
+    """Seed of all that is random."""
+
+
+def _check(options: Options) -> None:
+    counts = {name: getattr(options, name) for name in ("kills", "signals", "damages", "full_disks")}
+    for name, count in counts.items():
+        if count < 0:
+            raise UserError(f"{name} must be at least 0, got {count}")
+    if not any(counts.values()):
+        raise UserError(f"{', '.join(counts)}: one of them must be above 0")
+    if options.out.exists() and not (options.out.is_dir() and not any(options.out.iterdir())):
+        raise UserError(f"out must be a folder that is new or empty, got {options.out}")
+    if options.full_disks:
+        require_mountable()
+
+
+def _all(options: Options, told: Callable[[], object]) -> Iterator[Count]:
+    bench = Bench(options.out, options.seed, told)
+    if options.kills:
+        yield bench.signals(signal.SIGKILL, options.kills)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if options.signals:
+            yield bench.signals(number, options.signals)
+    if options.damages:
+        yield bench.damages(options.damages)
+    if options.full_disks:
+        yield bench.full_disks(options.full_disks)
+        yield bench.read_only_disks(options.full_disks)
+
+
+def _is_fine(count: dict[str, Any]) -> bool:
+    has_recovered = count["recovered"] == count["injected"] and count["bit_equal"] == count["runs"]
+    return has_recovered and not count["steps_lost"] and not count["unexpected"]
+
+
+def faults(options: Options) -> None:
+    """Does the faults, prints the table and writes it."""
+    _check(options)
+    counts, num_faults = [], options.kills + options.damages + 2 * (options.signals + options.full_disks)
+    heads = (
+        *("fault", "injected", "recovered", "in a save", "refused", "other ends"),
+        *("fell back by one", "steps lost", "runs", "bit-equal ends"),
+    )
+    cli.show(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    with progress.bar(num_faults, "faults", "disturbing runs") as shown:
+        for count in _all(options, shown.update):
+            cli.show("| " + " | ".join(str(value) for value in asdict(count).values()) + " |")
+            counts.append(asdict(count))
+    run_folder.write_atomically(options.out / "faults.json", json.dumps(counts, indent=2) + "\n")
+    bad = [each["fault"] for each in counts if not _is_fine(each)]
+    if bad:
+        raise UserError(f"not recovered from all of: {', '.join(bad)}; see {options.out}")
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line."""
+    cli.main(faults, Options, "experiments.fault_injection", __doc__, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The presets, what they need and what they reach."""

@@ -1,0 +1,196 @@
+"""The presets: experiments by name."""
+
+from pathlib import Path
+from typing import Any
+
+from cfgjax.models import SIZES, UNET_SIZES
+from experiments.config.schema import (
+    DiTNetwork,
+    Experiment,
+    ImageData,
+    LatentData,
+    MixtureData,
+    MLPNetwork,
+    Optimizer,
+    Sampling,
+    UNetNetwork,
+)
+from experiments.presets import requirements
+
+
+def dit(size: str, patch: int, **settings: Any) -> DiTNetwork:
+    """The transformer of a size of the paper."""
+    return DiTNetwork(**SIZES[size]._asdict(), patch=patch, **settings)
+
+
+_FASHION = ImageData("fashion_mnist", shape=(28, 28, 1), num_labels=10, dequantise=True)
+
+
+_IMAGENET64 = ImageData(
+    "imagenet_resized/64x64",
+    test_split="validation",
+    shape=(64, 64, 3),
+    num_labels=1000,
+    flip=True,
+    in_memory=False,
+)
+
+
+_GPU_SAMPLING = Sampling((1.0, 1.5, 2.0, 3.0), num_steps=32, num_per_class=100)
+
+
+_LARGE_SAMPLING = Sampling((1.0, 1.5, 2.0), num_steps=32, num_per_class=5)
+
+
+_CIFAR = ImageData("cifar10", shape=(32, 32, 3), num_labels=10, flip=True, dequantise=True)
+
+
+PRESETS: dict[str, tuple[str, Experiment]] = {
+    "digits": (
+        "8 x 8 handwritten digits, 10 labels, from scikit-learn",
+        Experiment(
+            "digits",
+            Path("runs/digits"),
+            ImageData(shape=(8, 8, 1), num_labels=10),
+            num_steps=2_500,
+            save_every=500,
+            network=MLPNetwork(width=384, dropout=0.2),
+            sampling=Sampling(num_steps=32),
+        ),
+    ),
+    "mixture": (
+        "8 Gaussians on a ring in 2-D, measured against the exact field",
+        Experiment(
+            "mixture",
+            Path("runs/mixture"),
+            MixtureData(),
+            label_drop_rate=0.4,
+            batch_size=512,
+            num_steps=7_000,
+            network=MLPNetwork(depth=2),
+            optimizer=Optimizer(learning_rate=3e-3),
+            sampling=Sampling(num_steps=32),
+        ),
+    ),
+    "fashion_mnist": (
+        "28 x 28 pictures of clothes, 10 labels, a small transformer",
+        Experiment(
+            "fashion_mnist",
+            Path("runs/fashion_mnist"),
+            _FASHION,
+            batch_size=64,
+            num_chunks=4,
+            num_steps=6_000,
+            save_every=500,
+            network=DiTNetwork(width=128, depth=5, num_heads=2, patch=4),
+            optimizer=Optimizer(learning_rate=2e-3, warmup_steps=200, ema_decay=0.998),
+            sampling=Sampling((1.0, 2.0, 3.0), num_steps=24, num_per_class=10),
+        ),
+    ),
+    "fashion_mnist_classifier": (
+        "the noisy classifier of the same pictures, half a U-Net",
+        Experiment(
+            "fashion_mnist_classifier",
+            Path("runs/fashion_mnist_classifier"),
+            _FASHION,
+            objective="classifier",
+            batch_size=128,
+            num_steps=4_000,
+            save_every=500,
+            network=UNetNetwork(32, (1, 2), blocks_per_level=1, attention=(7,), patch=2, dropout=0.1),
+            optimizer=Optimizer(learning_rate=1e-3, warmup_steps=200, ema_decay=0.998),
+        ),
+    ),
+    "fashion_mnist_gpu": (
+        "28 x 28 pictures of clothes, a U-Net",
+        Experiment(
+            "fashion_mnist_gpu",
+            Path("runs/fashion_mnist_gpu"),
+            _FASHION,
+            batch_size=512,
+            num_steps=12_000,
+            save_every=2_000,
+            network=UNetNetwork(96, (1, 2, 2), attention=(7,), dropout=0.1, dtype="bfloat16"),
+            optimizer=Optimizer(learning_rate=1e-3),
+            sampling=_GPU_SAMPLING,
+        ),
+    ),
+    "cifar10": (
+        "32 x 32 colour pictures, 10 labels, a U-Net",
+        Experiment(
+            "cifar10",
+            Path("runs/cifar10"),
+            _CIFAR,
+            batch_size=512,
+            num_steps=200_000,
+            save_every=10_000,
+            network=UNetNetwork(**UNET_SIZES["DDPM"], dropout=0.1, dtype="bfloat16"),
+            optimizer=Optimizer(learning_rate=5e-4, warmup_steps=5_000, ema_decay=0.9999),
+            sampling=_GPU_SAMPLING,
+        ),
+    ),
+    "cifar10_classifier": (
+        "the noisy classifier of the same pictures, half a U-Net",
+        Experiment(
+            "cifar10_classifier",
+            Path("runs/cifar10_classifier"),
+            _CIFAR,
+            objective="classifier",
+            batch_size=512,
+            num_steps=60_000,
+            save_every=10_000,
+            network=UNetNetwork(64, (1, 2, 2, 2), attention=(8, 16), dropout=0.1, dtype="bfloat16"),
+            optimizer=Optimizer(learning_rate=5e-4, warmup_steps=1_000, weight_decay=0.05),
+        ),
+    ),
+    "imagenet64": (
+        "64 x 64 colour pictures, 1,000 labels, a U-Net",
+        Experiment(
+            "imagenet64",
+            Path("runs/imagenet64"),
+            _IMAGENET64,
+            batch_size=1024,
+            num_chunks=4,
+            num_steps=500_000,
+            save_every=10_000,
+            network=UNetNetwork(**UNET_SIZES["ADM-64"], dropout=0.1, dtype="bfloat16", rematerialise=True),
+            optimizer=Optimizer(learning_rate=1e-4, warmup_steps=10_000, ema_decay=0.9999),
+            sampling=_LARGE_SAMPLING,
+        ),
+    ),
+    "imagenet64_classifier": (
+        "the noisy classifier of the same pictures, half a U-Net",
+        Experiment(
+            "imagenet64_classifier",
+            Path("runs/imagenet64_classifier"),
+            _IMAGENET64,
+            objective="classifier",
+            batch_size=1024,
+            num_chunks=4,
+            num_steps=300_000,
+            save_every=10_000,
+            network=UNetNetwork(128, (1, 2, 3, 4), 4, attention=(8, 16, 32), dtype="bfloat16", rematerialise=True),
+            optimizer=Optimizer(learning_rate=3e-4, warmup_steps=5_000, weight_decay=0.05),
+        ),
+    ),
+    "imagenet256_latent": (
+        "32 x 32 x 4 latents of 256 x 256 pictures, 1,000 labels, DiT-XL/2",
+        Experiment(
+            "imagenet256_latent",
+            Path("runs/imagenet256_latent"),
+            LatentData(Path("imagenet256_latents")),
+            batch_size=256,
+            num_steps=400_000,
+            save_every=10_000,
+            network=dit("XL", 2, dtype="bfloat16", rematerialise=True),
+            optimizer=Optimizer(learning_rate=1e-4, warmup_steps=1_000, ema_decay=0.9999),
+            sampling=_LARGE_SAMPLING,
+        ),
+    ),
+}
+
+
+def summary(name: str) -> str:
+    """What a preset is, and the device and the time that it needs, in one line."""
+    known = requirements.FACTS[name]
+    return f"{PRESETS[name][0]} ({known.device}{'' if known.time == requirements.NOT_MEASURED else f', {known.time}'})"

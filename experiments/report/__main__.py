@@ -1,0 +1,160 @@
+"""Write one page about a run: its curves, samples, metrics, settings, versions and commands, as RUN/report.html.
+
+The page holds all it shows: it needs no network and no script. A run that is unfinished, or diverged, has a page, too.
+"""
+
+import base64
+import io
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import jinja2
+import tyro
+from PIL import Image
+
+from experiments.cli import main as cli
+from experiments.cli.main import UserError
+from experiments.cli.options import optional
+from experiments.config.schema import ADAPTER
+from experiments.report import html as html_tables
+from experiments.report import read_run, svg
+from experiments.report.read_run import Findings, Record
+from experiments.run import folder as run_folder
+
+MOST_SHEETS = 12
+"""Sheets of samples of the course of training that a page shows."""
+MOST_STARTS = 100
+HEADLINES = "recogniser test accuracy", "relative error, labelled", "relative error, null"
+MOST_NORMS = 12
+DESCRIPTIONS = {
+    "samples.png": "Samples: a row for each label, a column for each guidance scale w, one noise along a row.",
+    "densities.png": "Guided densities of label 0 by the exact and the learned field, over the true density (red).",
+    "curves.png": "What was measured of the samples along w, and fidelity against coverage; dotted: real images.",
+    "residuals.png": "How far the labelled field is from the one that Bayes' rule makes of the classifier, by time.",
+    "classifier.png": "Accuracy and calibration error of the noisy classifier on held-out images, by time.",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which run, and where to."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    out: Annotated[Path | None, optional("FILE", "report.html in the run's folder")] = None
+    """File to write."""
+
+
+def _shown(png: bytes) -> dict[str, Any]:
+    """A picture as the page holds it, with its size."""
+    with Image.open(io.BytesIO(png)) as picture:
+        width, height = picture.size
+    return {"uri": f"data:image/png;base64,{base64.b64encode(png).decode()}", "width": width, "height": height}
+
+
+def _status(found: Record) -> str:
+    """One line on how far the run came."""
+    done, wanted = int(svg.last(found.rows, "step")) if found.rows else 0, found.experiment.num_steps
+    if done >= wanted:
+        return f"finished: {wanted} steps" if found.findings[""].metrics else f"trained {wanted} steps, not measured"
+    if found.divergence:
+        return (
+            f"diverged: losses or gradients not finite from step {html_tables.text_of(found.divergence.get('step'))} on"
+        )
+    if found.experiment.preset.startswith("published_"):
+        return "published weights, not trained here"
+    return f"unfinished: step {done} of {wanted}"
+
+
+def _headline(found: Record) -> dict[str, str]:
+    """The few numbers at the top."""
+    shown = {"status": _status(found), "objective": found.experiment.objective, "path": found.experiment.path}
+    for name, title in (("loss", "last loss"), ("held_out_loss", "last held-out loss")):
+        value = svg.last(found.rows, name)
+        if value == value:
+            shown[title] = f"{value:.4g}"
+    single, _ = html_tables.of_metrics(found.findings[""].metrics)
+    return shown | {name: value for name, value in single.items() if name in HEADLINES}
+
+
+def _measured(name: str, findings: Findings) -> dict[str, Any]:
+    """A section of what was measured."""
+    single, its_tables = html_tables.of_metrics(findings.metrics)
+    pictures = [(file, DESCRIPTIONS[file], _shown(content)) for file, content in findings.pictures.items()]
+    title = name.capitalize() if name else "Samples and metrics"
+    return {"title": title, "single": single, "tables": its_tables, "pictures": pictures, "others": findings.others}
+
+
+def _environment(found: Record) -> dict[str, str]:
+    """What the run was last started on, and with which versions."""
+    if found.starts:
+        last = {name: value for name, value in found.starts[-1].items() if name not in ("time", "step", "command")}
+    else:
+        metrics = found.findings[""].metrics
+        last = {name: metrics[name] for name in ("device", "num_devices", "jax") if name in metrics}
+    shown = {name.removeprefix("versions."): value for name, value in run_folder.flat(last).items()}
+    return {
+        html_tables.words_of(name): html_tables.text_of(value)
+        for name, value in list(shown.items())[: html_tables.MOST_ROWS]
+    }
+
+
+def _divergence(found: Record) -> dict[str, str]:
+    norms = found.divergence.get("norms")
+    single = {name: value for name, value in found.divergence.items() if name != "norms"}
+    worst = dict(list(norms.items())[:MOST_NORMS]) if isinstance(norms, Mapping) else {}
+    shown = single | {f"norm of {name}": value for name, value in worst.items()}
+    return {html_tables.words_of(name): html_tables.text_of(value) for name, value in shown.items()}
+
+
+def _starts(found: Record) -> list[list[str]]:
+    names = ("time", "step", "command")
+    return [[html_tables.text_of(start.get(name)) for name in names] for start in found.starts[-MOST_STARTS:]]
+
+
+def page(found: Record, run_dir: Path) -> str:
+    """The page of a run, as HTML."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    restarts = [start["step"] for start in found.starts if 0 < start["step"] <= found.experiment.num_steps]
+    settings = run_folder.flat(ADAPTER.dump_python(found.experiment, mode="json"))
+    return environment.get_template("report.html").render(
+        name=run_dir.resolve().name,
+        preset=found.experiment.preset,
+        headline=_headline(found),
+        curves=svg.draw(found.rows, restarts),
+        has_restarts=bool(restarts),
+        divergence=_divergence(found),
+        sheets=[(step, _shown(content)) for step, content in found.sheets.items()],
+        measured=[_measured(name, findings) for name, findings in found.findings.items()],
+        settings={name: html_tables.text_of(value) for name, value in settings.items()},
+        environment=_environment(found),
+        starts=_starts(found),
+        own_command=shlex.join(["python", "-m", "experiments.report", str(run_dir)]),
+        troubles=found.troubles,
+    )
+
+
+def report(options: Options) -> None:
+    """Reads the run and writes its page."""
+    out = options.out or options.run_dir / "report.html"
+    if out.is_dir():
+        raise UserError(f"out must be a file, got the folder {out}")
+    text = page(read_run.read(options.run_dir, MOST_SHEETS), options.run_dir)
+    run_folder.make_folder("out", out.parent)
+    run_folder.write_atomically(out, text)
+    print(f"wrote {out}")
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line."""
+    cli.main(report, Options, "experiments.report", __doc__, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""A run from its first step, or its newest whole checkpoint, to its last step."""
+
+import contextlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import filelock
+import jax
+
+from cfgjax import checkpoints
+from cfgjax.checkpoints import NoCheckpointError
+from experiments.cli import main as cli
+from experiments.cli.main import UserError
+from experiments.config.schema import Experiment
+from experiments.evaluation import measurable
+from experiments.run import continuation, ema_snapshots, launches, metrics_log, sample_grids, trackers
+from experiments.run import folder as run_folder
+from experiments.run import lock as run_lock
+from experiments.run.loop import Trainer, advance
+from experiments.run.model import model_of, never_falls
+from experiments.run.restore import Run
+from experiments.run.trackers import UNTRACKED, Tracking
+from experiments.run.trained_labels import what_is_untrained
+from experiments.runtime import distributed
+from experiments.runtime.signals import Requests, StoppedError
+from experiments.tasks.registry import Problem, problem_of, with_shapes
+
+
+def _require_divisible(experiment: Experiment) -> None:
+    num_parts = jax.device_count() * experiment.num_chunks
+    if experiment.batch_size % num_parts:
+        chunks = f" times num_chunks ({experiment.num_chunks})" if experiment.num_chunks > 1 else ""
+        raise UserError(
+            f"batch_size must be divisible by the number of devices ({jax.device_count()}){chunks}, "
+            f"got {experiment.batch_size}"
+        )
+
+
+def _require_same_data(problem: Problem) -> None:
+    """Raises UserError where the processes found other data, each in its own folder."""
+    if len(set(distributed.all_texts(f"{problem.train_digest} {problem.test_digest}"))) > 1:
+        raise UserError("data_dir holds other data on one process than on another")
+
+
+def prepare(
+    experiment: Experiment,
+    debug_nans: bool = False,
+    tracked: Tracking = UNTRACKED,
+    accepted: Collection[run_folder.Accepted] = (),
+) -> Trainer:
+    """The run before its first step; nothing is written.
+
+    Raises:
+        UserError: settings out of range, a network that does not fit the data, or a tracker that is not installed.
+        DataError: the data set is not prepared.
+    """
+    run_folder.validate(experiment)
+    experiment = distributed.together(lambda: continuation.with_past(experiment, accepted))
+    sample_grids.require_samples(experiment, tracked.samples_every)
+    distributed.on_first(lambda: trackers.require_installed(tracked))
+    _require_divisible(experiment)
+    problem = distributed.together(lambda: problem_of(experiment))
+    _require_same_data(problem)
+    experiment = with_shapes(experiment, problem)
+    measurable.tell(measurable.left_out_of(experiment, problem))
+    untrained = what_is_untrained(experiment)
+    if untrained:
+        distributed.note(f"warning: {untrained} will be learned")
+    distributed.together(lambda: continuation.require_fits(experiment, problem))
+    model = model_of(experiment, problem)
+    most = 1 if debug_nans else experiment.most_not_finite
+    return Trainer(experiment, problem, model, model.create(), most, debug_nans, tracked)
+
+
+@contextlib.contextmanager
+def owned_folder(run_dir: Path) -> Iterator[filelock.SoftFileLease | None]:
+    """The run's folder, made if need be, owned by the first process for all of them."""
+    stack = contextlib.ExitStack()
+
+    def own() -> filelock.SoftFileLease:
+        run_folder.make_folder("run_dir", run_dir)
+        return stack.enter_context(run_lock.owned(run_dir))
+
+    with stack:
+        yield distributed.on_first(own)
+
+
+def _rewind(run_dir: Path, step: int) -> None:
+    """Removes what the run will write again from a step on."""
+    metrics_log.rewind(run_dir, step)
+    sample_grids.rewind(run_dir, step)
+    ema_snapshots.rewind(run_dir, step)
+
+
+def _resumed(trainer: Trainer, accepted: tuple[run_folder.Accepted, ...]) -> Trainer:
+    """The run at its newest whole checkpoint, if it has any; damaged ones are moved out of the way."""
+    experiment = trainer.experiment
+    run_dir, folder = experiment.run_dir, run_folder.checkpoints_of(experiment.run_dir)
+    distributed.on_first(lambda: run_folder.open_run(experiment, accepted))
+    try:
+        found = checkpoints.restore(folder, trainer.state)
+    except NoCheckpointError:
+        distributed.on_first(lambda: _rewind(run_dir, 0))
+        started = experiment.started_from
+        return trainer if started is None else trainer._replace(state=continuation.begun(trainer.state, started))
+    run_folder.require_same_as_saved(run_dir, experiment, found.metadata)
+    for message in found.damaged.values():
+        distributed.note(f"warning: {message}; it is moved to {run_dir / 'damaged'}")
+    distributed.on_first(lambda: checkpoints.set_aside(folder, found.damaged, run_dir / "damaged"))
+    distributed.on_first(lambda: _rewind(run_dir, found.step))
+    cli.tell(f"resuming {run_dir} at step {found.step} of {experiment.num_steps}")
+    return trainer._replace(state=found.state)
+
+
+def _write_start(trainer: Trainer, line: str | None) -> None:
+    """Writes down that the run is started, and by which command line."""
+    step = int(trainer.state.step)
+    if distributed.is_first():
+        launches.write(trainer.experiment.run_dir, line, step)
+
+
+def resume_and_train(
+    trainer: Trainer,
+    lease: filelock.SoftFileLease | None,
+    requests: Requests,
+    line: str | None = None,
+    accepted: tuple[run_folder.Accepted, ...] = (),
+) -> Run:
+    """The run resumed, if it has a checkpoint, and trained to its last step."""
+    with requests.deferred():
+        trainer = _resumed(trainer, accepted)
+        _write_start(trainer, line)
+        rising = never_falls(trainer.experiment)
+        if rising:
+            distributed.note(f"warning: {rising}")
+        if distributed.any_says(requests.is_asked):
+            raise StoppedError("stopped before the first step; the same command goes on from the last save")
+        state = advance(trainer, lease, requests)
+    return Run(trainer.experiment, trainer.problem, trainer.model, state.ema)
+
+
+def fit(experiment: Experiment, accepted: tuple[run_folder.Accepted, ...] = ()) -> Run:
+    """The experiment trained to its last step, or resumed from its newest whole checkpoint.
+
+    Args:
+        experiment: the run.
+        accepted: what may differ from what the run in its folder began with.
+
+    Raises:
+        UserError: settings out of range, a network that does not fit the data, a folder that holds another run or is
+            being trained by another process.
+        DataError: the data set is not prepared.
+        CheckpointError: none of the folder's checkpoints reads, or the last state cannot be saved.
+        StoppedError: a signal asked for it; the state is saved.
+        DivergedError: losses or gradients were not finite, step after step.
+    """
+    trainer = prepare(experiment, accepted=accepted)
+    with Requests() as requests, owned_folder(experiment.run_dir) as lease:
+        return resume_and_train(trainer, lease, requests, accepted=accepted)

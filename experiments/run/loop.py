@@ -1,0 +1,258 @@
+"""The training loop: dispatches, metrics, saves, and the ways in which a run ends."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import filelock
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfgjax import training
+from cfgjax.training import Metrics, fsdp
+from cfgjax.types import TrainState, Tree
+from experiments.config.schema import Experiment
+from experiments.run import metrics_log, nonfinite
+from experiments.run.checkpointing import Saver
+from experiments.run.model import Model
+from experiments.run.nonfinite import Watch
+from experiments.run.sample_grids import Sheets
+from experiments.run.trackers import UNTRACKED, Tracking, trackers_of
+from experiments.runtime import distributed, progress
+from experiments.runtime.batching import plan_of
+from experiments.runtime.signals import Requests, StoppedError
+from experiments.tasks.registry import Problem
+
+
+class Trainer(NamedTuple):
+    """A run before its first step, nothing of it written yet."""
+
+    experiment: Experiment
+    problem: Problem
+    model: Model
+    state: TrainState
+    most_not_finite: int
+    looks_for_operation: bool
+    tracking: Tracking = UNTRACKED
+
+
+def dispatches(first: int, experiment: Experiment) -> Iterator[range]:
+    """The steps from ``first`` on, in groups for one dispatch each.
+
+    Groups end at the same steps whether a run was resumed or not: at multiples of steps_per_dispatch and at every
+    save. What is left between a save and such a multiple goes step by step, so that only two programs are compiled.
+    """
+    size = experiment.steps_per_dispatch
+    while first < experiment.num_steps:
+        next_save = (first // experiment.save_every + 1) * experiment.save_every
+        is_whole = first % size == 0 and first + size <= min(next_save, experiment.num_steps)
+        steps = range(first, first + size if is_whole else first + 1)
+        yield steps
+        first = steps.stop
+
+
+class _Logger:
+    """Lines of metrics.jsonl, trackers and the progress bar; fetches a step's metrics only when it writes them."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        experiment, first = trainer.experiment, int(trainer.state.step)
+        self._experiment, self._learning_rate = experiment, trainer.model.learning_rate
+        self._journal = metrics_log.Journal(experiment.run_dir) if distributed.is_first() else None
+        self.trackers = trackers_of(trainer.tracking, experiment, first)
+        self.bar = progress.bar(experiment.num_steps, "steps", "training", first, patience=0)
+        self._since, self._at = first, time.perf_counter()
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Appends a line, and tells the trackers."""
+        if self._journal is not None:
+            self._journal.append(row)
+        self.trackers.write(row)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, time is not counted in the rate."""
+        start = time.perf_counter()
+        yield
+        self._at += time.perf_counter() - start
+
+    def is_written(self) -> bool:
+        """Whether all lines so far are written, so that a checkpoint may follow them; the same on all processes."""
+        return distributed.all_say(self._journal is None or self._journal.is_written())
+
+    def flush(self) -> None:
+        """Writes the lines that wait.
+
+        Raises:
+            OSError: they cannot be written, on one process alone.
+            UserError: the same, on several.
+        """
+        lines = self._journal
+        distributed.together(lambda: None if lines is None else lines.flush())
+
+    def log(self, steps: range, metrics: Metrics) -> None:
+        """Takes the metrics [K] of the steps of a dispatch."""
+        self.bar.update(len(steps))
+        done = range(steps.start + 1, steps.stop + 1)
+        written = [n for n in done if n % self._experiment.log_every == 0 or n == self._experiment.num_steps]
+        if not written:
+            return
+        fetched = jax.device_get(metrics)
+        rate = (steps.stop - self._since) * self._experiment.batch_size / (time.perf_counter() - self._at)
+        for number in written:
+            of_step = {name: values[number - done.start] for name, values in fetched.items()}
+            row = {name: float(of_step[name]) for name in ("loss", "grad_norm")}
+            left_out = int(of_step[nonfinite.IN_ALL])
+            counted = {nonfinite.IN_ALL: left_out, "learning_rate": self._rate_of(number - left_out)}
+            self.write({"step": number, **row, **counted, "examples_per_second": round(rate, 1)})
+        self.bar.set_postfix(loss=f"{fetched['loss'][-1]:.4f}")
+        self._since, self._at = steps.stop, time.perf_counter()
+
+    def _rate_of(self, num_updates: int) -> float:
+        """The learning rate of the last of so many updates."""
+        return float(f"{np.asarray(self._learning_rate(max(0, num_updates - 1))):.6g}")
+
+
+class _Programs(NamedTuple):
+    """A run's compiled functions and what lies on the devices for all of its steps."""
+
+    advance: Any
+    evaluate: Any
+    norms: Any
+    source: Tree
+    held_out: Tree
+
+
+def _num_chunks(count: int, most_at_once: int) -> int:
+    """In how few equal chunks so many examples can be taken.
+
+    >>> _num_chunks(360, 100), _num_chunks(7, 3), _num_chunks(4, 8)
+    (4, 7, 1)
+    """
+    return next(number for number in range(1, count + 1) if count % number == 0 and count // number <= most_at_once)
+
+
+def _programs_of(trainer: Trainer) -> _Programs:
+    experiment, problem, model, state = trainer.experiment, trainer.problem, trainer.model, trainer.state
+    step = training.make_step(
+        model.loss, model.optimizer, model.ema_decay, experiment.num_chunks, average_decays=model.average_decays
+    )
+    one = jax.tree.map(lambda leaf: leaf[0], problem.held_out)
+    options = plan_of(model.loss, state.params, state.key, one, shared=1).compiler_options
+    num_held_out = len(jax.tree.leaves(problem.held_out)[0]) // jax.local_device_count()
+    most_at_once = experiment.batch_size // (jax.device_count() * experiment.num_chunks)
+    evaluation = training.make_evaluation(model.evaluation_loss, _num_chunks(num_held_out, most_at_once))
+    norms = nonfinite.gradient_norms(model.loss, experiment.num_chunks)
+    on_devices = fsdp.fully_sharded if experiment.placement == "sharded" else training.parallel
+    return _Programs(
+        on_devices(training.several(nonfinite.counting(step)), compiler_options=options),
+        on_devices(evaluation, donate=False, compiler_options=options),
+        on_devices(norms, donate=False, compiler_options=options),
+        training.replicate(problem.source),
+        training.shard(problem.held_out, jax.local_device_count()),
+    )
+
+
+def _explain(trainer: Trainer, programs: _Programs, state: TrainState, first: int, last_saved: int | None) -> None:
+    """Ends a run that diverged, by its parameters now: those of the first bad step, if none was finite since."""
+    state = state._replace(step=jnp.int32(first))
+    batch = next(iter(trainer.problem.batches(range(first, first + 1))))
+    norms = jax.device_get(programs.norms(state, training.shard(batch, jax.local_device_count()), programs.source))
+    place = None
+    if trainer.looks_for_operation:
+        found = nonfinite.first_operation(trainer.model.loss, state, first, batch, trainer.problem.source)
+        places = [text for text in distributed.all_texts(found or "") if text]
+        place = next(iter(places), "none of a single example: only their mean is not finite")
+    with distributed.own_folder(trainer.experiment.run_dir) as folder:
+        nonfinite.explain(folder, first, trainer.most_not_finite, last_saved, norms, place)
+
+
+class _Life(NamedTuple):
+    """What the loop has in its hands from its first dispatch to its last."""
+
+    trainer: Trainer
+    programs: _Programs
+    logger: _Logger
+    watch: Watch
+    saver: Saver
+    sheets: Sheets
+
+    def require_finite(self, state: TrainState, steps: range, metrics: Metrics, ends: bool) -> None:
+        """Ends the run where losses or gradients were not finite, step after step."""
+        bad = self.watch.first_bad(steps, metrics)
+        if bad is None and ends:
+            bad = self.watch.first_bad_of_rest()
+        if bad is not None:
+            self.saver.settle()
+            _explain(self.trainer, self.programs, state, bad, self.saver.last)
+
+    def show(self, state: TrainState, steps: range) -> None:
+        """Draws a sheet of samples where one is due."""
+        if not self.sheets.is_due(steps):
+            return
+        with self.logger.paused():
+            sheet = self.sheets.draw(state.ema, steps.stop)
+        if sheet is not None:
+            self.logger.trackers.write_picture(sheet)
+
+    def save(self, state: TrainState) -> float:
+        """Measures the held-out loss, and starts to save the state once all lines of metrics before it are written."""
+        self.saver.require_owned()
+        held_out_loss = float(self.programs.evaluate(state, self.programs.held_out)["loss"])
+        self.logger.write({"step": int(state.step), "held_out_loss": held_out_loss})
+        if self.logger.is_written():
+            self.saver.save(state, held_out_loss)
+        return held_out_loss
+
+    def finish(self, state: TrainState, held_out_loss: float | None) -> None:
+        """Writes the lines that wait, and saves the state unless it is saved."""
+        self.logger.flush()
+        self.saver.require_owned()
+        self.saver.finish(state, held_out_loss)
+
+
+def _life_of(trainer: Trainer, saver: Saver) -> _Life:
+    lag = 0 if trainer.looks_for_operation else distributed.LAG
+    sheets = Sheets(trainer.experiment, trainer.problem, trainer.model, trainer.tracking.samples_every)
+    programs, logger = _programs_of(trainer), _Logger(trainer)
+    return _Life(trainer, programs, logger, Watch(trainer.most_not_finite, lag), saver, sheets)
+
+
+def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: Requests) -> TrainState:
+    """The state after the last step, saved on the way and at the end.
+
+    Raises:
+        StoppedError: a signal asked for it; the state is saved.
+        DivergedError: losses or gradients were not finite, step after step.
+        CheckpointError: the last state cannot be saved.
+    """
+    experiment, state = trainer.experiment, trainer.state
+    first, num_devices, held_out_loss = int(state.step), jax.local_device_count(), None
+    size = 1 if trainer.looks_for_operation else experiment.steps_per_dispatch
+    some_process_asks = distributed.AnySays()
+    blocks_each_step = jax.default_backend() == "cpu" and jax.device_count() > 1
+    with Saver(experiment, lease, first or None) as saver:
+        life = _life_of(trainer, saver)
+        with contextlib.closing(life.logger.trackers), life.logger.bar:
+            batches = trainer.problem.batches(range(first, experiment.num_steps))
+            for steps in dispatches(first, replace(experiment, steps_per_dispatch=size)):
+                taken = training.shard_several([next(batches) for _ in steps], num_devices)
+                state, metrics = life.programs.advance(state, taken, life.programs.source)
+                if blocks_each_step:
+                    jax.block_until_ready(metrics)
+                life.logger.log(steps, metrics)
+                is_last, is_stopped = steps.stop == experiment.num_steps, some_process_asks(requests.is_asked)
+                life.require_finite(state, steps, metrics, is_last or is_stopped)
+                held_out_loss = None
+                life.show(state, steps)
+                if steps.stop % experiment.save_every == 0 or is_last:
+                    held_out_loss = life.save(state)
+                if is_stopped:
+                    break
+            life.finish(state, held_out_loss)
+    if distributed.any_says(requests.is_asked):
+        at = f"step {int(state.step)} of {experiment.num_steps}"
+        raise StoppedError(f"stopped at {at} and saved; the same command goes on from there")
+    return state

@@ -1,0 +1,204 @@
+"""From an experiment to its functions: path, network, loss, optimizer, state, and the learned field."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen
+
+from cfgjax import conversions, guidance, losses, paths, training
+from cfgjax.models import MLP, DiT, DiTClassifier, UNet, UNetClassifier
+from cfgjax.training import fsdp, posthoc_ema
+from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Loss, Number, TrainState, Tree
+from experiments.cli.main import UserError
+from experiments.config.schema import DiTNetwork, Experiment, MLPNetwork, UNetNetwork
+from experiments.run import nonfinite
+from experiments.tasks.registry import Problem
+
+PATHS: dict[str, Callable[[], GaussianPath]] = {
+    "linear": paths.linear,
+    "cosine": paths.cosine,
+    "variance_preserving": paths.variance_preserving,
+    "polynomial": lambda: paths.polynomial(2),
+    "ddpm": paths.ddpm,
+}
+SAMPLED_ON = {"ddpm": "linear"}
+"""The paths on which fields of those are sampled that do not lead from noise to data."""
+LOSSES = {"field": losses.flow_matching, "noise": losses.noise_matching, "score": losses.score_matching}
+TO_FIELD: dict[str, Callable[[GaussianPath, LabelledField], LabelledField]] = {
+    "field": lambda path, field: field,
+    "noise": conversions.field_of_noise,
+    "score": conversions.field_of_score,
+}
+TIME_DENSITIES = {"uniform": losses.uniform, "logit_normal": losses.logit_normal}
+
+
+def path_of_field(experiment: Experiment) -> str:
+    """The name of the path on which an experiment's field is sampled."""
+    return SAMPLED_ON.get(experiment.path, experiment.path)
+
+
+class Model(NamedTuple):
+    """The functions of an experiment; ``path`` is that of its field."""
+
+    path: GaussianPath
+    network: linen.Module
+    loss: Loss
+    evaluation_loss: Loss
+    optimizer: optax.GradientTransformation
+    learning_rate: optax.Schedule
+    ema_decay: Callable[[Array], Array]
+    average_decays: tuple[Callable[[Number], Array], ...]
+    create: Callable[[], TrainState]
+    field: Callable[[Tree], LabelledField]
+    log_classifier: Callable[[Tree], LogClassifier]
+
+
+def network_of(experiment: Experiment, num_labels: int) -> linen.Module:
+    """The network of an experiment: a field's, or for the objective "classifier" a noisy classifier's.
+
+    Raises:
+        UserError: a classifier asked of the perceptron.
+    """
+    settings = experiment.network
+    options = asdict(settings) | {"num_labels": num_labels}
+    if "dtype" in options:
+        options["dtype"] = jnp.dtype(options["dtype"])
+    is_classifier = experiment.objective == "classifier"
+    match settings:
+        case UNetNetwork():
+            return (UNetClassifier if is_classifier else UNet)(**options)
+        case DiTNetwork():
+            return (DiTClassifier if is_classifier else DiT)(**options)
+        case MLPNetwork() if not is_classifier:
+            return MLP(**options)
+    raise UserError("objective 'classifier' needs a U-Net or a transformer, not the perceptron")
+
+
+def _matching_loss(experiment: Experiment, problem: Problem, network: Any, path: GaussianPath, trains: bool) -> Loss:
+    matching = LOSSES[experiment.objective]
+    density = TIME_DENSITIES[experiment.time_density]()
+
+    def loss(params: Tree, key: Array, example: Tree) -> Array:
+        data_key, label_key, dropout_key, noise_key = jax.random.split(key, 4)
+        z, y = problem.example(data_key, example)
+        y = guidance.drop_label(label_key, y, experiment.label_drop_rate, problem.num_labels)
+
+        def prediction(x: Array, t: Array, y: Array) -> Array:
+            return cast(Array, network.apply(params, x, t, y, not trains, rngs={"dropout": dropout_key}))
+
+        return matching(prediction, path, noise_key, z, y, time_density=density)
+
+    return loss
+
+
+def _classifier_loss(experiment: Experiment, problem: Problem, network: Any, path: GaussianPath, trains: bool) -> Loss:
+    density = TIME_DENSITIES[experiment.time_density]()
+
+    def loss(params: Tree, key: Array, example: Tree) -> Array:
+        data_key, dropout_key, noise_key = jax.random.split(key, 3)
+        z, y = problem.example(data_key, example)
+
+        def log_classifier(x: Array, t: Array) -> Array:
+            return cast(Array, network.apply(params, x, t, not trains, rngs={"dropout": dropout_key}))
+
+        return losses.classifier_cross_entropy(log_classifier, path, noise_key, z, y, density)
+
+    return loss
+
+
+def _schedule_of(experiment: Experiment) -> optax.Schedule:
+    """The learning rate of an update, given how many came before it: warm-up, then cosine decay.
+
+    Up to the step at which the run became longer it is that of its former length.
+    """
+    settings = experiment.optimizer
+
+    def of_length(num_steps: int) -> optax.Schedule:
+        warmup = min(settings.warmup_steps, num_steps - 1)
+        return optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warmup, num_steps)
+
+    def followed_by(until: int, first: optax.Schedule, rest: optax.Schedule) -> optax.Schedule:
+        return lambda count: jnp.where(jnp.asarray(count) < until, first(count), rest(count))
+
+    schedule = of_length(experiment.num_steps)
+    for until, num_steps in reversed(experiment.former_num_steps):
+        schedule = followed_by(until, of_length(num_steps), schedule)
+    return schedule
+
+
+def never_falls(experiment: Experiment) -> str:
+    """Why a run ends at its highest learning rate, in words; else empty."""
+    warmup, num_steps = experiment.optimizer.warmup_steps, experiment.num_steps
+    if not 1 < num_steps <= warmup + 1:
+        return ""
+    return (
+        f"optimizer.warmup_steps {warmup} leaves none of num_steps {num_steps}: the learning rate only rises; "
+        f"--optimizer.warmup-steps {num_steps // 10} lets it fall"
+    )
+
+
+def _optimizer_of(experiment: Experiment, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """AdamW with a schedule and clipping; updates that are not finite are left out."""
+    settings = experiment.optimizer
+    adamw = optax.adamw(schedule, weight_decay=settings.weight_decay)
+    return nonfinite.skipping(optax.chain(optax.clip_by_global_norm(settings.clip_norm), adamw))
+
+
+def state_of(experiment: Experiment, shape: tuple[int, ...], network: Any, optimizer: Any) -> TrainState:
+    """The state before the first step.
+
+    Raises:
+        UserError: a network that does not fit the data point's shape.
+    """
+    init_key, run_key = jax.random.split(jax.random.key(experiment.seed))
+    label = () if experiment.objective == "classifier" else (jnp.zeros((), jnp.int32),)
+    try:
+        params = jax.jit(network.init)(init_key, jnp.zeros(shape), jnp.zeros(()), *label)
+    except ValueError as error:
+        raise UserError(f"network does not fit data of shape {shape}: {error}") from None
+    return training.create(params, optimizer, run_key, len(experiment.optimizer.average_widths))
+
+
+def _placed(experiment: Experiment, make: Callable[[], TrainState]) -> Callable[[], TrainState]:
+    """The function that makes a state where the experiment wants it to lie."""
+    if experiment.placement == "sharded":
+        return lambda: fsdp.create(make)
+    return lambda: training.replicate(make())
+
+
+def model_of(experiment: Experiment, problem: Problem) -> Model:
+    """All functions of an experiment on its problem."""
+    path = PATHS[experiment.path]()
+    changes_path = path_of_field(experiment) != experiment.path
+    sampled_on = PATHS[path_of_field(experiment)]() if changes_path else path
+    is_classifier = experiment.objective == "classifier"
+    if is_classifier and changes_path:
+        raise UserError(f"objective 'classifier' needs the path of a field, not {experiment.path!r}")
+    network: Any = network_of(experiment, problem.num_labels)
+    schedule = _schedule_of(experiment)
+    optimizer = _optimizer_of(experiment, schedule)
+    make_loss = _classifier_loss if is_classifier else _matching_loss
+    loss = partial(make_loss, experiment, problem, network, path)
+
+    def field(params: Tree) -> LabelledField:
+        own = TO_FIELD[experiment.objective](path, lambda x, t, y: network.apply(params, x, t, y))
+        return conversions.change_path(own, path, sampled_on) if changes_path else own
+
+    return Model(
+        path=sampled_on,
+        network=network,
+        loss=loss(True),
+        evaluation_loss=loss(False),
+        optimizer=optimizer,
+        learning_rate=schedule,
+        ema_decay=training.warming_decay(experiment.optimizer.ema_decay),
+        average_decays=tuple(map(posthoc_ema.power_decay, experiment.optimizer.average_widths)),
+        create=_placed(experiment, lambda: state_of(experiment, problem.shape, network, optimizer)),
+        field=field,
+        log_classifier=lambda params: lambda x, t: network.apply(params, x, t),
+    )

@@ -1,0 +1,64 @@
+"""Being asked to stop: the first signal lets the step end and saves, the second ends the process at once."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from experiments.cli.main import EndingError
+
+_STANDARD_ERROR = 2
+SIGNALS = signal.SIGTERM, signal.SIGINT
+
+
+class StoppedError(EndingError):
+    """A run that was asked to stop, and has saved; the message says how to go on.
+
+    The exit code is EX_TEMPFAIL of sysexits.h: a failure that another start mends.
+    """
+
+    exit_code = 75
+
+
+class Requests:
+    """Listens for the signals that ask to stop; a context manager that puts the former handlers back.
+
+    SIGTERM is what clusters send before they take a machine back, and SIGINT is Ctrl-C. Where there is something to
+    finish, inside ``deferred``, the first one only sets ``is_asked``; elsewhere it raises StoppedError.
+    """
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        self._is_deferred = False
+        self._former: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():  # Python lets no other thread listen
+            self._former = {each: signal.signal(each, self._receive) for each in SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for each, handler in self._former.items():
+            signal.signal(each, handler)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Inside, a signal waits until the work looks at ``is_asked``."""
+        self._is_deferred = True
+        try:
+            yield
+        finally:
+            self._is_deferred = False
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self.is_asked:
+            os._exit(128 + number)
+        self.is_asked = True
+        if not self._is_deferred:
+            raise StoppedError(f"stopped by {name} outside training; the same command goes on from the last save")
+        with contextlib.suppress(OSError):
+            os.write(_STANDARD_ERROR, f"\n{name}: stopping after this step; a second one ends at once\n".encode())

@@ -1,0 +1,1 @@
+"""Samples of a run, and the files that they become."""

@@ -1,0 +1,133 @@
+"""Print how far solvers end from a fine reference: by evaluations of the field, of a run or of the exact mixture.
+
+The error is the root mean square over samples of the distance to the end of 1,000 steps of Heun's rule, by pixel or
+coordinate. For example: python -m experiments.solver_error runs/digits --scales 1 2 4 --evaluations 8 16
+"""
+
+import functools
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from cfgjax import guidance, mixtures, paths, solvers
+from cfgjax.types import Array, GaussianPath, LabelledField
+from experiments.cli import main as cli
+from experiments.cli.main import UserError
+from experiments.cli.options import optional
+from experiments.config.samplers import GRIDS, SOLVERS, GridName
+from experiments.run.batch_sampling import sample_keys
+from experiments.run.restore import restore_run
+from experiments.run.trained_labels import require_scales
+from experiments.runtime import progress
+from experiments.runtime.batching import plan_of
+from experiments.tasks.registry import problem_to_sample
+
+STAGES = {
+    "euler": 1, "midpoint": 2, "heun": 2, "rk4": 4, "adams_bashforth": 1, "ddim": 1, "dpm_solver": 1, "unipc": 1,
+}  # fmt: skip
+"""Evaluations of the field in a step."""
+
+REFERENCE_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compare."""
+
+    run_dir: Annotated[Path | None, tyro.conf.Positional, optional("RUN_DIR", "the exact field of a ring")] = None
+    """Folder of the run."""
+    scales: tuple[float, ...] = (1.0, 2.0, 4.0)
+    """Guidance scales w."""
+    evaluations: tuple[int, ...] = (8, 16, 32)
+    """Evaluations of the guided field, the same for every solver."""
+    grids: tuple[GridName, ...] = ("uniform", "sigmoid", "karras")
+    """Time grids."""
+    num_samples: int = 200
+    """Samples, over all labels in turn."""
+    data_dir: Annotated[Path | None, optional("FOLDER", "the run's own")] = None
+    """Folder of prepared data sets; asked only for runs whose config does not tell the data's shape."""
+
+
+def _field(options: Options) -> tuple[GaussianPath, LabelledField, int, tuple[int, ...]]:
+    if options.run_dir is None:
+        path, ring = paths.linear(), mixtures.ring(8)
+        return path, ring.vector_field(path), 8, (2,)
+    run = restore_run(options.run_dir, options.data_dir, problem_of=problem_to_sample)
+    if run.experiment.objective == "classifier":
+        raise UserError(f"{options.run_dir} holds a classifier, which draws no samples")
+    require_scales(run, options.scales)
+    return run.model.path, run.field, run.problem.num_labels, run.problem.shape
+
+
+Solve = Callable[[str, Array, float], np.ndarray]
+"""(solver's name, times, guidance scale) -> the ends of all samples."""
+
+
+def _solve_of(options: Options) -> tuple[GaussianPath, Solve]:
+    """The path, and the solve of the same noises by any solver, each compiled once for a grid's size."""
+    path, field, null, shape = _field(options)
+    labels, keys = jnp.arange(options.num_samples) % null, sample_keys(0, options.num_samples)
+
+    def compiled(name: str) -> Callable[[Array, Array], Array]:
+        def draw(key: Array, y: Array, scale: Array, ts: Array) -> Array:
+            solver = SOLVERS[name](path, guidance.given(guidance.classifier_free(field, scale, null), y))
+            return solvers.integrate(solver, key, jax.random.normal(key, shape), ts)
+
+        def run(scale: Array, ts: Array) -> Array:
+            chunk = min(plan_of(draw, keys[0], labels[0], scale, ts).chunk, options.num_samples)
+            return jax.lax.map(lambda one: draw(one[0], one[1], scale, ts), (keys, labels), batch_size=chunk)
+
+        return jax.jit(run)
+
+    by_name = {name: compiled(name) for name in STAGES}
+    return path, lambda name, ts, scale: np.asarray(by_name[name](jnp.float32(scale), ts), np.float64)
+
+
+def _row(path: GaussianPath, solve: Solve, reference: np.ndarray, scale: float, grid: str, count: int) -> list[float]:
+    """The error of each solver; NaN where the evaluations make fewer than two steps."""
+
+    def error(name: str) -> float:
+        num_steps = count // STAGES[name]
+        if num_steps < 2:
+            return np.nan
+        return float(np.sqrt(np.mean((solve(name, GRIDS[grid](path, num_steps), scale) - reference) ** 2)))
+
+    return [error(name) for name in STAGES]
+
+
+def compare(options: Options) -> None:
+    """Prints the table."""
+    path, solve = _solve_of(options)
+    print(f"{'w':>5} {'grid':>12} {'evaluations':>11}  " + "  ".join(f"{name:>15}" for name in STAGES))
+    reference_at = functools.cache(lambda scale: solve("heun", solvers.time_grids.uniform(REFERENCE_STEPS), scale))
+    rows = list(itertools.product(options.scales, options.grids, options.evaluations))
+    for scale, grid, count in progress.each(rows, "rows", "solving"):
+        errors = _row(path, solve, reference_at(scale), scale, grid, count)
+        cli.show(f"{scale:5g} {grid:>12} {count:11d}  " + "  ".join(f"{each:15.4f}" for each in errors))
+
+
+def _checked(options: Options) -> None:
+    if options.num_samples < 1:
+        raise UserError(f"num_samples must be at least 1, got {options.num_samples}")
+    for count in options.evaluations:
+        if count < 4:
+            raise UserError(f"evaluations must be at least 4, got {count}")
+    if not all(abs(scale) <= 1e4 for scale in options.scales):
+        raise UserError(f"scales must be finite, in -10000..10000, got {options.scales}")
+    compare(options)
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line."""
+    cli.main(_checked, Options, "experiments.solver_error", __doc__, args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""The scale of latents: what data.factor makes of their standard deviation and means, looked at before training."""
+
+import numpy as np
+
+from cfgjax import data
+from experiments.cli import main as cli
+from experiments.config.schema import LatentData
+from experiments.runtime import distributed
+
+NARROW, WIDE, FAR = 0.5, 2.0, 1.0
+"""The standard deviations and the mean, after the factor, beyond which it is told."""
+_USUAL = (1.0, 0.18215)
+"""Factors that published latents need: those that are scaled already, and those of Stable Diffusion's first encoder."""
+
+
+def deviation_of(spread: data.Spread) -> float:
+    """The standard deviation of all numbers about their channel's mean."""
+    return float(np.sqrt(np.mean(np.square(spread.deviation))))
+
+
+def factor_for(deviation: float) -> float | None:
+    """A factor that brings a standard deviation near to 1: a usual one if it does; None where there is none.
+
+    >>> factor_for(0.9), factor_for(5.5), factor_for(0.1), factor_for(0.0)
+    (1.0, 0.18215, 10.0, None)
+    """
+    if deviation == 0:
+        return None
+    usual = (factor for factor in _USUAL if NARROW <= factor * deviation <= WIDE)
+    return next(usual, float(f"{1 / deviation:.3g}"))
+
+
+def warnings_of(spread: data.Spread, factor: float) -> list[str]:
+    """What is wrong with the scale that a factor gives to latents, in lines."""
+    deviation, found = deviation_of(spread), []
+    if not NARROW <= factor * deviation <= WIDE:
+        better = factor_for(deviation)
+        hint = "they are all alike" if better is None else f"give --data.factor {better:g}"
+        found.append(
+            f"warning: the latents' standard deviation times data.factor is {factor * deviation:.3g}, where that of "
+            f"noise is 1; {hint}"
+        )
+    means = factor * spread.mean
+    if np.abs(means).max() > FAR:
+        channel = int(np.argmax(np.abs(means)))
+        found.append(
+            f"warning: channel {channel} of the latents times data.factor has mean {means[channel]:.3g}, far from the "
+            "0 of noise; subtract the channels' means from the latents, and add them before decoding"
+        )
+    return found
+
+
+def tell(latents: data.Latents, settings: LatentData) -> None:
+    """Prints the scale that latents are trained in, and warns where it is not that of noise."""
+    spread, factor = latents.spread(), settings.factor
+    deviation = deviation_of(spread)
+    told = f"{deviation:.3g} times data.factor {factor:g} is {factor * deviation:.3g}"
+    cli.tell(f"the standard deviation of the latents in {settings.folder}, {told}")
+    for warning in warnings_of(spread, factor):
+        distributed.note(warning)

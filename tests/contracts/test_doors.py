@@ -1,0 +1,83 @@
+"""Every public function of the library has a door: no wrong argument of any has gone untried."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import cfgjax
+
+INNER = (
+    "analysis.guidance_diagnostics",
+    "analysis.likelihood",
+    "analysis.residuals",
+    "analysis.sweep",
+    "models.pretrained",
+)
+INNER = *INNER, "training.fsdp", "training.posthoc_ema"
+"""Modules of packages that are used by their own names."""
+PARTS = sorted({info.name for info in pkgutil.iter_modules(cfgjax.__path__)} - {"analysis", "checks"} | set(INNER))
+"""Without the checks themselves, which are what the doors are made of."""
+TABLES = sorted(path.stem for path in Path(__file__).parent.glob("test_doors_*.py"))
+
+WITHOUT = {
+    "data.DataError": "error",
+    "checkpoints.CheckpointError": "error",
+    "checkpoints.NoCheckpointError": "error",
+    "checkpoints.UnreachableError": "error",
+    "verify.VerificationError": "error",
+    "data.Digits": "builder",
+    "data.Split": "tests/data/test_untrusted_sets.py",
+    "piecewise.Piecewise": "tests/guidance/test_intervals.py",
+    "piecewise.by_piece": "decorator",
+    "training.Several": "record",
+    "verify.Check": "record",
+    "verify.Report": "record",
+}
+"""A public name without a door -> why it needs none, or the file where its wrong arguments are tested."""
+
+
+def _public(part):
+    """The public functions and classes of a part: those of its ``__all__``, else those that it defines."""
+    module = importlib.import_module(f"cfgjax.{part}")
+    own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+    names = getattr(module, "__all__", [name for name in own if not name.startswith("_")])
+    label = part.rpartition(".")[2]
+    return {f"{label}.{name}": getattr(module, name) for name in names}
+
+
+def _is_asked(value):
+    """Whether it is a function with arguments, or a class that is neither a record nor a type alone."""
+    if inspect.isclass(value):
+        return not issubclass(value, tuple) and not getattr(value, "_is_protocol", False)
+    return inspect.isfunction(inspect.unwrap(value)) and bool(inspect.signature(value).parameters)
+
+
+ASKED = [name for part in PARTS for name, value in _public(part).items() if _is_asked(value)]
+
+
+def _with_doors():
+    """The names that the doors of all tables open: "part.name", or "part.name, another" for two of a part."""
+    doors = [door.name for table in TABLES for door in importlib.import_module(f"tests.contracts.{table}").DOORS]
+    found = set()
+    for door in doors:
+        part, _, rest = door.partition(".")
+        found |= {f"{part}.{word}" for word in re.findall(r"(?:^|, )(\w+)", rest)}
+    return found
+
+
+def test_every_public_function_has_a_door_or_a_reason():
+    assert sorted(set(ASKED) - _with_doors() - WITHOUT.keys()) == []
+
+
+def test_no_reason_is_given_for_what_has_a_door_or_is_not_there():
+    assert sorted(WITHOUT.keys() - set(ASKED)) == []
+    assert sorted(WITHOUT.keys() & _with_doors()) == []
+
+
+@pytest.mark.parametrize("file", sorted({reason for reason in WITHOUT.values() if reason.endswith(".py")}))
+def test_a_file_that_is_named_is_there(file):
+    assert (Path(__file__).parent.parent.parent / file).is_file()

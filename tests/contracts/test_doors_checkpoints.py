@@ -1,0 +1,178 @@
+"""The doors of checkpoints: a folder, a rule of what is kept, a step, or one clear error before anything is written."""
+
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cfgjax import checkpoints
+from tests.support.doors import NAN, Door, Kind, knock_often
+
+NO_COUNT = (-1, 2.5, NAN, True, "three", 1j, jnp.ones(2, int))
+LAST = Kind((None, 1, 2), (0, *NO_COUNT))
+EVERY = Kind((None, 1, 100), (0, *NO_COUNT))
+BEST = Kind((0, 1, 3), (None, *NO_COUNT))
+
+
+ROOT = Path(tempfile.mkdtemp(prefix="doors"))
+atexit.register(shutil.rmtree, ROOT, ignore_errors=True)
+
+
+def _new_folder():
+    """One that is not there yet; it stays to the end, as Orbax looks into it in the background."""
+    return Path(tempfile.mkdtemp(dir=ROOT)) / "checkpoints"
+
+
+def _open(keep):
+    """Opens a new folder; a rule that is refused leaves none behind."""
+    folder = _new_folder()
+    try:
+        with checkpoints.Writer(folder, keep):
+            pass
+    except (TypeError, ValueError):
+        assert not folder.exists()
+        raise
+
+
+STATE = {"a": jnp.arange(3.0), "key": jax.random.key(1)}
+FOLDER, PARAMS = _new_folder(), _new_folder()
+AVERAGES = ({"w": jnp.arange(3.0)},)
+NO_PLACE = (None, 3, 1.5, b"folder", ["folder"], object())
+PLACES = Kind((FOLDER, str(FOLDER)), NO_PLACE)
+NO_TREE = ("three", {"a": object()}, [None, "b"], np.array(["a"]))
+STEP = Kind((3, np.int64(3)), (*NO_COUNT, [3]))
+DAMAGED = Kind(({}, {7: "cut"}), (None, 3, "damaged", [7], {"7": "cut"}, {-1: "cut"}))
+
+
+def _save(step, tree, metadata, held_out_loss):
+    """Saves into a new folder, whose writer can save again after what was refused."""
+    folder = _new_folder()
+    with checkpoints.Writer(folder) as writer:
+        try:
+            writer.save(step, tree, metadata, held_out_loss)
+        except (TypeError, ValueError):
+            writer.save(1, STATE, {})
+            writer.settle()
+            assert checkpoints.steps(folder) == [1]
+            raise
+
+
+def _set_aside(folder, damaged, into):
+    """Sets aside checkpoints of a folder that has a file in their place."""
+    own = _new_folder()
+    (own / "7").mkdir(parents=True)
+    checkpoints.set_aside(own if folder == FOLDER else folder, damaged, own / "damaged" if into == FOLDER else into)
+
+
+DOORS = [
+    Door("checkpoints.steps", checkpoints.steps, {"folder": PLACES}),
+    Door("checkpoints.latest", checkpoints.latest, {"folder": PLACES}, lambda folder: 3),
+    Door(
+        "checkpoints.restore",
+        lambda folder, like, step: checkpoints.restore(folder, like, step).state["a"],
+        {"folder": PLACES, "like": Kind((STATE,), NO_TREE), "step": STEP.but(allowed=(None,))},
+        lambda folder, like, step: np.arange(3.0),
+    ),
+    Door(
+        "checkpoints.restore_params",
+        lambda folder, step, which, like: checkpoints.restore_params(folder, step, which, like).state["w"],
+        {
+            "folder": Kind((PARAMS,), NO_PLACE),
+            "step": STEP.but(allowed=(None,)),
+            "which": Kind(("ema", "params", 0), ("averages", "", None, -1, 1.5, True, ["ema"])),
+            "like": Kind((None, {"w": jnp.ones(3)}), NO_TREE),
+        },
+        lambda folder, step, which, like: np.arange(3.0),
+    ),
+    Door(
+        "checkpoints.set_aside",
+        _set_aside,
+        {"folder": Kind((FOLDER,), NO_PLACE), "damaged": DAMAGED, "into": Kind((FOLDER,), NO_PLACE)},
+    ),
+    Door(
+        "checkpoints.Writer",
+        lambda folder, keep: checkpoints.Writer(folder, keep).__exit__(None, None, None),
+        {"folder": PLACES, "keep": Kind((checkpoints.Keep(),), (None, 2, (2, None, 0), "last", checkpoints.Keep))},
+    ),
+    Door(
+        "checkpoints.Writer.save",
+        _save,
+        {
+            "step": Kind((0, 3, np.int64(5)), NO_COUNT),
+            "tree": Kind((STATE, {"n": 3, "half": jnp.ones(2, jnp.bfloat16)}), NO_TREE),
+            "metadata": Kind(
+                ({}, {"a": [1, None]}), (None, 3, "ring", [("a", 1)], {"a": object()}, {"a": jnp.ones(2)})
+            ),
+            "held_out_loss": Kind((None, 0.5, np.float32(2)), ("low", 1j, [0.5], np.ones(1))),
+        },
+    ),
+    Door(
+        "checkpoints.checksums",
+        checkpoints.checksums,
+        {
+            "leaves": Kind(
+                ({}, {"a": jnp.ones(2), "b": np.arange(3)}),
+                (
+                    None,
+                    3,
+                    [jnp.ones(2)],
+                    {"a": "three"},
+                    {"a": None},
+                    {"key": jax.random.key(0)},
+                    {"a": {"b": 1.0}},
+                    {"a": jnp.ones(2, complex)},
+                ),
+            )
+        },
+    ),
+    Door(
+        "checkpoints.host_checksum",
+        lambda leaf: int(checkpoints.host_checksum(leaf), 16),
+        {
+            "leaf": Kind(
+                (np.ones(2, np.float32), np.ones((2, 3), np.int32), np.ones(2, np.int8)),
+                (None, "three", jax.random.key(0), [1, 2], np.array(["a"])),
+            )
+        },
+        lambda leaf: int(checkpoints.checksums({"": jnp.asarray(leaf)})[""], 16),
+    ),
+    Door(
+        "checkpoints.Keep",
+        lambda last, every, best: _open(checkpoints.Keep(last, every, best)),
+        {"last": LAST, "every": EVERY, "best": BEST},
+    ),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _saved():
+    with checkpoints.Writer(FOLDER) as writer:
+        writer.save(3, STATE, {"name": "ring"})
+    with checkpoints.Writer(PARAMS) as writer:
+        writer.save(3, {name: {"w": jnp.arange(3.0)} for name in ("ema", "params")} | {"averages": AVERAGES}, {})
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
+def test_the_answer_is_right_or_the_error_clear(door):
+    knock_often(door, 10)
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        (checkpoints.Keep(last=0), "keep.last must be at least 1, got 0"),
+        (checkpoints.Keep(last=-1), "keep.last must be at least 1, got -1"),
+        (checkpoints.Keep(every=0), "keep.every must be at least 1, got 0"),
+        (checkpoints.Keep(best=-1), "keep.best must be at least 0, got -1"),
+    ],
+)
+def test_a_rule_that_would_keep_nothing_is_refused_before_a_folder_is_made(keep, message, tmp_path):
+    """Orbax would have removed every checkpoint, the one just written with them."""
+    with pytest.raises(ValueError, match=message):
+        checkpoints.Writer(tmp_path / "checkpoints", keep)
+    assert not (tmp_path / "checkpoints").exists()

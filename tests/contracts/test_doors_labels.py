@@ -1,0 +1,119 @@
+"""The doors of guidance's scales and labels: the right answer or one clear error."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cfgjax import guidance
+from tests.support.doors import (
+    ANY_LABEL,
+    ANY_STATE,
+    FUNCTIONS,
+    INF,
+    KEY,
+    KEYS,
+    LABEL,
+    NAN,
+    NULL_OR_LABEL,
+    PLAIN_FIELD,
+    POINT,
+    SCALE,
+    SCALES,
+    SHARE,
+    TIME,
+    Door,
+    Kind,
+    guided_telling,
+    knock_often,
+    numbers,
+    plain,
+    telling,
+)
+
+TIMES_OF_INTERVAL = {"start": numbers(0.125, 0, refused=(-0.5, 1.5, INF)), "stop": numbers(0.75, 1, refused=(-0.5, 2))}
+WEIGHTS = Kind(
+    (jnp.array([0.25, 0.75]), [3, -2], np.array([1.0, 0.0]), lambda t: jnp.stack([t, 1 - t])),
+    (
+        jnp.ones(2),
+        jnp.ones(1),
+        [NAN, 1],
+        [INF, -INF],
+        "ab",
+        None,
+        jnp.ones((2, 1)) / 2,
+        [0.5j, 0.5],
+        lambda t: jnp.ones(3),
+    ),
+)
+LABELS = Kind(
+    ([0, 1], jnp.array([3, 0]), np.array([2, 1], np.uint8)),
+    ([0.0, 1.0], [-1, 1], jnp.zeros((2, 1), int), jnp.zeros(0, int), "ab", None, [True, False]),
+)
+
+
+def _sampled(key, y, rate, null_label):
+    dropped = guidance.drop_label(key, y, rate, null_label)
+    assert dropped.dtype == jnp.asarray(y).dtype
+    assert int(dropped) in {int(y), int(null_label)} and (
+        0 < rate < 1 or int(dropped) == int(null_label if rate else y)
+    )
+    return dropped
+
+
+DOORS = [
+    Door("guidance.scale_at", guidance.scale_at, {"scale": SCALES, "t": TIME, "y": ANY_LABEL}),
+    Door(
+        "guidance.interval",
+        lambda scale, start, stop: guidance.scale_at(guidance.interval(scale, start, stop), 0.5),
+        {"scale": SCALE.but(refused=(guidance.interval(2.0, 0, 1),)), **TIMES_OF_INTERVAL},
+        lambda scale, start, stop: plain(scale),
+    ),
+    Door(
+        "guidance.one_plus",
+        lambda excess: guidance.scale_at(guidance.one_plus(excess), 0.5),
+        {"excess": SCALE.but(refused=(guidance.interval(2.0, 0, 1),))},
+        lambda excess: 1 + plain(excess),
+    ),
+    Door(
+        "guidance.given",
+        lambda field, y, x, t: guidance.given(field, y)(x, t),
+        {"field": Kind((telling,), FUNCTIONS), "y": ANY_LABEL, "x": ANY_STATE._replace(refused=()), "t": POINT["t"]},
+        lambda field, y, x, t: (1 + plain(y)) * (1 + plain(t)) * plain(x),
+    ),
+    Door(
+        "guidance.drop_label",
+        _sampled,
+        {
+            "key": KEYS,
+            "y": NULL_OR_LABEL._replace(refused=LABEL.refused),
+            "rate": SHARE,
+            "null_label": ANY_LABEL.but(refused=(2**31,)),
+        },
+    ),
+    Door(
+        "guidance.weighted",
+        lambda field, labels, weights, x, t: guidance.weighted(field, labels, weights)(x, t),
+        {"field": PLAIN_FIELD, "labels": LABELS, "weights": WEIGHTS, "x": POINT["x"], "t": POINT["t"]},
+    ),
+    Door(
+        "guidance.between_labels",
+        lambda first, second, amount, x, t: guidance.between_labels(telling, first, second, amount)(x, t),
+        {"first": ANY_LABEL, "second": ANY_LABEL, "amount": SHARE, "x": POINT["x"], "t": POINT["t"]},
+        lambda first, second, amount, x, t: guided_telling(amount, x, t, second, first),
+        tolerance=1e-3,
+    ),
+]
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
+def test_the_answer_is_right_or_the_error_clear(door):
+    knock_often(door, 8)
+
+
+def test_a_null_label_that_the_labels_type_cannot_hold_is_refused():
+    """As a number of 8 bits 300 would be the label 44."""
+    for null_label in (300, jnp.int32(300)):
+        with pytest.raises(ValueError, match=r"null_label must be in \[0, 255\], got 300"):
+            guidance.drop_label(KEY, jnp.uint8(1), 0.5, null_label)
+        with pytest.raises(ValueError, match="null_label must be in"):
+            guidance.classifier_free(telling, 2.0, null_label)(jnp.ones(2), 0.5, jnp.uint8(1))

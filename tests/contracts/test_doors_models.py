@@ -1,0 +1,188 @@
+"""The doors of the networks: the right answer or one clear error."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cfgjax import models
+from cfgjax.models.embeddings import sine_positions
+from tests.support.doors import (
+    ANY_STATE,
+    COUNT,
+    INF,
+    KEY,
+    NO_ARRAY,
+    NULL_OR_LABEL,
+    NUM_LABELS,
+    POSITIVE,
+    SHARE,
+    TIME,
+    Door,
+    Kind,
+    knock_often,
+    plain,
+    typed,
+)
+
+IMAGE = Kind(
+    typed(np.arange(64).reshape(8, 8, 1) % 3),
+    (
+        *NO_ARRAY,
+        jnp.ones((8, 8)),
+        jnp.ones((1, 8, 8, 1)),
+        jnp.ones((8, 7, 1)),
+        jnp.ones((0, 8, 1)),
+        jnp.ones((8, 8, 0)),
+        1.0,
+    ),
+)
+STATES = ANY_STATE._replace(allowed=ANY_STATE.allowed[:8], refused=(*NO_ARRAY, jnp.ones(0), np.ones((2, 0))))
+AT = {"t": TIME, "y": NULL_OR_LABEL}
+SMALL = COUNT._replace(allowed=(1, 2, np.int64(2)), more=None)
+RATE = SHARE._replace(allowed=(0.25, 0, 1.0))
+DEPTH = SMALL.but(allowed=(0,))._replace(refused=COUNT.refused[1:])
+WIDTH = COUNT._replace(allowed=(8, 16), more=None)
+HALF = POSITIVE._replace(allowed=(10.0, 100), more=None)
+WORDS_OF_NORM = Kind(("layer", "rms"), ("batch", None, 3, ""))
+WORDS_OF_POSITIONS = Kind(("sine", "learned"), ("none", None, 3, ""))
+UNET = {"width": 8, "multipliers": (1, 2), "blocks_per_level": 1, "attention": (4,), "head_width": 8}
+DIT = {"width": 16, "depth": 1, "num_heads": 2}
+
+
+def _shape(module, *inputs):
+    """The shape and type of a network's value, by a trace of it; numbers of Python stay concrete in it."""
+    found = jax.eval_shape(lambda: module.init_with_output(KEY, *inputs)[0])
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(found))
+    return [np.zeros(leaf.shape) for leaf in jax.tree.leaves(found)]
+
+
+def _of(make, **fixed):
+    def call(x, t, **settings):
+        labels = (settings.pop("y"),) if "y" in settings else ()
+        return _shape(make(**(fixed | settings)), x, t, *labels)
+
+    return call
+
+
+def _like(x, t, y, **settings):
+    return [np.zeros(np.shape(x))]
+
+
+def _probabilities(x, t, num_labels=NUM_LABELS, **settings):
+    return [np.zeros(num_labels)]
+
+
+DOORS = [
+    Door("models.MLP", _of(models.MLP, num_labels=NUM_LABELS, width=8, depth=1), AT | {"x": STATES}, _like),
+    Door(
+        "models.MLP: settings",
+        _of(models.MLP),
+        {"x": Kind((jnp.ones(2),), ()), "t": Kind((0.5,), ()), "y": Kind((0,), ())}
+        | {"num_labels": SMALL, "width": WIDTH, "depth": DEPTH, "dropout": RATE, "max_frequency": HALF},
+        _like,
+    ),
+    Door("models.DiT", _of(models.DiT, num_labels=NUM_LABELS, **DIT), AT | {"x": IMAGE}, _like, {"x": "x|patch"}),
+    Door(
+        "models.DiT: settings",
+        _of(models.DiT, **DIT),
+        {"x": Kind((jnp.ones((8, 8, 1)),), ()), "t": Kind((0.5,), ()), "y": Kind((0,), ())}
+        | {
+            "num_labels": SMALL,
+            "width": COUNT._replace(allowed=(16, 32), more=None).but(refused=(17, 6)),
+            "depth": DEPTH,
+            "num_heads": SMALL.but(refused=(3,)),
+            "patch": SMALL.but(allowed=(4,), refused=(3, 16)),
+            "norm": WORDS_OF_NORM,
+            "positions": WORDS_OF_POSITIONS,
+            "dropout": RATE,
+        },
+        _like,
+    ),
+    Door(
+        "models.DiTClassifier",
+        _of(models.DiTClassifier, **DIT),
+        {"x": IMAGE, "t": TIME, "num_labels": SMALL},
+        _probabilities,
+        {"x": "x|patch"},
+    ),
+    Door(
+        "models.UNet", _of(models.UNet, num_labels=NUM_LABELS, **UNET), AT | {"x": IMAGE}, _like, {"x": "x|multipliers"}
+    ),
+    Door(
+        "models.UNet: settings",
+        _of(models.UNet, **UNET),
+        {"x": Kind((jnp.ones((8, 8, 1)),), ()), "t": Kind((0.5,), ()), "y": Kind((0,), ())}
+        | {
+            "num_labels": SMALL,
+            "width": WIDTH,
+            "multipliers": Kind(((1,), (1, 2)), ((), (0,), (1, -1), (1.5,), (1, 1, 1, 1, 1))),
+            "blocks_per_level": SMALL,
+            "head_width": WIDTH,
+            "patch": SMALL.but(refused=(3, 16)),
+            "dropout": RATE,
+        },
+        _like,
+        {"patch": "patch|multipliers"},
+    ),
+    Door(
+        "models.UNetClassifier",
+        _of(models.UNetClassifier, **UNET),
+        {"x": IMAGE, "t": TIME, "num_labels": SMALL},
+        _probabilities,
+        {"x": "x|multipliers"},
+    ),
+    Door(
+        "models.ConvNet",
+        lambda x, **settings: _shape(models.ConvNet(**settings), x),
+        {
+            "x": IMAGE._replace(refused=tuple(each for each in IMAGE.refused if np.shape(each) != (8, 7, 1))),
+            "num_labels": SMALL,
+            "width": COUNT._replace(allowed=(8, 16), more=None).but(refused=(12,)),
+            "num_features": SMALL,
+            "dropout": RATE,
+        },
+        lambda x, num_labels, num_features, **settings: [np.zeros(num_features), np.zeros(num_labels)],
+    ),
+    Door(
+        "models.TimeEmbedding",
+        lambda t, width, max_frequency: _shape(models.TimeEmbedding(width, max_frequency), t),
+        {"t": TIME, "width": WIDTH.but(refused=(1,)), "max_frequency": HALF},
+        lambda t, width, max_frequency: [np.zeros(width)],
+    ),
+    Door(
+        "models.LabelEmbedding",
+        lambda y, num_labels, width: _shape(models.LabelEmbedding(num_labels, width), y),
+        {"y": NULL_OR_LABEL, "num_labels": COUNT._replace(allowed=(NUM_LABELS,), more=None), "width": WIDTH},
+        lambda y, num_labels, width: [np.zeros(width)],
+    ),
+    Door(
+        "models.sine_positions",
+        sine_positions,
+        {"rows": SMALL, "columns": SMALL, "width": COUNT._replace(allowed=(4, 8), more=None).but(refused=(6,))},
+    ),
+]
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
+def test_the_answer_is_right_or_the_error_clear(door):
+    knock_often(door, 8)
+
+
+def test_a_label_that_is_none_does_not_take_another_ones_row():
+    """Row -1 would have been the null label's, and K + 1 NaN."""
+    embedding = models.LabelEmbedding(NUM_LABELS, 4)
+    rows = embedding.init(KEY, 0)
+    assert len({tuple(plain(embedding.apply(rows, y))) for y in range(NUM_LABELS + 1)}) == NUM_LABELS + 1
+    for y in (-1, NUM_LABELS + 1):
+        with pytest.raises(ValueError, match=r"y must be in \[0, 3\], got"):
+            embedding.apply(rows, y)
+
+
+def test_a_network_passes_its_checks_under_jit_vmap_and_grad():
+    network = models.MLP(NUM_LABELS, width=8, depth=1)
+    params = network.init(KEY, jnp.ones(2), 0.5, 0)
+    x, t, y = jnp.ones((3, 2)), jnp.array([0.0, 0.5, 1.0]), jnp.array([0, 2, 3])
+    slopes = jax.jit(jax.vmap(jax.grad(lambda x, t, y: network.apply(params, x, t, y).sum())))(x, t, y)
+    assert slopes.shape == (3, 2) and np.all(np.isfinite(slopes))
+    assert not np.isfinite(INF) and network.apply(params, np.ones(2, int), 1, np.uint8(3)).dtype == jnp.float32

@@ -1,0 +1,295 @@
+"""The doors of the solvers: the right answer or one clear error."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cfgjax import guidance, solvers
+from tests.support.doors import (
+    ANY_STATE,
+    COUNT,
+    FIELD,
+    FUNCTIONS,
+    GRID,
+    INF,
+    KEY,
+    KEYS,
+    LABEL,
+    MIXTURE,
+    NAN,
+    NO_GRID,
+    NULL_OR_LABEL,
+    NUM_LABELS,
+    PATH,
+    PATHS,
+    SCALE,
+    STATE,
+    TIME,
+    UP,
+    WORDS,
+    Door,
+    Kind,
+    knock_often,
+    numbers,
+    plain,
+)
+
+DOWN = UP[::-1]
+EXACT = MIXTURE.vector_field(PATH)
+PAIR = guidance.pair(EXACT, NUM_LABELS)
+PAIRS = Kind((PAIR,), (EXACT, None, "pair", (1, 2)))
+Y = NULL_OR_LABEL._replace(refused=LABEL.refused)
+SHORT = jnp.array([0.25, 0.5], jnp.float32)
+SIZE = numbers(0.5, 0, 1.0, refused=(-1.0, INF), low=0, high=4)
+AMOUNTS = {"amount": SIZE, "noise_scale": SIZE, "start": TIME, "stop": TIME}
+DIFFUSION = Kind(
+    (solvers.constant(0.5), solvers.root_linear(), lambda t: 0.0, lambda t: t),
+    (*FUNCTIONS, lambda t: -1.0, lambda t: 1 / t, lambda t: jnp.ones(1), lambda t: "one", lambda t: NAN, lambda t: 1j),
+)
+STEP_SIZE = Kind((lambda t, t_next: 0.01,), (*FUNCTIONS, lambda t, t_next: jnp.ones(2), lambda t, t_next: "one"))
+SOLVER = Kind((solvers.euler(lambda x, t: x), solvers.heun(lambda x, t: x)), (None, "heun", solvers.heun, lambda x: x))
+MAKER = Kind((solvers.euler, solvers.heun), (*FUNCTIONS, lambda field: field, lambda field: None))
+RULES = {
+    "euler": solvers.euler,
+    "midpoint": solvers.midpoint,
+    "heun": solvers.heun,
+    "rk4": solvers.rk4,
+    "adams_bashforth": solvers.adams_bashforth,
+    "implicit_euler": partial(solvers.implicit_euler, num_iterations=30),
+    "ddim": partial(solvers.ddim, PATH),
+    "dpm_solver": partial(solvers.dpm_solver, PATH),
+    "unipc": partial(solvers.unipc, PATH),
+    "reversible": partial(solvers.reversible, solvers.heun),
+}
+BY_PATH = {"ddim": solvers.ddim, "dpm_solver": solvers.dpm_solver, "unipc": solvers.unipc}
+
+
+def _solve(solver, x=SHORT, ts=SHORT, key=KEY):
+    return solvers.integrate(solver, key, x, ts)
+
+
+def _once(solver, x):
+    """The end of a grid of one step."""
+    return solvers.integrate(solver, KEY, x, SHORT)
+
+
+def _langevin(score, step_size, num_corrections):
+    return _solve(solvers.langevin_corrected(solvers.euler(lambda x, t: x), score, step_size, num_corrections))
+
+
+def _tilted(pair, y, scale, diffusion, threshold, x):
+    return solvers.solve(solvers.tilted(PATH, pair, y, scale, diffusion, threshold), KEY, x, SHORT)[0].x
+
+
+def _predicted(labelled, guided, step_size, make_solver):
+    return _solve(solvers.predictor_corrector_guidance(PATH, labelled, guided, step_size, 1, make_solver))
+
+
+POPULATION = Kind(
+    (jnp.ones((3, 2)), np.ones((1, 2)), np.ones((2, 2), int)), (np.ones((2, 2), complex), jnp.ones((0, 2)), 1.0)
+)
+REMEMBERED = guidance.adaptive_projected(PATH, PAIR, 2.0, 1)
+DOORS = [
+    Door(
+        "solvers.integrate: a state without motion stays",
+        lambda solver, key, x, ts: solvers.integrate(solver, key, x, ts),
+        {
+            "solver": SOLVER._replace(allowed=(solvers.heun(lambda x, t: jnp.zeros_like(x)),)),
+            "key": KEYS,
+            "x": ANY_STATE,
+            "ts": GRID._replace(refused=NO_GRID).but(allowed=(DOWN, [0.0, 0.5, 1.0])),
+        },
+        lambda solver, key, x, ts: plain(x),
+    ),
+    Door(
+        "solvers.solve",
+        lambda solver, key, x, ts, observe: solvers.solve(solver, key, x, ts, observe)[0].x,
+        {
+            "solver": SOLVER._replace(allowed=(solvers.heun(lambda x, t: jnp.zeros_like(x)),)),
+            "key": KEYS,
+            "x": ANY_STATE,
+            "ts": GRID._replace(refused=NO_GRID),
+            "observe": Kind((None, lambda carry, t: t), FUNCTIONS[1:]),
+        },
+        lambda solver, key, x, ts, observe: plain(x),
+    ),
+    Door(
+        "solvers.euler_step",
+        lambda field, x, t: solvers.euler_step(field)(x, t, t),
+        {"field": FIELD, "x": ANY_STATE._replace(allowed=ANY_STATE.allowed[2:4]), "t": TIME._replace(refused=())},
+        lambda field, x, t: plain(x),
+    ),
+    Door(
+        "solvers.integrate: dx = 1",
+        lambda x, ts: _solve(solvers.euler(lambda x, t: jnp.ones_like(x)), x, ts),
+        {"x": ANY_STATE, "ts": GRID._replace(refused=NO_GRID)},
+        lambda x, ts: plain(x) + plain(ts)[-1] - plain(ts)[0],
+    ),
+    Door(
+        "solvers.integrate: forwards only",
+        lambda ts: _solve(solvers.churn(PATH, lambda x, t: x, 0.1), SHORT, ts),
+        {"ts": GRID},
+    ),
+    Door(
+        "solvers.integrate: observe",
+        lambda observe: solvers.integrate(solvers.euler(lambda x, t: x), KEY, SHORT, UP, observe),
+        {"observe": Kind((lambda carry, t: carry.x, None), tuple(each for each in FUNCTIONS if each is not None))},
+    ),
+    *(
+        Door(
+            f"solvers.{name}",
+            lambda field, x, rule=rule: _once(rule(field), x),
+            {"field": FIELD, "x": ANY_STATE},
+        )
+        for name, rule in RULES.items()
+    ),
+    *(
+        Door(f"solvers.{name} on a path", lambda path, rule=rule: _solve(rule(path, lambda x, t: x)), {"path": PATHS})
+        for name, rule in BY_PATH.items()
+    ),
+    *(
+        Door(
+            f"solvers.{name}",
+            lambda path, field, diffusion, rule=rule: _solve(rule(path, field, diffusion)),
+            {"path": PATHS, "field": FIELD, "diffusion": DIFFUSION},
+        )
+        for name, rule in (("euler_maruyama", solvers.euler_maruyama), ("stochastic_heun", solvers.stochastic_heun))
+    ),
+    Door(
+        "solvers.churn",
+        lambda path, field, **amounts: _solve(solvers.churn(path, field, **amounts)),
+        {"path": PATHS, "field": FIELD} | AMOUNTS,
+    ),
+    Door(
+        "solvers.langevin_corrected",
+        _langevin,
+        {"score": FIELD, "step_size": STEP_SIZE, "num_corrections": COUNT._replace(refused=(-1, 2.5, NAN, *WORDS))},
+    ),
+    Door(
+        "solvers.langevin_corrected: solver",
+        lambda solver: _solve(solvers.langevin_corrected(solver, lambda x, t: -x, lambda t, t_next: 0.1)),
+        {"solver": SOLVER},
+    ),
+    Door(
+        "solvers.predictor_corrector_guidance",
+        _predicted,
+        {"labelled": FIELD, "guided": FIELD, "step_size": STEP_SIZE, "make_solver": MAKER},
+        named={"labelled": "labelled|field", "guided": "guided|field", "make_solver": "make_solver|solver"},
+    ),
+    Door(
+        "solvers.with_last_step",
+        lambda solver, last: _solve(solvers.with_last_step(solver, last), ts=jnp.array([0.5, 1.0])),
+        {
+            "solver": SOLVER,
+            "last": Kind(
+                (solvers.euler_step(lambda x, t: x), lambda x, t, t_next: np.zeros(2, int)),
+                (*FUNCTIONS, lambda x, t, t_next: jnp.ones(1), lambda x, t, t_next: "end", lambda x, t, t_next: 1j * x),
+            ),
+        },
+    ),
+    Door(
+        "solvers.tweedie_step, mean_step",
+        lambda path, field, diffusion: (
+            solvers.tweedie_step(path, field)(SHORT, 0.5, 1.0),
+            solvers.mean_step(path, field, diffusion)(SHORT, 0.5, 1.0),
+        ),
+        {"path": PATHS, "field": FIELD, "diffusion": Kind(DIFFUSION.allowed, FUNCTIONS)},
+    ),
+    Door(
+        "solvers.cfg_plus_plus",
+        lambda path, pair, y, scale, x: _once(solvers.cfg_plus_plus(path, pair, y, scale), x),
+        {
+            "path": PATHS,
+            "pair": PAIRS,
+            "y": Y,
+            "scale": SCALE.but(allowed=(lambda t: t,)),
+            "x": STATE._replace(refused=()),
+        },
+    ),
+    Door(
+        "solvers.implicit_euler",
+        lambda num_iterations: _solve(solvers.implicit_euler(lambda x, t: x, num_iterations)),
+        {"num_iterations": COUNT._replace(refused=(0, -1, 2.5, NAN, *WORDS))},
+    ),
+    Door(
+        "solvers.reversible",
+        lambda make_solver, coupling, partner: _solve(
+            solvers.reversible(make_solver, lambda x, t: x, coupling, partner)
+        ),
+        {
+            "make_solver": MAKER,
+            "coupling": numbers(0.5, 1, 0.999, refused=(0, 1.5, -1.0, INF), low=0.125, high=1),
+            "partner": Kind((None, SHORT, np.ones(2)), (jnp.ones(3), jnp.ones(1), 1.0, "partner", np.ones(2, complex))),
+        },
+    ),
+    Door(
+        "solvers.remembering",
+        lambda make_solver, field: _solve(solvers.remembering(make_solver, field)),
+        {"make_solver": MAKER, "field": Kind((REMEMBERED,), (*FUNCTIONS, lambda x, t: x, PAIR))},
+    ),
+    Door(
+        "solvers.rematerialised",
+        lambda solver: _solve(solvers.rematerialised(solver)),
+        {"solver": SOLVER},
+    ),
+    Door(
+        "solvers.systematic",
+        solvers.systematic,
+        {
+            "key": KEYS,
+            "log_weights": Kind(
+                (np.array([-INF, 0, -INF]), jnp.array([-900.0, 5.0, -900.0]), np.array([0, 900, 0])),
+                (
+                    3,
+                    0.5,
+                    None,
+                    "ab",
+                    [0.0, 1.0],
+                    np.ones((2, 2)),
+                    jnp.ones(0),
+                    np.array([NAN, 0]),
+                    jnp.array([INF, 0]),
+                    np.full(2, -INF),
+                    np.ones(2, complex),
+                ),
+            ),
+        },
+        lambda key, log_weights: np.ones(3),
+    ),
+    Door(
+        "solvers.tilted",
+        _tilted,
+        {
+            "pair": PAIRS,
+            "y": Y,
+            "scale": numbers(2.5, 0, 1, -1, refused=(NAN, INF, lambda t: t, guidance.interval(2.0, 0, 1))),
+            "diffusion": DIFFUSION,
+            "threshold": numbers(0.5, 0, 1, refused=(-0.5, 1.5, INF)),
+            "x": POPULATION,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
+def test_the_answer_is_right_or_the_error_clear(door):
+    knock_often(door, 6)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_no_field_is_spread_over_the_state(name):
+    """One number for a whole state would have been added to each of its coordinates."""
+    for value in (jnp.ones(()), jnp.ones(1), jnp.ones((2, 1))):
+        with pytest.raises(ValueError, match=r"must give the shape \(2,\), got"):
+            jax.jit(lambda x, value=value: _solve(RULES[name](lambda x, t: value), x))(SHORT)
+
+
+def test_a_traced_grid_is_checked_for_its_shape_and_type_alone():
+    solve = jax.jit(lambda ts: _solve(solvers.euler(lambda x, t: jnp.ones_like(x)), jnp.zeros(2), ts))
+    np.testing.assert_allclose(solve(jnp.array([0.0, 2.0])), 2.0)
+    for ts in (jnp.ones((2, 2)), jnp.arange(2)):
+        with pytest.raises(ValueError, match="ts must be"):
+            solve(ts)

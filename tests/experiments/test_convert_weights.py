@@ -1,0 +1,122 @@
+"""A run folder made of published weights: drawn from like any other, by what the library says the weights are."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cfgjax import guidance, losses, paths, solvers
+from cfgjax.models import pretrained
+from experiments.cli.main import UserError
+from experiments.presets.registry import PRESETS
+from experiments.run.folder import read_config
+from experiments.run.model import model_of
+from experiments.run.restore import restore_run
+from experiments.runtime import progress
+from experiments.tasks.registry import abstract_problem_of, problem_of, problem_to_sample
+from tests.support.commands import assert_one_line, command
+
+safetensors = pytest.importorskip("safetensors.numpy")
+
+SMALL_ONE = pretrained.Architecture(16, 2, 2, patch=2, channels=4, side=4, num_labels=3, has_variance=True)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of random weights, none of them zero."""
+    rng = np.random.default_rng(0)
+    shapes = pretrained.shapes_of(SMALL_ONE)
+    tensors = {name: 0.3 * rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    file = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    safetensors.save_file(tensors, file)
+    return file
+
+
+def _bring(weights, run_dir, kind="sit"):
+    return command("convert_weights", weights, "--kind", kind, "--num-heads", 2, "--out", run_dir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dit", "sit"])
+def test_published_weights_are_drawn_from_like_a_run(kind, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    run_dir = tmp_path / "run"
+    done = _bring(weights, run_dir, kind)
+    assert done.returncode == 0, done.stderr
+    assert "reading, then writing: 2 of 2 parts" in done.stderr
+    assert f"wrote {kind} (2 blocks of width 16, patches of 2, 0 million parameters)" in done.stdout
+    architecture, params = pretrained.read(weights, num_heads=2)
+    field = pretrained.field(kind, partial(pretrained.network(kind, architecture).apply, params))
+    options = ["--labels", 2, "--scale", 3, "--solver", "euler", "--num-steps", 2, "--out", tmp_path / "drawn.npz"]
+    done = command("sample", run_dir, *options)
+    assert done.returncode == 0, done.stderr
+    run = restore_run(run_dir, problem_of=problem_to_sample)
+    noise_key, solver_key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
+    noise = jax.random.normal(noise_key, (4, 4, 4))
+    guided = guidance.given(guidance.classifier_free(field, 3.0, 3), 2)
+    expected = solvers.integrate(solvers.euler(guided), solver_key, noise, jnp.linspace(0, 1, 3))
+    found = np.load(tmp_path / "drawn.npz")
+    np.testing.assert_allclose(found["x"][0], expected, rtol=1e-3, atol=1e-3 * float(jnp.max(jnp.abs(expected))))
+    assert float(run.model.path.alpha(0.25)) == 0.25
+    assert_one_line(_bring(weights, run_dir, kind), f"out {run_dir} holds a run already; name another folder")
+
+
+def test_a_mistake_ends_in_one_line_and_writes_nothing(weights, tmp_path):
+    run_dir = tmp_path / "run"
+    done = command("convert_weights", weights, "--kind", "sit", "--out", run_dir)
+    assert_one_line(done, f"{weights}: num_heads must be given for 2 blocks of width 16")
+    done = command("convert_weights", weights, "--kind", "sit", "--num-heads", 5, "--out", run_dir)
+    assert_one_line(done, "num_heads must divide the width 16, got 5")
+    assert_one_line(_bring(tmp_path / "none", run_dir), "none cannot be read: No such file")
+    pickled = tmp_path / "weights.pt"
+    pickled.write_bytes(b"PK\x03\x04" + bytes(100))
+    assert_one_line(_bring(pickled, run_dir), f"{pickled}: it is a zip, as PyTorch's .pt files are")
+    assert_one_line(_bring(tmp_path, run_dir), f"{tmp_path}: it is a folder, not a file")
+    tensors = safetensors.load_file(weights)
+    del tensors["blocks.1.mlp.fc1.bias"]
+    safetensors.save_file(tensors, tmp_path / "less.safetensors")
+    assert_one_line(_bring(tmp_path / "less.safetensors", run_dir), "tensor blocks.1.mlp.fc1.bias is missing")
+    assert_one_line(_bring(weights, run_dir, "flux"), "flux")
+    assert not run_dir.exists()
+
+
+def test_what_no_file_of_sit_tells_is_said(tmp_path):
+    """REPA's SiT (sihyun-yu/REPA, models/sit.py and loss.py): the same names, t = 1 is noise, 4 outputs for 8."""
+    shapes = pretrained.shapes_of(SMALL_ONE._replace(has_variance=False))
+    safetensors.save_file({name: np.ones(shape, np.float32) for name, shape in shapes.items()}, tmp_path / "s")
+    done = _bring(tmp_path / "s", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "trained with REPA, as the missing channels of variance suggest, the field is minus the right" in done.stderr
+
+
+def test_a_run_of_steps_cannot_be_a_classifier(weights, tmp_path):
+    assert "REPA" not in _bring(weights, tmp_path / "run", "dit").stderr
+    experiment = read_config(tmp_path / "run")
+    model = model_of(experiment, abstract_problem_of(experiment))
+    assert float(model.path.beta(1.0)) == float(paths.linear().beta(1.0))
+    clothes = PRESETS["fashion_mnist_classifier"][1]
+    steps = dataclasses.replace(clothes, path="ddpm")
+    with pytest.raises(UserError, match="objective 'classifier' needs the path of a field, not 'ddpm'"):
+        model_of(steps, abstract_problem_of(steps))
+
+
+@pytest.mark.slow
+def test_any_run_on_the_steps_is_drawn_on_the_linear_path():
+    """Trained at the steps of DDPM, its loss and its field are those of the noise there."""
+    experiment = dataclasses.replace(PRESETS["mixture"][1], path="ddpm", objective="noise")
+    problem = problem_of(experiment)
+    model = model_of(experiment, problem)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, model.create().params)
+    predict = partial(model.network.apply, params)
+    x, t, y, key = jnp.array([0.5, -1.0]), jnp.float32(0.4), jnp.int32(3), jax.random.key(1)
+    expected = pretrained.field("dit", predict)(x, t, y)
+    np.testing.assert_allclose(model.field(params)(x, t, y), expected, rtol=1e-5)
+    assert not np.allclose(expected, predict(x, t, y), rtol=0.1)
+    data_key, label_key, _, noise_key = jax.random.split(key, 4)
+    z, label = problem.example(data_key, 0)
+    dropped = guidance.drop_label(label_key, label, experiment.label_drop_rate, 8)
+    loss = losses.noise_matching(predict, paths.ddpm(), noise_key, z, dropped, time_density=losses.uniform())
+    np.testing.assert_allclose(model.evaluation_loss(params, key, jnp.int32(0)), loss, rtol=1e-4)

@@ -1,0 +1,77 @@
+"""Requests to stop: deferred where there is something to finish, at once elsewhere, and none after the context."""
+
+import io
+import os
+import signal
+import sys
+import threading
+
+import pytest
+from tqdm import tqdm
+
+from experiments.cli import main as cli
+from experiments.runtime.signals import Requests, StoppedError
+
+
+def _ask(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_waits_while_there_is_something_to_finish(number):
+    with Requests() as requests, requests.deferred():
+        assert not requests.is_asked
+        _ask(number)
+        assert requests.is_asked
+
+
+def test_nobody_who_deals_with_errors_deals_with_a_request():
+    with pytest.raises(StoppedError), Requests():
+        try:
+            _ask()
+        except Exception:
+            pytest.fail("the request was taken for an error")
+
+
+class _Broken(io.TextIOBase):
+    """A stream whose reader is gone."""
+
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    def flush(self):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_broken_standard_error_stops_nobody(monkeypatch):
+    """As where Ctrl-C ends the program that reads it, too."""
+    monkeypatch.setattr(sys, "stderr", _Broken())
+    cli.say("a line")
+    for _ in tqdm(range(3), file=cli.Terminal(), mininterval=0):
+        pass
+
+
+def test_elsewhere_it_ends_the_work_at_once():
+    with pytest.raises(StoppedError, match="stopped by SIGTERM outside training"), Requests():
+        _ask()
+        pytest.fail("the signal was not noticed")
+
+
+def test_the_former_handlers_come_back():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with Requests():
+        assert signal.getsignal(signal.SIGTERM) not in before
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_another_thread_than_the_main_one_listens_to_nothing():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def listen():
+        with Requests():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    assert seen == [before]

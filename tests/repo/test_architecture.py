@@ -1,0 +1,292 @@
+"""The house rules, read from the sources: floors of imports, names, docstrings, and one shape for every solver."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import pydoc
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import cfgjax
+from cfgjax import guidance, paths, solvers
+from cfgjax.types import LabelledField, MemoryField, Pair
+
+ROOT = Path(cfgjax.__file__).parent
+MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
+
+GROUND = [{"types", "xla_flags"}, {"checks"}, {"piecewise"}, {"paths"}, {"conversions"}]
+SIBLINGS = {"guidance", "solvers", "losses", "mixtures", "models"}
+UPPER = {"analysis", "checkpoints", "data", "metrics", "training", "verify"}
+FLOORS = [*GROUND, SIBLINGS, UPPER]
+
+BANNED = {"cfg", "x0", "x1", "x_0", "x_1", "sigma", "eps", "v", "alpha_bar", "fn", "func", "cond", "uncond", "N", "T"}
+BANNED_FILES = {"utils", "util", "common", "misc", "helper", "helpers"}
+
+
+def _part(module):
+    """The first part of a module's path: ``solvers`` for solvers/ode.py."""
+    return module.removesuffix(".py").split("/")[0]
+
+
+def _floor(part):
+    return next(index for index, floor in enumerate(FLOORS) if part in floor)
+
+
+def _imports(source):
+    """The full names of all that a source imports, at the top or inside a function."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def _trespasses(part, source):
+    """Imports of the source from the same floor (but its own package) or from one above."""
+    inside = {name.split(".")[1] for name in _imports(source) if name.startswith("cfgjax.")}
+    return {other for other in inside if other != part and _floor(other) >= _floor(part)}
+
+
+def _objects():
+    """(module, name, object) for every public function and class that the library defines."""
+    for info in pkgutil.walk_packages([str(ROOT)], "cfgjax."):
+        module = importlib.import_module(info.name)
+        for name, value in vars(module).items():
+            is_defined_here = getattr(value, "__module__", None) == info.name
+            if is_defined_here and not name.startswith("_") and (inspect.isfunction(value) or inspect.isclass(value)):
+                yield info.name.removeprefix("cfgjax."), name, value
+
+
+def test_every_module_is_on_a_floor():
+    known = set().union(*FLOORS) | {"__init__"}
+    assert {_part(module) for module in MODULES} <= known
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "__init__.py"])
+def test_a_module_imports_only_from_floors_under_it(module):
+    assert _trespasses(_part(module), (ROOT / module).read_text()) == set()
+
+
+@pytest.mark.parametrize(
+    ("part", "source", "expected"),
+    [
+        ("guidance", "from cfgjax.solvers import heun", {"solvers"}),
+        ("guidance", "def run():\n    from cfgjax import losses", {"losses"}),
+        ("paths", "import cfgjax.training", {"training"}),
+        ("paths", "from cfgjax.conversions import from_field", {"conversions"}),
+        ("solvers", "from cfgjax.solvers.integrate import integrate\nfrom cfgjax.paths import linear", set()),
+    ],
+)
+def test_a_trespass_is_found(part, source, expected):
+    assert _trespasses(part, source) == expected
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_models_know_flax_and_only_checkpoints_orbax(module):
+    packages = {name.split(".")[0] for name in _imports((ROOT / module).read_text())}
+    owners = {"flax": "models", "orbax": "checkpoints", "tensorflow_datasets": "data"}
+    for package, owner in owners.items():
+        assert package not in packages or _part(module) == owner
+    assert "experiments" not in packages
+
+
+def _modules_after(statement):
+    code = f"{statement}; import sys; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    return {name.split(".")[0] for name in run.stdout.split()}
+
+
+def test_importing_the_solvers_is_light():
+    loaded = _modules_after("import cfgjax.solvers, cfgjax.guidance, cfgjax.losses, cfgjax.mixtures")
+    assert loaded.isdisjoint({"tensorflow_datasets", "tensorflow", "orbax", "flax", "grain"})
+
+
+def test_help_shows_types_by_their_names():
+    """Annotations are kept as they are written: ``LabelledField``, not the Callable that it abbreviates."""
+    shown = {f"{module}.{name}": str(inspect.signature(value)) for module, name, value in _objects() if _is_ours(value)}
+    assert not [
+        name for name, text in shown.items() if "jax.Array" in text or "[[jax" in text or "collections." in text
+    ]
+    free = pydoc.plaintext.document(guidance.classifier_free).splitlines()[0]
+    assert free == "classifier_free(field: 'LabelledField', scale: 'Scale', null_label: 'Number') -> 'LabelledField'"
+    for field in (typing.get_type_hints(guidance.classifier_free)["field"], typing.get_type_hints(Pair)["labelled"]):
+        assert field == LabelledField  # what reads annotations at run time still finds the types
+
+
+def _is_ours(value):
+    return not (inspect.isclass(value) and issubclass(value, Exception))
+
+
+def test_no_module_is_a_drawer():
+    parts = {part for module in MODULES for part in module.removesuffix(".py").split("/")}
+    assert parts.isdisjoint(BANNED_FILES)
+
+
+def test_public_names_and_parameters_are_not_banned():
+    found = []
+    for module, name, value in _objects():
+        is_error = inspect.isclass(value) and issubclass(value, Exception)
+        parameters = [] if is_error else list(inspect.signature(value).parameters)
+        found += [(module, name, word) for word in [name, *parameters] if word in BANNED]
+    assert not found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_variable_is_called_cfg(module):
+    assert not re.search(r"\bcfg\b", (ROOT / module).read_text())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_argument_is_a_config(module):
+    for node in ast.walk(ast.parse((ROOT / module).read_text())):
+        if isinstance(node, ast.arg):
+            assert node.arg not in {"config", "conf", "settings", "hparams"}
+
+
+def _methods(value):
+    return [item for name, item in vars(value).items() if inspect.isfunction(item) and not name.startswith("_")]
+
+
+def test_every_public_function_class_and_method_has_a_docstring():
+    for module, name, value in _objects():
+        assert inspect.getdoc(value), f"{module}.{name}"
+        for method in _methods(value) if inspect.isclass(value) and not issubclass(value, tuple) else []:
+            assert method.__doc__ or method.__name__ == "setup", f"{module}.{name}.{method.__name__}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_opens_with_a_docstring(module):
+    assert ast.get_docstring(ast.parse((ROOT / module).read_text()))
+
+
+def _linear_field(x, t):
+    return -x
+
+
+def _linear_labelled(x, t, y):
+    return -x * (y + 1)
+
+
+def _small_step(t, t_next):
+    return 0.1 * (t_next - t)
+
+
+_PAIR = guidance.pair(_linear_labelled, 2)
+_COUNTING = MemoryField(jnp.zeros_like, lambda x, t, memory: (-x, memory + 1))
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        solvers.euler(_linear_field),
+        solvers.midpoint(_linear_field),
+        solvers.heun(_linear_field),
+        solvers.rk4(_linear_field),
+        solvers.adams_bashforth(_linear_field),
+        solvers.ddim(paths.linear(), _linear_field),
+        solvers.dpm_solver(paths.linear(), _linear_field),
+        solvers.unipc(paths.linear(), _linear_field),
+        solvers.euler_maruyama(paths.linear(), _linear_field, solvers.constant(0.5)),
+        solvers.stochastic_heun(paths.linear(), _linear_field, solvers.constant(0.5)),
+        solvers.churn(paths.linear(), _linear_field, 0.1),
+        solvers.langevin_corrected(solvers.euler(_linear_field), _linear_field, _small_step),
+        solvers.predictor_corrector_guidance(paths.linear(), _linear_field, _linear_field, _small_step),
+        solvers.with_last_step(solvers.euler(_linear_field), solvers.euler_step(_linear_field)),
+        solvers.cfg_plus_plus(paths.linear(), _PAIR, 0, 0.5),
+        solvers.implicit_euler(_linear_field, 3),
+        solvers.reversible(solvers.euler, _linear_field),
+        solvers.remembering(solvers.euler, _COUNTING),
+        solvers.rematerialised(solvers.heun(_linear_field)),
+        solvers.tilted(paths.linear(), _PAIR, 1, 3.0, solvers.constant(0.5)),
+    ],
+    ids=[
+        "euler",
+        "midpoint",
+        "heun",
+        "rk4",
+        "adams_bashforth",
+        "ddim",
+        "dpm_solver",
+        "unipc",
+        "euler_maruyama",
+        "stochastic_heun",
+        "churn",
+        "langevin_corrected",
+        "predictor_corrector_guidance",
+        "with_last_step",
+        "cfg_plus_plus",
+        "implicit_euler",
+        "reversible",
+        "remembering",
+        "rematerialised",
+        "tilted",
+    ],
+)
+def test_solvers_are_uniform(solver):
+    """init(x) and step(key, carry, t, t_next), by these names; the carry keeps its tree, shapes and types."""
+    assert list(inspect.signature(solver.init).parameters) == ["x"]
+    assert list(inspect.signature(solver.step).parameters) == ["key", "carry", "t", "t_next"]
+    carry = solver.init(jnp.ones(2))
+    after = solver.step(jax.random.key(0), carry, jnp.float32(0.25), jnp.float32(0.5))
+    assert jax.tree.structure(after) == jax.tree.structure(carry)
+    assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, carry)
+    assert not bool(jnp.array_equal(after.x, carry.x))
+
+
+def test_every_builder_of_the_solvers_is_checked_above():
+    builders = {
+        name
+        for name in solvers.__all__
+        if inspect.isfunction(getattr(solvers, name))
+        and inspect.signature(getattr(solvers, name)).return_annotation in ("Solver", "WeightedSolver", "AnySolver")
+    }
+    assert builders == {
+        "euler",
+        "midpoint",
+        "heun",
+        "rk4",
+        "adams_bashforth",
+        "ddim",
+        "dpm_solver",
+        "unipc",
+        "euler_maruyama",
+        "stochastic_heun",
+        "churn",
+        "langevin_corrected",
+        "predictor_corrector_guidance",
+        "with_last_step",
+        "cfg_plus_plus",
+        "implicit_euler",
+        "reversible",
+        "remembering",
+        "rematerialised",
+        "tilted",
+    }
+
+
+def _parameters(view):
+    return list(inspect.signature(view).parameters)
+
+
+@pytest.mark.parametrize("name", ["vector_field", "score", "noise", "denoiser", "log_density"])
+def test_labelled_fields_are_uniform(name, skewed):
+    """Every view of the oracle takes (x, t, y) by these names."""
+    assert _parameters(getattr(skewed, name)(paths.linear())) == ["x", "t", "y"]
+
+
+@pytest.mark.parametrize("name", ["flow_matching", "noise_matching", "score_matching"])
+def test_losses_are_uniform(name):
+    """(field, path, key, z, *y, time_density, weight): functions, key, arrays, then keyword settings."""
+    losses = importlib.import_module("cfgjax.losses")
+    assert _parameters(getattr(losses, name))[1:] == ["path", "key", "z", "y", "time_density", "weight"]
