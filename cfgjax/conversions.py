@@ -34,9 +34,9 @@ from typing import TypeVar, cast
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import HUGE, is_traced, like_state, require_between, require_path, require_real, require_shape
+from cfgjax.checks import HUGE, is_traced, output_like_x, require_between, require_path, require_real, require_shape
 from cfgjax.paths import as_float, as_state, before_end, coefficients
-from cfgjax.piecewise import by_piece
+from cfgjax.piecewise import piecewise
 from cfgjax.types import Array, Coefficients, Field, GaussianPath, LabelledField, Number, Prediction, Schedule
 
 AnyField = TypeVar("AnyField", Field, LabelledField)
@@ -119,12 +119,12 @@ def from_denoiser(path: GaussianPath, value: Array, x: Array, t: Number) -> Pred
     return Prediction(c.alpha_dot * value + c.beta_dot * noise, -noise / c.beta, noise, value)
 
 
-@by_piece
+@piecewise
 def _view(
     convert: Callable[..., Prediction], path: GaussianPath, field: AnyField, name: str, given: str = "field"
 ) -> AnyField:
     require_path(path)
-    checked = like_state(given, field)
+    checked = output_like_x(given, field)
 
     def converted(x: Array, t: Array, *y: Array) -> Array:
         return getattr(convert(path, checked(x, t, *y), x, t), name)
@@ -241,7 +241,7 @@ def change_path(field: AnyField, old: GaussianPath, new: GaussianPath) -> AnyFie
     """
     require_path(old, "old")
     require_path(new, "new")
-    checked = like_state("field", field)
+    checked = output_like_x("field", field)
 
     def changed(x: Array, t: Array, *y: Array) -> Array:
         x, t = as_state(x), before_end(t)

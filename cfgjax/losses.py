@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from cfgjax.checks import (
     HUGE,
     is_traced,
-    like_state,
+    output_like_x,
     require_between,
     require_function,
     require_key,
@@ -98,7 +98,7 @@ def _predicted(name: str, field: Callable[..., Array], drawn: PathSample, t: Arr
     """The prediction at the drawn state, once it is found to be like it."""
     for label in y:
         require_label("y", label)
-    return like_state(name, field)(drawn.x, t, *y)
+    return output_like_x(name, field)(drawn.x, t, *y)
 
 
 def _weight_at(weight: Schedule, t: Array) -> Array:

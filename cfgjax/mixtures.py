@@ -35,7 +35,7 @@ from cfgjax.checks import (
     require_positive,
     require_real,
     require_shape,
-    shown,
+    short_repr,
 )
 from cfgjax.paths import before_end, coefficients
 from cfgjax.types import Array, Coefficients, GaussianPath, LabelledField, LogClassifier, Number
@@ -66,8 +66,8 @@ def _components(mixture: LabelledMixture) -> _Components:
 
 def _masked(parts: _Components, values: Array, y: Number) -> Array:
     """Values [K, M] where the component belongs to label y (all of them for the null label K), -inf elsewhere."""
-    num_labels = parts.log_weights.shape[0]
-    belongs = (jnp.arange(num_labels) == y) | (jnp.asarray(y) == num_labels)
+    num_classes = parts.log_weights.shape[0]
+    belongs = (jnp.arange(num_classes) == y) | (jnp.asarray(y) == num_classes)
     return jnp.where(jnp.expand_dims(belongs, -1), values, -jnp.inf)
 
 
@@ -152,7 +152,7 @@ class LabelledMixture:
         by_label = weights.reshape(len(weights), -1).sum(axis=1)
         if not (np.all(weights >= 0) and np.all(np.isfinite(weights)) and np.all(by_label > 0)):
             words = "finite, not negative and not all zero for any label"
-            raise ValueError(f"weights must be {words}, got {shown(weights)}")
+            raise ValueError(f"weights must be {words}, got {short_repr(weights)}")
         require_finite("means", self.means)
         require_finite("covariances", self.covariances)
         if not np.allclose(covariances, np.swapaxes(covariances, -1, -2), rtol=1e-4):
@@ -179,10 +179,10 @@ class LabelledMixture:
     def _require(self, x: Array, y: Number = 0) -> None:
         """Raises for an x that is not [D] and a label that is not in 0..K: nothing is spread over components."""
         require_shape("x", x, self.means.shape[-1:])
-        require_label("y", y, self.num_labels)
+        require_label("y", y, self.num_classes)
 
     @property
-    def num_labels(self) -> int:
+    def num_classes(self) -> int:
         """K, which is also the null label."""
         return self.weights.shape[0]
 
@@ -273,7 +273,7 @@ class LabelledMixture:
             TypeError, ValueError: not ONE key, a label outside 0..K, no path, a t outside [0, 1].
         """
         require_key("key", key)
-        require_label("y", y, self.num_labels)
+        require_label("y", y, self.num_classes)
         parts = _components(self)
         component_key, shape_key, noise_key = jax.random.split(key, 3)
         index = jax.random.categorical(component_key, _masked(parts, parts.log_weights, y).reshape(-1))
@@ -298,7 +298,7 @@ def ring(num_classes: int = 8, radius: Number = 2.0, std: Number = 0.4) -> Label
     Raises:
         TypeError, ValueError: fewer than one class, a radius that is not finite, a std that is not positive.
 
-    >>> ring(num_classes=4).num_labels
+    >>> ring(num_classes=4).num_classes
     4
     """
     require_count("num_classes", num_classes, 1)

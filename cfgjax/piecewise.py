@@ -1,7 +1,7 @@
 """Values that change at edges in time, of which only one is at work: fields of a guidance interval, and their solvers.
 
 (I1) A ``Piecewise`` holds one value more than it has edges; piece i is at work between edge i-1 and edge i.
-(I2) ``by_piece`` lets a function of a value act on every piece, so that rules and solvers stack on a piecewise field
+(I2) ``piecewise`` lets a function of a value act on every piece, so that rules and solvers stack on a piecewise field
      as they do on any other.
 """
 
@@ -81,7 +81,7 @@ def _joined(edges: tuple[float, ...], built: Sequence[Any]) -> Piecewise[Any]:
     return Piecewise(tuple(starts[1:]), tuple(pieces))
 
 
-def by_piece(build: Callable[Args, Built]) -> Callable[Args, Built]:
+def piecewise(build: Callable[Args, Built]) -> Callable[Args, Built]:
     """The function, acting on each piece of its piecewise arguments (I2): then a Piecewise comes out."""
 
     @wraps(build)

@@ -14,7 +14,7 @@ import numpy as np
 
 Array = jax.Array
 Number = float | int | jax.Array
-"""A number of Python or a scalar array, traced or not."""
+"""A Python scalar or a scalar array, traced or not."""
 
 Times = Array | np.ndarray
 """A grid of times, [n + 1]; one of NumPy or a concrete array is split at the edges of pieces, a traced one is not."""
@@ -168,17 +168,17 @@ class WeightedSolver(NamedTuple):
     restart: None = None
 
 
-class MemoryField(NamedTuple):
+class StatefulField(NamedTuple):
     """A field that remembers: ``init: x -> memory`` and ``apply: (x, t, memory) -> (value [*D], memory)``.
 
-    ``solvers.remembering`` keeps the memory in a solver's carry.
+    ``solvers.with_field_state`` keeps the memory in a solver's carry.
     """
 
     init: Callable[[Array], Tree]
     apply: Callable[[Array, Array, Tree], tuple[Array, Tree]]
 
 
-class Profile(NamedTuple):
+class EMAProfile(NamedTuple):
     """How a moving average weighs the past: after ``step`` steps, with the relative ``width`` of ``averages`` (A2)."""
 
     step: float

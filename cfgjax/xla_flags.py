@@ -29,7 +29,7 @@ def batched_product_options() -> dict[str, str]:
     """``compiler_options`` of ``jax.jit`` that share out batched products of matrices, attention's, over a CPU's cores.
 
     The kernels of jaxlib 0.10.2 take such a batch on one core, two thirds as fast on two cores. Without them a product
-    of a matrix and one vector, or two, takes twice the time: leave them to perceptrons in small batches. Empty on
+    of a matrix and one vector, or two, takes twice the time: leave them to MLPs in small batches. Empty on
     other devices and versions.
     """
     is_slow = version("jaxlib") in WRONG and jax.default_backend() == "cpu"

@@ -56,7 +56,7 @@ def page() -> str:
     return "\n\n".join([_USAGE, *blocks])
 
 
-@broken_pipe.read_to_the_end()
+@broken_pipe.tolerate_broken_pipe()
 def main(args: list[str] | None = None) -> None:
     """Prints the list."""
     asked = [each for each in (sys.argv[1:] if args is None else args) if each not in ("-h", "--help")]

@@ -47,7 +47,7 @@ def experiment_of(kind: Literal["sit", "dit"], architecture: Architecture, run_d
     return Experiment(
         f"published_{kind}",
         run_dir,
-        LatentData(Path("latents"), (architecture.side, architecture.side, architecture.channels), network.num_labels),
+        LatentData(Path("latents"), (architecture.side, architecture.side, architecture.channels), network.num_classes),
         path="linear" if kind == "sit" else "ddpm",
         objective="field" if kind == "sit" else "noise",
         network=DiTNetwork(
@@ -57,7 +57,7 @@ def experiment_of(kind: Literal["sit", "dit"], architecture: Architecture, run_d
             network.patch,
             positions=network.positions,
             max_frequency=network.max_frequency,
-            time_ends=network.time_ends,
+            time_range=network.time_range,
         ),
         sampling=Sampling((1.0, 1.5, 4.0), num_steps=32, num_per_class=1),
     )
@@ -84,18 +84,18 @@ def _read(options: Options) -> tuple[Architecture, Tree]:
 def _write(options: Options, architecture: Architecture, params: Tree) -> None:
     experiment = run_folder.validate(experiment_of(options.kind, architecture, options.out))
     problem = abstract_problem_of(experiment)
-    require_affordable(experiment, problem.shape, problem.num_labels)
+    require_affordable(experiment, problem.shape, problem.num_classes)
     optimizer = model_of(experiment, problem).optimizer
-    state = training.create(params, optimizer, jax.random.key(experiment.seed))
+    state = training.init_state(params, optimizer, jax.random.key(experiment.seed))
     run_folder.make_folder("out", options.out)
     run_folder.open_run(experiment)
     with checkpoints.Writer(run_folder.checkpoints_of(options.out)) as writer:
         writer.save(0, state, ADAPTER.dump_python(experiment, mode="json"))
 
 
-def bring(options: Options) -> None:
+def convert(options: Options) -> None:
     """Reads the weights and writes the run's config.json and its checkpoint."""
-    if checkpoints.steps(run_folder.checkpoints_of(options.out)):
+    if checkpoints.all_steps(run_folder.checkpoints_of(options.out)):
         raise UserError(f"out {options.out} holds a run already; name another folder")
     with progress.bar(2, "parts", "reading, then writing") as shown:
         architecture, params = _read(options)
@@ -103,7 +103,7 @@ def bring(options: Options) -> None:
         _write(options, architecture, params)
         shown.update()
     if options.kind == "sit":
-        cli.say(f"warning: {_of_repa(architecture)}")
+        cli.warn(f"warning: {_of_repa(architecture)}")
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     size = f"{architecture.depth} blocks of width {architecture.width}, patches of {architecture.patch}"
     print(f"wrote {options.kind} ({size}, {count / 1e6:.0f} million parameters) as the run {options.out}")
@@ -111,7 +111,7 @@ def bring(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    cli.main(bring, Options, "experiments.convert_weights", __doc__, args)
+    cli.main(convert, Options, "experiments.convert_weights", __doc__, args)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from experiments.run.batch_sampling import equal_parts, sample_keys
 from experiments.run.restore import Run, restore_run
 from experiments.run.trained_labels import require_rows
 from experiments.runtime import progress
-from experiments.runtime.batching import plan_of
+from experiments.runtime.batching import plan_batching
 from experiments.tasks.label_names import label_texts
 from experiments.tasks.registry import problem_to_sample
 
@@ -72,7 +72,7 @@ class Options:
 def observe(run: Run, options: Options, ts: Array) -> tuple[Diagnostics, np.ndarray]:
     """The diagnostics of each label, [K, n + 1] each, NaN of one never learned; the evaluations of each step, [n]."""
     problem, path, field = run.problem, run.model.path, run.field
-    null, scale = problem.num_labels, guidance.interval(options.scale, *options.interval)
+    null, scale = problem.num_classes, guidance.interval(options.scale, *options.interval)
     bound = options.bound if options.bound is not None else 1.0 if len(problem.shape) == 3 else 4.0
 
     def solver_of(field: LabelledField, y: Array, scale: Scale) -> Solver | Piecewise[Solver]:
@@ -85,7 +85,7 @@ def observe(run: Run, options: Options, ts: Array) -> tuple[Diagnostics, np.ndar
 
     labels = jnp.asarray(np.tile(problem.labels, options.num_per_class), jnp.int32)
     keys = sample_keys(options.seed, len(labels))
-    chunk = min(plan_of(draw, keys[0], labels[0]).chunk, len(labels))
+    chunk = min(plan_batching(draw, keys[0], labels[0]).chunk, len(labels))
     program = jax.jit(lambda *each: jax.lax.map(lambda one: draw(*one), each, batch_size=chunk))
     parts = equal_parts(len(labels), 1, chunk)
     looks = [
@@ -93,7 +93,9 @@ def observe(run: Run, options: Options, ts: Array) -> tuple[Diagnostics, np.ndar
         for part in progress.each(parts, "parts of the samples", "looking")
     ]
     seen = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(labels)], *looks)
-    each = solvers.evaluations(lambda field: solver_of(field, labels[0], scale), field, jnp.zeros(problem.shape), ts)
+    each = solvers.num_function_evaluations(
+        lambda field: solver_of(field, labels[0], scale), field, jnp.zeros(problem.shape), ts
+    )
     return by_label(seen, labels, null), each
 
 
@@ -144,11 +146,11 @@ def diagnose(options: Options) -> None:
     run = restore_run(options.run_dir, options.data_dir, problem_of=problem_to_sample)
     if run.experiment.objective == "classifier":
         raise UserError(f"{options.run_dir} holds a classifier, which draws no samples")
-    require_rows(run, (*run.problem.labels, run.problem.num_labels), "diagnose")
+    require_rows(run, (*run.problem.labels, run.problem.num_classes), "diagnose")
     ts = times(run.model.path, options.num_steps, "uniform", options.interval)
     seen, each = observe(run, options, jnp.asarray(ts))
     run_folder.make_folder("out", options.out.parent)
-    texts = label_texts(run.experiment, run.problem.num_labels)
+    texts = label_texts(run.experiment, run.problem.num_classes)
     labels = {int(y): texts[y] for y in run.problem.labels}
     _draw(seen, each, ts, labels, options.out)
     _write(seen, ts, labels, options.out.with_suffix(".csv"))

@@ -76,7 +76,7 @@ def forward_flops(experiment: Experiment, model: Model, problem: Problem, params
 def _lowered(way: str, step: training.Step, devices: list[jax.Device], *args: Tree) -> Any:
     """The step's program for abstract arguments (state, sharded batch, source)."""
     if way == "replicated":
-        return training.mapped(step, devices).lower(*args)
+        return training.pmapped(step, devices).lower(*args)
     return fsdp.program(step, *args, mesh=fsdp.mesh_of(devices)).lower(*args)
 
 
@@ -114,14 +114,14 @@ def dryrun(experiment: Experiment, devices: list[jax.Device], ways: tuple[str, .
     Raises:
         UserError: a batch that the devices do not divide, or data of unknown shape.
     """
-    num_parts = len(devices) * experiment.num_chunks
+    num_parts = len(devices) * experiment.num_microbatches
     if experiment.batch_size % num_parts:
         raise UserError(f"batch_size must be divisible by {num_parts}, got {experiment.batch_size}")
     problem = abstract_problem_of(experiment)
     model = model_of(experiment, problem)
     state = jax.eval_shape(lambda: state_of(experiment, problem.shape, model.network, model.optimizer))
     step = training.make_step(
-        model.loss, model.optimizer, model.ema_decay, experiment.num_chunks, average_decays=model.average_decays
+        model.loss, model.optimizer, model.ema_decay, experiment.num_microbatches, average_decays=model.average_decays
     )
     batch = jax.eval_shape(lambda tree: training.shard(tree, len(devices)), problem.held_out)
     forward = forward_flops(experiment, model, problem, state.params)

@@ -51,7 +51,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Look:
+class Sample:
     """The trainer at one moment.
 
     Attributes:
@@ -81,7 +81,7 @@ def _start(options: Options) -> subprocess.Popen:
 
 
 def _last_step(run_dir: Path) -> int:
-    """The last step in metrics.jsonl, or 0; lines that were cut off or damaged are left out."""
+    """The last step in metrics.jsonl, or 0; lines that were cut off or corrupt are left out."""
     file = run_dir / metrics_log.NAME
     if not file.exists():
         return 0
@@ -92,11 +92,11 @@ def _last_step(run_dir: Path) -> int:
     return next((row["step"] for row in rows if row is not None), 0)
 
 
-def look(process: psutil.Process, run_dir: Path, since: float) -> Look:
+def sample(process: psutil.Process, run_dir: Path, since: float) -> Sample:
     """The process at this moment."""
     with process.oneshot():
         times = process.cpu_times()
-        return Look(
+        return Sample(
             round(time.monotonic() - since, 1),
             round(process.memory_info().rss / _MIB, 1),
             process.num_fds(),
@@ -106,14 +106,14 @@ def look(process: psutil.Process, run_dir: Path, since: float) -> Look:
         )
 
 
-def _watch(options: Options, trainer: subprocess.Popen) -> list[Look]:
+def _watch(options: Options, trainer: subprocess.Popen) -> list[Sample]:
     process, run_dir = psutil.Process(trainer.pid), options.out / "run"
     while _last_step(run_dir) == 0 and trainer.poll() is None:
         time.sleep(0.5)
     since, looks = time.monotonic(), []
     with progress.bar(round(60 * options.minutes), "seconds", "watching") as shown:
         while time.monotonic() - since < 60 * options.minutes and trainer.poll() is None:
-            looks.append(look(process, run_dir, since))
+            looks.append(sample(process, run_dir, since))
             time.sleep(options.every)
             shown.update(min(round(time.monotonic() - since), shown.total) - shown.n)
     if trainer.poll() is not None:
@@ -127,7 +127,7 @@ def _slope(seconds: np.ndarray, values: np.ndarray) -> float:
     return float(3600 * np.polyfit(seconds[settled], values[settled], 1)[0])
 
 
-def summary(looks: list[Look]) -> dict[str, Any]:
+def summary(looks: list[Sample]) -> dict[str, Any]:
     """What was seen, and how it changed by the hour.
 
     Raises:
@@ -135,7 +135,7 @@ def summary(looks: list[Look]) -> dict[str, Any]:
     """
     if len(looks) < 10:
         raise UserError(f"minutes must be long enough for 10 looks, got {len(looks)}")
-    columns = {field.name: np.asarray([getattr(each, field.name) for each in looks]) for field in fields(Look)}
+    columns = {field.name: np.asarray([getattr(each, field.name) for each in looks]) for field in fields(Sample)}
     seconds, found = columns["seconds"], {}
     for name in ("memory", "open_files", "threads"):
         settled = columns[name][seconds >= _SETTLED * seconds[-1]]
@@ -158,9 +158,9 @@ def _rates(clock: np.ndarray, steps: np.ndarray) -> np.ndarray:
     return (steps[width:] - steps[:-width]) / np.maximum(clock[width:] - clock[:-width], 1e-9)
 
 
-def draw(looks: list[Look], file: Path) -> None:
+def draw(looks: list[Sample], file: Path) -> None:
     """Draws memory, open files, threads and the rates over time."""
-    columns = {field.name: np.asarray([getattr(each, field.name) for each in looks]) for field in fields(Look)}
+    columns = {field.name: np.asarray([getattr(each, field.name) for each in looks]) for field in fields(Sample)}
     minutes = columns["seconds"] / 60
     figure = Figure(figsize=(9, 6), layout="constrained")
     panels = figure.subplots(2, 2)
@@ -177,7 +177,7 @@ def draw(looks: list[Look], file: Path) -> None:
     figure.savefig(file, dpi=100)
 
 
-def soak(options: Options) -> None:
+def endure(options: Options) -> None:
     """Runs the soak and writes what was seen."""
     for name in ("minutes", "every"):
         if not 0 < getattr(options, name) < math.inf:
@@ -195,7 +195,7 @@ def soak(options: Options) -> None:
     if code != StoppedError.exit_code:
         raise UserError(f"the trainer did not stop as asked: exit code {code}; see {options.out}/train.log")
     with (options.out / "soak.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, [field.name for field in fields(Look)])
+        writer = csv.DictWriter(stream, [field.name for field in fields(Sample)])
         writer.writeheader()
         writer.writerows(map(asdict, looks))
     run_folder.write_atomically(options.out / "soak.json", json.dumps(found, indent=2) + "\n")
@@ -205,7 +205,7 @@ def soak(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    cli.main(soak, Options, "experiments.endurance", __doc__, args)
+    cli.main(endure, Options, "experiments.endurance", __doc__, args)
 
 
 if __name__ == "__main__":

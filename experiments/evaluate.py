@@ -19,7 +19,7 @@ from experiments.cli.options import optional
 from experiments.config.samplers import ODE, SDE
 from experiments.config.schema import Experiment, ImageData, LatentData, Sampling
 from experiments.evaluation.feature_classifier import Features
-from experiments.evaluation.run_report import Wishes, report
+from experiments.evaluation.run_report import EvaluationOptions, report
 from experiments.run import folder as run_folder
 from experiments.run.restore import Run, restore_run
 from experiments.run.restore_classifier import load_classifier
@@ -32,7 +32,7 @@ OWN = "the run's own"
 
 
 @dataclass(frozen=True)
-class Draws:
+class SampleOptions:
     """Which samples are drawn."""
 
     scales: Annotated[tuple[float, ...] | None, optional("FLOAT [FLOAT ...]", OWN)] = None
@@ -50,7 +50,7 @@ class Draws:
 
 
 @dataclass(frozen=True)
-class Measures:
+class MeasureOptions:
     """What is measured beyond fidelity and coverage, and by what."""
 
     classifier: Annotated[Path | None, optional("FOLDER", "classifier-free alone")] = None
@@ -75,8 +75,8 @@ class Options:
     """Folder of prepared data sets; a recogniser that is trained now is kept there only if it is named."""
     out: Annotated[Path | None, optional("FOLDER", "RUN/evaluation")] = None
     """Folder for the results."""
-    samples: Annotated[Draws, tyro.conf.OmitArgPrefixes] = field(default_factory=Draws)
-    measures: Annotated[Measures, tyro.conf.OmitArgPrefixes] = field(default_factory=Measures)
+    samples: Annotated[SampleOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=SampleOptions)
+    measures: Annotated[MeasureOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MeasureOptions)
     launch: Annotated[Launch, tyro.conf.OmitArgPrefixes] = field(default_factory=Launch)
 
 
@@ -115,17 +115,17 @@ def _require_usable(options: Options, run: Run) -> None:
     if options.samples.scales is not None and run.experiment.objective != "classifier":
         require_scales(run, options.samples.scales)
     if measures.classifier:
-        require_rows(run, (run.problem.num_labels,), "classifier")
+        require_rows(run, (run.problem.num_classes,), "classifier")
     if measures.likelihood:
-        require_rows(run, (*run.problem.labels, run.problem.num_labels), "likelihood")
+        require_rows(run, (*run.problem.labels, run.problem.num_classes), "likelihood")
 
 
-def _wishes(options: Options, run: Run) -> Wishes:
+def _wishes(options: Options, run: Run) -> EvaluationOptions:
     _require_usable(options, run)
     measures = options.measures
     if measures.classifier_scales is not None:
         _with_sampling(run, scales=measures.classifier_scales)
-    return Wishes(
+    return EvaluationOptions(
         solvers=options.samples.solver,
         log_classifier=None
         if measures.classifier is None
@@ -151,7 +151,7 @@ def evaluate(options: Options) -> None:
     run = _with_sampling(restore_run(options.run_dir, options.data_dir, options.ema_width, _problem_of), **chosen)
     wishes = _wishes(options, run)
     out = options.out or options.run_dir / "evaluation"
-    distributed.on_first(lambda: run_folder.make_folder("out", out))
+    distributed.on_process_0(lambda: run_folder.make_folder("out", out))
     with distributed.own_folder(out) as folder:
         report(run, folder, wishes)
 

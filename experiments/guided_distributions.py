@@ -17,7 +17,7 @@ import numpy as np
 
 from cfgjax import guidance, metrics, mixtures, paths, solvers
 from cfgjax.mixtures import LabelledMixture
-from cfgjax.solvers.feynman_kac import systematic
+from cfgjax.solvers.feynman_kac import systematic_resampling
 from cfgjax.types import Array, GaussianPath, LabelledField, Pair
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
@@ -60,7 +60,7 @@ def gaussian_pair() -> Pair:
         return LabelledMixture(jnp.ones(1), jnp.array([[mean]]), jnp.array([[[variance]]])).vector_field(PATH)
 
     null, labelled = field(0.0, 2.0), field(1.0, 1.0)
-    return guidance.against(labelled, null)
+    return guidance.autoguidance_pair(labelled, null)
 
 
 def _moments(x: Array, weights: Array) -> Array:
@@ -75,9 +75,9 @@ def _gaussian_table(options: Options) -> None:
     def one(key: Array, scale: Array, strength: Array) -> tuple[Array, Array, Array]:
         noise_key, solver_key = jax.random.split(key)
         noise, diffusion = jax.random.normal(noise_key, (options.num_particles, 1)), solvers.constant(strength)
-        solver = solvers.tilted(PATH, pair, 0, scale, diffusion)
+        solver = solvers.feynman_kac(PATH, pair, 0, scale, diffusion)
         particles, sizes = solvers.solve(solver, solver_key, noise, ts, observe=lambda carry, t: carry.effective_size)
-        plain, _ = solvers.solve(solvers.tilted(PATH, pair, 0, scale, diffusion, 0.0), solver_key, noise, ts)
+        plain, _ = solvers.solve(solvers.feynman_kac(PATH, pair, 0, scale, diffusion, 0.0), solver_key, noise, ts)
         tilted = _moments(particles.x[:, 0], jax.nn.softmax(particles.log_weights))
         return tilted, _moments(plain.x[:, 0], equal), jnp.min(sizes)
 
@@ -91,7 +91,7 @@ def _gaussian_table(options: Options) -> None:
         tilted, plain, sizes = (np.asarray(each) for each in run(scale, strength))
         mean, error, raw = tilted.mean(axis=0), tilted.std(axis=0, ddof=1), plain.mean(axis=0)
         away = (mean - exact) / error
-        cli.show(
+        cli.print_result(
             f"{scale:4g}  {strength:5g}  {exact[0]:.4f} {exact[1]:.4f}  {mean[0]:.4f} {mean[1]:.4f} +- "
             f"{error[0]:.4f} {error[1]:.4f} ({away[0]:+.1f} {away[1]:+.1f})   {raw[0]:.4f} {raw[1]:.4f}   "
             f"{sizes.mean() / options.num_particles:8.0%}"
@@ -125,9 +125,9 @@ def _ring_table(options: Options) -> None:
 
     @jax.jit
     def tilted(scale: Array) -> tuple[Array, Array]:
-        solver = solvers.tilted(path, pair, options.label, scale, solvers.root_beta(path, RING_STRENGTH))
+        solver = solvers.feynman_kac(path, pair, options.label, scale, solvers.root_beta(path, RING_STRENGTH))
         particles, sizes = solvers.solve(solver, key, noise, ts, observe=lambda carry, t: carry.effective_size)
-        return particles.x[systematic(key, particles.log_weights)], jnp.min(sizes)
+        return particles.x[systematic_resampling(key, particles.log_weights)], jnp.min(sizes)
 
     print(f"\nring of 8, label {options.label}: energy distance of {size} samples to exact draws of the tilted law")
     print("   w   floor (largest of 15 exact pairs)   weighted particles   guided ODE   guided SDE   least ESS")
@@ -138,10 +138,10 @@ def _ring_table(options: Options) -> None:
         found = [metrics.energy_distance(np.asarray(each), exact) for each in (samples, plain(scale, False))]
         found.append(metrics.energy_distance(np.asarray(plain(scale, True)), exact))
         numbers = f"{floor:10.6f}  {found[0]:27.6f}  {found[1]:20.5f}  {found[2]:11.5f}"
-        cli.show(f"{scale:4g}  {numbers}  {least / size:8.0%}")
+        cli.print_result(f"{scale:4g}  {numbers}  {least / size:8.0%}")
 
 
-def print_laws(options: Options) -> None:
+def print_distributions(options: Options) -> None:
     """Prints both tables."""
     for name in ("num_particles", "num_populations", "num_samples"):
         if getattr(options, name) < 2:
@@ -159,7 +159,7 @@ def print_laws(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    cli.main(print_laws, Options, "experiments.guided_distributions", __doc__, args)
+    cli.main(print_distributions, Options, "experiments.guided_distributions", __doc__, args)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from experiments.run import folder as run_folder
 from experiments.runtime import progress
 
 PATH, MIXTURE = paths.linear(), mixtures.grid(3)
-NULL = MIXTURE.num_labels
+NULL = MIXTURE.num_classes
 FIELD = MIXTURE.vector_field(PATH)
 
 
@@ -61,7 +61,7 @@ def excess(knots: Array, scale: float, y: Array, noise: Array, ts: Array) -> Arr
     guided = guidance.given(guidance.classifier_free(FIELD, schedule(knots), NULL), y)
 
     def make_solver(field: Field) -> Solver:
-        return solvers.rematerialised(solvers.heun(field))
+        return solvers.remat(solvers.heun(field))
 
     log_p, x = likelihood.sample_log_density(make_solver, likelihood.exact_divergence(guided), noise, ts)
     density, end = MIXTURE.log_density(PATH), jnp.ones(())

@@ -47,7 +47,7 @@ def prepare(options: Options) -> None:
     """Prepares the data set unless it is prepared already."""
     if options.image_size is not None and options.image_size < 1:
         raise UserError(f"image_size must be at least 1, got {options.image_size}")
-    is_folder = options.source is not None and not data.is_of_family(options.name)
+    is_folder = options.source is not None and not data.is_mnist_like(options.name)
     if not is_folder and (options.image_size is not None or options.on_corrupt != "refuse"):
         raise UserError("image_size and on_corrupt are for a folder of pictures, given as --source")
     if options.transpose and (options.source is None or is_folder):
@@ -71,7 +71,7 @@ def prepare(options: Options) -> None:
     print(f"{options.name} is prepared in {options.data_dir}")
     summary.tell(options.name, options.data_dir)
     if options.name.startswith("emnist/") and not options.transpose:
-        cli.say("warning: emnist's pictures lie on their side: prepare them with --transpose to have them upright")
+        cli.warn("warning: emnist's pictures lie on their side: prepare them with --transpose to have them upright")
 
 
 def main(args: list[str] | None = None) -> None:

@@ -26,7 +26,7 @@ from experiments.run.batch_sampling import sample_keys
 from experiments.run.restore import restore_run
 from experiments.run.trained_labels import require_scales
 from experiments.runtime import progress
-from experiments.runtime.batching import plan_of
+from experiments.runtime.batching import plan_batching
 from experiments.tasks.registry import problem_to_sample
 
 STAGES = {
@@ -63,7 +63,7 @@ def _field(options: Options) -> tuple[GaussianPath, LabelledField, int, tuple[in
     if run.experiment.objective == "classifier":
         raise UserError(f"{options.run_dir} holds a classifier, which draws no samples")
     require_scales(run, options.scales)
-    return run.model.path, run.field, run.problem.num_labels, run.problem.shape
+    return run.model.path, run.field, run.problem.num_classes, run.problem.shape
 
 
 Solve = Callable[[str, Array, float], np.ndarray]
@@ -81,7 +81,7 @@ def _solve_of(options: Options) -> tuple[GaussianPath, Solve]:
             return solvers.integrate(solver, key, jax.random.normal(key, shape), ts)
 
         def run(scale: Array, ts: Array) -> Array:
-            chunk = min(plan_of(draw, keys[0], labels[0], scale, ts).chunk, options.num_samples)
+            chunk = min(plan_batching(draw, keys[0], labels[0], scale, ts).chunk, options.num_samples)
             return jax.lax.map(lambda one: draw(one[0], one[1], scale, ts), (keys, labels), batch_size=chunk)
 
         return jax.jit(run)
@@ -110,7 +110,7 @@ def compare(options: Options) -> None:
     rows = list(itertools.product(options.scales, options.grids, options.evaluations))
     for scale, grid, count in progress.each(rows, "rows", "solving"):
         errors = _row(path, solve, reference_at(scale), scale, grid, count)
-        cli.show(f"{scale:5g} {grid:>12} {count:11d}  " + "  ".join(f"{each:15.4f}" for each in errors))
+        cli.print_result(f"{scale:5g} {grid:>12} {count:11d}  " + "  ".join(f"{each:15.4f}" for each in errors))
 
 
 def _checked(options: Options) -> None:

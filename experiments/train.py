@@ -28,7 +28,7 @@ from experiments.run.fit import owned_folder, prepare, resume_and_train
 from experiments.run.trackers import Tracking
 from experiments.runtime import distributed
 from experiments.runtime.distributed import Launch
-from experiments.runtime.signals import Requests
+from experiments.runtime.signals import StopRequests
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def train(options: Options) -> None:
     """Trains, or resumes, the experiment and writes its report."""
     distributed.start(options.launch)
     run_dir = options.experiment.run_dir
-    with Requests() as requests:
+    with StopRequests() as requests:
         experiment = options.experiment
         if options.source is not None:
             experiment = continuation.with_source(experiment, options.source, options.from_parameters)

@@ -89,31 +89,31 @@ def diagnostics(
     return observe
 
 
-def by_label(seen: Diagnostics, labels: Array, num_labels: int) -> Diagnostics:
+def by_label(seen: Diagnostics, labels: Array, num_classes: int) -> Diagnostics:
     """The mean of each number over the samples of each label, [K, n + 1]; NaN for a label without samples.
 
     Args:
         seen: observations of many samples, each [samples, n + 1].
         labels: [samples], in 0..K-1.
-        num_labels: K.
+        num_classes: K.
 
     Raises:
         TypeError, ValueError: labels that are not [samples], of integer type and in 0..K-1, K under 1, observations of
             another number of samples.
     """
-    require_count("num_labels", num_labels, 1)
+    require_count("num_classes", num_classes, 1)
     require_real("labels", labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer) or jnp.ndim(labels) != 1:
         raise ValueError(f"labels must be [samples] of integer type, got {labels.dtype} {jnp.shape(labels)}")
-    if not is_traced(labels) and labels.size and not (np.min(labels) >= 0 and np.max(labels) < num_labels):
-        raise ValueError(f"labels must be in 0..{num_labels - 1}, got {np.min(labels)} to {np.max(labels)}")
+    if not is_traced(labels) and labels.size and not (np.min(labels) >= 0 and np.max(labels) < num_classes):
+        raise ValueError(f"labels must be in 0..{num_classes - 1}, got {np.min(labels)} to {np.max(labels)}")
     for values in jax.tree.leaves(seen):
         if jnp.shape(values)[:1] != jnp.shape(labels):
             raise ValueError(f"seen must be [samples, ...] for labels {jnp.shape(labels)}, got {jnp.shape(values)}")
 
     def mean(values: Array) -> Array:
-        total = jax.ops.segment_sum(values, labels, num_labels)
-        count = jax.ops.segment_sum(jnp.ones_like(values), labels, num_labels)
+        total = jax.ops.segment_sum(values, labels, num_classes)
+        count = jax.ops.segment_sum(jnp.ones_like(values), labels, num_classes)
         return total / count
 
     return jax.tree.map(mean, seen)

@@ -19,7 +19,7 @@ import numpy as np
 from cfgjax.checks import (
     THREEFRY,
     is_traced,
-    like_state,
+    output_like_x,
     require_count,
     require_function,
     require_key,
@@ -30,7 +30,7 @@ from cfgjax.checks import (
     require_times,
 )
 from cfgjax.paths import as_state
-from cfgjax.piecewise import by_piece
+from cfgjax.piecewise import piecewise
 from cfgjax.solvers.integrate import integrate
 from cfgjax.types import Array, Field, Number, Solver, Times
 
@@ -38,14 +38,14 @@ Divergence = Callable[[Array, Array], tuple[Array, Array]]
 """``(x [*D], t []) -> (u [*D], div u [])``: a field's value with its divergence."""
 
 
-@by_piece
+@piecewise
 def exact_divergence(field: Field) -> Divergence:
     """The field's value and its exact divergence, by one derivative along each of the D axes: for small D.
 
     Raises:
         TypeError, ValueError: no function; at a call, a value that is not like x.
     """
-    checked = like_state("field", field)
+    checked = output_like_x("field", field)
 
     def at(x: Array, t: Array) -> tuple[Array, Array]:
         x = as_state(x)
@@ -61,7 +61,7 @@ def exact_divergence(field: Field) -> Divergence:
     return at
 
 
-@by_piece
+@piecewise
 def estimated_divergence(field: Field, key: Array) -> Divergence:
     """The field's value and Hutchinson's unbiased estimate (H3) of its divergence, at the cost of about two values.
 
@@ -73,7 +73,7 @@ def estimated_divergence(field: Field, key: Array) -> Divergence:
     Raises:
         TypeError, ValueError: no function, not ONE key; at a call, a value that is not like x.
     """
-    checked = like_state("field", field)
+    checked = output_like_x("field", field)
     require_key("key", key)
 
     def at(x: Array, t: Array) -> tuple[Array, Array]:
@@ -85,7 +85,7 @@ def estimated_divergence(field: Field, key: Array) -> Divergence:
     return at
 
 
-@by_piece
+@piecewise
 def _joint(make_solver: Callable[[Field], Solver], divergence: Divergence, shape: tuple[int, ...]) -> Solver:
     """The solver of state and change of log-density as one vector [D + 1], so that both are of its order."""
 

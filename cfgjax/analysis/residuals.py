@@ -13,7 +13,7 @@ import numpy as np
 from cfgjax import guidance
 from cfgjax.checks import (
     is_traced,
-    like_state,
+    output_like_x,
     require_count,
     require_function,
     require_label,
@@ -73,7 +73,7 @@ def guidance_terms(
     """
     require_label("null_label", null_label)
     require_label("y", y)
-    checked = like_state("field", field)
+    checked = output_like_x("field", field)
 
     def null_field(x: Array, t: Array) -> Array:
         return checked(x, t, jnp.asarray(null_label, jnp.result_type(y)))
@@ -82,21 +82,21 @@ def guidance_terms(
     return by_classifier, checked(x, t, y) - null_field(x, t)
 
 
-def posterior_mean_field(field: LabelledField, log_classifier: LogClassifier, num_labels: int) -> Field:
+def posterior_mean_field(field: LabelledField, log_classifier: LogClassifier, num_classes: int) -> Field:
     """The right side of (R2), sum over y of p_t(y|x) u_y, as a Field.
 
     Raises:
-        TypeError, ValueError: no functions, a num_labels under 1; at a call, values that are not like x, a classifier
-            that does not give [num_labels].
+        TypeError, ValueError: no functions, a num_classes under 1; at a call, values that are not like x, a classifier
+            that does not give [num_classes].
     """
-    checked = like_state("field", field)
+    checked = output_like_x("field", field)
     require_function("log_classifier", log_classifier)
-    require_count("num_labels", num_labels, 1)
+    require_count("num_classes", num_classes, 1)
 
     def mean(x: Array, t: Array) -> Array:
         log_probs = log_classifier(x, t)
-        require_shape("log_classifier", log_probs, (num_labels,), "give")
-        values = jax.lax.map(lambda y: checked(x, t, y), jnp.arange(num_labels), batch_size=min(num_labels, _LABELS))
+        require_shape("log_classifier", log_probs, (num_classes,), "give")
+        values = jax.lax.map(lambda y: checked(x, t, y), jnp.arange(num_classes), batch_size=min(num_classes, _LABELS))
         return jnp.tensordot(jnp.exp(log_probs), values, axes=1)
 
     return mean

@@ -32,7 +32,7 @@ def sweep(draw: Callable[..., Tree], *axes: Tree, chunk: int = 8192) -> Tree:
 
     Raises:
         TypeError, ValueError: no function; no axes, an axis without or with different leading sizes, of what are no
-            arrays or of keys that are not threefry's; a chunk that is no whole number or under 1.
+            arrays or of keys that are not threefry's; a chunk that is no integer or under 1.
 
     >>> sweep(lambda a, b: 10 * a + b, jnp.arange(3), jnp.arange(2)).tolist()
     [[0, 1], [10, 11], [20, 21]]

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import require_kind, shown
+from cfgjax.checks import require_kind, short_repr
 from cfgjax.types import Array
 
 Checksums = dict[str, str]
@@ -72,7 +72,7 @@ def _require_words(name: str, leaf: Any) -> None:
         jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)
     )
     if not (is_number and dtype.itemsize in _UNSIGNED):
-        found = f"{type(leaf).__name__} {shown(leaf)}" if dtype is None else f"the type {dtype}"
+        found = f"{type(leaf).__name__} {short_repr(leaf)}" if dtype is None else f"the type {dtype}"
         raise TypeError(f"{name} must be an array of real numbers of 8 to 64 bits, got {found}")
 
 

@@ -6,7 +6,7 @@ import re
 
 
 class CheckpointError(Exception):
-    """A checkpoint that is missing, damaged, cannot be written, or is of another tree than the one asked for."""
+    """A checkpoint that is missing, corrupt, cannot be written, or is of another tree than the one asked for."""
 
 
 class NoCheckpointError(CheckpointError):

@@ -10,7 +10,7 @@ from typing import Any
 
 from cfgjax.checkpoints.checksums import Checksums
 from cfgjax.checkpoints.errors import CheckpointError
-from cfgjax.checks import require_kind, shown
+from cfgjax.checks import require_kind, short_repr
 
 PACKAGES = "cfgjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"
 
@@ -25,25 +25,25 @@ def require_json(name: str, value: Any) -> None:
     try:
         json.dumps(dict(value))
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be a mapping of JSON, got one that is not: {shown(error)}") from None
+        raise TypeError(f"{name} must be a mapping of JSON, got one that is not: {short_repr(error)}") from None
 
 
-def sealed(given: Mapping[str, Any], step: int, checksums: Checksums) -> dict[str, Any]:
+def with_digest(given: Mapping[str, Any], step: int, checksums: Checksums) -> dict[str, Any]:
     """The record to be written: what the caller gave, the step, the packages' versions, the checksums, the digest."""
     versions = {package: version(package) for package in PACKAGES}
     record = {"given": dict(given), "step": step, "versions": versions, "checksums": checksums}
     return record | {"digest": _digest(json.loads(json.dumps(record)))}
 
 
-def opened(where: Any, record: Any) -> dict[str, Any]:
+def check_digest(where: Any, record: Any) -> dict[str, Any]:
     """The record read back, once its digest is found right.
 
     Raises:
         CheckpointError: a record without digest, or with another one; the message names the folder.
     """
     if not isinstance(record, dict) or "digest" not in record:
-        raise CheckpointError(f"checkpoint {where} is damaged: its metadata have no digest")
+        raise CheckpointError(f"checkpoint {where} is corrupt: its metadata have no digest")
     rest = {name: value for name, value in record.items() if name != "digest"}
     if _digest(rest) != record["digest"]:
-        raise CheckpointError(f"checkpoint {where} is damaged: its metadata are not those that were written")
+        raise CheckpointError(f"checkpoint {where} is corrupt: its metadata are not those that were written")
     return rest

@@ -12,11 +12,11 @@ import orbax.checkpoint as ocp
 
 from cfgjax.checkpoints.checksums import host_checksum
 from cfgjax.checkpoints.errors import CheckpointError
-from cfgjax.checkpoints.metadata import opened
+from cfgjax.checkpoints.metadata import check_digest
 from cfgjax.checkpoints.restore import Found, Restored, described, newest_whole
 from cfgjax.checkpoints.save import METADATA, STATE, read_back
-from cfgjax.checkpoints.trees import named, places, require_same
-from cfgjax.checks import require_arrays, require_choice, require_count, require_place
+from cfgjax.checkpoints.trees import flatten_with_names, places, require_same
+from cfgjax.checks import require_arrays, require_choice, require_count, require_pathlike
 from cfgjax.types import Tree
 
 AVERAGES = "averages"
@@ -47,7 +47,7 @@ def restore_params(folder: Path, step: int | None = None, which: str | int = "em
         UnreachableError: the system refuses to read one, which may be whole.
         CheckpointError: none whole, none with such parameters, or of another tree than ``like``.
     """
-    require_place("folder", folder)
+    require_pathlike("folder", folder)
     if step is not None:
         require_count("step", step, 0)
     if isinstance(which, str):
@@ -79,7 +79,7 @@ def _whole_arrays(where: Path, asked: Tree, sums: Mapping[str, str]) -> list[jax
     found = read_back(where / STATE, set(wanted.values()))
     for name, place in wanted.items():
         if place not in found or host_checksum(found[place]) != sums.get(name):
-            raise CheckpointError(f"checkpoint {where} is damaged: {name} is not what was written")
+            raise CheckpointError(f"checkpoint {where} is corrupt: {name} is not what was written")
     return [jnp.asarray(found[place]) for place in wanted.values()]
 
 
@@ -87,11 +87,11 @@ def _read(folder: Path, step: int, which: str | int, like: Tree) -> Found:
     where = Path(folder) / str(step)
     with described(folder, step) as (manager, found):
         read = manager.restore(step, args=ocp.args.Composite(**{METADATA: ocp.args.JsonRestore()}))
-    record, asked = opened(where, read[METADATA]), _part_of(where, found, which)
+    record, asked = check_digest(where, read[METADATA]), _part_of(where, found, which)
     part = asked[AVERAGES][which] if isinstance(which, int) else asked[which]
     if like is not None:
         require_same(where, part, like)
-    arrays = dict(zip(named(part), _whole_arrays(where, asked, record["checksums"]), strict=True))
+    arrays = dict(zip(flatten_with_names(part), _whole_arrays(where, asked, record["checksums"]), strict=True))
     form = part if like is None else like
-    tree = jax.tree.unflatten(jax.tree.structure(form), [arrays[name] for name in named(form)])
+    tree = jax.tree.unflatten(jax.tree.structure(form), [arrays[name] for name in flatten_with_names(form)])
     return tree, record["given"]

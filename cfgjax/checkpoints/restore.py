@@ -15,10 +15,10 @@ from jax.experimental import multihost_utils
 
 from cfgjax.checkpoints.checksums import checksums
 from cfgjax.checkpoints.errors import CheckpointError, NoCheckpointError, UnreachableError, is_of_system, reason
-from cfgjax.checkpoints.metadata import opened
-from cfgjax.checkpoints.save import METADATA, STATE, steps
-from cfgjax.checkpoints.trees import as_before, asked_for, named, require_same, require_storable
-from cfgjax.checks import require_arrays, require_count, require_kind, require_place
+from cfgjax.checkpoints.metadata import check_digest
+from cfgjax.checkpoints.save import METADATA, STATE, all_steps
+from cfgjax.checkpoints.trees import flatten_with_names, place_like, require_same, require_storable, to_abstract
+from cfgjax.checks import require_arrays, require_count, require_kind, require_pathlike
 from cfgjax.types import Tree
 
 Found = tuple[Tree, dict[str, Any]]
@@ -32,13 +32,13 @@ class Restored(NamedTuple):
         state: the tree, placed as was asked.
         metadata: what was given with it.
         step: whose it is.
-        damaged: newer steps that did not read, with what was wrong.
+        corrupt: newer steps that did not read, with what was wrong.
     """
 
     state: Tree
     metadata: dict[str, Any]
     step: int
-    damaged: dict[int, str]
+    corrupt: dict[int, str]
 
 
 @contextlib.contextmanager
@@ -60,15 +60,15 @@ def described(folder: Path, step: int) -> Iterator[tuple[ocp.CheckpointManager, 
 def _read(folder: Path, like: Tree, step: int) -> Found:
     where = Path(folder) / str(step)
     with described(folder, step) as (manager, found):
-        wanted = asked_for(like)
+        wanted = to_abstract(like)
         require_same(where, found, wanted)
         args = {STATE: ocp.args.StandardRestore(wanted), METADATA: ocp.args.JsonRestore()}
         read = manager.restore(step, args=ocp.args.Composite(**args))
-    record = opened(where, read[METADATA])
-    for name, checksum in checksums(named(read[STATE])).items():
+    record = check_digest(where, read[METADATA])
+    for name, checksum in checksums(flatten_with_names(read[STATE])).items():
         if record["checksums"].get(name) != checksum:
-            raise CheckpointError(f"checkpoint {where} is damaged: {name} is not what was written")
-    return as_before(read[STATE], like), record["given"]
+            raise CheckpointError(f"checkpoint {where} is corrupt: {name} is not what was written")
+    return place_like(read[STATE], like), record["given"]
 
 
 def _whole_or_error(read: Callable[[], Any], where: Path) -> Any:
@@ -117,7 +117,7 @@ def restore(folder: Path, like: Tree, step: int | None = None) -> Restored:
         UnreachableError: the system refuses to read one, which may be whole.
         CheckpointError: none whole, or of another tree; the message names the newest one tried.
     """
-    require_place("folder", folder)
+    require_pathlike("folder", folder)
     require_arrays("like", like)
     require_storable("like", like)
     if step is not None:
@@ -131,16 +131,16 @@ def newest_whole(folder: Path, step: int | None, read: Callable[[int], Found]) -
     Raises:
         CheckpointError: as ``restore``.
     """
-    damaged: dict[int, str] = {}
-    while (candidate := _newest(folder, step, damaged)) is not None:
+    corrupt: dict[int, str] = {}
+    while (candidate := _newest(folder, step, corrupt)) is not None:
         found = _attempt(Path(folder) / str(candidate), functools.partial(read, candidate))
         if not isinstance(found, CheckpointError):
-            still_there = {each: message for each, message in damaged.items() if each in steps(folder)}
+            still_there = {each: message for each, message in corrupt.items() if each in all_steps(folder)}
             return Restored(*found, candidate, still_there)
-        damaged[candidate] = str(found)
-    if not damaged:
+        corrupt[candidate] = str(found)
+    if not corrupt:
         raise NoCheckpointError(f"no checkpoint in {folder}")
-    raise CheckpointError(next(iter(damaged.values())))
+    raise CheckpointError(next(iter(corrupt.values())))
 
 
 def _newest(folder: Path, step: int | None, tried: Container[int]) -> int | None:
@@ -148,32 +148,32 @@ def _newest(folder: Path, step: int | None, tried: Container[int]) -> int | None
 
     Of several processes all take what the first one sees: others may see its folders later.
     """
-    found = next((each for each in (steps(folder) if step is None else [step]) if each not in tried), None)
+    found = next((each for each in (all_steps(folder) if step is None else [step]) if each not in tried), None)
     if jax.process_count() == 1:
         return found
     agreed = int(multihost_utils.broadcast_one_to_all(np.asarray(-1 if found is None else found, np.int32)))
     return None if agreed < 0 else agreed
 
 
-def set_aside(folder: Path, damaged: dict[int, str], into: Path) -> None:
-    """Moves damaged checkpoints into another folder, so that their steps can be saved again; none is deleted.
+def quarantine(folder: Path, corrupt: dict[int, str], into: Path) -> None:
+    """Moves corrupt checkpoints into another folder, so that their steps can be saved again; none is deleted.
 
     Args:
         folder: the folder of checkpoints.
-        damaged: their steps, as ``restore`` gives them.
+        corrupt: their steps, as ``restore`` gives them.
         into: where to; made if need be.
 
     Raises:
-        TypeError, ValueError: no paths; no mapping; a step that is no whole number, or negative.
+        TypeError, ValueError: no paths; no mapping; a step that is no integer, or negative.
         OSError: a checkpoint that is not there, or cannot be moved.
     """
-    require_place("folder", folder)
-    require_place("into", into)
-    require_kind("damaged", damaged, Mapping, "a mapping of steps, as checkpoints.restore(...).damaged is")
-    for step in damaged:
-        require_count("damaged", step, 0)
+    require_pathlike("folder", folder)
+    require_pathlike("into", into)
+    require_kind("corrupt", corrupt, Mapping, "a mapping of steps, as checkpoints.restore(...).corrupt is")
+    for step in corrupt:
+        require_count("corrupt", step, 0)
     into = Path(into)
-    for step in damaged:
+    for step in corrupt:
         into.mkdir(parents=True, exist_ok=True)
         count = sum(1 for each in into.iterdir() if each.name.startswith(f"{step}-"))
         (Path(folder) / str(step)).rename(into / f"{step}-{count}")

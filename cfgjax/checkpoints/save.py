@@ -18,20 +18,20 @@ from orbax.checkpoint import checkpoint_managers
 
 from cfgjax.checkpoints.checksums import checksums, host_checksum
 from cfgjax.checkpoints.errors import CheckpointError, reason
-from cfgjax.checkpoints.metadata import require_json, sealed
-from cfgjax.checkpoints.trees import named, places, require_storable, stored
-from cfgjax.checks import require_arrays, require_count, require_place, require_scalar
+from cfgjax.checkpoints.metadata import require_json, with_digest
+from cfgjax.checkpoints.trees import flatten_with_names, places, require_storable, stored
+from cfgjax.checks import require_arrays, require_count, require_pathlike, require_scalar
 from cfgjax.types import Tree
 
 METRIC = "held_out_loss"
 STATE, METADATA = "state", "metadata"
 
 
-class Keep(NamedTuple):
+class RetentionPolicy(NamedTuple):
     """Which checkpoints are kept; one that any of the three rules names stays.
 
     Attributes:
-        last: the last n, at least 1, None for all. With 2 or more a damaged one never leaves a run without another.
+        last: the last n, at least 1, None for all. With 2 or more a corrupt one never leaves a run without another.
         every: those of a step that this number divides; None for no such rule.
         best: the n of least held-out loss; 0 for no such rule.
     """
@@ -41,24 +41,24 @@ class Keep(NamedTuple):
     best: int = 0
 
 
-_KEEP = Keep()
+_RETENTION = RetentionPolicy()
 
 
 def _held_out_loss(metrics: Any) -> float:
     return metrics[METRIC]
 
 
-def _require_keep(keep: object) -> None:
+def _require_retention(keep: object) -> None:
     """Raises TypeError or ValueError for a rule that is none, or that would keep nothing."""
-    if not isinstance(keep, Keep):
-        raise TypeError(f"keep must be a Keep, as checkpoints.Keep(last=2) is, got {type(keep).__name__}")
+    if not isinstance(keep, RetentionPolicy):
+        raise TypeError(f"keep must be a Keep, as checkpoints.RetentionPolicy(last=2) is, got {type(keep).__name__}")
     require_count("keep.best", keep.best, 0)
     for name, value in (("keep.last", keep.last), ("keep.every", keep.every)):
         if value is not None:
             require_count(name, value, 1)
 
 
-def _policy(keep: Keep) -> Any:
+def _policy(keep: RetentionPolicy) -> Any:
     rules: list[Any] = [checkpoint_managers.LatestN(keep.last)]
     if keep.every is not None:
         rules.append(checkpoint_managers.EveryNSteps(keep.every))
@@ -70,25 +70,25 @@ def _policy(keep: Keep) -> Any:
     return checkpoint_managers.AnyPreservationPolicy(rules)
 
 
-def steps(folder: Path) -> list[int]:
+def all_steps(folder: Path) -> list[int]:
     """The steps of all published checkpoints in the folder, the newest first.
 
     Raises:
         TypeError: what is no path.
     """
-    require_place("folder", folder)
+    require_pathlike("folder", folder)
     if not Path(folder).is_dir():
         return []
     return sorted(ocp.utils.checkpoint_steps(Path(folder).absolute()), reverse=True)
 
 
-def latest(folder: Path) -> int | None:
+def latest_step(folder: Path) -> int | None:
     """The step of the newest published checkpoint in the folder, or None.
 
     Raises:
         TypeError: what is no path.
     """
-    return next(iter(steps(folder)), None)
+    return next(iter(all_steps(folder)), None)
 
 
 _ARRAY = ".zarray"
@@ -114,7 +114,7 @@ class Writer:
     """Writes checkpoints into a folder, in the background; a context manager.
 
     A checkpoint is read back before it is published and before an older one is removed: one whose arrays do not have
-    the checksums of the state that was given never replaces another. Leaving the context, or ``settle()``, waits for
+    the checksums of the state that was given never replaces another. Leaving the context, or ``wait()``, waits for
     the save under way. A save that was cut off leaves a temporary folder, which is never read, and removed here.
 
     Args:
@@ -126,9 +126,9 @@ class Writer:
         CheckpointError: the folder cannot be made or listed.
     """
 
-    def __init__(self, folder: Path, keep: Keep = _KEEP) -> None:
-        require_place("folder", folder)
-        _require_keep(keep)
+    def __init__(self, folder: Path, keep: RetentionPolicy = _RETENTION) -> None:
+        require_pathlike("folder", folder)
+        _require_retention(keep)
         self._folder = Path(os.path.abspath(folder))  # noqa: PTH100
         self._underway: tuple[int, dict[str, tuple[str, str]]] | None = None
         options = ocp.CheckpointManagerOptions(
@@ -148,7 +148,7 @@ class Writer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         try:
-            self.settle()
+            self.wait()
         except CheckpointError:
             if kind is None:
                 raise
@@ -165,7 +165,7 @@ class Writer:
             held_out_loss: by which the best are kept.
 
         Raises:
-            TypeError, ValueError: a step that is no whole number, or negative; a tree with a leaf that is no array or
+            TypeError, ValueError: a step that is no integer, or negative; a tree with a leaf that is no array or
                 has no elements, an array alone, or two leaves whose keys, joined by dots or slashes, are the same;
                 metadata that are not of JSON; a loss that is not one number.
             CheckpointError: this save cannot be started, or the one before it failed; nothing older is lost.
@@ -176,11 +176,11 @@ class Writer:
         require_json("metadata", metadata)
         if held_out_loss is not None:
             require_scalar("held_out_loss", held_out_loss)
-        self.settle()
+        self.wait()
         step, tree = operator.index(step), stored(tree)
-        sums = checksums(named(tree))
+        sums = checksums(flatten_with_names(tree))
         self._underway = step, {name: (place, sums[name]) for name, place in places(tree).items()}
-        record = sealed(metadata, step, sums)
+        record = with_digest(metadata, step, sums)
         items = {STATE: ocp.args.StandardSave(tree), METADATA: ocp.args.JsonSave(record)}
         metrics = None if held_out_loss is None else {METRIC: held_out_loss}
         try:
@@ -188,7 +188,7 @@ class Writer:
         except (OSError, ValueError, RuntimeError) as error:
             self._forget(error)
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Waits until the save under way is published.
 
         Raises:
@@ -205,19 +205,19 @@ class Writer:
     def _forget(self, error: Exception) -> None:
         step, _ = self._underway or (None, None)
         self._underway = None
-        for draft in self._drafts(step):
+        for draft in self._temporaries(step):
             shutil.rmtree(draft, ignore_errors=True)
         with contextlib.suppress(OSError):
             self._manager.reload()
         raise CheckpointError(f"checkpoint {self._folder / str(step)} was not written: {reason(error)}") from error
 
-    def _drafts(self, step: int | None) -> list[Path]:
+    def _temporaries(self, step: int | None) -> list[Path]:
         return list(self._folder.glob(f"{step}.orbax-checkpoint-tmp*"))
 
     def _verify(self) -> None:
         """Compares what was written with what was given, in the background, before it is published."""
         step, expected = self._underway or (None, {})
-        folder = next(iter(self._drafts(step)), self._folder / str(step))
+        folder = next(iter(self._temporaries(step)), self._folder / str(step))
         found = read_back(folder / STATE)
         read = {name: host_checksum(array) for name, array in found.items()}
         wrong = [name for name, (place, given) in expected.items() if read.get(place) != given]

@@ -10,7 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from cfgjax.checkpoints.errors import CheckpointError
-from cfgjax.checks import shown
+from cfgjax.checks import short_repr
 from cfgjax.types import Array, Tree
 
 KeyPath = tuple[Any, ...]
@@ -33,13 +33,13 @@ def stored(tree: Tree) -> Tree:
     return jax.tree.map(lambda leaf: _global(jax.random.key_data(leaf) if _is_key(leaf) else jnp.asarray(leaf)), tree)
 
 
-def asked_for(like: Tree) -> Tree:
+def to_abstract(like: Tree) -> Tree:
     """The shapes, types and shardings with which a tree like this one is read."""
     return jax.tree.map(ocp.utils.to_shape_dtype_struct, stored(like))
 
 
-def as_before(found: Tree, like: Tree) -> Tree:
-    """The tree read by ``asked_for``, with its keys typed and its arrays placed like those of ``like``."""
+def place_like(found: Tree, like: Tree) -> Tree:
+    """The tree read by ``to_abstract``, with its keys typed and its arrays placed like those of ``like``."""
 
     def placed(found_leaf: Array, like_leaf: Array) -> Array:
         if _is_key(like_leaf):
@@ -66,7 +66,7 @@ def _place(path: KeyPath) -> str:
     return ".".join(ocp.tree.str_keypath(path)).removesuffix("/")
 
 
-def named(tree: Tree) -> dict[str, Any]:
+def flatten_with_names(tree: Tree) -> dict[str, Any]:
     """The leaves by their paths, without the brackets that tell a tuple's field from a mapping's key."""
     return {_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
@@ -83,14 +83,16 @@ def _require_keys(argument: str, tree: Tree) -> None:
         for path, _ in jax.tree.leaves_with_path(tree):
             _place(path).encode()
     except (ValueError, AssertionError) as error:
-        raise ValueError(f"{argument} must have as keys names in UTF-8, or else numbers, got {shown(tree)}") from error
+        raise ValueError(
+            f"{argument} must have as keys names in UTF-8, or else numbers, got {short_repr(tree)}"
+        ) from error
 
 
 def require_storable(argument: str, tree: Tree) -> None:
     """Raises ValueError for a tree with a leaf that Orbax refuses, or would put in another's place."""
     leaves = jax.tree.leaves_with_path(tree)
     if not leaves or not leaves[0][0]:
-        raise ValueError(f"{argument} must be a container of at least one array, got {shown(tree)}")
+        raise ValueError(f"{argument} must be a container of at least one array, got {short_repr(tree)}")
     _require_keys(argument, tree)
     taken: dict[tuple[str, str], str] = {}
     for path, leaf in leaves:
@@ -109,7 +111,7 @@ def require_same(where: Any, found: Tree, wanted: Tree) -> None:
     Raises:
         CheckpointError: they differ; the message names the folder and the leaf.
     """
-    found_leaves, wanted_leaves = named(found), named(wanted)
+    found_leaves, wanted_leaves = flatten_with_names(found), flatten_with_names(wanted)
     if found_leaves.keys() != wanted_leaves.keys():
         odd = sorted(found_leaves.keys() ^ wanted_leaves.keys())
         raise CheckpointError(f"checkpoint {where} holds another tree than asked for: {odd[0]} is in one only")

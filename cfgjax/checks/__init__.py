@@ -1,4 +1,4 @@
-"""Checks at the door: one clear error for a bad argument, and silence for a traced number.
+"""Argument checks: one clear error for a bad argument, and silence for a traced number.
 
 (K1) Types, shapes and dtypes are known while JAX traces, and are always checked; a number only where it is concrete.
 (K2) A wrong type gets a TypeError, a wrong shape or number a ValueError. Either names the argument, what was given and
@@ -8,8 +8,9 @@
 from __future__ import annotations
 
 from cfgjax.checks.arrays import (
+    as_float64_rows,
     evaluated,
-    like_state,
+    output_like_x,
     require_arrays,
     require_floats,
     require_integers,
@@ -18,7 +19,6 @@ from cfgjax.checks.arrays import (
     require_rank,
     require_shape,
     require_times,
-    rows_of,
 )
 from cfgjax.checks.kinds import (
     THREEFRY,
@@ -30,8 +30,8 @@ from cfgjax.checks.kinds import (
     require_own_draws,
     require_pair,
     require_path,
-    require_place,
-    require_text,
+    require_pathlike,
+    require_str,
 )
 from cfgjax.checks.numbers import (
     BELOW_ONE,
@@ -51,7 +51,7 @@ from cfgjax.checks.numbers import (
     require_scalar,
     require_time,
     require_whole,
-    shown,
+    short_repr,
 )
 
 __all__ = [
@@ -59,12 +59,13 @@ __all__ = [
     "HUGE",
     "THREEFRY",
     "TINY",
+    "as_float64_rows",
     "evaluated",
     "is_known_as",
     "is_traced",
     "label_like",
-    "like_state",
     "of_numpy",
+    "output_like_x",
     "require_arrays",
     "require_between",
     "require_choice",
@@ -82,17 +83,16 @@ __all__ = [
     "require_own_draws",
     "require_pair",
     "require_path",
-    "require_place",
+    "require_pathlike",
     "require_point",
     "require_positive",
     "require_rank",
     "require_real",
     "require_scalar",
     "require_shape",
-    "require_text",
+    "require_str",
     "require_time",
     "require_times",
     "require_whole",
-    "rows_of",
-    "shown",
+    "short_repr",
 ]

@@ -1,4 +1,4 @@
-"""Arrays, grids, trees and fields at the door, with the lines (K1) and (K2) of ``cfgjax.checks``."""
+"""Checks of arrays, grids, trees and fields, with the lines (K1) and (K2) of ``cfgjax.checks``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax.checks.kinds import require_function
-from cfgjax.checks.numbers import is_number, is_traced, kind_of, of_numpy, require_real, require_time, shown
+from cfgjax.checks.numbers import is_number, is_traced, kind_of, of_numpy, require_real, require_time, short_repr
 from cfgjax.types import Array, Times
 
 _POINT = "x", "t", "y"
@@ -92,7 +92,7 @@ def evaluated(name: str, field: Callable[..., Any], x: Any, t: Any, *y: Any) -> 
         raise
 
 
-def like_state(name: str, field: Callable[..., Any]) -> Callable[..., Array]:
+def output_like_x(name: str, field: Callable[..., Any]) -> Callable[..., Array]:
     """The field (x, t, ...) -> like x, whose every value is found to have the shape of x.
 
     Raises:
@@ -123,16 +123,16 @@ def require_times(ts: Times, is_forward_only: bool = False) -> None:
         return
     times = np.asarray(ts).astype(jax.dtypes.canonicalize_dtype(ts.dtype)).astype(np.float64)
     if not np.all(np.isfinite(times)):
-        raise ValueError(f"ts must be finite, got {shown(times)}")
+        raise ValueError(f"ts must be finite, got {short_repr(times)}")
     if not (np.all(np.diff(times) > 0) or np.all(np.diff(times) < 0)):
-        raise ValueError(f"ts must increase (or decrease) at every step, got {shown(times)}")
+        raise ValueError(f"ts must increase (or decrease) at every step, got {short_repr(times)}")
     if not (min(times) >= 0 and max(times) <= 1):
-        raise ValueError(f"ts must be in [0, 1], got {shown(times)}")
+        raise ValueError(f"ts must be in [0, 1], got {short_repr(times)}")
     if is_forward_only and times[0] > times[-1]:
-        raise ValueError(f"ts must increase for a solver that runs forwards only, got {shown(times)}")
+        raise ValueError(f"ts must increase for a solver that runs forwards only, got {short_repr(times)}")
 
 
-def rows_of(name: str, values: Any, least: int = 1, ndim: int | None = None) -> np.ndarray:
+def as_float64_rows(name: str, values: Any, least: int = 1, ndim: int | None = None) -> np.ndarray:
     """The examples of a set on the host, [n, ...] in float64.
 
     Raises:
@@ -146,7 +146,7 @@ def rows_of(name: str, values: Any, least: int = 1, ndim: int | None = None) -> 
         wanted = {None: "[n, ...]", 1: "[n]", 2: "[n, d]"}[ndim]
         raise ValueError(f"{name} must be {wanted} with n at least {least}, got shape {array.shape}")
     if array.size == 0 or not np.all(np.isfinite(array)):
-        raise ValueError(f"{name} must be finite and not empty, got {shown(array)}")
+        raise ValueError(f"{name} must be finite and not empty, got {short_repr(array)}")
     return array
 
 
@@ -167,20 +167,20 @@ def require_arrays(name: str, tree: Any, is_shape_enough: bool = False) -> None:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     path, leaf = next((path, leaf) for path, leaf in leaves if not _is_leaf(leaf, is_shape_enough))
     where = jax.tree_util.keystr(path)
-    raise TypeError(f"{name}{where} must be of {allowed}, got {type(leaf).__name__} {shown(leaf)}")
+    raise TypeError(f"{name}{where} must be of {allowed}, got {type(leaf).__name__} {short_repr(leaf)}")
 
 
 def require_integers(name: str, value: object) -> None:
-    """Raises TypeError for what is neither an array nor a number of integer type."""
+    """Raises TypeError for what is neither an array nor a integer."""
     if not is_number(value, jnp.integer):
-        raise TypeError(f"{name} must be an array of whole numbers, got {kind_of(value)}")
+        raise TypeError(f"{name} must be an array of integers, got {kind_of(value)}")
 
 
 def require_floats(name: str, tree: Any) -> None:
     """Raises TypeError for a tree with a leaf of no floating-point numbers, ValueError for one without leaves."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     if not leaves:
-        raise ValueError(f"{name} must be a tree of at least one array, got {shown(tree)}")
+        raise ValueError(f"{name} must be a tree of at least one array, got {short_repr(tree)}")
     for path, leaf in leaves:
         if not is_number(leaf, jnp.floating):
             where = jax.tree_util.keystr(path)

@@ -1,4 +1,4 @@
-"""Keys, functions, objects and names at the door, with the lines (K1) and (K2) of ``cfgjax.checks``."""
+"""Checks of keys, functions, objects and names, with the lines (K1) and (K2) of ``cfgjax.checks``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks.numbers import kind_of, shown
-from cfgjax.types import MemoryField, Pair
+from cfgjax.checks.numbers import kind_of, short_repr
+from cfgjax.types import Pair, StatefulField
 
 _BECOMES_A_FIELD: dict[type, str] = {
     Pair: ", of which guidance.extrapolate(pair, scale) makes a field",
-    MemoryField: ", which solvers.remembering(make_solver, field) takes",
+    StatefulField: ", which solvers.with_field_state(make_solver, field) takes",
 }
 
 THREEFRY = "threefry2x32"
@@ -89,7 +89,7 @@ def require_kind(name: str, value: object, kind: type | tuple[type, ...], exampl
 def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raises ValueError for what is none of the names."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {shown(repr(value))}")
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {short_repr(repr(value))}")
 
 
 def require_pair(pair: object) -> None:
@@ -106,19 +106,21 @@ def require_devices(devices: object) -> None:
         return
     if not isinstance(devices, list | tuple) or not all(isinstance(device, jax.Device) for device in devices):
         raise TypeError(
-            f"devices must be a list of devices, as jax.devices() is, or None for all, got {shown(devices)}"
+            f"devices must be a list of devices, as jax.devices() is, or None for all, got {short_repr(devices)}"
         )
     if not devices or len(set(devices)) < len(devices):
-        raise ValueError(f"devices must be at least one, and differ, got {shown(devices)}")
+        raise ValueError(f"devices must be at least one, and differ, got {short_repr(devices)}")
 
 
-def require_text(name: str, value: object) -> None:
+def require_str(name: str, value: object) -> None:
     """Raises TypeError for what is no text."""
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be text, got {type(value).__name__} {shown(value)}")
+        raise TypeError(f"{name} must be text, got {type(value).__name__} {short_repr(value)}")
 
 
-def require_place(name: str, path: object) -> None:
+def require_pathlike(name: str, path: object) -> None:
     """Raises TypeError for what is no path of a file or a folder."""
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"{name} must be a path, as pathlib.Path('folder') is, got {type(path).__name__} {shown(path)}")
+        raise TypeError(
+            f"{name} must be a path, as pathlib.Path('folder') is, got {type(path).__name__} {short_repr(path)}"
+        )

@@ -1,4 +1,4 @@
-"""Numbers and labels at the door, with the lines (K1) and (K2) of ``cfgjax.checks``."""
+"""Checks of numbers and labels, with the lines (K1) and (K2) of ``cfgjax.checks``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_traced(value: object) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(value))
 
 
-def shown(value: object) -> str:
+def short_repr(value: object) -> str:
     """The value in one short line, for a message."""
     words = " ".join(str(value).split())
     return words if len(words) <= 120 else f"{words[:117]}..."
@@ -37,7 +37,7 @@ def shown(value: object) -> str:
 def kind_of(value: object) -> str:
     """The type of the value, with a number itself, for a message."""
     dtype = getattr(value, "dtype", None)
-    return f"{type(value).__name__} {shown(value)}" if dtype is None else f"the type {dtype}"
+    return f"{type(value).__name__} {short_repr(value)}" if dtype is None else f"the type {dtype}"
 
 
 def is_number(value: object, *kinds: Any) -> bool:
@@ -78,7 +78,7 @@ def require_finite(name: str, value: object) -> None:
         return
     largest = float(jnp.finfo(jnp.result_type(float)).max)
     if not np.all(np.abs(np.asarray(value, dtype=np.float64)) <= largest):
-        raise ValueError(f"{name} must be finite, got {shown(value)}")
+        raise ValueError(f"{name} must be finite, got {short_repr(value)}")
 
 
 def require_number(name: str, value: object) -> None:
@@ -109,7 +109,7 @@ def require_between(name: str, value: object, low: float, high: float) -> None:
     if is_traced(value):
         return
     if not low <= float(np.asarray(value, dtype=np.float64)) <= high:
-        raise ValueError(f"{name} must be {between(low, high)}, got {shown(value)}")
+        raise ValueError(f"{name} must be {between(low, high)}, got {short_repr(value)}")
 
 
 def require_positive(name: str, value: object) -> None:
@@ -129,14 +129,14 @@ def require_time(name: str, t: object) -> None:
 
 
 def require_whole(name: str, value: object, low: float, high: float = math.inf) -> None:
-    """Raises TypeError or ValueError for what is not one number of integer type, in [low, high] where concrete."""
+    """Raises TypeError or ValueError for what is not one integer, in [low, high] where concrete."""
     if not is_number(value, jnp.integer):
-        raise TypeError(f"{name} must be a whole number of integer type, got {kind_of(value)}")
+        raise TypeError(f"{name} must be an integer, got {kind_of(value)}")
     require_between(name, value, low, high)
 
 
 def require_label(name: str, label: object, last: float = math.inf) -> None:
-    """Raises TypeError or ValueError for what is no label: one number of integer type, in 0..last where concrete.
+    """Raises TypeError or ValueError for what is no label: one integer, in 0..last where concrete.
 
     An index of JAX would take row -1 for the last one, and a label beyond the last for the last, without a word.
     """
@@ -156,9 +156,9 @@ def label_like(name: str, label: Any, like: Any) -> Array:
 
 
 def require_count(name: str, value: Any, least: float, most: float = math.inf) -> None:
-    """Raises TypeError for what is no whole number, or a traced one, ValueError for one outside least..most."""
+    """Raises TypeError for what is no integer, or a traced one, ValueError for one outside least..most."""
     if is_traced(value) or not is_number(value, jnp.integer) or np.shape(value) != ():
-        raise TypeError(f"{name} must be a whole number that is not traced, got {kind_of(value)}")
+        raise TypeError(f"{name} must be an integer that is not traced, got {kind_of(value)}")
     if not least <= operator.index(value) <= most:
         allowed = between(least, most) if math.isinf(most) else f"in {_digits(least)}..{_digits(most)}"
         raise ValueError(f"{name} must be {allowed}, got {value}")

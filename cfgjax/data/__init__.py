@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from cfgjax.data.digits import Digits
 from cfgjax.data.errors import DataError
-from cfgjax.data.idx import is_of_family, read_idx
+from cfgjax.data.idx import is_mnist_like, read_idx
 from cfgjax.data.labels import label_counts, present_labels
 from cfgjax.data.latents import Latents, Spread, open_latents
 from cfgjax.data.listing import Remark
-from cfgjax.data.prefetch import stream
+from cfgjax.data.prefetch import prefetch
 from cfgjax.data.shuffle import batch_indices
-from cfgjax.data.sources import Images, is_prepared, load, num_labels_of, open_split, prepare
+from cfgjax.data.sources import Images, is_prepared, load, num_classes_of, open_split, prepare
 from cfgjax.data.split import Split
 from cfgjax.data.summary import Summary, summary
-from cfgjax.data.transforms import dequantise, flip, scale, to_pixels
-from cfgjax.data.untrusted.safe_files import parse_json, read_bounded, require_fits, require_inside
+from cfgjax.data.transforms import dequantise, normalize, random_flip, to_pixels
+from cfgjax.data.untrusted.safe_files import check_memory, parse_json, read_bounded, require_inside
 
 __all__ = [
     "DataError",
@@ -30,24 +30,24 @@ __all__ = [
     "Spread",
     "Summary",
     "batch_indices",
+    "check_memory",
     "dequantise",
-    "flip",
-    "is_of_family",
+    "is_mnist_like",
     "is_prepared",
     "label_counts",
     "load",
-    "num_labels_of",
+    "normalize",
+    "num_classes_of",
     "open_latents",
     "open_split",
     "parse_json",
+    "prefetch",
     "prepare",
     "present_labels",
+    "random_flip",
     "read_bounded",
     "read_idx",
-    "require_fits",
     "require_inside",
-    "scale",
-    "stream",
     "summary",
     "to_pixels",
 ]

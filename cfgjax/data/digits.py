@@ -18,7 +18,7 @@ NUM_TEST = 360
 
 
 def _gray(digit: np.ndarray) -> np.ndarray:
-    """Whole numbers 0..16, [8, 8], as gray values 0..255, [8, 8, 1]."""
+    """Integers 0..16, [8, 8], as gray values 0..255, [8, 8, 1]."""
     return np.round(digit * (255 / 16)).astype(np.uint8)[..., np.newaxis]
 
 

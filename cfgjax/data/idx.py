@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 import tensorflow_datasets as tfds
 
-from cfgjax.checks import require_kind, require_text
+from cfgjax.checks import require_kind, require_str
 from cfgjax.data.errors import DataError
 from cfgjax.data.untrusted.png import png
 from cfgjax.data.untrusted.safe_files import require_file, require_inside
@@ -29,13 +29,13 @@ _MOST_BYTES = 2**31
 TRANSPOSED = "Prepared with rows and columns of its pictures exchanged."
 
 
-def is_of_family(name: str) -> bool:
+def is_mnist_like(name: str) -> bool:
     """Whether a data set, or the one of which it is a configuration, is distributed as idx files.
 
     Raises:
         TypeError: no text.
     """
-    require_text("name", name)
+    require_str("name", name)
     return name.partition("/")[0] in FAMILY
 
 
@@ -73,14 +73,14 @@ def _find(folder: Path, stem: str) -> Path:
     raise DataError(f"source {folder} holds no {stem}.gz")
 
 
-def _read_split(folder: Path, prefix: str, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_split(folder: Path, prefix: str, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     images, labels = (read_idx(_find(folder, f"{prefix}-{kind}-ubyte")) for kind in ("images-idx3", "labels-idx1"))
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise DataError(f"source {folder}: images {images.shape} and labels {labels.shape} of {prefix} do not match")
     if images.size == 0:
         raise DataError(f"source {folder}: {prefix} holds no images")
-    if labels.max() >= num_labels:
-        raise DataError(f"source {folder}: {prefix} has label {labels.max()}, of 0..{num_labels - 1}")
+    if labels.max() >= num_classes:
+        raise DataError(f"source {folder}: {prefix} has label {labels.max()}, of 0..{num_classes - 1}")
     return images, labels
 
 
@@ -122,8 +122,8 @@ def idx_builder(name: str, source: Path, data_dir: Path, transpose: bool = False
                     yield index, {"image": png(image[..., np.newaxis]), "label": int(label)}
 
     builder = FromFiles(data_dir=str(data_dir), file_format="array_record", **({"config": config} if config else {}))
-    num_labels = builder.info.features["label"].num_classes
-    splits_read = [_read_split(source, prefix, num_labels) for prefix in prefixes]
+    num_classes = builder.info.features["label"].num_classes
+    splits_read = [_read_split(source, prefix, num_classes) for prefix in prefixes]
     if transpose:
         splits_read = [(images.swapaxes(1, 2), labels) for images, labels in splits_read]
     return builder

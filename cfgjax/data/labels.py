@@ -18,9 +18,9 @@ def label_counts(source: Split) -> np.ndarray:
         DataError: a record that does not read.
     """
     require_kind("source", source, Split, _OPENED)
-    counts = np.zeros(source.num_labels, np.int64)
+    counts = np.zeros(source.num_classes, np.int64)
     for labels in source.labels():
-        counts += np.bincount(labels, minlength=source.num_labels)
+        counts += np.bincount(labels, minlength=source.num_classes)
     return counts
 
 
@@ -34,7 +34,7 @@ def present_labels(source: Split) -> np.ndarray:
         DataError: a record that does not read.
     """
     require_kind("source", source, Split, _OPENED)
-    is_present = np.zeros(source.num_labels, bool)
+    is_present = np.zeros(source.num_classes, bool)
     for labels in source.labels():
         is_present[labels] = True
         if is_present.all():

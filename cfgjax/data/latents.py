@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cfgjax.checks import require_count, require_place
+from cfgjax.checks import require_count, require_pathlike
 from cfgjax.data.errors import DataError
 from cfgjax.data.untrusted.safe_files import require_file, require_inside
 from cfgjax.data.untrusted.tfds_metadata import MOST_EXAMPLES
@@ -25,7 +25,7 @@ class Spread(NamedTuple):
 
 
 class Latents(NamedTuple):
-    """Labelled latents: ``latent`` [n, H, W, C] of a floating type, ``label`` [n] whole numbers, both on disk."""
+    """Labelled latents: ``latent`` [n, H, W, C] of a floating type, ``label`` [n] integers, both on disk."""
 
     latent: np.ndarray
     label: np.ndarray
@@ -104,7 +104,7 @@ def _require_types(folder: Path, latent: np.dtype, label: np.dtype) -> None:
     if not np.issubdtype(latent, np.floating):
         raise DataError(f"{folder}/latents.npy must be of a floating type, got {latent}: save array.astype(np.float32)")
     if not np.issubdtype(label, np.integer):
-        raise DataError(f"{folder}/labels.npy must be whole numbers, got type {label}: save labels.astype(np.int64)")
+        raise DataError(f"{folder}/labels.npy must be integers, got type {label}: save labels.astype(np.int64)")
 
 
 def open_latents(folder: Path, root: Path | None = None) -> Latents:
@@ -118,16 +118,16 @@ def open_latents(folder: Path, root: Path | None = None) -> Latents:
         TypeError: what are no paths.
         DataError: files that are missing, empty, of other types, of different lengths, or that lie elsewhere.
     """
-    require_place("folder", folder)
+    require_pathlike("folder", folder)
     if root is not None:
-        require_place("root", root)
+        require_pathlike("root", root)
     folder, root = Path(folder), Path(folder if root is None else root)
     latent, label = _open(folder / "latents.npy", root), _open(folder / "labels.npy", root)
     _require_types(folder, latent.dtype, label.dtype)
     if latent.ndim != 4:
         raise DataError(f"{folder}/latents.npy must be [n, H, W, C], got shape {latent.shape}")
     if label.shape != latent.shape[:1]:
-        raise DataError(f"{folder}/labels.npy must be {latent.shape[:1]} whole numbers, got {label.shape}")
+        raise DataError(f"{folder}/labels.npy must be {latent.shape[:1]} integers, got {label.shape}")
     if len(label) > MOST_EXAMPLES:
         raise DataError(f"{folder} holds {len(label)} latents, more than {MOST_EXAMPLES}")
     return Latents(latent, label)

@@ -12,7 +12,7 @@ from cfgjax.data.errors import DataError
 from cfgjax.data.shuffle import batch_indices
 
 
-def stream(
+def prefetch(
     read: Callable[[np.ndarray], Any],
     seed: int,
     steps: range,

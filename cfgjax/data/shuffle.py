@@ -24,7 +24,7 @@ def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> n
     that resumes needs nothing but the step.
 
     Raises:
-        TypeError, ValueError: what are no whole numbers; a negative seed or step; a data set without examples; a batch
+        TypeError, ValueError: what are no integer; a negative seed or step; a data set without examples; a batch
             larger than the data set, or not positive.
 
     >>> sorted(int(i) for step in range(2) for i in batch_indices(0, step, 3, 6))

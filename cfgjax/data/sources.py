@@ -16,15 +16,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from cfgjax.checks import require_choice, require_count, require_kind, require_place, require_text
+from cfgjax.checks import require_choice, require_count, require_kind, require_pathlike, require_str
 from cfgjax.data.digits import Digits
 from cfgjax.data.errors import DataError
-from cfgjax.data.idx import idx_builder, is_of_family
+from cfgjax.data.idx import idx_builder, is_mnist_like
 from cfgjax.data.image_folder import folder_builder
 from cfgjax.data.known import registered, urls_of
 from cfgjax.data.listing import Remark
 from cfgjax.data.split import Split
-from cfgjax.data.untrusted.safe_files import require_file, require_fits, require_inside
+from cfgjax.data.untrusted.safe_files import check_memory, require_file, require_inside
 from cfgjax.data.untrusted.tfds_metadata import MOST_EXAMPLES, Declared, read_declared, require_name
 
 _AT_ONCE = 1024
@@ -33,11 +33,11 @@ _SPLIT = re.compile(r"[A-Za-z0-9_%+:.\[\] -]{1,200}")
 
 
 class Images(NamedTuple):
-    """Labelled images in memory: ``pixels`` [n, H, W, C] uint8, ``label`` [n] int32 in 0..num_labels-1."""
+    """Labelled images in memory: ``pixels`` [n, H, W, C] uint8, ``label`` [n] int32 in 0..num_classes-1."""
 
     pixels: np.ndarray
     label: np.ndarray
-    num_labels: int
+    num_classes: int
 
     @property
     def image(self) -> np.ndarray:
@@ -69,8 +69,8 @@ def is_prepared(name: str, data_dir: Path | str) -> bool:
         TypeError: no text, no path.
         DataError: what could be no data set's name.
     """
-    require_text("name", name)
-    require_place("data_dir", data_dir)
+    require_str("name", name)
+    require_pathlike("data_dir", data_dir)
     return _newest(name, Path(data_dir)) is not None
 
 
@@ -83,18 +83,18 @@ def _local_builder(
     transpose: bool,
 ) -> tuple[Any, list[Remark]]:
     config = name.partition("/")[2]
-    if transpose and (source is None or not is_of_family(name)):
+    if transpose and (source is None or not is_mnist_like(name)):
         raise DataError("transpose is for idx files, whose folder is given as source")
     if name == "digits" and source is None:
         return Digits(data_dir=str(data_dir), file_format="array_record"), []
-    if source is not None and is_of_family(name):
+    if source is not None and is_mnist_like(name):
         registered(name)
         return idx_builder(name, source, data_dir, transpose), []
     if source is not None:
         return folder_builder(name, source, data_dir, image_size, on_corrupt)
     known = registered(name)
     if importlib.util.find_spec("tensorflow") is None:
-        hint = "give --source, the folder of its idx files, or install" if is_of_family(name) else "install"
+        hint = "give --source, the folder of its idx files, or install" if is_mnist_like(name) else "install"
         raise DataError(
             f"data set {name!r} is unpacked by TensorFlow, which is not installed: {hint} it once "
             f"(python -m pip install tensorflow); reading needs none{urls_of(name)}"
@@ -125,14 +125,14 @@ def prepare(
         What is to be told of the files of a folder of pictures: those left out or skipped, and colours among gray ones.
 
     Raises:
-        TypeError, ValueError: no text, no paths; a size that is no whole number above 0; another ``on_corrupt``; a
+        TypeError, ValueError: no text, no paths; a size that is no integer above 0; another ``on_corrupt``; a
             ``transpose`` that is neither true nor false.
         DataError: a name that is unknown, files that are missing or wrong, or a download that fails.
     """
-    require_text("name", name)
-    require_place("data_dir", data_dir)
+    require_str("name", name)
+    require_pathlike("data_dir", data_dir)
     if source is not None:
-        require_place("source", source)
+        require_pathlike("source", source)
     if image_size is not None:
         require_count("image_size", image_size, 1)
     require_choice("on_corrupt", on_corrupt, ("refuse", "skip"))
@@ -158,7 +158,7 @@ def _first_line(error: BaseException) -> str:
 def _require_prepared(name: str, data_dir: Path) -> Path:
     folder = _newest(name, data_dir)
     if folder is None:
-        files = " --source FOLDER_OF_ITS_IDX_FILES" if is_of_family(name) else ""
+        files = " --source FOLDER_OF_ITS_IDX_FILES" if is_mnist_like(name) else ""
         raise DataError(
             f"data set {name!r} is not prepared in {data_dir}; run: "
             f"python -m experiments.prepare {name}{files} --data-dir {data_dir}{urls_of(name)}"
@@ -217,9 +217,9 @@ def open_split(name: str, split: str, data_dir: Path | str) -> Split:
         DataError: it is not prepared there, not as array_record, not of images and labels, leads out of the folder,
             declares what is not allowed, or has no such split or an empty one. Nothing is ever downloaded here.
     """
-    require_text("name", name)
-    require_text("split", split)
-    require_place("data_dir", data_dir)
+    require_str("name", name)
+    require_str("split", split)
+    require_pathlike("data_dir", data_dir)
     _quiet()
     data_dir = Path(data_dir)
     folder = _require_prepared(name, data_dir)
@@ -235,7 +235,7 @@ def open_split(name: str, split: str, data_dir: Path | str) -> Split:
     files = _require_records(instructions, data_dir)
     raw = builder.as_data_source(split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
     place = f"split {split!r} of {folder}"
-    return Split(place, raw, files, declared.shape, declared.num_labels, declared.label_names)
+    return Split(place, raw, files, declared.shape, declared.num_classes, declared.label_names)
 
 
 def split_lengths(name: str, data_dir: Path | str) -> dict[str, int]:
@@ -245,14 +245,14 @@ def split_lengths(name: str, data_dir: Path | str) -> dict[str, int]:
     return {split: sum(lengths) for split, lengths in declared.split_lengths.items()}
 
 
-def num_labels_of(source: Split) -> int:
+def num_classes_of(source: Split) -> int:
     """K of an opened split.
 
     Raises:
         TypeError: no split.
     """
     require_kind("source", source, Split, "a Split, as data.open_split gives it")
-    return source.num_labels
+    return source.num_classes
 
 
 def load(name: str, split: str, data_dir: Path | str) -> Images:
@@ -269,7 +269,7 @@ def load(name: str, split: str, data_dir: Path | str) -> Images:
     """
     source = open_split(name, split, data_dir)
     shape = source[0]["image"].shape
-    require_fits(f"split {split!r} of data set {name!r}", len(source) * math.prod(shape))
+    check_memory(f"split {split!r} of data set {name!r}", len(source) * math.prod(shape))
     pixels, label = np.empty((len(source), *shape), np.uint8), np.empty(len(source), np.int32)
     for start in range(0, len(source), _AT_ONCE):
         rows = range(start, min(start + _AT_ONCE, len(source)))
@@ -278,4 +278,4 @@ def load(name: str, split: str, data_dir: Path | str) -> Images:
                 sizes = sorted({record["image"].shape, shape})
                 raise DataError(f"data set {name!r} has images of several sizes, for example {sizes}")
             pixels[row], label[row] = record["image"], record["label"]
-    return Images(pixels, label, source.num_labels)
+    return Images(pixels, label, source.num_classes)

@@ -47,7 +47,7 @@ class Split:
 
     Attributes:
         shape: height, width and channels of every image; None where they differ.
-        num_labels: K.
+        num_classes: K.
         label_names: of the labels, in order; None where they have none.
     """
 
@@ -57,10 +57,10 @@ class Split:
         raw: Any,
         files: Sequence[Path],
         shape: tuple[int | None, int | None, int],
-        num_labels: int,
+        num_classes: int,
         label_names: tuple[str, ...] | None = None,
     ) -> None:
-        self.shape, self.num_labels, self.label_names = shape, num_labels, label_names
+        self.shape, self.num_classes, self.label_names = shape, num_classes, label_names
         self._name, self._raw, self._files = name, raw, tuple(files)
         self._lock, self._is_bounded = threading.Lock(), False
 
@@ -113,8 +113,8 @@ class Split:
     def _parsed(self, index: int, content: bytes) -> Record:
         try:
             record = parse(content)
-            if not 0 <= record.label < self.num_labels:
-                raise DataError(f"its label is {record.label}, of 0..{self.num_labels - 1}")
+            if not 0 <= record.label < self.num_classes:
+                raise DataError(f"its label is {record.label}, of 0..{self.num_classes - 1}")
         except DataError as error:
             raise DataError(f"record {index} of {self._name}: {error}") from None
         return record

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cfgjax.checks import require_place, require_text
+from cfgjax.checks import require_pathlike, require_str
 from cfgjax.data.labels import label_counts
 from cfgjax.data.sources import open_split, split_lengths
 
@@ -33,8 +33,8 @@ def summary(name: str, data_dir: Path | str) -> Summary:
         TypeError: no text, no path.
         DataError: as ``open_split``; a record that does not read.
     """
-    require_text("name", name)
-    require_place("data_dir", data_dir)
+    require_str("name", name)
+    require_pathlike("data_dir", data_dir)
     lengths = split_lengths(name, data_dir)
     splits = {split: open_split(name, split, data_dir) for split, length in lengths.items() if length}
     counts = {split: label_counts(opened) for split, opened in splits.items()}

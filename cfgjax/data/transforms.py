@@ -1,4 +1,4 @@
-"""Pixels, for ONE image: whole numbers 0..255 to the data point that a model learns."""
+"""Pixels, for ONE image: integers 0..255 to the data point that a model learns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cfgjax.checks import is_traced, require_finite, require_key, require_real
 from cfgjax.types import Array
 
 
-def scale(pixels: Array | np.ndarray) -> Array:
+def normalize(pixels: Array | np.ndarray) -> Array:
     """The pixels 0..255 on [-1, 1], float32: z = pixels / 127.5 - 1.
 
     Raises:
@@ -36,7 +36,7 @@ def _require_pixels(pixels: Array | np.ndarray) -> None:
 def dequantise(key: Array, pixels: Array | np.ndarray) -> Array:
     """The pixels with uniform noise of one level, on [-1, 1): z = (pixels + uniform[0, 1)) / 128 - 1.
 
-    With it a density of z bounds the probability of the whole numbers: log P(pixels) >= E log p(z) - D log 128.
+    With it a density of z bounds the probability of the integers: log P(pixels) >= E log p(z) - D log 128.
     Source: Theis et al., arXiv 1511.01844, section 3.1.
 
     Raises:
@@ -48,7 +48,7 @@ def dequantise(key: Array, pixels: Array | np.ndarray) -> Array:
     return (pixels + jax.random.uniform(key, pixels.shape)) / 128 - 1
 
 
-def flip(key: Array, image: Array) -> Array:
+def random_flip(key: Array, image: Array) -> Array:
     """The image [H, W, C], mirrored left to right with probability one half.
 
     Raises:
@@ -62,7 +62,7 @@ def flip(key: Array, image: Array) -> Array:
 
 
 def to_pixels(image: Array | np.ndarray) -> np.ndarray:
-    """The image on [-1, 1] as whole numbers 0..255, clipped, on the host.
+    """The image on [-1, 1] as integers 0..255, clipped, on the host.
 
     Raises:
         TypeError, ValueError: numbers that are not real and finite.

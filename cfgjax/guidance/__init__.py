@@ -6,16 +6,16 @@
 
 Guidance is built of three kinds of parts, and the order in which they are called is the order in which they act:
 
-    field(s) -> Pair            ``pair``, ``against``, ``classifier_pair``: the two sides, evaluated together
-    Pair -> Pair                ``zero_star``, ``tangential``, ``projected``: another null side; never the labelled one
+    field(s) -> Pair            ``pair``, ``autoguidance_pair``, ``classifier_pair``: the two sides, evaluated together
+    Pair -> Pair                ``cfg_zero_star``, ``tangential_damping``, ``projected``: another null side alone
     Pair, scale -> field        ``extrapolate`` (G1), ``rescaled``
-    field -> field              ``clipped``, ``dynamically_clipped``, ``zero_before``
+    field -> field              ``static_threshold``, ``dynamic_threshold``, ``zero_init``
 
 So w = 1 is the labelled side for every rule on pairs, whatever is stacked. ``classifier_free``, ``classifier`` and
 ``autoguidance`` are the usual two parts in one call. Every number (scale, bound, amount) may be traced and
 differentiated; of a scale known as 1 or 0 one side alone is evaluated. A scale is a number, a function of t or (t, y),
 a ``policy`` of the state and both sides, or an ``interval`` of these. Papers that write (1 + s) for the scale mean
-w = 1 + s: ``one_plus``.
+w = 1 + s: ``from_zero_based_scale``.
 
 Source: MIT 6.S184, lecture 4 and notes (arXiv 2506.02070v3), section 5; Ho & Salimans, arXiv 2207.12598;
 Dhariwal & Nichol, arXiv 2105.05233; each further rule names its own.
@@ -23,11 +23,11 @@ Dhariwal & Nichol, arXiv 2105.05233; each further rule names its own.
 
 from __future__ import annotations
 
-from cfgjax.guidance.labels import between_labels, drop_label, given, weighted
+from cfgjax.guidance.labels import compose, drop_label, given, interpolate_labels
 from cfgjax.guidance.momentum import adaptive_projected
 from cfgjax.guidance.pairs import (
-    against,
     autoguidance,
+    autoguidance_pair,
     classifier,
     classifier_free,
     classifier_pair,
@@ -35,33 +35,33 @@ from cfgjax.guidance.pairs import (
     interpolate,
     pair,
 )
-from cfgjax.guidance.schedules import interval, one_plus, policy, scale_at
-from cfgjax.guidance.thresholding import clipped, dynamically_clipped, zero_before
-from cfgjax.guidance.variants import projected, rescaled, tangential, zero_star
+from cfgjax.guidance.schedules import from_zero_based_scale, interval, policy, scale_at
+from cfgjax.guidance.thresholding import dynamic_threshold, static_threshold, zero_init
+from cfgjax.guidance.variants import cfg_zero_star, projected, rescaled, tangential_damping
 
 __all__ = [
     "adaptive_projected",
-    "against",
     "autoguidance",
-    "between_labels",
+    "autoguidance_pair",
+    "cfg_zero_star",
     "classifier",
     "classifier_free",
     "classifier_pair",
-    "clipped",
+    "compose",
     "drop_label",
-    "dynamically_clipped",
+    "dynamic_threshold",
     "extrapolate",
+    "from_zero_based_scale",
     "given",
     "interpolate",
+    "interpolate_labels",
     "interval",
-    "one_plus",
     "pair",
     "policy",
     "projected",
     "rescaled",
     "scale_at",
-    "tangential",
-    "weighted",
-    "zero_before",
-    "zero_star",
+    "static_threshold",
+    "tangential_damping",
+    "zero_init",
 ]

@@ -23,16 +23,16 @@ from cfgjax.checks import (
     require_real,
 )
 from cfgjax.paths import as_float
-from cfgjax.piecewise import by_piece
+from cfgjax.piecewise import piecewise
 from cfgjax.types import Array, Field, LabelledField, Number
 
 
-@by_piece
+@piecewise
 def given(field: LabelledField, y: Number) -> Field:
     """The field at a fixed label y, as a Field of (x, t).
 
     Raises:
-        TypeError, ValueError: no function; a y that is not one whole number of integer type, or negative.
+        TypeError, ValueError: no function; a y that is not one integer, or negative.
     """
     require_function("field", field)
     require_label("y", y)
@@ -40,13 +40,13 @@ def given(field: LabelledField, y: Number) -> Field:
 
 
 def drop_label(key: Array, y: Number, rate: Number, null_label: Number) -> Array:
-    """The label y, or the null label with probability ``rate`` (eta): one coin for ONE example.
+    """The label y, or the null label with probability ``rate`` (eta): an independent Bernoulli draw for ONE example.
 
     At rate 0 a network never learns the null label, so that only w = 1 means anything; at rate 1 only w = 0.
 
     Raises:
-        TypeError, ValueError: not ONE key; a concrete rate outside [0, 1]; labels that are not whole numbers of integer
-            type, that are negative, or a null label that y's type cannot hold.
+        TypeError, ValueError: not ONE key; a concrete rate outside [0, 1]; labels that are not integers,
+            that are negative, or a null label that y's type cannot hold.
     """
     require_key("key", key)
     require_label("y", y)
@@ -65,7 +65,7 @@ def _checked_labels(labels: Array) -> Array:
     require_real("labels", labels)
     labels = jnp.asarray(labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels must be whole numbers of integer type, got {labels.dtype}")
+        raise TypeError(f"labels must be integers, got {labels.dtype}")
     if labels.ndim != 1 or labels.size == 0:
         raise ValueError(f"labels must be [n] with n at least 1, got the shape {labels.shape}")
     if not is_traced(labels) and np.min(labels) < 0:
@@ -73,8 +73,8 @@ def _checked_labels(labels: Array) -> Array:
     return labels
 
 
-@by_piece
-def weighted(field: LabelledField, labels: Array, weights: Array | Callable[[Array], Array]) -> Field:
+@piecewise
+def compose(field: LabelledField, labels: Array, weights: Array | Callable[[Array], Array]) -> Field:
     """The field sum_i w_i u(x, t, y_i) over a list of labels, from ONE call of ``field`` on all of them.
 
     Weights that sum to 1 commute with the conversions between field, score, noise prediction and denoiser, so the
@@ -93,7 +93,7 @@ def weighted(field: LabelledField, labels: Array, weights: Array | Callable[[Arr
     Source: Liu et al., arXiv 2206.01714.
 
     Raises:
-        TypeError, ValueError: no function; labels that are not whole numbers of integer type, or negative; another
+        TypeError, ValueError: no function; labels that are not integers, or negative; another
             number of weights than of labels; concrete weights that are not finite, or do not sum to 1.
     """
     require_function("field", field)
@@ -126,14 +126,14 @@ def weighted(field: LabelledField, labels: Array, weights: Array | Callable[[Arr
     return combined
 
 
-def between_labels(field: LabelledField, first: Number, second: Number, amount: Number) -> Field:
+def interpolate_labels(field: LabelledField, first: Number, second: Number, amount: Number) -> Field:
     """The field (1 - a) u(., first) + a u(., second) with a = ``amount`` in [0, 1], from one call.
 
     It moves between two labels' fields, not between their embeddings: a network is called on labels that it knows. An
     amount known as 0 or 1, because it is not traced, evaluates one of them.
 
     Raises:
-        TypeError, ValueError: no function; labels that are not whole numbers of integer type, or negative; a concrete
+        TypeError, ValueError: no function; labels that are not integers, or negative; a concrete
             amount outside [0, 1].
     """
     require_function("field", field)
@@ -144,4 +144,4 @@ def between_labels(field: LabelledField, first: Number, second: Number, amount: 
     with jax.ensure_compile_time_eval():
         amount = as_float(amount)
         weights = jnp.stack([1 - amount, amount])
-    return weighted(field, labels, weights)
+    return compose(field, labels, weights)

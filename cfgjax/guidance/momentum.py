@@ -1,4 +1,4 @@
-"""Guidance with a memory, which ``solvers.remembering`` keeps in the solver's carry."""
+"""Guidance with a memory, which ``solvers.with_field_state`` keeps in the solver's carry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cfgjax.conversions import from_field
 from cfgjax.guidance.pairs import alone, interpolate
 from cfgjax.guidance.schedules import require_scale, scale_at
 from cfgjax.guidance.variants import denoiser_slope, project, shorten
-from cfgjax.types import Array, GaussianPath, MemoryField, Number, Pair, Scale, Tree
+from cfgjax.types import Array, GaussianPath, Number, Pair, Scale, StatefulField, Tree
 
 
 def adaptive_projected(
@@ -18,17 +18,17 @@ def adaptive_projected(
     scale: Scale,
     y: Number,
     momentum: Number = -0.5,
-    parallel: Number = 0.0,
-    bound: Number = jnp.inf,
-) -> MemoryField:
+    eta: Number = 0.0,
+    max_norm: Number = jnp.inf,
+) -> StatefulField:
     """Adaptive projected guidance of a label with its momentum, as a field that remembers.
 
     In denoiser space, with d = D_y - D_null of this evaluation and m the memory (0 at the start):
-    m' = d + momentum m; m' is shortened to the length ``bound``, and its part along D_y multiplied by ``parallel``;
+    m' = d + momentum m; m' is shortened to the length ``max_norm``, and its part along D_y multiplied by ``eta``;
     the guided denoiser is D_y + (w - 1) times that. The memory kept is m', before it is shortened.
 
-    w keeps its meaning; w = 1 is the labelled field to the bit. With momentum 0 it is ``projected``, and with
-    parallel 1 and bound infinity as well it is classifier-free guidance to rounding. A solver with several stages
+    w keeps its meaning; w = 1 is the labelled field bitwise. With momentum 0 it is ``projected``, and with
+    eta 1 and max_norm infinity as well it is classifier-free guidance to rounding. A solver with several stages
     remembers the first stage of each step.
 
     Args:
@@ -38,22 +38,22 @@ def adaptive_projected(
             evaluated everywhere, as the memory needs them; but for a 1 that is known, which asks for no memory.
         y: [], the label.
         momentum: [], under 1 in size; the paper's is negative and leads away from the last steps' direction.
-        parallel: [], what is kept of the part along D_y.
-        bound: [], the greatest length of d, in data units.
+        eta: [], what is kept of the part along D_y.
+        max_norm: [], the greatest length of d, in data units.
 
     Source: Sadat et al., arXiv 2410.02416, algorithm 1.
 
     Raises:
-        TypeError, ValueError: a momentum outside (-1, 1), a bound not positive, a scale or a parallel that is not
+        TypeError, ValueError: a momentum outside (-1, 1), a max_norm not positive, a scale or an eta that is not
             finite; no path, pair or label.
     """
     require_path(path)
     require_pair(pair)
     require_label("y", y)
-    require_number("parallel", parallel)
+    require_number("eta", eta)
     require_scale(scale)
     require_between("momentum", momentum, -BELOW_ONE, BELOW_ONE)
-    require_between("bound", bound, TINY, jnp.inf)
+    require_between("max_norm", max_norm, TINY, jnp.inf)
 
     side = alone(pair._replace(null=None), scale)
 
@@ -64,7 +64,7 @@ def adaptive_projected(
         denoiser = from_field(path, labelled, x, t).denoiser
         slope = denoiser_slope(path, t)
         memory = ((labelled - null) * slope + momentum * memory).astype(memory.dtype)
-        change = project(shorten(memory, bound), denoiser, parallel) / slope
+        change = project(shorten(memory, max_norm), denoiser, eta) / slope
         return interpolate(labelled - change, labelled, scale_at(scale, t, y, (x, null, labelled))), memory
 
-    return MemoryField(lambda x: jnp.zeros_like(x, dtype=jnp.promote_types(x.dtype, jnp.float32)), apply)
+    return StatefulField(lambda x: jnp.zeros_like(x, dtype=jnp.promote_types(x.dtype, jnp.float32)), apply)

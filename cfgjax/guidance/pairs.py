@@ -13,7 +13,7 @@ from cfgjax.checks import (
     is_known_as,
     is_traced,
     label_like,
-    like_state,
+    output_like_x,
     require_between,
     require_function,
     require_label,
@@ -27,7 +27,7 @@ from cfgjax.checks import (
 )
 from cfgjax.guidance.schedules import require_scale, scale_at
 from cfgjax.paths import as_state, as_time, before_end, coefficients
-from cfgjax.piecewise import Piecewise, by_piece
+from cfgjax.piecewise import Piecewise, piecewise
 from cfgjax.types import Array, Field, GaussianPath, Interval, LabelledField, LogClassifier, Number, Pair, Scale
 
 
@@ -53,7 +53,7 @@ def interpolate(null: Array, labelled: Array, scale: Number) -> Array:
     return jnp.where(scale <= 0.5, null + scale * difference, labelled + (scale - 1) * difference)
 
 
-@by_piece
+@piecewise
 def pair(field: LabelledField, null_label: Number) -> Pair:
     """The pair of a field at the null label and at y, evaluated in ONE call of ``field`` on both labels.
 
@@ -62,11 +62,11 @@ def pair(field: LabelledField, null_label: Number) -> Pair:
         null_label: [], by convention the number of labels K; a label to lead away from ("negative") does as well.
 
     Raises:
-        TypeError, ValueError: no function; a null label that is not one whole number of integer type, or negative. At
+        TypeError, ValueError: no function; a null label that is not one integer, or negative. At
             a call: such a y, a null label that y's type cannot hold, a value of the field that is not like x.
     """
     require_label("null_label", null_label)
-    checked = like_state("field", field)
+    checked = output_like_x("field", field)
 
     def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
         require_point(x, t)
@@ -87,16 +87,16 @@ def pair(field: LabelledField, null_label: Number) -> Pair:
     return Pair(both, labelled, null)
 
 
-@by_piece
-def against(field: LabelledField, worse: LabelledField) -> Pair:
-    """The pair of a field and a worse one, both at y: of a smaller network, one trained less, or one with dropout.
+@piecewise
+def autoguidance_pair(field: LabelledField, weak_field: LabelledField) -> Pair:
+    """The pair of a field and a weaker one, both at y: of a smaller network, one trained less, or one with dropout.
 
     Source: Karras et al., arXiv 2406.02507.
 
     Raises:
         TypeError, ValueError: no functions; at a call, values that are not like x, or no label.
     """
-    better, other = like_state("field", field), like_state("worse", worse)
+    better, other = output_like_x("field", field), output_like_x("weak_field", weak_field)
 
     def labelled(x: Array, t: Array, y: Array) -> Array:
         require_label("y", y)
@@ -109,7 +109,7 @@ def against(field: LabelledField, worse: LabelledField) -> Pair:
     return Pair(lambda x, t, y: (null(x, t, y), labelled(x, t, y)), labelled, null)
 
 
-@by_piece
+@piecewise
 def classifier_pair(null_field: Field, log_classifier: LogClassifier, path: GaussianPath, start: Number = 0.01) -> Pair:
     """The pair of the null field and u_null + b_t grad_x log p_t(y|x) of (G2); arguments as for ``classifier``.
 
@@ -119,7 +119,7 @@ def classifier_pair(null_field: Field, log_classifier: LogClassifier, path: Gaus
         TypeError, ValueError: no functions or path; a start outside (0, 1). At a call: a null field that is not like
             x, a classifier that does not give [K], a y outside 0..K, a t outside [0, 1].
     """
-    null_of = like_state("null_field", null_field)
+    null_of = output_like_x("null_field", null_field)
     require_function("log_classifier", log_classifier)
     require_path(path)
     require_between("start", start, TINY, BELOW_ONE)
@@ -162,7 +162,7 @@ def alone(pair: Pair, scale: Scale) -> LabelledField | None:
     return of_both
 
 
-@by_piece
+@piecewise
 def extrapolate(pair: Pair, scale: Scale) -> LabelledField:
     """The guided field null + w (labelled - null) of (G1) for a pair.
 
@@ -224,18 +224,18 @@ def classifier_free(field: LabelledField, scale: Scale, null_label: Number) -> L
     return extrapolate(pair(field, null_label), scale)
 
 
-def autoguidance(field: LabelledField, worse: LabelledField, scale: Scale) -> LabelledField:
-    """The field u_worse + w (u - u_worse), both at y, of a field and a worse one.
+def autoguidance(field: LabelledField, weak_field: LabelledField, scale: Scale) -> LabelledField:
+    """The field u_worse + w (u - u_worse), both at y, of a field and a weaker one.
 
     w = 1 is ``field`` exactly. Unlike classifier-free guidance it leads away from the errors that both share, not from
-    the other labels; an exact field is its own worse one, and unchanged by any w.
+    the other labels; an exact field is its own weaker one, and unchanged by any w.
 
     Source: Karras et al., arXiv 2406.02507.
 
     Raises:
-        TypeError, ValueError: those of ``against`` and ``extrapolate``.
+        TypeError, ValueError: those of ``autoguidance_pair`` and ``extrapolate``.
     """
-    return extrapolate(against(field, worse), scale)
+    return extrapolate(autoguidance_pair(field, weak_field), scale)
 
 
 def classifier(

@@ -138,11 +138,11 @@ def interval(scale: Scale, start: Number, stop: Number) -> Interval:
     return Interval(scale, start, stop)
 
 
-def one_plus(excess: Scale) -> Scale:
+def from_zero_based_scale(zero_based_scale: Scale) -> Scale:
     """The scale w = 1 + s of a paper's s, in whose convention s = 0 is the labelled field.
 
     Args:
-        excess: s, a number, a function of t or (t, y), or a policy.
+        zero_based_scale: s, a number, a function of t or (t, y), or a policy.
 
     Source: Ho & Salimans, arXiv 2207.12598, equation 6.
 
@@ -153,14 +153,16 @@ def one_plus(excess: Scale) -> Scale:
     >>> one_plus(2.0)
     3.0
     """
-    if isinstance(excess, Interval):
-        raise ValueError("excess must be a number or a function, got an interval: write interval(one_plus(s), ...)")
-    if isinstance(excess, Policy):
-        scale_of = excess.scale_of
+    if isinstance(zero_based_scale, Interval):
+        raise ValueError(
+            "zero_based_scale must be a number or a function, got an interval: write interval(one_plus(s), ...)"
+        )
+    if isinstance(zero_based_scale, Policy):
+        scale_of = zero_based_scale.scale_of
         return Policy(lambda *point: 1 + scale_of(*point))
-    if not callable(excess):
-        require_number("excess", excess)
-        return 1 + excess
-    if _takes_label(excess):
-        return lambda t, y: 1 + scale_at(excess, t, y)
-    return lambda t: 1 + scale_at(excess, t)
+    if not callable(zero_based_scale):
+        require_number("zero_based_scale", zero_based_scale)
+        return 1 + zero_based_scale
+    if _takes_label(zero_based_scale):
+        return lambda t, y: 1 + scale_at(zero_based_scale, t, y)
+    return lambda t: 1 + scale_at(zero_based_scale, t)

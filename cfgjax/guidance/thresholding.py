@@ -6,10 +6,19 @@ from typing import TypeVar, cast
 
 import jax.numpy as jnp
 
-from cfgjax.checks import BELOW_ONE, HUGE, TINY, is_traced, like_state, require_between, require_function, require_path
+from cfgjax.checks import (
+    BELOW_ONE,
+    HUGE,
+    TINY,
+    is_traced,
+    output_like_x,
+    require_between,
+    require_function,
+    require_path,
+)
 from cfgjax.conversions import from_field
 from cfgjax.paths import before_end, coefficients
-from cfgjax.piecewise import Piecewise, by_piece
+from cfgjax.piecewise import Piecewise, piecewise
 from cfgjax.types import Array, Field, GaussianPath, LabelledField, Number
 
 AnyField = TypeVar("AnyField", Field, LabelledField)
@@ -21,11 +30,11 @@ def _with_denoiser(path: GaussianPath, value: Array, x: Array, t: Array, denoise
     return value + jnp.where(wanted == denoiser, 0, c.wronskian / c.beta * (wanted - denoiser))
 
 
-@by_piece
-def clipped(path: GaussianPath, field: AnyField, bound: Number = 1.0) -> AnyField:
+@piecewise
+def static_threshold(path: GaussianPath, field: AnyField, bound: Number = 1.0) -> AnyField:
     """The field whose denoiser is clipped to [-bound, bound] (static threshold).
 
-    Acts in denoiser space and changes nothing where |D| <= bound, to the bit. It bounds what a large scale w can do,
+    Acts in denoiser space and changes nothing where |D| <= bound, bitwise. It bounds what a large scale w can do,
     whatever w: above the bound the samples no longer depend on it. At t = 1 the correction is multiplied by
     W / beta at the largest float below 1.
 
@@ -41,7 +50,7 @@ def clipped(path: GaussianPath, field: AnyField, bound: Number = 1.0) -> AnyFiel
     """
     require_path(path)
     require_between("bound", bound, TINY, jnp.inf)
-    checked = like_state("field", field)
+    checked = output_like_x("field", field)
 
     def bounded(x: Array, t: Array, *y: Array) -> Array:
         value = checked(x, t, *y)
@@ -51,15 +60,13 @@ def clipped(path: GaussianPath, field: AnyField, bound: Number = 1.0) -> AnyFiel
     return cast(AnyField, bounded)
 
 
-@by_piece
-def dynamically_clipped(
-    path: GaussianPath, field: AnyField, percentile: Number = 99.5, bound: Number = 1.0
-) -> AnyField:
+@piecewise
+def dynamic_threshold(path: GaussianPath, field: AnyField, percentile: Number = 99.5, bound: Number = 1.0) -> AnyField:
     """The field whose denoiser is clipped at a percentile s of its own |D| and divided by s (dynamic threshold).
 
     Acts in denoiser space, on one example's own values: D' = bound clip(D, -s, s) / s with
-    s = max(percentile of |D|, bound). Where s = bound it is ``clipped``; percentile 100 and a bound that D never
-    exceeds change nothing, to the bit. As for ``clipped``, samples depend little on w above the bound.
+    s = max(percentile of |D|, bound). Where s = bound it is ``static_threshold``; percentile 100 and a bound that D
+    never exceeds change nothing, bitwise. As for ``static_threshold``, samples depend little on w above the bound.
 
     Args:
         path: the path of the field.
@@ -74,7 +81,7 @@ def dynamically_clipped(
             finite; at a call, a value not like x.
     """
     require_path(path)
-    checked = like_state("field", field)
+    checked = output_like_x("field", field)
     require_between("percentile", percentile, 0, 100)
     require_between("bound", bound, TINY, HUGE)
 
@@ -90,8 +97,8 @@ def dynamically_clipped(
     return cast(AnyField, bounded)
 
 
-@by_piece
-def zero_before(field: AnyField, start: float) -> AnyField:
+@piecewise
+def zero_init(field: AnyField, start: float) -> AnyField:
     """The field, and zero for t < start, where nothing is evaluated: a Piecewise.
 
     Acts on the vector field. An early field is the least accurate; start = 0 changes nothing. With the first n of

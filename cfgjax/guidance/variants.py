@@ -1,6 +1,6 @@
 """Rules on the two sides of guidance, each in its paper's space.
 
-A rule on a pair replaces the null side alone: the labelled side, and so w = 1, stays to the bit. The new null side is
+A rule on a pair replaces the null side alone: the labelled side, and so w = 1, stays bitwise. The new null side is
 made of both, so a known w = 0 costs two evaluations. Coefficients are those at ``paths.before_end(t)``.
 """
 
@@ -14,7 +14,7 @@ from cfgjax.conversions import from_field
 from cfgjax.guidance.pairs import alone, inside, interpolate
 from cfgjax.guidance.schedules import require_scale, scale_at
 from cfgjax.paths import before_end, coefficients
-from cfgjax.piecewise import by_piece
+from cfgjax.piecewise import piecewise
 from cfgjax.types import Array, GaussianPath, Interval, LabelledField, Number, Pair, Scale
 
 
@@ -38,57 +38,57 @@ def _along(value: Array, direction: Array) -> Array:
     return jnp.sum(value * unit) * unit
 
 
-def shorten(value: Array, bound: Number) -> Array:
-    """The value, shortened to the length ``bound`` where it is longer."""
+def shorten(value: Array, max_norm: Number) -> Array:
+    """The value, shortened to the length ``max_norm`` where it is longer."""
     size = length(value)
-    return value * jnp.where(size > bound, bound / jnp.where(size > bound, size, 1), 1)
+    return value * jnp.where(size > max_norm, max_norm / jnp.where(size > max_norm, size, 1), 1)
 
 
-def project(value: Array, direction: Array, parallel: Number) -> Array:
-    """The value with its part along a direction multiplied by ``parallel``."""
-    return value - (1 - parallel) * _along(value, direction)
+def project(value: Array, direction: Array, eta: Number) -> Array:
+    """The value with its part along a direction multiplied by ``eta``."""
+    return value - (1 - eta) * _along(value, direction)
 
 
-@by_piece
-def projected(path: GaussianPath, pair: Pair, parallel: Number = 0.0, bound: Number = jnp.inf) -> Pair:
+@piecewise
+def projected(path: GaussianPath, pair: Pair, eta: Number = 0.0, max_norm: Number = jnp.inf) -> Pair:
     """The pair of projected guidance: its difference shortened, and its part along the labelled denoiser weakened.
 
-    In denoiser space: d = D_y - D_null is shortened to the length ``bound``, its part along D_y multiplied by
-    ``parallel``; the null side becomes D_y - d. w keeps its meaning of (G1). parallel = 1 with bound = infinity changes
+    In denoiser space: d = D_y - D_null is shortened to the length ``max_norm``, its part along D_y multiplied by
+    ``eta``; the null side becomes D_y - d. w keeps its meaning of (G1). eta = 1 with max_norm = infinity changes
     nothing, to rounding. ``adaptive_projected`` adds the paper's momentum.
 
     Args:
         path: the path of the pair's fields.
         pair: the two sides, vector fields.
-        parallel: [], the share kept of the part along D_y, which the paper finds to oversaturate.
-        bound: [], the greatest length of d, in data units over the whole example.
+        eta: [], the share kept of the part along D_y, which the paper finds to oversaturate.
+        max_norm: [], the greatest length of d, in data units over the whole example.
 
     Source: Sadat et al., arXiv 2410.02416, algorithm 1.
 
     Raises:
-        TypeError, ValueError: no path or pair, a parallel that is not finite, a bound that is not positive.
+        TypeError, ValueError: no path or pair, an eta that is not finite, a bound that is not positive.
     """
     require_path(path)
     require_pair(pair)
-    require_number("parallel", parallel)
-    require_between("bound", bound, TINY, jnp.inf)
+    require_number("eta", eta)
+    require_between("max_norm", max_norm, TINY, jnp.inf)
 
     def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
         null, labelled = pair.both(x, t, y)
         denoiser = from_field(path, labelled, x, t).denoiser
         slope = denoiser_slope(path, t)
-        change = project(shorten((labelled - null) * slope, bound), denoiser, parallel) / slope
+        change = project(shorten((labelled - null) * slope, max_norm), denoiser, eta) / slope
         return labelled - change, labelled
 
     return Pair(both, pair.labelled)
 
 
-@by_piece
-def zero_star(pair: Pair) -> Pair:
+@piecewise
+def cfg_zero_star(pair: Pair) -> Pair:
     """The pair of CFG-Zero*: the null field times s = <u_y, u_null> / |u_null|^2, its best fit to the labelled one.
 
-    Acts on the vector field. w = 1 is the labelled field to the bit; w = 0 is s u_null. Where u_null = 0, s = 1.
-    The paper's zero-init is ``zero_before``.
+    Acts on the vector field. w = 1 is the labelled field bitwise; w = 0 is s u_null. Where u_null = 0, s = 1.
+    The paper's zero-init is ``zero_init``.
 
     Source: Fan et al., arXiv 2503.18886.
 
@@ -104,14 +104,14 @@ def zero_star(pair: Pair) -> Pair:
     return Pair(both, pair.labelled)
 
 
-@by_piece
-def tangential(path: GaussianPath, pair: Pair) -> Pair:
+@piecewise
+def tangential_damping(path: GaussianPath, pair: Pair) -> Pair:
     """The pair of tangential damping: the null score is projected onto the first right singular vector of both scores.
 
     Acts in score space (or noise space: a factor of all scores changes nothing). With a = E_null, d = E_y - E_null and
     theta the angle of the first left singular vector of the rows (a, a + d), the projection of a is
     a + sin(theta) [(cos(theta) - sin(theta)) a + cos(theta) d]. Both terms are O(alpha), and are divided by alpha
-    analytically, so that the field is regular at t = 0. w = 1 is the labelled field to the bit; where the two scores
+    analytically, so that the field is regular at t = 0. w = 1 is the labelled field bitwise; where the two scores
     are parallel nothing changes.
 
     Args:
@@ -150,30 +150,30 @@ def tangential(path: GaussianPath, pair: Pair) -> Pair:
     return Pair(both, pair.labelled)
 
 
-@by_piece
-def rescaled(pair: Pair, scale: Scale, amount: Number = 0.7) -> LabelledField:
+@piecewise
+def rescaled(pair: Pair, scale: Scale, phi: Number = 0.7) -> LabelledField:
     """The guided field of (G1), brought back towards the labelled field's standard deviation.
 
     Acts on the vector field, as the paper does on a network's output of velocities: with g the guided and u_y the
-    labelled value, g' = amount (std u_y / std g) g + (1 - amount) g, the standard deviations taken over one example.
-    A larger w then changes the direction and, by amount = 1, no longer the size. w = 1 is the labelled field to the
-    bit, and amount = 0 plain guidance to the bit.
+    labelled value, g' = phi (std u_y / std g) g + (1 - phi) g, the standard deviations taken over one example.
+    A larger w then changes the direction and, by phi = 1, no longer the size. w = 1 is the labelled field to the
+    bit, and phi = 0 plain guidance bitwise.
 
     Args:
         pair: the two sides, vector fields.
         scale: w, as for ``extrapolate``.
-        amount: [], in [0, 1]: the paper's phi.
+        phi: [], in [0, 1]: the paper's phi.
 
     Source: Lin et al., arXiv 2305.08891, section 3.4.
 
     Raises:
-        TypeError, ValueError: no pair, an amount outside [0, 1], a scale that is not one finite number.
+        TypeError, ValueError: no pair, an phi outside [0, 1], a scale that is not one finite number.
     """
     require_pair(pair)
-    require_between("amount", amount, 0, 1)
+    require_between("phi", phi, 0, 1)
     require_scale(scale)
     if isinstance(scale, Interval) and not is_traced(scale[1:]):
-        return inside(pair, scale, lambda pair, scale: rescaled(pair, scale, amount))
+        return inside(pair, scale, lambda pair, scale: rescaled(pair, scale, phi))
     side = alone(pair._replace(null=None), scale)
     if side is not None:
         return side
@@ -183,6 +183,6 @@ def rescaled(pair: Pair, scale: Scale, amount: Number = 0.7) -> LabelledField:
         value = interpolate(null, labelled, scale_at(scale, t, y, (x, null, labelled)))
         spread, wanted = length(value - jnp.mean(value)), length(labelled - jnp.mean(labelled))
         ratio = jnp.where(spread > 0, wanted / jnp.where(spread > 0, spread, 1), 1)
-        return value * (1 + amount * (ratio - 1))
+        return value * (1 + phi * (ratio - 1))
 
     return guided

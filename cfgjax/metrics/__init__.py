@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from cfgjax.metrics.calibration import calibration_error
-from cfgjax.metrics.distances import copy_fraction, energy_distance, nearest_distances
-from cfgjax.metrics.features import Neighbourhood, frechet_distance, kernel_distance, neighbourhood, num_repeated
+from cfgjax.metrics.distances import energy_distance, memorization_rate, nearest_distances
+from cfgjax.metrics.features import PrecisionRecall, frechet_distance, kernel_mmd, num_repeated, precision_recall
 
 __all__ = [
-    "Neighbourhood",
+    "PrecisionRecall",
     "calibration_error",
-    "copy_fraction",
     "energy_distance",
     "frechet_distance",
-    "kernel_distance",
+    "kernel_mmd",
+    "memorization_rate",
     "nearest_distances",
-    "neighbourhood",
     "num_repeated",
+    "precision_recall",
 ]

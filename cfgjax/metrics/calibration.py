@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cfgjax.checks import of_numpy, require_count, require_real, rows_of
+from cfgjax.checks import as_float64_rows, of_numpy, require_count, require_real
 
 
 def calibration_error(log_probs: np.ndarray, labels: np.ndarray, num_bins: int = 15) -> float:
@@ -45,7 +45,7 @@ def _log_probs(values: np.ndarray) -> np.ndarray:
     values = of_numpy(values)
     require_real("log_probs", values)
     rows = np.asarray(values, np.float64)
-    rows = rows_of("log_probs", np.where(np.isneginf(rows), np.finfo(np.float64).min, rows), ndim=2)
+    rows = as_float64_rows("log_probs", np.where(np.isneginf(rows), np.finfo(np.float64).min, rows), ndim=2)
     if rows.max() > 1e-3:
         raise ValueError(f"log_probs must be at most 0, got {rows.max():g}")
     return np.minimum(rows, 0)

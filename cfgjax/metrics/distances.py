@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cfgjax.checks import require_between, rows_of
+from cfgjax.checks import as_float64_rows, require_between
 
 _SAME = 1e-6
 """A distance under this share of the largest is 0, but for rounding."""
@@ -34,10 +34,10 @@ def nearest_distances(samples: np.ndarray, reference: np.ndarray) -> np.ndarray:
         TypeError, ValueError: no examples of either, examples of unlike shapes, numbers that are not real or finite.
     """
     require_alike("reference", reference, samples)
-    flat = rows_of("samples", samples).reshape(len(samples), -1)
+    flat = as_float64_rows("samples", samples).reshape(len(samples), -1)
     squares = np.full(len(flat), np.inf)
     for start in range(0, len(reference), _POINTS):
-        block = rows_of("reference", reference[start : start + _POINTS])
+        block = as_float64_rows("reference", reference[start : start + _POINTS])
         squares = np.minimum(squares, _nearest_squares(flat, block.reshape(len(block), -1)))
     return np.sqrt(np.maximum(squares, 0))
 
@@ -76,14 +76,14 @@ def energy_distance(samples: np.ndarray, others: np.ndarray) -> float:
             or finite.
     """
     require_alike("others", others, samples)
-    one, other = (rows_of(*each, 2) for each in (("samples", samples), ("others", others)))
+    one, other = (as_float64_rows(*each, 2) for each in (("samples", samples), ("others", others)))
     one, other = (each.reshape(len(each), -1) for each in (one, other))
     across = _total_distance(one, other) / (len(one) * len(other))
     within = (_total_distance(each, each) / (len(each) * (len(each) - 1)) for each in (one, other))
     return 2 * across - sum(within)
 
 
-def copy_fraction(nearest: np.ndarray, held_out_nearest: np.ndarray, quantile: float = 0.01) -> float:
+def memorization_rate(nearest: np.ndarray, held_out_nearest: np.ndarray, quantile: float = 0.01) -> float:
     """The fraction of samples nearer to a training point than ``quantile`` of the held-out points are.
 
     Samples of the true law would give ``quantile`` itself; what exceeds it is copied.
@@ -99,7 +99,8 @@ def copy_fraction(nearest: np.ndarray, held_out_nearest: np.ndarray, quantile: f
     """
     require_between("quantile", quantile, 0, 1)
     nearest, held_out_nearest = (
-        rows_of(name, values, ndim=1) for name, values in (("nearest", nearest), ("held_out_nearest", held_out_nearest))
+        as_float64_rows(name, values, ndim=1)
+        for name, values in (("nearest", nearest), ("held_out_nearest", held_out_nearest))
     )
     bound = np.quantile(held_out_nearest, quantile)
     if bound <= _SAME * held_out_nearest.max():

@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cfgjax.checks import require_count, rows_of
+from cfgjax.checks import as_float64_rows, require_count
 
 _SAME = 1e-6
 """Rows nearer than this share of their length are one row, but for the rounding of float32 features."""
 
 
 def _pair(samples: np.ndarray, reference: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    first, second = rows_of("samples", samples, least, 2), rows_of("reference", reference, least, 2)
+    first, second = as_float64_rows("samples", samples, least, 2), as_float64_rows("reference", reference, least, 2)
     if first.shape[1] != second.shape[1]:
         raise ValueError(f"samples and reference must have as many features, got {first.shape} and {second.shape}")
     return first, second
@@ -58,7 +58,7 @@ def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (first @ second.T / first.shape[1] + 1) ** 3
 
 
-def kernel_distance(samples: np.ndarray, reference: np.ndarray) -> float:
+def kernel_mmd(samples: np.ndarray, reference: np.ndarray) -> float:
     """The unbiased estimate of the squared maximum mean discrepancy under the kernel (f . g / d + 1)^3.
 
     It is zero on average where both sets have one law, and may come out below zero.
@@ -73,7 +73,7 @@ def kernel_distance(samples: np.ndarray, reference: np.ndarray) -> float:
     return float(within - 2 * _kernel(first, second).mean())
 
 
-class Neighbourhood(NamedTuple):
+class PrecisionRecall(NamedTuple):
     """How samples and reference cover each other.
 
     ``precision``: share of samples inside a ball of the reference; ``recall``: share of the reference inside a ball of
@@ -104,7 +104,7 @@ def _is_repeated(points: np.ndarray, radii: np.ndarray) -> np.ndarray:
 def num_repeated(points: np.ndarray, neighbours: int = 5) -> int:
     """How many points lie on their k-th nearest other one: of each, the set holds k further copies.
 
-    Their balls in ``neighbourhood`` have radius 0 and hold nothing but copies.
+    Their balls in ``precision_recall`` have radius 0 and hold nothing but copies.
 
     Args:
         points: [n, d] features.
@@ -117,7 +117,7 @@ def num_repeated(points: np.ndarray, neighbours: int = 5) -> int:
     3
     """
     require_count("neighbours", neighbours, 1)
-    rows = rows_of("points", points, neighbours + 1, 2)
+    rows = as_float64_rows("points", points, neighbours + 1, 2)
     return int(np.sum(_is_repeated(rows, _radii(rows, neighbours))))
 
 
@@ -133,7 +133,7 @@ def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(squares, 0))
 
 
-def neighbourhood(samples: np.ndarray, reference: np.ndarray, neighbours: int = 5) -> Neighbourhood:
+def precision_recall(samples: np.ndarray, reference: np.ndarray, neighbours: int = 5) -> PrecisionRecall:
     """Precision, recall, density and coverage by k nearest neighbours.
 
     Two sets of one law have density 1 and, for k = 5, coverage about 0.97 at equal counts.
@@ -166,7 +166,7 @@ def neighbourhood(samples: np.ndarray, reference: np.ndarray, neighbours: int = 
     apart = _distances(first, second)
     in_reference = apart <= radii
     in_samples = own_radii >= apart.T
-    return Neighbourhood(
+    return PrecisionRecall(
         precision=float(in_reference.any(axis=1).mean()),
         recall=float(in_samples.any(axis=1).mean()),
         density=float(in_reference.sum(axis=1).mean() / neighbours),

@@ -12,7 +12,7 @@ from cfgjax.types import Array
 _XAVIER = linen.initializers.xavier_uniform()
 
 
-def rematerialised(module: type[linen.Module]) -> type[linen.Module]:
+def remat(module: type[linen.Module]) -> type[linen.Module]:
     """The block (hidden, condition, deterministic) whose inner values are computed again in the backward pass.
 
     It keeps its class's name, so that parameters are called the same either way.
@@ -60,7 +60,7 @@ def _is_fit_for_flash(query: Array) -> bool:
     return jax.default_backend() == "gpu" and is_half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128
 
 
-def attend(query: Array, key: Array, value: Array) -> Array:
+def attention(query: Array, key: Array, value: Array) -> Array:
     """softmax(query . key / sqrt(width)) value in every head, all [num_tokens, num_heads, width]; softmax in float32.
 
     cuDNN's flash attention on a GPU in half precision. Elsewhere products of matrices, one for each head: on CPUs
@@ -81,12 +81,12 @@ class SelfAttention(linen.Module):
     Args:
         num_heads: which must divide the width.
         dtype: of the computation.
-        starts_at_zero: whether the last layer starts at zero.
+        zero_init: whether the last layer starts at zero.
     """
 
     num_heads: int
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
-    starts_at_zero: bool = False
+    zero_init: bool = False
 
     @linen.compact
     def __call__(self, tokens: Array) -> Array:
@@ -101,6 +101,6 @@ class SelfAttention(linen.Module):
             raise ValueError(f"num_heads must divide the width {width}, got {self.num_heads}")
         projected = linen.Dense(3 * width, dtype=self.dtype, kernel_init=_XAVIER)(tokens)
         query, key, value = jnp.split(projected.reshape(num_tokens, 3 * self.num_heads, -1), 3, axis=1)
-        mixed = attend(query, key, value)
-        last_init = linen.initializers.zeros if self.starts_at_zero else _XAVIER
+        mixed = attention(query, key, value)
+        last_init = linen.initializers.zeros if self.zero_init else _XAVIER
         return linen.Dense(width, dtype=self.dtype, kernel_init=last_init)(mixed.reshape(num_tokens, width))

@@ -18,13 +18,13 @@ class ConvNet(linen.Module):
     Three convolutions, the first two with stride 2, and a dense layer; group norm, no statistics of a batch.
 
     Args:
-        num_labels: K.
+        num_classes: K.
         width: channels of the first convolution; the others have twice as many.
         num_features: of the last hidden layer.
         dropout: the rate at which features are dropped before the last layer where ``deterministic`` is False.
     """
 
-    num_labels: int
+    num_classes: int
     width: int = 32
     num_features: int = 128
     dropout: float = 0.3
@@ -37,7 +37,7 @@ class ConvNet(linen.Module):
             TypeError, ValueError: an x that is not an image, a setting that is not allowed.
         """
         require_image(x, 1)
-        require_count("num_labels", self.num_labels, 1)
+        require_count("num_classes", self.num_classes, 1)
         require_count("num_features", self.num_features, 1)
         require_count("width", self.width, 1)
         if self.width % 8:
@@ -49,4 +49,4 @@ class ConvNet(linen.Module):
             hidden = linen.silu(linen.GroupNorm(8, reduction_axes=(-3, -2, -1))(hidden))
         features = linen.silu(linen.Dense(self.num_features)(hidden.reshape(-1)))
         kept = linen.Dropout(self.dropout, deterministic=deterministic)(features)
-        return features, jax.nn.log_softmax(linen.Dense(self.num_labels)(kept).astype(jnp.float32))
+        return features, jax.nn.log_softmax(linen.Dense(self.num_classes)(kept).astype(jnp.float32))

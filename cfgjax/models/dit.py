@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from flax import linen
 
 from cfgjax.checks import require_between, require_choice, require_count
-from cfgjax.models.blocks import SelfAttention, from_patches, modulate, rematerialised, to_patches
-from cfgjax.models.embeddings import LabelEmbedding, TimeEmbedding, sine_positions
+from cfgjax.models.blocks import SelfAttention, from_patches, modulate, remat, to_patches
+from cfgjax.models.embeddings import LabelEmbedding, TimeEmbedding, sincos_positions
 from cfgjax.types import Array
 
 _ZEROS = linen.initializers.zeros
@@ -56,7 +56,7 @@ class _Norm(linen.Module):
 
 
 class DiTBlock(linen.Module):
-    """Attention and a two-layer perceptron, each normalised, modulated and gated by the condition; starts as x."""
+    """Attention and a two-layer MLP, each normalised, modulated and gated by the condition; starts as x."""
 
     num_heads: int
     norm: Literal["layer", "rms"]
@@ -93,7 +93,7 @@ class _Trunk(linen.Module):
     positions: Literal["sine", "learned"] = "sine"
     dropout: float = 0.0
     max_frequency: float = 100.0
-    time_ends: tuple[float, float] = (0.0, 1.0)
+    time_range: tuple[float, float] = (0.0, 1.0)
     dtype: jnp.dtype = _FLOAT32
     rematerialise: bool = False
 
@@ -105,7 +105,7 @@ class _Trunk(linen.Module):
         rows, columns, size = patches.shape
         dense = linen.Dense(self.width, dtype=self.dtype, kernel_init=_XAVIER)
         tokens = dense(patches.reshape(-1, size)) + self._positions(rows, columns).astype(self.dtype)
-        block = rematerialised(DiTBlock) if self.rematerialise else DiTBlock
+        block = remat(DiTBlock) if self.rematerialise else DiTBlock
         for _ in range(self.depth):
             tokens = block(self.num_heads, self.norm, self.dropout, self.dtype)(tokens, condition, deterministic)
         return tokens
@@ -113,7 +113,7 @@ class _Trunk(linen.Module):
     def _positions(self, rows: int, columns: int) -> Array:
         require_choice("positions", self.positions, ("sine", "learned"))
         if self.positions == "sine":
-            return sine_positions(rows, columns, self.width)
+            return sincos_positions(rows, columns, self.width)
         return self.param("positions", linen.initializers.normal(0.02), (rows * columns, self.width))
 
     def normed(self, tokens: Array, condition: Array) -> Array:
@@ -123,7 +123,7 @@ class _Trunk(linen.Module):
 
     def time(self, t: Array) -> Array:
         """The time embedding, [width]."""
-        return TimeEmbedding(self.width, self.max_frequency, num_features=256, ends=self.time_ends)(t)
+        return TimeEmbedding(self.width, self.max_frequency, num_features=256, ends=self.time_range)(t)
 
 
 class DiT(_Trunk):
@@ -132,7 +132,7 @@ class DiT(_Trunk):
     Parameters, the time embedding, the last norm and layer and the output are float32 whatever ``dtype``.
 
     Args:
-        num_labels: K; row K of the label embedding is the null label's.
+        num_classes: K; row K of the label embedding is the null label's.
         width: of the tokens.
         depth: number of blocks.
         num_heads: of attention.
@@ -141,12 +141,12 @@ class DiT(_Trunk):
         positions: "sine", fixed, or "learned", which binds the parameters to one image size.
         dropout: the rate at which inner units are dropped where ``deterministic`` is False.
         max_frequency: of the time embedding.
-        time_ends: the numbers that it embeds at t = 0 and t = 1.
+        time_range: the numbers that it embeds at t = 0 and t = 1.
         dtype: of the computation.
         rematerialise: compute a block's inner values again in the backward pass, to save memory.
     """
 
-    num_labels: int = 10
+    num_classes: int = 10
 
     @linen.compact
     def __call__(self, x: Array, t: Array, y: Array, deterministic: bool = True) -> Array:
@@ -157,7 +157,7 @@ class DiT(_Trunk):
                 number of heads does not divide, a t outside [0, 1], a y outside 0..K, a setting that is not allowed.
         """
         patches = to_patches(x, self.patch)
-        condition = linen.silu(self.time(t) + LabelEmbedding(self.num_labels, self.width, std=0.02)(y))
+        condition = linen.silu(self.time(t) + LabelEmbedding(self.num_classes, self.width, std=0.02)(y))
         tokens = self.normed(self.trunk(patches, condition, deterministic), condition)
         output = linen.Dense(patches.shape[-1], kernel_init=_ZEROS)(tokens)
         return from_patches(output.reshape(patches.shape), self.patch)
@@ -166,16 +166,16 @@ class DiT(_Trunk):
 class DiTClassifier(_Trunk):
     """Log-probabilities (x [H, W, C], t []) -> [K] by a transformer, averaged over its tokens.
 
-    Args: as ``DiT``; ``num_labels`` is K.
+    Args: as ``DiT``; ``num_classes`` is K.
     """
 
-    num_labels: int = 10
+    num_classes: int = 10
 
     @linen.compact
     def __call__(self, x: Array, t: Array, deterministic: bool = True) -> Array:
         """log p(y | x, t), [K], float32; errors as ``DiT``."""
         condition = linen.silu(self.time(t))
         tokens = self.trunk(to_patches(x, self.patch), condition, deterministic)
-        require_count("num_labels", self.num_labels, 1)
+        require_count("num_classes", self.num_classes, 1)
         pooled = jnp.mean(self.normed(tokens, condition), axis=0)
-        return jax.nn.log_softmax(linen.Dense(self.num_labels)(pooled))
+        return jax.nn.log_softmax(linen.Dense(self.num_classes)(pooled))

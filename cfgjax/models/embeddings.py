@@ -54,7 +54,7 @@ class TimeEmbedding(linen.Module):
 class LabelEmbedding(linen.Module):
     """A learned row for each of the labels 0..K-1 and for the null label K, [width]."""
 
-    num_labels: int
+    num_classes: int
     width: int
     std: float = 1.0
 
@@ -63,25 +63,25 @@ class LabelEmbedding(linen.Module):
         """Row y [] of the table.
 
         Raises:
-            TypeError, ValueError: a y that is not one whole number of integer type, or where concrete not in 0..K; K or
+            TypeError, ValueError: a y that is not one integer, or where concrete not in 0..K; K or
                 a width under 1. Where a label that only a trace holds is none of the table, its row is NaN, or for a
                 negative one counted from the end.
         """
-        require_count("num_labels", self.num_labels, 1)
+        require_count("num_classes", self.num_classes, 1)
         require_count("width", self.width, 1)
-        require_label("y", y, self.num_labels)
-        rows = linen.Embed(self.num_labels + 1, self.width, embedding_init=linen.initializers.normal(self.std))
+        require_label("y", y, self.num_classes)
+        rows = linen.Embed(self.num_classes + 1, self.width, embedding_init=linen.initializers.normal(self.std))
         return rows(jnp.asarray(y))
 
 
-def sine_positions(rows: int, columns: int, width: int) -> Array:
+def sincos_positions(rows: int, columns: int, width: int) -> Array:
     """Fixed positions on a grid, [rows * columns, width]: half of the features tell the row, half the column.
 
     Features: sin(p / 10000^(4k/width)) and the cosine, k = 0..width/4-1, for p the row's and the column's number.
     Source: Vaswani et al., arXiv 1706.03762, section 3.5, in two dimensions as Peebles & Xie, arXiv 2212.09748.
 
     Raises:
-        TypeError, ValueError: a width that 4 does not divide; rows, columns or width that are no whole numbers of at
+        TypeError, ValueError: a width that 4 does not divide; rows, columns or width that are no integer of at
             least 1.
     """
     for name, value in (("rows", rows), ("columns", columns), ("width", width)):

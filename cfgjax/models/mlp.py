@@ -1,4 +1,4 @@
-"""A residual multilayer perceptron for one example of any shape."""
+"""A residual multilayer MLP for one example of any shape."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class MLP(linen.Module):
     starts random: without it the normalisation would hide the length of x.
 
     Args:
-        num_labels: K; row K of the label embedding is the null label's.
+        num_classes: K; row K of the label embedding is the null label's.
         width: of all hidden layers.
         embedding_width: of the embeddings of time and label.
         depth: the number of residual blocks.
@@ -27,7 +27,7 @@ class MLP(linen.Module):
         max_frequency: of the time embedding.
     """
 
-    num_labels: int
+    num_classes: int
     width: int = 256
     embedding_width: int = 64
     depth: int = 4
@@ -49,7 +49,7 @@ class MLP(linen.Module):
         if x.size == 0:
             raise ValueError(f"x must hold at least one number, got the shape {x.shape}")
         time = TimeEmbedding(self.embedding_width, self.max_frequency)(t)
-        condition = linen.silu(time + LabelEmbedding(self.num_labels, self.embedding_width)(y))
+        condition = linen.silu(time + LabelEmbedding(self.num_classes, self.embedding_width)(y))
         hidden = linen.Dense(self.width, bias_init=linen.initializers.normal(1.0))(x.reshape(-1))
         for _ in range(self.depth):
             hidden = hidden + self._block(hidden, condition, deterministic)

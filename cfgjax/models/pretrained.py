@@ -2,7 +2,7 @@
 
 (W1) A linear layer keeps its weight as [out, in], ours as [in, out]. The first one is a convolution [out, C, p, p] over
      patches, whose inputs ours orders p, p, C.
-(W2) Their modulations are shift, scale, gate (of attention, then of the perceptron); ours scale, shift, gate.
+(W2) Their modulations are shift, scale, gate (of attention, then of the MLP); ours scale, shift, gate.
 (W3) Their last layer gives p, p, 2 C where it has learned a variance, too: only the first C of the 2 C are kept.
 (W4) Their positions, sines and cosines in another order than ours, lie in the file, and become learned ones.
 (W5) Their frequencies of time are 10000^(-k/128), k = 0..127. SiT embeds t, and its t, path and velocity are ours:
@@ -32,9 +32,9 @@ from cfgjax.checks import (
     require_count,
     require_function,
     require_kind,
-    require_place,
+    require_pathlike,
     require_shape,
-    shown,
+    short_repr,
 )
 from cfgjax.models import SIZES, DiT
 from cfgjax.models.weight_files import require_published_names, require_weights_file
@@ -59,7 +59,7 @@ class Architecture(NamedTuple):
     patch: int
     channels: int
     side: int
-    num_labels: int
+    num_classes: int
     has_variance: bool
 
 
@@ -125,7 +125,7 @@ def shapes_of(architecture: Architecture) -> dict[str, tuple[int, ...]]:
 
 def _shapes_of(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
-        _LABELS: (architecture.num_labels + 1, architecture.width),
+        _LABELS: (architecture.num_classes + 1, architecture.width),
         _POSITIONS: (1, (architecture.side // architecture.patch) ** 2, architecture.width),
     }
     for name, layer in _layers(architecture).items():
@@ -168,7 +168,7 @@ def architecture_of(shapes: Shapes, num_heads: int | None = None) -> Architectur
     require_kind("shapes", shapes, Mapping, "a mapping of names to shapes")
     for name, shape in shapes.items():
         if not isinstance(name, str) or not isinstance(shape, list | tuple):
-            raise TypeError(f"shapes must map names to tuples of lengths, got {shown(f'{name!r}: {shape!r}')}")
+            raise TypeError(f"shapes must map names to tuples of lengths, got {short_repr(f'{name!r}: {shape!r}')}")
     require_published_names(shapes)
     width, channels, patch, _ = _shape(shapes, "x_embedder.proj.weight", 4)
     num_tokens, num_rows = _shape(shapes, _POSITIONS, 3)[1], _shape(shapes, _LABELS, 2)[0]
@@ -241,7 +241,7 @@ def read(file: Path, num_heads: int | None = None) -> tuple[Architecture, Tree]:
         ValueError: another kind of file; what ``architecture_of`` refuses, before any tensor is read; a tensor that is
             not F32, F16 or BF16, or not finite. One line that names the file.
     """
-    require_place("file", file)
+    require_pathlike("file", file)
     require_weights_file(file)
     try:
         import safetensors
@@ -279,8 +279,8 @@ def network(kind: str, architecture: Architecture) -> DiT:
         patch=architecture.patch,
         positions="learned",
         max_frequency=LAST_FREQUENCY,
-        time_ends=TIME_ENDS[kind],
-        num_labels=architecture.num_labels,
+        time_range=TIME_ENDS[kind],
+        num_classes=architecture.num_classes,
     )
 
 

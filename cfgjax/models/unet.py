@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from cfgjax.checks import require_between, require_count
-from cfgjax.models.blocks import SelfAttention, from_patches, modulate, rematerialised, to_patches
+from cfgjax.models.blocks import SelfAttention, from_patches, modulate, remat, to_patches
 from cfgjax.models.convolution import Conv
 from cfgjax.models.embeddings import LabelEmbedding, TimeEmbedding
 from cfgjax.types import Array
@@ -75,7 +75,7 @@ class MapAttention(linen.Module):
         channels = hidden.shape[-1]
         tokens = _group_norm(hidden, self.dtype).reshape(-1, channels)
         heads = max(1, channels // self.head_width)
-        mixed = SelfAttention(heads, self.dtype, starts_at_zero=True)(tokens)
+        mixed = SelfAttention(heads, self.dtype, zero_init=True)(tokens)
         return hidden + mixed.reshape(hidden.shape)
 
 
@@ -132,12 +132,12 @@ class _Levels(linen.Module):
 
     def stage(self, features: int) -> Callable[[Array, Array, bool], Array]:
         """A stage of so many features, whose inner values are computed again in the backward pass where asked."""
-        module: Any = rematerialised(_Stage) if self.rematerialise else _Stage
+        module: Any = remat(_Stage) if self.rematerialise else _Stage
         return module(features, self.dropout, self.attention, self.head_width, self.dtype)
 
     def middle(self) -> Callable[[Array, Array, bool], Array]:
         """The blocks of the smallest map, rematerialised where asked."""
-        module: Any = rematerialised(_Middle) if self.rematerialise else _Middle
+        module: Any = remat(_Middle) if self.rematerialise else _Middle
         return module(self.dropout, self.head_width, self.dtype)
 
     def _require_settings(self) -> None:
@@ -167,12 +167,12 @@ class _Levels(linen.Module):
                 maps.append(self.stage(multiplier * self.width)(maps[-1], condition, deterministic))
         return maps
 
-    def condition(self, t: Array, y: Array | None, num_labels: int) -> Array:
+    def condition(self, t: Array, y: Array | None, num_classes: int) -> Array:
         """silu(time embedding + label embedding), [4 width]."""
         require_count("width", self.width, 1)
         embedding = TimeEmbedding(4 * self.width, self.max_frequency, num_features=max(self.width, 2))(t)
         if y is not None:
-            embedding = embedding + LabelEmbedding(num_labels, 4 * self.width)(y)
+            embedding = embedding + LabelEmbedding(num_classes, 4 * self.width)(y)
         return linen.silu(embedding)
 
 
@@ -182,7 +182,7 @@ class UNet(_Levels):
     Parameters, group statistics, the time embedding, the last layer and the output are float32 whatever ``dtype``.
 
     Args:
-        num_labels: K; row K of the label embedding is the null label's.
+        num_classes: K; row K of the label embedding is the null label's.
         width: channels of the largest map.
         multipliers: of the width, one for each level; the map is halved between levels.
         blocks_per_level: residual blocks on the way down; one more on the way up.
@@ -195,7 +195,7 @@ class UNet(_Levels):
         rematerialise: compute inner values again in the backward pass, to save memory.
     """
 
-    num_labels: int = 10
+    num_classes: int = 10
 
     @linen.compact
     def __call__(self, x: Array, t: Array, y: Array, deterministic: bool = True) -> Array:
@@ -205,7 +205,7 @@ class UNet(_Levels):
             TypeError, ValueError: an x that is not an image, or whose sides patch and halvings do not divide; a t
                 outside [0, 1], a y outside 0..K, a setting that is not allowed.
         """
-        condition = self.condition(t, y, self.num_labels)
+        condition = self.condition(t, y, self.num_classes)
         maps = self.way_down(x, condition, deterministic)
         hidden = self.middle()(maps[-1], condition, deterministic)
         for level, multiplier in reversed(list(enumerate(self.multipliers))):
@@ -224,10 +224,10 @@ class UNetClassifier(_Levels):
 
     ADM's classifier has the middle as well, and pools by attention.
 
-    Args: as ``UNet``; ``num_labels`` is K.
+    Args: as ``UNet``; ``num_classes`` is K.
     """
 
-    num_labels: int = 10
+    num_classes: int = 10
 
     @linen.compact
     def __call__(self, x: Array, t: Array, deterministic: bool = True) -> Array:
@@ -237,7 +237,7 @@ class UNetClassifier(_Levels):
             TypeError, ValueError: an x that is not an image, or whose sides patch and halvings do not divide; a t
                 outside [0, 1], a y outside 0..K, a setting that is not allowed.
         """
-        require_count("num_labels", self.num_labels, 1)
+        require_count("num_classes", self.num_classes, 1)
         hidden = self.way_down(x, self.condition(t, None, 0), deterministic)[-1]
         pooled = jnp.mean(linen.silu(_group_norm(hidden, self.dtype)).astype(jnp.float32), axis=(0, 1))
-        return jax.nn.log_softmax(linen.Dense(self.num_labels)(pooled))
+        return jax.nn.log_softmax(linen.Dense(self.num_classes)(pooled))

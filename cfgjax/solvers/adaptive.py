@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import TINY, is_traced, like_state, require_between, require_count, require_finite
+from cfgjax.checks import TINY, is_traced, output_like_x, require_between, require_count, require_finite
 from cfgjax.paths import as_state, as_time
 from cfgjax.solvers.ends import held
 from cfgjax.types import Array, Field, Number
@@ -21,7 +21,7 @@ except ImportError as error:
     raise ImportError("cfgjax.solvers.adaptive needs diffrax: python -m pip install 'cfgjax[adaptive]'") from error
 
 
-class Adapted(NamedTuple):
+class AdaptiveSolution(NamedTuple):
     """The end of an adaptive solve: ``x`` [*D], the ``evaluations`` of the field [], and whether it came to its end."""
 
     x: Array
@@ -38,7 +38,7 @@ def integrate(
     atol: Number = 1e-4,
     max_steps: int = 4096,
     rule: diffrax.AbstractERK | None = None,
-) -> Adapted:
+) -> AdaptiveSolution:
     """The state that x becomes from ``start`` to ``stop`` under dx = u dt, to the tolerances asked for.
 
     ``vmap`` makes a batch, in which each example has its own steps; the whole takes as long as its longest solve.
@@ -65,7 +65,7 @@ def integrate(
         TypeError, ValueError: no function, an x that holds no real numbers, times outside [0, 1] or equal, a tolerance
             that is not positive, max_steps under 1; a value that is not like x.
     """
-    checked = like_state("field", field)
+    checked = output_like_x("field", field)
     for name, value in (("start", start), ("stop", stop)):
         require_between(name, value, 0, 1)
     for name, value in (("rtol", rtol), ("atol", atol)):
@@ -93,7 +93,7 @@ def integrate(
     )
     is_finished = solution.result == diffrax.RESULTS.successful
     end = jnp.where(is_finished, jax.tree.leaves(solution.ys)[0][-1], jnp.nan)
-    return Adapted(end, _evaluations(rule, solution.stats["num_steps"]), jnp.asarray(is_finished))
+    return AdaptiveSolution(end, _evaluations(rule, solution.stats["num_steps"]), jnp.asarray(is_finished))
 
 
 def _evaluations(rule: diffrax.AbstractERK, num_steps: Array) -> Array:

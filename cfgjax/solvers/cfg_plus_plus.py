@@ -23,7 +23,7 @@ from cfgjax.checks import (
     require_time,
 )
 from cfgjax.conversions import from_field
-from cfgjax.piecewise import by_piece
+from cfgjax.piecewise import piecewise
 from cfgjax.solvers.ends import inside
 from cfgjax.types import Array, GaussianPath, Number, Pair, Schedule, Solver, State
 
@@ -46,7 +46,7 @@ def effective_scale(path: GaussianPath, scale: Number, t: Array, t_next: Array) 
     return scale * ahead / (ahead - behind)
 
 
-@by_piece
+@piecewise
 def cfg_plus_plus(path: GaussianPath, pair: Pair, y: Number, scale: Number | Schedule) -> Solver:
     """The CFG++ step (R2) for a pair of vector fields: one evaluation of both sides a step, never at the step's end.
 

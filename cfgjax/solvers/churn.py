@@ -12,12 +12,12 @@ import jax.numpy as jnp
 from cfgjax.checks import HUGE, require_between, require_path
 from cfgjax.conversions import time_at
 from cfgjax.paths import noise_like
-from cfgjax.piecewise import by_piece
+from cfgjax.piecewise import piecewise
 from cfgjax.solvers.ode import heun
 from cfgjax.types import Array, Carry, Field, GaussianPath, Number, Solver, State
 
 
-@by_piece
+@piecewise
 def churn(
     path: GaussianPath,
     field: Field,

@@ -24,10 +24,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from cfgjax.checks import like_state, require_path
+from cfgjax.checks import output_like_x, require_path
 from cfgjax.conversions import from_field
 from cfgjax.paths import as_time, before_end, coefficients
-from cfgjax.piecewise import by_piece
+from cfgjax.piecewise import piecewise
 from cfgjax.solvers.ends import inside
 from cfgjax.types import Array, Field, GaussianPath, Prediction, Solver, State
 
@@ -72,7 +72,7 @@ def _extrapolated(denoiser: Array, before: Array, length: Array, length_before: 
     return denoiser + ratio * (denoiser - before)
 
 
-@by_piece
+@piecewise
 def ddim(path: GaussianPath, field: Field) -> Solver:
     """The first-order exponential rule (X2), x' = alpha' D + beta' E, for a field: one evaluation a step.
 
@@ -81,7 +81,7 @@ def ddim(path: GaussianPath, field: Field) -> Solver:
     Source: Song et al., arXiv 2010.02502, equation 12 with eta = 0; here for any Gaussian path.
     """
     require_path(path)
-    field = like_state("field", field)
+    field = output_like_x("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         x = carry.x
@@ -104,14 +104,14 @@ def _no_length(x: Array) -> Array:
     return jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))
 
 
-@by_piece
+@piecewise
 def dpm_solver(path: GaussianPath, field: Field) -> Solver:
     """DPM-Solver++(2M), (X3), for a field: order 2, one evaluation a step, never at t = 1. Forwards only.
 
     Source: Lu et al., arXiv 2211.01095, algorithm 2; first and last step by (X5).
     """
     require_path(path)
-    field = like_state("field", field)
+    field = output_like_x("field", field)
 
     def init(x: Array) -> Denoised:
         return Denoised(x, jnp.zeros_like(x), _no_length(x))
@@ -167,7 +167,7 @@ def _corrected_mean(carry: Predicted, denoiser: Array) -> Array:
     return carry.denoiser + late * (denoiser - carry.denoiser) + early * (carry.denoiser - carry.before)
 
 
-@by_piece
+@piecewise
 def unipc(path: GaussianPath, field: Field) -> Solver:
     """UniPC-2 for a field: predictor (X3), corrector (X4), one evaluation a step, never at t = 1. Forwards only.
 
@@ -177,7 +177,7 @@ def unipc(path: GaussianPath, field: Field) -> Solver:
     Source: Zhao et al., arXiv 2302.04867, algorithms 1 to 4; first and last step by (X5).
     """
     require_path(path)
-    field = like_state("field", field)
+    field = output_like_x("field", field)
 
     def init(x: Array) -> Predicted:
         zeros, none = jnp.zeros_like(x), _no_length(x)

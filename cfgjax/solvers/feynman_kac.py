@@ -30,16 +30,16 @@ from cfgjax.checks import (
     require_pair,
     require_path,
     require_real,
-    shown,
+    short_repr,
 )
 from cfgjax.paths import as_float, before_end, coefficients
 from cfgjax.solvers.diffusions import require_admissible
 from cfgjax.solvers.sde import euler_maruyama
-from cfgjax.solvers.stateful import remembering
-from cfgjax.types import Array, GaussianPath, MemoryField, Number, Pair, Schedule, Tree, WeightedSolver
+from cfgjax.solvers.stateful import with_field_state
+from cfgjax.types import Array, GaussianPath, Number, Pair, Schedule, StatefulField, Tree, WeightedSolver
 
 
-class Particles(NamedTuple):
+class ParticleCarry(NamedTuple):
     """A weighted population of n states, as a solver's carry.
 
     ``each`` is the carry of the particles' own solver, with a leading axis n; ``log_weights`` [n] are normalised to a
@@ -58,7 +58,7 @@ class Particles(NamedTuple):
         return self.each.x
 
 
-def systematic(key: Array, log_weights: Array) -> Array:
+def systematic_resampling(key: Array, log_weights: Array) -> Array:
     """The indices of n particles drawn by systematic resampling, [n]: particle i is drawn n W_i times, rounded.
 
     One uniform number u places the n points (i + u) / n in the cumulated normalised weights W: every number of copies
@@ -91,7 +91,7 @@ def _require_log_weights(log_weights: Any) -> None:
         return
     largest = np.max(np.asarray(log_weights, np.float64))
     if not -HUGE <= largest <= HUGE:
-        raise ValueError(f"log_weights must be under inf, and one of them finite, got {shown(log_weights)}")
+        raise ValueError(f"log_weights must be under inf, and one of them finite, got {short_repr(log_weights)}")
 
 
 def _effective_size(log_weights: Array) -> Array:
@@ -106,7 +106,7 @@ def _growth(path: GaussianPath, scale: Number, null: Array, labelled: Array, t: 
     return scale * (scale - 1) * slope * jnp.sum(jnp.square(labelled - null))
 
 
-def _tilting(path: GaussianPath, pair: Pair, y: Number, scale: Number) -> MemoryField:
+def _tilting(path: GaussianPath, pair: Pair, y: Number, scale: Number) -> StatefulField:
     """The guided field, which remembers the growth of the log-weight where it was evaluated."""
 
     def apply(x: Array, t: Array, memory: Tree) -> tuple[Array, Tree]:
@@ -114,10 +114,10 @@ def _tilting(path: GaussianPath, pair: Pair, y: Number, scale: Number) -> Memory
         growth = _growth(path, scale, null, labelled, t).astype(memory.dtype)
         return null + scale * (labelled - null), growth
 
-    return MemoryField(lambda x: jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32)), apply)
+    return StatefulField(lambda x: jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32)), apply)
 
 
-def tilted(
+def feynman_kac(
     path: GaussianPath,
     pair: Pair,
     y: Number,
@@ -161,7 +161,7 @@ def tilted(
     require_number("scale", scale)
     require_between("threshold", threshold, 0, 1)
     require_admissible(diffusion)
-    one = remembering(lambda field: euler_maruyama(path, field, diffusion), _tilting(path, pair, y, scale))
+    one = with_field_state(lambda field: euler_maruyama(path, field, diffusion), _tilting(path, pair, y, scale))
 
     def all_of(value: Array) -> Array:
         return value if axis_name is None else jax.lax.all_gather(value, axis_name, tiled=True)
@@ -170,14 +170,14 @@ def tilted(
         first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
         return first + jnp.arange(size)
 
-    def init(x: Array) -> Particles:
+    def init(x: Array) -> ParticleCarry:
         if x.ndim == 0 or x.shape[0] == 0:
             raise ValueError(f"x must be a population [n, *D] with n at least 1, got the shape {x.shape}")
         size, dtype = all_of(jnp.ones(x.shape[0])).shape[0], jnp.promote_types(x.dtype, jnp.float32)
         zeros = jnp.zeros(x.shape[0], dtype)
-        return Particles(jax.vmap(one.init)(x), zeros, jnp.asarray(size, dtype), jnp.zeros((), dtype))
+        return ParticleCarry(jax.vmap(one.init)(x), zeros, jnp.asarray(size, dtype), jnp.zeros((), dtype))
 
-    def step(key: Array, carry: Particles, t: Array, t_next: Array) -> Particles:
+    def step(key: Array, carry: ParticleCarry, t: Array, t_next: Array) -> ParticleCarry:
         own = indices(carry.log_weights.shape[0])
         keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(own)
         each: Any = jax.vmap(one.step, in_axes=(0, 0, None, None))(keys, carry.each, t, t_next)
@@ -188,11 +188,11 @@ def tilted(
         is_poor = size < threshold * total
 
         def resampled(each: Any) -> Any:
-            ancestors = systematic(jax.random.fold_in(key, total), log_weights)[own]
+            ancestors = systematic_resampling(jax.random.fold_in(key, total), log_weights)[own]
             return jax.tree.map(lambda leaf: all_of(leaf)[ancestors], each)
 
         each = jax.lax.cond(is_poor, resampled, lambda each: each, each)
         kept = jnp.where(is_poor, 0, (log_weights - mean)[own])
-        return Particles(each, kept, size.astype(kept.dtype), carry.log_normaliser + mean)
+        return ParticleCarry(each, kept, size.astype(kept.dtype), carry.log_normaliser + mean)
 
     return WeightedSolver(init, step)

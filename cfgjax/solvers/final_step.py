@@ -20,39 +20,39 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import like_state, require_function, require_kind, require_like
+from cfgjax.checks import output_like_x, require_function, require_kind, require_like
 from cfgjax.conversions import denoiser_of
-from cfgjax.piecewise import by_piece
+from cfgjax.piecewise import piecewise
 from cfgjax.solvers.sde import drift_of
 from cfgjax.types import Array, Carry, Field, GaussianPath, Schedule, Solver
 
-LastStep = Callable[[Array, Array, Array], Array]
+FinalStep = Callable[[Array, Array, Array], Array]
 """``(x [*D], t [], t_next []) -> [*D]``: a step without noise."""
 
 
-@by_piece
-def euler_step(field: Field) -> LastStep:
+@piecewise
+def euler_step(field: Field) -> FinalStep:
     """The step x + h u(x, t) of (E1)."""
-    field = like_state("field", field)
+    field = output_like_x("field", field)
     return lambda x, t, t_next: x + (t_next - t) * field(x, t)
 
 
-@by_piece
-def tweedie_step(path: GaussianPath, field: Field) -> LastStep:
+@piecewise
+def tweedie_step(path: GaussianPath, field: Field) -> FinalStep:
     """The step to the denoiser D(x, t) of (E2), whatever the step's end is: only meant for t_next = 1."""
     denoiser = denoiser_of(path, field)
     return lambda x, t, t_next: denoiser(x, t)
 
 
-@by_piece
-def mean_step(path: GaussianPath, field: Field, diffusion: Schedule) -> LastStep:
+@piecewise
+def mean_step(path: GaussianPath, field: Field, diffusion: Schedule) -> FinalStep:
     """The step x + h [u + sigma^2 s / 2](x, t) of (E3): the Euler-Maruyama rule's, its noise left out."""
     require_function("diffusion", diffusion)
     return euler_step(drift_of(path, field, diffusion))
 
 
-@by_piece
-def with_last_step(solver: Solver, last: LastStep) -> Solver:
+@piecewise
+def with_final_step(solver: Solver, last: FinalStep) -> Solver:
     """The solver whose step to t = 1 is ``last``; every other step is its own.
 
     Only the one of the two that is at work is computed, where t is shared by all examples.

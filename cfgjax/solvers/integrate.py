@@ -13,7 +13,7 @@ import numpy as np
 
 from cfgjax.checks import is_traced, of_numpy, require_function, require_key, require_kind, require_times
 from cfgjax.paths import as_state
-from cfgjax.piecewise import Piecewise, by_piece
+from cfgjax.piecewise import Piecewise, piecewise
 from cfgjax.types import Array, Carry, Solver, Times, Tree, WeightedSolver
 
 AnySolver = TypeVar("AnySolver", Solver, WeightedSolver)
@@ -28,8 +28,8 @@ def solve(
 ) -> tuple[Any, Tree]:
     """The solver's carry at the last time of the grid, and the observations: ``integrate`` with all that it knows.
 
-    Arguments and errors are those of ``integrate``, but that a WeightedSolver, as ``tilted`` is, is taken as well; the
-    observations are None without ``observe``.
+    Arguments and errors are those of ``integrate``, but that a WeightedSolver, as ``feynman_kac`` is, is taken as well;
+    the observations are None without ``observe``.
     """
     solvers = solver.pieces if isinstance(solver, Piecewise) else (solver,)
     for each in solvers:
@@ -72,7 +72,7 @@ def integrate(
             at its middle, as a whole, and only that piece is computed: put the edges on the grid
             (``grids.with_points``), and the solver keeps its order. A multistep rule forgets its history at an edge.
         key: a key for the solver's noise; a deterministic solver ignores it.
-        x: [*D], the state at ts[0]; whole numbers are taken as floating-point ones.
+        x: [*D], the state at ts[0]; integers are taken as floating-point ones.
         ts: [n + 1], the times: from 0 to 1 to make data of noise; decreasing for the way back, by an ODE solver only.
         observe: a function (carry, t) -> anything, called at all n + 1 times; its outputs come back stacked.
 
@@ -91,7 +91,7 @@ def integrate(
     if isinstance(solver, WeightedSolver):
         raise TypeError(
             "solver must be a Solver, got a WeightedSolver, whose states mean nothing without their weights: take "
-            "solvers.solve, and of its particles particles.x[solvers.systematic(key, particles.log_weights)]"
+            "solvers.solve, and of its particles particles.x[solvers.systematic_resampling(key, particles.log_weights)]"
         )
     carry, seen = solve(solver, key, x, ts, observe)
     return carry.x if observe is None else (carry.x, seen)
@@ -122,8 +122,8 @@ def _choosing(solver: Piecewise[Solver]) -> Callable[..., Carry]:
     return lambda key, carry, t, t_next: jax.lax.switch(solver.index((t + t_next) / 2), steps, key, carry, t, t_next)
 
 
-@by_piece
-def rematerialised(solver: AnySolver) -> AnySolver:
+@piecewise
+def remat(solver: AnySolver) -> AnySolver:
     """The solver whose steps are computed again in the backward pass: for gradients through a whole solve.
 
     The scan then keeps the carry of each step and nothing of its inside, one more forward pass being the price.

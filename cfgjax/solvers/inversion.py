@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from cfgjax.checks import (
     TINY,
-    like_state,
+    output_like_x,
     require_between,
     require_function,
     require_kind,
@@ -31,7 +31,7 @@ from cfgjax.checks import (
     require_shape,
     require_whole,
 )
-from cfgjax.piecewise import by_piece
+from cfgjax.piecewise import piecewise
 from cfgjax.solvers.ends import inside
 from cfgjax.types import Array, Field, Number, Solver
 
@@ -59,7 +59,7 @@ def _largest(x: Array) -> Array:
     return jnp.max(jnp.abs(x.astype(jnp.promote_types(x.dtype, jnp.float32))), initial=0.0)
 
 
-@by_piece
+@piecewise
 def implicit_euler(field: Field, num_iterations: int = 20) -> Solver:
     """Implicit Euler's rule (V1) by fixed-point iteration: on a decreasing grid the inverse of ``euler``.
 
@@ -75,7 +75,7 @@ def implicit_euler(field: Field, num_iterations: int = 20) -> Solver:
         TypeError, ValueError: no function, fewer than one iteration; at a step, a value that is not like x.
     """
     require_whole("num_iterations", num_iterations, 1)
-    field = like_state("field", field)
+    field = output_like_x("field", field)
 
     def init(x: Array) -> Iterated:
         zero = jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))
@@ -118,7 +118,7 @@ def _two_way(make_solver: Callable[[Field], Solver], field: Field) -> Solver:
     return solver
 
 
-@by_piece
+@piecewise
 def reversible(
     make_solver: Callable[[Field], Solver], field: Field, coupling: Number = 0.999, partner: Array | None = None
 ) -> Solver:
@@ -140,7 +140,7 @@ def reversible(
             coupling outside (0, 1]; at the start of a solve, a partner that is not like x.
     """
     require_between("coupling", coupling, TINY, 1)
-    solver = _two_way(make_solver, like_state("field", field))
+    solver = _two_way(make_solver, output_like_x("field", field))
     if partner is not None:
         require_real("partner", partner)
 

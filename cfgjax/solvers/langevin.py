@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from cfgjax.checks import (
     HUGE,
-    like_state,
+    output_like_x,
     require_between,
     require_function,
     require_kind,
@@ -32,7 +32,7 @@ from cfgjax.checks import (
 )
 from cfgjax.conversions import score_of
 from cfgjax.paths import noise_like
-from cfgjax.piecewise import by_piece
+from cfgjax.piecewise import piecewise
 from cfgjax.solvers.ode import heun
 from cfgjax.types import Array, Carry, Field, GaussianPath, Number, Schedule, Solver
 
@@ -59,7 +59,7 @@ def diffusion_step(diffusion: Schedule) -> StepSize:
     return lambda t, t_next: (t_next - t) * diffusion(t_next) ** 2
 
 
-@by_piece
+@piecewise
 def langevin_corrected(solver: Solver, score: Field, step_size: StepSize, num_corrections: int = 1) -> Solver:
     """The solver whose every step is followed by ``num_corrections`` Langevin steps (L1) at the step's end.
 
@@ -76,13 +76,13 @@ def langevin_corrected(solver: Solver, score: Field, step_size: StepSize, num_co
     Source: Song et al., arXiv 2011.13456, algorithms 4 and 5.
 
     Raises:
-        TypeError, ValueError: no solver, a multistep one, or no functions, a num_corrections that is no whole number
+        TypeError, ValueError: no solver, a multistep one, or no functions, a num_corrections that is no integer
             or negative; at a step, a score that is not like x, a step size that is not one number.
     """
     require_kind("solver", solver, Solver, "a Solver, as solvers.heun(field) is")
     if solver.restart is not None:
         raise ValueError("solver must be a rule of one step, got a multistep one, whose history knows no correction")
-    score_at = like_state("score", score)
+    score_at = output_like_x("score", score)
     require_function("step_size", step_size)
     require_whole("num_corrections", num_corrections, 0)
 
@@ -106,7 +106,7 @@ def langevin_corrected(solver: Solver, score: Field, step_size: StepSize, num_co
     return Solver(solver.init, step, is_forward_only=True)
 
 
-@by_piece
+@piecewise
 def predictor_corrector_guidance(
     path: GaussianPath,
     labelled: Field,

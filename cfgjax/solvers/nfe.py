@@ -18,7 +18,7 @@ from cfgjax.types import Array, LabelledField, Solver, Times, WeightedSolver
 _MARK = "counted_evaluation"
 
 
-def evaluations(
+def num_function_evaluations(
     build: Callable[[LabelledField], Solver | WeightedSolver | Piecewise[Solver]],
     field: LabelledField,
     x: Array,

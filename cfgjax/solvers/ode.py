@@ -18,16 +18,16 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from cfgjax.checks import like_state
-from cfgjax.piecewise import by_piece
+from cfgjax.checks import output_like_x
+from cfgjax.piecewise import piecewise
 from cfgjax.solvers.ends import inside
 from cfgjax.types import Array, Field, Number, Solver, State
 
 
-@by_piece
+@piecewise
 def euler(field: Field) -> Solver:
     """Euler's rule (O1) for a field: order 1, one evaluation a step, at its start; at its middle from t = 1 down."""
-    field = like_state("field", field)
+    field = output_like_x("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         x = carry.x
@@ -44,10 +44,10 @@ def _two_stages(field: Field, x: Array, t: Array, t_next: Array, c: Number) -> S
     return State((x + h * ((1 - late) * first + late * second)).astype(x.dtype))
 
 
-@by_piece
+@piecewise
 def midpoint(field: Field) -> Solver:
     """The midpoint rule, (O2) with c = 1/2, for a field: order 2, two evaluations a step, never at its end."""
-    field = like_state("field", field)
+    field = output_like_x("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         return _two_stages(field, carry.x, t, t_next, 0.5)
@@ -55,7 +55,7 @@ def midpoint(field: Field) -> Solver:
     return Solver(init=State, step=step)
 
 
-@by_piece
+@piecewise
 def heun(field: Field) -> Solver:
     """Heun's rule, (O2) with c = 1, for a field: order 2, two evaluations a step.
 
@@ -64,7 +64,7 @@ def heun(field: Field) -> Solver:
 
     Source: Karras et al., arXiv 2206.00364, algorithm 1, which falls back to Euler in that step.
     """
-    field = like_state("field", field)
+    field = output_like_x("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         c = jnp.where((t >= 1) | (t_next >= 1), 0.5, 1.0).astype((t_next - t).dtype)
@@ -73,14 +73,14 @@ def heun(field: Field) -> Solver:
     return Solver(init=State, step=step)
 
 
-@by_piece
+@piecewise
 def rk4(field: Field) -> Solver:
     """Kutta's rule (O3) for a field: order 4, four evaluations a step, the last at its end.
 
     A step that ends at t = 1 is (O5), one that starts there (O6): their error of O(h^4), once, leaves the order as it
     is, and a field that is singular at t = 1 is never called there.
     """
-    field = like_state("field", field)
+    field = output_like_x("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         x, h = carry.x, t_next - t
@@ -107,13 +107,13 @@ class History(NamedTuple):
     length: Array
 
 
-@by_piece
+@piecewise
 def adams_bashforth(field: Field) -> Solver:
     """The two-step rule (O4) for a field and any grid: order 2, one evaluation a step, never at its end.
 
     The first step is ``euler``, whose single error of O(h^2) leaves the order as it is.
     """
-    field = like_state("field", field)
+    field = output_like_x("field", field)
 
     def init(x: Array) -> History:
         return History(x, jnp.zeros_like(x), jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32)))

@@ -12,10 +12,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import like_state, require_path, require_scalar
+from cfgjax.checks import output_like_x, require_path, require_scalar
 from cfgjax.conversions import from_field
 from cfgjax.paths import before_end, noise_like
-from cfgjax.piecewise import by_piece
+from cfgjax.piecewise import piecewise
 from cfgjax.solvers.diffusions import require_admissible
 from cfgjax.types import Array, Field, GaussianPath, Schedule, Solver, State
 
@@ -29,7 +29,7 @@ def _at(diffusion: Schedule, t: Array) -> Array:
 def drift_of(path: GaussianPath, field: Field, diffusion: Schedule) -> Field:
     """The drift u - (sigma^2 / 2 beta) E of (D1), from one evaluation of the vector field."""
     require_path(path)
-    field = like_state("field", field)
+    field = output_like_x("field", field)
 
     def drift(x: Array, t: Array) -> Array:
         prediction = from_field(path, field(x, t), x, t)
@@ -38,7 +38,7 @@ def drift_of(path: GaussianPath, field: Field, diffusion: Schedule) -> Field:
     return drift
 
 
-@by_piece
+@piecewise
 def euler_maruyama(path: GaussianPath, field: Field, diffusion: Schedule) -> Solver:
     """The Euler-Maruyama rule for (D1): x + h [u - (sigma^2 / 2 beta) E] + sigma sqrt(h) noise, weak order 1.
 
@@ -67,7 +67,7 @@ def euler_maruyama(path: GaussianPath, field: Field, diffusion: Schedule) -> Sol
     return Solver(init=State, step=step, is_forward_only=True)
 
 
-@by_piece
+@piecewise
 def stochastic_heun(path: GaussianPath, field: Field, diffusion: Schedule) -> Solver:
     """Heun's rule for (D1), (D2) with c = 1: weak order 2, two evaluations of the field a step.
 

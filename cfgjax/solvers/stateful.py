@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from cfgjax.checks import require_function, require_kind, require_like
-from cfgjax.types import Array, Carry, Field, MemoryField, Solver, Tree
+from cfgjax.types import Array, Carry, Field, Solver, StatefulField, Tree
 
 
-class Remembered(NamedTuple):
+class FieldStateCarry(NamedTuple):
     """A solver's own carry, and the memory of its field."""
 
     carry: Any
@@ -27,7 +27,7 @@ def _solver_of(make_solver: Callable[[Field], Solver], field: Field) -> Solver:
     return solver
 
 
-def remembering(make_solver: Callable[[Field], Solver], field: MemoryField) -> Solver:
+def with_field_state(make_solver: Callable[[Field], Solver], field: StatefulField) -> Solver:
     """The solver of a field that remembers, for any rule that evaluates its field directly in the step.
 
     All evaluations of a step read the memory as it was at the step's start, and what the first of them remembers is
@@ -42,7 +42,7 @@ def remembering(make_solver: Callable[[Field], Solver], field: MemoryField) -> S
             a value that is not like x.
     """
     require_function("make_solver", make_solver)
-    require_kind("field", field, MemoryField, "a MemoryField, as guidance.adaptive_projected(...) is")
+    require_kind("field", field, StatefulField, "a MemoryField, as guidance.adaptive_projected(...) is")
 
     def with_memory(memory: Tree, kept: list[Tree]) -> Solver:
         def remembered(x: Array, t: Array) -> Array:
@@ -52,13 +52,13 @@ def remembering(make_solver: Callable[[Field], Solver], field: MemoryField) -> S
 
         return _solver_of(make_solver, remembered)
 
-    def init(x: Array) -> Remembered:
+    def init(x: Array) -> FieldStateCarry:
         memory = field.init(x)
-        return Remembered(with_memory(memory, []).init(x), memory)
+        return FieldStateCarry(with_memory(memory, []).init(x), memory)
 
-    def step(key: Array, carry: Remembered, t: Array, t_next: Array) -> Remembered:
+    def step(key: Array, carry: FieldStateCarry, t: Array, t_next: Array) -> FieldStateCarry:
         kept: list[Tree] = []
         inner: Carry = with_memory(carry.memory, kept).step(key, carry.carry, t, t_next)
-        return Remembered(inner, kept[0])
+        return FieldStateCarry(inner, kept[0])
 
     return Solver(init, step, _solver_of(make_solver, lambda x, t: x).is_forward_only)

@@ -22,7 +22,7 @@ from cfgjax.checks import (
     require_path,
     require_positive,
     require_times,
-    shown,
+    short_repr,
 )
 from cfgjax.conversions import time_at
 from cfgjax.types import Array, GaussianPath, Number, Times
@@ -32,7 +32,7 @@ def uniform(num_steps: int) -> Array:
     """i / n for i = 0..n with n = ``num_steps``, [n + 1].
 
     Raises:
-        TypeError, ValueError: what is no whole number of at least 1, as of every grid here.
+        TypeError, ValueError: what is no integer of at least 1, as of every grid here.
     """
     require_count("num_steps", num_steps, 1)
     return _rising(jnp.linspace(0, 1, num_steps + 1), num_steps=num_steps)
@@ -47,7 +47,7 @@ def _rising(times: Array, **arguments: Number) -> Array:
     if is_traced(times):
         return times + jax.lax.stop_gradient(_spread(times) - times)
     if not _is_rising(times):
-        names, given = " and ".join(arguments), ", ".join(shown(value) for value in arguments.values())
+        names, given = " and ".join(arguments), ", ".join(short_repr(value) for value in arguments.values())
         raise ValueError(f"{names} must give times that increase in {times.dtype}, got {given}")
     return times
 
@@ -157,7 +157,7 @@ def shifted(ts: Array, shift: Number) -> Array:
     return jnp.where(is_falling, risen[::-1], risen)
 
 
-def with_points(ts: Times, points: tuple[float, ...]) -> np.ndarray:
+def insert_times(ts: Times, points: tuple[float, ...]) -> np.ndarray:
     """The grid with its nearest inner times moved onto the given ones, [n + 1]: for the edges of an interval.
 
     Args:
@@ -176,7 +176,7 @@ def with_points(ts: Times, points: tuple[float, ...]) -> np.ndarray:
         raise ValueError("ts must be a grid of numbers, got a traced one")
     times = np.array(ts)
     if times[0] > times[-1]:
-        return with_points(times[::-1], points)[::-1].copy()
+        return insert_times(times[::-1], points)[::-1].copy()
     precision = jax.dtypes.canonicalize_dtype(times.dtype)
     wanted = np.unique(np.asarray(points, precision)).astype(times.dtype)
     inside = [point for point in wanted if times[0] < point < times[-1] and point not in times]

@@ -19,39 +19,39 @@
 
 from __future__ import annotations
 
-from cfgjax.training.batching import shard, shard_several
-from cfgjax.training.ema import Decay, warming_decay
+from cfgjax.training.batching import shard, shard_stacked
+from cfgjax.training.ema import Decay, ema_warmup
 from cfgjax.training.optimizers import eval_params
-from cfgjax.training.pmap import AXIS, mapped, parallel, replicate
+from cfgjax.training.pmap import AXIS, parallel, pmapped, replicate
 from cfgjax.training.step import (
     Metrics,
-    Several,
+    MultiStep,
     Step,
-    create,
     example_keys,
-    make_evaluation,
-    make_gradient,
+    init_state,
+    make_eval_step,
     make_step,
-    several,
+    make_value_and_grad,
+    multi_step,
 )
 
 __all__ = [
     "AXIS",
     "Decay",
     "Metrics",
-    "Several",
+    "MultiStep",
     "Step",
-    "create",
+    "ema_warmup",
     "eval_params",
     "example_keys",
-    "make_evaluation",
-    "make_gradient",
+    "init_state",
+    "make_eval_step",
     "make_step",
-    "mapped",
+    "make_value_and_grad",
+    "multi_step",
     "parallel",
+    "pmapped",
     "replicate",
-    "several",
     "shard",
-    "shard_several",
-    "warming_decay",
+    "shard_stacked",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from cfgjax.checks import require_count, shown
+from cfgjax.checks import require_count, short_repr
 from cfgjax.types import Tree
 
 
@@ -33,7 +33,7 @@ def require_divisible(batch: Tree, num_parts: int, name: str) -> None:
 
 def require_sharded(batch: Tree, num_devices: int, what: str, example_axis: int = 0) -> None:
     """Raises ValueError for a batch without so many devices in front, or of examples that are on another axis."""
-    made = "training.shard_several(batches, " if example_axis else "training.shard(batch, "
+    made = "training.shard_stacked(batches, " if example_axis else "training.shard(batch, "
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
     wrong = [shape for shape in shapes if len(shape) < 2 + example_axis or shape[0] != num_devices]
     if wrong or not shapes:
@@ -54,7 +54,7 @@ def shard(batch: Tree, num_devices: int) -> Tree:
     return jax.tree.map(lambda leaf: leaf.reshape((num_devices, -1, *leaf.shape[1:])), batch)
 
 
-def shard_several(batches: Sequence[Tree], num_devices: int) -> Tree:
+def shard_stacked(batches: Sequence[Tree], num_devices: int) -> Tree:
     """K batches for ``parallel(several(step))``: K leaves [B, ...] become one [num_devices, K, B / num_devices, ...].
 
     Raises:
@@ -64,6 +64,6 @@ def shard_several(batches: Sequence[Tree], num_devices: int) -> Tree:
         raise ValueError("batches must be at least one, got none")
     kinds = [jax.tree.map(np.shape, batch) for batch in batches]
     if any(kind != kinds[0] for kind in kinds):
-        raise ValueError(f"batches must be alike, got the shapes {shown(kinds)}")
+        raise ValueError(f"batches must be alike, got the shapes {short_repr(kinds)}")
     shards = [shard(batch, num_devices) for batch in batches]
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves], axis=1), *shards)

@@ -15,12 +15,12 @@ Decay = Number | Callable[[Array], Array]
 """(T3)'s decay in [0, 1], or a function of the number of steps done."""
 
 
-def in_float32(params: Tree) -> Tree:
+def to_float32(params: Tree) -> Tree:
     """A copy of the parameters in float32."""
     return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), params)
 
 
-def warming_decay(decay: Number) -> Callable[[Array], Array]:
+def ema_warmup(decay: Number) -> Callable[[Array], Array]:
     """(T3)'s decay after n steps, min(decay, (1 + n) / (10 + n)): a young average soon forgets its start.
 
     Raises:
@@ -56,16 +56,16 @@ def decay_at(name: str, decay: Decay, step: Array) -> Number:
     return value
 
 
-def moved(average: Tree, params: Tree, decay: Number) -> Tree:
+def ema_update(average: Tree, params: Tree, decay: Number) -> Tree:
     """The moving average after another step (T3)."""
     latest = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
     return optax.incremental_update(latest, average, 1 - decay)
 
 
-def all_moved(state: TrainState, params: Tree, decays: Sequence[Decay]) -> tuple[Tree, ...]:
+def ema_update_all(state: TrainState, params: Tree, decays: Sequence[Decay]) -> tuple[Tree, ...]:
     """The state's averages after another step, each with its own decay."""
     if len(decays) != len(state.averages):
         message = "average_decays must be one for each of the state's averages"
         raise ValueError(f"{message}, got {len(decays)} for {len(state.averages)}")
     numbers = [decay_at(f"average_decays[{index}]", decay, state.step) for index, decay in enumerate(decays)]
-    return tuple(moved(average, params, number) for average, number in zip(state.averages, numbers, strict=True))
+    return tuple(ema_update(average, params, number) for average, number in zip(state.averages, numbers, strict=True))

@@ -25,12 +25,12 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from cfgjax.checks import require_arrays, require_count, require_devices, require_function, require_kind, shown
+from cfgjax.checks import require_arrays, require_count, require_devices, require_function, require_kind, short_repr
 from cfgjax.training import Step
 from cfgjax.training.batching import require_sharded
 from cfgjax.types import Array, TrainState, Tree
 
-LEAST = 2**14
+MIN_SIZE = 2**14
 """Elements of the smallest leaf that is cut. Biases stay whole, as a gather costs more than their bytes."""
 
 ENOUGH = 64
@@ -64,7 +64,7 @@ def mesh_of(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return Mesh(found.reshape(lengths), tuple(f"devices_{index}" for index in range(len(lengths))))
 
 
-def _cutting(size: int, mesh: Mesh) -> tuple[str, ...]:
+def _axis_to_shard(size: int, mesh: Mesh) -> tuple[str, ...]:
     """The axes of the mesh that together cut an axis of this size, in their order."""
     taken = []
     for name, length in mesh.shape.items():
@@ -78,13 +78,13 @@ def _spec(leaf: Any, mesh: Mesh, least: int) -> PartitionSpec:
     """(F1)."""
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) or leaf.size < max(least, 1) or leaf.ndim == 0:
         return PartitionSpec()
-    cuttings = [_cutting(size, mesh) for size in leaf.shape]
+    cuttings = [_axis_to_shard(size, mesh) for size in leaf.shape]
     num_parts = [min(ENOUGH, math.prod(mesh.shape[name] for name in names)) for names in cuttings]
     axis = num_parts.index(max(num_parts))
     return PartitionSpec(*[None] * axis, cuttings[axis]) if num_parts[axis] > 1 else PartitionSpec()
 
 
-def shardings(state: Tree, mesh: Mesh, least: int = LEAST) -> Tree:
+def shardings(state: Tree, mesh: Mesh, least: int = MIN_SIZE) -> Tree:
     """How each leaf of a state lies on a mesh (F1): a tree of ``NamedSharding``.
 
     Args:
@@ -114,26 +114,26 @@ def bytes_per_device(state: Tree, placed: Tree) -> int:
     require_arrays("state", state, is_shape_enough=True)
     is_alike = jax.tree.structure(placed) == jax.tree.structure(state)
     if not (is_alike and all(isinstance(each, jax.sharding.Sharding) for each in jax.tree.leaves(placed))):
-        raise TypeError(f"placed must be one sharding for each leaf of the state, got {shown(placed)}")
+        raise TypeError(f"placed must be one sharding for each leaf of the state, got {short_repr(placed)}")
     sizes = jax.tree.map(lambda leaf, s: math.prod(s.shard_shape(leaf.shape)) * leaf.dtype.itemsize, state, placed)
     return sum(jax.tree.leaves(sizes))
 
 
-def _moved(leaf: Any, wanted: NamedSharding) -> Array:
+def _device_put(leaf: Any, wanted: NamedSharding) -> Array:
     """The leaf where it is wanted, itself if it is there; a leaf that one process holds is the same in all of them."""
     if getattr(leaf, "sharding", None) == wanted:
         return leaf
     if wanted.is_fully_addressable:
         return jax.device_put(leaf, wanted)
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(_moved(jax.random.key_data(leaf), wanted), impl=jax.random.key_impl(leaf))
+        return jax.random.wrap_key_data(_device_put(jax.random.key_data(leaf), wanted), impl=jax.random.key_impl(leaf))
     if not getattr(leaf, "is_fully_addressable", True):
         return jax.jit(lambda leaf: leaf, out_shardings=wanted)(leaf)
     value = np.asarray(leaf)
     return jax.make_array_from_callback(value.shape, wanted, lambda index: value[index])
 
 
-def place(state: Tree, devices: Sequence[jax.Device] | None = None, least: int = LEAST) -> Tree:
+def shard_state(state: Tree, devices: Sequence[jax.Device] | None = None, least: int = MIN_SIZE) -> Tree:
     """The state on its shards; leaves that lie there already are not copied. Over several processes all must call it.
 
     Args:
@@ -144,14 +144,14 @@ def place(state: Tree, devices: Sequence[jax.Device] | None = None, least: int =
     Raises:
         TypeError, ValueError: those of ``mesh_of`` and ``shardings``.
     """
-    return jax.tree.map(_moved, state, shardings(state, mesh_of(devices), least))
+    return jax.tree.map(_device_put, state, shardings(state, mesh_of(devices), least))
 
 
-def create(make: Callable[[], Tree], devices: Sequence[jax.Device] | None = None, least: int = LEAST) -> Tree:
+def init_state(make: Callable[[], Tree], devices: Sequence[jax.Device] | None = None, least: int = MIN_SIZE) -> Tree:
     """The state ``make()``, computed on its shards: no device holds a large leaf whole.
 
     Args:
-        make: a pure function without arguments, such as one that ends in ``training.create``.
+        make: a pure function without arguments, such as one that ends in ``training.init_state``.
         devices: the devices, by default all, of all processes.
         least: as of ``shardings``.
 
@@ -191,12 +191,12 @@ def program(
     mesh: Mesh | None = None,
     donate: bool = True,
     compiler_options: Mapping[str, str] | None = None,
-    least: int = LEAST,
+    least: int = MIN_SIZE,
 ) -> Any:
-    """The jitted function (state, batch, source) -> outputs of ``fully_sharded``; it has ``lower``.
+    """The jitted function (state, batch, source) -> outputs of ``fsdp``; it has ``lower``.
 
     Args:
-        step: as of ``fully_sharded``, likewise the others that are not here.
+        step: as of ``fsdp``, likewise the others that are not here.
         state: arrays, or their shapes and types, for which alone the function is.
         batch: likewise; [num_devices, ...] over all processes.
         source: likewise.
@@ -239,12 +239,12 @@ def _global_batch(batch: Tree, mesh: Mesh, example_axis: int) -> Tree:
     return jax.tree.map(whole, batch)
 
 
-def fully_sharded(
+def fsdp(
     step: Step,
     devices: Sequence[jax.Device] | None = None,
     donate: bool = True,
     compiler_options: Mapping[str, str] | None = None,
-    least: int = LEAST,
+    least: int = MIN_SIZE,
 ) -> Callable[..., Any]:
     """The step with its state cut over the devices (F1): (state, sharded batch, source=None) -> the same outputs.
 
@@ -253,7 +253,7 @@ def fully_sharded(
     that would not fit on one device first.
 
     Args:
-        step: the pure step, ``training.several`` of one, or an evaluation.
+        step: the pure step, ``training.multi_step`` of one, or an evaluation.
         devices: the devices to use; by default all of them, of all processes.
         donate: give the old state's memory to the new one. Pass False for an evaluation, which keeps its state.
         compiler_options: as of ``jax.jit``.
@@ -261,7 +261,7 @@ def fully_sharded(
 
     Returns:
         The function. Its batch is this process's, [num_local_devices, ...], from ``training.shard`` or, for
-        ``training.several``, ``training.shard_several``. It raises ValueError for another number of rows.
+        ``training.multi_step``, ``training.shard_stacked``. It raises ValueError for another number of rows.
 
     Raises:
         TypeError, ValueError: no function; no devices, or one twice; options that are no mapping; a negative ``least``.
@@ -272,8 +272,8 @@ def fully_sharded(
 
     def run(state: TrainState, batch: Tree, source: Tree = None) -> object:
         batch = _global_batch(batch, mesh, getattr(step, "example_axis", 0))
-        state = place(state, devices, least)
-        source = jax.tree.map(partial(_moved, wanted=_everywhere(mesh)), source)
+        state = shard_state(state, devices, least)
+        source = jax.tree.map(partial(_device_put, wanted=_everywhere(mesh)), source)
         leaves, structure = jax.tree.flatten((state, batch, source))
         key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         if key not in programs:

@@ -112,6 +112,6 @@ def eval_params(state: TrainState) -> Tree:
     Raises:
         TypeError: no TrainState.
     """
-    require_kind("state", state, TrainState, "a TrainState, as training.create gives it")
+    require_kind("state", state, TrainState, "a TrainState, as training.init_state gives it")
     found = evaluated(state.opt_state, state.params)
     return jax.tree.map(lambda leaf, params: leaf.astype(params.dtype), found, state.params)

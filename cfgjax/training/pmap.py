@@ -41,7 +41,7 @@ def _replicated(tree: Tree, devices: Sequence[jax.Device] | None) -> Tree:
     return jax.device_put(tree, jax.sharding.NamedSharding(_own_mesh(devices), jax.sharding.PartitionSpec()))
 
 
-def mapped(step: Step, devices: Sequence[jax.Device] | None = None, donate: bool = True) -> Any:
+def pmapped(step: Step, devices: Sequence[jax.Device] | None = None, donate: bool = True) -> Any:
     """The step under pmap: (state, sharded batch, source) -> the same outputs, with neither state nor source sharded.
 
     The function of ``parallel`` before it places its state; it has ``lower``, to compile without running.
@@ -56,7 +56,7 @@ def mapped(step: Step, devices: Sequence[jax.Device] | None = None, donate: bool
     return jax.pmap(named, AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices, donate_argnums=donated)
 
 
-def _compiled_anew(on_devices: Any, compiler_options: Mapping[str, str]) -> Callable[..., object]:
+def _aot_cached(on_devices: Any, compiler_options: Mapping[str, str]) -> Callable[..., object]:
     """A function of ``mapped`` that is compiled with options, once for each structure, shape and type of arguments."""
     programs: dict[Any, Callable[..., object]] = {}
 
@@ -83,7 +83,7 @@ def parallel(
     """The step mapped over the devices: (state, sharded batch, source=None) -> the same outputs, replicated.
 
     The state has no device axis, before or after; the batch has one in front, from ``shard``. Works for
-    ``make_evaluation`` too. A state that does not lie on all the devices yet is put there, so that the second step
+    ``make_eval_step`` too. A state that does not lie on all the devices yet is put there, so that the second step
     finds what the first one found and compiles nothing; put a source there once, by ``replicate``.
 
     Args:
@@ -100,9 +100,9 @@ def parallel(
             ``shard`` has not cut for these devices; what the step refuses.
     """
     require_kind("compiler_options", compiler_options, (Mapping, NoneType), "a mapping of names to settings, or None")
-    on_devices: Callable[..., object] = mapped(step, devices, donate)
+    on_devices: Callable[..., object] = pmapped(step, devices, donate)
     if compiler_options and jax.process_count() == 1:
-        on_devices = _compiled_anew(on_devices, compiler_options)
+        on_devices = _aot_cached(on_devices, compiler_options)
     everywhere, example_axis = _own_mesh(devices), getattr(step, "example_axis", 0)
     num_own = everywhere.devices.size
     rows = jax.sharding.NamedSharding(everywhere, jax.sharding.PartitionSpec(AXIS))
@@ -113,7 +113,7 @@ def parallel(
 
     def run(state: TrainState, batch: Tree, source: Tree = None) -> object:
         if not hasattr(state, "step"):
-            raise TypeError(f"state must be a TrainState, as training.create gives it, got {type(state).__name__}")
+            raise TypeError(f"state must be a TrainState, as training.init_state gives it, got {type(state).__name__}")
         if _is_array(state.step) and state.step.is_deleted():
             raise ValueError("state must be the one that the last call returned, got one whose memory that call took")
         require_sharded(batch, num_own, "local devices", example_axis)

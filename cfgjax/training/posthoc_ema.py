@@ -28,8 +28,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import is_traced, of_numpy, require_arrays, require_between, require_finite, require_scalar, shown
-from cfgjax.types import Array, Number, Profile, Tree
+from cfgjax.checks import (
+    is_traced,
+    of_numpy,
+    require_arrays,
+    require_between,
+    require_finite,
+    require_scalar,
+    short_repr,
+)
+from cfgjax.types import Array, EMAProfile, Number, Tree
 
 WIDEST = 12**-0.5
 """The plain mean's width over all steps, which no average of (A1) reaches."""
@@ -43,14 +51,14 @@ def _require_known(name: str, value: object) -> None:
         return
     require_scalar(name, value)
     if is_traced(value):
-        raise TypeError(f"{name} must be a number that is not traced, got {shown(value)}")
+        raise TypeError(f"{name} must be a number that is not traced, got {short_repr(value)}")
 
 
 def exponent_of(width: float) -> float:
     """The exponent g of the profile with a relative width (A2), above 0.
 
     Args:
-        width: a number of Python, 0 < width < 0.28867...: the standard deviation of (A1) over its number of steps.
+        width: a Python scalar, 0 < width < 0.28867...: the standard deviation of (A1) over its number of steps.
 
     Raises:
         TypeError: what is no number, or a traced one.
@@ -67,7 +75,7 @@ def exponent_of(width: float) -> float:
     return max(2 * math.sqrt(slope / 3) * math.cos(angle) / width - 7 / 3, 0.0)
 
 
-def power_decay(width: float) -> Callable[[Number], Array]:
+def power_function_decay(width: float) -> Callable[[Number], Array]:
     """The decay (A3) of a moving average of a relative width, as a function of the number of steps done before.
 
     Args:
@@ -93,7 +101,7 @@ def power_decay(width: float) -> Callable[[Number], Array]:
     return decay
 
 
-def weights(snapshots: Sequence[Profile], wanted: Profile) -> np.ndarray:
+def weights(snapshots: Sequence[EMAProfile], wanted: EMAProfile) -> np.ndarray:
     """The coefficients of snapshots whose sum is nearest to a wanted average (A5), [n] in float64; they sum to 1.
 
     How near that is, ``profile_error`` tells.
@@ -118,7 +126,7 @@ def weights(snapshots: Sequence[Profile], wanted: Profile) -> np.ndarray:
     return scale * np.linalg.lstsq(system, np.append(to_wanted, 1.0))[0][:-1]
 
 
-def profile_error(snapshots: Sequence[Profile], wanted: Profile, coefficients: np.ndarray) -> float:
+def profile_error(snapshots: Sequence[EMAProfile], wanted: EMAProfile, coefficients: np.ndarray) -> float:
     """The distance |x_1 p_1 + x_2 p_2 + ... - p| / |p| of a sum of snapshots from the wanted average's profile (A4).
 
     It is the relative error where the parameters are noise about 0, independent from step to step; those that move
@@ -209,7 +217,7 @@ def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
     return {jax.tree_util.keystr(path): np.shape(leaf) for path, leaf in leaves}
 
 
-def _system(snapshots: Sequence[Profile], wanted: Profile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _system(snapshots: Sequence[EMAProfile], wanted: EMAProfile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(A5)'s C [n, n], b [n] and a [n]."""
     if not isinstance(snapshots, list | tuple):
         raise TypeError(f"snapshots must be a list of Profiles, got {type(snapshots).__name__}")
@@ -241,19 +249,19 @@ def _cosine(
     return np.sqrt(2 * exponent + 1) * np.sqrt(2 * other + 1) / (exponent + other + 1) * ratio ** (later + 0.5)
 
 
-def _plain(name: str, profile: Profile) -> Profile:
-    """The profile in numbers of Python, its step checked."""
+def _plain(name: str, profile: EMAProfile) -> EMAProfile:
+    """The profile in Python scalars, its step checked."""
     if not isinstance(profile, list | tuple) or len(profile) != 2:
-        raise TypeError(f"{name} must be a Profile(step, width), got {shown(profile)}")
+        raise TypeError(f"{name} must be a Profile(step, width), got {short_repr(profile)}")
     for part, value in zip(("step", "width"), profile, strict=True):
         _require_known(f"{name}.{part}", value)
     step, width = (np.asarray(value).item() for value in profile)
     if not 0 < step < math.inf:
         raise ValueError(f"{name}.step must be positive and finite, got {step}")
-    return Profile(step, width)
+    return EMAProfile(step, width)
 
 
-def _require_kept(kept: Sequence[Profile]) -> None:
+def _require_kept(kept: Sequence[EMAProfile]) -> None:
     if len(kept) < 2:
         raise ValueError(f"snapshots must be two or more, got {len(kept)}: one is no average but its own")
     profile, count = Counter(kept).most_common(1)[0]

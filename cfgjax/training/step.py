@@ -23,7 +23,7 @@ from cfgjax.checks import (
     require_whole,
 )
 from cfgjax.training.batching import num_examples, require_divisible
-from cfgjax.training.ema import Decay, all_moved, decay_at, in_float32, moved, require_decay, require_decays
+from cfgjax.training.ema import Decay, decay_at, ema_update, ema_update_all, require_decay, require_decays, to_float32
 from cfgjax.training.optimizers import evaluated, require_optimizer, require_recovering
 from cfgjax.types import Array, Loss, Number, TrainState, Tree
 
@@ -37,7 +37,7 @@ class Step(Protocol):
         """The step's outputs."""
 
 
-def create(params: Tree, optimizer: optax.GradientTransformation, key: Array, num_averages: int = 0) -> TrainState:
+def init_state(params: Tree, optimizer: optax.GradientTransformation, key: Array, num_averages: int = 0) -> TrainState:
     """The state before the first step: the optimizer's own start, and averages that equal the parameters.
 
     Parameters and key are copied: a step that is donated the state does not take the caller's arrays with it.
@@ -56,7 +56,7 @@ def create(params: Tree, optimizer: optax.GradientTransformation, key: Array, nu
     require_optimizer(optimizer)
     require_key("key", key)
     require_count("num_averages", num_averages, 0)
-    ema, *averages = (in_float32(params) for _ in range(1 + num_averages))
+    ema, *averages = (to_float32(params) for _ in range(1 + num_averages))
     params, key = jax.tree.map(jnp.copy, (params, key))
     opt_state = optimizer.init(jax.tree.map(jnp.copy, params))  # which may keep what it is given, as sam does
     require_recovering(opt_state)
@@ -67,7 +67,7 @@ def example_keys(key: Array, step: Number, num_local: int, axis_name: str | None
     """One key for each local example, [num_local], by its global index (T2).
 
     Raises:
-        TypeError, ValueError: not ONE key, a step that is no whole number or negative, a num_local under 1.
+        TypeError, ValueError: not ONE key, a step that is no integer or negative, a num_local under 1.
     """
     require_key("key", key)
     require_whole("step", step, 0)
@@ -90,9 +90,9 @@ def _num_examples(state: TrainState, batch: Tree, source: Tree) -> int:
     """The number of examples of a batch.
 
     Raises:
-        TypeError, ValueError: no state; no arrays with a common leading axis; with a source, no whole numbers.
+        TypeError, ValueError: no state; no arrays with a common leading axis; with a source, no integer.
     """
-    require_kind("state", state, TrainState, "a TrainState, as training.create gives it")
+    require_kind("state", state, TrainState, "a TrainState, as training.init_state gives it")
     require_arrays("batch", batch)
     if source is not None:
         require_integers("batch", batch)
@@ -104,17 +104,17 @@ def _examples(batch: Tree, source: Tree) -> Tree:
     return batch if source is None else jax.tree.map(lambda leaf: leaf[batch], source)
 
 
-def _chunks(batch: Tree, num_chunks: int) -> Tree:
-    """The batch with an axis of chunks in front: each leaf [B, ...] becomes [num_chunks, B / num_chunks, ...] (T5)."""
-    require_divisible(batch, num_chunks, "num_chunks")
-    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf.reshape((-1, num_chunks, *leaf.shape[1:])), 0, 1), batch)
+def _microbatches(batch: Tree, num_microbatches: int) -> Tree:
+    """The batch with an axis of microbatches in front: each leaf [B, ...] becomes [n, B / n, ...] (T5)."""
+    require_divisible(batch, num_microbatches, "num_microbatches")
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf.reshape((-1, num_microbatches, *leaf.shape[1:])), 0, 1), batch)
 
 
-def _over_chunks(gradient: Callable[..., Tree], num_chunks: int, keys: Array, batch: Tree) -> Tree:
+def _over_microbatches(gradient: Callable[..., Tree], num_microbatches: int, keys: Array, batch: Tree) -> Tree:
     """The mean of gradient(keys, batch) over equal chunks of both (T5)."""
-    if num_chunks == 1:
+    if num_microbatches == 1:
         return gradient(keys, batch)
-    chunks = _chunks((keys, batch), num_chunks)
+    chunks = _microbatches((keys, batch), num_microbatches)
     first = jax.eval_shape(gradient, *jax.tree.map(lambda leaf: leaf[0], chunks))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
 
@@ -122,7 +122,7 @@ def _over_chunks(gradient: Callable[..., Tree], num_chunks: int, keys: Array, ba
         return jax.tree.map(jnp.add, total, gradient(*chunk)), None
 
     total, _ = jax.lax.scan(add, zeros, chunks)
-    return jax.tree.map(lambda leaf: leaf / num_chunks, total)
+    return jax.tree.map(lambda leaf: leaf / num_microbatches, total)
 
 
 def _average(tree: Tree, axis_name: str | None) -> Tree:
@@ -134,19 +134,20 @@ def _as_finite_as(value: Array, gradient: Tree) -> Tree:
     return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(value), leaf, jnp.nan), gradient)
 
 
-def make_gradient(loss: Loss, num_chunks: int = 1) -> Callable[..., tuple[Array, Tree]]:
+def make_value_and_grad(loss: Loss, num_microbatches: int = 1) -> Callable[..., tuple[Array, Tree]]:
     """The pure function (state, batch, source=None, *, axis_name=None) -> (loss, gradient) at the state's own step.
 
     Args:
         loss: (params, key, example) -> [], the loss of ONE example.
-        num_chunks: in how many chunks the (local) batch is taken (T5).
+        num_microbatches: the microbatches over which gradients of the (local) batch are accumulated (T5).
 
     Raises:
-        TypeError, ValueError: no function, a number of chunks under 1. At the call: no TrainState, a batch of no arrays
-            with a common leading axis, or which ``num_chunks`` does not divide; a loss that does not give one number.
+        TypeError, ValueError: no function, a number of microbatches under 1. At the call: no TrainState, a batch of no
+            arrays with a common leading axis, or which ``num_microbatches`` does not divide; a loss that does not give
+            one number.
     """
     require_function("loss", loss)
-    require_count("num_chunks", num_chunks, 1)
+    require_count("num_microbatches", num_microbatches, 1)
 
     def gradient(
         state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
@@ -154,7 +155,7 @@ def make_gradient(loss: Loss, num_chunks: int = 1) -> Callable[..., tuple[Array,
         num_local = _num_examples(state, batch, source)
         keys = example_keys(state.key, state.step, num_local, axis_name)
         slope = partial(jax.value_and_grad(partial(_mean_loss, loss)), state.params)
-        return _average(_over_chunks(slope, num_chunks, keys, _examples(batch, source)), axis_name)
+        return _average(_over_microbatches(slope, num_microbatches, keys, _examples(batch, source)), axis_name)
 
     return gradient
 
@@ -163,7 +164,7 @@ def make_step(
     loss: Loss,
     optimizer: optax.GradientTransformation,
     ema_decay: Decay,
-    num_chunks: int = 1,
+    num_microbatches: int = 1,
     average_decays: Sequence[Decay] = (),
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """The pure training step (state, batch, source=None, *, axis_name=None) -> (state, metrics).
@@ -172,8 +173,9 @@ def make_step(
         loss: (params, key, example) -> [], the loss of ONE example.
         optimizer: an Optax transformation; that of ``create``.
         ema_decay: (T3)'s decay in [0, 1], or a function of the number of steps done.
-        num_chunks: in how many chunks the (local) batch is taken (T5).
-        average_decays: the decays of the state's ``averages``, one for each, as ``averages.power_decay`` gives them.
+        num_microbatches: the microbatches over which gradients of the (local) batch are accumulated (T5).
+        average_decays: the decays of the state's ``averages``, one for each, as ``posthoc_ema.power_function_decay``
+            gives them.
 
     Returns:
         The step. A batch is a tree whose leaves have one leading axis, the (local) examples; with a ``source`` it is
@@ -181,11 +183,11 @@ def make_step(
         over which (T1) averages. Metrics: loss and grad_norm, both global and before the update.
 
     Raises:
-        TypeError, ValueError: those of ``make_gradient``; no optimizer; a decay that is neither a function nor one
-            number in [0, 1]. At the step: the state of an optimizer that one NaN would end (T7), or with
+        TypeError, ValueError: those of ``make_value_and_grad``; no optimizer; a decay that is neither a function nor
+            one number in [0, 1]. At the step: the state of an optimizer that one NaN would end (T7), or with
             more or fewer averages than ``average_decays``; a decay's function that does not give one number.
     """
-    gradient_of = make_gradient(loss, num_chunks)
+    gradient_of = make_value_and_grad(loss, num_microbatches)
     require_optimizer(optimizer)
     require_decay("ema_decay", ema_decay)
     require_decays(average_decays)
@@ -199,8 +201,8 @@ def make_step(
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         averaged = evaluated(opt_state, params)
-        ema = moved(state.ema, averaged, decay_at("ema_decay", ema_decay, state.step))
-        averages = all_moved(state, averaged, average_decays)
+        ema = ema_update(state.ema, averaged, decay_at("ema_decay", ema_decay, state.step))
+        averages = ema_update_all(state, averaged, average_decays)
         metrics = {"loss": value, "grad_norm": optax.tree.norm(gradient)}
         return TrainState(state.step + 1, params, opt_state, ema, state.key, averages), metrics
 
@@ -208,7 +210,7 @@ def make_step(
 
 
 @dataclass(frozen=True)
-class Several:
+class MultiStep:
     """The step of ``several``: (state, batches, source=None, *, axis_name=None) -> (state, metrics [K])."""
 
     step: Step
@@ -226,7 +228,7 @@ class Several:
         return jax.lax.scan(advance, state, batch)
 
 
-def several(step: Step) -> Several:
+def multi_step(step: Step) -> MultiStep:
     """The step over K batches in one call (T6): (state, batches, source=None, *, axis_name=None) -> (state, metrics).
 
     A small network's step takes less time than its dispatch from the host; K steps in one call pay for one dispatch.
@@ -235,32 +237,32 @@ def several(step: Step) -> Several:
         step: of ``make_step``.
 
     Returns:
-        The function. Its batches are a tree whose leaves are [K, B, ...], from ``shard_several`` under ``parallel``;
+        The function. Its batches are a tree whose leaves are [K, B, ...], from ``shard_stacked`` under ``parallel``;
         the metrics are those of every step, [K].
 
     Raises:
         TypeError: no function.
     """
     require_function("step", step)
-    return Several(step)
+    return MultiStep(step)
 
 
-def make_evaluation(loss: Loss, num_chunks: int = 1) -> Callable[..., Metrics]:
+def make_eval_step(loss: Loss, num_microbatches: int = 1) -> Callable[..., Metrics]:
     """The pure function (state, batch, source=None, *, axis_name=None) -> {"loss"} that evaluates the EMA.
 
     Example i takes the key of (T2) at step 0, whatever the state's step: every evaluation of a run sees the same noise.
-    The (local) batch is taken in ``num_chunks`` chunks (T5).
+    The (local) batch is taken in ``num_microbatches`` microbatches (T5).
 
     Raises:
-        TypeError, ValueError: those of ``make_gradient``.
+        TypeError, ValueError: those of ``make_value_and_grad``.
     """
     require_function("loss", loss)
-    require_count("num_chunks", num_chunks, 1)
+    require_count("num_microbatches", num_microbatches, 1)
 
     def evaluate(state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None) -> Metrics:
         num_local = _num_examples(state, batch, source)
         keys = example_keys(state.key, 0, num_local, axis_name)
         mean = partial(_mean_loss, loss, state.ema)
-        return {"loss": _average(_over_chunks(mean, num_chunks, keys, _examples(batch, source)), axis_name)}
+        return {"loss": _average(_over_microbatches(mean, num_microbatches, keys, _examples(batch, source)), axis_name)}
 
     return evaluate

@@ -11,7 +11,7 @@ finding; else the row says that no known cause fits. The seed is fixed: the same
     solver           field -> Solver                claims to solve dx = u dt with an order
     sampler          (field, key, x, ts, y, ...)    claims to solve dx = u_w dt with an order
     diffusion        (path, field, diffusion)       claims to solve dX = [u + sigma^2 s / 2] dt + sigma dW
-    label_dropping   (key, y) -> y                  claims to drop labels, one coin an example
+    label_dropping   (key, y) -> y                  claims to drop labels, independently for each example
     loss             (field, path, key, z, y) -> [] claims to be least for the vector field, or another view
     samples          (key, y [n]) -> [n, D]         claims to sample the labels' laws, a whole batch in one call
 

@@ -18,7 +18,7 @@ import numpy as np
 from cfgjax.checks import HUGE, THREEFRY, require_between, require_count, require_function, require_kind
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, Number
-from cfgjax.verify.call_user import require_finite, require_shape, said
+from cfgjax.verify.call_user import format_error, require_finite, require_shape
 from cfgjax.verify.reference import Moments, law_allowed, law_error, moments, require_problem, whitened
 from cfgjax.verify.report import CallError, Check, Report, at_most, collected, likely_cause
 
@@ -59,7 +59,7 @@ def samples(
     require_problem(None, mixture, seed)
     require_kind("mixture", mixture, LabelledMixture, "a LabelledMixture, as mixtures.ring() is")
     require_between("bias", bias, 0, HUGE)
-    require_count("num_samples", num_samples, 2 * mixture.num_labels)
+    require_count("num_samples", num_samples, 2 * mixture.num_classes)
     limits = f"moments beyond the second, an error of them under {float(bias):g}, or scales other than w = 1"
     return collected("verify.samples", _checks(draw, mixture, float(bias), num_samples, seed), limits)
 
@@ -70,7 +70,7 @@ def _called(draw: Callable[[Array, Array], Array], y: Array, dimension: int, see
         keys = jax.random.split(jax.random.key(seed, impl=THREEFRY), _CALLS)
         found = [np.asarray(draw(key, y), np.float64) for key in keys]
     except Exception as error:
-        raise CallError(said(error)) from None
+        raise CallError(format_error(error)) from None
     for values in found:
         if values.shape[:1] != y.shape:
             raise CallError(f"gives the shape {values.shape} for {len(y)} labels and data of shape ({dimension},)")
@@ -81,7 +81,7 @@ def _called(draw: Callable[[Array, Array], Array], y: Array, dimension: int, see
 def _checks(
     draw: Callable[[Array, Array], Array], mixture: LabelledMixture, bias: float, num_samples: int, seed: int
 ) -> Iterator[Check]:
-    labels = np.arange(num_samples) % mixture.num_labels
+    labels = np.arange(num_samples) % mixture.num_classes
     found = _called(draw, jnp.asarray(labels), mixture.means.shape[-1], seed)
     everything, every_label = found.reshape(-1, found.shape[-1]), np.tile(labels, _CALLS)
     repeated, ratio = float(np.mean(np.ptp(found, axis=0) == 0)), _scatter_of_calls(found, labels)
@@ -109,7 +109,7 @@ def _law_error(found: np.ndarray, labels: np.ndarray, moments_of: Moments) -> fl
 
 def _laws(mixture: LabelledMixture) -> dict[str, Moments]:
     """What known mistakes give for the moments of a label."""
-    null, of = mixture.num_labels, partial(moments, mixture)
+    null, of = mixture.num_classes, partial(moments, mixture)
     dimension = mixture.means.shape[-1]
     return {
         "labels are ignored: every label has the law of all data": lambda y: of(null),

@@ -19,17 +19,17 @@ from cfgjax.verify.report import CallError
 Run = Callable[[Array, Array, Array], Array]
 """``(key, x [*D], ts [n + 1]) -> x [*D]``: a solver that repeats its own steps."""
 
-LOOPED = 200
+MAX_LOOPED = 200
 """Examples that are called, at most, where a function can be called only one at a time."""
 
 
-def said(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """An exception in one line: its type and the first line of its message."""
     lines = str(error).strip().splitlines()
     return f"raised {type(error).__name__}" + (f": {lines[0][:160]}" if lines else "")
 
 
-def mapped(function: Callable[..., Any], *arrays: Any, most: int = LOOPED) -> np.ndarray:
+def mapped(function: Callable[..., Any], *arrays: Any, most: int = MAX_LOOPED) -> np.ndarray:
     """The function's values over the arrays' leading axis, as float64 of NumPy.
 
     A function that cannot be traced is called in a loop, for the first ``most`` rows only.
@@ -42,14 +42,14 @@ def mapped(function: Callable[..., Any], *arrays: Any, most: int = LOOPED) -> np
     except Exception as error:
         values = _looped(function, arrays, max(most, 1))
         if most == 0:
-            raise CallError(f"cannot be traced by jax.jit and jax.vmap: {said(error)}") from None
+            raise CallError(f"cannot be traced by jax.jit and jax.vmap: {format_error(error)}") from None
         return values
 
 
-def swept(function: Callable[..., Any], numbers: Sequence[float], *arrays: Any, most: int = LOOPED) -> np.ndarray:
+def swept(function: Callable[..., Any], numbers: Sequence[float], *arrays: Any, most: int = MAX_LOOPED) -> np.ndarray:
     """``mapped`` for each value of the first argument, stacked: [numbers, rows, ...].
 
-    The number is traced; where that fails it is given as one of Python.
+    The number is traced; where that fails it is given as a Python scalar.
     """
     by_row = jax.vmap(function, in_axes=(None, *(0 for _ in arrays)))
     by_number = jax.vmap(by_row, in_axes=(0, *(None for _ in arrays)))
@@ -93,7 +93,7 @@ def _looped(function: Callable[..., Any], arrays: tuple[Any, ...], most: int) ->
     except CallError:
         raise
     except Exception as error:
-        raise CallError(said(error) + _batch_hint(function, arrays)) from None
+        raise CallError(format_error(error) + _batch_hint(function, arrays)) from None
     shapes = sorted({value.shape for value in values})
     if len(shapes) > 1:
         raise CallError(f"gives different shapes for alike examples, {shapes[0]} and {shapes[-1]}")

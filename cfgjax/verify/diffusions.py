@@ -120,7 +120,7 @@ class _Steps(NamedTuple):
 def _conditions(problem: _Problem) -> tuple[Array, Array, Array]:
     times = np.tile(np.asarray(_TIMES), _STATES)
     x = states(problem.mixture, problem.path, times, problem.seed)
-    return x, jnp.asarray(times, x.dtype), jnp.arange(len(times)) // len(_TIMES) % problem.mixture.num_labels
+    return x, jnp.asarray(times, x.dtype), jnp.arange(len(times)) // len(_TIMES) % problem.mixture.num_classes
 
 
 def _stepped(problem: _Problem, num_steps: int, num_draws: int) -> _Steps:
@@ -230,8 +230,8 @@ def _checks(problem: _Problem) -> Iterator[Check]:
 
 def _laws(problem: _Problem) -> list[tuple[float, float]]:
     """For each strength the largest error of the whitened moments, and what is allowed (V8)."""
-    num_labels = min(problem.mixture.num_labels, 3)
-    labels = np.arange(_ENDS) % num_labels
+    num_classes = min(problem.mixture.num_classes, 3)
+    labels = np.arange(_ENDS) % num_classes
     keys = jax.random.split(jax.random.key(problem.seed + 100, impl=THREEFRY), (2, _ENDS))
     ts = jnp.linspace(0.0, 1.0, _STEPS + 1)
     dimension = problem.mixture.means.shape[-1]

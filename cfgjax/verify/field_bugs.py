@@ -57,7 +57,7 @@ def field_mistakes(
     views: Views, path: GaussianPath, mixture: LabelledMixture, view: View, x: Array, t: Array, y: Array
 ) -> dict[str, np.ndarray]:
     """Mistakes of any field: signs, time, views, factors, conversions, labels."""
-    null, own = mixture.num_labels, {name: views.values(name, x, t, y) for name in NAMES}
+    null, own = mixture.num_classes, {name: views.values(name, x, t, y) for name in NAMES}
     value, c = own[view], _columns(path, t)
 
     def elsewhere(t: Array, y: Array) -> np.ndarray:
@@ -92,7 +92,7 @@ def null_mistakes(
     views: Views, path: GaussianPath, mixture: LabelledMixture, view: View, x: Array, t: Array, y: Array
 ) -> dict[str, np.ndarray]:
     """Mistakes of any field, and those of the null label's row: another label's, an average, none."""
-    null = mixture.num_labels
+    null = mixture.num_classes
     rows = {label: views.values(view, x, t, jnp.full_like(y, label)) for label in range(null)}
     known = {
         f"the null label gives the row of label {label} for that of {null}": rows[label] for label in {0, null - 1}

@@ -54,7 +54,7 @@ def field(
 
     Raises:
         TypeError, ValueError: no function, path or mixture, no view's name, a tolerance that is not positive, a seed
-            that is no whole number of 31 bits.
+            that is no integer of 31 bits.
     """
     require_function("field", field)
     require_problem(path, mixture, seed, is_optional=False)
@@ -89,7 +89,7 @@ def _called(
     field: LabelledField, path: GaussianPath, mixture: LabelledMixture, seed: int
 ) -> tuple[_Rows, _Rows, np.ndarray]:
     """Rows for the labels, rows for the null label, and values at t = 0; all of ONE mapped call."""
-    null = mixture.num_labels
+    null = mixture.num_classes
     labels = np.unique(np.linspace(0, null - 1, min(null, _LABELS)).astype(int))
     index = np.arange(_ROWS)
     times, ys = np.asarray(TIMES)[index % len(TIMES)], labels[index // len(TIMES) % len(labels)]

@@ -1,11 +1,12 @@
-"""Label dropping: how often, by which coins, and to which label.
+"""Label dropping: how often, by which draws, and to which label.
 
-(V9) R calls of n labels. The rate's standard error is that of R n coins, or what the calls' own rates scatter by where
+(V9) R calls of n labels. The rate's standard error is that of R n draws, or what the calls' own rates scatter by where
      that is more; allowed are five of them (false alarms under 1e-6), and six for the rate of each label, or of each
      group of labels where a label has few drops.
-(V10) With eta as found, the calls' rates have variance eta (1 - eta) / n by one coin an example, and n times it
-     by one coin a call. Allowed is a ratio of 2.2: with R = 64 it is chi^2 / 63, above that with probability 1e-7.
-(V11) The rates at each of n places in the calls have variance eta (1 - eta) / R by new coins in each call, and R times
+(V10) With eta as found, the calls' rates have variance eta (1 - eta) / n by an independent Bernoulli draw for each
+      example, and n times it by one draw a call. Allowed is a ratio of 2.2: with R = 64 it is chi^2 / 63, above that
+      with probability 1e-7.
+(V11) The rates at each of n places in the calls have variance eta (1 - eta) / R by new draws in each call, and R times
      it by the same ones. Allowed is a ratio of 1 + 7 sqrt(3.5 / n), seven standard deviations at eta = 0.01, where it
      is widest.
 """
@@ -28,31 +29,31 @@ _CALLS, _LABELS, _LOOPED = 64, 16384, 4096
 
 
 def label_dropping(
-    drop: Callable[[Array, Array], Array], rate: Number, num_labels: int, is_batched: bool = False, seed: int = 0
+    drop: Callable[[Array, Array], Array], rate: Number, num_classes: int, is_batched: bool = False, seed: int = 0
 ) -> Report:
     """The report on a function (key, y) -> y that gives the null label with probability ``rate``.
 
-    Checked: what comes out is y or the null label K; the rate, over all and for each label; one coin for each example;
-    new coins with each key.
-    Causes told apart: another label (0, K-1, -1) for the null label; a coin turned round; nothing or all dropped; one
-    coin for a batch; a key that is not used.
+    Checked: what comes out is y or the null label K; the rate, over all and for each label; an independent draw
+    for each example; new draws with each key.
+    Causes told apart: another label (0, K-1, -1) for the null label; a Bernoulli draw inverted; nothing or all dropped;
+    one draw for a batch; a key that is not used.
 
     Args:
         drop: for ONE example, y []; or with ``is_batched`` for a batch, y [n], with ONE key.
         rate: eta, [], in [0.01, 0.99].
-        num_labels: K, which is the null label.
+        num_classes: K, which is the null label.
         is_batched: whether ``drop`` takes a batch.
         seed: chooses the labels and keys.
 
     Raises:
-        TypeError, ValueError: no function, a rate outside [0.01, 0.99], a num_labels under 1, no seed.
+        TypeError, ValueError: no function, a rate outside [0.01, 0.99], a num_classes under 1, no seed.
     """
     require_function("drop", drop)
-    require_count("num_labels", num_labels, 1)
+    require_count("num_classes", num_classes, 1)
     require_count("seed", seed, 0, 2**31 - 1)
     require_between("rate", rate, 0.01, 0.99)
     limits = "that the loss uses the label that comes out, nor a rate to more than its standard error"
-    return collected("verify.label_dropping", _checks(drop, float(rate), num_labels, is_batched, seed), limits)
+    return collected("verify.label_dropping", _checks(drop, float(rate), num_classes, is_batched, seed), limits)
 
 
 def _called(drop: Callable[[Array, Array], Array], y: Array, is_batched: bool, seed: int) -> np.ndarray:
@@ -84,7 +85,12 @@ def _checks(
     by_label = float(np.max(np.abs(rates - rate) / errors) / np.sqrt(max(by_call, 1.0)))
     words = "rate of each label: standard errors"
     yield at_most(words, by_label, 6.0, lambda: _each_cause(rates, rate) or _rate_cause(mean, rate))
-    yield at_most("one coin an example: variance of calls", by_call, 2.2, lambda: _call_cause(by_call, found.shape[1]))
+    yield at_most(
+        "an independent Bernoulli draw for each example: variance of calls",
+        by_call,
+        2.2,
+        lambda: _call_cause(by_call, found.shape[1]),
+    )
     allowed = 1 + 7 * np.sqrt(3.5 / found.shape[1])
     yield at_most("new coins with each key: variance of places", by_place, allowed, lambda: "the key is not used")
 
@@ -105,13 +111,13 @@ def _rate_cause(mean: float, rate: float) -> str:
     if mean in (0.0, 1.0):
         return ("all labels are dropped" if mean else "nothing is dropped") + ", or the key is not used"
     if abs(mean - (1 - rate)) < 0.02:
-        return "the coin is turned round: a label is kept with probability eta"
+        return "the Bernoulli draw is inverted: a label is kept with probability eta"
     return f"{UNKNOWN}; it drops {mean:.3g}"
 
 
-def _groups(num_labels: int, size: int, rate: float) -> int:
+def _groups(num_classes: int, size: int, rate: float) -> int:
     """How many groups of labels have a hundred drops, and as many that are kept: 16 at most."""
-    return int(np.clip(size * min(rate, 1 - rate) / 100, 1, min(num_labels, 16)))
+    return int(np.clip(size * min(rate, 1 - rate) / 100, 1, min(num_classes, 16)))
 
 
 def _label_rates(drops: np.ndarray, given: np.ndarray, rate: float) -> tuple[np.ndarray, np.ndarray]:
@@ -133,4 +139,4 @@ def _each_cause(rates: np.ndarray, rate: float) -> str:
 
 
 def _call_cause(by_call: float, size: int) -> str:
-    return "one coin for a batch" if by_call > size / 3 else UNKNOWN
+    return "one Bernoulli draw for a batch" if by_call > size / 3 else UNKNOWN

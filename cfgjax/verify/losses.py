@@ -90,7 +90,7 @@ class _Problem(NamedTuple):
     @property
     def num_groups(self) -> int:
         """Groups of labels that are told apart, without the null label's."""
-        return min(self.mixture.num_labels, _GROUPS)
+        return min(self.mixture.num_classes, _GROUPS)
 
     @property
     def exact(self) -> LabelledField:
@@ -174,7 +174,7 @@ def _summed_with(
 ) -> _Sums:
     """The sums at each of the fields, moved by each of the shifts along the constants: [fields, shifts, ...]."""
     exact, groups = problem.exact, problem.num_groups
-    num_labels, num_constants = problem.mixture.num_labels, problem.num_constants
+    num_classes, num_constants = problem.mixture.num_classes, problem.num_constants
     like = jax.eval_shape(lambda z: _shapes_at(exact, z, jnp.asarray(0.5), jnp.asarray(0)), problem.example_like())
     blank = jnp.zeros((_BINS, groups + 1, like.shape[0]))
     constants = jnp.broadcast_to(jnp.arange(like.shape[0]) < num_constants, blank.shape)
@@ -188,7 +188,7 @@ def _summed_with(
             def changed(x: Array, t: Array, y: Array) -> Array:
                 t, y = jnp.asarray(t), jnp.asarray(y)
                 fifth = jnp.clip(jnp.floor(_BINS * t).astype(int), 0, _BINS - 1)
-                place = fifth, jnp.where(y == num_labels, groups, y % groups)
+                place = fifth, jnp.where(y == num_classes, groups, y % groups)
                 shapes = _shapes_at(exact, x, t, y)
                 if residual_of is not None:
                     residuals.append(blank.at[place].set(residual_of(problem, z, exact(x, t, y), shapes, x, t)))

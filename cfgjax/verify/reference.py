@@ -88,7 +88,7 @@ def states(mixture: LabelledMixture, path: GaussianPath, times: np.ndarray, seed
 
 def moments(mixture: LabelledMixture, y: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean [D] and covariance [D, D] of the data of label y, of all data for the null label."""
-    rows = slice(None) if y == mixture.num_labels else slice(y, y + 1)
+    rows = slice(None) if y == mixture.num_classes else slice(y, y + 1)
     dimension = mixture.means.shape[-1]
     weights = np.asarray(mixture.weights, np.float64)[rows].reshape(-1)
     means = np.asarray(mixture.means, np.float64)[rows].reshape(-1, dimension)

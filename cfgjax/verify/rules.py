@@ -43,7 +43,7 @@ def guidance(
     w, such as MeanFlow's 1 / (1 - kappa); the sign of the difference; null and labelled swapped; w cut or rounded to an
     int, ignored, clipped, kept from the first call; a branch at w = 0 or w <= 1; another label's row for the null
     label's; the difference alone; guidance on the first coordinates alone; else the scale that acts at each w, where
-    there is one. The scale is traced, or given as a number of Python to a rule that cannot be traced.
+    there is one. The scale is traced, or given as a Python scalar to a rule that cannot be traced.
 
     Rules that are meant to differ from (G1) fail: ``rule`` is for rescaled, thresholded, projected ones, or an
     interval. A pass shows (G1) at 24 states between t = 0.05 and 0.95 and seven scales from 0 to 7.5, to the tolerance:
@@ -74,14 +74,14 @@ class Sides(NamedTuple):
     x: Array
     t: Array
     y: Array
-    num_labels: int
+    num_classes: int
     labelled: np.ndarray
     rows: dict[int, np.ndarray]
 
     @property
     def null(self) -> np.ndarray:
         """The values for the null label, [n, D]."""
-        return self.rows[self.num_labels]
+        return self.rows[self.num_classes]
 
     def values(self, rule: Rule, scales: Sequence[float]) -> np.ndarray:
         """The rule's values at each scale, [scales, n, D].
@@ -91,7 +91,7 @@ class Sides(NamedTuple):
         """
 
         def guided(scale: Number, x: Array, t: Array, y: Array) -> Array:
-            return rule(self.field, scale, self.num_labels)(x, t, y)
+            return rule(self.field, scale, self.num_classes)(x, t, y)
 
         found = swept(guided, scales, self.x, self.t, self.y)
         for values in found:
@@ -117,7 +117,7 @@ class Sides(NamedTuple):
 
 def oracle_sides(path: GaussianPath, mixture: LabelledMixture, seed: int) -> Sides:
     """States of the oracle at 24 times, of each label in turn."""
-    null, views = mixture.num_labels, Views(mixture, path)
+    null, views = mixture.num_classes, Views(mixture, path)
     t = np.linspace(0.05, 0.95, _ROWS)
     y = jnp.arange(_ROWS) % null
     x = states(mixture, path, t, seed)
@@ -153,7 +153,7 @@ def plain_checks(rule: Rule, sides: Sides, tolerance: float, prefix: str = "") -
 
 
 def _mistakes(sides: Sides) -> dict[str, np.ndarray]:
-    exact, null = sides.guided(), sides.num_labels
+    exact, null = sides.guided(), sides.num_classes
     known = {words: sides.guided(used) for words, used in SCALE_MISTAKES.items()}
     for label in {0, null - 1}:
         known[f"the null label's row is that of label {label}, not of {null}"] = sides.guided(label=label)

@@ -170,7 +170,7 @@ class _Ends(NamedTuple):
 
 def _solved(problem: _Problem, flows: Ends) -> _Ends:
     """Each state twice, with two keys: rows 0 and 1, 2 and 3 and so on are alike."""
-    null, field = problem.mixture.num_labels, jax.jit(problem.mixture.vector_field(problem.path))
+    null, field = problem.mixture.num_classes, jax.jit(problem.mixture.vector_field(problem.path))
     keys = jax.random.split(jax.random.key(problem.seed, impl=THREEFRY), 2 * _STATES)
     x = jnp.repeat(jax.random.normal(keys[0], (_STATES, problem.mixture.means.shape[-1])), 2, axis=0)
     y = jnp.repeat(jnp.arange(_STATES) % null, 2)
@@ -212,7 +212,7 @@ def _checks(problem: _Problem) -> Iterator[Check]:
 
 
 def _cause(problem: _Problem, ends: _Ends, flows: Ends) -> str:
-    known = flow_mistakes(problem.scales, problem.mixture.num_labels, max(problem.steps()))
+    known = flow_mistakes(problem.scales, problem.mixture.num_classes, max(problem.steps()))
     values = {words: _twice(flows(each, ends.x, ends.y)) for words, each in known.items()}
     words = likely_cause(ends.error, ends.exact, values, _END)
     return _order_cause(problem, ends) if words == UNKNOWN else words

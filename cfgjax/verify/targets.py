@@ -22,11 +22,11 @@ def target(view: View, path: GaussianPath, z: Array, x: Array, t: Array) -> tupl
 
 def mistaken_targets(view: View, path: GaussianPath, mixture: LabelledMixture) -> dict[str, LabelledField]:
     """By their words, the fields for which a loss with a mistaken target is least."""
-    views, num_labels = oracle_views(mixture, path), mixture.num_labels
+    views, num_classes = oracle_views(mixture, path), mixture.num_classes
     exact = views[view]
 
     def shifted(by: int) -> LabelledField:
-        return lambda x, t, y: exact(x, t, jnp.where(y == num_labels, y, (y + by) % num_labels))
+        return lambda x, t, y: exact(x, t, jnp.where(y == num_classes, y, (y + by) % num_classes))
 
     known: dict[str, LabelledField] = {f"minus the {NAMES[view]}": lambda x, t, y: -exact(x, t, y)}
     for other, value in views.items():
@@ -41,7 +41,7 @@ def mistaken_targets(view: View, path: GaussianPath, mixture: LabelledMixture) -
     known["half the value"] = lambda x, t, y: exact(x, t, y) / 2
     known["the label y - 1: labels are shifted by one"] = shifted(-1)
     known["the label y + 1: labels are shifted by one"] = shifted(1)
-    known["the null label, whatever y is"] = lambda x, t, y: exact(x, t, jnp.full_like(y, num_labels))
+    known["the null label, whatever y is"] = lambda x, t, y: exact(x, t, jnp.full_like(y, num_classes))
     return known
 
 

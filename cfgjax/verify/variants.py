@@ -39,7 +39,7 @@ def rule(
     scale, with the causes of ``guidance``. Both in a tuple check both:
 
         def shortened(bound):
-            return lambda field, scale, null: guidance.clipped(
+            return lambda field, scale, null: guidance.static_threshold(
                 path, guidance.classifier_free(field, scale, null), bound
             )
         verify.rule(shortened(1.0), neutral=shortened(jnp.inf))

@@ -178,9 +178,9 @@ def benchmark(options: Options) -> list[Row]:
     folder = run_folder.make_folder("out", options.out)
     found: list[Row] = []
     for case in progress.each(list(_cases(options)), "races", "racing"):
-        cli.show(f"\n{_title(case)}")
+        cli.print_result(f"\n{_title(case)}")
         some = race(options, case)
-        cli.show("\n".join(rows.table(some)))
+        cli.print_result("\n".join(rows.table(some)))
         found += some
         _write(folder, found)
     for work_name in _works(options) if options.more.startup else ():

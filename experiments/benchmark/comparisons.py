@@ -144,9 +144,9 @@ def _plain_trainer(work: Work, inputs: Inputs) -> Entry:
     )
 
 
-def _trainer(work: Work, inputs: Inputs, num_chunks: int, steps_per_dispatch: int, options: Any = None) -> Entry:
+def _trainer(work: Work, inputs: Inputs, num_microbatches: int, steps_per_dispatch: int, options: Any = None) -> Entry:
     optimizer = optax.adamw(1e-4)
-    program = training.mapped(training.several(in_cfgjax.train_step_of(work, optimizer, num_chunks)))
+    program = training.pmapped(training.multi_step(in_cfgjax.train_step_of(work, optimizer, num_microbatches)))
     state, batches, source = in_cfgjax.train_inputs(work, inputs, optimizer, steps_per_dispatch)
     calls = work.train_steps // steps_per_dispatch
     options = compiler_options(work) if options is None else options

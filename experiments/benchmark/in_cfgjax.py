@@ -23,7 +23,7 @@ def draw_of(work: Work, method: str, ts: np.ndarray, ends: tuple[float, float] |
 
     def draw(weights: Tree, key: Array, noise: Array, y: Array, scale: Number) -> Array:
         wanted: Scale = scale if ends is None else guidance.interval(scale, *ends)
-        field = guidance.classifier_free(lambda x, t, y: network.apply(weights, x, t, y), wanted, work.num_labels)
+        field = guidance.classifier_free(lambda x, t, y: network.apply(weights, x, t, y), wanted, work.num_classes)
         return solvers.integrate(SOLVERS[method](PATH, guidance.given(field, y)), key, noise, ts)
 
     return draw
@@ -61,21 +61,21 @@ def loss_of(work: Work) -> Callable[[Tree, Array, tuple[Array, Array]], Array]:
     def loss(weights: Tree, key: Array, example: tuple[Array, Array]) -> Array:
         z, y = example
         label_key, noise_key = jax.random.split(key)
-        y = guidance.drop_label(label_key, y, 0.1, work.num_labels)
+        y = guidance.drop_label(label_key, y, 0.1, work.num_classes)
         return losses.flow_matching(lambda x, t, y: network.apply(weights, x, t, y), PATH, noise_key, z, y)
 
     return loss
 
 
-def train_step_of(work: Work, optimizer: optax.GradientTransformation, num_chunks: int) -> training.Step:
+def train_step_of(work: Work, optimizer: optax.GradientTransformation, num_microbatches: int) -> training.Step:
     """The library's pure step on the work's network."""
-    return training.make_step(loss_of(work), optimizer, 0.999, num_chunks)
+    return training.make_step(loss_of(work), optimizer, 0.999, num_microbatches)
 
 
 def train_inputs(work: Work, inputs: Inputs, optimizer: optax.GradientTransformation, num_steps: int) -> tuple:
     """(the first state, the indices of so many batches, sharded, and the data that they name, on the devices)."""
     weights = jax.tree.map(jnp.asarray, inputs.weights)
-    state = training.replicate(training.create(weights, optimizer, jax.random.key(0)))
+    state = training.replicate(training.init_state(weights, optimizer, jax.random.key(0)))
     batches = [np.arange(work.train_batch)] * num_steps
     source = training.replicate((inputs.data, inputs.data_labels))
-    return state, training.shard_several(batches, jax.local_device_count()), source
+    return state, training.shard_stacked(batches, jax.local_device_count()), source

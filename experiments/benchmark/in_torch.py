@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from cfgjax.models import MLP, DiT
-from cfgjax.models.embeddings import sine_positions
+from cfgjax.models.embeddings import sincos_positions
 from cfgjax.types import Tree
 from experiments.benchmark.workloads import SCALE, Inputs, Work
 
@@ -56,8 +56,8 @@ class _Condition(nn.Module):
         return functional.silu(time + self.labels(y))
 
 
-class Perceptron(nn.Module):
-    """The residual perceptron, (x [B, *D], t [B], y [B])."""
+class MLP(nn.Module):
+    """The residual MLP, (x [B, *D], t [B], y [B])."""
 
     def __init__(self, network: MLP, weights: Tree, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Transformer(nn.Module):
         self.patch, self.grid = patch, (shape[0] // patch, shape[1] // patch)
         self.condition = _Condition(layers, 256)
         self.first, self.modulation, self.last = (_linear(layers[f"Dense_{number}"]) for number in range(3))
-        positions = np.asarray(sine_positions(*self.grid, network.width))
+        positions = np.asarray(sincos_positions(*self.grid, network.width))
         self.register_buffer("positions", torch.tensor(positions))
         blocks = (_Block(layers[f"DiTBlock_{number}"], network.num_heads) for number in range(network.depth))
         self.blocks = nn.ModuleList(blocks)
@@ -129,7 +129,7 @@ class Transformer(nn.Module):
         return patches.reshape(x.shape)
 
 
-NETWORKS: dict[type, Callable[..., nn.Module]] = {MLP: Perceptron, DiT: Transformer}
+NETWORKS: dict[type, Callable[..., nn.Module]] = {MLP: MLP, DiT: Transformer}
 """PyTorch's networks by the type of ours."""
 
 
@@ -164,7 +164,7 @@ class _Guided(nn.Module):
 
 def sampler_of(work: Work, inputs: Inputs, method: str, ts: np.ndarray, compiles: bool) -> Callable[[], np.ndarray]:
     """A function that draws all samples of the work by flow_matching's ODESolver."""
-    field: Any = _Guided(network_of(work, inputs.weights), work.num_labels)
+    field: Any = _Guided(network_of(work, inputs.weights), work.num_classes)
     solver = ODESolver(torch.compile(field) if compiles else field)
     noise, labels = torch.tensor(inputs.noise, device=device()), torch.tensor(inputs.labels, device=device()).long()
     grid = torch.tensor(ts, device=device())
@@ -190,7 +190,7 @@ def trainer_of(work: Work, inputs: Inputs, compiles: bool) -> Callable[[], None]
     def step() -> None:
         noise, t = torch.randn_like(data), torch.rand(len(data), device=device())
         drops = torch.rand(len(data), device=device()) < 0.1
-        kept = torch.where(drops, work.num_labels, labels)
+        kept = torch.where(drops, work.num_classes, labels)
         point = path.sample(t=t, x_0=noise, x_1=data)
         with _half(work):
             found = forward(point.x_t, t, kept)

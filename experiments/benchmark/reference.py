@@ -19,7 +19,7 @@ from experiments.benchmark.workloads import Work
 
 def guided_of(work: Work) -> Callable[..., Array]:
     """(weights, x, t, y, w) -> the guided field of a batch, by one doubled forward pass."""
-    network, null = network_of(work), work.num_labels
+    network, null = network_of(work), work.num_classes
 
     def guided(weights: Tree, x: Array, t: Array, y: Array, scale: Array) -> Array:
         both = network(weights, jnp.concatenate([x, x]), t, jnp.concatenate([jnp.full_like(y, null), y]))
@@ -95,12 +95,14 @@ def sampler_of(work: Work, method: str, chunk: int | None) -> Callable[..., Arra
     return chunked
 
 
-def train_step_of(work: Work, optimizer: optax.GradientTransformation, num_chunks: int, num_steps: int) -> Callable:
+def train_step_of(
+    work: Work, optimizer: optax.GradientTransformation, num_microbatches: int, num_steps: int
+) -> Callable:
     """(state, data, labels) -> (state, losses [num_steps]): so many steps in one dispatch.
 
     A state is (weights, optimizer's state, moving average, key).
     """
-    network, null = network_of(work), work.num_labels
+    network, null = network_of(work), work.num_classes
 
     def loss(weights: Tree, key: Array, data: Array, labels: Array) -> Array:
         noise_key, time_key, drop_key = jax.random.split(key, 3)
@@ -112,16 +114,16 @@ def train_step_of(work: Work, optimizer: optax.GradientTransformation, num_chunk
 
     def gradient_of(weights: Tree, key: Array, data: Array, labels: Array) -> tuple[Array, Tree]:
         slope = jax.value_and_grad(loss)
-        if num_chunks == 1:
+        if num_microbatches == 1:
             return slope(weights, key, data, labels)
-        parts = jax.tree.map(lambda leaf: leaf.reshape(num_chunks, -1, *leaf.shape[1:]), (data, labels))
+        parts = jax.tree.map(lambda leaf: leaf.reshape(num_microbatches, -1, *leaf.shape[1:]), (data, labels))
         zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, weights))
 
         def add(total: Tree, part: tuple) -> tuple[Tree, None]:
             return jax.tree.map(jnp.add, total, slope(weights, part[0], *part[1])), None
 
-        total, _ = lax.scan(add, zeros, (jax.random.split(key, num_chunks), parts))
-        return jax.tree.map(lambda leaf: leaf / num_chunks, total)
+        total, _ = lax.scan(add, zeros, (jax.random.split(key, num_microbatches), parts))
+        return jax.tree.map(lambda leaf: leaf / num_microbatches, total)
 
     def step(data: Array, labels: Array, state: tuple, _: None) -> tuple[tuple, Array]:
         weights, opt_state, average, key = state

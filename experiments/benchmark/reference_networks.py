@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cfgjax.models import MLP, DiT, UNet
-from cfgjax.models.embeddings import sine_positions
+from cfgjax.models.embeddings import sincos_positions
 from cfgjax.types import Array, Tree
 from experiments.benchmark.workloads import Work
 
@@ -37,8 +37,8 @@ def _normed(x: Array, axes: tuple[int, ...] = (-1,)) -> Array:
     return (x32 - mean) * lax.rsqrt(variance + 1e-6)
 
 
-def perceptron(network: MLP) -> Network:
-    """The residual perceptron."""
+def mlp(network: MLP) -> Network:
+    """The residual MLP."""
 
     def apply(weights: Tree, x: Array, t: Array, y: Array) -> Array:
         layers = weights["params"]
@@ -103,7 +103,7 @@ def transformer(network: DiT) -> Network:
         condition = _condition(layers, t, y, 256)
         patches = x.reshape(batch, down, patch, across, patch, channels).transpose(0, 1, 3, 2, 4, 5)
         tokens = _dense(layers["Dense_0"], patches.reshape(batch, down * across, -1), dtype)
-        rows = (tokens + sine_positions(down, across, network.width).astype(dtype)).reshape(-1, network.width)
+        rows = (tokens + sincos_positions(down, across, network.width).astype(dtype)).reshape(-1, network.width)
         for number in range(network.depth):
             rows = block(layers[f"DiTBlock_{number}"], rows, condition)
         gain, shift = modulations(layers["Dense_1"], condition, 2, down * across, jnp.float32)
@@ -199,7 +199,7 @@ def network_of(work: Work) -> Network:
     """The work's network by hand."""
     match work.network:
         case MLP():
-            return perceptron(work.network)
+            return mlp(work.network)
         case DiT():
             return transformer(work.network)
         case UNet():

@@ -125,12 +125,12 @@ def measure(work_name: WorkName, num_rounds: int) -> dict[str, float]:
     work = work._replace(train_batch=count * work.train_batch)
     inputs, optimizer = inputs_of(work), optax.adamw(1e-4)
     step = in_cfgjax.train_step_of(work, optimizer, work.train_chunks)
-    steps = {"whole": training.several(step), "alone": training.several(_alone(step)), "empty": _empty}
+    steps = {"whole": training.multi_step(step), "alone": training.multi_step(_alone(step)), "empty": _empty}
 
     def entry(step: training.Step) -> timed_functions.Entry:
         state, batches, source = in_cfgjax.train_inputs(work, inputs, optimizer, 1)
         options = compiler_options(work)
-        return timed_functions.training(training.mapped(step), state, (batches, source), work.train_batch, 1, options)
+        return timed_functions.training(training.pmapped(step), state, (batches, source), work.train_batch, 1, options)
 
     rounds = timing.race(
         {name: entry(each) for name, each in steps.items()}, timing.product_of("float32"), num_rounds, 0.3

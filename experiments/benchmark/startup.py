@@ -18,7 +18,7 @@ def measure(work_name: WorkName) -> float:
     """Seconds, in this process, to compile the work's training step and its guided sampler by Euler."""
     work = work_of(Case(work_name, "startup"))
     inputs, optimizer = inputs_of(work), optax.adamw(1e-4)
-    step = training.mapped(training.several(in_cfgjax.train_step_of(work, optimizer, work.train_chunks)))
+    step = training.pmapped(training.multi_step(in_cfgjax.train_step_of(work, optimizer, work.train_chunks)))
     state, batches, source = in_cfgjax.train_inputs(work, inputs, optimizer, work.train_steps)
     *_, of_step = timed_functions.compiled(step, state, batches, source, options=compiler_options(work))
     draw = in_cfgjax.draw_of(work, "euler", comparisons.times_of(work, "euler"))

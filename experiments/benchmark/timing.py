@@ -24,7 +24,7 @@ class Rounds(NamedTuple):
     products: np.ndarray
 
 
-def turn(run: Callable[[], Any], least_seconds: float) -> float:
+def repeat(run: Callable[[], Any], least_seconds: float) -> float:
     """Seconds of one run, the mean over as many as last ``least_seconds``."""
     start, count = time.perf_counter(), 0
     while True:
@@ -41,7 +41,7 @@ def product_of(dtype: Any) -> Callable[[float], float]:
     left, right = (jax.random.normal(key, (size, size)).astype(dtype) for key in jax.random.split(jax.random.key(0)))
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(left, right))
-    return lambda least: 2 * size**3 / turn(lambda: jax.block_until_ready(product(left, right)), least)
+    return lambda least: 2 * size**3 / repeat(lambda: jax.block_until_ready(product(left, right)), least)
 
 
 def race(
@@ -56,5 +56,5 @@ def race(
         products.append(product(least_seconds))
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            seconds[name].append(turn(competitors[name].run, least_seconds))
+            seconds[name].append(repeat(competitors[name].run, least_seconds))
     return Rounds({name: np.array(values) for name, values in seconds.items()}, np.array(products))

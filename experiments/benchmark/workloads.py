@@ -12,7 +12,7 @@ from flax import linen
 
 from cfgjax.models import MLP, SIZES, DiT, UNet
 from cfgjax.types import Tree
-from experiments.runtime.batching import plan_of
+from experiments.runtime.batching import plan_batching
 
 SCALE = 3.0
 LAST_TIME = 0.99
@@ -26,7 +26,7 @@ class Work(NamedTuple):
         title: what it is.
         network: a field (x, t, y), of one example.
         shape: of one data point.
-        num_labels: K; label K is the null label.
+        num_classes: K; label K is the null label.
         batch: samples drawn together.
         train_batch: examples of a training step.
         evaluations: of the guided field, for one sample.
@@ -38,7 +38,7 @@ class Work(NamedTuple):
     title: str
     network: linen.Module
     shape: tuple[int, ...]
-    num_labels: int
+    num_classes: int
     batch: int
     train_batch: int
     evaluations: int
@@ -47,20 +47,20 @@ class Work(NamedTuple):
     train_steps: int = 1
 
 
-_PERCEPTRON = MLP(num_labels=8, depth=1)
+_MLP = MLP(num_classes=8, depth=1)
 
 
 def _latents(size: str) -> Work:
-    network = DiT(**SIZES[size]._asdict(), patch=2, num_labels=1000, dtype=jnp.dtype(jnp.bfloat16))
+    network = DiT(**SIZES[size]._asdict(), patch=2, num_classes=1000, dtype=jnp.dtype(jnp.bfloat16))
     return Work(f"DiT-{size}/2, latents 32 x 32 x 4, bfloat16", network, (32, 32, 4), 1000, 64, 256, 8)
 
 
 WORKS: dict[str, Work] = {
-    "tiny": Work("perceptron 16 x 1, for the tests", MLP(num_labels=3, width=16, depth=1), (2,), 3, 4, 8, 4),
-    "W0": Work("perceptron of 4 layers of 256 in 2-D, overhead", _PERCEPTRON, (2,), 8, 1, 128, 100, train_steps=50),
+    "tiny": Work("MLP 16 x 1, for the tests", MLP(num_classes=3, width=16, depth=1), (2,), 3, 4, 8, 4),
+    "W0": Work("MLP of 4 layers of 256 in 2-D, overhead", _MLP, (2,), 8, 1, 128, 100, train_steps=50),
     "W1": Work(
-        "perceptron of 4 layers of 256 in 2-D, throughput",
-        _PERCEPTRON,
+        "MLP of 4 layers of 256 in 2-D, throughput",
+        _MLP,
         (2,),
         8,
         10_000,
@@ -140,9 +140,9 @@ def inputs_of(work: Work) -> Inputs:
     return Inputs(
         weights,
         rng.normal(size=(work.batch, *work.shape)).astype(np.float32),
-        rng.integers(0, work.num_labels, work.batch, np.int32),
+        rng.integers(0, work.num_classes, work.batch, np.int32),
         rng.normal(size=(work.train_batch, *work.shape)).astype(np.float32),
-        rng.integers(0, work.num_labels, work.train_batch, np.int32),
+        rng.integers(0, work.num_classes, work.train_batch, np.int32),
     )
 
 
@@ -157,7 +157,7 @@ def shapes_of(work: Work) -> tuple[Tree, ...]:
 def compiler_options(work: Work) -> dict[str, str]:
     """What programs of the work are compiled with; everybody's in JAX."""
     network: Any = work.network
-    return plan_of(network.apply, *shapes_of(work), shared=1).compiler_options
+    return plan_batching(network.apply, *shapes_of(work), shared=1).compiler_options
 
 
 def grid(num_steps: int) -> np.ndarray:

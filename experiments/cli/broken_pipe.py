@@ -24,7 +24,7 @@ def _is_unread() -> bool:
 
 
 @contextlib.contextmanager
-def read_to_the_end() -> Iterator[None]:
+def tolerate_broken_pipe() -> Iterator[None]:
     """Inside, a reader who has seen enough, such as head, ends the command by itself: as by SIGPIPE, with no error."""
     try:
         yield

@@ -13,7 +13,7 @@ _COMPILED, _KEPT = "/jax/core/compile/backend_compile_duration", "/jax/compilati
 """Events of jax.monitoring."""
 
 
-def keep() -> None:
+def enable() -> None:
     """Names the folder to JAX, unless the environment does; before jax is imported.
 
     Small programs are kept, too: a command has some hundreds, and reading one takes less than compiling it.

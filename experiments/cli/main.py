@@ -73,28 +73,28 @@ def line() -> str:
     return _Asked.line
 
 
-def say(message: str) -> None:
+def warn(message: str) -> None:
     """Writes a line to standard error, above any progress bar."""
     tqdm.write(message, file=TERMINAL)
 
 
-def tell(message: str) -> None:
+def info(message: str) -> None:
     """Prints a line on how the work goes, which nobody needs who asked for quiet; one who is gone ends no work."""
     if not is_quiet():
         with contextlib.suppress(BrokenPipeError):
             print(message, flush=True)
 
 
-def show(result: str) -> None:
+def print_result(result: str) -> None:
     """Prints results as they come, above any progress bar."""
     tqdm.write(result, file=sys.stdout)
     sys.stdout.flush()
 
 
-def detail(message: str) -> None:
+def debug(message: str) -> None:
     """Says what is only wanted with --verbose."""
     if _Asked.verbosity.verbose:
-        say(message)
+        warn(message)
 
 
 def _is_coloured() -> bool:
@@ -138,7 +138,7 @@ def _run(work: Callable[[T], Any], asked: T) -> None:
     except (UserError, DataError, CheckpointError) as mistake:
         _refuse(str(mistake))
     except EndingError as ending:
-        say(" ".join(str(ending).split()))
+        warn(" ".join(str(ending).split()))
         raise SystemExit(ending.exit_code) from None
     except OSError as error:
         if error.filename is None:
@@ -149,7 +149,7 @@ def _run(work: Callable[[T], Any], asked: T) -> None:
         raise SystemExit(130) from None
 
 
-@broken_pipe.read_to_the_end()
+@broken_pipe.tolerate_broken_pipe()
 def main(
     work: Callable[[T], Any],
     kind: type[T],
@@ -182,4 +182,4 @@ def main(
     finally:
         if seen is not None:
             seen.stop()
-            say(f"{seen}; {time.perf_counter() - start:.1f} s in all")
+            warn(f"{seen}; {time.perf_counter() - start:.1f} s in all")

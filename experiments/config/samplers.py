@@ -58,10 +58,10 @@ RULES: dict[str, Callable[[GaussianPath, Pair, Scale], LabelledField]] = {
     "classifier_free": lambda path, pair, scale: guidance.extrapolate(pair, scale),
     "rescaled": lambda path, pair, scale: guidance.rescaled(pair, scale),
     "projected": lambda path, pair, scale: guidance.extrapolate(guidance.projected(path, pair), scale),
-    "zero_star": lambda path, pair, scale: guidance.extrapolate(guidance.zero_star(pair), scale),
-    "tangential": lambda path, pair, scale: guidance.extrapolate(guidance.tangential(path, pair), scale),
-    "clipped": lambda path, pair, scale: guidance.clipped(path, guidance.extrapolate(pair, scale)),
-    "dynamically_clipped": lambda path, pair, scale: guidance.dynamically_clipped(
+    "zero_star": lambda path, pair, scale: guidance.extrapolate(guidance.cfg_zero_star(pair), scale),
+    "tangential": lambda path, pair, scale: guidance.extrapolate(guidance.tangential_damping(path, pair), scale),
+    "clipped": lambda path, pair, scale: guidance.static_threshold(path, guidance.extrapolate(pair, scale)),
+    "dynamically_clipped": lambda path, pair, scale: guidance.dynamic_threshold(
         path, guidance.extrapolate(pair, scale)
     ),
 }
@@ -101,7 +101,7 @@ def times(
     with jax.ensure_compile_time_eval():
         ts = np.asarray(GRIDS[grid](path, num_steps))
     try:
-        return solvers.time_grids.with_points(ts, edges)
+        return solvers.time_grids.insert_times(ts, edges)
     except ValueError as error:
         raise UserError(
             f"num_steps must be larger for the interval {edges[0]:g} {edges[1]:g}, got {num_steps}"
@@ -158,7 +158,7 @@ def num_evaluations(
     def build(field: LabelledField) -> Solver | Piecewise[Solver]:
         return SOLVERS[solver](path, guidance.given(rule_of(lambda _: field)(scale), 0))
 
-    return int(solvers.evaluations(build, field, jnp.zeros(shape), ts).sum())
+    return int(solvers.num_function_evaluations(build, field, jnp.zeros(shape), ts).sum())
 
 
 def states(guided: Field) -> Observe:

@@ -26,7 +26,7 @@ def _path_inside(path: Path) -> Path:
 Positive = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Scale = Annotated[float, Field(ge=-1e4, le=1e4)]
-Embedded = Annotated[float, Field(ge=-1e6, le=1e6)]
+EmbeddingValue = Annotated[float, Field(ge=-1e6, le=1e6)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Width = Annotated[float, Field(gt=0, lt=12**-0.5)]
@@ -43,11 +43,11 @@ LabelNames = Annotated[
 MOST_ABSENT = 10_000
 """Labels without a training example that a run's config tells."""
 AbsentLabels = Annotated[tuple[Annotated[int, Field(ge=0, lt=10**6)], ...], Field(max_length=MOST_ABSENT)]
-Length = Annotated[int, Field(ge=1, le=2**16)]
+Size = Annotated[int, Field(ge=1, le=2**16)]
 """Of a side of a picture, or of channels."""
-Few = Annotated[int, Field(ge=1, le=2**10)]
+SmallInt = Annotated[int, Field(ge=1, le=2**10)]
 """Of layers, heads, and the like."""
-Dispatched = Annotated[int, Field(ge=1, le=10**4)]
+StepsPerCall = Annotated[int, Field(ge=1, le=10**4)]
 AnyPath = Annotated[Path, AfterValidator(_plain_path)]
 InnerPath = Annotated[Path, AfterValidator(_path_inside)]
 Digest = Annotated[str, Field(pattern=r"^[0-9]{1,18}(:[0-9a-f]{16}){1,2}$")]
@@ -80,9 +80,9 @@ class ImageData:
     """The tfds split to learn from."""
     test_split: SplitName = "test"
     """The tfds split held out: for the loss during training, the recogniser's accuracy, and distances to copies."""
-    shape: Annotated[tuple[Length, Length, Length] | None, optional("INT INT INT", "what it has")] = None
+    shape: Annotated[tuple[Size, Size, Size] | None, optional("INT INT INT", "what it has")] = None
     """Height, width and channels, in pixels, which the data set must have."""
-    num_labels: Annotated[Labels | None, optional("INT", "what it has")] = None
+    num_classes: Annotated[Labels | None, optional("INT", "what it has")] = None
     """Number of labels, which the data set must have."""
     label_names: Annotated[LabelNames | None, tyro.conf.Suppress] = None
     """The labels' names in order, as the data set tells them; None where it tells none that a config can hold."""
@@ -107,9 +107,9 @@ class LatentData:
     __pydantic_config__ = STRICT
     folder: InnerPath
     """The folder, inside data_dir."""
-    shape: tuple[Length, Length, Length] = (32, 32, 4)
+    shape: tuple[Size, Size, Size] = (32, 32, 4)
     """Height, width and channels, which the latents must have."""
-    num_labels: Labels = 1000
+    num_classes: Labels = 1000
     """Number of labels."""
     factor: Positive = 0.18215
     """What latents are multiplied with, so that their variance is about 1."""
@@ -123,14 +123,14 @@ class LatentData:
 
 @dataclass(frozen=True)
 class MLPNetwork:
-    """The residual multilayer perceptron."""
+    """The residual multilayer MLP."""
 
     __pydantic_config__ = STRICT
-    width: Length = 256
+    width: Size = 256
     """Units of every hidden layer."""
     embedding_width: Annotated[int, Field(ge=2, le=2**16)] = 64
     """Features of each of the embeddings of time and label."""
-    depth: Few = 4
+    depth: SmallInt = 4
     """Number of residual blocks."""
     dropout: Fraction = 0.0
     """Share of the hidden units that are dropped in training, 0 to 1."""
@@ -143,19 +143,19 @@ class UNetNetwork:
     """The U-Net; for the objective "classifier" its lower half."""
 
     __pydantic_config__ = STRICT
-    width: Length = 64
+    width: Size = 64
     """Channels of the largest map."""
-    multipliers: Annotated[tuple[Few, ...], Field(min_length=1, max_length=16)] = (1, 2, 2)
+    multipliers: Annotated[tuple[SmallInt, ...], Field(min_length=1, max_length=16)] = (1, 2, 2)
     """Channels of each level, as multiples of width; the map is halved between levels."""
-    blocks_per_level: Few = 2
+    blocks_per_level: SmallInt = 2
     """Residual blocks of a level on the way down; one more on the way up."""
-    attention: Annotated[tuple[Length, ...], Field(max_length=64)] = (7, 8)
+    attention: Annotated[tuple[Size, ...], Field(max_length=64)] = (7, 8)
     """Heights of the maps that attend."""
-    head_width: Length = 64
+    head_width: Size = 64
     """Channels of an attention head."""
     dropout: Fraction = 0.0
     """Share of the inner units that are dropped in training, 0 to 1."""
-    patch: Few = 1
+    patch: SmallInt = 1
     """Side of the squares of pixels that become one position of the largest map."""
     max_frequency: Positive = 100.0
     """Highest angular frequency of the time embedding, in radians per unit of time."""
@@ -170,13 +170,13 @@ class DiTNetwork:
     """The diffusion transformer; for the objective "classifier" its trunk with a pooled head."""
 
     __pydantic_config__ = STRICT
-    width: Length = 384
+    width: Size = 384
     """Width of a token (the paper's S 384, B 768, L 1024, XL 1152)."""
-    depth: Few = 12
+    depth: SmallInt = 12
     """Number of blocks (S 12, B 12, L 24, XL 28)."""
-    num_heads: Few = 6
+    num_heads: SmallInt = 6
     """Heads of attention (S 6, B 12, L 16, XL 16)."""
-    patch: Few = 2
+    patch: SmallInt = 2
     """Side of the squares of pixels that become one token."""
     norm: Literal["layer", "rms"] = "layer"
     """Norm of the tokens."""
@@ -186,7 +186,7 @@ class DiTNetwork:
     """Share of the inner units that are dropped in training, 0 to 1."""
     max_frequency: Positive = 100.0
     """Highest angular frequency of the time embedding, in radians per unit of time."""
-    time_ends: tuple[Embedded, Embedded] = (0.0, 1.0)
+    time_range: tuple[EmbeddingValue, EmbeddingValue] = (0.0, 1.0)
     """Numbers that are embedded at t = 0 and t = 1 (the steps of DDPM: 999 and 0)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the computation; parameters and outputs are float32 always."""
@@ -231,12 +231,12 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Keep:
+class Retention:
     """Which checkpoints are kept; what one of these names stays."""
 
     __pydantic_config__ = STRICT
     last: Count = 2
-    """The last so many; with 2 or more a damaged one leaves another to go back to."""
+    """The last so many; with 2 or more a corrupt one leaves another to go back to."""
     every: Annotated[Count | None, optional("STEPS", "none")] = None
     """Those of every so many-th step."""
     best: Annotated[int, Field(ge=0)] = 0
@@ -268,9 +268,9 @@ class Experiment:
     """Examples in a step, over all devices."""
     placement: Literal["replicated", "sharded"] = "replicated"
     """Every device holds the whole state (pmap), or each a part (jit over a mesh): the same results, to rounding."""
-    num_chunks: Examples = 1
+    num_microbatches: Examples = 1
     """In how many chunks, one after another, each device takes its share of a step."""
-    steps_per_dispatch: Dispatched = 1
+    steps_per_dispatch: StepsPerCall = 1
     """Training steps in one call of the device: more for small networks, whose steps are shorter than a call."""
     num_steps: Count = 10_000
     """Training steps in all, those before a resume among them."""
@@ -280,11 +280,11 @@ class Experiment:
     """Steps between checkpoints."""
     log_every: Count = 200
     """Steps between lines of metrics.jsonl."""
-    most_not_finite: Count = 10
+    max_consecutive_nonfinite: Count = 10
     """Steps in a row without a finite loss and gradient that end the run; until then their updates are left out."""
     network: MLPNetwork | UNetNetwork | DiTNetwork = field(default_factory=MLPNetwork)
     optimizer: Optimizer = field(default_factory=Optimizer)
-    keep: Keep = field(default_factory=Keep)
+    keep: Retention = field(default_factory=Retention)
     sampling: Sampling = field(default_factory=Sampling)
     started_from: Annotated[StartedFrom | None, tyro.conf.Suppress] = None
     """The run whose parameters this one began with."""
@@ -294,8 +294,8 @@ class Experiment:
 
 MUTABLE = frozenset(
     {
-        *("run_dir", "data_dir", "save_every", "log_every", "most_not_finite", "keep", "sampling"),
-        *("placement", "num_chunks", "steps_per_dispatch", "network.rematerialise", "data.in_memory"),
+        *("run_dir", "data_dir", "save_every", "log_every", "max_consecutive_nonfinite", "keep", "sampling"),
+        *("placement", "num_microbatches", "steps_per_dispatch", "network.rematerialise", "data.in_memory"),
     }
 )
 """Settings that may change when a run is resumed: they change nothing of its parameters, the second row to rounding."""

@@ -54,7 +54,7 @@ def report_classifier(
     axes = figure.subplots()
     for name in ("accuracy", "calibration_error"):
         axes.plot(TIMES, [row[name] for row in rows], "o-", label=name.replace("_", " "))
-    axes.axhline(1 / test.num_labels, color="gray", linestyle=":", label="chance")
+    axes.axhline(1 / test.num_classes, color="gray", linestyle=":", label="chance")
     axes.set(xlabel="t (0 noise, 1 data)", ylim=(0, 1), title="the noisy classifier on held-out images")
     axes.legend()
     figure.savefig(out_dir / "classifier.png", dpi=100)

@@ -26,7 +26,7 @@ Features = Callable[[np.ndarray], np.ndarray]
 """images [n, H, W, C] in [-1, 1] -> features [n, d]."""
 
 
-class Recogniser(NamedTuple):
+class FeatureClassifier(NamedTuple):
     """Features [n, d] and log-probabilities [n, K] of images [n, H, W, C] in [-1, 1], and its own test accuracy.
 
     The accuracy is None where no image is held out.
@@ -42,7 +42,7 @@ def _loss(network: ConvNet) -> Loss:
 
     def loss(params: Tree, key: Array, example: Tree) -> Array:
         pixels, y = example
-        _, log_probs = apply(params, data.scale(pixels), False, rngs={"dropout": key})
+        _, log_probs = apply(params, data.normalize(pixels), False, rngs={"dropout": key})
         return -log_probs[y]
 
     return loss
@@ -58,7 +58,7 @@ def _num_steps(train: data.Images) -> int:
 
 def _fit(state: TrainState, network: ConvNet, train: data.Images) -> TrainState:
     num_steps = _num_steps(train)
-    step = training.make_step(_loss(network), _optimizer(num_steps), training.warming_decay(EMA_DECAY))
+    step = training.make_step(_loss(network), _optimizer(num_steps), training.ema_warmup(EMA_DECAY))
     step = jax.jit(step, donate_argnums=0)
     source = jnp.asarray(train.pixels), jnp.asarray(train.label)
     batch_size = min(BATCH_SIZE, len(train.label))
@@ -93,12 +93,12 @@ def _trained(network: ConvNet, settings: Any, data_dir: Path, train: data.Images
     """The state of the recogniser, read back if it is there, trained now if not."""
     folder = folder_of(settings, data_dir, train)
     params = jax.jit(network.init)(jax.random.key(0), jnp.zeros(train.pixels.shape[1:]))
-    state = training.create(params, _optimizer(_num_steps(train)), jax.random.key(1))
-    is_there = checkpoints.latest(folder) is not None
-    if distributed.all_say(is_there):
+    state = training.init_state(params, _optimizer(_num_steps(train)), jax.random.key(1))
+    is_there = checkpoints.latest_step(folder) is not None
+    if distributed.all_true(is_there):
         return _restored(folder, state)
-    is_kept = is_kept and not distributed.any_says(is_there)
-    cli.tell(f"training the recogniser of {settings.name} once, " + (f"into {folder}" if is_kept else _NOT_KEPT))
+    is_kept = is_kept and not distributed.any_true(is_there)
+    cli.info(f"training the recogniser of {settings.name} once, " + (f"into {folder}" if is_kept else _NOT_KEPT))
     state = _fit(state, network, train)
     if is_kept:
         with checkpoints.Writer(folder) as writer:
@@ -106,9 +106,9 @@ def _trained(network: ConvNet, settings: Any, data_dir: Path, train: data.Images
     return state
 
 
-def recogniser_of(
+def feature_classifier_of(
     settings: Any, data_dir: Path, train: data.Images, test: data.Images, is_kept: bool = True
-) -> Recogniser | None:
+) -> FeatureClassifier | None:
     """The recogniser of a data set, trained now or read back from beside it; None of one whose labels are all alike.
 
     Args:
@@ -124,7 +124,7 @@ def recogniser_of(
     """
     if len(np.unique(train.label)) < RECOGNITION.least.labels:
         return None
-    network = ConvNet(train.num_labels)
+    network = ConvNet(train.num_classes)
     ema = _trained(network, settings, data_dir, train, is_kept).ema
 
     @jax.jit
@@ -134,4 +134,4 @@ def recogniser_of(
     log_probs = lambda images: np.asarray(apply(jnp.asarray(images))[1])  # noqa: E731
     is_right = np.argmax(log_probs(test.image), axis=1) == test.label if len(test.label) else None
     accuracy = None if is_right is None else float(np.mean(is_right))
-    return Recogniser(lambda images: np.asarray(apply(jnp.asarray(images))[0]), log_probs, accuracy)
+    return FeatureClassifier(lambda images: np.asarray(apply(jnp.asarray(images))[0]), log_probs, accuracy)

@@ -8,7 +8,7 @@ import numpy as np
 
 from cfgjax import data, metrics
 from experiments.cli.main import UserError
-from experiments.evaluation.feature_classifier import Features, Recogniser
+from experiments.evaluation.feature_classifier import FeatureClassifier, Features
 from experiments.evaluation.measurable import DISTANCES, NEIGHBOURS
 
 
@@ -36,7 +36,7 @@ class Reference:
         trouble: why the features can measure nothing, though there are enough of them; empty where they can.
     """
 
-    recogniser: Recogniser | None
+    recogniser: FeatureClassifier | None
     features: Features | None
     real: np.ndarray
     label: np.ndarray
@@ -49,7 +49,9 @@ def _is_flat(features: np.ndarray) -> bool:
     return bool(np.all(np.ptp(features, axis=0) <= 1e-6 * np.abs(features).max()))
 
 
-def reference_of(recogniser: Recogniser | None, test: data.Images, features: Features | None = None) -> Reference:
+def reference_of(
+    recogniser: FeatureClassifier | None, test: data.Images, features: Features | None = None
+) -> Reference:
     """The held-out images in two halves, in a fixed random order."""
     features = features or (None if recogniser is None else recogniser.features)
     nothing = Reference(recogniser, None, np.zeros((0, 0)), test.label[:0], np.zeros((0, 0)))
@@ -78,18 +80,18 @@ def _distances(samples: np.ndarray, real: np.ndarray) -> dict[str, float]:
         return {}
     found = {
         "frechet": metrics.frechet_distance(samples, real),
-        "kernel": metrics.kernel_distance(samples, real),
+        "kernel": metrics.kernel_mmd(samples, real),
     }
     if count <= NEIGHBOURS or num_repeated(real, count)[0] == count:
         return found
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(samples|reference) repeats")  # counted, and told once for all scales
-        return found | metrics.neighbourhood(samples[:count], real[:count], NEIGHBOURS)._asdict()
+        return found | metrics.precision_recall(samples[:count], real[:count], NEIGHBOURS)._asdict()
 
 
-def _in_turn(num_labels: int, num_per_class: int) -> np.ndarray:
+def _in_turn(num_classes: int, num_per_class: int) -> np.ndarray:
     """An order of samples [K * n], grouped by label, in which every beginning holds all labels evenly."""
-    return np.arange(num_labels * num_per_class).reshape(num_labels, num_per_class).T.reshape(-1)
+    return np.arange(num_classes * num_per_class).reshape(num_classes, num_per_class).T.reshape(-1)
 
 
 def measure(samples: np.ndarray, labels: np.ndarray, reference: Reference) -> dict[str, Any]:
@@ -97,27 +99,27 @@ def measure(samples: np.ndarray, labels: np.ndarray, reference: Reference) -> di
 
     What the reference or the count of samples cannot carry is not among them.
     """
-    num_labels, num_per_class = samples.shape[:2]
+    num_classes, num_per_class = samples.shape[:2]
     flat = samples.reshape(-1, *samples.shape[2:])
     found: dict[str, Any] = {}
     by_label: list[dict[str, Any]] = [{"label": int(label)} for label in labels]
     if reference.recogniser is not None:
-        likeliest = np.argmax(reference.recogniser.log_probs(flat), axis=1).reshape(num_labels, num_per_class)
+        likeliest = np.argmax(reference.recogniser.log_probs(flat), axis=1).reshape(num_classes, num_per_class)
         right = np.mean(likeliest == labels.reshape(-1, 1), axis=1)
         found["recognised"] = float(right.mean())
         by_label = [row | {"recognised": float(rate)} for row, rate in zip(by_label, right, strict=True)]
     if reference.features is not None:
         features = reference.features(flat)
-        found |= _distances(features[_in_turn(num_labels, num_per_class)], reference.real)
+        found |= _distances(features[_in_turn(num_classes, num_per_class)], reference.real)
         repeated, _ = num_repeated(features, len(features))
         found |= {"repeated_samples": repeated} if repeated else {}
-        each = features.reshape(num_labels, num_per_class, -1)
+        each = features.reshape(num_classes, num_per_class, -1)
         real = (reference.real[reference.label == label] for label in labels)
         by_label = [row | _distances(*pair) for row, *pair in zip(by_label, each, real, strict=True)]
     return found | {"by_label": by_label}
 
 
-def floor(reference: Reference, num_samples: int) -> dict[str, Any]:
+def real_vs_real(reference: Reference, num_samples: int) -> dict[str, Any]:
     """The same numbers of real images, of as many as there are samples: what a perfect model would get."""
     count = min(num_samples, len(reference.other))
     return {"num_samples": count, **_distances(reference.other[:count], reference.real)}

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from cfgjax import data, metrics
 from experiments.config.schema import Experiment, ImageData
-from experiments.evaluation.feature_classifier import Features, recogniser_of
-from experiments.evaluation.fidelity import Reference, floor, measure, num_repeated, reference_of
+from experiments.evaluation.feature_classifier import Features, feature_classifier_of
+from experiments.evaluation.fidelity import Reference, measure, num_repeated, real_vs_real, reference_of
 from experiments.evaluation.measurable import COPIES, DISTANCES, NEIGHBOURHOODS, NEIGHBOURS
 from experiments.figures.fonts import room_for
 from experiments.figures.image_grid import show_sheet
@@ -37,9 +37,9 @@ def _title(rule: tuple[str, str]) -> str:
 
 def draw_samples(draws: Draws, scales: dict[str, tuple[float, ...]], labels: Sequence[str], file: Path) -> None:
     """Writes the picture: for each rule a row for each label and a column for each scale, one noise along a row."""
-    num_labels = next(iter(draws.values())).shape[1]
+    num_classes = next(iter(draws.values())).shape[1]
     num_columns = sum(len(samples) for samples in draws.values())
-    figure = Figure(figsize=(1.2 + room_for(labels) + 1.1 * num_columns, 0.6 + 1.0 * num_labels), layout="constrained")
+    figure = Figure(figsize=(1.2 + room_for(labels) + 1.1 * num_columns, 0.6 + 1.0 * num_classes), layout="constrained")
     widths = [len(samples) for samples in draws.values()]
     panels = np.ravel(figure.subplots(1, len(draws), width_ratios=widths))
     for axes, (rule, samples) in zip(panels, draws.items(), strict=True):
@@ -147,7 +147,7 @@ def _rows(
         near = metrics.nearest_distances(samples.reshape(-1, *samples.shape[2:]), train_image)
         copies = {"nearest_training_distance": float(np.median(near))}
         if held_out is not None:
-            copies["copies"] = metrics.copy_fraction(near, held_out)
+            copies["copies"] = metrics.memorization_rate(near, held_out)
         found = measure(samples, drawn, reference)
         rows.append({"guidance": guidance, "solver": solver, "scale": scale} | found | copies)
     return rows
@@ -156,7 +156,7 @@ def _rows(
 def _bound_of_copies(held_out: np.ndarray) -> str:
     """Why no sample can be told to be a copy by the held-out images' distances; empty where it can."""
     try:
-        metrics.copy_fraction(held_out, held_out)
+        metrics.memorization_rate(held_out, held_out)
     except ValueError:
         return "the pictures held out repeat training pictures"
     return ""
@@ -167,12 +167,12 @@ def _tell_repeated(repeated: int, num_real: int, rows: list[dict[str, Any]]) -> 
     if 0 < repeated < num_real:
         count = f"{repeated} of {num_real} pictures of the reference"
         lost = "precision, density and coverage"
-        distributed.note(f"warning: {count} repeat more than {NEIGHBOURS} times: {lost} count them for nothing")
+        distributed.warn(f"warning: {count} repeat more than {NEIGHBOURS} times: {lost} count them for nothing")
     most = max(rows, key=lambda row: row.get("repeated_samples", 0))
     if most.get("repeated_samples"):
         where = f"{most['guidance']}, {most['solver']} at w = {most['scale']:g}"
         count = f"{most['repeated_samples']} samples of {where}"
-        distributed.note(
+        distributed.warn(
             f"warning: {count} repeat more than {NEIGHBOURS} times, the most of all: recall counts them as one"
         )
 
@@ -213,8 +213,8 @@ def report_images(
         is_kept: whether a recogniser that is trained now is written beside the data.
     """
     train, test = load_train(experiment, settings), load_test(experiment, settings)
-    labels = label_texts(experiment, train.num_labels)
-    recogniser = recogniser_of(settings, experiment.data_dir, train, test, is_kept)
+    labels = label_texts(experiment, train.num_classes)
+    recogniser = feature_classifier_of(settings, experiment.data_dir, train, test, is_kept)
     reference = reference_of(recogniser, test, features)
     held_out = metrics.nearest_distances(test.image[:NUM_HELD_OUT], train.image) if len(test.label) else None
     no_bound = "" if held_out is None else _bound_of_copies(held_out)
@@ -222,7 +222,7 @@ def report_images(
     num_samples = int(np.prod(next(iter(draws.values())).shape[1:3]))
     repeated, num_real = num_repeated(reference.real, num_samples)
     _tell_repeated(repeated, num_real, rows)
-    real = floor(reference, num_samples)
+    real = real_vs_real(reference, num_samples)
     draw_samples(draws, scales, [labels[y] for y in drawn], out_dir / "samples.png")
     draw_curves(rows, real, settings.name, out_dir / "curves.png")
     write_curves(rows, out_dir / "curves.csv")

@@ -9,7 +9,7 @@ from cfgjax.analysis import likelihood
 from cfgjax.types import Array, LabelledField
 from experiments.run.batch_sampling import equal_parts
 from experiments.runtime import progress
-from experiments.runtime.batching import plan_of
+from experiments.runtime.batching import plan_batching
 
 
 def bits_per_dimension(
@@ -30,7 +30,7 @@ def bits_per_dimension(
         log_density, _ = likelihood.log_density(solvers.heun, divergence, data.dequantise(noise_key, image), ts)
         return likelihood.bits_per_dimension(log_density, image.size)
 
-    plan = plan_of(bits, (keys[0], pixels[0], labels[0]))
+    plan = plan_batching(bits, (keys[0], pixels[0], labels[0]))
     chunk = min(len(labels), plan.chunk)
     together = jax.jit(
         lambda *drawn: jax.lax.map(bits, drawn, batch_size=chunk), compiler_options=plan.compiler_options
@@ -42,7 +42,7 @@ def bits_per_dimension(
         return np.concatenate([np.asarray(together(keys[part], pixels[part], wanted[part])) for part in shown])
 
     found = {"labelled": measured(labels, "labelled")}
-    found["null"] = measured(jnp.full_like(labels, test.num_labels), "null")
+    found["null"] = measured(jnp.full_like(labels, test.num_classes), "null")
     return {name: _summary(values[: len(labels)].astype(np.float64)) for name, values in found.items()}
 
 

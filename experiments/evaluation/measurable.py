@@ -84,9 +84,9 @@ def left_out_of(
         has_classifier: whether a noisy classifier is compared with.
         num_likelihoods: pictures whose bits per dimension are wanted.
     """
-    num_labels, settings = len(problem.labels), experiment.data
+    num_classes, settings = len(problem.labels), experiment.data
     held_out = len(load_test(experiment, settings).label) if isinstance(settings, ImageData) else 0
-    there = Counts(num_labels * experiment.sampling.num_per_class, held_out, num_labels)
+    there = Counts(num_classes * experiment.sampling.num_per_class, held_out, num_classes)
     return left_out(_needs(experiment, has_features, has_classifier, num_likelihoods), there)
 
 
@@ -94,7 +94,7 @@ def tell(missing: dict[str, str]) -> None:
     """Says in one line what is left out, if anything is."""
     if missing:
         reasons = "; ".join(f"{name} ({reason})" for name, reason in missing.items())
-        distributed.note(f"warning: left out of the report: {reasons}")
+        distributed.warn(f"warning: left out of the report: {reasons}")
 
 
 def finite(value: Any, name: str = "") -> tuple[Any, list[str]]:

@@ -28,7 +28,7 @@ def field_errors(
     field: LabelledField, mixture: LabelledMixture, path: GaussianPath, seed: int
 ) -> dict[str, list[float]]:
     """The relative L2 error of a field under p_t, at each of TIMES: averaged over labels, and of the null field."""
-    exact, null = mixture.vector_field(path), mixture.num_labels
+    exact, null = mixture.vector_field(path), mixture.num_classes
 
     @jax.jit
     def error(labels: Array, t: Array) -> Array:
@@ -40,7 +40,7 @@ def field_errors(
     def by_time(labels: Array) -> list[float]:
         return [float(error(labels, jnp.float32(t))) for t in TIMES]
 
-    some_label = jnp.arange(NUM_STATES) % mixture.num_labels
+    some_label = jnp.arange(NUM_STATES) % mixture.num_classes
     return {"labelled": by_time(some_label), "null": by_time(jnp.full(NUM_STATES, null))}
 
 
@@ -48,7 +48,7 @@ def _recognised(mixture: LabelledMixture, path: GaussianPath, samples: np.ndarra
     """The share of samples [K, n, 2] whose own label is the likeliest by the exact posterior."""
     log_probs = mixture.label_log_probs(path)
     likeliest = jax.vmap(jax.vmap(lambda x: jnp.argmax(log_probs(x, jnp.float32(1)))))(jnp.asarray(samples))
-    return float(np.mean(np.asarray(likeliest) == np.arange(mixture.num_labels).reshape(-1, 1)))
+    return float(np.mean(np.asarray(likeliest) == np.arange(mixture.num_classes).reshape(-1, 1)))
 
 
 def _moments(samples: np.ndarray) -> dict[str, Any]:
@@ -97,19 +97,19 @@ def draw_densities(
 
 def draw_samples(draws: dict[str, np.ndarray], scales: tuple[float, ...], limit: float, file: Path) -> None:
     """Writes the picture: for each solver a row for each label and a column for each scale, one noise along a row."""
-    num_labels = next(iter(draws.values())).shape[1]
+    num_classes = next(iter(draws.values())).shape[1]
     num_columns = len(draws) * len(scales)
-    figure = Figure(figsize=(1.1 * num_columns, 1.1 * num_labels + 0.6), layout="constrained")
-    panels = figure.subplots(num_labels, num_columns, squeeze=False)
+    figure = Figure(figsize=(1.1 * num_columns, 1.1 * num_classes + 0.6), layout="constrained")
+    panels = figure.subplots(num_classes, num_columns, squeeze=False)
     columns = [(solver, index) for solver in draws for index in range(len(scales))]
     for column, (solver, index) in enumerate(columns):
         kind = "SDE" if solver == SDE else "ODE"
         panels[0, column].set_title(f"{kind} w = {scales[index]:g}", fontsize=9)
-        for label in range(num_labels):
+        for label in range(num_classes):
             axes = panels[label, column]
             axes.scatter(*draws[solver][index, label].T, s=2, color=f"C{label % 10}", linewidths=0)
             _bare(axes, limit)
-    for label in range(num_labels):
+    for label in range(num_classes):
         panels[label, 0].set_ylabel(f"label {label}", fontsize=9)
     figure.savefig(file, dpi=100)
 
@@ -137,7 +137,7 @@ def report_mixture(run: Run, settings: MixtureData, draws: dict[str, np.ndarray]
         for name, samples in laws.items()
         for scale, points in zip(scales, samples, strict=True)
     ]
-    has_labels = mixture.num_labels >= RECOGNITION.least.labels
+    has_labels = mixture.num_classes >= RECOGNITION.least.labels
 
     def recognised(samples: np.ndarray) -> dict[str, float]:
         return {"recognised": _recognised(mixture, model.path, samples)} if has_labels else {}

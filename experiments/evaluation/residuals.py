@@ -24,7 +24,7 @@ def residuals(
     field: LabelledField, log_classifier: LogClassifier, path: GaussianPath, test: data.Images, seed: int
 ) -> list[dict[str, float]]:
     """Both residuals, the cosine between both guidance terms, and their lengths, at each of TIMES."""
-    null = test.num_labels
+    null = test.num_classes
     mean_field = posterior_mean_field(field, log_classifier, null)
 
     @jax.jit

@@ -34,7 +34,7 @@ FREE, BY_CLASSIFIER = "classifier-free", "classifier"
 
 
 @dataclass(frozen=True)
-class Wishes:
+class EvaluationOptions:
     """What is asked of a report beyond the run's own settings.
 
     Attributes:
@@ -67,9 +67,11 @@ def draw_sweep(run: Run, rule: Rule, solver: str, scales: tuple[float, ...]) -> 
     return samples.reshape(len(scales), len(problem.labels), settings.num_per_class, *problem.shape)
 
 
-def _guided_draws(run: Run, wishes: Wishes) -> tuple[dict[tuple[str, str], np.ndarray], dict[str, tuple[float, ...]]]:
+def _guided_draws(
+    run: Run, wishes: EvaluationOptions
+) -> tuple[dict[tuple[str, str], np.ndarray], dict[str, tuple[float, ...]]]:
     """Samples of all rules and solvers, and the scales of each rule."""
-    null, own = run.problem.num_labels, run.experiment.sampling.scales
+    null, own = run.problem.num_classes, run.experiment.sampling.scales
     rules, scales = {FREE: classifier_free(run.field, null)}, {FREE: own}
     if wishes.log_classifier is not None:
         rules[BY_CLASSIFIER] = by_classifier(run.field, null, wishes.log_classifier, run.model.path)
@@ -79,12 +81,12 @@ def _guided_draws(run: Run, wishes: Wishes) -> tuple[dict[tuple[str, str], np.nd
         start = time.perf_counter()
         draws[name, solver] = draw_sweep(run, rules[name], solver, scales[name])
         num_samples = math.prod(draws[name, solver].shape[:3])
-        cli.tell(f"  {num_samples} samples, {name}, {solver}: {time.perf_counter() - start:.0f} s")
+        cli.info(f"  {num_samples} samples, {name}, {solver}: {time.perf_counter() - start:.0f} s")
     return draws, scales
 
 
 def _image_metrics(
-    run: Run, settings: ImageData, wishes: Wishes, out_dir: Path, missing: Mapping[str, str]
+    run: Run, settings: ImageData, wishes: EvaluationOptions, out_dir: Path, missing: Mapping[str, str]
 ) -> dict[str, Any]:
     experiment = run.experiment
     draws, scales = _guided_draws(run, wishes)
@@ -105,14 +107,14 @@ def _image_metrics(
 def _bits(run: Run, test: data.Images, num_images: int) -> dict[str, dict[str, float]]:
     """Bits per dimension, of all held-out images where they are fewer than asked for."""
     if num_images > len(test.label):
-        distributed.note(
+        distributed.warn(
             f"warning: bits per dimension are of all {len(test.label)} pictures held out, not {num_images}"
         )
     sampling = run.experiment.sampling
     return bits_per_dimension(run.field, test, num_images, sampling.num_steps, sampling.seed)
 
 
-def _latent_metrics(run: Run, settings: LatentData, wishes: Wishes, out_dir: Path) -> dict[str, Any]:
+def _latent_metrics(run: Run, settings: LatentData, wishes: EvaluationOptions, out_dir: Path) -> dict[str, Any]:
     """Samples of latents, to be decoded by the network that made them."""
     draws, scales = _guided_draws(run, wishes)
     for (guidance, solver), samples in draws.items():
@@ -121,7 +123,7 @@ def _latent_metrics(run: Run, settings: LatentData, wishes: Wishes, out_dir: Pat
     return {"samples": []}
 
 
-def _metrics(run: Run, wishes: Wishes, out_dir: Path, missing: Mapping[str, str]) -> dict[str, Any]:
+def _metrics(run: Run, wishes: EvaluationOptions, out_dir: Path, missing: Mapping[str, str]) -> dict[str, Any]:
     """What is measured, but for the numbers that are ``missing``."""
     experiment = run.experiment
     match experiment.data:
@@ -173,7 +175,7 @@ def _headline(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def report(run: Run, out_dir: Path, wishes: Wishes = Wishes()) -> dict[str, Any]:
+def report(run: Run, out_dir: Path, wishes: EvaluationOptions = EvaluationOptions()) -> dict[str, Any]:
     """Samples the run's field, writes pictures and metrics.json into the folder, and returns the metrics.
 
     Numbers that the data or the samples cannot carry are left out of the metrics, and told in one line before they are

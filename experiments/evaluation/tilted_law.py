@@ -19,7 +19,7 @@ def _on_grid(mixture: LabelledMixture, label: int, scale: float) -> tuple[np.nda
 
     @jax.jit
     def log_density(x: Array, label: Array, scale: Array) -> Array:
-        null, labelled = (density(x, end, y) for y in (jnp.asarray(mixture.num_labels), label))
+        null, labelled = (density(x, end, y) for y in (jnp.asarray(mixture.num_classes), label))
         return (1 - scale) * null + scale * labelled
 
     values = jax.vmap(log_density, in_axes=(0, None, None))(jnp.asarray(points), label, scale)

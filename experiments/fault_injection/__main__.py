@@ -1,4 +1,4 @@
-"""Do to short runs what clusters do, and count what they lose: kills, signals, damaged checkpoints, full disks.
+"""Do to short runs what clusters do, and count what they lose: kills, signals, corrupt checkpoints, full disks.
 
 Each fault is done to a run in a process of its own; the run is then started again until it ends, and its last state
 must equal, bit by bit, that of a run that nothing happened to. Prints a table and writes faults.json into --out.
@@ -14,7 +14,7 @@ from typing import Any
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.fault_injection.disks import require_mountable
-from experiments.fault_injection.harness import Bench, Count
+from experiments.fault_injection.harness import Count, Harness
 from experiments.run import folder as run_folder
 from experiments.runtime import progress
 
@@ -51,7 +51,7 @@ def _check(options: Options) -> None:
 
 
 def _all(options: Options, told: Callable[[], object]) -> Iterator[Count]:
-    bench = Bench(options.out, options.seed, told)
+    bench = Harness(options.out, options.seed, told)
     if options.kills:
         yield bench.signals(signal.SIGKILL, options.kills)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -69,7 +69,7 @@ def _is_fine(count: dict[str, Any]) -> bool:
     return has_recovered and not count["steps_lost"] and not count["unexpected"]
 
 
-def faults(options: Options) -> None:
+def inject_faults(options: Options) -> None:
     """Does the faults, prints the table and writes it."""
     _check(options)
     counts, num_faults = [], options.kills + options.damages + 2 * (options.signals + options.full_disks)
@@ -77,10 +77,10 @@ def faults(options: Options) -> None:
         *("fault", "injected", "recovered", "in a save", "refused", "other ends"),
         *("fell back by one", "steps lost", "runs", "bit-equal ends"),
     )
-    cli.show(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+    cli.print_result(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     with progress.bar(num_faults, "faults", "disturbing runs") as shown:
         for count in _all(options, shown.update):
-            cli.show("| " + " | ".join(str(value) for value in asdict(count).values()) + " |")
+            cli.print_result("| " + " | ".join(str(value) for value in asdict(count).values()) + " |")
             counts.append(asdict(count))
     run_folder.write_atomically(options.out / "faults.json", json.dumps(counts, indent=2) + "\n")
     bad = [each["fault"] for each in counts if not _is_fine(each)]
@@ -90,7 +90,7 @@ def faults(options: Options) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """The command line."""
-    cli.main(faults, Options, "experiments.fault_injection", __doc__, args)
+    cli.main(inject_faults, Options, "experiments.fault_injection", __doc__, args)
 
 
 if __name__ == "__main__":

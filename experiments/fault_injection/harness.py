@@ -43,7 +43,7 @@ class Count:
         during_saves: how often a checkpoint was being written.
         refused: how often a life ended in one line of error instead of losing anything.
         unexpected: how often a life ended in another way than it should.
-        fell_back: how often the newest checkpoint was damaged so that the run went on from the one before.
+        fell_back: how often the newest checkpoint was corrupt so that the run went on from the one before.
         steps_lost: steps that were saved whole and had to be done again.
         runs: how many runs it was done to.
         bit_equal: how many of these ended in the undisturbed state.
@@ -61,7 +61,7 @@ class Count:
     bit_equal: int = 0
 
 
-def _drafts(folder: Path, since: float) -> list[Path]:
+def _temporaries(folder: Path, since: float) -> list[Path]:
     """The checkpoints that have been begun since a time and are not published."""
     found = []
     for draft in folder.glob("*tmp*"):
@@ -72,7 +72,7 @@ def _drafts(folder: Path, since: float) -> list[Path]:
 
 def _await_save(folder: Path, life: BaseProcess, since: float) -> None:
     """Waits until the life, which began at a time, begins to write a checkpoint."""
-    while life.is_alive() and not _drafts(folder, since):
+    while life.is_alive() and not _temporaries(folder, since):
         time.sleep(0.002)
 
 
@@ -99,7 +99,7 @@ def _resumed_at(log: Path, start: int) -> int | None:
     return int(found[-1]) if found else None
 
 
-class Bench:
+class Harness:
     """Does faults to runs in one folder, new or empty, and compares their ends with an undisturbed run's."""
 
     def __init__(self, out: Path, seed: int, told: Callable[[], object] = lambda: None) -> None:
@@ -130,13 +130,13 @@ class Bench:
     def _live(self, run_dir: Path, count: Count, disturb: Callable[[BaseProcess], Any] | None = None) -> int:
         """One life of a run, whose beginning shows whether it recovered from the faults before it; its exit code."""
         log, folder = self._log(run_dir), run_folder.checkpoints_of(run_dir)
-        saved, start = checkpoints.latest(folder) or 0, log.stat().st_size if log.exists() else 0
+        saved, start = checkpoints.latest_step(folder) or 0, log.stat().st_size if log.exists() else 0
         life = subprocesses.start(subprocesses.experiment_of(run_dir), log)
         if disturb is not None:
             disturb(life)
         life.join()
         resumed = _resumed_at(log, start) if saved else 0
-        if resumed is None and (life.exitcode == 0 or (checkpoints.latest(folder) or 0) != saved):
+        if resumed is None and (life.exitcode == 0 or (checkpoints.latest_step(folder) or 0) != saved):
             resumed = 0  # it went on, and not from what was saved
         if resumed is not None:
             self._resumed = resumed
@@ -176,7 +176,7 @@ class Bench:
             if code != 0:
                 self._inject(count)
                 count.unexpected += code != EXPECTED[number]
-                count.during_saves += bool(_drafts(folder, began))
+                count.during_saves += bool(_temporaries(folder, began))
                 continue
             count.runs += 1
             count.bit_equal += _is_equal(run_dir, self._undisturbed)
@@ -191,18 +191,18 @@ class Bench:
             subprocesses.start(subprocesses.experiment_of(run_dir), self._log(run_dir)),
             run_folder.checkpoints_of(run_dir),
         )
-        while life.is_alive() and len(checkpoints.steps(folder)) < 2:
+        while life.is_alive() and len(checkpoints.all_steps(folder)) < 2:
             time.sleep(0.02)
         subprocesses.send(life, signal.SIGTERM)
         life.join()
-        if len(checkpoints.steps(folder)) < 2:
+        if len(checkpoints.all_steps(folder)) < 2:
             raise self._error("a run did not save twice", run_dir, life.exitcode)
 
     def damages(self, times: int) -> Count:
         """Damages of one file of the newest checkpoint; the run goes on from it where it reads, else from the next."""
-        count, original = Count("newest checkpoint damaged"), self._new()
+        count, original = Count("newest checkpoint corrupt"), self._new()
         self._partial(original)
-        newest, before = checkpoints.steps(run_folder.checkpoints_of(original))[:2]
+        newest, before = checkpoints.all_steps(run_folder.checkpoints_of(original))[:2]
         for _ in range(times):
             run_dir = self._new()
             shutil.copytree(original, run_dir)
@@ -226,7 +226,7 @@ class Bench:
                 run_dir = self._new(disk)
 
                 def spoil(life: BaseProcess, disk: Path = disk, run_dir: Path = run_dir) -> None:
-                    while life.is_alive() and checkpoints.latest(run_folder.checkpoints_of(run_dir)) is None:
+                    while life.is_alive() and checkpoints.latest_step(run_folder.checkpoints_of(run_dir)) is None:
                         time.sleep(0.02)
                     time.sleep(self._random.uniform(0, 0.5))
                     while life.is_alive():

@@ -17,20 +17,31 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cfgjax import solvers
-from cfgjax.solvers.feynman_kac import systematic
+from cfgjax.solvers.feynman_kac import systematic_resampling
 from cfgjax.types import Array
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.cli.options import optional
 from experiments.config.samplers import ODE, SDE, classifier_free, make_draw, times
-from experiments.gallery.rules import EXHIBITS, FIELD, LABEL, MIXTURE, NULL, NUM_STEPS, PAIR, PATH, SCALES, Exhibit
+from experiments.gallery.rules import (
+    FIELD,
+    GALLERY_ROWS,
+    LABEL,
+    MIXTURE,
+    NULL,
+    NUM_STEPS,
+    PAIR,
+    PATH,
+    SCALES,
+    GalleryRow,
+)
 from experiments.run import folder as run_folder
 from experiments.run.batch_sampling import draw_all
 
 RING_SCALES = (0.0, 1.0, 2.0, 4.0)
 WIDTH = 4.0
 RING, TILTED = "ring", "tilted"
-NAMES = (RING, *EXHIBITS, TILTED)
+NAMES = (RING, *GALLERY_ROWS, TILTED)
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ def _row(title: str, number: str, values: tuple[float, ...], samples: np.ndarray
     return figure
 
 
-def _exhibit(exhibit: Exhibit, num_samples: int) -> Figure:
+def _exhibit(exhibit: GalleryRow, num_samples: int) -> Figure:
     labels = np.full(num_samples, LABEL)
     samples = draw_all(exhibit.draw, 0, labels, exhibit.values)
     return _row(exhibit.title, exhibit.number, exhibit.values, samples)
@@ -96,10 +107,10 @@ def _tilted(num_samples: int) -> Figure:
 
     @jax.jit
     def draw(scale: Array) -> Array:
-        solver = solvers.tilted(PATH, PAIR, LABEL, scale, solvers.constant(2.0))
+        solver = solvers.feynman_kac(PATH, PAIR, LABEL, scale, solvers.constant(2.0))
         noise = jax.random.normal(key, (num_samples, 2))
         particles, _ = solvers.solve(solver, key, noise, solvers.time_grids.uniform(4 * NUM_STEPS))
-        return particles.x[systematic(key, particles.log_weights)]
+        return particles.x[systematic_resampling(key, particles.log_weights)]
 
     samples = np.stack([np.asarray(draw(jnp.float32(scale))) for scale in SCALES])
     return _row("the tilted law p(x)^(1-w) p(x|y)^w, by weighted particles", "w", SCALES, samples)
@@ -117,7 +128,9 @@ def draw_gallery(options: Options) -> None:
         if name == RING:
             figure = _ring(options.num_samples)
         else:
-            figure = _tilted(options.num_samples) if name == TILTED else _exhibit(EXHIBITS[name], options.num_samples)
+            figure = (
+                _tilted(options.num_samples) if name == TILTED else _exhibit(GALLERY_ROWS[name], options.num_samples)
+            )
         figure.savefig(options.out / f"{name}.png", dpi=100)
         print(f"wrote {options.out / name}.png", flush=True)
 

@@ -26,7 +26,7 @@ Guided = Callable[[Number], LabelledField]
 """guidance scale [] -> the guided field."""
 
 
-class Exhibit(NamedTuple):
+class GalleryRow(NamedTuple):
     """A rule to show: its samplers (key, label, value) -> x, the name of the value that grows, and its values."""
 
     title: str
@@ -64,14 +64,14 @@ def _by_classifier(scale: Number) -> LabelledField:
 
 
 def _of_labels(weights: Callable[[Number], Array], labels: tuple[int, ...]) -> Draw:
-    return by_ode(lambda scale: lambda x, t, y: guidance.weighted(FIELD, jnp.array(labels), weights(scale))(x, t))
+    return by_ode(lambda scale: lambda x, t, y: guidance.compose(FIELD, jnp.array(labels), weights(scale))(x, t))
 
 
 def _by_momentum(key: Array, y: Array, scale: Number) -> Array:
     noise, solver_key = _start(key)
-    field = guidance.adaptive_projected(PATH, PAIR, scale, y, momentum=-0.5, parallel=0.0, bound=1.0)
+    field = guidance.adaptive_projected(PATH, PAIR, scale, y, momentum=-0.5, eta=0.0, max_norm=1.0)
     ts = solvers.time_grids.uniform(NUM_STEPS)
-    return solvers.integrate(solvers.remembering(solvers.euler, field), solver_key, noise, ts)
+    return solvers.integrate(solvers.with_field_state(solvers.euler, field), solver_key, noise, ts)
 
 
 def _by_cfg_plus_plus(key: Array, y: Array, scale: Number) -> Array:
@@ -94,48 +94,52 @@ def _by_corrections(key: Array, y: Array, scale: Number) -> Array:
     return solvers.integrate(solver, solver_key, noise, solvers.time_grids.uniform(NUM_STEPS))
 
 
-EXHIBITS = {
-    "classifier_free": Exhibit("classifier-free guidance, ODE", by_ode(_free)),
-    "classifier": Exhibit("classifier guidance, ODE", by_ode(_by_classifier)),
-    "diffusion": Exhibit("classifier-free guidance, SDE with sigma^2 = 2 beta", _by_diffusion),
-    "interval": Exhibit("guidance between t = 0.4 and t = 0.8 alone", by_ode(lambda w: _free_in_interval(w, 0.4, 0.8))),
-    "schedule": Exhibit(
+GALLERY_ROWS = {
+    "classifier_free": GalleryRow("classifier-free guidance, ODE", by_ode(_free)),
+    "classifier": GalleryRow("classifier guidance, ODE", by_ode(_by_classifier)),
+    "diffusion": GalleryRow("classifier-free guidance, SDE with sigma^2 = 2 beta", _by_diffusion),
+    "interval": GalleryRow(
+        "guidance between t = 0.4 and t = 0.8 alone", by_ode(lambda w: _free_in_interval(w, 0.4, 0.8))
+    ),
+    "schedule": GalleryRow(
         "w(t) = 1 + (w - 1) t", by_ode(lambda w: guidance.extrapolate(PAIR, lambda t: 1 + (w - 1) * t))
     ),
-    "negative": Exhibit(
+    "negative": GalleryRow(
         "away from the neighbour on the left instead of the null label",
         by_ode(lambda w: guidance.classifier_free(FIELD, w, NEIGHBOUR)),
         values=(1.0, 1.25, 1.5, 2.0),
     ),
-    "weights": Exhibit(
+    "weights": GalleryRow(
         "weights (w, w, 1 - 2 w) over two neighbours and null",
         _of_labels(lambda w: jnp.stack([w, w, 1 - 2 * w]), (LABEL, NEIGHBOUR, NULL)),
         values=(0.5, 1.0, 2.0, 4.0),
     ),
-    "between_labels": Exhibit(
+    "between_labels": GalleryRow(
         "between two labels: (1 - a) u_1 + a u_5",
         _of_labels(lambda a: jnp.stack([1 - a, a]), (LABEL, OPPOSITE)),
         "a",
         (0.0, 0.25, 0.5, 1.0),
     ),
-    "autoguidance": Exhibit(
+    "autoguidance": GalleryRow(
         "away from a worse field, of a smaller and wider ring", by_ode(lambda w: guidance.autoguidance(FIELD, WORSE, w))
     ),
-    "rescaled": Exhibit("rescaled by 0.7", by_ode(lambda w: guidance.rescaled(PAIR, w, 0.7))),
-    "projected": Exhibit("projected, length up to 1", _on_pair(lambda pair: guidance.projected(PATH, pair, 0.0, 1.0))),
-    "adaptive_projected": Exhibit("adaptive projected, momentum -1/2, length up to 1", _by_momentum),
-    "zero_star": Exhibit("CFG-Zero*, without zero-init", _on_pair(guidance.zero_star)),
-    "zero_before": Exhibit("no movement before t = 1/8", by_ode(lambda w: guidance.zero_before(_free(w), 0.125))),
-    "tangential": Exhibit("tangential damping", _on_pair(lambda pair: guidance.tangential(PATH, pair))),
-    "cfg_plus_plus": Exhibit("CFG++ with 64 steps", _by_cfg_plus_plus, "l", (0.0, 0.02, 0.1, 0.5)),
-    "clipped": Exhibit(
-        f"denoiser clipped to [-{BOUND}, {BOUND}]", by_ode(lambda w: guidance.clipped(PATH, _free(w), BOUND))
+    "rescaled": GalleryRow("rescaled by 0.7", by_ode(lambda w: guidance.rescaled(PAIR, w, 0.7))),
+    "projected": GalleryRow(
+        "projected, length up to 1", _on_pair(lambda pair: guidance.projected(PATH, pair, 0.0, 1.0))
     ),
-    "dynamically_clipped": Exhibit(
+    "adaptive_projected": GalleryRow("adaptive projected, momentum -1/2, length up to 1", _by_momentum),
+    "zero_star": GalleryRow("CFG-Zero*, without zero-init", _on_pair(guidance.cfg_zero_star)),
+    "zero_before": GalleryRow("no movement before t = 1/8", by_ode(lambda w: guidance.zero_init(_free(w), 0.125))),
+    "tangential": GalleryRow("tangential damping", _on_pair(lambda pair: guidance.tangential_damping(PATH, pair))),
+    "cfg_plus_plus": GalleryRow("CFG++ with 64 steps", _by_cfg_plus_plus, "l", (0.0, 0.02, 0.1, 0.5)),
+    "clipped": GalleryRow(
+        f"denoiser clipped to [-{BOUND}, {BOUND}]", by_ode(lambda w: guidance.static_threshold(PATH, _free(w), BOUND))
+    ),
+    "dynamically_clipped": GalleryRow(
         f"dynamic threshold, bound {BOUND}",
-        by_ode(lambda w: guidance.dynamically_clipped(PATH, _free(w), 100.0, BOUND)),
+        by_ode(lambda w: guidance.dynamic_threshold(PATH, _free(w), 100.0, BOUND)),
     ),
-    "predictor_corrector": Exhibit("predictor-corrector guidance, 10 corrections a step", _by_corrections),
+    "predictor_corrector": GalleryRow("predictor-corrector guidance, 10 corrections a step", _by_corrections),
 }
 
 

@@ -127,7 +127,7 @@ def build(options: Options) -> None:
         notebook = execute(read_script(FOLDER / f"{name}.py"), name)
         file = out / f"{name}.ipynb"
         _write(notebook, file)
-        cli.show(f"wrote {file}")
+        cli.print_result(f"wrote {file}")
 
 
 def main(args: list[str] | None = None) -> None:

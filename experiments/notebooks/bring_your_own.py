@@ -56,7 +56,7 @@ with tempfile.TemporaryDirectory() as folder:
     train, test = (data.load("my_pictures", split, folder) for split in ("train", "test"))
 
 names = sorted(NAMES)  # labels are the class folders in the order of their names
-NULL = train.num_labels
+NULL = train.num_classes
 print(f"{len(train.label)} pictures to learn, {len(test.label)} held out, each {train.pixels.shape[1:]}, {NULL} labels")
 
 figure, panels = plt.subplots(1, 10, figsize=(9, 1.3), layout="constrained")
@@ -76,9 +76,9 @@ FREQUENCIES = jnp.geomspace(1.0, 50.0, 16)
 
 
 class Network(nnx.Module):
-    def __init__(self, shape, num_labels, width, rngs):
+    def __init__(self, shape, num_classes, width, rngs):
         size = int(np.prod(shape))
-        self.label = nnx.Embed(num_labels + 1, 32, rngs=rngs)
+        self.label = nnx.Embed(num_classes + 1, 32, rngs=rngs)
         self.first = nnx.Linear(size + 64, width, rngs=rngs)
         self.hidden = nnx.List([nnx.Linear(width + 64, width, rngs=rngs) for _ in range(3)])
         self.last = nnx.Linear(width, size, rngs=rngs)
@@ -126,7 +126,7 @@ def dense(layer, h):
     return h @ layer["kernel"] + layer["bias"]
 
 
-def initialise(key, size, num_labels, width):
+def initialise(key, size, num_classes, width):
     keys = iter(jax.random.split(key, 6))
 
     def layer(num_in, num_out):
@@ -134,7 +134,7 @@ def initialise(key, size, num_labels, width):
         return {"kernel": kernel, "bias": jnp.zeros(num_out)}
 
     return {
-        "label": jax.random.normal(next(keys), (num_labels + 1, 32)) / 32**0.5,
+        "label": jax.random.normal(next(keys), (num_classes + 1, 32)) / 32**0.5,
         "first": layer(size + 64, width),
         "hidden": [layer(width + 64, width) for _ in range(3)],
         "last": layer(width, size),
@@ -146,8 +146,8 @@ jax_params = initialise(jax.random.key(0), 64, NULL, 256)
 # %% [markdown]
 # ## One step for both
 #
-# The loss takes the function. `training.create` and `training.make_step` take the parameters as they are, a state of
-# NNX or a dictionary: Optax, the moving average and `jax.pmap` see a pytree.
+# The loss takes the function. `training.init_state` and `training.make_step` take the parameters as they are, a state
+# of NNX or a dictionary: Optax, the moving average and `jax.pmap` see a pytree.
 
 # %%
 path = paths.linear()
@@ -161,9 +161,9 @@ def make_step(network):
         pixels, y = example
         coin_key, loss_key = jax.random.split(key)
         y = guidance.drop_label(coin_key, y, rate=0.15, null_label=NULL)
-        return losses.flow_matching(lambda x, t, y: network(params, x, t, y), path, loss_key, data.scale(pixels), y)
+        return losses.flow_matching(lambda x, t, y: network(params, x, t, y), path, loss_key, data.normalize(pixels), y)
 
-    return jax.jit(training.make_step(loss, optimizer, training.warming_decay(0.99)))
+    return jax.jit(training.make_step(loss, optimizer, training.ema_warmup(0.99)))
 
 
 STEPS = {network: make_step(network) for network in (of_nnx, of_jax)}
@@ -171,7 +171,7 @@ STEPS = {network: make_step(network) for network in (of_nnx, of_jax)}
 
 def fit(network, params):
     """The moving average of the parameters, and the losses [NUM_STEPS]."""
-    step, state, history = STEPS[network], training.create(params, optimizer, jax.random.key(1)), []
+    step, state, history = STEPS[network], training.init_state(params, optimizer, jax.random.key(1)), []
     for index in range(NUM_STEPS):
         state, found = step(state, data.batch_indices(0, index, 128, len(train.label)), source)
         history.append(found["loss"])
@@ -198,7 +198,7 @@ np.testing.assert_allclose(values[0], values[1], atol=1e-5)
 
 batch = data.batch_indices(0, 0, 128, len(train.label))
 steps = [
-    STEPS[network](training.create(params, optimizer, jax.random.key(1)), batch, source)[1]
+    STEPS[network](training.init_state(params, optimizer, jax.random.key(1)), batch, source)[1]
     for network, params in ((of_nnx, nnx_params), (of_jax, as_dictionary))
 ]
 for name in ("loss", "grad_norm"):

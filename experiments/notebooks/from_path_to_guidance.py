@@ -30,7 +30,7 @@ from cfgjax import conversions, guidance, losses, mixtures, paths, solvers
 
 path = paths.linear()
 mixture = mixtures.ring(num_classes=5)  # p_data
-NULL = mixture.num_labels  # the null label: 5
+NULL = mixture.num_classes  # the null label: 5
 LIMIT = 4.0  # the pictures show [-LIMIT, LIMIT]^2
 
 

@@ -40,7 +40,7 @@ with tempfile.TemporaryDirectory() as folder:
     splits = ("train[:80%]", "train[80%:]", "test")
     train, unseen, test = (data.load("digits", split, folder) for split in splits)
 
-NULL, NUM_STEPS = train.num_labels, 400
+NULL, NUM_STEPS = train.num_classes, 400
 path = paths.linear()
 network = models.MLP(NULL, width=128, depth=3, dropout=0.1)
 
@@ -53,13 +53,13 @@ def loss(params, key, example):
     def field(x, t, y):
         return network.apply(params, x, t, y, False, rngs={"dropout": dropout_key})
 
-    return losses.flow_matching(field, path, loss_key, data.scale(pixels), y)
+    return losses.flow_matching(field, path, loss_key, data.normalize(pixels), y)
 
 
 optimizer = optax.adam(optax.warmup_cosine_decay_schedule(0.0, 2e-3, 100, NUM_STEPS))
 params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((8, 8, 1)), jnp.float32(0), jnp.int32(0))
-state = training.create(params, optimizer, jax.random.key(1))
-step = jax.jit(training.make_step(loss, optimizer, training.warming_decay(0.99)), donate_argnums=0)
+state = training.init_state(params, optimizer, jax.random.key(1))
+step = jax.jit(training.make_step(loss, optimizer, training.ema_warmup(0.99)), donate_argnums=0)
 source = jnp.asarray(train.pixels), jnp.asarray(train.label)
 for index in range(NUM_STEPS):
     state, found = step(state, data.batch_indices(0, index, 128, len(train.label)), source)
@@ -150,7 +150,7 @@ NAMES = ("asked digit recognised", "Fréchet distance", "coverage of held-out di
 
 def measure(images, asked):
     features = components.transform(rows(images))
-    covered = metrics.neighbourhood(features, reference).coverage
+    covered = metrics.precision_recall(features, reference).coverage
     return recogniser.score(rows(images), asked), metrics.frechet_distance(features, reference), covered
 
 

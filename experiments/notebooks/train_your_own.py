@@ -35,14 +35,14 @@ from cfgjax import checkpoints, data, guidance, losses, metrics, models, paths, 
 # ## Data and network
 #
 # `data.prepare` writes a data set once, in the format of tensorflow-datasets; `data.load` reads it into memory,
-# without TensorFlow. A network is a plain function `(params, x, t, y) -> like x`; this one is a residual perceptron.
+# without TensorFlow. A network is a plain function `(params, x, t, y) -> like x`; this one is a residual MLP.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
     data.prepare("digits", folder)
     train, test = data.load("digits", "train", folder), data.load("digits", "test", folder)
 
-NULL = train.num_labels
+NULL = train.num_classes
 path = paths.linear()
 network = models.MLP(NULL, width=256, depth=4, dropout=0.1)
 params = jax.jit(network.init)(jax.random.key(0), jnp.zeros((8, 8, 1)), jnp.float32(0), jnp.int32(0))
@@ -64,7 +64,7 @@ def loss(params, key, example):
     def field(x, t, y):
         return network.apply(params, x, t, y, False, rngs={"dropout": dropout_key})
 
-    return losses.flow_matching(field, path, loss_key, data.scale(pixels), y)
+    return losses.flow_matching(field, path, loss_key, data.normalize(pixels), y)
 
 
 # %% [markdown]
@@ -77,8 +77,8 @@ def loss(params, key, example):
 # %%
 NUM_STEPS, BATCH_SIZE = 1500, 128
 optimizer = optax.adam(optax.warmup_cosine_decay_schedule(0.0, 2e-3, 100, NUM_STEPS))
-state = training.create(params, optimizer, jax.random.key(1))
-step = jax.jit(training.make_step(loss, optimizer, training.warming_decay(0.995)), donate_argnums=0)
+state = training.init_state(params, optimizer, jax.random.key(1))
+step = jax.jit(training.make_step(loss, optimizer, training.ema_warmup(0.995)), donate_argnums=0)
 source = jnp.asarray(train.pixels), jnp.asarray(train.label)
 
 history = []
@@ -192,7 +192,7 @@ recognised = {}
 for w in SCALES:
     images = rows(samples[w][0])
     recognised[w] = recogniser.score(images, np.asarray(labels))
-    copied = metrics.copy_fraction(metrics.nearest_distances(images, rows(train.image)), held_out)
+    copied = metrics.memorization_rate(metrics.nearest_distances(images, rows(train.image)), held_out)
     print(f"w = {w:g}: asked digit recognised {recognised[w]:.1%}, copies {copied:.1%}")
 
 assert recognised[0.0] < 0.25  # chance is 10 %

@@ -52,7 +52,7 @@ def gaussian(mean, variance):
     return one.vector_field(path)
 
 
-pair = guidance.against(gaussian(1.0, 1.0), gaussian(0.0, 2.0))  # labelled against null
+pair = guidance.autoguidance_pair(gaussian(1.0, 1.0), gaussian(0.0, 2.0))  # labelled against null
 line = jnp.linspace(-7, 7, 281)
 
 
@@ -280,7 +280,7 @@ plt.show()
 # %% [markdown]
 # ## 4. The tilted law, if that is what you want
 #
-# `solvers.tilted` moves a population of particles by the guided SDE and gives each a weight,
+# `solvers.feynman_kac` moves a population of particles by the guided SDE and gives each a weight,
 # $dA=w(w-1)\,b_t\,\|s_t(x\mid y)-s_t(x\mid\varnothing)\|^2\,dt$, with which the population has the law $q^w_t$ at
 # every $t$ ([arXiv 2503.02819](https://arxiv.org/abs/2503.02819)). Below, the energy distance to exact draws of the
 # tilted law: of weighted particles (drawn by their weights at the end), of the guided ODE, and of the guided SDE with
@@ -292,10 +292,10 @@ ring_pair = guidance.pair(field, NULL)
 
 @jax.jit
 def particles(scale):
-    solver = solvers.tilted(path, ring_pair, LABEL, scale, solvers.root_beta(path, 2.0))
+    solver = solvers.feynman_kac(path, ring_pair, LABEL, scale, solvers.root_beta(path, 2.0))
     noise = jax.random.normal(jax.random.key(4), (4000, 2))
     population, _ = solvers.solve(solver, jax.random.key(5), noise, solvers.time_grids.uniform(200))
-    return population.x[solvers.systematic(jax.random.key(6), population.log_weights)]
+    return population.x[solvers.systematic_resampling(jax.random.key(6), population.log_weights)]
 
 
 @jax.jit

@@ -23,14 +23,14 @@ def dit(size: str, patch: int, **settings: Any) -> DiTNetwork:
     return DiTNetwork(**SIZES[size]._asdict(), patch=patch, **settings)
 
 
-_FASHION = ImageData("fashion_mnist", shape=(28, 28, 1), num_labels=10, dequantise=True)
+_FASHION = ImageData("fashion_mnist", shape=(28, 28, 1), num_classes=10, dequantise=True)
 
 
 _IMAGENET64 = ImageData(
     "imagenet_resized/64x64",
     test_split="validation",
     shape=(64, 64, 3),
-    num_labels=1000,
+    num_classes=1000,
     flip=True,
     in_memory=False,
 )
@@ -42,7 +42,7 @@ _GPU_SAMPLING = Sampling((1.0, 1.5, 2.0, 3.0), num_steps=32, num_per_class=100)
 _LARGE_SAMPLING = Sampling((1.0, 1.5, 2.0), num_steps=32, num_per_class=5)
 
 
-_CIFAR = ImageData("cifar10", shape=(32, 32, 3), num_labels=10, flip=True, dequantise=True)
+_CIFAR = ImageData("cifar10", shape=(32, 32, 3), num_classes=10, flip=True, dequantise=True)
 
 
 PRESETS: dict[str, tuple[str, Experiment]] = {
@@ -51,7 +51,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
         Experiment(
             "digits",
             Path("runs/digits"),
-            ImageData(shape=(8, 8, 1), num_labels=10),
+            ImageData(shape=(8, 8, 1), num_classes=10),
             num_steps=2_500,
             save_every=500,
             network=MLPNetwork(width=384, dropout=0.2),
@@ -79,7 +79,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             Path("runs/fashion_mnist"),
             _FASHION,
             batch_size=64,
-            num_chunks=4,
+            num_microbatches=4,
             num_steps=6_000,
             save_every=500,
             network=DiTNetwork(width=128, depth=5, num_heads=2, patch=4),
@@ -150,7 +150,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             Path("runs/imagenet64"),
             _IMAGENET64,
             batch_size=1024,
-            num_chunks=4,
+            num_microbatches=4,
             num_steps=500_000,
             save_every=10_000,
             network=UNetNetwork(**UNET_SIZES["ADM-64"], dropout=0.1, dtype="bfloat16", rematerialise=True),
@@ -166,7 +166,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             _IMAGENET64,
             objective="classifier",
             batch_size=1024,
-            num_chunks=4,
+            num_microbatches=4,
             num_steps=300_000,
             save_every=10_000,
             network=UNetNetwork(128, (1, 2, 3, 4), 4, attention=(8, 16, 32), dtype="bfloat16", rematerialise=True),

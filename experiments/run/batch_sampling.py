@@ -15,7 +15,7 @@ from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.config.samplers import Draw
 from experiments.runtime import distributed, progress
-from experiments.runtime.batching import compiled, plan_of
+from experiments.runtime.batching import compiled, plan_batching
 
 _DEVICES = "devices"
 MOST_CALLS = 50
@@ -79,11 +79,11 @@ def own_sweep(
     rows = _own_rows(len(labels))
     own_keys, asked = keys[rows], jnp.asarray(labels, jnp.int32)[rows]
     draw_one = lambda params, *one: draw_of(params)(*one)  # noqa: E731
-    plan = plan_of(draw_one, params, own_keys[0], asked[0], jnp.float32(scales[0]), shared=1)
+    plan = plan_batching(draw_one, params, own_keys[0], asked[0], jnp.float32(scales[0]), shared=1)
     size = chunk or plan.chunk
     least = len(rows) if what is None else size // len(scales)
     parts = equal_parts(len(rows), jax.local_device_count(), least)
-    cli.detail(f"samples x scales: {len(labels)} x {len(scales)}; at most {size} together; calls: {len(parts)}")
+    cli.debug(f"samples x scales: {len(labels)} x {len(scales)}; at most {size} together; calls: {len(parts)}")
 
     def draw_part(whole: tuple[Tree, Array], each: tuple[Array, Array]) -> Array:
         draw, scales = draw_of(whole[0]), whole[1]

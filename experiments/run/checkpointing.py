@@ -21,9 +21,9 @@ COUNTERS = "experimental_collect_matching_metrics"
 """tensorstore's function that never frees the values in what it returns."""
 
 
-def keep_of(experiment: Experiment) -> checkpoints.Keep:
+def keep_of(experiment: Experiment) -> checkpoints.RetentionPolicy:
     """The rules by which checkpoints stay."""
-    return checkpoints.Keep(experiment.keep.last, experiment.keep.every, experiment.keep.best)
+    return checkpoints.RetentionPolicy(experiment.keep.last, experiment.keep.every, experiment.keep.best)
 
 
 def _leave_uncounted() -> None:
@@ -66,7 +66,7 @@ class Saver:
         try:
             work()
         except CheckpointError as error:
-            distributed.note(f"warning: {error}; training goes on, and the next save is tried")
+            distributed.warn(f"warning: {error}; training goes on, and the next save is tried")
             return False
         return True
 
@@ -77,11 +77,11 @@ class Saver:
             UserError: another process took it over.
         """
         lease = self._lease
-        distributed.together(lambda: None if lease is None else run_lock.require_owned(lease))
+        distributed.agree(lambda: None if lease is None else run_lock.require_owned(lease))
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Waits for the save under way, whose step then is ``last``; a failure is said."""
-        if self._attempt(self._writer.settle) and self._underway is not None:
+        if self._attempt(self._writer.wait) and self._underway is not None:
             self.last = self._underway
         if self._underway is not None:
             malloc.trim()
@@ -89,11 +89,11 @@ class Saver:
 
     def save(self, state: TrainState, held_out_loss: float | None = None) -> None:
         """Starts to save the state; a failure is said, and training goes on."""
-        self.settle()
+        self.wait()
         step = int(state.step)
         if self._attempt(lambda: self._writer.save(step, state, self._config, held_out_loss)):
             self._underway = step
-        self._attempt(self._snapshots.settle)
+        self._attempt(self._snapshots.wait)
         self._attempt(lambda: self._snapshots.save(state))
 
     def finish(self, state: TrainState, held_out_loss: float | None = None) -> None:
@@ -102,8 +102,8 @@ class Saver:
         Raises:
             CheckpointError: it cannot be written.
         """
-        self.settle()
+        self.wait()
         if self.last == int(state.step):
             return
         self._writer.save(int(state.step), state, self._config, held_out_loss)
-        self._writer.settle()
+        self._writer.wait()

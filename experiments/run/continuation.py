@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from cfgjax import checkpoints
-from cfgjax.checks import shown
+from cfgjax.checks import short_repr
 from cfgjax.types import Array, TrainState, Tree
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
@@ -30,7 +30,7 @@ def _longer(old: Experiment, new: Experiment) -> Experiment:
     Raises:
         UserError: the checkpoint is of a later step than its last one.
     """
-    done = checkpoints.latest(run_folder.checkpoints_of(old.run_dir)) or 0
+    done = checkpoints.latest_step(run_folder.checkpoints_of(old.run_dir)) or 0
     if new.num_steps <= done:
         raise UserError(f"num_steps must be above {done}, the step of the newest checkpoint, got {new.num_steps}")
     is_new = done > 0 and all(until < done for until, _ in old.former_num_steps)
@@ -64,7 +64,7 @@ def with_source(experiment: Experiment, run_dir: Path, which: Which) -> Experime
         if past is not None and (past.run_dir, past.which) == (str(run_dir), which):
             return experiment
     source = run_folder.read_config(run_dir)
-    step = checkpoints.latest(run_folder.checkpoints_of(run_dir))
+    step = checkpoints.latest_step(run_folder.checkpoints_of(run_dir))
     if step is None:
         raise UserError(f"from {run_dir} holds no checkpoint")
     started = StartedFrom(str(run_dir), which, step, knows_null(source), knows_labels(source))
@@ -83,22 +83,22 @@ def require_fits(experiment: Experiment, problem: Problem) -> None:
     Raises:
         UserError: another network, another function to be learned, or data of another shape or number of labels.
     """
-    if experiment.started_from is None or checkpoints.steps(run_folder.checkpoints_of(experiment.run_dir)):
+    if experiment.started_from is None or checkpoints.all_steps(run_folder.checkpoints_of(experiment.run_dir)):
         return
     where = Path(experiment.started_from.run_dir)
     source = run_folder.read_config(where)
     before, after = _function(source), _function(experiment)
     its = problem_to_sample(source)
-    before |= {"data.shape": its.shape, "data.num_labels": its.num_labels}
-    after |= {"data.shape": problem.shape, "data.num_labels": problem.num_labels}
+    before |= {"data.shape": its.shape, "data.num_classes": its.num_classes}
+    after |= {"data.shape": problem.shape, "data.num_classes": problem.num_classes}
     for name in sorted(before.keys() | after.keys(), key=lambda name: (name != "network.kind", name)):
         if before.get(name) != after.get(name):
-            one, other = shown(before.get(name)), shown(after.get(name))
+            one, other = short_repr(before.get(name)), short_repr(after.get(name))
             raise UserError(f"from {where}: its {name} is {one}, this run's {other}; both must be the same")
     if its.label_names != problem.label_names:
         _, one, other = run_folder.first_difference("", its.label_names, problem.label_names)
-        distributed.note(
-            f"warning: the labels of {where} are called otherwise: {shown(one)} there, {shown(other)} here"
+        distributed.warn(
+            f"warning: the labels of {where} are called otherwise: {short_repr(one)} there, {short_repr(other)} here"
         )
 
 
@@ -110,7 +110,7 @@ def begun(state: TrainState, started: StartedFrom) -> TrainState:
     """
     folder, like = run_folder.checkpoints_of(Path(started.run_dir)), jax.eval_shape(lambda: state.params)
     found = checkpoints.restore_params(folder, started.step, started.which, like).state
-    cli.tell(f"beginning with the {started.which} of {started.run_dir} at step {started.step}")
+    cli.info(f"beginning with the {started.which} of {started.run_dir} at step {started.step}")
 
     def one(leaf: Array, old: Array) -> Array:
         return jnp.copy(jax.device_put(leaf.astype(old.dtype), old.sharding))  # of its own: the state is donated

@@ -8,7 +8,7 @@ from pathlib import Path
 from cfgjax import checkpoints
 from cfgjax.checkpoints import CheckpointError
 from cfgjax.training import posthoc_ema
-from cfgjax.types import Profile, TrainState, Tree
+from cfgjax.types import EMAProfile, TrainState, Tree
 from experiments.cli.main import UserError
 from experiments.config.schema import Experiment
 from experiments.runtime import distributed
@@ -25,7 +25,7 @@ def folder_of(run_dir: Path) -> Path:
 def rewind(run_dir: Path, step: int) -> None:
     """Removes the snapshots that a resumed run will save again: its data may be others since."""
     folder = folder_of(run_dir)
-    for later in (each for each in checkpoints.steps(folder) if each > step):
+    for later in (each for each in checkpoints.all_steps(folder) if each > step):
         shutil.rmtree(folder / str(later))
 
 
@@ -38,9 +38,9 @@ class Snapshots:
 
     def __init__(self, experiment: Experiment) -> None:
         self._every = experiment.keep.snapshot_saves * experiment.save_every
-        folder, keeps_all = folder_of(experiment.run_dir), checkpoints.Keep(last=None)
+        folder, keeps_all = folder_of(experiment.run_dir), checkpoints.RetentionPolicy(last=None)
         self._writer = checkpoints.Writer(folder, keeps_all) if experiment.optimizer.average_widths else None
-        self._kept = set(checkpoints.steps(folder))
+        self._kept = set(checkpoints.all_steps(folder))
 
     def save(self, state: TrainState) -> None:
         """Starts to save a snapshot, where one is due and was not kept before; the one before must be settled.
@@ -54,14 +54,14 @@ class Snapshots:
         self._writer.save(step, {"averages": state.averages}, {})
         self._kept.add(step)
 
-    def settle(self) -> None:
+    def wait(self) -> None:
         """Waits for the save under way.
 
         Raises:
             CheckpointError: it failed.
         """
         if self._writer is not None:
-            self._writer.settle()
+            self._writer.wait()
 
     def close(self) -> None:
         """Waits for the save under way and closes the folder.
@@ -73,8 +73,8 @@ class Snapshots:
             self._writer.__exit__(None, None, None)
 
 
-def _profiles(steps: list[int], widths: tuple[float, ...]) -> list[Profile]:
-    return [Profile(step, width) for step in steps for width in widths]
+def _profiles(steps: list[int], widths: tuple[float, ...]) -> list[EMAProfile]:
+    return [EMAProfile(step, width) for step in steps for width in widths]
 
 
 def reconstructed(experiment: Experiment, run_dir: Path, width: float) -> Tree:
@@ -85,17 +85,17 @@ def reconstructed(experiment: Experiment, run_dir: Path, width: float) -> Tree:
         CheckpointError: a snapshot that does not read.
     """
     widths, folder = experiment.optimizer.average_widths, folder_of(run_dir)
-    steps = checkpoints.steps(folder)[::-1]
+    steps = checkpoints.all_steps(folder)[::-1]
     if not widths or not steps:
         raise UserError(f"ema_width needs a run with snapshots, trained with --optimizer.average-widths, not {run_dir}")
-    kept, wanted = _profiles(steps, widths), Profile(steps[-1], width)
+    kept, wanted = _profiles(steps, widths), EMAProfile(steps[-1], width)
     try:
         coefficients = posthoc_ema.weights(kept, wanted)
     except ValueError as error:
         raise UserError(f"ema_width: {error}") from None
     distance = posthoc_ema.profile_error(kept, wanted, coefficients)
     if distance > MOST_ERROR:
-        distributed.note(f"warning: the average of width {width:g} is only met to {distance:.0%}; keep more snapshots")
+        distributed.warn(f"warning: the average of width {width:g} is only met to {distance:.0%}; keep more snapshots")
 
     def trees() -> Iterator[Tree]:
         for step, index in itertools.product(steps, range(len(widths))):

@@ -22,14 +22,14 @@ from experiments.run.restore import Run
 from experiments.run.trackers import UNTRACKED, Tracking
 from experiments.run.trained_labels import what_is_untrained
 from experiments.runtime import distributed
-from experiments.runtime.signals import Requests, StoppedError
+from experiments.runtime.signals import StoppedError, StopRequests
 from experiments.tasks.registry import Problem, problem_of, with_shapes
 
 
 def _require_divisible(experiment: Experiment) -> None:
-    num_parts = jax.device_count() * experiment.num_chunks
+    num_parts = jax.device_count() * experiment.num_microbatches
     if experiment.batch_size % num_parts:
-        chunks = f" times num_chunks ({experiment.num_chunks})" if experiment.num_chunks > 1 else ""
+        chunks = f" times num_microbatches ({experiment.num_microbatches})" if experiment.num_microbatches > 1 else ""
         raise UserError(
             f"batch_size must be divisible by the number of devices ({jax.device_count()}){chunks}, "
             f"got {experiment.batch_size}"
@@ -55,20 +55,20 @@ def prepare(
         DataError: the data set is not prepared.
     """
     run_folder.validate(experiment)
-    experiment = distributed.together(lambda: continuation.with_past(experiment, accepted))
+    experiment = distributed.agree(lambda: continuation.with_past(experiment, accepted))
     sample_grids.require_samples(experiment, tracked.samples_every)
-    distributed.on_first(lambda: trackers.require_installed(tracked))
+    distributed.on_process_0(lambda: trackers.require_installed(tracked))
     _require_divisible(experiment)
-    problem = distributed.together(lambda: problem_of(experiment))
+    problem = distributed.agree(lambda: problem_of(experiment))
     _require_same_data(problem)
     experiment = with_shapes(experiment, problem)
     measurable.tell(measurable.left_out_of(experiment, problem))
     untrained = what_is_untrained(experiment)
     if untrained:
-        distributed.note(f"warning: {untrained} will be learned")
-    distributed.together(lambda: continuation.require_fits(experiment, problem))
+        distributed.warn(f"warning: {untrained} will be learned")
+    distributed.agree(lambda: continuation.require_fits(experiment, problem))
     model = model_of(experiment, problem)
-    most = 1 if debug_nans else experiment.most_not_finite
+    most = 1 if debug_nans else experiment.max_consecutive_nonfinite
     return Trainer(experiment, problem, model, model.create(), most, debug_nans, tracked)
 
 
@@ -82,7 +82,7 @@ def owned_folder(run_dir: Path) -> Iterator[filelock.SoftFileLease | None]:
         return stack.enter_context(run_lock.owned(run_dir))
 
     with stack:
-        yield distributed.on_first(own)
+        yield distributed.on_process_0(own)
 
 
 def _rewind(run_dir: Path, step: int) -> None:
@@ -93,36 +93,36 @@ def _rewind(run_dir: Path, step: int) -> None:
 
 
 def _resumed(trainer: Trainer, accepted: tuple[run_folder.Accepted, ...]) -> Trainer:
-    """The run at its newest whole checkpoint, if it has any; damaged ones are moved out of the way."""
+    """The run at its newest whole checkpoint, if it has any; corrupt ones are moved out of the way."""
     experiment = trainer.experiment
     run_dir, folder = experiment.run_dir, run_folder.checkpoints_of(experiment.run_dir)
-    distributed.on_first(lambda: run_folder.open_run(experiment, accepted))
+    distributed.on_process_0(lambda: run_folder.open_run(experiment, accepted))
     try:
         found = checkpoints.restore(folder, trainer.state)
     except NoCheckpointError:
-        distributed.on_first(lambda: _rewind(run_dir, 0))
+        distributed.on_process_0(lambda: _rewind(run_dir, 0))
         started = experiment.started_from
         return trainer if started is None else trainer._replace(state=continuation.begun(trainer.state, started))
     run_folder.require_same_as_saved(run_dir, experiment, found.metadata)
-    for message in found.damaged.values():
-        distributed.note(f"warning: {message}; it is moved to {run_dir / 'damaged'}")
-    distributed.on_first(lambda: checkpoints.set_aside(folder, found.damaged, run_dir / "damaged"))
-    distributed.on_first(lambda: _rewind(run_dir, found.step))
-    cli.tell(f"resuming {run_dir} at step {found.step} of {experiment.num_steps}")
+    for message in found.corrupt.values():
+        distributed.warn(f"warning: {message}; it is moved to {run_dir / 'corrupt'}")
+    distributed.on_process_0(lambda: checkpoints.quarantine(folder, found.corrupt, run_dir / "corrupt"))
+    distributed.on_process_0(lambda: _rewind(run_dir, found.step))
+    cli.info(f"resuming {run_dir} at step {found.step} of {experiment.num_steps}")
     return trainer._replace(state=found.state)
 
 
 def _write_start(trainer: Trainer, line: str | None) -> None:
     """Writes down that the run is started, and by which command line."""
     step = int(trainer.state.step)
-    if distributed.is_first():
+    if distributed.is_process_0():
         launches.write(trainer.experiment.run_dir, line, step)
 
 
 def resume_and_train(
     trainer: Trainer,
     lease: filelock.SoftFileLease | None,
-    requests: Requests,
+    requests: StopRequests,
     line: str | None = None,
     accepted: tuple[run_folder.Accepted, ...] = (),
 ) -> Run:
@@ -132,8 +132,8 @@ def resume_and_train(
         _write_start(trainer, line)
         rising = never_falls(trainer.experiment)
         if rising:
-            distributed.note(f"warning: {rising}")
-        if distributed.any_says(requests.is_asked):
+            distributed.warn(f"warning: {rising}")
+        if distributed.any_true(requests.is_asked):
             raise StoppedError("stopped before the first step; the same command goes on from the last save")
         state = advance(trainer, lease, requests)
     return Run(trainer.experiment, trainer.problem, trainer.model, state.ema)
@@ -155,5 +155,5 @@ def fit(experiment: Experiment, accepted: tuple[run_folder.Accepted, ...] = ()) 
         DivergedError: losses or gradients were not finite, step after step.
     """
     trainer = prepare(experiment, accepted=accepted)
-    with Requests() as requests, owned_folder(experiment.run_dir) as lease:
+    with StopRequests() as requests, owned_folder(experiment.run_dir) as lease:
         return resume_and_train(trainer, lease, requests, accepted=accepted)

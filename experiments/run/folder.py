@@ -10,10 +10,11 @@ from typing import Any, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from cfgjax import checkpoints
-from cfgjax.checks import shown
+from cfgjax.checks import short_repr
 from cfgjax.data import DataError, parse_json, read_bounded, require_inside
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
+from experiments.config.renamed import with_new_names
 from experiments.config.schema import ADAPTER, MUTABLE, Experiment, ImageData
 from experiments.tasks import digests
 
@@ -21,7 +22,7 @@ T = TypeVar("T")
 _MOST_BYTES = 2**20
 """Of config.json."""
 _NAMES = "data.label_names"
-_OF_THE_DATA = "data.shape", "data.num_labels", _NAMES
+_OF_THE_DATA = "data.shape", "data.num_classes", _NAMES
 """What a data set tells as well."""
 _NOT_COMPARED = MUTABLE | {"data.absent_labels", *digests.NAMES}
 """What follows from the examples is compared by their digests."""
@@ -75,8 +76,8 @@ def read_config(run_dir: Path) -> Experiment:
         raise UserError(f"no run in {run_dir}: {file} does not exist; train one with python -m experiments.train")
     try:
         content = read_bounded(require_inside(file, run_dir), _MOST_BYTES)
-        parse_json(content)
-        found = ADAPTER.validate_json(content, strict=True)
+        settings = with_new_names(parse_json(content))
+        found = ADAPTER.validate_json(json.dumps(settings), strict=True)
     except ValidationError as error:
         raise UserError(f"{file} does not read: {_complaint(error)}") from None
     except (ValueError, DataError) as error:
@@ -148,7 +149,7 @@ def _require_same(run_dir: Path, old: Experiment, new: Experiment) -> None:
         name, before, after = found
         is_longer = name == "num_steps" and after > before
         raise UserError(
-            f"run_dir {run_dir} holds a run with {name} = {shown(before)}, not {shown(after)}; "
+            f"run_dir {run_dir} holds a run with {name} = {short_repr(before)}, not {short_repr(after)}; "
             f"pass --run-dir for a new run{_LONGER if is_longer else ''}"
         )
 
@@ -160,14 +161,15 @@ def require_same_as_saved(run_dir: Path, experiment: Experiment, saved: Any) -> 
         UserError: they differ, naming the setting: one of the two was changed by hand, or by a fault.
     """
     try:
-        before = ADAPTER.validate_json(json.dumps(saved), strict=True)
+        before = ADAPTER.validate_json(json.dumps(with_new_names(saved)), strict=True)
         found = _difference(experiment, _as_long_as(before, experiment))
     except ValidationError as error:
         raise UserError(f"the settings in the checkpoint of {run_dir} do not read: {_complaint(error)}") from None
     if found is not None:
         name, ours, its = found
         raise UserError(
-            f"{run_dir / 'config.json'} says {name} = {shown(ours)}, its checkpoint {shown(its)}; put the file right"
+            f"{run_dir / 'config.json'} says {name} = {short_repr(ours)}, its checkpoint {short_repr(its)}; "
+            "put the file right"
         )
 
 
@@ -181,10 +183,10 @@ def _with_digests_of(old: Experiment, new: Experiment, accepted: Collection[Acce
     if changed and "data" not in accepted:
         raise UserError(f"{changed}; pass --run-dir for a new run, or --accept data to go on with them")
     if changed:
-        cli.say(f"warning: {changed}; they are accepted")
+        cli.warn(f"warning: {changed}; they are accepted")
         return new
     if None in digests.told(old).values():
-        cli.say(f"warning: {old.run_dir} does not tell the data that it began on; from here on it tells these")
+        cli.warn(f"warning: {old.run_dir} does not tell the data that it began on; from here on it tells these")
     return digests.with_fuller(old, new)
 
 
@@ -206,7 +208,7 @@ def open_run(experiment: Experiment, accepted: Collection[Accepted] = ()) -> Pat
         old = read_config(run_dir)
         _require_same(run_dir, _as_long_as(old, experiment), experiment)
         experiment = _with_names_of(old, _with_digests_of(old, experiment, accepted))
-    elif checkpoints.steps(checkpoints_of(run_dir)):
+    elif checkpoints.all_steps(checkpoints_of(run_dir)):
         raise UserError(f"run_dir {run_dir} holds checkpoints without the config.json of their run; pass --run-dir")
     write_atomically(run_dir / "config.json", ADAPTER.dump_json(experiment, indent=2).decode() + "\n")
     return run_dir

@@ -50,4 +50,4 @@ def write(run_dir: Path, command: str | None, step: int) -> None:
         with (run_dir / NAME).open("a") as stream:
             stream.write(json.dumps(row) + "\n")
     except OSError as error:
-        distributed.note(f"warning: {run_dir / NAME}: {error.strerror}; this start is not written down")
+        distributed.warn(f"warning: {run_dir / NAME}: {error.strerror}; this start is not written down")

@@ -57,7 +57,7 @@ def owned(run_dir: Path) -> Iterator[filelock.SoftFileLease]:
     except filelock.Timeout:
         if not _is_of_another_host(lease):
             raise _refusal(run_dir, lease) from None
-        distributed.note(f"run_dir {run_dir} has an owner elsewhere; watching {LEASE_SECONDS:.0f} s whether it lives")
+        distributed.warn(f"run_dir {run_dir} has an owner elsewhere; watching {LEASE_SECONDS:.0f} s whether it lives")
         try:
             lease.acquire(timeout=LEASE_SECONDS + 5)
         except filelock.Timeout:

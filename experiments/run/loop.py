@@ -18,12 +18,12 @@ from experiments.config.schema import Experiment
 from experiments.run import metrics_log, nonfinite
 from experiments.run.checkpointing import Saver
 from experiments.run.model import Model
-from experiments.run.nonfinite import Watch
-from experiments.run.sample_grids import Sheets
+from experiments.run.nonfinite import NonfiniteMonitor
+from experiments.run.sample_grids import SampleGrids
 from experiments.run.trackers import UNTRACKED, Tracking, trackers_of
 from experiments.runtime import distributed, progress
-from experiments.runtime.batching import plan_of
-from experiments.runtime.signals import Requests, StoppedError
+from experiments.runtime.batching import plan_batching
+from experiments.runtime.signals import StoppedError, StopRequests
 from experiments.tasks.registry import Problem
 
 
@@ -34,7 +34,7 @@ class Trainer(NamedTuple):
     problem: Problem
     model: Model
     state: TrainState
-    most_not_finite: int
+    max_consecutive_nonfinite: int
     looks_for_operation: bool
     tracking: Tracking = UNTRACKED
 
@@ -60,7 +60,7 @@ class _Logger:
     def __init__(self, trainer: Trainer) -> None:
         experiment, first = trainer.experiment, int(trainer.state.step)
         self._experiment, self._learning_rate = experiment, trainer.model.learning_rate
-        self._journal = metrics_log.Journal(experiment.run_dir) if distributed.is_first() else None
+        self._journal = metrics_log.MetricsLog(experiment.run_dir) if distributed.is_process_0() else None
         self.trackers = trackers_of(trainer.tracking, experiment, first)
         self.bar = progress.bar(experiment.num_steps, "steps", "training", first, patience=0)
         self._since, self._at = first, time.perf_counter()
@@ -80,7 +80,7 @@ class _Logger:
 
     def is_written(self) -> bool:
         """Whether all lines so far are written, so that a checkpoint may follow them; the same on all processes."""
-        return distributed.all_say(self._journal is None or self._journal.is_written())
+        return distributed.all_true(self._journal is None or self._journal.is_written())
 
     def flush(self) -> None:
         """Writes the lines that wait.
@@ -90,7 +90,7 @@ class _Logger:
             UserError: the same, on several.
         """
         lines = self._journal
-        distributed.together(lambda: None if lines is None else lines.flush())
+        distributed.agree(lambda: None if lines is None else lines.flush())
 
     def log(self, steps: range, metrics: Metrics) -> None:
         """Takes the metrics [K] of the steps of a dispatch."""
@@ -137,17 +137,17 @@ def _num_chunks(count: int, most_at_once: int) -> int:
 def _programs_of(trainer: Trainer) -> _Programs:
     experiment, problem, model, state = trainer.experiment, trainer.problem, trainer.model, trainer.state
     step = training.make_step(
-        model.loss, model.optimizer, model.ema_decay, experiment.num_chunks, average_decays=model.average_decays
+        model.loss, model.optimizer, model.ema_decay, experiment.num_microbatches, average_decays=model.average_decays
     )
     one = jax.tree.map(lambda leaf: leaf[0], problem.held_out)
-    options = plan_of(model.loss, state.params, state.key, one, shared=1).compiler_options
+    options = plan_batching(model.loss, state.params, state.key, one, shared=1).compiler_options
     num_held_out = len(jax.tree.leaves(problem.held_out)[0]) // jax.local_device_count()
-    most_at_once = experiment.batch_size // (jax.device_count() * experiment.num_chunks)
-    evaluation = training.make_evaluation(model.evaluation_loss, _num_chunks(num_held_out, most_at_once))
-    norms = nonfinite.gradient_norms(model.loss, experiment.num_chunks)
-    on_devices = fsdp.fully_sharded if experiment.placement == "sharded" else training.parallel
+    most_at_once = experiment.batch_size // (jax.device_count() * experiment.num_microbatches)
+    evaluation = training.make_eval_step(model.evaluation_loss, _num_chunks(num_held_out, most_at_once))
+    norms = nonfinite.gradient_norms(model.loss, experiment.num_microbatches)
+    on_devices = fsdp.fsdp if experiment.placement == "sharded" else training.parallel
     return _Programs(
-        on_devices(training.several(nonfinite.counting(step)), compiler_options=options),
+        on_devices(training.multi_step(nonfinite.counting(step)), compiler_options=options),
         on_devices(evaluation, donate=False, compiler_options=options),
         on_devices(norms, donate=False, compiler_options=options),
         training.replicate(problem.source),
@@ -166,18 +166,18 @@ def _explain(trainer: Trainer, programs: _Programs, state: TrainState, first: in
         places = [text for text in distributed.all_texts(found or "") if text]
         place = next(iter(places), "none of a single example: only their mean is not finite")
     with distributed.own_folder(trainer.experiment.run_dir) as folder:
-        nonfinite.explain(folder, first, trainer.most_not_finite, last_saved, norms, place)
+        nonfinite.explain(folder, first, trainer.max_consecutive_nonfinite, last_saved, norms, place)
 
 
-class _Life(NamedTuple):
+class _LoopContext(NamedTuple):
     """What the loop has in its hands from its first dispatch to its last."""
 
     trainer: Trainer
     programs: _Programs
     logger: _Logger
-    watch: Watch
+    watch: NonfiniteMonitor
     saver: Saver
-    sheets: Sheets
+    sheets: SampleGrids
 
     def require_finite(self, state: TrainState, steps: range, metrics: Metrics, ends: bool) -> None:
         """Ends the run where losses or gradients were not finite, step after step."""
@@ -185,7 +185,7 @@ class _Life(NamedTuple):
         if bad is None and ends:
             bad = self.watch.first_bad_of_rest()
         if bad is not None:
-            self.saver.settle()
+            self.saver.wait()
             _explain(self.trainer, self.programs, state, bad, self.saver.last)
 
     def show(self, state: TrainState, steps: range) -> None:
@@ -213,14 +213,16 @@ class _Life(NamedTuple):
         self.saver.finish(state, held_out_loss)
 
 
-def _life_of(trainer: Trainer, saver: Saver) -> _Life:
+def _loop_context(trainer: Trainer, saver: Saver) -> _LoopContext:
     lag = 0 if trainer.looks_for_operation else distributed.LAG
-    sheets = Sheets(trainer.experiment, trainer.problem, trainer.model, trainer.tracking.samples_every)
+    sheets = SampleGrids(trainer.experiment, trainer.problem, trainer.model, trainer.tracking.samples_every)
     programs, logger = _programs_of(trainer), _Logger(trainer)
-    return _Life(trainer, programs, logger, Watch(trainer.most_not_finite, lag), saver, sheets)
+    return _LoopContext(
+        trainer, programs, logger, NonfiniteMonitor(trainer.max_consecutive_nonfinite, lag), saver, sheets
+    )
 
 
-def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: Requests) -> TrainState:
+def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: StopRequests) -> TrainState:
     """The state after the last step, saved on the way and at the end.
 
     Raises:
@@ -231,14 +233,14 @@ def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: Re
     experiment, state = trainer.experiment, trainer.state
     first, num_devices, held_out_loss = int(state.step), jax.local_device_count(), None
     size = 1 if trainer.looks_for_operation else experiment.steps_per_dispatch
-    some_process_asks = distributed.AnySays()
+    some_process_asks = distributed.AnyTrue()
     blocks_each_step = jax.default_backend() == "cpu" and jax.device_count() > 1
     with Saver(experiment, lease, first or None) as saver:
-        life = _life_of(trainer, saver)
+        life = _loop_context(trainer, saver)
         with contextlib.closing(life.logger.trackers), life.logger.bar:
             batches = trainer.problem.batches(range(first, experiment.num_steps))
             for steps in dispatches(first, replace(experiment, steps_per_dispatch=size)):
-                taken = training.shard_several([next(batches) for _ in steps], num_devices)
+                taken = training.shard_stacked([next(batches) for _ in steps], num_devices)
                 state, metrics = life.programs.advance(state, taken, life.programs.source)
                 if blocks_each_step:
                     jax.block_until_ready(metrics)
@@ -252,7 +254,7 @@ def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: Re
                 if is_stopped:
                     break
             life.finish(state, held_out_loss)
-    if distributed.any_says(requests.is_asked):
+    if distributed.any_true(requests.is_asked):
         at = f"step {int(state.step)} of {experiment.num_steps}"
         raise StoppedError(f"stopped at {at} and saved; the same command goes on from there")
     return state

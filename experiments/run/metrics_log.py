@@ -20,7 +20,7 @@ def _as_json(row: Mapping[str, Any]) -> str:
     return json.dumps(plain) + "\n"
 
 
-class Journal:
+class MetricsLog:
     """Appends JSON lines to a run's metrics.jsonl; lines that cannot be written now are kept for the next time.
 
     Args:
@@ -39,7 +39,7 @@ class Journal:
             self.flush()
         except OSError as error:
             if is_first_failure:
-                distributed.note(f"warning: {self._file}: {error.strerror}; its lines are kept and tried again")
+                distributed.warn(f"warning: {self._file}: {error.strerror}; its lines are kept and tried again")
 
     def is_written(self) -> bool:
         """Whether no line waits any more, after another try."""
@@ -71,7 +71,7 @@ def _write_all(stream: FileIO, content: bytes) -> None:
 
 
 def row_of(line: str) -> dict[str, Any] | None:
-    """The row of a line, or None for one that was cut off or damaged."""
+    """The row of a line, or None for one that was cut off or corrupt."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):
@@ -80,7 +80,7 @@ def row_of(line: str) -> dict[str, Any] | None:
 
 
 def read(run_dir: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, in order; lines that were cut off or damaged are left out."""
+    """The rows of metrics.jsonl, in order; lines that were cut off or corrupt are left out."""
     file = run_dir / NAME
     rows = map(row_of, file.read_text(errors="replace").splitlines()) if file.exists() else ()
     return [row for row in rows if row is not None]

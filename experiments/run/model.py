@@ -58,14 +58,14 @@ class Model(NamedTuple):
     log_classifier: Callable[[Tree], LogClassifier]
 
 
-def network_of(experiment: Experiment, num_labels: int) -> linen.Module:
+def network_of(experiment: Experiment, num_classes: int) -> linen.Module:
     """The network of an experiment: a field's, or for the objective "classifier" a noisy classifier's.
 
     Raises:
-        UserError: a classifier asked of the perceptron.
+        UserError: a classifier asked of the MLP.
     """
     settings = experiment.network
-    options = asdict(settings) | {"num_labels": num_labels}
+    options = asdict(settings) | {"num_classes": num_classes}
     if "dtype" in options:
         options["dtype"] = jnp.dtype(options["dtype"])
     is_classifier = experiment.objective == "classifier"
@@ -76,7 +76,7 @@ def network_of(experiment: Experiment, num_labels: int) -> linen.Module:
             return (DiTClassifier if is_classifier else DiT)(**options)
         case MLPNetwork() if not is_classifier:
             return MLP(**options)
-    raise UserError("objective 'classifier' needs a U-Net or a transformer, not the perceptron")
+    raise UserError("objective 'classifier' needs a U-Net or a transformer, not the MLP")
 
 
 def _matching_loss(experiment: Experiment, problem: Problem, network: Any, path: GaussianPath, trains: bool) -> Loss:
@@ -86,7 +86,7 @@ def _matching_loss(experiment: Experiment, problem: Problem, network: Any, path:
     def loss(params: Tree, key: Array, example: Tree) -> Array:
         data_key, label_key, dropout_key, noise_key = jax.random.split(key, 4)
         z, y = problem.example(data_key, example)
-        y = guidance.drop_label(label_key, y, experiment.label_drop_rate, problem.num_labels)
+        y = guidance.drop_label(label_key, y, experiment.label_drop_rate, problem.num_classes)
 
         def prediction(x: Array, t: Array, y: Array) -> Array:
             return cast(Array, network.apply(params, x, t, y, not trains, rngs={"dropout": dropout_key}))
@@ -161,13 +161,13 @@ def state_of(experiment: Experiment, shape: tuple[int, ...], network: Any, optim
         params = jax.jit(network.init)(init_key, jnp.zeros(shape), jnp.zeros(()), *label)
     except ValueError as error:
         raise UserError(f"network does not fit data of shape {shape}: {error}") from None
-    return training.create(params, optimizer, run_key, len(experiment.optimizer.average_widths))
+    return training.init_state(params, optimizer, run_key, len(experiment.optimizer.average_widths))
 
 
 def _placed(experiment: Experiment, make: Callable[[], TrainState]) -> Callable[[], TrainState]:
     """The function that makes a state where the experiment wants it to lie."""
     if experiment.placement == "sharded":
-        return lambda: fsdp.create(make)
+        return lambda: fsdp.init_state(make)
     return lambda: training.replicate(make())
 
 
@@ -179,7 +179,7 @@ def model_of(experiment: Experiment, problem: Problem) -> Model:
     is_classifier = experiment.objective == "classifier"
     if is_classifier and changes_path:
         raise UserError(f"objective 'classifier' needs the path of a field, not {experiment.path!r}")
-    network: Any = network_of(experiment, problem.num_labels)
+    network: Any = network_of(experiment, problem.num_classes)
     schedule = _schedule_of(experiment)
     optimizer = _optimizer_of(experiment, schedule)
     make_loss = _classifier_loss if is_classifier else _matching_loss
@@ -196,8 +196,8 @@ def model_of(experiment: Experiment, problem: Problem) -> Model:
         evaluation_loss=loss(False),
         optimizer=optimizer,
         learning_rate=schedule,
-        ema_decay=training.warming_decay(experiment.optimizer.ema_decay),
-        average_decays=tuple(map(posthoc_ema.power_decay, experiment.optimizer.average_widths)),
+        ema_decay=training.ema_warmup(experiment.optimizer.ema_decay),
+        average_decays=tuple(map(posthoc_ema.power_function_decay, experiment.optimizer.average_widths)),
         create=_placed(experiment, lambda: state_of(experiment, problem.shape, network, optimizer)),
         field=field,
         log_classifier=lambda params: lambda x, t: network.apply(params, x, t),

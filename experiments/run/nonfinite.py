@@ -59,7 +59,7 @@ def counting(step: Step) -> Any:
     return counted
 
 
-class Watch:
+class NonfiniteMonitor:
     """Takes the metrics of each dispatch and finds the step at which too many in a row were not finite.
 
     Args:
@@ -92,9 +92,9 @@ class Watch:
         return None
 
 
-def gradient_norms(loss: Loss, num_chunks: int) -> Step:
+def gradient_norms(loss: Loss, num_microbatches: int) -> Step:
     """The pure function (state, batch, source=None, *, axis_name=None) -> the loss, and the gradient norms."""
-    gradient_of = training.make_gradient(loss, num_chunks)
+    gradient_of = training.make_value_and_grad(loss, num_microbatches)
 
     def norms(state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None) -> Metrics:
         value, gradient = gradient_of(state, batch, source, axis_name=axis_name)
@@ -171,7 +171,7 @@ def explain(
     try:
         run_folder.write_atomically(run_dir / "divergence.json", text + "\n")
     except OSError as error:
-        distributed.note(f"warning: {error.filename}: {error.strerror}")
+        distributed.warn(f"warning: {error.filename}: {error.strerror}")
     shown = ", ".join(f"{name} {norm:.3g}" for name, norm in list(found.items())[:_MOST_SHOWN])
     saved = "none was saved" if last_saved is None else f"the last good one is of step {last_saved}"
     operation = "--debug-nans names the first operation" if place is None else f"the first operation is {place}"

@@ -73,20 +73,20 @@ def restore_run(
     experiment = run_folder.read_config(run_dir)
     if data_dir is not None:
         experiment = dataclasses.replace(experiment, data_dir=data_dir)
-    problem = distributed.together(lambda: problem_of(experiment))
+    problem = distributed.agree(lambda: problem_of(experiment))
     changed = digests.changed(experiment, with_shapes(experiment, problem))
     if changed:
-        distributed.note(f"warning: {changed}; what is measured now is measured by these")
+        distributed.warn(f"warning: {changed}; what is measured now is measured by these")
     model = model_of(experiment, problem)
     like = jax.eval_shape(model.create).ema
     restored = checkpoints.restore_params(run_folder.checkpoints_of(run_dir), like=like)
-    for message in restored.damaged.values():
-        distributed.note(f"warning: {message}; step {restored.step} is read instead")
+    for message in restored.corrupt.values():
+        distributed.warn(f"warning: {message}; step {restored.step} is read instead")
     run_folder.require_same_as_saved(run_dir, experiment, restored.metadata)
     ema = restored.state
     if ema_width is not None:
         ema = ema_snapshots.reconstructed(experiment, run_dir, ema_width)
-    cli.detail(f"read step {restored.step} of {run_dir}")
+    cli.debug(f"read step {restored.step} of {run_dir}")
     return Run(experiment, problem, model, ema, restored.step)
 
 
@@ -110,7 +110,7 @@ def field_of(run_dir: Path | str, ema_width: float | None = None) -> LabelledFie
         raise UserError(f"run_dir must hold a run of a field, got the noisy classifier in {run_dir}")
     untrained = what_is_untrained(run.experiment)
     if untrained:
-        distributed.note(f"warning: {run_dir}: {untrained} is learned")
+        distributed.warn(f"warning: {run_dir}: {untrained} is learned")
     return run.field
 
 
@@ -118,4 +118,4 @@ def warn_of_other_data(name: str, run: Run, guided: Run) -> None:
     """Says where a run that guides another learned from other data of the same name."""
     changed = digests.changed(guided.experiment, run.experiment)
     if changed:
-        distributed.note(f"warning: {name} {run.experiment.run_dir}: {changed}")
+        distributed.warn(f"warning: {name} {run.experiment.run_dir}: {changed}")

@@ -35,7 +35,7 @@ def load_classifier(
         "data": (_data_name(run), _data_name(guided)),
         "path": (path_of_field(run.experiment), path_of_field(guided.experiment)),
         "shape": (run.problem.shape, guided.problem.shape),
-        "num_labels": (run.problem.num_labels, guided.problem.num_labels),
+        "num_classes": (run.problem.num_classes, guided.problem.num_classes),
     }
     for name, (its, wanted) in pairs.items():
         if its != wanted:
@@ -43,5 +43,5 @@ def load_classifier(
     warn_of_other_data("classifier", run, guided)
     if run.problem.absent_labels:
         unseen = ranges(run.problem.absent_labels)
-        distributed.note(f"warning: classifier {run_dir} never saw the labels {unseen}, and leads away from them")
+        distributed.warn(f"warning: classifier {run_dir} never saw the labels {unseen}, and leads away from them")
     return run.log_classifier

@@ -88,7 +88,7 @@ def require_samples(experiment: Experiment, every: int | None) -> None:
         raise UserError("samples_every must be left out where a classifier is trained, which draws no samples")
 
 
-class Sheets:
+class SampleGrids:
     """Draws the sheets of one run; what fails is said once, and neither ends nor changes the run.
 
     Args:
@@ -112,7 +112,7 @@ class Sheets:
 
     def _sweep(self, ema: Tree) -> Callable[[Tree], np.ndarray]:
         """The compiled sampling: the first samples of each label of the run's report, by the ODE."""
-        settings, shape, null = self._experiment.sampling, self._problem.shape, self._problem.num_labels
+        settings, shape, null = self._experiment.sampling, self._problem.shape, self._problem.num_classes
 
         path = self._model.path
         ts = times(path, settings.num_steps)
@@ -149,11 +149,11 @@ class Sheets:
         """Writes the sheet of a step, on the first process; None where there is none."""
         try:
             samples = self.samples(ema)
-            return self._write(samples, step) if distributed.is_first() else None
+            return self._write(samples, step) if distributed.is_process_0() else None
         except (UserError, OSError) as error:
             if not self._is_failure_said:
                 message = " ".join(str(error).split())[:300]
-                distributed.note(f"warning: no sheet of samples at step {step}: {message}; training goes on")
+                distributed.warn(f"warning: no sheet of samples at step {step}: {message}; training goes on")
             self._is_failure_said = True
             return None
 
@@ -162,7 +162,7 @@ class Sheets:
         if self._problem.shape == (2,):
             figure = _draw_points(samples, self._scales, title, self._limit())
         else:
-            labels = label_texts(self._experiment, self._problem.num_labels)
+            labels = label_texts(self._experiment, self._problem.num_classes)
             figure = _draw_images(samples, self._scales, [labels[y] for y in self._labels], title)
         file = self._experiment.run_dir / FOLDER / f"{step}.png"
         file.parent.mkdir(exist_ok=True)

@@ -27,7 +27,7 @@ def _records(content: bytes) -> Iterator[bytes]:
             yield content[start : start + length]
 
 
-def _last_told(folder: Path, kind: Any) -> int:
+def _last_logged_step(folder: Path, kind: Any) -> int:
     """The last step of which a reader of the folder's events knows anything, or -1."""
     last = -1
     for file in sorted(folder.glob("events.out.tfevents.*")):
@@ -56,7 +56,7 @@ class TensorBoard:
         folder = run_dir / "tensorboard"
         folder.mkdir(exist_ok=True)
         self._summary, self._event = summary, event_pb2.Event
-        self.known = min(step, max(0, _last_told(folder, self._event)) - 1)
+        self.known = min(step, max(0, _last_logged_step(folder, self._event)) - 1)
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._writer = RecordWriter(str(folder / name))

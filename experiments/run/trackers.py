@@ -58,7 +58,7 @@ class Tracker(Protocol):
         """Ends; nothing is told after that."""
 
 
-def _tell(tracker: Tracker, content: Mapping[str, Any] | Path) -> None:
+def _log(tracker: Tracker, content: Mapping[str, Any] | Path) -> None:
     """Tells a tracker a line of metrics.jsonl, or shows it the sheet of samples in a file."""
     if isinstance(content, Path):
         tracker.write_picture(int(content.stem), content)
@@ -73,7 +73,7 @@ def _catch_up(tracker: Tracker, run_dir: Path, step: int) -> None:
     told = sorted([*rows, *sample_grids.files(run_dir).items()], key=lambda each: each[0])
     for at, content in told:
         if tracker.known < at <= step:
-            _tell(tracker, content)
+            _log(tracker, content)
 
 
 class Trackers:
@@ -100,7 +100,7 @@ class Trackers:
         try:
             return work()
         except Exception as error:  # whatever a tracker raises, the run goes on
-            distributed.note(f"warning: {name} failed and is told nothing more: {plain(error)}; training goes on")
+            distributed.warn(f"warning: {name} failed and is told nothing more: {plain(error)}; training goes on")
             given_up = self._trackers.pop(name, None)
             with contextlib.suppress(Exception):
                 if given_up is not None:
@@ -117,7 +117,7 @@ class Trackers:
 
     def _tell_all(self, content: Mapping[str, Any] | Path) -> None:
         for name, tracker in list(self._trackers.items()):
-            self._attempt(name, lambda: _tell(tracker, content))  # noqa: B023
+            self._attempt(name, lambda: _log(tracker, content))  # noqa: B023
 
     def close(self) -> None:
         """Ends all of them."""
@@ -143,7 +143,7 @@ def trackers_of(tracking: Tracking, experiment: Experiment, step: int) -> Tracke
         "tensorboard": lambda: TensorBoard(experiment.run_dir, step),
         "wandb": lambda: WeightsAndBiases(experiment),
     }
-    if not distributed.is_first():
+    if not distributed.is_process_0():
         return Trackers({})
     trackers = Trackers({name: makers[name] for name in tracking.track})
     trackers.catch_up(experiment.run_dir, step)

@@ -57,7 +57,7 @@ def with_known_scales(run: Run) -> Run:
     if known == scales or experiment.objective == "classifier":
         return run
     texts = " ".join(f"{scale:g}" for scale in known)
-    distributed.note(f"warning: {what_is_untrained(experiment)} is learned; the report draws w = {texts} alone")
+    distributed.warn(f"warning: {what_is_untrained(experiment)} is learned; the report draws w = {texts} alone")
     return run._replace(experiment=replace(experiment, sampling=replace(experiment.sampling, scales=known)))
 
 
@@ -72,7 +72,7 @@ def require_rows(run: Run, labels: Iterable[int], what: str) -> None:
     Raises:
         UserError: it did not train one of them.
     """
-    experiment, null, used = run.experiment, run.problem.num_labels, set(map(int, labels))
+    experiment, null, used = run.experiment, run.problem.num_classes, set(map(int, labels))
     folder, rate = experiment.run_dir, f"(label_drop_rate {experiment.label_drop_rate:g})"
     if null in used and not knows_null(experiment):
         raise UserError(f"{what} needs the null label, which {folder} never trained {rate}: only w = 1 is learned")
@@ -96,4 +96,4 @@ def require_scales(run: Run, scales: Iterable[float], labels: Iterable[int] | No
     """
     labels = run.problem.labels if labels is None else tuple(labels)
     for scale in scales:
-        require_rows(run, rows_of(scale, labels, (run.problem.num_labels,)), f"w = {scale:g}")
+        require_rows(run, rows_of(scale, labels, (run.problem.num_classes,)), f"w = {scale:g}")

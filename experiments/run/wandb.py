@@ -52,7 +52,7 @@ class WeightsAndBiases:
 
     It is offline unless WANDB_MODE is online: a run depends on no network, and sends nothing unasked. It never asks for
     a key: where none is found it is offline, and so it is where the server does not answer. All starts of a run have
-    one id, kept in the run's wandb.json. What a killed start wrote offline lacks its end: it is moved to damaged/, and
+    one id, kept in the run's wandb.json. What a killed start wrote offline lacks its end: it is moved to corrupt/, and
     the next start is told all of it again.
 
     Args:
@@ -74,7 +74,7 @@ class WeightsAndBiases:
         except wandb.Error as error:
             if self._mode in OFFLINE or not self._is_service_ours:
                 raise
-            distributed.note(f"warning: wandb is offline, as its server does not answer: {plain(error)}")
+            distributed.warn(f"warning: wandb is offline, as its server does not answer: {plain(error)}")
             wandb.teardown()
             self._mode = "offline"
             self._run = self._open()
@@ -87,7 +87,7 @@ class WeightsAndBiases:
         mode = os.environ.get("WANDB_MODE") or "offline"
         if mode in (*OFFLINE, DISABLED) or self._wandb.login(prompt=False, verify=False):
             return mode
-        distributed.note("warning: wandb is offline, as it has no key: wandb login")
+        distributed.warn("warning: wandb is offline, as it has no key: wandb login")
         return "offline"
 
     def _set_aside(self) -> None:
@@ -95,9 +95,9 @@ class WeightsAndBiases:
         name = self._identity.underway
         if name is None or not (self._experiment.run_dir / "wandb" / name).is_dir():
             return
-        damaged = self._experiment.run_dir / "damaged"
-        damaged.mkdir(exist_ok=True)
-        (self._experiment.run_dir / "wandb" / name).rename(damaged / name)
+        corrupt = self._experiment.run_dir / "corrupt"
+        corrupt.mkdir(exist_ok=True)
+        (self._experiment.run_dir / "wandb" / name).rename(corrupt / name)
 
     def _open(self) -> Any:
         return self._wandb.init(

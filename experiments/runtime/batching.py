@@ -13,7 +13,7 @@ ON_CPU, ON_ACCELERATOR = 8 * 2**20, 4 * 2**30
 """Bytes that the largest value of a chunk may take: what stays in a CPU's caches; elsewhere a share of the memory."""
 
 MOST_ON_CPU, MOST = 1024, 8192
-"""Examples of a chunk, however small; on a CPU more of a perceptron's rows are slower than fewer, chunk after chunk."""
+"""Examples of a chunk, however small; on a CPU more of a MLP's rows are slower than fewer, chunk after chunk."""
 
 
 class Plan(NamedTuple):
@@ -60,7 +60,7 @@ def _stacked(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, *kind.shape), kind.dtype)
 
 
-def plan_of(one: Callable[..., Any], *example: Any, shared: int = 0) -> Plan:
+def plan_batching(one: Callable[..., Any], *example: Any, shared: int = 0) -> Plan:
     """The plan for mapping ``one``, by the size of the largest value on its way and by its products of matrices.
 
     A chunk's largest value stays in a CPU's caches; the compiler's options are those of

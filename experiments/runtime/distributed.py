@@ -17,7 +17,8 @@ from jax.experimental import multihost_utils
 
 from cfgjax.checkpoints import CheckpointError
 from cfgjax.data import DataError
-from experiments.cli.main import UserError, say
+from experiments.cli import main as cli
+from experiments.cli.main import UserError
 from experiments.cli.options import optional
 
 T = TypeVar("T")
@@ -85,32 +86,32 @@ def start(launch: Launch) -> None:
         raise UserError(
             f"the processes did not find each other ({message}); give coordinator, num_processes and process_id"
         ) from error
-    if not is_first():
+    if not is_process_0():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
-def is_first() -> bool:
+def is_process_0() -> bool:
     """Whether this is the process that writes what is written once."""
     return jax.process_index() == 0
 
 
-def note(message: str) -> None:
+def warn(message: str) -> None:
     """Says something on standard error, once."""
-    if is_first():
-        say(message)
+    if is_process_0():
+        cli.warn(message)
 
 
 @contextlib.contextmanager
 def own_folder(folder: Path) -> Iterator[Path]:
     """The folder itself for the first process; for the others one that is thrown away with all they write."""
-    if is_first():
+    if is_process_0():
         yield folder
         return
     with tempfile.TemporaryDirectory() as scratch:
         yield Path(scratch)
 
 
-def together(work: Callable[[], T]) -> T:
+def agree(work: Callable[[], T]) -> T:
     """What the work gives, or the first mistake that any of the processes met, on all of them.
 
     Without it one process would end with its message while the others wait for it. The work itself must not wait
@@ -142,22 +143,22 @@ def all_texts(own: str) -> list[str]:
     return [bytes(each[each > 0]).decode(errors="replace") for each in rows]
 
 
-def all_say(own: bool) -> bool:
+def all_true(own: bool) -> bool:
     """Whether all processes say yes."""
     return set(all_texts("yes" if own else "no")) == {"yes"}
 
 
-def on_first(work: Callable[[], T]) -> T | None:
+def on_process_0(work: Callable[[], T]) -> T | None:
     """What the work gives on the first process, None on the others; its mistake on all, as ``together``."""
-    return together(lambda: work() if is_first() else None)
+    return agree(lambda: work() if is_process_0() else None)
 
 
-def any_says(own: bool) -> bool:
+def any_true(own: bool) -> bool:
     """Whether any process says yes."""
-    return not all_say(not own)
+    return not all_true(not own)
 
 
-class AnySays:
+class AnyTrue:
     """Asked at every step by every process: whether any of them has said yes, the same answer on all at the same step.
 
     One process knows at once. Several know LAG calls later, without waiting for the device.

@@ -67,7 +67,7 @@ def bar(total: int | None, unit: str, what: str, initial: int = 0, patience: flo
         initial: how many were done before.
         patience: seconds without a bar, which a short work ends without having shown.
     """
-    is_silent = cli.is_quiet() or not distributed.is_first()
+    is_silent = cli.is_quiet() or not distributed.is_process_0()
     settings: dict[str, Any] = {"total": total, "unit": f" {unit}", "desc": what, "initial": initial}
     if not cli.TERMINAL.isatty():
         return Lines(disable=is_silent, **settings)

@@ -23,7 +23,7 @@ class StoppedError(EndingError):
     exit_code = 75
 
 
-class Requests:
+class StopRequests:
     """Listens for the signals that ask to stop; a context manager that puts the former handlers back.
 
     SIGTERM is what clusters send before they take a machine back, and SIGINT is Ctrl-C. Where there is something to

@@ -1,4 +1,4 @@
-"""Draw samples of a run: as one picture, one for each, the numbers, or a film of how they came about.
+"""Draw samples of a run: as one picture, one for each, the numbers, or an animation of how they came about.
 
 For example: python -m experiments.sample runs/digits --labels 3 3 7 --scale 2.5 --num-samples 64 --out threes.png
 
@@ -46,12 +46,12 @@ from experiments.sample import images as sample_images
 from experiments.tasks.label_names import allowed, label_texts, labels_by_word
 from experiments.tasks.registry import problem_to_sample
 
-STILLS, FILMS, ARRAYS = (".png",), (".gif", ".apng"), (".npz",)
+STILLS, ANIMATIONS, ARRAYS = (".png",), (".gif", ".apng"), (".npz",)
 _NUMBER = 4
 
 
 @dataclass(frozen=True)
-class Which:
+class SampleOptions:
     """Which samples, and how many."""
 
     labels: Annotated[tuple[str, ...], optional("LABEL [LABEL ...]", "each label that was trained on once")] = ()
@@ -65,7 +65,7 @@ class Which:
 
 
 @dataclass(frozen=True)
-class Guidance:
+class GuidanceOptions:
     """How the labelled and the null field are put together; docs/guidance.md shows each rule."""
 
     scale: float = 2.0
@@ -83,7 +83,7 @@ class Guidance:
 
 
 @dataclass(frozen=True)
-class Solving:
+class SolverOptions:
     """How noise becomes data."""
 
     solver: SolverName = "heun"
@@ -95,7 +95,7 @@ class Solving:
 
 
 @dataclass(frozen=True)
-class Reading:
+class LoadOptions:
     """What is read."""
 
     ema_width: Annotated[float | None, optional("FLOAT", "the run's own average")] = None
@@ -105,7 +105,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Output:
+class OutputOptions:
     """What is written, whole or not at all. A file is overwritten, a folder must be new or empty."""
 
     out: Annotated[str, tyro.conf.arg(metavar="PATH")] = "samples.png"
@@ -122,11 +122,11 @@ class Options:
 
     run_dir: Annotated[Path, tyro.conf.Positional]
     """Folder of the run."""
-    sample: Annotated[Which, tyro.conf.OmitArgPrefixes] = field(default_factory=Which)
-    guidance: Annotated[Guidance, tyro.conf.OmitArgPrefixes] = field(default_factory=Guidance)
-    solver: Annotated[Solving, tyro.conf.OmitArgPrefixes] = field(default_factory=Solving)
-    run: Annotated[Reading, tyro.conf.OmitArgPrefixes] = field(default_factory=Reading)
-    output: Annotated[Output, tyro.conf.OmitArgPrefixes] = field(default_factory=Output)
+    sample: Annotated[SampleOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=SampleOptions)
+    guidance: Annotated[GuidanceOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=GuidanceOptions)
+    solver: Annotated[SolverOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=SolverOptions)
+    run: Annotated[LoadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=LoadOptions)
+    output: Annotated[OutputOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=OutputOptions)
 
 
 def _require(is_right: bool, message: str) -> None:
@@ -141,22 +141,24 @@ def _check_numbers(options: Options) -> None:
     counts = {"num_steps": solving.num_steps, "num_samples": which.num_samples, "chunk": which.chunk}
     for name, count in counts.items():
         _require(count is None or count >= 1, f"{name} must be at least 1, got {count}")
-    data.require_fits("num_steps", 2 * _NUMBER * solving.num_steps)
+    data.check_memory("num_steps", 2 * _NUMBER * solving.num_steps)
     start, stop = guided.interval
     _require(0 <= start < stop <= 1, f"interval must be 0 <= start < stop <= 1, got {start:g} {stop:g}")
     is_enough = solving.grid != "karras" or solving.num_steps >= 2
     _require(is_enough, "num_steps must be at least 2 for the grid karras, got 1")
 
 
-def _check_output(output: Output) -> Path:
+def _check_output(output: OutputOptions) -> Path:
     """The path to write, once its kind fits and it can be written."""
     path, is_folder = Path(output.out), sample_files.is_folder(output.out)
     _require(output.trajectory or output.show == "state", "show is for a --trajectory")
     if output.trajectory:
-        is_right = not is_folder and path.suffix in FILMS + ARRAYS
+        is_right = not is_folder and path.suffix in ANIMATIONS + ARRAYS
         _require(is_right, f"out must end in .gif, .apng or .npz for a trajectory, got {output.out}")
     else:
-        _require(path.suffix not in FILMS or is_folder, f"{path.suffix} is for a --trajectory, got out {output.out}")
+        _require(
+            path.suffix not in ANIMATIONS or is_folder, f"{path.suffix} is for a --trajectory, got out {output.out}"
+        )
         is_right = is_folder or path.suffix in STILLS + ARRAYS
         _require(is_right, f"out must end in .png or .npz, or be a folder with a slash at its end, got {output.out}")
     return sample_files.require_writable(output.out)
@@ -170,17 +172,17 @@ def _called(option: str, words: tuple[str, ...], names: tuple[str, ...]) -> list
     return [known[word] for word in words]
 
 
-def _labels(which: Which, names: tuple[str, ...], absent: tuple[int, ...] = ()) -> np.ndarray:
+def _labels(which: SampleOptions, names: tuple[str, ...], absent: tuple[int, ...] = ()) -> np.ndarray:
     """The label of each sample, of labels of these names; by default of all but those that were absent in training."""
     chosen = _called("labels", which.labels, names) or np.setdiff1d(np.arange(len(names)), absent)
-    data.require_fits("num_samples", _NUMBER * (which.num_samples or len(chosen)))
+    data.check_memory("num_samples", _NUMBER * (which.num_samples or len(chosen)))
     return np.resize(chosen, which.num_samples or len(chosen)).astype(np.int32)
 
 
 def _worse(run: Run, worse_dir: Path, data_dir: Path | None) -> LabelledField:
     """The field of the worse run."""
     worse = restore_run(worse_dir, data_dir, problem_of=problem_to_sample)
-    is_alike = (worse.problem.shape, worse.problem.num_labels) == (run.problem.shape, run.problem.num_labels)
+    is_alike = (worse.problem.shape, worse.problem.num_classes) == (run.problem.shape, run.problem.num_classes)
     is_field = worse.experiment.objective != "classifier"
     is_alike = is_alike and is_field and path_of_field(worse.experiment) == path_of_field(run.experiment)
     _require(is_alike, f"worse must be a run on the same kind of data and path, got {worse_dir}")
@@ -189,9 +191,9 @@ def _worse(run: Run, worse_dir: Path, data_dir: Path | None) -> LabelledField:
     return worse.field
 
 
-def _led_from(guided: Guidance, run: Run) -> int:
+def _led_from(guided: GuidanceOptions, run: Run) -> int:
     """The label to lead away from: the null label, or the negative one."""
-    negative, null = guided.negative_label, run.problem.num_labels
+    negative, null = guided.negative_label, run.problem.num_classes
     if negative is None:
         return null
     is_alone = guided.worse is None and guided.classifier is None
@@ -200,7 +202,7 @@ def _led_from(guided: Guidance, run: Run) -> int:
     return label
 
 
-def _require_trained(guided: Guidance, run: Run, labels: np.ndarray) -> None:
+def _require_trained(guided: GuidanceOptions, run: Run, labels: np.ndarray) -> None:
     """Refuses labels, null among them, whose rows the run never trained."""
     others = (_led_from(guided, run),) if guided.worse is None else ()
     if guided.classifier is not None:
@@ -211,7 +213,7 @@ def _require_trained(guided: Guidance, run: Run, labels: np.ndarray) -> None:
     require_rows(run, used, f"w = {guided.scale:g}")
 
 
-def _rule_of(guided: Guidance, run: Run, data_dir: Path | None) -> RuleOf:
+def _rule_of(guided: GuidanceOptions, run: Run, data_dir: Path | None) -> RuleOf:
     """The function that makes the guidance of the run's field, and of the worse one."""
     null, path = _led_from(guided, run), run.model.path
     if guided.classifier is None:
@@ -219,7 +221,7 @@ def _rule_of(guided: Guidance, run: Run, data_dir: Path | None) -> RuleOf:
 
         def rule_of(placed: Callable[[LabelledField], LabelledField]) -> Rule:
             field = placed(run.field)
-            pair = guidance.pair(field, null) if worse is None else guidance.against(field, placed(worse))
+            pair = guidance.pair(field, null) if worse is None else guidance.autoguidance_pair(field, placed(worse))
             return by_name(guided.rule, path, pair, guided.interval)
 
         return rule_of
@@ -234,7 +236,7 @@ def _check_size(options: Options, shape: tuple[int, ...], num_samples: int, num_
     """All that is drawn must fit this machine and its kind of file."""
     is_film = options.output.trajectory
     name = "num_samples x num_steps" if is_film else "num_samples"
-    data.require_fits(name, 2 * _NUMBER * num_samples * num_frames * int(np.prod(shape)))
+    data.check_memory(name, 2 * _NUMBER * num_samples * num_frames * int(np.prod(shape)))
     if sample_files.is_folder(options.output.out):
         is_image = len(shape) == 3 and shape[-1] in (1, 3)
         _require(is_image, f"out must be a file for samples of shape {shape}: they are no images")
@@ -245,11 +247,11 @@ def _check_size(options: Options, shape: tuple[int, ...], num_samples: int, num_
 def _write(options: Options, run: Run, samples: np.ndarray, labels: np.ndarray, num_frames: int, out: Path) -> None:
     made = provenance.of_run(run)
     if sample_files.is_folder(options.output.out):
-        sample_images.write_each(samples, labels, run.problem.num_labels, made, out)
+        sample_images.write_each(samples, labels, run.problem.num_classes, made, out)
     elif out.suffix in ARRAYS:
         sample_images.write_arrays(out, made, **sample_images.arrays_of(samples, labels, run.experiment.data))
     elif options.output.trajectory:
-        sample_images.write_film(sample_images.film_of(samples, labels), num_frames, made, out)
+        sample_images.write_animation(sample_images.animation_of(samples, labels), num_frames, made, out)
     else:
         sample_images.write_picture(sample_images.picture_of(samples, labels), made, out)
 
@@ -262,7 +264,7 @@ def sample(options: Options) -> None:
     run = restore_run(options.run_dir, data_dir, options.run.ema_width, problem_to_sample)
     _require(run.experiment.objective != "classifier", f"{options.run_dir} holds a classifier, which draws no samples")
     path, shape = run.model.path, run.problem.shape
-    names = label_texts(run.experiment, run.problem.num_labels)
+    names = label_texts(run.experiment, run.problem.num_classes)
     labels = _labels(options.sample, names, run.problem.absent_labels)
     _require_trained(options.guidance, run, labels)
     ts = times(path, solving.num_steps, solving.grid, options.guidance.interval)

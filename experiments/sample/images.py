@@ -1,4 +1,4 @@
-"""Samples as pictures: a grid of images or a plot of points, one picture each, or a film of how they came about."""
+"""Samples as pictures: a grid of images or a plot of points, one picture each, or an animation of their solve."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ MOST_PIXELS = 2**28
 POINTS_SIDE = 600
 """Pixels of a side of a plot of points."""
 FILM_SECONDS, LEAST_SECONDS, MOST_SECONDS, LAST_SECONDS = 4.0, 0.02, 0.1, 2.0
-"""A film's length, the bounds of a frame's time, and that of the last frame."""
+"""A animation's length, the bounds of a frame's time, and that of the last frame."""
 
 
 def _columns(num_samples: int) -> int:
@@ -95,7 +95,7 @@ def picture_of(samples: np.ndarray, labels: np.ndarray) -> Image.Image:
     return grid(samples) if samples.ndim == 4 else next(plots([samples], labels))
 
 
-def film_of(seen: np.ndarray, labels: np.ndarray) -> Iterator[Image.Image]:
+def animation_of(seen: np.ndarray, labels: np.ndarray) -> Iterator[Image.Image]:
     """The frames of what was seen of n samples at all times, [n, times, *D]."""
     frames = np.moveaxis(seen, 1, 0)
     if seen.ndim == 5:
@@ -109,7 +109,7 @@ def write_picture(picture: Image.Image, origin_of: Origin, file: Path) -> None:
         picture.save(draft, format="PNG", pnginfo=provenance.as_png(origin_of))
 
 
-def write_film(frames: Iterable[Image.Image], num_frames: int, origin_of: Origin, file: Path) -> None:
+def write_animation(frames: Iterable[Image.Image], num_frames: int, origin_of: Origin, file: Path) -> None:
     """Writes an animated GIF or PNG, by the file's suffix; its last frame is held."""
     seconds = min(MOST_SECONDS, max(LEAST_SECONDS, FILM_SECONDS / num_frames))
     first, *rest = frames

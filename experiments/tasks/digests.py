@@ -35,7 +35,7 @@ def _rows(count: int) -> np.ndarray:
 def of_images(images: data.Images) -> str:
     """The digest of images in memory; 47 MB of them take 0.05 s."""
     pixels, label = images.pixels, images.label.astype(np.int32)
-    rows, form = _rows(len(label)), (pixels.shape[1:], images.num_labels)
+    rows, form = _rows(len(label)), (pixels.shape[1:], images.num_classes)
     return f"{len(label)}:{_sum_of(form, pixels[rows], label[rows])}:{_sum_of(form, pixels, label)}"
 
 
@@ -44,7 +44,7 @@ def of_split(split: data.Split) -> str:
     records = split.__getitems__(_rows(len(split)).tolist())
     pixels = np.stack([record["image"] for record in records])
     label = np.asarray([record["label"] for record in records], np.int32)
-    return f"{len(split)}:{_sum_of((pixels.shape[1:], split.num_labels), pixels, label)}"
+    return f"{len(split)}:{_sum_of((pixels.shape[1:], split.num_classes), pixels, label)}"
 
 
 def of_latents(latents: data.Latents) -> str:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from experiments.config.schema import LONGEST_NAME, MOST_NAMES, Experiment, ImageData
 
 
-def numbers_of(num_labels: int) -> tuple[str, ...]:
+def numbers_of(num_classes: int) -> tuple[str, ...]:
     """The labels' numbers as text.
 
     >>> numbers_of(3)
     ('0', '1', '2')
     """
-    return tuple(map(str, range(num_labels)))
+    return tuple(map(str, range(num_classes)))
 
 
 def ranges(labels: Sequence[int], most: int = 8) -> str:
@@ -30,10 +30,10 @@ def ranges(labels: Sequence[int], most: int = 8) -> str:
     return ", ".join(texts[:most]) + (", ..." if len(texts) > most else "")
 
 
-def said_of_absent(absent: Sequence[int], num_labels: int) -> str:
+def said_of_absent(absent: Sequence[int], num_classes: int) -> str:
     """What is to be told where some labels have no training example."""
     return (
-        f"warning: {len(absent)} of {num_labels} labels have no training example: {ranges(absent)}; they are not "
+        f"warning: {len(absent)} of {num_classes} labels have no training example: {ranges(absent)}; they are not "
         "learned, and are left out of samples and measures"
     )
 
@@ -45,10 +45,10 @@ def names_to_tell(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
     return names if all(name.isprintable() and len(name) <= LONGEST_NAME for name in names) else None
 
 
-def label_texts(experiment: Experiment, num_labels: int) -> tuple[str, ...]:
+def label_texts(experiment: Experiment, num_classes: int) -> tuple[str, ...]:
     """What each label is called in pictures and tables: its name in the run's config, else its number."""
     names = experiment.data.label_names if isinstance(experiment.data, ImageData) else None
-    return names if names is not None and len(names) == num_labels else numbers_of(num_labels)
+    return names if names is not None and len(names) == num_classes else numbers_of(num_classes)
 
 
 def labels_by_word(names: tuple[str, ...]) -> dict[str, int]:

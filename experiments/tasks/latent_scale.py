@@ -55,6 +55,6 @@ def tell(latents: data.Latents, settings: LatentData) -> None:
     spread, factor = latents.spread(), settings.factor
     deviation = deviation_of(spread)
     told = f"{deviation:.3g} times data.factor {factor:g} is {factor * deviation:.3g}"
-    cli.tell(f"the standard deviation of the latents in {settings.folder}, {told}")
+    cli.info(f"the standard deviation of the latents in {settings.folder}, {told}")
     for warning in warnings_of(spread, factor):
-        distributed.note(warning)
+        distributed.warn(warning)

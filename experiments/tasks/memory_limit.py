@@ -7,7 +7,7 @@ too much for a device.
 import math
 from typing import Any
 
-from cfgjax.data import DataError, require_fits
+from cfgjax.data import DataError, check_memory
 from experiments.cli.main import UserError
 from experiments.config.schema import DiTNetwork, Experiment, MLPNetwork, UNetNetwork
 
@@ -16,16 +16,16 @@ _COPIES = 4
 """Arrays in the size of the parameters: they themselves, their moving average, and two moments."""
 
 
-def num_parameters(network: MLPNetwork | UNetNetwork | DiTNetwork, shape: tuple[int, ...], num_labels: int) -> int:
+def num_parameters(network: MLPNetwork | UNetNetwork | DiTNetwork, shape: tuple[int, ...], num_classes: int) -> int:
     """Parameters that a network on such data points has at the very least: those of its largest matrices."""
     match network:
         case MLPNetwork(width=width, depth=depth):
-            ends = 2 * math.prod(shape) * width + num_labels * network.embedding_width
+            ends = 2 * math.prod(shape) * width + num_classes * network.embedding_width
             return 2 * depth * width**2 + ends
         case DiTNetwork(width=width, depth=depth):
-            return 8 * depth * width**2 + num_labels * width
+            return 8 * depth * width**2 + num_classes * width
         case UNetNetwork(width=width, multipliers=multipliers, blocks_per_level=blocks):
-            return sum(18 * blocks * (width * multiple) ** 2 for multiple in multipliers) + num_labels * width
+            return sum(18 * blocks * (width * multiple) ** 2 for multiple in multipliers) + num_classes * width
 
 
 def num_inner(network: MLPNetwork | UNetNetwork | DiTNetwork, shape: tuple[int, ...]) -> int:
@@ -35,21 +35,21 @@ def num_inner(network: MLPNetwork | UNetNetwork | DiTNetwork, shape: tuple[int, 
     return math.prod(shape[:2]) // network.patch**2 * network.width
 
 
-def require_affordable(experiment: Experiment, shape: tuple[int, ...], num_labels: int) -> None:
+def require_affordable(experiment: Experiment, shape: tuple[int, ...], num_classes: int) -> None:
     """Looks at what the state, the samples, and one chunk of samples would take.
 
     Raises:
         UserError: more than this machine's memory, naming the settings.
     """
     network, sampling = experiment.network, experiment.sampling
-    samples = len(sampling.scales) * num_labels * sampling.num_per_class * math.prod(shape)
+    samples = len(sampling.scales) * num_classes * sampling.num_per_class * math.prod(shape)
     needs: dict[str, Any] = {
-        "network": _COPIES * num_parameters(network, shape, num_labels),
+        "network": _COPIES * num_parameters(network, shape, num_classes),
         "sampling (scales x labels x num_per_class)": samples,
         "sampling.chunk": (sampling.chunk or 1) * num_inner(network, shape),
     }
     try:
         for name, numbers in needs.items():
-            require_fits(name, _NUMBER * numbers)
+            check_memory(name, _NUMBER * numbers)
     except DataError as error:
         raise UserError(str(error)) from None

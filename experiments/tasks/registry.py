@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax import data, mixtures
-from cfgjax.checks import shown
+from cfgjax.checks import short_repr
 from cfgjax.types import Array, Tree
 from experiments.cli.main import UserError
 from experiments.config.schema import MOST_ABSENT, Experiment, ImageData, LatentData, MixtureData
@@ -52,7 +52,7 @@ def _mixture_problem(experiment: Experiment, settings: MixtureData) -> Problem:
 
     blank = np.zeros(experiment.batch_size, np.int32)
     share = blank[local_share(experiment.batch_size)]
-    return Problem((2,), mixture.num_labels, lambda steps: (share for _ in steps), example, share)
+    return Problem((2,), mixture.num_classes, lambda steps: (share for _ in steps), example, share)
 
 
 _load = lru_cache(maxsize=2)(data.load)
@@ -76,8 +76,8 @@ def _pixel_example(settings: ImageData) -> Callable[[Array, Any], tuple[Array, A
     def example(key: Array, drawn: tuple[Array, Array]) -> tuple[Array, Array]:
         pixels, y = drawn
         noise_key, flip_key = jax.random.split(key)
-        z = data.dequantise(noise_key, pixels) if settings.dequantise else data.scale(pixels)
-        return data.flip(flip_key, z) if settings.flip else z, y
+        z = data.dequantise(noise_key, pixels) if settings.dequantise else data.normalize(pixels)
+        return data.random_flip(flip_key, z) if settings.flip else z, y
 
     return example
 
@@ -85,7 +85,7 @@ def _pixel_example(settings: ImageData) -> Callable[[Array, Any], tuple[Array, A
 def _require_as_told(name: str, told: Any, found: Any) -> None:
     if told is not None and told != found:
         where, ours, its = first_difference(name, told, found)
-        raise UserError(f"data.{where} is {shown(ours)}, but the data set has {shown(its)}")
+        raise UserError(f"data.{where} is {short_repr(ours)}, but the data set has {short_repr(its)}")
 
 
 def _usable(name: str, num_held_out: int) -> int:
@@ -100,25 +100,25 @@ def _require_batch(experiment: Experiment, num_examples: int) -> None:
         raise UserError(f"batch_size must be in 1..{num_examples}, the training set; got {experiment.batch_size}")
 
 
-def _absent_of(present: np.ndarray, num_labels: int) -> tuple[int, ...]:
+def _absent_of(present: np.ndarray, num_classes: int) -> tuple[int, ...]:
     """The other labels, told."""
-    absent = tuple(np.setdiff1d(np.arange(num_labels), present).tolist())
+    absent = tuple(np.setdiff1d(np.arange(num_classes), present).tolist())
     if absent:
-        distributed.note(said_of_absent(absent, num_labels))
+        distributed.warn(said_of_absent(absent, num_classes))
     return absent
 
 
 def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
     training = data.open_split(settings.name, settings.train_split, experiment.data_dir)
     test = load_test(experiment, settings)
-    shape, num_labels = test.pixels.shape[1:], test.num_labels
+    shape, num_classes = test.pixels.shape[1:], test.num_classes
     _require_as_told("shape", settings.shape, shape)
-    _require_as_told("num_labels", settings.num_labels, num_labels)
+    _require_as_told("num_classes", settings.num_classes, num_classes)
     names = names_to_tell(training.label_names)
     if names is not None:
         _require_as_told("label_names", settings.label_names, names)
     _require_batch(experiment, len(training))
-    absent = _absent_of(data.present_labels(training), num_labels)
+    absent = _absent_of(data.present_labels(training), num_classes)
     share = local_share(experiment.batch_size)
     usable = local_share(_usable("test_split", len(test.label)))
     held_out, test_digest = (test.pixels[usable], test.label[usable]), digests.of_images(test)
@@ -131,17 +131,17 @@ def _image_problem(experiment: Experiment, settings: ImageData) -> Problem:
         source = jnp.asarray(images.pixels), jnp.asarray(images.label)
         in_order = lambda steps: map(rows, steps)  # noqa: E731
         told = names, absent, digests.of_images(images), test_digest
-        return Problem(shape, num_labels, in_order, _pixel_example(settings), held_out, source, *told)
+        return Problem(shape, num_classes, in_order, _pixel_example(settings), held_out, source, *told)
 
     def read(indices: np.ndarray) -> Tree:
         records = training.__getitems__(indices.tolist())
         return np.stack([r["image"] for r in records]), np.asarray([r["label"] for r in records], np.int32)
 
     def batches(steps: range) -> Iterator[Tree]:
-        return data.stream(read, experiment.seed, steps, experiment.batch_size, len(training), share)
+        return data.prefetch(read, experiment.seed, steps, experiment.batch_size, len(training), share)
 
     told = names, absent, digests.of_split(training), test_digest
-    return Problem(shape, num_labels, batches, _pixel_example(settings), held_out, None, *told)
+    return Problem(shape, num_classes, batches, _pixel_example(settings), held_out, None, *told)
 
 
 def _latent_example(settings: LatentData) -> Callable[[Array, Any], tuple[Array, Array]]:
@@ -164,8 +164,8 @@ def _latent_problem(experiment: Experiment, settings: LatentData) -> Problem:
     latents = data.open_latents(experiment.data_dir / settings.folder, experiment.data_dir)
     _require_as_told("shape", settings.shape, latents.latent.shape[1:])
     low, high = int(latents.label.min()), int(latents.label.max())
-    if low < 0 or high >= settings.num_labels:
-        raise UserError(f"data.num_labels is {settings.num_labels}, but the labels lie in {low}..{high}")
+    if low < 0 or high >= settings.num_classes:
+        raise UserError(f"data.num_classes is {settings.num_classes}, but the labels lie in {low}..{high}")
     latent_scale.tell(latents, settings)
     test_rows, train_rows = _latent_rows(len(latents.label), settings.num_held_out)
     _require_batch(experiment, len(train_rows))
@@ -173,12 +173,12 @@ def _latent_problem(experiment: Experiment, settings: LatentData) -> Problem:
 
     def batches(steps: range) -> Iterator[Tree]:
         shuffled = lambda indices: latents.rows(train_rows[indices])  # noqa: E731
-        return data.stream(shuffled, experiment.seed, steps, experiment.batch_size, len(train_rows), share)
+        return data.prefetch(shuffled, experiment.seed, steps, experiment.batch_size, len(train_rows), share)
 
     held_out = latents.rows(test_rows[local_share(_usable("num_held_out", len(test_rows)))])
-    absent = _absent_of(np.unique(latents.label[train_rows]), settings.num_labels)
+    absent = _absent_of(np.unique(latents.label[train_rows]), settings.num_classes)
     told = None, absent, digests.of_latents(latents)
-    return Problem(settings.shape, settings.num_labels, batches, _latent_example(settings), held_out, None, *told)
+    return Problem(settings.shape, settings.num_classes, batches, _latent_example(settings), held_out, None, *told)
 
 
 def _require_objective(experiment: Experiment) -> None:
@@ -201,7 +201,7 @@ def problem_of(experiment: Experiment) -> Problem:
             problem = _image_problem(experiment, settings)
         case LatentData() as settings:
             problem = _latent_problem(experiment, settings)
-    require_affordable(experiment, problem.shape, problem.num_labels)
+    require_affordable(experiment, problem.shape, problem.num_classes)
     return problem
 
 
@@ -213,12 +213,12 @@ def _arrays(num_examples: int, shape: tuple[int, ...], dtype: Any) -> Tree:
 
 def _of_shapes(
     shape: tuple[int, ...],
-    num_labels: int,
+    num_classes: int,
     example: Callable[[Array, Any], tuple[Array, Array]],
     batch: Tree,
     source: Tree,
 ) -> Problem:
-    return Problem(shape, num_labels, lambda steps: (batch for _ in steps), example, batch, source)
+    return Problem(shape, num_classes, lambda steps: (batch for _ in steps), example, batch, source)
 
 
 def abstract_problem_of(experiment: Experiment) -> Problem:
@@ -233,17 +233,17 @@ def abstract_problem_of(experiment: Experiment) -> Problem:
     match experiment.data:
         case MixtureData() as settings:
             problem = _mixture_problem(experiment, settings)
-            return _of_shapes(problem.shape, problem.num_labels, problem.example, indices, None)
+            return _of_shapes(problem.shape, problem.num_classes, problem.example, indices, None)
         case LatentData() as settings:
             batch = _arrays(count, settings.shape, jnp.float32)
-            problem = _of_shapes(settings.shape, settings.num_labels, _latent_example(settings), batch, None)
+            problem = _of_shapes(settings.shape, settings.num_classes, _latent_example(settings), batch, None)
             return replace(problem, absent_labels=settings.absent_labels or ())
         case ImageData() as settings:
-            if settings.shape is None or settings.num_labels is None:
-                raise UserError("data.shape and data.num_labels must be given where the data are not read")
+            if settings.shape is None or settings.num_classes is None:
+                raise UserError("data.shape and data.num_classes must be given where the data are not read")
             source = _arrays(NOMINAL_EXAMPLES, settings.shape, jnp.uint8) if settings.in_memory else None
             batch = indices if settings.in_memory else _arrays(count, settings.shape, jnp.uint8)
-            problem = _of_shapes(settings.shape, settings.num_labels, _pixel_example(settings), batch, source)
+            problem = _of_shapes(settings.shape, settings.num_classes, _pixel_example(settings), batch, source)
             return replace(problem, label_names=settings.label_names, absent_labels=settings.absent_labels or ())
 
 
@@ -256,10 +256,10 @@ def problem_to_sample(experiment: Experiment) -> Problem:
         DataError, UserError: as ``problem_of``.
     """
     settings = experiment.data
-    if isinstance(settings, ImageData) and (settings.shape is None or settings.num_labels is None):
+    if isinstance(settings, ImageData) and (settings.shape is None or settings.num_classes is None):
         return problem_of(experiment)
     problem = abstract_problem_of(experiment)
-    require_affordable(experiment, problem.shape, problem.num_labels)
+    require_affordable(experiment, problem.shape, problem.num_classes)
     return problem
 
 
@@ -272,6 +272,6 @@ def with_shapes(experiment: Experiment, problem: Problem) -> Experiment:
     if isinstance(told, ImageData):
         height, width, channels = problem.shape
         names, shape = problem.label_names, (height, width, channels)
-        told = replace(told, shape=shape, num_labels=problem.num_labels, label_names=names)
+        told = replace(told, shape=shape, num_classes=problem.num_classes, label_names=names)
         told = replace(told, test_digest=problem.test_digest)
     return replace(experiment, data=told)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cfgjax import data
-from experiments.cli.main import plain, say
+from experiments.cli.main import plain, warn
 from experiments.tasks import latent_scale
 from experiments.tasks.label_names import names_to_tell, numbers_of, said_of_absent
 
@@ -90,10 +90,10 @@ def tell_latents(name: str, data_dir: Path) -> None:
     print(f"  standard deviation {deviation:.3g}; by channel {_listed(spread.deviation)}, means {_listed(spread.mean)}")
     print(
         f"  train on them with imagenet256_latent --data.folder {name} --data.shape {' '.join(map(str, shape))} "
-        f"--data.num-labels {labels[-1] + 1} --data.factor {factor:g} --data.num-held-out {num_held_out}"
+        f"--data.num-classes {labels[-1] + 1} --data.factor {factor:g} --data.num-held-out {num_held_out}"
     )
     for warning in latent_scale.warnings_of(spread, factor):
-        say(warning)
+        warn(warning)
 
 
 def tell(name: str, data_dir: Path) -> None:
@@ -101,9 +101,9 @@ def tell(name: str, data_dir: Path) -> None:
     try:
         found = data.summary(name, data_dir)
     except data.DataError as error:
-        say(f"warning: no run can be trained on it: {plain(str(error))}")
+        warn(f"warning: no run can be trained on it: {plain(str(error))}")
         return
     for line in lines_of(found):
         print(f"  {plain(line)}")
     for warning in warnings_of(found.counts):
-        say(warning)
+        warn(warning)

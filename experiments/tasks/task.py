@@ -15,7 +15,7 @@ class Problem:
 
     Attributes:
         shape: of one data point.
-        num_labels: K; label K is the null label.
+        num_classes: K; label K is the null label.
         batches: steps -> their batches in order, each this host's share of batch_size examples; batch n is a pure
             function of n.
         example: (key, one example of a batch) -> (z, y), inside the step.
@@ -27,7 +27,7 @@ class Problem:
     """
 
     shape: tuple[int, ...]
-    num_labels: int
+    num_classes: int
     batches: Callable[[range], Iterator[Tree]]
     example: Callable[[Array, Any], tuple[Array, Array]]
     held_out: Tree
@@ -40,4 +40,4 @@ class Problem:
     @property
     def labels(self) -> np.ndarray:
         """The labels that have training examples, in order; all of them where that is not known."""
-        return np.setdiff1d(np.arange(self.num_labels), self.absent_labels)
+        return np.setdiff1d(np.arange(self.num_classes), self.absent_labels)

@@ -68,9 +68,9 @@ BUILDS = {
     "labelled": lambda field: solvers.heun(guidance.given(field, Y)),
     "guided": lambda field: solvers.heun(_free(3.0)(field)),
     "interval": lambda field: solvers.heun(_free(guidance.interval(3.0, 0.3, 0.7))(field)),
-    "three labels": lambda field: solvers.euler(guidance.weighted(field, [0, 1, NULL], jnp.array([1.0, 1.0, -1.0]))),
-    "zero before": lambda field: solvers.euler(guidance.zero_before(_free(3.0)(field), 0.4)),
-    "memory": lambda field: solvers.remembering(
+    "three labels": lambda field: solvers.euler(guidance.compose(field, [0, 1, NULL], jnp.array([1.0, 1.0, -1.0]))),
+    "zero before": lambda field: solvers.euler(guidance.zero_init(_free(3.0)(field), 0.4)),
+    "memory": lambda field: solvers.with_field_state(
         solvers.euler, guidance.adaptive_projected(paths.linear(), guidance.pair(field, NULL), 3.0, Y)
     ),
     "diffusion": lambda field: solvers.euler_maruyama(paths.linear(), _free(3.0)(field), solvers.constant(1.0)),
@@ -87,21 +87,21 @@ def test_counted_evaluations_are_those_that_happen(name):
 
     jax.jit(lambda x: solvers.integrate(BUILDS[name](field), KEY, x, ts))(START)
     jax.effects_barrier()
-    each = solvers.evaluations(BUILDS[name], lambda x, t, y: -x * y, START, ts)
+    each = solvers.num_function_evaluations(BUILDS[name], lambda x, t, y: -x * y, START, ts)
     assert each.shape == (10,)
     assert each.sum() == len(calls)
 
 
 def test_a_population_counts_each_particle():
     def build(field):
-        return solvers.tilted(paths.linear(), guidance.pair(field, NULL), Y, 2.0, solvers.constant(1.0))
+        return solvers.feynman_kac(paths.linear(), guidance.pair(field, NULL), Y, 2.0, solvers.constant(1.0))
 
-    each = solvers.evaluations(build, lambda x, t, y: -x * y, jnp.ones((5, 2)), jnp.linspace(0, 1, 4))
+    each = solvers.num_function_evaluations(build, lambda x, t, y: -x * y, jnp.ones((5, 2)), jnp.linspace(0, 1, 4))
     assert each.tolist() == [10, 10, 10]
 
 
 def test_a_traced_grid_cannot_be_counted():
-    count = jax.jit(lambda ts: solvers.evaluations(BUILDS["guided"], lambda x, t, y: x, START, ts).sum())
+    count = jax.jit(lambda ts: solvers.num_function_evaluations(BUILDS["guided"], lambda x, t, y: x, START, ts).sum())
     with pytest.raises(ValueError, match="ts must be a grid of numbers"):
         count(jnp.linspace(0, 1, 3))
 
@@ -121,7 +121,7 @@ def test_the_gradient_of_a_solve_in_its_schedule(clustered):
         return jnp.sum(solvers.integrate(solver, KEY, jnp.asarray(START), ts) * jnp.array([1.0, 0.3]))
 
     plain = jax.grad(lambda knots: end(knots, lambda solver: solver))(knots)
-    again = jax.grad(lambda knots: end(knots, solvers.rematerialised))(knots)
+    again = jax.grad(lambda knots: end(knots, solvers.remat))(knots)
     np.testing.assert_allclose(again, plain, rtol=1e-10)
     assert not np.any(plain[jnp.array([0, 2])])
     call = jax.jit(lambda knots: end(knots, lambda solver: solver))
@@ -143,4 +143,4 @@ def test_rematerialised_steps_take_less_memory():
         compiled = jax.jit(jax.grad(end)).lower(weights, jnp.ones((16, 2))).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert temporary(solvers.rematerialised) < temporary(lambda solver: solver) / 4
+    assert temporary(solvers.remat) < temporary(lambda solver: solver) / 4

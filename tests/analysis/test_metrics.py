@@ -31,8 +31,8 @@ def test_copy_fraction_finds_the_planted_copies():
     training, held_out, fresh = (generator.normal(size=(200, 10)) for _ in range(3))
     planted = np.concatenate([training[:60], fresh[:140]])
     nearest = [metrics.nearest_distances(points, training) for points in (training, planted, held_out)]
-    assert metrics.copy_fraction(nearest[0], nearest[2]) == 1.0
-    assert abs(metrics.copy_fraction(nearest[1], nearest[2]) - 0.3) < 0.05
+    assert metrics.memorization_rate(nearest[0], nearest[2]) == 1.0
+    assert abs(metrics.memorization_rate(nearest[1], nearest[2]) - 0.3) < 0.05
 
 
 def test_relative_error_of_a_scaled_field_is_the_scale_less_one():
@@ -91,24 +91,24 @@ def test_kernel_distance_is_the_sum_over_pairs():
 
     within = [np.mean([kernel(a, b) for a, b in itertools.permutations(points, 2)]) for points in (first, second)]
     across = np.mean([kernel(a, b) for a in first for b in second])
-    np.testing.assert_allclose(metrics.kernel_distance(first, second), sum(within) - 2 * across, rtol=1e-12)
+    np.testing.assert_allclose(metrics.kernel_mmd(first, second), sum(within) - 2 * across, rtol=1e-12)
 
 
 def test_kernel_distance_is_zero_on_average_for_one_law():
     generator = np.random.default_rng(7)
-    found = [metrics.kernel_distance(*generator.normal(size=(2, 40, 3))) for _ in range(400)]
+    found = [metrics.kernel_mmd(*generator.normal(size=(2, 40, 3))) for _ in range(400)]
     assert abs(np.mean(found)) < 4 * np.std(found) / np.sqrt(400)
 
 
 def test_neighbourhood_by_hand():
     """Balls (k = 1) of the reference 0, 1, 10, 12: radii 1, 1, 2, 2; of the samples 0.5, 1.5, 11, 30: 1, 1, 9.5, 19."""
     reference, samples = np.array([[0.0], [1.0], [10.0], [12.0]]), np.array([[0.5], [1.5], [11.0], [30.0]])
-    found = metrics.neighbourhood(samples, reference, neighbours=1)
+    found = metrics.precision_recall(samples, reference, neighbours=1)
     assert found.precision == 3 / 4
     assert found.density == (2 + 1 + 2) / 4
     assert found.coverage == 1.0
     assert found.recall == 1.0
-    missed = metrics.neighbourhood(np.array([[0.5], [0.6], [0.7], [0.8]]), reference, neighbours=1)
+    missed = metrics.precision_recall(np.array([[0.5], [0.6], [0.7], [0.8]]), reference, neighbours=1)
     assert missed.coverage == 0.5
     assert missed.recall == 0.0
     assert missed.precision == 1.0
@@ -120,10 +120,10 @@ def test_a_repeated_reference_is_told():
     samples, points = generator.normal(size=(1000, 4)), generator.normal(size=(100, 4))
     reference = np.repeat(points, 10, axis=0)
     with pytest.raises(ValueError, match="reference must not repeat every row more than k = 5 times"):
-        metrics.neighbourhood(samples, reference)
+        metrics.precision_recall(samples, reference)
     partly = np.concatenate([reference[:300], generator.normal(size=(200, 4))])
     with pytest.warns(UserWarning, match="reference repeats: 300 of 500 rows lie on their k nearest others, and prec"):
-        found = metrics.neighbourhood(samples, partly)
+        found = metrics.precision_recall(samples, partly)
     assert 0.3 < found.coverage <= 200 / 500, "the balls of 300 rows hold no sample"
     assert metrics.num_repeated(partly) == 300
     assert metrics.num_repeated(partly, neighbours=10) == 0
@@ -136,14 +136,14 @@ def test_repeated_samples_are_told_and_measured():
     rounded = np.repeat(one, 50, axis=0) * (1 + 1e-7 * generator.normal(size=(50, 1)))
     for samples in (np.repeat(one, 50, axis=0), rounded):
         with pytest.warns(UserWarning, match="samples repeats: 50 of 50 rows lie on their k nearest .*, and recall"):
-            assert metrics.neighbourhood(samples, reference).recall == 0
+            assert metrics.precision_recall(samples, reference).recall == 0
 
 
 def test_as_many_copies_as_neighbours_are_no_repeats():
     """k copies of a row are allowed: its ball then reaches to the next one."""
     generator = np.random.default_rng(11)
     samples, reference = generator.normal(size=(2, 40, 3))
-    found = metrics.neighbourhood(samples, np.repeat(reference, 5, axis=0), neighbours=5)
+    found = metrics.precision_recall(samples, np.repeat(reference, 5, axis=0), neighbours=5)
     assert found.precision > 0.5
 
 
@@ -155,18 +155,18 @@ def test_copies_cannot_be_told_where_held_out_points_are_training_points():
     with pytest.raises(
         ValueError, match=r"held_out_nearest must be above 0 at the quantile 0\.01: held-out points lie"
     ):
-        metrics.copy_fraction(*nearest)
-    assert metrics.copy_fraction(*nearest, quantile=0.05) == 1.0
+        metrics.memorization_rate(*nearest)
+    assert metrics.memorization_rate(*nearest, quantile=0.05) == 1.0
 
 
 def test_one_law_has_density_one_and_full_coverage():
     generator = np.random.default_rng(8)
-    found = metrics.neighbourhood(*generator.normal(size=(2, 800, 4)))
+    found = metrics.precision_recall(*generator.normal(size=(2, 800, 4)))
     assert abs(found.density - 1) < 0.1
     assert abs(found.coverage - (1 - 2.0**-5)) < 0.03
 
 
-@pytest.mark.parametrize("number", [metrics.frechet_distance, metrics.kernel_distance, metrics.neighbourhood])
+@pytest.mark.parametrize("number", [metrics.frechet_distance, metrics.kernel_mmd, metrics.precision_recall])
 @pytest.mark.parametrize(
     ("samples", "complaint"),
     [
@@ -197,7 +197,7 @@ def test_a_sure_and_right_classifier_is_calibrated():
 @pytest.mark.parametrize("t", [0.05, 0.4, 0.9])
 def test_the_oracles_residuals_vanish(t, x64, clustered):
     """(R1) and (R2)."""
-    path, null = paths.linear(), clustered.num_labels
+    path, null = paths.linear(), clustered.num_classes
     field, log_probs = clustered.vector_field(path), clustered.label_log_probs(path)
     x, t, y = jnp.array([0.3, -0.8]), jnp.asarray(t), jnp.asarray(1)
     by_classifier, by_label = residuals.guidance_terms(field, log_probs, path, null, x, t, y)
@@ -207,7 +207,7 @@ def test_the_oracles_residuals_vanish(t, x64, clustered):
 
 
 def test_a_wrong_classifier_shows_in_the_residuals(clustered):
-    path, null = paths.linear(), clustered.num_labels
+    path, null = paths.linear(), clustered.num_classes
     field, log_probs = clustered.vector_field(path), clustered.label_log_probs(path)
     wrong = lambda x, t: jax.nn.log_softmax(0.5 * log_probs(x, t))  # noqa: E731
     x, t, y = jnp.array([0.3, -0.8]), jnp.float32(0.4), jnp.int32(1)

@@ -105,7 +105,7 @@ def test_every_key_is_restored_right(tree, tmp_path):
 def test_a_state_of_haiku_is_restored(tmp_path):
     """dm-haiku names its modules by their ways, with slashes."""
     params = {"mlp/~/linear_0": {"w": X, "b": Y}, "mlp/~/linear_1": {"w": X + 1, "b": Y + 1}}
-    state = training.create(params, optax.adam(1e-3), jax.random.key(0), num_averages=1)
+    state = training.init_state(params, optax.adam(1e-3), jax.random.key(0), num_averages=1)
     _save(tmp_path, state)
     _assert_restored(tmp_path, state)
 

@@ -15,7 +15,7 @@ OPTIMIZER = optax.adam(1e-3)
 
 def _state(step=3, width=4):
     params = {"dense": {"kernel": jax.random.normal(jax.random.key(step), (width, 2)), "bias": jnp.arange(2.0)}}
-    state = training.create(params, OPTIMIZER, jax.random.key(7))
+    state = training.init_state(params, OPTIMIZER, jax.random.key(7))
     gradient = jax.tree.map(jnp.cos, params)
     _, opt_state = OPTIMIZER.update(gradient, state.opt_state, params)
     return state._replace(step=jnp.int32(step), opt_state=opt_state)
@@ -54,7 +54,7 @@ def test_a_restored_state_is_bit_equal(tmp_path):
 def test_training_goes_on_as_if_never_stopped(tmp_path):
     """Six steps, or three, a restart and three more: the same bits."""
     step = jax.jit(training.make_step(lambda params, key, z: jnp.sum((params["a"] - z) ** 2), OPTIMIZER, 0.9))
-    start = training.create({"a": jnp.ones(2)}, OPTIMIZER, jax.random.key(0))
+    start = training.init_state({"a": jnp.ones(2)}, OPTIMIZER, jax.random.key(0))
 
     def run(state, num_steps):
         for _ in range(num_steps):
@@ -77,10 +77,10 @@ def test_a_replicated_state_is_restored_to_its_devices(tmp_path):
 
 
 def test_latest_and_the_number_kept(tmp_path):
-    assert checkpoints.latest(tmp_path / "none") is None
-    assert checkpoints.latest(tmp_path) is None
+    assert checkpoints.latest_step(tmp_path / "none") is None
+    assert checkpoints.latest_step(tmp_path) is None
     _save(tmp_path, 1, 5, 12, 20)
-    assert checkpoints.latest(tmp_path) == 20
+    assert checkpoints.latest_step(tmp_path) == 20
     assert sorted(int(folder.name) for folder in tmp_path.iterdir()) == [12, 20]
 
 
@@ -145,7 +145,7 @@ def test_a_step_that_is_not_there(tmp_path):
 
 def test_another_tree(tmp_path):
     _save(tmp_path, 3)
-    other = training.create({"other": jnp.ones(2)}, OPTIMIZER, jax.random.key(0))
+    other = training.init_state({"other": jnp.ones(2)}, OPTIMIZER, jax.random.key(0))
     with pytest.raises(checkpoints.CheckpointError, match="another tree") as caught:
         checkpoints.restore(tmp_path, other)
     assert str(tmp_path / "3") in str(caught.value)
@@ -171,8 +171,8 @@ def test_what_a_killed_save_leaves_is_not_read(tmp_path):
     left = tmp_path / "9.orbax-checkpoint-tmp"
     (left / "state").mkdir(parents=True)
     (left / "state" / "half").write_bytes(b"half")
-    assert checkpoints.latest(tmp_path) == 3
+    assert checkpoints.latest_step(tmp_path) == 3
     _assert_same(checkpoints.restore(tmp_path, _like()).state, _state(3))
     _save(tmp_path, 4)
     assert not left.exists()
-    assert checkpoints.latest(tmp_path) == 4
+    assert checkpoints.latest_step(tmp_path) == 4

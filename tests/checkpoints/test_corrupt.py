@@ -1,4 +1,4 @@
-"""Damaged checkpoints: every file removed, cut, or with a flipped bit gives the right state or the one before it."""
+"""Corrupt checkpoints: every file removed, cut, or with a flipped bit gives the right state or the one before it."""
 
 import gc
 import random
@@ -24,7 +24,7 @@ FLIPS = 6
 
 def _state(step):
     params = {"kernel": jax.random.normal(jax.random.key(step), (4, 3)), "half": jnp.ones(3, jnp.bfloat16)}
-    return training.create(params, OPTIMIZER, jax.random.key(7))._replace(step=jnp.int32(step))
+    return training.init_state(params, OPTIMIZER, jax.random.key(7))._replace(step=jnp.int32(step))
 
 
 def _numbers(state):
@@ -41,7 +41,7 @@ def _write(folder, *steps):
 
 
 def _mutations(content, seed):
-    """Contents of a damaged file; None is a removed one."""
+    """Contents of a corrupt file; None is a removed one."""
     rng = random.Random(seed)
     yield None
     yield b""
@@ -82,7 +82,7 @@ def test_damage_of_any_file_gives_the_right_state_or_the_one_before(tmp_path):
             for ours, its in zip(expected[found.step], _numbers(found.state), strict=True):
                 np.testing.assert_array_equal(ours, its)
             assert found.metadata == METADATA
-            assert set(found.damaged) == ({2} if found.step == 1 else set())
+            assert set(found.corrupt) == ({2} if found.step == 1 else set())
             fell_back |= {file.name} if found.step == 1 else set()
             file.write_bytes(content)
     assert {"metadata", "_METADATA", "manifest.ocdbt"} <= fell_back
@@ -113,9 +113,9 @@ def test_a_changed_number_of_the_parameters_is_found_where_they_are_read_alone(t
 
     monkeypatch.setattr(checkpoints_parameters, "read_back", with_a_flipped_bit)
     found = checkpoints.restore_params(tmp_path)
-    assert (found.step, list(found.damaged)) == (1, [2])
+    assert (found.step, list(found.corrupt)) == (1, [2])
     np.testing.assert_array_equal(found.state["kernel"], _state(1).ema["kernel"])
-    with pytest.raises(checkpoints.CheckpointError, match="2 is damaged: ema/kernel is not what was written"):
+    with pytest.raises(checkpoints.CheckpointError, match="2 is corrupt: ema/kernel is not what was written"):
         checkpoints.restore_params(tmp_path, 2)
 
 
@@ -133,24 +133,24 @@ def test_a_number_changed_on_its_way_to_the_disk_is_never_published(tmp_path, mo
     monkeypatch.setattr(checkpoints_folder, "read_back", with_a_flipped_bit)
     with pytest.raises(checkpoints.CheckpointError, match="params/kernel does not read back"):
         _write(tmp_path, 3)
-    assert checkpoints.steps(tmp_path) == [2, 1]
+    assert checkpoints.all_steps(tmp_path) == [2, 1]
     monkeypatch.undo()
     _write(tmp_path, 3)
-    assert checkpoints.steps(tmp_path) == [3, 2]
+    assert checkpoints.all_steps(tmp_path) == [3, 2]
 
 
 def test_a_failed_save_is_told_once_and_the_next_one_works(tmp_path, monkeypatch):
     with checkpoints.Writer(tmp_path) as writer:
         writer.save(1, _state(1), METADATA)
-        writer.settle()
+        writer.wait()
         monkeypatch.setattr(checkpoints_folder, "read_back", lambda folder: {})
         writer.save(2, _state(2), METADATA)
         with pytest.raises(checkpoints.CheckpointError, match="2 was not written"):
-            writer.settle()
+            writer.wait()
         monkeypatch.undo()
-        writer.settle()
+        writer.wait()
         writer.save(3, _state(3), METADATA)
-    assert checkpoints.steps(tmp_path) == [3, 1]
+    assert checkpoints.all_steps(tmp_path) == [3, 1]
     assert not list(tmp_path.glob("*tmp*"))
 
 
@@ -159,9 +159,9 @@ def test_damaged_ones_are_set_aside_and_their_step_is_free_again(tmp_path):
     (tmp_path / "checkpoints" / "2" / "metadata" / "metadata").write_text("{}")
     for time_again in range(2):
         found = checkpoints.restore(tmp_path / "checkpoints", _state(0))
-        assert "no digest" in found.damaged[2]
-        checkpoints.set_aside(tmp_path / "checkpoints", found.damaged, tmp_path / "damaged")
-        assert (tmp_path / "damaged" / f"2-{time_again}" / "metadata" / "metadata").read_text() == "{}"
+        assert "no digest" in found.corrupt[2]
+        checkpoints.quarantine(tmp_path / "checkpoints", found.corrupt, tmp_path / "corrupt")
+        assert (tmp_path / "corrupt" / f"2-{time_again}" / "metadata" / "metadata").read_text() == "{}"
         _write(tmp_path / "checkpoints", 2)
         (tmp_path / "checkpoints" / "2" / "metadata" / "metadata").write_text("{}")
 
@@ -169,10 +169,10 @@ def test_damaged_ones_are_set_aside_and_their_step_is_free_again(tmp_path):
 @pytest.mark.parametrize(
     ("keep", "left"),
     [
-        (checkpoints.Keep(last=1), [6]),
-        (checkpoints.Keep(last=2, every=3), [6, 5, 3]),
-        (checkpoints.Keep(last=1, best=2), [6, 4, 2]),
-        (checkpoints.Keep(last=1, every=4, best=1), [6, 4, 2]),
+        (checkpoints.RetentionPolicy(last=1), [6]),
+        (checkpoints.RetentionPolicy(last=2, every=3), [6, 5, 3]),
+        (checkpoints.RetentionPolicy(last=1, best=2), [6, 4, 2]),
+        (checkpoints.RetentionPolicy(last=1, every=4, best=1), [6, 4, 2]),
     ],
 )
 def test_what_is_kept(keep, left, tmp_path):
@@ -180,15 +180,15 @@ def test_what_is_kept(keep, left, tmp_path):
     with checkpoints.Writer(tmp_path, keep) as writer:
         for step, loss in enumerate([0.9, 0.1, 0.5, 0.2, 0.8, 0.7], start=1):
             writer.save(step, _state(step), METADATA, loss)
-    assert checkpoints.steps(tmp_path) == left
+    assert checkpoints.all_steps(tmp_path) == left
 
 
 def test_the_best_stay_when_the_folder_is_opened_again(tmp_path):
-    keep = checkpoints.Keep(last=1, best=1)
+    keep = checkpoints.RetentionPolicy(last=1, best=1)
     for step, loss in ((1, 0.3), (2, 0.1), (3, 0.2), (4, 0.4)):
         with checkpoints.Writer(tmp_path, keep) as writer:
             writer.save(step, _state(step), METADATA, loss)
-    assert checkpoints.steps(tmp_path) == [4, 2]
+    assert checkpoints.all_steps(tmp_path) == [4, 2]
 
 
 def test_metadata_changed_by_hand_are_refused(tmp_path):
@@ -224,10 +224,10 @@ def test_a_request_to_stop_during_a_restore_damages_nothing(tmp_path, monkeypatc
 
 def test_names_with_dots_read_back(tmp_path):
     params = {"layer.1": {"w": jnp.ones(3)}, "layer": {"b": jnp.zeros(2)}}
-    state = training.create(params, OPTIMIZER, jax.random.key(0))
+    state = training.init_state(params, OPTIMIZER, jax.random.key(0))
     with checkpoints.Writer(tmp_path) as writer:
         writer.save(1, state, METADATA)
-    assert checkpoints.steps(tmp_path) == [1]
+    assert checkpoints.all_steps(tmp_path) == [1]
 
 
 def test_saving_again_and_again_keeps_nothing(tmp_path):
@@ -236,7 +236,7 @@ def test_saving_again_and_again_keeps_nothing(tmp_path):
         counts = []
         for step in range(16):
             writer.save(step, _state(step), METADATA)
-            writer.settle()
+            writer.wait()
             if step in (5, 15):
                 gc.collect()
                 counts.append(len(gc.get_objects()))

@@ -32,7 +32,7 @@ OPTIMIZERS = {
 
 
 def _state(optimizer, num_averages=2):
-    state = training.create(PARAMS, optimizer, jax.random.key(0), num_averages)
+    state = training.init_state(PARAMS, optimizer, jax.random.key(0), num_averages)
     moved = lambda factor: jax.tree.map(lambda leaf: factor * leaf, state.ema)  # noqa: E731
     return state._replace(ema=moved(2), averages=tuple(moved(3 + index) for index in range(num_averages)))
 
@@ -50,7 +50,7 @@ def _assert_same(found, expected):
 
 
 def _saved(folder, *states):
-    with checkpoints.Writer(folder, checkpoints.Keep(last=None)) as writer:
+    with checkpoints.Writer(folder, checkpoints.RetentionPolicy(last=None)) as writer:
         for step, state in enumerate(states):
             writer.save(step, state, {"name": f"step {step}"})
     return folder
@@ -64,15 +64,15 @@ def test_each_tree_comes_back_without_the_optimizer(optimizer, tmp_path):
     for which, expected in wanted.items():
         found = checkpoints.restore_params(tmp_path, which=which)
         _assert_same(found.state, _plain(expected))
-        assert (found.step, found.metadata, found.damaged) == (0, {"name": "step 0"}, {})
+        assert (found.step, found.metadata, found.corrupt) == (0, {"name": "step 0"}, {})
     _assert_same(checkpoints.restore_params(tmp_path, like=jax.eval_shape(lambda: state.ema)).state, state.ema)
 
 
-@pytest.mark.parametrize("place", [training.replicate, fsdp.place], ids=["replicated", "sharded"])
+@pytest.mark.parametrize("place", [training.replicate, fsdp.shard_state], ids=["replicated", "sharded"])
 def test_however_the_state_lay_the_arrays_lie_whole_on_one_device(place, tmp_path):
     """Of 128 x 1024 numbers each of eight devices held a part, where they were cut."""
     params = {"kernel": jnp.arange(2.0**17).reshape(128, 1024)}
-    state = place(training.create(params, optax.adam(1e-3), jax.random.key(0)))
+    state = place(training.init_state(params, optax.adam(1e-3), jax.random.key(0)))
     assert len(state.ema["kernel"].devices()) == jax.device_count()
     _saved(tmp_path, state)
     found = checkpoints.restore_params(tmp_path).state
@@ -105,7 +105,7 @@ def test_what_is_not_there_is_named(tmp_path):
 
 def test_the_averaged_field_runs_inside_an_own_jit(tmp_path):
     """A checkpoint of another optimizer, the parameters an argument of the compiled function or closed over."""
-    state = training.create({"w": jnp.array([0.5, -2.0])}, optax.lion(1e-3), jax.random.key(0))
+    state = training.init_state({"w": jnp.array([0.5, -2.0])}, optax.lion(1e-3), jax.random.key(0))
     _saved(tmp_path, state)
     ema = checkpoints.restore_params(tmp_path).state
     apply = lambda params, x, t, y: params["w"] * x * t + y  # noqa: E731

@@ -9,7 +9,7 @@ import pytest
 
 from cfgjax import conversions, guidance, losses, mixtures, paths, solvers
 from cfgjax.analysis import likelihood
-from cfgjax.checks import BELOW_ONE, HUGE, TINY, like_state, require_between, require_count, require_label
+from cfgjax.checks import BELOW_ONE, HUGE, TINY, output_like_x, require_between, require_count, require_label
 
 PATH, NULL, Y = paths.linear(), 3, 1
 LABELLED = mixtures.ring(NULL).vector_field(PATH)
@@ -69,10 +69,10 @@ FIXED_WANTED = {
     "implicit_euler": _solve(lambda field: solvers.implicit_euler(field, 2)),
     "reversible": _solve(lambda field: solvers.reversible(solvers.euler, field)),
     "an interval's": _solve(solvers.euler),
-    "an interval's as one field": lambda field: like_state("field", field)(X, T),
+    "an interval's as one field": lambda field: output_like_x("field", field)(X, T),
     "score_of": lambda field: conversions.score_of(PATH, field)(X, T),
     "change_path": lambda field: conversions.change_path(field, PATH, paths.cosine())(X, T),
-    "clipped": lambda field: guidance.clipped(PATH, field)(X, T),
+    "clipped": lambda field: guidance.static_threshold(PATH, field)(X, T),
     "exact": lambda field: likelihood.exact_divergence(field)(X, T),
     "a loss": _loss,
     "classifier": lambda field: guidance.classifier(field, lambda x, t: x, PATH, 2.0)(X, T, Y),
@@ -81,11 +81,13 @@ LABELLED_WANTED = {
     "given": lambda field: guidance.given(field, Y)(X, T),
     "classifier_free": lambda field: guidance.classifier_free(field, 2.0, NULL)(X, T, Y),
     "autoguidance": lambda field: guidance.autoguidance(field, LABELLED, 2.0)(X, T, Y),
-    "weighted": lambda field: guidance.weighted(field, [0, 1], [0.5, 0.5])(X, T),
-    "clipped": lambda field: guidance.clipped(PATH, field)(X, T, Y),
+    "weighted": lambda field: guidance.compose(field, [0, 1], [0.5, 0.5])(X, T),
+    "clipped": lambda field: guidance.static_threshold(PATH, field)(X, T, Y),
     "noise_of": lambda field: conversions.noise_of(PATH, field)(X, T, Y),
     "a loss": lambda field: losses.flow_matching(field, PATH, KEY, X, Y),
-    "evaluations": lambda field: solvers.evaluations(lambda one: solvers.euler(guidance.given(one, Y)), field, X, TS),
+    "evaluations": lambda field: solvers.num_function_evaluations(
+        lambda one: solvers.euler(guidance.given(one, Y)), field, X, TS
+    ),
 }
 
 

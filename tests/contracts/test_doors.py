@@ -32,8 +32,8 @@ WITHOUT = {
     "data.Digits": "builder",
     "data.Split": "tests/data/test_untrusted_sets.py",
     "piecewise.Piecewise": "tests/guidance/test_intervals.py",
-    "piecewise.by_piece": "decorator",
-    "training.Several": "record",
+    "piecewise.piecewise": "decorator",
+    "training.MultiStep": "record",
     "verify.Check": "record",
     "verify.Report": "record",
 }

@@ -46,7 +46,7 @@ NO_PLACE = (None, 3, 1.5, b"folder", ["folder"], object())
 PLACES = Kind((FOLDER, str(FOLDER)), NO_PLACE)
 NO_TREE = ("three", {"a": object()}, [None, "b"], np.array(["a"]))
 STEP = Kind((3, np.int64(3)), (*NO_COUNT, [3]))
-DAMAGED = Kind(({}, {7: "cut"}), (None, 3, "damaged", [7], {"7": "cut"}, {-1: "cut"}))
+DAMAGED = Kind(({}, {7: "cut"}), (None, 3, "corrupt", [7], {"7": "cut"}, {-1: "cut"}))
 
 
 def _save(step, tree, metadata, held_out_loss):
@@ -57,21 +57,21 @@ def _save(step, tree, metadata, held_out_loss):
             writer.save(step, tree, metadata, held_out_loss)
         except (TypeError, ValueError):
             writer.save(1, STATE, {})
-            writer.settle()
-            assert checkpoints.steps(folder) == [1]
+            writer.wait()
+            assert checkpoints.all_steps(folder) == [1]
             raise
 
 
-def _set_aside(folder, damaged, into):
+def _set_aside(folder, corrupt, into):
     """Sets aside checkpoints of a folder that has a file in their place."""
     own = _new_folder()
     (own / "7").mkdir(parents=True)
-    checkpoints.set_aside(own if folder == FOLDER else folder, damaged, own / "damaged" if into == FOLDER else into)
+    checkpoints.quarantine(own if folder == FOLDER else folder, corrupt, own / "corrupt" if into == FOLDER else into)
 
 
 DOORS = [
-    Door("checkpoints.steps", checkpoints.steps, {"folder": PLACES}),
-    Door("checkpoints.latest", checkpoints.latest, {"folder": PLACES}, lambda folder: 3),
+    Door("checkpoints.all_steps", checkpoints.all_steps, {"folder": PLACES}),
+    Door("checkpoints.latest_step", checkpoints.latest_step, {"folder": PLACES}, lambda folder: 3),
     Door(
         "checkpoints.restore",
         lambda folder, like, step: checkpoints.restore(folder, like, step).state["a"],
@@ -90,14 +90,19 @@ DOORS = [
         lambda folder, step, which, like: np.arange(3.0),
     ),
     Door(
-        "checkpoints.set_aside",
+        "checkpoints.quarantine",
         _set_aside,
-        {"folder": Kind((FOLDER,), NO_PLACE), "damaged": DAMAGED, "into": Kind((FOLDER,), NO_PLACE)},
+        {"folder": Kind((FOLDER,), NO_PLACE), "corrupt": DAMAGED, "into": Kind((FOLDER,), NO_PLACE)},
     ),
     Door(
         "checkpoints.Writer",
         lambda folder, keep: checkpoints.Writer(folder, keep).__exit__(None, None, None),
-        {"folder": PLACES, "keep": Kind((checkpoints.Keep(),), (None, 2, (2, None, 0), "last", checkpoints.Keep))},
+        {
+            "folder": PLACES,
+            "keep": Kind(
+                (checkpoints.RetentionPolicy(),), (None, 2, (2, None, 0), "last", checkpoints.RetentionPolicy)
+            ),
+        },
     ),
     Door(
         "checkpoints.Writer.save",
@@ -142,8 +147,8 @@ DOORS = [
         lambda leaf: int(checkpoints.checksums({"": jnp.asarray(leaf)})[""], 16),
     ),
     Door(
-        "checkpoints.Keep",
-        lambda last, every, best: _open(checkpoints.Keep(last, every, best)),
+        "checkpoints.RetentionPolicy",
+        lambda last, every, best: _open(checkpoints.RetentionPolicy(last, every, best)),
         {"last": LAST, "every": EVERY, "best": BEST},
     ),
 ]
@@ -165,10 +170,10 @@ def test_the_answer_is_right_or_the_error_clear(door):
 @pytest.mark.parametrize(
     ("keep", "message"),
     [
-        (checkpoints.Keep(last=0), "keep.last must be at least 1, got 0"),
-        (checkpoints.Keep(last=-1), "keep.last must be at least 1, got -1"),
-        (checkpoints.Keep(every=0), "keep.every must be at least 1, got 0"),
-        (checkpoints.Keep(best=-1), "keep.best must be at least 0, got -1"),
+        (checkpoints.RetentionPolicy(last=0), "keep.last must be at least 1, got 0"),
+        (checkpoints.RetentionPolicy(last=-1), "keep.last must be at least 1, got -1"),
+        (checkpoints.RetentionPolicy(every=0), "keep.every must be at least 1, got 0"),
+        (checkpoints.RetentionPolicy(best=-1), "keep.best must be at least 0, got -1"),
     ],
 )
 def test_a_rule_that_would_keep_nothing_is_refused_before_a_folder_is_made(keep, message, tmp_path):

@@ -48,7 +48,7 @@ def _tensor(name):
 
 
 DOORS = [
-    Door("data.is_of_family", data.is_of_family, {"name": TEXT}, lambda name: name != "digits"),
+    Door("data.is_mnist_like", data.is_mnist_like, {"name": TEXT}, lambda name: name != "digits"),
     Door("data.is_prepared", data.is_prepared, {"name": TEXT, "data_dir": PLACE}, lambda name, data_dir: False),
     Door(
         "data.open_split",
@@ -73,7 +73,7 @@ DOORS = [
         },
     ),
     Door("data.summary", _expecting(data.summary, data.DataError), {"name": TEXT, "data_dir": PLACE}),
-    Door("data.num_labels_of", data.num_labels_of, {"source": SPLITS}, lambda source: 5),
+    Door("data.num_classes_of", data.num_classes_of, {"source": SPLITS}, lambda source: 5),
     Door(
         "data.label_counts", lambda source: int(data.label_counts(source).sum()), {"source": SPLITS}, lambda source: 0
     ),
@@ -100,8 +100,8 @@ DOORS = [
     ),
     Door("data.read_idx", _expecting(data.read_idx, data.DataError), {"file": PATHS._replace(allowed=(FILE,))}),
     Door(
-        "data.require_fits",
-        data.require_fits,
+        "data.check_memory",
+        data.check_memory,
         {"what": TEXT, "num_bytes": Kind((0, 2**10, np.int64(8)), (None, "three", 1j, [8], jnp.ones(2)))},
     ),
     Door(
@@ -110,8 +110,8 @@ DOORS = [
         {"path": PATHS._replace(allowed=(FILE, FILE.parent)), "root": PATHS},
     ),
     Door(
-        "data.stream",
-        lambda **given: (data.stream(**given), 0)[1],
+        "data.prefetch",
+        lambda **given: (data.prefetch(**given), 0)[1],
         {
             "read": Kind((lambda indices: indices,), FUNCTIONS),
             "seed": SEED,

@@ -44,8 +44,8 @@ DOORS = [
         tolerance=1e-2,
     ),
     Door(
-        "solvers.evaluations",
-        solvers.evaluations,
+        "solvers.num_function_evaluations",
+        solvers.num_function_evaluations,
         {
             "build": BUILD,
             "field": Kind((lambda x, t, y: x,), FUNCTIONS),
@@ -106,8 +106,8 @@ DOORS = [
         lambda num_steps, reach, shift: 1.0,
     ),
     Door(
-        "solvers.time_grids.with_points",
-        lambda ts, points: time_grids.with_points(ts, points)[[0, -1]],
+        "solvers.time_grids.insert_times",
+        lambda ts, points: time_grids.insert_times(ts, points)[[0, -1]],
         {
             "ts": GRID._replace(refused=NO_GRID),
             "points": Kind(((), [0.0], (0.0, 1.0)), ((NAN,), ("a",), (1j,), 0.5, None)),

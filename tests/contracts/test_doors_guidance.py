@@ -19,7 +19,7 @@ from tests.support.doors import (
     MIXTURE,
     NAN,
     NULL_OR_LABEL,
-    NUM_LABELS,
+    NUM_CLASSES,
     ORACLE,
     PATH,
     PATHS,
@@ -42,8 +42,8 @@ from tests.support.doors import (
     telling,
 )
 
-PAIR = guidance.pair(telling, NUM_LABELS)
-PAIRS = Kind((PAIR, guidance.pair(ORACLE, NUM_LABELS)), (telling, None, "pair", (1, 2)))
+PAIR = guidance.pair(telling, NUM_CLASSES)
+PAIRS = Kind((PAIR, guidance.pair(ORACLE, NUM_CLASSES)), (telling, None, "pair", (1, 2)))
 
 
 def _both_of(make):
@@ -58,7 +58,7 @@ def _classifier(field_or_none=None, scale=2.0, start=0.01, null_field=None, log_
     return guidance.classifier(null_field, log_classifier, PATH, scale, start)
 
 
-NULL_FIELDS = Kind((guidance.given(ORACLE, NUM_LABELS),), FIELD.refused)
+NULL_FIELDS = Kind((guidance.given(ORACLE, NUM_CLASSES),), FIELD.refused)
 CLASSIFIERS = Kind(
     (MIXTURE.label_log_probs(PATH),),
     (*FUNCTIONS, lambda x, t: jnp.sum(x), lambda x, t: jnp.ones((3, 1)), lambda x, t: "p", lambda x, t: jnp.ones(0)),
@@ -90,13 +90,13 @@ DOORS = [
     ),
     Door(
         "guidance.pair",
-        _both_of(lambda field: guidance.pair(field, NUM_LABELS)),
+        _both_of(lambda field: guidance.pair(field, NUM_CLASSES)),
         POINT | {"field": PLAIN_FIELD, "y": NULL_OR_LABEL._replace(refused=LABEL.refused)},
     ),
     Door(
-        "guidance.against",
-        _both_of(guidance.against),
-        POINT | {"field": PLAIN_FIELD, "worse": PLAIN_FIELD, "y": NULL_OR_LABEL._replace(refused=LABEL.refused)},
+        "guidance.autoguidance_pair",
+        _both_of(guidance.autoguidance_pair),
+        POINT | {"field": PLAIN_FIELD, "weak_field": PLAIN_FIELD, "y": NULL_OR_LABEL._replace(refused=LABEL.refused)},
     ),
     Door(
         "guidance.extrapolate",
@@ -143,7 +143,7 @@ DOORS = [
     ),
     Door(
         "guidance.policy",
-        lambda scale_of, x, t, y: guidance.classifier_free(telling, guidance.policy(scale_of), NUM_LABELS)(x, t, y),
+        lambda scale_of, x, t, y: guidance.classifier_free(telling, guidance.policy(scale_of), NUM_CLASSES)(x, t, y),
         POINT | {"scale_of": POLICIES},
         lambda scale_of, x, t, y: guided_telling(scale_of(x, plain(t), plain(y), x, x), x, t, y),
         named={"scale_of": "scale_of|scale"},
@@ -152,16 +152,19 @@ DOORS = [
     Door(
         "guidance.rescaled",
         _field_of(guidance.rescaled),
-        POINT | {"pair": PAIRS, "scale": SCALES, "amount": SHARE},
+        POINT | {"pair": PAIRS, "scale": SCALES, "phi": SHARE},
     ),
     Door(
         "guidance.projected",
         _both_of(guidance.projected),
-        POINT
-        | {"path": PATHS, "pair": PAIRS, "parallel": SCALE, "bound": POSITIVE._replace(refused=(0, -1.0, *WORDS))},
+        POINT | {"path": PATHS, "pair": PAIRS, "eta": SCALE, "max_norm": POSITIVE._replace(refused=(0, -1.0, *WORDS))},
     ),
-    Door("guidance.zero_star", _both_of(guidance.zero_star), POINT | {"pair": PAIRS}),
-    Door("guidance.tangential", _both_of(guidance.tangential), POINT | {"path": PATHS, "pair": PAIRS, "t": TIME}),
+    Door("guidance.cfg_zero_star", _both_of(guidance.cfg_zero_star), POINT | {"pair": PAIRS}),
+    Door(
+        "guidance.tangential_damping",
+        _both_of(guidance.tangential_damping),
+        POINT | {"path": PATHS, "pair": PAIRS, "t": TIME},
+    ),
     Door(
         "guidance.adaptive_projected",
         lambda path, pair, scale, y, momentum, x, t: guidance.adaptive_projected(path, pair, scale, y, momentum).apply(
@@ -178,19 +181,19 @@ DOORS = [
         },
     ),
     Door(
-        "guidance.clipped",
-        lambda path, field, bound, x, t: guidance.clipped(path, field, bound)(x, t),
+        "guidance.static_threshold",
+        lambda path, field, max_norm, x, t: guidance.static_threshold(path, field, max_norm)(x, t),
         {
             "path": PATHS,
             "field": FIELD,
-            "bound": POSITIVE._replace(refused=(0, -1, NAN, *SEVERAL)),
+            "max_norm": POSITIVE._replace(refused=(0, -1, NAN, *SEVERAL)),
             "x": ANY_STATE,
             "t": TIME,
         },
     ),
     Door(
-        "guidance.dynamically_clipped",
-        lambda path, field, percentile, x, t: guidance.dynamically_clipped(path, field, percentile)(x, t),
+        "guidance.dynamic_threshold",
+        lambda path, field, percentile, x, t: guidance.dynamic_threshold(path, field, percentile)(x, t),
         {
             "path": PATHS,
             "field": FIELD,
@@ -200,8 +203,8 @@ DOORS = [
         },
     ),
     Door(
-        "guidance.zero_before",
-        lambda field, start, x, t: guidance.zero_before(field, start)(x, jnp.float32(t)),
+        "guidance.zero_init",
+        lambda field, start, x, t: guidance.zero_init(field, start)(x, jnp.float32(t)),
         {
             "field": Kind(FIELD.allowed, FUNCTIONS),
             "start": numbers(0.25, 0, 0.5, refused=(-0.1, 1, 1.0, INF), low=0, high=0.9375),
@@ -228,23 +231,23 @@ def test_the_checks_see_no_numbers_under_a_sweep_and_all_shapes():
     """One trace serves every scale, NaN among them; a shape is wrong for all of them."""
 
     def guided(scale, y):
-        return guidance.classifier_free(telling, scale, NUM_LABELS)(jnp.ones(2), 0.5, y)
+        return guidance.classifier_free(telling, scale, NUM_CLASSES)(jnp.ones(2), 0.5, y)
 
     found = jax.jit(jax.vmap(guided, in_axes=(0, None)))(jnp.array([0.0, 1.0, jnp.nan]), 1)
     np.testing.assert_array_equal(np.isnan(found).all(axis=1), [False, False, True])
     with pytest.raises(ValueError, match="scale must be one number for one example, got the shape \\(3,\\)"):
         jax.jit(guided)(jnp.ones(3), 1)
-    with pytest.raises(TypeError, match="y must be a whole number of integer type, got the type float32"):
+    with pytest.raises(TypeError, match="y must be an integer, got the type float32"):
         jax.jit(guided)(2.0, 1.0)
 
 
 def test_a_traced_start_of_nothing_is_refused_by_name():
     with pytest.raises(TypeError, match="start must be a number that is not traced"):
-        jax.jit(lambda start: guidance.zero_before(lambda x, t: x, start)(jnp.ones(2), 0.5))(0.5)
+        jax.jit(lambda start: guidance.zero_init(lambda x, t: x, start)(jnp.ones(2), 0.5))(0.5)
 
 
 @pytest.mark.parametrize("ts", DOWN_GRID.allowed, ids=str)
 def test_a_piecewise_field_takes_whole_and_half_numbers(ts):
-    field = guidance.classifier_free(telling, guidance.interval(3.0, 0.25, 0.75), NUM_LABELS)
+    field = guidance.classifier_free(telling, guidance.interval(3.0, 0.25, 0.75), NUM_CLASSES)
     for x in STATE.allowed:
         assert np.all(np.isfinite(plain(field(jnp.asarray(x), jnp.asarray(ts)[0], 1))))

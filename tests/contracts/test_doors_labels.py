@@ -69,10 +69,10 @@ DOORS = [
         lambda scale, start, stop: plain(scale),
     ),
     Door(
-        "guidance.one_plus",
-        lambda excess: guidance.scale_at(guidance.one_plus(excess), 0.5),
-        {"excess": SCALE.but(refused=(guidance.interval(2.0, 0, 1),))},
-        lambda excess: 1 + plain(excess),
+        "guidance.from_zero_based_scale",
+        lambda zero_based_scale: guidance.scale_at(guidance.from_zero_based_scale(zero_based_scale), 0.5),
+        {"zero_based_scale": SCALE.but(refused=(guidance.interval(2.0, 0, 1),))},
+        lambda zero_based_scale: 1 + plain(zero_based_scale),
     ),
     Door(
         "guidance.given",
@@ -91,13 +91,13 @@ DOORS = [
         },
     ),
     Door(
-        "guidance.weighted",
-        lambda field, labels, weights, x, t: guidance.weighted(field, labels, weights)(x, t),
+        "guidance.compose",
+        lambda field, labels, weights, x, t: guidance.compose(field, labels, weights)(x, t),
         {"field": PLAIN_FIELD, "labels": LABELS, "weights": WEIGHTS, "x": POINT["x"], "t": POINT["t"]},
     ),
     Door(
-        "guidance.between_labels",
-        lambda first, second, amount, x, t: guidance.between_labels(telling, first, second, amount)(x, t),
+        "guidance.interpolate_labels",
+        lambda first, second, amount, x, t: guidance.interpolate_labels(telling, first, second, amount)(x, t),
         {"first": ANY_LABEL, "second": ANY_LABEL, "amount": SHARE, "x": POINT["x"], "t": POINT["t"]},
         lambda first, second, amount, x, t: guided_telling(amount, x, t, second, first),
         tolerance=1e-3,

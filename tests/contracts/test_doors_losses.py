@@ -23,7 +23,7 @@ from tests.support.doors import (
     MIXTURE,
     NAN,
     NULL_OR_LABEL,
-    NUM_LABELS,
+    NUM_CLASSES,
     PATH,
     PATHS,
     POSITIVE,
@@ -63,7 +63,7 @@ NOT_DIVERGENCES = (
 )
 DIVERGENCE = Kind((likelihood.exact_divergence(lambda x, t: jnp.zeros_like(x)),), NOT_DIVERGENCES)
 SOME = Kind((jnp.ones(2), np.ones(2), np.ones(2, int)), (np.ones(2, complex), "x", None, KEY))
-PAIRS = Kind((guidance.pair(MIXTURE.vector_field(PATH), NUM_LABELS),), (None, "pair", (1, 2), lambda x, t, y: x))
+PAIRS = Kind((guidance.pair(MIXTURE.vector_field(PATH), NUM_CLASSES),), (None, "pair", (1, 2), lambda x, t, y: x))
 AXIS = Kind(
     (jnp.arange(2), np.ones((3, 2)), [jnp.ones(2), np.zeros(2)]),
     (1.0, jnp.ones(0), "ab", None, [jnp.ones(2), jnp.ones(3)]),
@@ -79,9 +79,9 @@ def _diagnosed(path, pair, scale, y, key, bound):
     return observe(solvers.euler(lambda x, t: x).init(jnp.ones(2)), 0.5)
 
 
-def _by_label(labels, num_labels):
+def _by_label(labels, num_classes):
     seen = guidance_diagnostics.Diagnostics(*(jnp.ones((3, 2)) for _ in range(5)))
-    return jax.tree.map(lambda values: jnp.nanmean(values), guidance_diagnostics.by_label(seen, labels, num_labels))
+    return jax.tree.map(lambda values: jnp.nanmean(values), guidance_diagnostics.by_label(seen, labels, num_classes))
 
 
 def _batch(num_examples):
@@ -214,7 +214,7 @@ DOORS = [
                     jnp.ones((3, 1), int),
                 ),
             ),
-            "num_labels": COUNT._replace(allowed=(2, 5), more=None),
+            "num_classes": COUNT._replace(allowed=(2, 5), more=None),
         },
     ),
     Door(
@@ -230,15 +230,19 @@ DOORS = [
         lambda key, step, num_local: int(num_local),
     ),
     Door(
-        "training.warming_decay",
-        lambda decay: training.warming_decay(decay)(jnp.asarray(1000)),
+        "training.ema_warmup",
+        lambda decay: training.ema_warmup(decay)(jnp.asarray(1000)),
         {"decay": SHARE},
         lambda decay: min(float(decay), 1001 / 1010),
     ),
-    Door("training.several", lambda step: (training.several(step), 0)[1], {"step": Kind((lambda *_: 0,), FUNCTIONS)}),
     Door(
-        "training.make_evaluation",
-        lambda loss: (training.make_evaluation(loss), 0)[1],
+        "training.multi_step",
+        lambda step: (training.multi_step(step), 0)[1],
+        {"step": Kind((lambda *_: 0,), FUNCTIONS)},
+    ),
+    Door(
+        "training.make_eval_step",
+        lambda loss: (training.make_eval_step(loss), 0)[1],
         {"loss": Kind((lambda params, key, example: 0.0,), FUNCTIONS)},
     ),
     Door(
@@ -253,8 +257,8 @@ DOORS = [
         },
     ),
     Door(
-        "training.shard_several",
-        lambda batches, num_devices: training.shard_several(batches, num_devices),
+        "training.shard_stacked",
+        lambda batches, num_devices: training.shard_stacked(batches, num_devices),
         {
             "batches": Kind(
                 ([_batch(12)] * 2, [np.arange(6)]),

@@ -18,7 +18,7 @@ from tests.support.doors import (
     MIXTURE,
     NAN,
     NULL_OR_LABEL,
-    NUM_LABELS,
+    NUM_CLASSES,
     PATH,
     PATHS,
     SHARE,
@@ -77,7 +77,7 @@ IMAGES = Kind(
 
 
 def _flipped(key, image):
-    found = np.asarray(data.flip(key, image))
+    found = np.asarray(data.random_flip(key, image))
     assert np.array_equal(found, image) or np.array_equal(found, np.asarray(image)[:, ::-1])
     return found
 
@@ -92,7 +92,7 @@ def _neighbourhood(samples, reference, neighbours):
     """Without its warning of samples that are all alike."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "samples repeats")
-        return metrics.neighbourhood(samples, reference, neighbours)
+        return metrics.precision_recall(samples, reference, neighbours)
 
 
 DOORS = [
@@ -114,8 +114,8 @@ DOORS = [
         EITHER,
     ),
     Door(
-        "metrics.copy_fraction",
-        metrics.copy_fraction,
+        "metrics.memorization_rate",
+        metrics.memorization_rate,
         {"nearest": ROW, "held_out_nearest": ROW.but(refused=([0.0, 0.0],)), "quantile": SHARE},
         lambda nearest, held_out_nearest, quantile: np.mean(
             plain(nearest) < np.quantile(plain(held_out_nearest), float(quantile))
@@ -128,9 +128,9 @@ DOORS = [
         {"samples": FEATURES._replace(refused=NO_SET)},
         lambda samples: 0.0,
     ),
-    Door("metrics.kernel_distance", metrics.kernel_distance, BETWEEN, None, EITHER),
+    Door("metrics.kernel_mmd", metrics.kernel_mmd, BETWEEN, None, EITHER),
     Door(
-        "metrics.neighbourhood",
+        "metrics.precision_recall",
         _neighbourhood,
         BETWEEN
         | {"reference": BETWEEN["reference"]._replace(allowed=SETS.allowed[:2]).but(refused=(np.ones((8, 2)),))}
@@ -172,7 +172,7 @@ DOORS = [
             "field": FIELDS,
             "log_classifier": CLASSIFIERS._replace(refused=CLASSIFIERS.refused[:-2]),
             "path": PATHS,
-            "null_label": Kind((NUM_LABELS,), LABEL.refused),
+            "null_label": Kind((NUM_CLASSES,), LABEL.refused),
             "x": STATE,
             "t": TIME,
             "y": NULL_OR_LABEL,
@@ -180,23 +180,23 @@ DOORS = [
     ),
     Door(
         "residuals.posterior_mean_field",
-        lambda field, log_classifier, x, t: residuals.posterior_mean_field(field, log_classifier, NUM_LABELS)(x, t),
+        lambda field, log_classifier, x, t: residuals.posterior_mean_field(field, log_classifier, NUM_CLASSES)(x, t),
         {"field": FIELDS, "log_classifier": CLASSIFIERS, "x": STATE, "t": TIME},
-        lambda field, log_classifier, x, t: field(plain(x).astype(np.float32), t, NUM_LABELS),
+        lambda field, log_classifier, x, t: field(plain(x).astype(np.float32), t, NUM_CLASSES),
         {},
         1e-3,
     ),
     Door(
-        "residuals.posterior_mean_field: num_labels",
-        lambda num_labels: residuals.posterior_mean_field(FIELDS.allowed[0], LOG_CLASSIFIER, num_labels)(
+        "residuals.posterior_mean_field: num_classes",
+        lambda num_classes: residuals.posterior_mean_field(FIELDS.allowed[0], LOG_CLASSIFIER, num_classes)(
             jnp.ones(2), 0.5
         ),
-        {"num_labels": COUNT._replace(allowed=(3, np.int64(3)), more=None)},
+        {"num_classes": COUNT._replace(allowed=(3, np.int64(3)), more=None)},
     ),
-    Door("data.scale", data.scale, {"pixels": PIXELS}, lambda pixels: plain(pixels) / 127.5 - 1, {}, 1e-6),
+    Door("data.normalize", data.normalize, {"pixels": PIXELS}, lambda pixels: plain(pixels) / 127.5 - 1, {}, 1e-6),
     Door(
-        "data.to_pixels of data.scale",
-        lambda pixels: data.to_pixels(data.scale(pixels)),
+        "data.to_pixels of data.normalize",
+        lambda pixels: data.to_pixels(data.normalize(pixels)),
         {"pixels": PIXELS._replace(allowed=PIXELS.allowed[:2])},
         lambda pixels: pixels,
     ),
@@ -212,7 +212,7 @@ DOORS = [
         {"key": KEYS, "pixels": PIXELS._replace(allowed=(PIXELS.allowed[0],))},
         lambda key, pixels: pixels,
     ),
-    Door("data.flip", _flipped, {"key": KEYS, "image": IMAGES}),
+    Door("data.random_flip", _flipped, {"key": KEYS, "image": IMAGES}),
     Door(
         "data.batch_indices",
         _indices,

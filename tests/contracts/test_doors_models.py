@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cfgjax import models
-from cfgjax.models.embeddings import sine_positions
+from cfgjax.models.embeddings import sincos_positions
 from tests.support.doors import (
     ANY_STATE,
     COUNT,
@@ -14,7 +14,7 @@ from tests.support.doors import (
     KEY,
     NO_ARRAY,
     NULL_OR_LABEL,
-    NUM_LABELS,
+    NUM_CLASSES,
     POSITIVE,
     SHARE,
     TIME,
@@ -51,7 +51,7 @@ DIT = {"width": 16, "depth": 1, "num_heads": 2}
 
 
 def _shape(module, *inputs):
-    """The shape and type of a network's value, by a trace of it; numbers of Python stay concrete in it."""
+    """The shape and type of a network's value, by a trace of it; Python scalars stay concrete in it."""
     found = jax.eval_shape(lambda: module.init_with_output(KEY, *inputs)[0])
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(found))
     return [np.zeros(leaf.shape) for leaf in jax.tree.leaves(found)]
@@ -69,26 +69,26 @@ def _like(x, t, y, **settings):
     return [np.zeros(np.shape(x))]
 
 
-def _probabilities(x, t, num_labels=NUM_LABELS, **settings):
-    return [np.zeros(num_labels)]
+def _probabilities(x, t, num_classes=NUM_CLASSES, **settings):
+    return [np.zeros(num_classes)]
 
 
 DOORS = [
-    Door("models.MLP", _of(models.MLP, num_labels=NUM_LABELS, width=8, depth=1), AT | {"x": STATES}, _like),
+    Door("models.MLP", _of(models.MLP, num_classes=NUM_CLASSES, width=8, depth=1), AT | {"x": STATES}, _like),
     Door(
         "models.MLP: settings",
         _of(models.MLP),
         {"x": Kind((jnp.ones(2),), ()), "t": Kind((0.5,), ()), "y": Kind((0,), ())}
-        | {"num_labels": SMALL, "width": WIDTH, "depth": DEPTH, "dropout": RATE, "max_frequency": HALF},
+        | {"num_classes": SMALL, "width": WIDTH, "depth": DEPTH, "dropout": RATE, "max_frequency": HALF},
         _like,
     ),
-    Door("models.DiT", _of(models.DiT, num_labels=NUM_LABELS, **DIT), AT | {"x": IMAGE}, _like, {"x": "x|patch"}),
+    Door("models.DiT", _of(models.DiT, num_classes=NUM_CLASSES, **DIT), AT | {"x": IMAGE}, _like, {"x": "x|patch"}),
     Door(
         "models.DiT: settings",
         _of(models.DiT, **DIT),
         {"x": Kind((jnp.ones((8, 8, 1)),), ()), "t": Kind((0.5,), ()), "y": Kind((0,), ())}
         | {
-            "num_labels": SMALL,
+            "num_classes": SMALL,
             "width": COUNT._replace(allowed=(16, 32), more=None).but(refused=(17, 6)),
             "depth": DEPTH,
             "num_heads": SMALL.but(refused=(3,)),
@@ -102,19 +102,23 @@ DOORS = [
     Door(
         "models.DiTClassifier",
         _of(models.DiTClassifier, **DIT),
-        {"x": IMAGE, "t": TIME, "num_labels": SMALL},
+        {"x": IMAGE, "t": TIME, "num_classes": SMALL},
         _probabilities,
         {"x": "x|patch"},
     ),
     Door(
-        "models.UNet", _of(models.UNet, num_labels=NUM_LABELS, **UNET), AT | {"x": IMAGE}, _like, {"x": "x|multipliers"}
+        "models.UNet",
+        _of(models.UNet, num_classes=NUM_CLASSES, **UNET),
+        AT | {"x": IMAGE},
+        _like,
+        {"x": "x|multipliers"},
     ),
     Door(
         "models.UNet: settings",
         _of(models.UNet, **UNET),
         {"x": Kind((jnp.ones((8, 8, 1)),), ()), "t": Kind((0.5,), ()), "y": Kind((0,), ())}
         | {
-            "num_labels": SMALL,
+            "num_classes": SMALL,
             "width": WIDTH,
             "multipliers": Kind(((1,), (1, 2)), ((), (0,), (1, -1), (1.5,), (1, 1, 1, 1, 1))),
             "blocks_per_level": SMALL,
@@ -128,7 +132,7 @@ DOORS = [
     Door(
         "models.UNetClassifier",
         _of(models.UNetClassifier, **UNET),
-        {"x": IMAGE, "t": TIME, "num_labels": SMALL},
+        {"x": IMAGE, "t": TIME, "num_classes": SMALL},
         _probabilities,
         {"x": "x|multipliers"},
     ),
@@ -137,12 +141,12 @@ DOORS = [
         lambda x, **settings: _shape(models.ConvNet(**settings), x),
         {
             "x": IMAGE._replace(refused=tuple(each for each in IMAGE.refused if np.shape(each) != (8, 7, 1))),
-            "num_labels": SMALL,
+            "num_classes": SMALL,
             "width": COUNT._replace(allowed=(8, 16), more=None).but(refused=(12,)),
             "num_features": SMALL,
             "dropout": RATE,
         },
-        lambda x, num_labels, num_features, **settings: [np.zeros(num_features), np.zeros(num_labels)],
+        lambda x, num_classes, num_features, **settings: [np.zeros(num_features), np.zeros(num_classes)],
     ),
     Door(
         "models.TimeEmbedding",
@@ -152,13 +156,13 @@ DOORS = [
     ),
     Door(
         "models.LabelEmbedding",
-        lambda y, num_labels, width: _shape(models.LabelEmbedding(num_labels, width), y),
-        {"y": NULL_OR_LABEL, "num_labels": COUNT._replace(allowed=(NUM_LABELS,), more=None), "width": WIDTH},
-        lambda y, num_labels, width: [np.zeros(width)],
+        lambda y, num_classes, width: _shape(models.LabelEmbedding(num_classes, width), y),
+        {"y": NULL_OR_LABEL, "num_classes": COUNT._replace(allowed=(NUM_CLASSES,), more=None), "width": WIDTH},
+        lambda y, num_classes, width: [np.zeros(width)],
     ),
     Door(
-        "models.sine_positions",
-        sine_positions,
+        "models.sincos_positions",
+        sincos_positions,
         {"rows": SMALL, "columns": SMALL, "width": COUNT._replace(allowed=(4, 8), more=None).but(refused=(6,))},
     ),
 ]
@@ -171,16 +175,16 @@ def test_the_answer_is_right_or_the_error_clear(door):
 
 def test_a_label_that_is_none_does_not_take_another_ones_row():
     """Row -1 would have been the null label's, and K + 1 NaN."""
-    embedding = models.LabelEmbedding(NUM_LABELS, 4)
+    embedding = models.LabelEmbedding(NUM_CLASSES, 4)
     rows = embedding.init(KEY, 0)
-    assert len({tuple(plain(embedding.apply(rows, y))) for y in range(NUM_LABELS + 1)}) == NUM_LABELS + 1
-    for y in (-1, NUM_LABELS + 1):
+    assert len({tuple(plain(embedding.apply(rows, y))) for y in range(NUM_CLASSES + 1)}) == NUM_CLASSES + 1
+    for y in (-1, NUM_CLASSES + 1):
         with pytest.raises(ValueError, match=r"y must be in \[0, 3\], got"):
             embedding.apply(rows, y)
 
 
 def test_a_network_passes_its_checks_under_jit_vmap_and_grad():
-    network = models.MLP(NUM_LABELS, width=8, depth=1)
+    network = models.MLP(NUM_CLASSES, width=8, depth=1)
     params = network.init(KEY, jnp.ones(2), 0.5, 0)
     x, t, y = jnp.ones((3, 2)), jnp.array([0.0, 0.5, 1.0]), jnp.array([0, 2, 3])
     slopes = jax.jit(jax.vmap(jax.grad(lambda x, t, y: network.apply(params, x, t, y).sum())))(x, t, y)

@@ -22,7 +22,7 @@ from tests.support.doors import (
     NAN,
     NO_GRID,
     NULL_OR_LABEL,
-    NUM_LABELS,
+    NUM_CLASSES,
     PATH,
     PATHS,
     SCALE,
@@ -39,7 +39,7 @@ from tests.support.doors import (
 
 DOWN = UP[::-1]
 EXACT = MIXTURE.vector_field(PATH)
-PAIR = guidance.pair(EXACT, NUM_LABELS)
+PAIR = guidance.pair(EXACT, NUM_CLASSES)
 PAIRS = Kind((PAIR,), (EXACT, None, "pair", (1, 2)))
 Y = NULL_OR_LABEL._replace(refused=LABEL.refused)
 SHORT = jnp.array([0.25, 0.5], jnp.float32)
@@ -81,7 +81,7 @@ def _langevin(score, step_size, num_corrections):
 
 
 def _tilted(pair, y, scale, diffusion, threshold, x):
-    return solvers.solve(solvers.tilted(PATH, pair, y, scale, diffusion, threshold), KEY, x, SHORT)[0].x
+    return solvers.solve(solvers.feynman_kac(PATH, pair, y, scale, diffusion, threshold), KEY, x, SHORT)[0].x
 
 
 def _predicted(labelled, guided, step_size, make_solver):
@@ -180,8 +180,8 @@ DOORS = [
         named={"labelled": "labelled|field", "guided": "guided|field", "make_solver": "make_solver|solver"},
     ),
     Door(
-        "solvers.with_last_step",
-        lambda solver, last: _solve(solvers.with_last_step(solver, last), ts=jnp.array([0.5, 1.0])),
+        "solvers.with_final_step",
+        lambda solver, last: _solve(solvers.with_final_step(solver, last), ts=jnp.array([0.5, 1.0])),
         {
             "solver": SOLVER,
             "last": Kind(
@@ -226,18 +226,18 @@ DOORS = [
         },
     ),
     Door(
-        "solvers.remembering",
-        lambda make_solver, field: _solve(solvers.remembering(make_solver, field)),
+        "solvers.with_field_state",
+        lambda make_solver, field: _solve(solvers.with_field_state(make_solver, field)),
         {"make_solver": MAKER, "field": Kind((REMEMBERED,), (*FUNCTIONS, lambda x, t: x, PAIR))},
     ),
     Door(
-        "solvers.rematerialised",
-        lambda solver: _solve(solvers.rematerialised(solver)),
+        "solvers.remat",
+        lambda solver: _solve(solvers.remat(solver)),
         {"solver": SOLVER},
     ),
     Door(
-        "solvers.systematic",
-        solvers.systematic,
+        "solvers.systematic_resampling",
+        solvers.systematic_resampling,
         {
             "key": KEYS,
             "log_weights": Kind(
@@ -260,7 +260,7 @@ DOORS = [
         lambda key, log_weights: np.ones(3),
     ),
     Door(
-        "solvers.tilted",
+        "solvers.feynman_kac",
         _tilted,
         {
             "pair": PAIRS,

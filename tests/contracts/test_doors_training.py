@@ -8,12 +8,12 @@ import pytest
 
 from cfgjax import training
 from cfgjax.training import fsdp, posthoc_ema
-from cfgjax.types import Profile
+from cfgjax.types import EMAProfile
 from tests.support.doors import COUNT, FUNCTIONS, INF, KEY, KEYS, NAN, SHARE, WORDS, Door, Kind, knock_often, plain
 
 OPTIMIZER = optax.sgd(0.5)
 PARAMS = {"a": jnp.ones(2), "b": jnp.zeros((2, 2))}
-STATE = training.create(PARAMS, OPTIMIZER, KEY)
+STATE = training.init_state(PARAMS, OPTIMIZER, KEY)
 BATCH = jnp.arange(8.0).reshape(4, 2)
 
 
@@ -34,9 +34,9 @@ TREES = Kind(
 LOSSES = Kind((_loss, lambda params, key, example: 0.0), FUNCTIONS)
 GIVES = (lambda *_: jnp.ones(2), lambda *_: None, lambda *_: "value", lambda *_: (jnp.ones(()), {}), lambda *_: 1j)
 USED_LOSSES = LOSSES._replace(allowed=(_loss,)).but(refused=GIVES)
-DECAYS = SHARE.but(allowed=(training.warming_decay(0.9), lambda step: 0.5), refused=("0.9", {}, True))
+DECAYS = SHARE.but(allowed=(training.ema_warmup(0.9), lambda step: 0.5), refused=("0.9", {}, True))
 ALL_DECAYS = Kind(
-    ((), (0.9,), [0.5, posthoc_ema.power_decay(0.1)]), ((NAN,), (0.9, 2.0), 0.9, None, "0.9", [None], [[0.9]])
+    ((), (0.9,), [0.5, posthoc_ema.power_function_decay(0.1)]), ((NAN,), (0.9, 2.0), 0.9, None, "0.9", [None], [[0.9]])
 )
 CHUNKS = COUNT._replace(allowed=(1, 2, np.int64(4)), more=None)
 STATES = Kind((STATE,), (None, PARAMS, 3, "state", (STATE,)))
@@ -64,7 +64,7 @@ def _shardings(state):
 
 
 WIDTH = Kind((0.1, 0.05, np.float64(0.2), np.float32(0.1)), (0, -0.1, 0.3, 1, NAN, INF, *WORDS, jnp.ones(1) / 9, [0.1]))
-KEPT = [Profile(step, width) for step in (500, 1000) for width in (0.05, 0.1)]
+KEPT = [EMAProfile(step, width) for step in (500, 1000) for width in (0.05, 0.1)]
 SNAPSHOTS = Kind(
     (KEPT, tuple(KEPT), [(500, 0.1), (1000, 0.1), (1000, 0.2), (800, 0.05)]),
     (
@@ -76,24 +76,24 @@ SNAPSHOTS = Kind(
         [*KEPT, None],
         [*KEPT, 3],
         [*KEPT, (1, 2, 3)],
-        [*KEPT, Profile(NAN, 0.1)],
-        [*KEPT, Profile("1", 0.1)],
-        [*KEPT, Profile(1100, "0.1")],
+        [*KEPT, EMAProfile(NAN, 0.1)],
+        [*KEPT, EMAProfile("1", 0.1)],
+        [*KEPT, EMAProfile(1100, "0.1")],
         KEPT * 2,
     ),
 )
 WANTED = Kind(
-    (KEPT[-1], Profile(900, 0.07), (1000, 0.2)),
+    (KEPT[-1], EMAProfile(900, 0.07), (1000, 0.2)),
     (
         None,
         3,
         "wanted",
         (1,),
-        Profile(2000, 0.1),
-        Profile(NAN, 0.1),
-        Profile(0, 0.1),
-        Profile(1000, NAN),
-        Profile(1000, 1j),
+        EMAProfile(2000, 0.1),
+        EMAProfile(NAN, 0.1),
+        EMAProfile(0, 0.1),
+        EMAProfile(1000, NAN),
+        EMAProfile(1000, 1j),
     ),
 )
 ANY_OF_THEM = {"snapshots": r"snapshots|snapshots\[\d+\]\.\w+|steps|width", "wanted": r"wanted|wanted\.\w+|width"}
@@ -108,8 +108,8 @@ AVERAGES = Kind(
 
 DOORS = [
     Door(
-        "training.create",
-        training.create,
+        "training.init_state",
+        training.init_state,
         {
             "params": TREES,
             "optimizer": OPTIMIZERS,
@@ -119,26 +119,26 @@ DOORS = [
     ),
     Door("training.eval_params", training.eval_params, {"state": STATES}, lambda state: state.params),
     Door(
-        "training.make_gradient",
-        lambda loss, num_chunks: _made(training.make_gradient, loss, num_chunks),
-        {"loss": USED_LOSSES, "num_chunks": CHUNKS},
+        "training.make_value_and_grad",
+        lambda loss, num_microbatches: _made(training.make_value_and_grad, loss, num_microbatches),
+        {"loss": USED_LOSSES, "num_microbatches": CHUNKS},
     ),
     Door(
-        "training.make_evaluation, at the call",
-        lambda loss, num_chunks: _made(training.make_evaluation, loss, num_chunks),
-        {"loss": USED_LOSSES, "num_chunks": CHUNKS},
+        "training.make_eval_step, at the call",
+        lambda loss, num_microbatches: _made(training.make_eval_step, loss, num_microbatches),
+        {"loss": USED_LOSSES, "num_microbatches": CHUNKS},
     ),
     Door(
         "training.make_step",
-        lambda loss, optimizer, ema_decay, num_chunks, average_decays: (
-            training.make_step(loss, optimizer, ema_decay, num_chunks, average_decays),
+        lambda loss, optimizer, ema_decay, num_microbatches, average_decays: (
+            training.make_step(loss, optimizer, ema_decay, num_microbatches, average_decays),
             0,
         )[1],
         {
             "loss": LOSSES,
             "optimizer": OPTIMIZERS,
             "ema_decay": DECAYS,
-            "num_chunks": CHUNKS,
+            "num_microbatches": CHUNKS,
             "average_decays": ALL_DECAYS,
         },
     ),
@@ -162,7 +162,7 @@ DOORS = [
         },
     ),
     Door("training.replicate", training.replicate, {"tree": PLACED, "devices": DEVICES}),
-    Door("training.mapped", lambda **given: (training.mapped(**given), 0)[1], {"step": STEPS, "devices": DEVICES}),
+    Door("training.pmapped", lambda **given: (training.pmapped(**given), 0)[1], {"step": STEPS, "devices": DEVICES}),
     Door(
         "training.parallel",
         lambda **given: (training.parallel(**given), 0)[1],
@@ -189,13 +189,13 @@ DOORS = [
         named={"state": "state|placed"},
     ),
     Door(
-        "fsdp.place",
-        fsdp.place,
+        "fsdp.shard_state",
+        fsdp.shard_state,
         {"state": SHAPED._replace(allowed=(STATE, PARAMS)), "devices": DEVICES, "least": LEAST},
     ),
     Door(
-        "fsdp.create",
-        fsdp.create,
+        "fsdp.init_state",
+        fsdp.init_state,
         {"make": Kind((lambda: STATE,), FUNCTIONS), "devices": DEVICES, "least": LEAST},
     ),
     Door(
@@ -211,19 +211,19 @@ DOORS = [
         },
     ),
     Door(
-        "fsdp.fully_sharded",
-        lambda **given: (fsdp.fully_sharded(**given), 0)[1],
+        "fsdp.fsdp",
+        lambda **given: (fsdp.fsdp(**given), 0)[1],
         {"step": STEPS, "devices": DEVICES, "compiler_options": OPTIONS, "least": LEAST},
     ),
     Door(
-        "fsdp.fully_sharded, at the call",
-        lambda state, batch: fsdp.fully_sharded(_step, jax.devices()[:1], donate=False)(state, batch),
+        "fsdp.fsdp, at the call",
+        lambda state, batch: fsdp.fsdp(_step, jax.devices()[:1], donate=False)(state, batch),
         {"state": STATES, "batch": Kind((BATCH[None],), ({}, "batch", {"a": "b"}, 1.0, BATCH[:3, None]))},
     ),
     Door("posthoc_ema.exponent_of", posthoc_ema.exponent_of, {"width": WIDTH}),
     Door(
-        "posthoc_ema.power_decay",
-        lambda width, step: posthoc_ema.power_decay(width)(step),
+        "posthoc_ema.power_function_decay",
+        lambda width, step: posthoc_ema.power_function_decay(width)(step),
         {"width": WIDTH, "step": Kind((0, 3, jnp.int32(9), 2.5), (-1, NAN, *WORDS, jnp.ones(2)))},
     ),
     Door(

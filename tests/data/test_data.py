@@ -40,7 +40,7 @@ def test_no_image_is_in_both_splits(data_dir):
     last = digits.images[1437:].reshape(360, -1)
     held_out = np.round((test.image + 1) * 8).reshape(360, -1)
     assert sorted(map(tuple, held_out.tolist())) == sorted(map(tuple, last.tolist()))
-    assert train.num_labels == test.num_labels == 10
+    assert train.num_classes == test.num_classes == 10
 
 
 def test_images_are_scaled_to_minus_one_and_one(data_dir):
@@ -141,12 +141,12 @@ def test_dequantised_levels_are_uniform_in_their_cells():
 
 def test_pixels_survive_scaling_and_back():
     pixels = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(data.to_pixels(data.scale(pixels)), pixels)
+    np.testing.assert_array_equal(data.to_pixels(data.normalize(pixels)), pixels)
 
 
 def test_half_of_the_images_are_mirrored():
     image = jnp.arange(12.0).reshape(2, 3, 2)
-    flipped = jax.vmap(lambda key: data.flip(key, image))(jax.random.split(jax.random.key(0), 1000))
+    flipped = jax.vmap(lambda key: data.random_flip(key, image))(jax.random.split(jax.random.key(0), 1000))
     is_mirrored = np.all(np.asarray(flipped) == np.asarray(image[:, ::-1]), axis=(1, 2, 3))
     assert abs(is_mirrored.mean() - 0.5) < 4 * 0.5 / np.sqrt(1000)
     np.testing.assert_array_equal(flipped[~is_mirrored], np.broadcast_to(image, flipped[~is_mirrored].shape))
@@ -158,7 +158,7 @@ def test_latents_are_mapped_and_checked(tmp_path):
     with pytest.raises(data.DataError, match=r"labels\.npy does not read"):
         data.open_latents(tmp_path)
     np.save(tmp_path / "labels.npy", label[:4])
-    with pytest.raises(data.DataError, match=r"must be \(5,\) whole numbers, got \(4,\)"):
+    with pytest.raises(data.DataError, match=r"must be \(5,\) integers, got \(4,\)"):
         data.open_latents(tmp_path)
     np.save(tmp_path / "labels.npy", label)
     found = data.open_latents(tmp_path)
@@ -175,12 +175,12 @@ def test_latents_are_mapped_and_checked(tmp_path):
 def test_a_stream_gives_the_batches_of_its_steps_wherever_it_starts():
     values = np.arange(50) ** 2
     read = lambda rows: values[rows]  # noqa: E731
-    whole = list(data.stream(read, 3, range(12), 10, 50, num_threads=2))
-    later = list(data.stream(read, 3, range(7, 12), 10, 50, num_threads=2))
+    whole = list(data.prefetch(read, 3, range(12), 10, 50, num_threads=2))
+    later = list(data.prefetch(read, 3, range(7, 12), 10, 50, num_threads=2))
     expected = [values[data.batch_indices(3, step, 10, 50)] for step in range(12)]
     np.testing.assert_array_equal(whole, expected)
     np.testing.assert_array_equal(later, expected[7:])
-    share = list(data.stream(read, 3, range(2), 10, 50, slice(5, 10), num_threads=2))
+    share = list(data.prefetch(read, 3, range(2), 10, 50, slice(5, 10), num_threads=2))
     np.testing.assert_array_equal(share, [batch[5:] for batch in expected[:2]])
 
 

@@ -46,7 +46,7 @@ def test_emnist_takes_its_configuration_from_the_name(tmp_path):
     for split, seed in (("train", 0), ("test", 1)):
         write_idx(tmp_path / "source", f"emnist-digits-{split}", *stripes(40, seed))
     data.prepare("emnist/digits", tmp_path, source=tmp_path / "source")
-    assert data.load("emnist/digits", "train", tmp_path).num_labels == 10
+    assert data.load("emnist/digits", "train", tmp_path).num_classes == 10
 
 
 def test_rows_and_columns_are_exchanged_on_request_and_said(tmp_path):

@@ -33,7 +33,7 @@ def test_every_picture_comes_back_under_its_class(source, tmp_path):
     for images in (train, test):
         expected = np.array(list(COLOURS.values()))[images.label]
         np.testing.assert_array_equal(images.pixels[:, 3, 5], expected)
-    assert train.num_labels == 3
+    assert train.num_classes == 3
     assert data.open_split("colours", "train", tmp_path).label_names == ("blue", "green", "red")
 
 

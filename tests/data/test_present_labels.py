@@ -22,7 +22,7 @@ def data_dir(tmp_path_factory):
 
 def test_labels_without_a_picture_are_told_apart(data_dir):
     train = data.open_split("emnist/letters", "train", data_dir)
-    assert train.num_labels == 37
+    assert train.num_classes == 37
     assert data.present_labels(train).tolist() == list(range(1, 27))
     assert data.label_counts(train).tolist() == [0, 3, *[2] * 25, *[0] * 10]
     np.testing.assert_array_equal(

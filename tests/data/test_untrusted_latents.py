@@ -125,11 +125,11 @@ def test_what_is_no_plain_array_is_refused_and_runs_nothing(content, complaint, 
         (
             "labels.npy",
             LABEL.astype(np.float32),
-            r"must be whole numbers, got type float32: save .*astype\(np\.int64\)",
+            r"must be integers, got type float32: save .*astype\(np\.int64\)",
         ),
-        ("labels.npy", LABEL > 2, r"must be whole numbers, got type bool"),
-        ("labels.npy", LABEL.reshape(5, 1), r"must be \(5,\) whole numbers, got \(5, 1\)$"),
-        ("labels.npy", np.eye(5, dtype=np.int64), r"must be \(5,\) whole numbers, got \(5, 5\)$"),
+        ("labels.npy", LABEL > 2, r"must be integers, got type bool"),
+        ("labels.npy", LABEL.reshape(5, 1), r"must be \(5,\) integers, got \(5, 1\)$"),
+        ("labels.npy", np.eye(5, dtype=np.int64), r"must be \(5,\) integers, got \(5, 5\)$"),
     ],
 )
 def test_what_is_wrong_is_named_type_or_shape(name, array, complaint, folder):

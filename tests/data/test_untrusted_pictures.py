@@ -235,7 +235,7 @@ IDX = idx_bytes(np.arange(24).reshape(2, 3, 4))
 @tries(200)
 @given(source=strategies.data())
 def test_a_damaged_idx_file_gives_numbers_or_one_error(is_packed, source, tmp_path):
-    """Gzip has a check sum, so that a damaged archive is refused unless its numbers are untouched."""
+    """Gzip has a check sum, so that a corrupt archive is refused unless its numbers are untouched."""
     content = source.draw(mutations(gzip.compress(IDX, mtime=0) if is_packed else IDX))
     file = tmp_path / ("one.gz" if is_packed else "one")
     file.write_bytes(content)

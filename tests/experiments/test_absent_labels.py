@@ -16,7 +16,7 @@ from experiments.evaluation.run_report import draw_sweep
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run.restore import Run
-from experiments.sample.__main__ import Which, _labels
+from experiments.sample.__main__ import SampleOptions, _labels
 from experiments.tasks.label_names import ranges
 from experiments.tasks.registry import problem_of, problem_to_sample, with_shapes
 
@@ -43,8 +43,8 @@ def _experiment(folder, kind):
     preset = PRESETS["digits"][1]
     sampling = Sampling(scales=(1.0, 2.0), num_steps=2, num_per_class=3)
     its_data = {
-        "pictures": dataclasses.replace(preset.data, name="mine", num_labels=4),
-        "latents": LatentData(Path("latents"), shape=(8, 8, 1), num_labels=4, num_held_out=8),
+        "pictures": dataclasses.replace(preset.data, name="mine", num_classes=4),
+        "latents": LatentData(Path("latents"), shape=(8, 8, 1), num_classes=4, num_held_out=8),
     }[kind]
     return dataclasses.replace(preset, data=its_data, data_dir=folder, batch_size=16, sampling=sampling)
 
@@ -74,9 +74,9 @@ def test_a_run_of_before_they_were_told_goes_on(told):
 
 def test_they_are_drawn_only_where_they_are_asked_for(told):
     names = ("0", "1", "2", "3")
-    assert _labels(Which(), names, told.data.absent_labels).tolist() == [1, 3]
-    assert _labels(Which(num_samples=5), names, told.data.absent_labels).tolist() == [1, 3, 1, 3, 1]
-    assert _labels(Which(("0", "1")), names, told.data.absent_labels).tolist() == [0, 1]
+    assert _labels(SampleOptions(), names, told.data.absent_labels).tolist() == [1, 3]
+    assert _labels(SampleOptions(num_samples=5), names, told.data.absent_labels).tolist() == [1, 3, 1, 3, 1]
+    assert _labels(SampleOptions(("0", "1")), names, told.data.absent_labels).tolist() == [0, 1]
 
 
 def test_a_report_draws_the_others_in_their_place(told):

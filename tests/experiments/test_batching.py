@@ -9,7 +9,7 @@ from cfgjax import xla_flags
 from experiments.benchmark import workloads
 from experiments.run.batch_sampling import draw_all, sample_keys
 from experiments.runtime import batching
-from experiments.runtime.batching import plan_of
+from experiments.runtime.batching import plan_batching
 
 
 def _outer(x):
@@ -19,24 +19,24 @@ def _outer(x):
 @pytest.mark.parametrize(("size", "chunk"), [(4000, 1), (1000, 2), (700, 4), (100, 128), (2, 1024)])
 def test_a_chunk_s_largest_value_stays_in_the_caches(size, chunk):
     """8 MiB over 4 size^2 bytes, down to a power of 2."""
-    assert plan_of(_outer, jnp.ones(size)).chunk == chunk
+    assert plan_batching(_outer, jnp.ones(size)).chunk == chunk
 
 
 def test_values_inside_scans_and_compiled_functions_count():
     def repeated(x):
         return jax.lax.scan(lambda x, _: (x + jax.jit(_outer)(x), None), x, length=3)[0]
 
-    assert plan_of(repeated, jnp.ones(700)).chunk == plan_of(_outer, jnp.ones(700)).chunk
+    assert plan_batching(repeated, jnp.ones(700)).chunk == plan_batching(_outer, jnp.ones(700)).chunk
 
 
 def test_accelerators_take_more(monkeypatch):
     monkeypatch.setattr(batching.jax, "default_backend", lambda: "gpu")
-    assert plan_of(_outer, jnp.ones(1000)).chunk == 1024
-    assert plan_of(_outer, jnp.ones(2)).chunk == 8192
+    assert plan_batching(_outer, jnp.ones(1000)).chunk == 1024
+    assert plan_batching(_outer, jnp.ones(2)).chunk == 8192
 
 
 def _options(one, *example, shared=0):
-    return plan_of(one, *example, shared=shared).compiler_options
+    return plan_batching(one, *example, shared=shared).compiler_options
 
 
 def test_batches_of_products_are_told_from_products():

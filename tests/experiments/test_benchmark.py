@@ -35,8 +35,8 @@ from tests.support.commands import assert_one_line, finish, start
 
 HEAD = ("work", "method", "batch", "device_kind", "num_devices", "versions", "date")
 SMALL = {
-    "perceptron": workloads.Work("", MLP(num_labels=3, width=16, embedding_width=8, depth=2), (2,), 3, 6, 6, 4),
-    "transformer": workloads.Work("", DiT(16, 2, 2, num_labels=3), (8, 8, 2), 3, 6, 6, 4, 2, 3),
+    "MLP": workloads.Work("", MLP(num_classes=3, width=16, embedding_width=8, depth=2), (2,), 3, 6, 6, 4),
+    "transformer": workloads.Work("", DiT(16, 2, 2, num_classes=3), (8, 8, 2), 3, 6, 6, 4, 2, 3),
     "unet": workloads.Work("", UNet(8, (1, 2), 1, (4,), head_width=8), (8, 8, 1), 10, 6, 6, 4, 2, 3),
 }
 
@@ -76,7 +76,7 @@ def test_the_reference_draws_the_library_s_samples(work, method):
 
 
 def test_the_reference_takes_a_scale_for_each_sample_in_chunks():
-    work, scales = SMALL["perceptron"], np.linspace(0, 5, 6, dtype=np.float32)
+    work, scales = SMALL["MLP"], np.linspace(0, 5, 6, dtype=np.float32)
     inputs, ts = workloads.inputs_of(work), workloads.grid(4)
     arguments = inputs.weights, jax.random.key(0), inputs.noise, inputs.labels
     expected = jax.jit(in_cfgjax.sampler_of(in_cfgjax.draw_of(work, "euler", ts), None))(*arguments, scales)
@@ -86,9 +86,9 @@ def test_the_reference_takes_a_scale_for_each_sample_in_chunks():
 
 
 def test_products_are_counted_as_by_hand():
-    """A perceptron of width h, depth d and embedding e on n numbers: 2 for each weight of each of its layers."""
+    """A MLP of width h, depth d and embedding e on n numbers: 2 for each weight of each of its layers."""
     n, h, e, depth = 2, 16, 8, 3
-    network = MLP(num_labels=3, width=h, embedding_width=e, depth=depth)
+    network = MLP(num_classes=3, width=h, embedding_width=e, depth=depth)
     arguments = jnp.zeros(n), jnp.zeros(()), jnp.zeros((), jnp.int32)
     weights = network.init(jax.random.key(0), *arguments)
     time, modulation = 2 * e * e, e * 2 * h
@@ -98,10 +98,10 @@ def test_products_are_counted_as_by_hand():
 
 def test_attention_and_convolutions_are_counted_as_by_hand():
     tokens, heads, width = 6, 2, 4
-    from cfgjax.models.blocks import attend
+    from cfgjax.models.blocks import attention
 
     query = jnp.zeros((tokens, heads, width))
-    assert flops.count(attend, query, query, query) == 2 * (2 * heads * tokens * tokens * width)
+    assert flops.count(attention, query, query, query) == 2 * (2 * heads * tokens * tokens * width)
     kernel, image = jnp.zeros((3, 3, 5, 7)), jnp.zeros((1, 8, 8, 5))
 
     fixed = {"padding": "SAME", "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
@@ -157,7 +157,7 @@ def test_every_method_of_the_smallest_work_gives_its_rows(tiny):
 
 @pytest.mark.slow
 def test_counts_of_the_smallest_work(tiny):
-    """16 x 1 perceptron, batch 4, 4 evaluations: 2 for each step guided, 1 for each that is not, 3 in training."""
+    """16 x 1 MLP, batch 4, 4 evaluations: 2 for each step guided, 1 for each that is not, 3 in training."""
     network_flops = 2 * (2 * 64 * 64 + 2 * 16 + (64 * 32 + 2 * 16 * 16) + 64 * 32 + 16 * 2)
     by_name = {(row.method, row.competitor): row for row in tiny[0]}
     for method, evaluations, examples in (

@@ -145,17 +145,23 @@ def test_a_run_that_guides_another_of_other_data_is_told(folders, tmp_path, caps
 
 def test_snapshots_behind_the_step_of_a_resume_are_saved_again(tmp_path):
     """They may be of other data: what is kept are those up to the step."""
-    with checkpoints.Writer(ema_snapshots.folder_of(tmp_path), checkpoints.Keep(last=None)) as writer:
+    with checkpoints.Writer(ema_snapshots.folder_of(tmp_path), checkpoints.RetentionPolicy(last=None)) as writer:
         for step in (10, 20, 30):
             writer.save(step, {"averages": (np.ones(2, np.float32),)}, {})
     ema_snapshots.rewind(tmp_path, 20)
-    assert checkpoints.steps(ema_snapshots.folder_of(tmp_path)) == [20, 10]
+    assert checkpoints.all_steps(ema_snapshots.folder_of(tmp_path)) == [20, 10]
 
 
 @pytest.mark.slow
 def test_a_finished_run_refuses_other_data_and_is_restored_with_a_warning(folders, tmp_path, capsys):
     preset = PRESETS["fashion_mnist"][1]
-    small = {"network": DiTNetwork(16, 1, 2, 4), "num_steps": 4, "save_every": 4, "batch_size": 16, "num_chunks": 1}
+    small = {
+        "network": DiTNetwork(16, 1, 2, 4),
+        "num_steps": 4,
+        "save_every": 4,
+        "batch_size": 16,
+        "num_microbatches": 1,
+    }
     first = dataclasses.replace(preset, run_dir=tmp_path / "run", data_dir=folders["first"], **small)
     other = dataclasses.replace(first, data_dir=folders["another pixel"])
     train.fit(first)

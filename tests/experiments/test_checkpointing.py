@@ -44,7 +44,7 @@ def test_saves_leave_next_to_nothing(tmp_path, monkeypatch):
     with Saver(experiment, None, None) as saver:
         for step in range(10):
             saver.save(trainer.state._replace(step=trainer.state.step + step))
-            saver.settle()
+            saver.wait()
             gc.collect()
             lists.append(sum(type(each) is list for each in gc.get_objects()))
     assert lists[-1] - lists[4] <= 5 * 4

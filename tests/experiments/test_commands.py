@@ -135,7 +135,7 @@ def test_a_perceptron_is_refused_as_a_noisy_classifier(data_dir, tmp_path):
     [
         (["--network.patch", "5"], "patch must divide the image's sides, got patch 5 on 28 x 28"),
         (["--network.num-heads", "3"], "num_heads must divide the width 128, got 3"),
-        (["--data.num-labels", "7"], "data.num_labels is 7, but the data set has 10"),
+        (["--data.num-classes", "7"], "data.num_classes is 7, but the data set has 10"),
         (["--data.name", "nothing"], "experiments.prepare nothing"),
     ],
 )

@@ -21,7 +21,7 @@ def _environment(monkeypatch):
 
 def test_the_folder_is_the_machine_s_own(monkeypatch):
     monkeypatch.delitem(os.environ, "XDG_CACHE_HOME", raising=False)
-    compilation_cache.keep()
+    compilation_cache.enable()
     expected = Path.home() / ".cache" / "cfgjax" / "compilations" / platform.node()
     assert Path(os.environ["JAX_COMPILATION_CACHE_DIR"]) == expected
     assert os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "1"
@@ -29,14 +29,14 @@ def test_the_folder_is_the_machine_s_own(monkeypatch):
 
 def test_the_user_s_cache_folder_is_used(monkeypatch, tmp_path):
     monkeypatch.setitem(os.environ, "XDG_CACHE_HOME", str(tmp_path))
-    compilation_cache.keep()
+    compilation_cache.enable()
     assert Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).is_relative_to(tmp_path)
 
 
 def test_a_folder_that_the_environment_names_is_left(monkeypatch):
     monkeypatch.setitem(os.environ, "JAX_COMPILATION_CACHE_DIR", "elsewhere")
     monkeypatch.delitem(os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
-    compilation_cache.keep()
+    compilation_cache.enable()
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "elsewhere"
     assert os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"
 

@@ -73,7 +73,7 @@ def test_a_longer_run_is_asked_for_and_goes_on_by_the_learning_rates_of_its_new_
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
     assert rates[6] > 2 * rates[5]
     restore_run(run_dir)
-    checkpoints.set_aside(run_folder.checkpoints_of(run_dir), {12: ""}, tmp_path / "aside")
+    checkpoints.quarantine(run_folder.checkpoints_of(run_dir), {12: ""}, tmp_path / "aside")
     train.fit(_short(run_dir, 12))
     assert int(final_state(run_dir).step) == 12
 
@@ -86,7 +86,7 @@ def test_a_run_of_two_lengths_is_the_same_wherever_it_stopped(finished, tmp_path
         (tmp_path / name).mkdir()
         run_dir = _copied(finished, tmp_path / name)
         train.fit(_short(run_dir, 12), ("num_steps",))
-        checkpoints.set_aside(run_folder.checkpoints_of(run_dir), dict.fromkeys(lost, ""), tmp_path / name / "aside")
+        checkpoints.quarantine(run_folder.checkpoints_of(run_dir), dict.fromkeys(lost, ""), tmp_path / name / "aside")
         train.fit(_short(run_dir, 12))
         ends.append(final_state(run_dir))
     jax.tree.map(np.testing.assert_array_equal, *ends)
@@ -95,10 +95,10 @@ def test_a_run_of_two_lengths_is_the_same_wherever_it_stopped(finished, tmp_path
 @pytest.mark.slow
 def test_a_run_may_be_resumed_with_another_way_to_compute_the_same(finished, tmp_path):
     run_dir = tmp_path / "run"
-    train.fit(_short(run_dir, batch_size=16, num_chunks=2, steps_per_dispatch=3))
+    train.fit(_short(run_dir, batch_size=16, num_microbatches=2, steps_per_dispatch=3))
     for one, other in zip(jax.tree.leaves(final_state(run_dir)), jax.tree.leaves(final_state(finished)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
-    checkpoints.set_aside(run_folder.checkpoints_of(run_dir), {6: ""}, tmp_path / "aside")
+    checkpoints.quarantine(run_folder.checkpoints_of(run_dir), {6: ""}, tmp_path / "aside")
     train.fit(_short(run_dir))
     for one, other in zip(jax.tree.leaves(final_state(run_dir)), jax.tree.leaves(final_state(finished)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
@@ -127,7 +127,7 @@ def test_a_run_begins_with_the_parameters_of_another(which, finished, tmp_path):
     ("changes", "message"),
     [
         ({"network": MLPNetwork(16, 2, 1)}, "network.width is 8, this run's 16"),
-        ({"data": MixtureData(5)}, "data.num_labels is 8, this run's 5"),
+        ({"data": MixtureData(5)}, "data.num_classes is 8, this run's 5"),
         ({"path": "cosine"}, "path is linear, this run's cosine"),
         ({"objective": "noise"}, "objective is field, this run's noise"),
     ],
@@ -150,7 +150,7 @@ def test_settings_that_change_nothing_or_only_rounding_may_change_and_no_others(
     preset = dataclasses.replace(PRESETS["fashion_mnist"][1], run_dir=tmp_path, network=network)
     run_folder.open_run(preset)
     for changes in (
-        {"num_chunks": 2}, {"steps_per_dispatch": 5}, {"placement": "sharded"},
+        {"num_microbatches": 2}, {"steps_per_dispatch": 5}, {"placement": "sharded"},
         {"network": dataclasses.replace(network, rematerialise=True)},
         {"data": dataclasses.replace(preset.data, in_memory=False)},
     ):  # fmt: skip

@@ -21,7 +21,7 @@ from tests.support.commands import assert_one_line, command
 
 safetensors = pytest.importorskip("safetensors.numpy")
 
-SMALL_ONE = pretrained.Architecture(16, 2, 2, patch=2, channels=4, side=4, num_labels=3, has_variance=True)
+SMALL_ONE = pretrained.Architecture(16, 2, 2, patch=2, channels=4, side=4, num_classes=3, has_variance=True)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 
 from experiments import endurance
 from experiments.cli.main import UserError
-from experiments.endurance import Look, summary
+from experiments.endurance import Sample, summary
 from experiments.fault_injection import __main__ as faults
 from experiments.fault_injection import disks, harness
 from experiments.run import metrics_log
@@ -51,7 +51,7 @@ def test_a_life_went_on_where_its_own_part_of_the_log_says_last(tmp_path):
     assert harness._resumed_at(log, 0) == 20
     assert harness._resumed_at(log, start) is None
     with log.open("a") as stream:
-        stream.write("warning: damaged\nresuming runs/a at step 60 of 400\n")
+        stream.write("warning: corrupt\nresuming runs/a at step 60 of 400\n")
     assert harness._resumed_at(log, start) == 60
 
 
@@ -100,7 +100,7 @@ def test_a_short_bench_recovers_from_kills_signals_and_damages(tmp_path):
     assert done.returncode == 0, done.stderr
     counts = json.loads((tmp_path / "bench" / "faults.json").read_text())
     assert [(each["fault"], each["injected"]) for each in counts] == [
-        ("SIGKILL", 2), ("SIGTERM", 1), ("SIGINT", 1), ("newest checkpoint damaged", 1),
+        ("SIGKILL", 2), ("SIGTERM", 1), ("SIGINT", 1), ("newest checkpoint corrupt", 1),
     ]  # fmt: skip
     assert all(faults._is_fine(each) for each in counts)
     assert len([line for line in done.stdout.splitlines() if line.startswith("|")]) == 2 + 4
@@ -111,7 +111,7 @@ def _looks(num_looks=101, an_hour=36.0):
     looks = []
     for seconds in np.linspace(0, 7200, num_looks):
         memory = 900 + an_hour * seconds / 3600 - 500 * (seconds < 700)
-        looks.append(Look(float(seconds), float(memory), 4, 94, float(2 * seconds), int(20 * seconds)))
+        looks.append(Sample(float(seconds), float(memory), 4, 94, float(2 * seconds), int(20 * seconds)))
     return looks
 
 
@@ -167,15 +167,15 @@ def test_a_soak_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
 
 def test_a_look_is_at_the_process_itself(tmp_path):
     (tmp_path / metrics_log.NAME).write_text('{"step": 5, "loss": 1.0}\n')
-    found = endurance.look(psutil.Process(), tmp_path, 0.0)
+    found = endurance.sample(psutil.Process(), tmp_path, 0.0)
     assert (found.step, found.threads) == (5, psutil.Process().num_threads())
     assert found.memory > 10
     assert found.processor_seconds > 0
 
 
-@pytest.mark.parametrize("damaged", [b'{"st}\n', b"\xff\xfe\n", b"{\xff}\n", b'{"loss": 2.0}\n', b'{"step": 20, "lo'])
-def test_a_damaged_line_is_passed_over(damaged, tmp_path):
-    (tmp_path / metrics_log.NAME).write_bytes(b'{"step": 10, "loss": 2.5}\n' + damaged)
+@pytest.mark.parametrize("corrupt", [b'{"st}\n', b"\xff\xfe\n", b"{\xff}\n", b'{"loss": 2.0}\n', b'{"step": 20, "lo'])
+def test_a_damaged_line_is_passed_over(corrupt, tmp_path):
+    (tmp_path / metrics_log.NAME).write_bytes(b'{"step": 10, "loss": 2.5}\n' + corrupt)
     assert endurance._last_step(tmp_path) == 10
 
 

@@ -62,19 +62,19 @@ UNDISTURBED = (None, [400], 0)
 def test_a_bench_needs_an_undisturbed_end(lives, tmp_path):
     lives[:] = [(None, [20], 2)]
     with pytest.raises(UserError, match=r"the undisturbed run did not end: exit code 2, see .*undisturbed\.log"):
-        harness.Bench(tmp_path / "out", 0)
+        harness.Harness(tmp_path / "out", 0)
 
 
 def test_a_run_to_be_damaged_must_have_saved_twice(lives, tmp_path):
     lives[:] = [UNDISTURBED, (None, [20], 1)]
     with pytest.raises(UserError, match=r"a run did not save twice: exit code 1, see"):
-        harness.Bench(tmp_path / "out", 0).damages(1)
+        harness.Harness(tmp_path / "out", 0).damages(1)
 
 
 def test_each_fault_is_told(lives, tmp_path):
     lives[:] = [UNDISTURBED, (None, [20], -9), (20, [40], -9), (40, [400], 0)]
     told = []
-    harness.Bench(tmp_path / "out", 0, lambda: told.append(len(lives))).signals(signal.SIGKILL, 2)
+    harness.Harness(tmp_path / "out", 0, lambda: told.append(len(lives))).signals(signal.SIGKILL, 2)
     assert told == [2, 1]
 
 
@@ -95,7 +95,7 @@ def test_each_fault_is_told(lives, tmp_path):
 )
 def test_signals_are_counted_by_where_the_next_life_goes_on(number, times, coming, expected, lives, tmp_path):
     lives[:] = [UNDISTURBED, *coming]
-    count = harness.Bench(tmp_path / "out", 0).signals(number, times)
+    count = harness.Harness(tmp_path / "out", 0).signals(number, times)
     runs_done = expected.get("runs", 1)
     assert lives == []
     assert count == harness.Count(number.name, times, **({"runs": runs_done, "bit_equal": runs_done} | expected))
@@ -103,14 +103,14 @@ def test_signals_are_counted_by_where_the_next_life_goes_on(number, times, comin
 
 def test_a_run_that_ends_elsewhere_is_not_bit_equal(lives, tmp_path):
     lives[:] = [UNDISTURBED, (None, [20], -9), (20, [400], 0)]
-    count = harness.Bench(tmp_path / "different", 0).signals(signal.SIGKILL, 1)
+    count = harness.Harness(tmp_path / "different", 0).signals(signal.SIGKILL, 1)
     assert (count.runs, count.bit_equal) == (1, 0)
 
 
 def test_a_run_that_does_not_end_is_told(lives, tmp_path):
     lives[:] = [UNDISTURBED, (None, [20], -9), (20, [], 2)]
     with pytest.raises(UserError, match="a run did not end: exit code 2, see"):
-        harness.Bench(tmp_path / "out", 0).signals(signal.SIGKILL, 1)
+        harness.Harness(tmp_path / "out", 0).signals(signal.SIGKILL, 1)
 
 
 @pytest.mark.parametrize(
@@ -124,17 +124,19 @@ def test_a_run_that_does_not_end_is_told(lives, tmp_path):
 def test_a_damaged_checkpoint_costs_nothing_but_the_way_back_to_the_one_before(
     resumed, expected, lives, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(harness.Bench, "_partial", lambda self, run_dir: [_publish(run_dir, step) for step in (20, 40)])
+    monkeypatch.setattr(
+        harness.Harness, "_partial", lambda self, run_dir: [_publish(run_dir, step) for step in (20, 40)]
+    )
     lives[:] = [UNDISTURBED, (resumed, [400], 0)]
-    count = harness.Bench(tmp_path / "out", 0).damages(1)
-    assert count == harness.Count("newest checkpoint damaged", 1, runs=1, bit_equal=1, **expected)
+    count = harness.Harness(tmp_path / "out", 0).damages(1)
+    assert count == harness.Count("newest checkpoint corrupt", 1, runs=1, bit_equal=1, **expected)
 
 
 def test_checkpoints_that_are_being_written_are_those_begun_since(tmp_path):
     for name, moment in (("20", 200), ("40.orbax-checkpoint-tmp", 100), ("60.orbax-checkpoint-tmp", 200)):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (moment, moment))
-    assert harness._drafts(tmp_path, 150) == [tmp_path / "60.orbax-checkpoint-tmp"]
+    assert harness._temporaries(tmp_path, 150) == [tmp_path / "60.orbax-checkpoint-tmp"]
 
 
 def test_runs_are_equal_where_all_bits_and_losses_are(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from PIL import Image
 from cfgjax import data, guidance, mixtures, paths
 from experiments.cli.main import UserError
 from experiments.evaluation.classifier import by_time
-from experiments.evaluation.feature_classifier import Recogniser, folder_of, recogniser_of
+from experiments.evaluation.feature_classifier import FeatureClassifier, feature_classifier_of, folder_of
 from experiments.evaluation.fidelity import measure, reference_of
 from experiments.evaluation.images import at_equal_recognition
 from experiments.evaluation.likelihoods import bits_per_dimension
@@ -26,17 +26,17 @@ from tests.support.commands import assert_one_line, command
 
 pytestmark = pytest.mark.slow
 
-NUM_LABELS = 3
+NUM_CLASSES = 3
 
 
 def _two_pixels(num_images):
     """Images [n, 1, 2, 1] with values of a mixture, and the mixture itself."""
-    mixture = mixtures.ring(NUM_LABELS, radius=0.6, std=0.1)
-    labels = np.arange(num_images) % NUM_LABELS
+    mixture = mixtures.ring(NUM_CLASSES, radius=0.6, std=0.1)
+    labels = np.arange(num_images) % NUM_CLASSES
     keys = jax.random.split(jax.random.key(0), num_images)
     points = jax.vmap(mixture.sample)(keys, jnp.asarray(labels))
     pixels = data.to_pixels(np.asarray(points).reshape(num_images, 1, 2, 1))
-    return data.Images(pixels, labels.astype(np.int32), NUM_LABELS), mixture
+    return data.Images(pixels, labels.astype(np.int32), NUM_CLASSES), mixture
 
 
 def _as_image(field):
@@ -45,13 +45,13 @@ def _as_image(field):
 
 def _honest(images):
     """A recogniser that knows the label of each image by its mean's angle, and raw pixels as features."""
-    centres = np.stack([images.image[images.label == label].mean(axis=0) for label in range(NUM_LABELS)]).reshape(3, 2)
+    centres = np.stack([images.image[images.label == label].mean(axis=0) for label in range(NUM_CLASSES)]).reshape(3, 2)
 
     def log_probs(batch):
         squares = np.sum((batch.reshape(-1, 1, 2) - centres.reshape(1, 3, 2)) ** 2, axis=-1)
         return np.asarray(jax.nn.log_softmax(-50 * squares, axis=1))
 
-    return Recogniser(lambda batch: batch.reshape(len(batch), -1), log_probs, 1.0)
+    return FeatureClassifier(lambda batch: batch.reshape(len(batch), -1), log_probs, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +60,13 @@ def measured():
     reference = reference_of(_honest(images), images)
 
     def of(samples):
-        return measure(samples.reshape(NUM_LABELS, -1, 1, 2, 1), np.arange(NUM_LABELS), reference)
+        return measure(samples.reshape(NUM_CLASSES, -1, 1, 2, 1), np.arange(NUM_CLASSES), reference)
 
     return images, of
 
 
 def _by_label(images, count):
-    return np.concatenate([images.image[images.label == label][:count] for label in range(NUM_LABELS)])
+    return np.concatenate([images.image[images.label == label][:count] for label in range(NUM_CLASSES)])
 
 
 def test_real_images_measure_as_perfect(measured):
@@ -82,7 +82,7 @@ def test_real_images_measure_as_perfect(measured):
 def test_labels_that_were_not_drawn_are_in_no_mean(measured):
     images, _ = measured
     reference = reference_of(_honest(images), images)
-    real = _by_label(images, 100).reshape(NUM_LABELS, 100, 1, 2, 1)
+    real = _by_label(images, 100).reshape(NUM_CLASSES, 100, 1, 2, 1)
     found = measure(real[[0, 2]], np.array([0, 2]), reference)
     assert found["recognised"] > 0.99
     assert [row["label"] for row in found["by_label"]] == [0, 2]
@@ -141,7 +141,7 @@ def test_bits_per_dimension_are_the_oracles():
     z = jax.vmap(lambda key, pixels: data.dequantise(jax.random.split(key)[0], pixels))(keys, images.pixels)
     density = mixture.log_density(paths.linear())
     exact = {
-        "null": jax.vmap(lambda z: density(z.reshape(-1), jnp.float32(1), jnp.int32(NUM_LABELS)))(z),
+        "null": jax.vmap(lambda z: density(z.reshape(-1), jnp.float32(1), jnp.int32(NUM_CLASSES)))(z),
         "labelled": jax.vmap(lambda z, y: density(z.reshape(-1), jnp.float32(1), y))(z, jnp.asarray(images.label)),
     }
     for name, values in exact.items():
@@ -213,7 +213,7 @@ def test_the_recogniser_is_trained_once_and_read_back(data_dir, trained_clothes)
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
     assert before
     assert folder_of(experiment.data, data_dir, train._replace(label=train.label[::-1])) != folder
-    found = recogniser_of(experiment.data, data_dir, train, test)
+    found = feature_classifier_of(experiment.data, data_dir, train, test)
     assert {file: file.stat().st_mtime_ns for file in before} == before
     accuracy = np.mean(np.argmax(found.log_probs(test.image), axis=1) == test.label)
     assert found.test_accuracy == accuracy > 0.9
@@ -244,7 +244,7 @@ def test_features_of_ones_own_take_the_recognisers_place(trained_clothes, tmp_pa
     [
         (["--features", "tests.experiments.test_fidelity:scalar_features"], "features must give finite [80, d]"),
         (["--features", "nowhere:features"], "features must be MODULE:FUNCTION"),
-        (["--features", "tests.experiments.test_fidelity:NUM_LABELS"], "features must be a function"),
+        (["--features", "tests.experiments.test_fidelity:NUM_CLASSES"], "features must be a function"),
         (["--classifier", "nowhere"], "no run in nowhere"),
         (["--features", ".fidelity:measure"], "features must be MODULE:FUNCTION"),
         (["--likelihood", "-1"], "likelihood must be 0, or at least 2 images, got -1"),
@@ -307,9 +307,9 @@ def test_channels_that_differ_from_the_runs_are_refused(data_dir, tmp_path, trai
 
 def test_guidance_rules_agree_on_the_oracle_at_equal_scales():
     """What the two rules of the evaluation compare is the same thing for an exact field and classifier."""
-    mixture, path = mixtures.ring(NUM_LABELS), paths.linear()
+    mixture, path = mixtures.ring(NUM_CLASSES), paths.linear()
     field, log_probs = mixture.vector_field(path), mixture.label_log_probs(path)
-    free = guidance.classifier_free(field, 2.5, NUM_LABELS)
-    by_classifier = guidance.classifier(guidance.given(field, NUM_LABELS), log_probs, path, 2.5)
+    free = guidance.classifier_free(field, 2.5, NUM_CLASSES)
+    by_classifier = guidance.classifier(guidance.given(field, NUM_CLASSES), log_probs, path, 2.5)
     x, t, y = jnp.array([0.4, -0.3]), jnp.float32(0.3), jnp.int32(1)
     np.testing.assert_allclose(free(x, t, y), by_classifier(x, t, y), rtol=1e-4)

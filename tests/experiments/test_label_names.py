@@ -17,7 +17,7 @@ from experiments.figures.image_grid import show_sheet
 from experiments.presets.registry import PRESETS
 from experiments.report import html as html_tables
 from experiments.run import folder as run_folder
-from experiments.sample.__main__ import Which, _labels
+from experiments.sample.__main__ import SampleOptions, _labels
 from experiments.tasks.label_names import label_texts, names_to_tell
 from experiments.tasks.registry import problem_of, with_shapes
 from tests.support.commands import SMALL, assert_one_line, command
@@ -45,7 +45,7 @@ def own(tmp_path_factory):
 
 def _experiment(own, name="own", **settings):
     experiment = PRESETS["digits"][1]
-    its_data = dataclasses.replace(experiment.data, name=name, num_labels=3, shape=(8, 8, 1), **settings)
+    its_data = dataclasses.replace(experiment.data, name=name, num_classes=3, shape=(8, 8, 1), **settings)
     return dataclasses.replace(experiment, data=its_data, data_dir=own, batch_size=16)
 
 
@@ -105,7 +105,7 @@ def test_names_that_do_not_fit_a_config_are_not_told(names):
     ],
 )
 def test_labels_are_asked_for_by_name_or_by_number(names, words, expected):
-    assert _labels(Which(words), names).tolist() == expected
+    assert _labels(SampleOptions(words), names).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_labels_are_asked_for_by_name_or_by_number(names, words, expected):
 )
 def test_a_label_that_is_none_is_told_what_is_allowed(names, word, allowed):
     with pytest.raises(UserError) as told:
-        _labels(Which((word,)), names)
+        _labels(SampleOptions((word,)), names)
     assert str(told.value) == f"labels must be {allowed}"
 
 
@@ -157,7 +157,7 @@ def test_the_recognised_rate_is_told_by_name():
 @pytest.mark.slow
 def test_a_run_on_own_pictures_knows_their_names(own, tmp_path):
     run_dir = tmp_path / "run"
-    options = ["--data-dir", own, "--data.num-labels", 3, *SMALL]
+    options = ["--data-dir", own, "--data.num-classes", 3, *SMALL]
     done = command("train", "digits", "--run-dir", run_dir, "--data.name", "own", *options)
     assert done.returncode == 0, done.stderr
     assert json.loads((run_dir / "config.json").read_text())["data"]["label_names"] == list(NAMES)

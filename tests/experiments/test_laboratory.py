@@ -14,7 +14,7 @@ from PIL import Image
 from cfgjax import guidance, solvers
 from experiments import diagnose, guided_distributions, learn_schedule
 from experiments.cli.main import UserError
-from experiments.gallery.rules import EXHIBITS
+from experiments.gallery.rules import GALLERY_ROWS
 from experiments.run.restore import restore_run
 from experiments.runtime import progress
 from experiments.runtime.batching import Plan
@@ -121,7 +121,7 @@ def test_the_gallery_draws_every_rule(tmp_path):
     done = command("gallery", "--out", tmp_path, *TINY)
     assert done.returncode == 0, done.stderr
     names = {file.stem for file in tmp_path.glob("*.png")}
-    assert names == {"ring", "tilted", *EXHIBITS}
+    assert names == {"ring", "tilted", *GALLERY_ROWS}
 
 
 @pytest.mark.slow

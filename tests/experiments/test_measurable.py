@@ -15,8 +15,8 @@ from cfgjax import data, paths
 from experiments.config.schema import MixtureData, MLPNetwork, Sampling
 from experiments.evaluation import images as image_report
 from experiments.evaluation import measurable, mixture, run_report
-from experiments.evaluation.feature_classifier import Recogniser, recogniser_of
-from experiments.evaluation.run_report import Wishes, report
+from experiments.evaluation.feature_classifier import FeatureClassifier, feature_classifier_of
+from experiments.evaluation.run_report import EvaluationOptions, report
 from experiments.presets.registry import PRESETS
 from experiments.report import html as html_tables
 from experiments.report import svg
@@ -38,13 +38,13 @@ NUMBERS = {
 MODEL = types.SimpleNamespace(path=paths.linear(), field=lambda params: lambda x, t, y: (0.1 * y + 1) * x)
 
 
-def _problem(num_labels):
-    return Problem((2, 2, 1), num_labels, None, None, None)
+def _problem(num_classes):
+    return Problem((2, 2, 1), num_classes, None, None, None)
 
 
-def _images(num_images, num_labels):
+def _images(num_images, num_classes):
     pixels = np.random.default_rng(num_images).integers(0, 256, (num_images, 2, 2, 1), np.uint8)
-    return data.Images(pixels, (np.arange(num_images) % num_labels).astype(np.int32), num_labels)
+    return data.Images(pixels, (np.arange(num_images) % num_classes).astype(np.int32), num_classes)
 
 
 def _any_recogniser(settings, data_dir, train, test, is_kept=True):
@@ -52,15 +52,17 @@ def _any_recogniser(settings, data_dir, train, test, is_kept=True):
     if len(np.unique(train.label)) < 2:
         return None
     log_probs = lambda images: np.asarray(jax.nn.log_softmax(images[:, 0, :, 0], axis=1))  # noqa: E731
-    return Recogniser(lambda images: images.reshape(len(images), -1), log_probs, 0.5 if len(test.label) else None)
+    return FeatureClassifier(
+        lambda images: images.reshape(len(images), -1), log_probs, 0.5 if len(test.label) else None
+    )
 
 
 @pytest.fixture
 def measured(monkeypatch, tmp_path):
     """The report of a run on pictures, whose data and samples are made up: (counts, wishes) -> metrics."""
 
-    def of(num_test, num_labels, num_per_class, wishes, is_drawn=False, test=None, samples=None):
-        train, test = _images(7, num_labels), test or _images(num_test, num_labels)
+    def of(num_test, num_classes, num_per_class, wishes, is_drawn=False, test=None, samples=None):
+        train, test = _images(7, num_classes), test or _images(num_test, num_classes)
         experiment = dataclasses.replace(
             PRESETS["digits"][1], sampling=Sampling((0.0, 2.0), num_steps=1, num_per_class=num_per_class)
         )
@@ -69,7 +71,7 @@ def measured(monkeypatch, tmp_path):
         monkeypatch.setattr(image_report, "load_train", lambda *_: train)
         monkeypatch.setattr(image_report, "recogniser_of", _any_recogniser)
         if samples is None:
-            samples = np.random.default_rng(0).uniform(-1, 1, (2, num_labels, num_per_class, 2, 2, 1))
+            samples = np.random.default_rng(0).uniform(-1, 1, (2, num_classes, num_per_class, 2, 2, 1))
         guidances = [run_report.FREE] + [run_report.BY_CLASSIFIER] * (wishes.log_classifier is not None)
         draws = {(guidance, "heun"): samples for guidance in guidances}
         monkeypatch.setattr(run_report, "_guided_draws", lambda *_: (draws, dict.fromkeys(guidances, (0.0, 2.0))))
@@ -77,7 +79,7 @@ def measured(monkeypatch, tmp_path):
             for name in ("draw_samples", "draw_curves"):
                 monkeypatch.setattr(image_report, name, lambda *_: None)
             monkeypatch.setattr(run_report, "draw_residuals", lambda *_: None)
-        return report(Run(experiment, _problem(num_labels), MODEL, None), tmp_path, wishes)
+        return report(Run(experiment, _problem(num_classes), MODEL, None), tmp_path, wishes)
 
     return of
 
@@ -97,19 +99,19 @@ def _assert_honest(found, asked):
 ALWAYS = set(NUMBERS) - {measurable.BITS.numbers, measurable.RESIDUALS.numbers}
 
 
-@pytest.mark.parametrize("num_labels", [1, 2])
-def test_reports_of_every_small_size_leave_out_what_they_name(num_labels, measured, capsys):
+@pytest.mark.parametrize("num_classes", [1, 2])
+def test_reports_of_every_small_size_leave_out_what_they_name(num_classes, measured, capsys):
     for num_test, num_per_class in itertools.product((0, 1, 2, 3, 4, 11, 12), (1, 2, 6)):
-        found = measured(num_test, num_labels, num_per_class, Wishes())
+        found = measured(num_test, num_classes, num_per_class, EvaluationOptions())
         _assert_honest(found, ALWAYS)
         lines = [line for line in capsys.readouterr().err.splitlines() if line]
         assert len(lines) == ("left_out" in found), lines
-        is_whole = num_labels > 1 and num_test >= 12 and num_labels * num_per_class >= 6
+        is_whole = num_classes > 1 and num_test >= 12 and num_classes * num_per_class >= 6
         assert ("left_out" not in found) == is_whole
 
 
 def test_three_pictures_held_out_are_named_with_what_is_needed(measured, capsys):
-    found = measured(3, 2, 100, Wishes())
+    found = measured(3, 2, 100, EvaluationOptions())
     assert found["left_out"] == {
         "frechet, kernel": "needs 4 pictures held out, there are 3",
         "precision, recall, density, coverage": "needs 12 pictures held out, there are 3",
@@ -121,7 +123,7 @@ def test_three_pictures_held_out_are_named_with_what_is_needed(measured, capsys)
 
 def test_features_of_ones_own_need_no_labels(measured):
     mean = lambda images: images.mean(axis=(2, 3))  # noqa: E731
-    found = measured(12, 1, 6, Wishes(features=mean))
+    found = measured(12, 1, 6, EvaluationOptions(features=mean))
     assert set(found["left_out"]) == {"recognised", "recogniser's accuracy"}
     assert np.isfinite(found["samples"][0]["frechet"])
 
@@ -129,14 +131,14 @@ def test_features_of_ones_own_need_no_labels(measured):
 def test_pictures_that_repeat_are_told_and_measure_nothing(measured, capsys):
     """Two pictures twenty times each, which are training pictures too: no ball has a radius, no copy can be told."""
     twice = data.Images(np.tile(_images(7, 2).pixels[:2], (20, 1, 1, 1)), np.tile(np.int32([0, 1]), 20), 2)
-    found = measured(40, 2, 10, Wishes(), test=twice)
+    found = measured(40, 2, 10, EvaluationOptions(), test=twice)
     assert found["left_out"] == {
         "precision, recall, density, coverage": "every picture of the reference repeats more than 5 times",
         "copies": "the pictures held out repeat training pictures",
     }
     _assert_honest(found, ALWAYS)
     some = data.Images(np.concatenate([twice.pixels, _images(40, 2).pixels]), np.tile(np.int32([0, 1]), 40), 2)
-    found = measured(80, 2, 20, Wishes(), test=some)
+    found = measured(80, 2, 20, EvaluationOptions(), test=some)
     assert 0 < found["samples"][0]["coverage"] < 1
     assert "pictures of the reference repeat more than 5 times: precision, density" in capsys.readouterr().err
 
@@ -144,7 +146,7 @@ def test_pictures_that_repeat_are_told_and_measure_nothing(measured, capsys):
 def test_samples_that_repeat_are_told_in_one_line(measured, capsys):
     samples = np.random.default_rng(0).uniform(-1, 1, (2, 2, 6, 2, 2, 1))
     samples[1] = samples[1, :1, :1]
-    found = measured(12, 2, 6, Wishes(), samples=samples)
+    found = measured(12, 2, 6, EvaluationOptions(), samples=samples)
     assert [row.get("repeated_samples", 0) for row in found["samples"]] == [0, 12]
     assert found["samples"][1]["recall"] == 0
     expected = (
@@ -154,16 +156,16 @@ def test_samples_that_repeat_are_told_in_one_line(measured, capsys):
 
 
 def test_features_that_tell_nothing_apart_measure_nothing(measured):
-    found = measured(12, 2, 6, Wishes(features=lambda images: np.ones((len(images), 3))))
+    found = measured(12, 2, 6, EvaluationOptions(features=lambda images: np.ones((len(images), 3))))
     assert set(found["left_out"].values()) == {"the features of all 12 pictures held out are alike"}
     _assert_honest(found, ALWAYS)
 
 
-@pytest.mark.parametrize(("num_test", "num_labels"), [(0, 2), (1, 2), (2, 1)])
-def test_a_classifier_and_likelihoods_are_left_out_alike(num_test, num_labels, measured, monkeypatch, capsys):
+@pytest.mark.parametrize(("num_test", "num_classes"), [(0, 2), (1, 2), (2, 1)])
+def test_a_classifier_and_likelihoods_are_left_out_alike(num_test, num_classes, measured, monkeypatch, capsys):
     monkeypatch.setattr(run_report, "residuals", lambda *_: [{"t": 0.5, "guidance_cosine": math.nan}])
-    constant = lambda x, t: jax.nn.log_softmax(np.zeros(num_labels) + x.sum())  # noqa: E731
-    found = measured(num_test, num_labels, 1, Wishes(log_classifier=constant, num_likelihoods=8))
+    constant = lambda x, t: jax.nn.log_softmax(np.zeros(num_classes) + x.sum())  # noqa: E731
+    found = measured(num_test, num_classes, 1, EvaluationOptions(log_classifier=constant, num_likelihoods=8))
     if "residuals" in found:
         assert found["residuals"] == [{"t": 0.5}]
         assert found["left_out"].pop("guidance_cosine") == "not finite"
@@ -173,9 +175,9 @@ def test_a_classifier_and_likelihoods_are_left_out_alike(num_test, num_labels, m
         assert f"bits per dimension are of all {num_test} pictures held out, not 8" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("num_test", "num_labels", "num_per_class"), [(0, 1, 1), (5, 2, 1), (12, 2, 3)])
-def test_pictures_of_little_are_drawn(num_test, num_labels, num_per_class, measured, tmp_path):
-    measured(num_test, num_labels, num_per_class, Wishes(), is_drawn=True)
+@pytest.mark.parametrize(("num_test", "num_classes", "num_per_class"), [(0, 1, 1), (5, 2, 1), (12, 2, 3)])
+def test_pictures_of_little_are_drawn(num_test, num_classes, num_per_class, measured, tmp_path):
+    measured(num_test, num_classes, num_per_class, EvaluationOptions(), is_drawn=True)
     assert (tmp_path / "samples.png").stat().st_size > 1000
     assert (tmp_path / "curves.png").stat().st_size > 1000
     assert len((tmp_path / "curves.csv").read_text().splitlines()) == 3
@@ -187,23 +189,23 @@ def test_a_mixture_of_one_label_has_no_rate_of_recognition(monkeypatch, tmp_path
     monkeypatch.setattr(mixture, "_recognised", lambda *_: 0.5)
     monkeypatch.setattr(mixture, "field_errors", lambda *_: {"labelled": [0.5], "null": [math.inf]})
     monkeypatch.setattr(mixture, "_density_draws", lambda *_: np.random.default_rng(0).normal(size=(4, 9, 2)))
-    for num_labels in (1, 2):
+    for num_classes in (1, 2):
         monkeypatch.setattr(
-            run_report, "_guided_draws", lambda *_, k=num_labels: ({("", "heun"): np.ones((4, k, 1, 2))}, {})
+            run_report, "_guided_draws", lambda *_, k=num_classes: ({("", "heun"): np.ones((4, k, 1, 2))}, {})
         )
-        settings = MixtureData(num_classes=num_labels)
+        settings = MixtureData(num_classes=num_classes)
         experiment = dataclasses.replace(PRESETS["mixture"][1], data=settings)
-        found = report(Run(experiment, _problem(num_labels), MODEL, None), tmp_path)
-        assert ("recognised" in found["samples"][0]) == (num_labels == 2) == ("recognised" not in found["left_out"])
+        found = report(Run(experiment, _problem(num_classes), MODEL, None), tmp_path)
+        assert ("recognised" in found["samples"][0]) == (num_classes == 2) == ("recognised" not in found["left_out"])
         assert found["left_out"]["null"] == "not finite"
         assert found["relative_error"] == {"labelled": 0.5}
         json.dumps(found, allow_nan=False)
 
 
-@pytest.mark.parametrize(("num_test", "num_labels"), [(1, 1), (0, 2)])
-def test_a_classifier_that_nothing_tests_has_a_report_without_numbers(num_test, num_labels, monkeypatch, tmp_path):
-    monkeypatch.setattr(measurable, "load_test", lambda *_: _images(num_test, num_labels))
-    found = report(Run(PRESETS["fashion_mnist_classifier"][1], _problem(num_labels), None, None), tmp_path)
+@pytest.mark.parametrize(("num_test", "num_classes"), [(1, 1), (0, 2)])
+def test_a_classifier_that_nothing_tests_has_a_report_without_numbers(num_test, num_classes, monkeypatch, tmp_path):
+    monkeypatch.setattr(measurable, "load_test", lambda *_: _images(num_test, num_classes))
+    found = report(Run(PRESETS["fashion_mnist_classifier"][1], _problem(num_classes), None, None), tmp_path)
     assert set(found["left_out"]) == {measurable.BY_TIME.numbers}
     assert "by_time" not in found
 
@@ -231,7 +233,7 @@ def test_two_folders_of_twelve_pictures_train_and_are_measured(tmp_path):
         "digits",
         "--data.name",
         "pets",
-        "--data.num-labels",
+        "--data.num-classes",
         2,
         "--data.shape",
         8,
@@ -265,9 +267,9 @@ def test_what_is_written_is_named_and_nothing_else(monkeypatch, tmp_path, capsys
 
 
 def test_no_recogniser_is_trained_on_one_label(tmp_path):
-    for num_labels in (1, 3):
-        train_set = _images(6, num_labels)._replace(label=np.zeros(6, np.int32))
-        assert recogniser_of(PRESETS["digits"][1].data, tmp_path, train_set, _images(2, 1)) is None
+    for num_classes in (1, 3):
+        train_set = _images(6, num_classes)._replace(label=np.zeros(6, np.int32))
+        assert feature_classifier_of(PRESETS["digits"][1].data, tmp_path, train_set, _images(2, 1)) is None
     assert not list(tmp_path.iterdir())
 
 

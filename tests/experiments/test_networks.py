@@ -32,7 +32,7 @@ def parts(request, data_dir):
     """A small experiment's problem, and its step with SGD, which hides no factor of the gradient."""
     name = request.param
     experiment = dataclasses.replace(
-        PRESETS[name][1], data_dir=data_dir, network=NETWORKS[name], batch_size=16, num_chunks=1
+        PRESETS[name][1], data_dir=data_dir, network=NETWORKS[name], batch_size=16, num_microbatches=1
     )
     problem = problem_of(experiment)
     return problem, model_of(experiment, problem)
@@ -43,7 +43,7 @@ def _run(parts, num_devices, num_steps, watch=None):
     optimizer, devices = optax.sgd(0.1), jax.devices()[:num_devices]
     step = training.parallel(training.make_step(model.loss, optimizer, 0.9), devices)
     params = jax.tree.map(np.asarray, model.create().params)
-    state = training.create(jax.tree.map(jax.numpy.asarray, params), optimizer, jax.random.key(0))
+    state = training.init_state(jax.tree.map(jax.numpy.asarray, params), optimizer, jax.random.key(0))
     source = training.replicate(problem.source, devices)
     for index, batch in enumerate(problem.batches(range(num_steps))):
         state, metrics = step(state, training.shard(batch, num_devices), source)

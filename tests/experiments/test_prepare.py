@@ -59,7 +59,7 @@ def test_a_set_without_held_out_pictures_says_so_and_trains_as_it_says(tmp_path)
     assert "warning: there is no split test, which training needs: " in done.stderr
     assert shown in done.stderr
     where = ["--data-dir", tmp_path / "data", "--run-dir", tmp_path / "run", "--data.name", "mine"]
-    shape = ["--data.shape", 4, 6, 1, "--data.num-labels", 2]
+    shape = ["--data.shape", 4, 6, 1, "--data.num-classes", 2]
     assert_one_line(command("train", "digits", *where, *shape), "has no split 'test', only train (80); parts of one")
     short = ["--batch-size", 80]
     assert_one_line(command("train", "digits", *where, *shape, *words, *short), "batch_size must be in 1..72")

@@ -93,7 +93,7 @@ def test_short_work_is_not_spoken_of(impatient, monkeypatch, capsys):
 
 def test_quiet_work_is_not_spoken_of(impatient, quiet, capsys):
     _work()
-    cli.tell("resuming")
+    cli.info("resuming")
     with progress.of_others():
         list(tqdm.auto.tqdm(range(3), file=sys.stderr))
     assert capsys.readouterr() == ("", "")

@@ -36,7 +36,7 @@ def _await(is_there, process, seconds=120):
 def _start_training(run_dir, *arguments):
     """A trainer that has saved at least once."""
     process = start("train", "mixture", "--run-dir", run_dir, *arguments)
-    _await(lambda: checkpoints.latest(run_folder.checkpoints_of(run_dir)), process)
+    _await(lambda: checkpoints.latest_step(run_folder.checkpoints_of(run_dir)), process)
     return process
 
 
@@ -55,7 +55,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_to_the_same_bits(number, 
     process.send_signal(number)
     stopped = finish(process)
     assert stopped.returncode == 75, stopped.stderr
-    step = checkpoints.latest(run_folder.checkpoints_of(tmp_path / "run"))
+    step = checkpoints.latest_step(run_folder.checkpoints_of(tmp_path / "run"))
     assert f"stopped at step {step} of 600 and saved" in stopped.stderr
     assert not (tmp_path / "run" / run_lock.NAME).exists()
     done = finish(start("train", "mixture", "--run-dir", tmp_path / "run", *LONG))
@@ -151,7 +151,7 @@ def test_a_run_whose_losses_are_not_finite_ends_and_says_where(tmp_path):
     record = json.loads((tmp_path / "run" / "divergence.json").read_text())
     assert (record["step"], record["last_checkpoint"]) == (1, 10)
     assert {"loss", "params/Dense_0/kernel"} <= record["norms"].keys()
-    restored = checkpoints.steps(run_folder.checkpoints_of(tmp_path / "run"))
+    restored = checkpoints.all_steps(run_folder.checkpoints_of(tmp_path / "run"))
     assert restored == [10]
     counts = {row["step"]: (row["loss"], row["not_finite"]) for row in _rows(tmp_path / "run") if "loss" in row}
     assert counts[5] == (None, 4)
@@ -191,14 +191,14 @@ def test_a_run_that_cannot_write_trains_on_and_loses_nothing_older(tmp_path, uni
     process = _start_training(run_dir, *LONG)
     process.send_signal(signal.SIGTERM)
     assert finish(process).returncode == 75
-    before = checkpoints.steps(run_folder.checkpoints_of(run_dir))
+    before = checkpoints.all_steps(run_folder.checkpoints_of(run_dir))
     done = _limited(run_dir, 3000, *LONG)
     assert done.returncode == 2, done.stderr
     assert "was not written: File too large; training goes on" in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last == f"error: {run_dir / metrics_log.NAME}: File too large"
     assert "Traceback" not in done.stderr
-    assert checkpoints.steps(run_folder.checkpoints_of(run_dir)) == before
+    assert checkpoints.all_steps(run_folder.checkpoints_of(run_dir)) == before
     done = finish(start("train", "mixture", "--run-dir", run_dir, *LONG))
     assert done.returncode == 0, done.stderr
     jax.tree.map(np.testing.assert_array_equal, final_state(uninterrupted), final_state(run_dir))
@@ -206,7 +206,7 @@ def test_a_run_that_cannot_write_trains_on_and_loses_nothing_older(tmp_path, uni
 
 
 def test_lines_that_cannot_be_written_are_kept(tmp_path, monkeypatch, capsys):
-    lines = metrics_log.Journal(tmp_path)
+    lines = metrics_log.MetricsLog(tmp_path)
     lines.append({"step": 1, "loss": 0.5})
     write = metrics_log._write_all
 
@@ -245,12 +245,12 @@ def test_a_damaged_newest_checkpoint_is_moved_away_and_the_run_goes_on(trained_m
     sampled = command("sample", run_dir, "--out", tmp_path / "picture.png")
     assert sampled.returncode == 0, sampled.stderr
     assert "step 30 is read instead" in sampled.stderr
-    assert checkpoints.steps(folder) == [40, 30]
+    assert checkpoints.all_steps(folder) == [40, 30]
     done = command("train", "mixture", "--run-dir", run_dir, *SMALL)
     assert done.returncode == 0, done.stderr
-    assert f"is moved to {run_dir / 'damaged'}" in done.stderr
+    assert f"is moved to {run_dir / 'corrupt'}" in done.stderr
     assert "at step 30 of 40" in done.stdout
-    assert (run_dir / "damaged" / "40-0").is_dir()
+    assert (run_dir / "corrupt" / "40-0").is_dir()
     jax.tree.map(np.testing.assert_array_equal, before, final_state(run_dir))
 
 
@@ -268,7 +268,7 @@ def test_snapshots_give_an_average_of_another_width(tmp_path):
     arguments = ["mixture", "--run-dir", run_dir, *SMALL, "--optimizer.average-widths", "0.05", "0.1"]
     done = command("train", *arguments, "--keep.snapshot-saves", "2")
     assert done.returncode == 0, done.stderr
-    assert checkpoints.steps(run_dir / "snapshots") == [40, 20]
+    assert checkpoints.all_steps(run_dir / "snapshots") == [40, 20]
     for name, options in (("own", []), ("kept", ["--ema-width", 0.1]), ("made", ["--ema-width", 0.08])):
         done = command("sample", run_dir, "--out", tmp_path / f"{name}.npz", *options)
         assert done.returncode == 0, done.stderr
@@ -325,5 +325,5 @@ def test_a_snapshot_that_fails_costs_neither_the_next_nor_the_run(tmp_path, monk
     done = command("train", "mixture", *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("training goes on") == 2
-    assert checkpoints.steps(tmp_path / "run" / "snapshots") == [30, 20]
-    assert checkpoints.latest(run_folder.checkpoints_of(tmp_path / "run")) == 40
+    assert checkpoints.all_steps(tmp_path / "run" / "snapshots") == [30, 20]
+    assert checkpoints.latest_step(run_folder.checkpoints_of(tmp_path / "run")) == 40

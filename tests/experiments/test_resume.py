@@ -36,7 +36,7 @@ def _loss_lines(run_dir):
 
 def _wait_for_checkpoint(run_dir, process):
     for _ in range(2400):
-        if (checkpoints.latest(run_folder.checkpoints_of(run_dir)) or 0) > 0 or process.poll() is not None:
+        if (checkpoints.latest_step(run_folder.checkpoints_of(run_dir)) or 0) > 0 or process.poll() is not None:
             return
         time.sleep(0.05)
     raise TimeoutError(run_dir)
@@ -60,7 +60,7 @@ def test_a_run_killed_at_a_random_moment_ends_bit_equal(attempt, tmp_path, data_
     time.sleep(random.Random(time.time_ns()).uniform(0, 1.0))
     process.kill()
     finish(process)
-    killed_at = checkpoints.latest(run_folder.checkpoints_of(run_dir))
+    killed_at = checkpoints.latest_step(run_folder.checkpoints_of(run_dir))
     done = finish(start(*arguments))
     assert done.returncode == 0, done.stderr
     assert f"at step {killed_at} of 300" in done.stdout

@@ -29,7 +29,7 @@ def test_a_run_leaves_its_config_metrics_pictures_and_checkpoint(trained):
     }
     with Image.open(trained / "samples.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 10
-    assert checkpoints.latest(run_folder.checkpoints_of(trained)) == 40
+    assert checkpoints.latest_step(run_folder.checkpoints_of(trained)) == 40
     assert run_folder.read_config(trained).num_steps == 40
 
 
@@ -115,7 +115,7 @@ def test_the_oracle_field_has_no_error_and_null_for_labelled_has_much():
     mixture, path = mixture_of(PRESETS["mixture"][1].data), paths.linear()
     exact = mixture.vector_field(path)
     assert max(field_errors(exact, mixture, path, seed=0)["labelled"]) < 1e-6
-    null = field_errors(lambda x, t, y: exact(x, t, mixture.num_labels), mixture, path, seed=0)
+    null = field_errors(lambda x, t, y: exact(x, t, mixture.num_classes), mixture, path, seed=0)
     assert max(null["null"]) < 1e-6
     assert max(null["labelled"]) > 0.9
 
@@ -123,10 +123,10 @@ def test_the_oracle_field_has_no_error_and_null_for_labelled_has_much():
 def test_a_sweep_shares_noise_between_scales():
     mixture, path = mixture_of(PRESETS["mixture"][1].data), paths.linear()
     draw = make_draw(
-        classifier_free(mixture.vector_field(path), mixture.num_labels), path, (2,), "heun", times(path, 8)
+        classifier_free(mixture.vector_field(path), mixture.num_classes), path, (2,), "heun", times(path, 8)
     )
     keys, labels = sample_keys(0, 3), np.array([0, 1, 2])
     together = draw_all(draw, 0, labels, (0.0, 1.0, 4.0))
     np.testing.assert_allclose(together[2, 1], draw(keys[1], labels[1], 4.0), rtol=1e-4)
-    unguided = draw(keys[1], np.asarray(mixture.num_labels), 1.0)
+    unguided = draw(keys[1], np.asarray(mixture.num_classes), 1.0)
     np.testing.assert_allclose(together[0, 1], unguided, rtol=1e-4)

@@ -23,7 +23,7 @@ from experiments.run.provenance import digest
 from experiments.run.restore import restore_run
 from experiments.sample import files as sample_files
 from experiments.sample import images as sample_images
-from experiments.sample.__main__ import Guidance, _called, _require_trained, _rule_of
+from experiments.sample.__main__ import GuidanceOptions, _called, _require_trained, _rule_of
 from experiments.sample.images import require_drawable
 from experiments.tasks.registry import problem_to_sample, with_shapes
 from tests.support.commands import assert_one_line, command
@@ -55,8 +55,8 @@ def _sample(run_dir, *arguments):
 def arrays(alone):
     """The samples of FEW, as numbers, and what was seen on the way."""
     _sample(alone, *FEW, "--out", alone / "few.npz")
-    _sample(alone, *FEW, "--trajectory", "--out", alone / "film.npz")
-    return np.load(alone / "few.npz"), np.load(alone / "film.npz")
+    _sample(alone, *FEW, "--trajectory", "--out", alone / "animation.npz")
+    return np.load(alone / "few.npz"), np.load(alone / "animation.npz")
 
 
 def test_a_run_is_sampled_where_its_data_are_missing(alone, arrays):
@@ -67,7 +67,7 @@ def test_a_run_is_sampled_where_its_data_are_missing(alone, arrays):
 
 def test_a_run_that_does_not_tell_its_shape_needs_its_data(alone, tmp_path, data_dir):
     shutil.copytree(alone, tmp_path / "old")
-    _change(tmp_path / "old", lambda config: config | {"data": config["data"] | {"shape": None, "num_labels": None}})
+    _change(tmp_path / "old", lambda config: config | {"data": config["data"] | {"shape": None, "num_classes": None}})
     out = tmp_path / "old.npz"
     assert_one_line(command("sample", tmp_path / "old", *FEW, "--out", out), "experiments.prepare digits")
     _sample(tmp_path / "old", *FEW, "--data-dir", data_dir, "--out", out)
@@ -76,12 +76,12 @@ def test_a_run_that_does_not_tell_its_shape_needs_its_data(alone, tmp_path, data
 
 def test_settings_that_tell_the_data_s_shape_go_on_from_those_that_do_not():
     told = PRESETS["digits"][1]
-    untold = dataclasses.replace(told, data=dataclasses.replace(told.data, shape=None, num_labels=None))
+    untold = dataclasses.replace(told, data=dataclasses.replace(told.data, shape=None, num_classes=None))
     whole = dataclasses.replace(told, data=dataclasses.replace(told.data, absent_labels=()))
     assert with_shapes(untold, problem_to_sample(told)) == whole
     assert run_folder._difference(untold, told) is None
-    other = dataclasses.replace(told, data=dataclasses.replace(told.data, num_labels=11))
-    assert run_folder._difference(other, told) == ("data.num_labels", 11, 10)
+    other = dataclasses.replace(told, data=dataclasses.replace(told.data, num_classes=11))
+    assert run_folder._difference(other, told) == ("data.num_classes", 11, 10)
 
 
 @pytest.mark.parametrize("shape", [[65536, 65536, 1], [8, 8, 3]])
@@ -103,10 +103,10 @@ def test_a_picture_each_holds_the_pixels_of_the_arrays(alone, arrays, tmp_path):
 
 def test_the_arrays_of_pictures_hold_their_pixels_for_fid_tools(arrays):
     """ADM's evaluator (openai/guided-diffusion, evaluations/evaluator.py) reads arr_0, [n, H, W, C] uint8."""
-    few, film = arrays
+    few, animation = arrays
     assert few["arr_0"].dtype == np.uint8
     np.testing.assert_array_equal(few["arr_0"], data.to_pixels(few["x"]))
-    assert "arr_0" not in film
+    assert "arr_0" not in animation
     latents = sample_images.arrays_of(few["x"], few["y"], LatentData("mine", (8, 8, 1)))
     assert set(latents) == {"x", "y", "factor"}
     assert set(sample_images.arrays_of(few["x"].reshape(3, -1), few["y"], MixtureData())) == {"x", "y"}
@@ -134,16 +134,16 @@ def test_a_trajectory_goes_from_the_noise_to_the_sample(arrays):
 
 @pytest.mark.parametrize(("suffix", "last"), [("gif", 2000), ("apng", 2000)])
 def test_a_film_shows_every_time_and_holds_the_last(suffix, last, alone, arrays, tmp_path):
-    _sample(alone, *FEW, "--trajectory", "--out", tmp_path / f"film.{suffix}")
-    with Image.open(tmp_path / f"film.{suffix}") as film:
-        assert film.n_frames == 5
+    _sample(alone, *FEW, "--trajectory", "--out", tmp_path / f"animation.{suffix}")
+    with Image.open(tmp_path / f"animation.{suffix}") as animation:
+        assert animation.n_frames == 5
         for index in range(5):
-            film.seek(index)
-            pixels = np.asarray(film.convert("L"))[4::8, 4::8]
+            animation.seek(index)
+            pixels = np.asarray(animation.convert("L"))[4::8, 4::8]
             for place, sample in zip([(0, 0), (0, 9), (9, 0)], arrays[1]["x"][:, index], strict=True):
                 tile = pixels[place[0] : place[0] + 8, place[1] : place[1] + 8]
                 np.testing.assert_array_equal(tile, data.to_pixels(sample)[..., 0])
-        assert film.info["duration"] == last
+        assert animation.info["duration"] == last
 
 
 def test_what_is_expected_at_the_end_is_the_sample_at_the_end():
@@ -161,24 +161,24 @@ def test_a_film_of_points_has_a_frame_for_every_time(trained_mixture, tmp_path):
     _sample(
         trained_mixture, "--num-steps", 3, "--solver", "euler_maruyama", "--trajectory", "--out", tmp_path / "a.gif"
     )
-    with Image.open(tmp_path / "a.gif") as film:
-        assert film.n_frames == 4
-        assert film.size == (600, 600)
-        film.seek(3)
-        assert np.asarray(film.convert("RGB")).std() > 5
+    with Image.open(tmp_path / "a.gif") as animation:
+        assert animation.n_frames == 4
+        assert animation.size == (600, 600)
+        animation.seek(3)
+        assert np.asarray(animation.convert("RGB")).std() > 5
     assert_one_line(command("sample", trained_mixture, "--out", f"{tmp_path}/each/"), "they are no images")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.npz", "a.gif", "a.apng", "each/"])
 def test_a_file_says_how_it_was_made(name, alone, tmp_path):
     out = f"{tmp_path}/{name}"
-    film = ["--trajectory"] if name[-3:] in ("gif", "png") and name != "a.png" else []
-    _sample(alone, *FEW, *film, "--out", out)
+    animation = ["--trajectory"] if name[-3:] in ("gif", "png") and name != "a.png" else []
+    _sample(alone, *FEW, *animation, "--out", out)
     rows = dict(
         line.split(maxsplit=1)
         for line in command("provenance", f"{out}000-label-3.png" if name == "each/" else out).stdout.splitlines()
     )
-    asked = " ".join(["python -m experiments.sample", str(alone), *map(str, [*FEW, *film, "--out", out])])
+    asked = " ".join(["python -m experiments.sample", str(alone), *map(str, [*FEW, *animation, "--out", out])])
     assert rows["command"] == asked
     assert rows["step"] == "40"
     assert rows["version"] == "0.1.0"
@@ -291,7 +291,7 @@ def test_a_sample_at_zero_or_one_evaluates_one_side_as_is_told(scale, both):
     field, key, y = mixture.vector_field(path), jax.random.key(0), jnp.int32(1)
     for pair_of in (
         lambda placed: guidance.pair(placed(field), 3),
-        lambda placed: guidance.against(*[placed(field)] * 2),
+        lambda placed: guidance.autoguidance_pair(*[placed(field)] * 2),
     ):
         rule_of = lambda placed, pair_of=pair_of: lambda w: guidance.extrapolate(pair_of(placed), w)  # noqa: E731
         told = samplers.num_evaluations(rule_of, field, path, (2,), "euler", ts, scale)
@@ -347,15 +347,15 @@ def test_a_negative_label_is_led_away_from(trained_mixture, tmp_path):
 )
 def test_a_negative_label_that_is_none_is_refused(arguments, expected, trained_mixture):
     with pytest.raises(UserError, match=expected):
-        _rule_of(Guidance(**arguments), restore_run(trained_mixture), None)
+        _rule_of(GuidanceOptions(**arguments), restore_run(trained_mixture), None)
 
 
 def test_a_negative_label_takes_the_null_label_s_place_in_what_must_be_trained(trained_mixture):
     run = restore_run(trained_mixture)
     untrained = run._replace(experiment=dataclasses.replace(run.experiment, label_drop_rate=0.0))
     with pytest.raises(UserError, match="needs the null label"):
-        _require_trained(Guidance(), untrained, np.array([1]))
-    _require_trained(Guidance(negative_label="3"), untrained, np.array([1]))
+        _require_trained(GuidanceOptions(), untrained, np.array([1]))
+    _require_trained(GuidanceOptions(negative_label="3"), untrained, np.array([1]))
 
 
 def test_a_negative_label_may_be_called_by_its_name():

@@ -10,7 +10,7 @@ import pytest
 from tqdm import tqdm
 
 from experiments.cli import main as cli
-from experiments.runtime.signals import Requests, StoppedError
+from experiments.runtime.signals import StoppedError, StopRequests
 
 
 def _ask(number=signal.SIGTERM):
@@ -19,14 +19,14 @@ def _ask(number=signal.SIGTERM):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_waits_while_there_is_something_to_finish(number):
-    with Requests() as requests, requests.deferred():
+    with StopRequests() as requests, requests.deferred():
         assert not requests.is_asked
         _ask(number)
         assert requests.is_asked
 
 
 def test_nobody_who_deals_with_errors_deals_with_a_request():
-    with pytest.raises(StoppedError), Requests():
+    with pytest.raises(StoppedError), StopRequests():
         try:
             _ask()
         except Exception:
@@ -46,20 +46,20 @@ class _Broken(io.TextIOBase):
 def test_a_broken_standard_error_stops_nobody(monkeypatch):
     """As where Ctrl-C ends the program that reads it, too."""
     monkeypatch.setattr(sys, "stderr", _Broken())
-    cli.say("a line")
+    cli.warn("a line")
     for _ in tqdm(range(3), file=cli.Terminal(), mininterval=0):
         pass
 
 
 def test_elsewhere_it_ends_the_work_at_once():
-    with pytest.raises(StoppedError, match="stopped by SIGTERM outside training"), Requests():
+    with pytest.raises(StoppedError, match="stopped by SIGTERM outside training"), StopRequests():
         _ask()
         pytest.fail("the signal was not noticed")
 
 
 def test_the_former_handlers_come_back():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    with Requests():
+    with StopRequests():
         assert signal.getsignal(signal.SIGTERM) not in before
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
@@ -68,7 +68,7 @@ def test_another_thread_than_the_main_one_listens_to_nothing():
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def listen():
-        with Requests():
+        with StopRequests():
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=listen)

@@ -108,7 +108,7 @@ def test_sheets_are_drawn_at_intervals_and_shown_to_the_tracker(tracked):
 
 def test_a_sheet_holds_the_first_samples_of_the_report(tracked):
     run = restore_run(tracked)
-    drawn = sample_grids.Sheets(run.experiment, run.problem, run.model, 1).samples(run.ema)
+    drawn = sample_grids.SampleGrids(run.experiment, run.problem, run.model, 1).samples(run.ema)
     whole = draw_sweep(run, classifier_free(run.field, 8), ODE, run.experiment.sampling.scales)
     assert drawn.shape == (2, 8, 3, 2)
     np.testing.assert_allclose(drawn, whole, rtol=1e-4, atol=1e-5)
@@ -202,7 +202,7 @@ def test_what_a_killed_start_of_wandb_lacks_is_told_again(tmp_path, monkeypatch)
     tracking.write({"step": 20, "loss": 0.5})
     tracking.close()
     assert _history(tmp_path) == [((10, "loss"), "NaN"), ((15, "loss"), str(1 / 15)), ((20, "loss"), "0.5")]
-    assert (tmp_path / "damaged" / name).is_dir()
+    assert (tmp_path / "corrupt" / name).is_dir()
     assert json.loads((tmp_path / "wandb.json").read_text()) == {"id": "abc", "last_step": 20, "underway": None}
 
 
@@ -287,7 +287,7 @@ def test_a_full_disk_ends_neither_events_nor_sheets_nor_the_run(tmp_path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(RecordWriter, "flush", full)
-    monkeypatch.setattr(sample_grids.Sheets, "_write", full)
+    monkeypatch.setattr(sample_grids.SampleGrids, "_write", full)
     done = _train(tmp_path / "run")
     assert done.stderr.count("tensorboard failed") == 1
     assert done.stderr.count("no sheet of samples at step 15: [Errno 28] No space left") == 1
@@ -328,6 +328,6 @@ def test_of_two_processes_both_draw_and_the_first_writes(tmp_path):
     assert list(sample_grids.files(tmp_path / "run")) == [15, 30]
     assert len(list((tmp_path / "run" / "tensorboard").iterdir())) == 1
     assert _scalars(tmp_path / "run").keys() == _lines(tmp_path / "run").keys()
-    assert checkpoints.latest(run_folder.checkpoints_of(tmp_path / "run")) == 40
+    assert checkpoints.latest_step(run_folder.checkpoints_of(tmp_path / "run")) == 40
     (row,) = [json.loads(line) for line in (tmp_path / "run" / "starts.jsonl").read_text().splitlines()]
     assert row["num_processes"] == 2

@@ -10,10 +10,10 @@ from experiments.cli.main import UserError
 from experiments.config.schema import ADAPTER, MLPNetwork, Sampling
 from experiments.diagnose import Options as DiagnoseOptions
 from experiments.diagnose import diagnose
-from experiments.evaluate import Draws, evaluate
 from experiments.evaluate import Options as EvaluateOptions
+from experiments.evaluate import SampleOptions, evaluate
 from experiments.guided_distributions import Options as LawsOptions
-from experiments.guided_distributions import print_laws
+from experiments.guided_distributions import print_distributions
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run.model import model_of
@@ -98,8 +98,8 @@ def test_what_looks_at_both_fields_refuses_a_run_that_trained_one(rate, runs_of,
     for ask in (
         lambda: diagnose(DiagnoseOptions(run_dir, out=tmp_path / "diagnostics.png")),
         lambda: compare(AccuracyOptions(run_dir)),
-        lambda: print_laws(LawsOptions(run_dir=run_dir)),
-        lambda: evaluate(EvaluateOptions(run_dir, samples=Draws(scales=(2.0,)))),
+        lambda: print_distributions(LawsOptions(run_dir=run_dir)),
+        lambda: evaluate(EvaluateOptions(run_dir, samples=SampleOptions(scales=(2.0,)))),
         lambda: require_rows(runs_of[rate], (0, NULL), "likelihood"),
     ):
         with pytest.raises(UserError, match=r"label_drop_rate [01]\)"):

@@ -18,7 +18,7 @@ from experiments.cli.main import UserError
 from experiments.config.schema import ADAPTER, DiTNetwork, LatentData, MLPNetwork, Sampling, UNetNetwork
 from experiments.evaluate import Options, _wishes
 from experiments.evaluation import feature_classifier
-from experiments.evaluation.feature_classifier import folder_of, recogniser_of
+from experiments.evaluation.feature_classifier import feature_classifier_of, folder_of
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run.model import model_of
@@ -241,7 +241,7 @@ def test_what_is_refused_is_less_than_what_a_network_has():
         problem = abstract_problem_of(experiment)
         state = jax.eval_shape(model_of(experiment, problem).create)
         true = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        assert true / 8 < num_parameters(experiment.network, problem.shape, problem.num_labels) <= true, name
+        assert true / 8 < num_parameters(experiment.network, problem.shape, problem.num_classes) <= true, name
         assert num_inner(experiment.network, problem.shape) > 0
 
 
@@ -255,7 +255,7 @@ def latents(tmp_path):
 
 
 def _of_latents(data_dir, folder="mine"):
-    settings = LatentData(folder, shape=(4, 4, 2), num_labels=2, num_held_out=8)
+    settings = LatentData(folder, shape=(4, 4, 2), num_classes=2, num_held_out=8)
     return dataclasses.replace(PRESETS["imagenet256_latent"][1], data=settings, data_dir=data_dir, batch_size=32)
 
 
@@ -308,7 +308,7 @@ def images():
 
 
 def _save_recogniser(folder, params):
-    state = training.create(params, optax.adam(1e-3), jax.random.key(0))
+    state = training.init_state(params, optax.adam(1e-3), jax.random.key(0))
     with checkpoints.Writer(folder) as writer:
         writer.save(int(state.step), state, {})
 
@@ -318,12 +318,12 @@ def test_a_recogniser_that_is_none_is_refused_with_what_to_do(images, tmp_path):
     folder = folder_of(settings, tmp_path, images)
     _save_recogniser(folder, {"other": np.ones(2, np.float32)})
     with pytest.raises(checkpoints.CheckpointError, match=f"remove {folder} to train the recogniser again"):
-        recogniser_of(settings, tmp_path, images, images)
+        feature_classifier_of(settings, tmp_path, images, images)
 
 
 def test_a_recogniser_is_written_only_where_that_is_asked_for(images, tmp_path, capsys):
     settings = PRESETS["digits"][1].data
-    found = recogniser_of(settings, tmp_path, images, images, is_kept=False)
+    found = feature_classifier_of(settings, tmp_path, images, images, is_kept=False)
     assert found.log_probs(images.image).shape == (20, 2)
     assert not list(tmp_path.iterdir())
     assert "by --data-dir to keep it" in capsys.readouterr().out
@@ -332,11 +332,11 @@ def test_a_recogniser_is_written_only_where_that_is_asked_for(images, tmp_path, 
 def test_a_recogniser_that_another_process_lacks_is_trained_by_all_and_not_written_twice(images, tmp_path, monkeypatch):
     """Where one of them read it back while the others train, they would wait for each other."""
     settings = PRESETS["digits"][1].data
-    first = recogniser_of(settings, tmp_path, images, images)
+    first = feature_classifier_of(settings, tmp_path, images, images)
     files = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
     monkeypatch.setattr(distributed, "all_texts", lambda own: [own, "no"])
     monkeypatch.setattr(feature_classifier, "_restored", None)
-    again = recogniser_of(settings, tmp_path, images, images)
+    again = feature_classifier_of(settings, tmp_path, images, images)
     np.testing.assert_array_equal(again.log_probs(images.image), first.log_probs(images.image))
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == files
 
@@ -352,5 +352,5 @@ def test_a_folder_of_recognisers_that_leads_out_is_refused(images, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "data" / "recognisers").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(data.DataError, match="is a link that leads out"):
-        recogniser_of(PRESETS["digits"][1].data, tmp_path / "data", images, images)
+        feature_classifier_of(PRESETS["digits"][1].data, tmp_path / "data", images, images)
     assert not list((tmp_path / "elsewhere").iterdir())

@@ -280,7 +280,7 @@ def test_a_rate_outside_is_refused(rate):
 @pytest.mark.parametrize("traced", [False, True])
 def test_classifier_guidance_at_the_null_label_is_the_null_field(traced, clustered):
     """The classifier has no row K: its term is none, and not that of label K - 1."""
-    path, null = paths.linear(), clustered.num_labels
+    path, null = paths.linear(), clustered.num_classes
     null_field = guidance.given(clustered.vector_field(path), null)
     guided = guidance.classifier(null_field, clustered.label_log_probs(path), path, 3.0)
     x, t = jnp.array([0.3, -0.4]), jnp.float32(0.5)

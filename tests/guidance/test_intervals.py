@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cfgjax import conversions, guidance, mixtures, paths, solvers
-from cfgjax.piecewise import Piecewise, by_piece
+from cfgjax.piecewise import Piecewise, piecewise
 
 NULL, Y = 5, 1
 KEY = jax.random.key(0)
@@ -155,7 +155,7 @@ def test_one_plus_is_the_papers_convention(excess):
     """u_y + s (u_y - u_null) is w = 1 + s."""
     x, t, y = START, jnp.float32(0.4), jnp.asarray(Y)
     null, labelled = FIELD(x, t, jnp.asarray(NULL)), FIELD(x, t, y)
-    found = guidance.classifier_free(FIELD, guidance.one_plus(excess), NULL)(x, t, y)
+    found = guidance.classifier_free(FIELD, guidance.from_zero_based_scale(excess), NULL)(x, t, y)
     np.testing.assert_allclose(found, labelled + 2.0 * (labelled - null), rtol=1e-4)
 
 
@@ -163,11 +163,11 @@ def test_rules_stack_on_an_interval():
     """A threshold over rescaled guidance in an interval: pieces at its edges, each the stack of its piece."""
     path, pair = paths.linear(), guidance.pair(FIELD, NULL)
     inner = guidance.rescaled(pair, guidance.interval(4.0, 0.3, 0.7), 0.5)
-    stacked = guidance.clipped(path, inner, 0.9)
+    stacked = guidance.static_threshold(path, inner, 0.9)
     assert isinstance(stacked, Piecewise)
     assert stacked.edges == (0.3, 0.7)
     for t, part in ((0.1, FIELD), (0.5, guidance.rescaled(pair, 4.0, 0.5)), (0.9, FIELD)):
-        expected = guidance.clipped(path, part, 0.9)(START, jnp.float32(t), jnp.asarray(Y))
+        expected = guidance.static_threshold(path, part, 0.9)(START, jnp.float32(t), jnp.asarray(Y))
         np.testing.assert_allclose(stacked(START, jnp.float32(t), jnp.asarray(Y)), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -177,12 +177,12 @@ def test_a_start_without_movement_costs_nothing(make_solver, stages):
 
     def build(field):
         guided = guidance.classifier_free(field, guidance.interval(4.0, 0.3, 0.7), NULL)
-        return make_solver(guidance.given(guidance.zero_before(guided, 0.2), Y))
+        return make_solver(guidance.given(guidance.zero_init(guided, 0.2), Y))
 
     ts = np.linspace(0, 1, 11, dtype=np.float32)
     end, calls = _evaluations(build, ts)
     assert len(calls) == stages * (1 + 2 * 4 + 3)
-    each = solvers.evaluations(build, FIELD, START, ts)
+    each = solvers.num_function_evaluations(build, FIELD, START, ts)
     assert each.tolist() == [stages * count for count in (0, 0, 1, 2, 2, 2, 2, 1, 1, 1)]
     solver = _build(make_solver, guidance.interval(4.0, 0.3, 0.7))(FIELD)
     np.testing.assert_allclose(end, solvers.integrate(solver, KEY, START, ts[2:]), rtol=1e-5)
@@ -238,7 +238,7 @@ def test_a_half_precision_field_may_be_piecewise():
 
     def at(scale):
         guided = guidance.classifier_free(field, guidance.interval(scale, 0.3, 0.7), NULL)
-        return guidance.zero_before(guided, 0.1)(START, jnp.float32(0.5), jnp.asarray(2))
+        return guidance.zero_init(guided, 0.1)(START, jnp.float32(0.5), jnp.asarray(2))
 
     np.testing.assert_allclose(jax.jit(at)(jnp.float32(1.0)), 2 * START, rtol=1e-2)
 
@@ -256,7 +256,7 @@ def test_conversions_keep_the_pieces():
 def test_pieces_are_refined_to_common_edges():
     """(I2): a function of two piecewise values sees each pair of pieces that meet."""
     one, other = Piecewise((0.5,), ("a", "b")), Piecewise((0.25, 0.75), ("x", "y", "z"))
-    joined = by_piece(lambda *values, last: "".join(values) + last)(one, other, last=Piecewise((0.5,), ("-", "+")))
+    joined = piecewise(lambda *values, last: "".join(values) + last)(one, other, last=Piecewise((0.5,), ("-", "+")))
     assert joined == Piecewise((0.25, 0.5, 0.75), ("ax-", "ay-", "by+", "bz+"))
 
 
@@ -280,4 +280,4 @@ def test_an_interval_of_an_interval_is_refused():
     with pytest.raises(ValueError, match="another interval"):
         guidance.interval(inner, 0.3, 0.5)
     with pytest.raises(ValueError, match=r"write interval\(one_plus"):
-        guidance.one_plus(inner)
+        guidance.from_zero_based_scale(inner)

@@ -15,7 +15,7 @@ ONES = {"float": 1.0, "int": 1, "numpy": np.float32(1), "jax": jnp.int32(1), "0-
 
 
 def FIELD(x, t, y):  # noqa: N802
-    """An elementwise field: the same to the bit alone as under vmap."""
+    """An elementwise field: bitwise the same alone as under vmap."""
     return jnp.sin(3 * x + t) * (y + 1.0)
 
 
@@ -26,7 +26,7 @@ def _worse(x, t, y):
 def _counted(rule):
     """How often each Euler step of a rule evaluates the field that it is given."""
     build = lambda field: solvers.euler(guidance.given(rule(field), Y))  # noqa: E731
-    return solvers.evaluations(build, FIELD, X, TS).tolist()
+    return solvers.num_function_evaluations(build, FIELD, X, TS).tolist()
 
 
 def _pair(field):
@@ -39,10 +39,10 @@ RULES = {
     "autoguidance": lambda field, w: guidance.autoguidance(field, _worse, w),
     "rescaled": lambda field, w: guidance.rescaled(_pair(field), w),
     "projected": lambda field, w: guidance.extrapolate(guidance.projected(PATH, _pair(field)), w),
-    "zero_star": lambda field, w: guidance.extrapolate(guidance.zero_star(_pair(field)), w),
-    "tangential": lambda field, w: guidance.extrapolate(guidance.tangential(PATH, _pair(field)), w),
-    "clipped": lambda field, w: guidance.clipped(PATH, guidance.classifier_free(field, w, NULL), jnp.inf),
-    "one_plus": lambda field, w: guidance.classifier_free(field, guidance.one_plus(w - 1), NULL),
+    "zero_star": lambda field, w: guidance.extrapolate(guidance.cfg_zero_star(_pair(field)), w),
+    "tangential": lambda field, w: guidance.extrapolate(guidance.tangential_damping(PATH, _pair(field)), w),
+    "clipped": lambda field, w: guidance.static_threshold(PATH, guidance.classifier_free(field, w, NULL), jnp.inf),
+    "one_plus": lambda field, w: guidance.classifier_free(field, guidance.from_zero_based_scale(w - 1), NULL),
     "an interval": lambda field, w: guidance.classifier_free(field, guidance.interval(w, 0.25, 0.5), NULL),
     "the whole interval": lambda field, w: guidance.classifier_free(field, guidance.interval(w, 0, 1), NULL),
 }
@@ -177,9 +177,9 @@ def test_one_side_alone_checks_what_both_check(scale):
 def test_a_memory_is_not_needed_at_one():
     def count(scale):
         def build(field):
-            return solvers.remembering(solvers.euler, guidance.adaptive_projected(PATH, _pair(field), scale, Y))
+            return solvers.with_field_state(solvers.euler, guidance.adaptive_projected(PATH, _pair(field), scale, Y))
 
-        return solvers.evaluations(build, FIELD, X, TS).tolist()
+        return solvers.num_function_evaluations(build, FIELD, X, TS).tolist()
 
     assert (count(1.0), count(2.0)) == ([1] * 4, [2] * 4)
     remembers = guidance.adaptive_projected(PATH, _pair(FIELD), 1.0, Y)
@@ -193,7 +193,7 @@ def test_cfg_plus_plus_at_a_known_zero_evaluates_the_null_side_alone():
 
     def count(scale):
         build = lambda field: solvers.cfg_plus_plus(PATH, _pair(field), Y, scale)  # noqa: E731
-        return solvers.evaluations(build, FIELD, X, TS).tolist()
+        return solvers.num_function_evaluations(build, FIELD, X, TS).tolist()
 
     assert (count(0.0), count(1.0)) == ([1] * 4, [2] * 4)
     found, ddim = (
@@ -209,8 +209,8 @@ def test_cfg_plus_plus_at_a_known_zero_evaluates_the_null_side_alone():
 @pytest.mark.parametrize("transform", [lambda call: call, jax.jit], ids=["eager", "jit"])
 def test_labels_of_weight_zero_are_not_evaluated(transform):
     """Known weights alone: with traced ones every label is."""
-    weighted = lambda weights: lambda field: guidance.weighted(field, [0, 1, NULL], weights)  # noqa: E731
-    count = lambda rule: solvers.evaluations(  # noqa: E731
+    weighted = lambda weights: lambda field: guidance.compose(field, [0, 1, NULL], weights)  # noqa: E731
+    count = lambda rule: solvers.num_function_evaluations(  # noqa: E731
         lambda field: solvers.euler(rule(field)), FIELD, X, TS
     ).tolist()
     assert count(weighted([0.0, 1.0, 0.0])) == [1] * 4
@@ -222,8 +222,8 @@ def test_labels_of_weight_zero_are_not_evaluated(transform):
 
 @pytest.mark.parametrize(("amount", "label"), [(0, 2), (1.0, 0)])
 def test_between_labels_evaluates_one_label_at_its_ends(amount, label):
-    between = lambda field: guidance.between_labels(field, 2, 0, amount)  # noqa: E731
+    between = lambda field: guidance.interpolate_labels(field, 2, 0, amount)  # noqa: E731
     build = lambda field: solvers.euler(between(field))  # noqa: E731
-    assert solvers.evaluations(build, FIELD, X, TS).tolist() == [1] * 4
+    assert solvers.num_function_evaluations(build, FIELD, X, TS).tolist() == [1] * 4
     found = jax.jit(lambda x: between(FIELD)(x, T))(X)
     np.testing.assert_array_equal(found, jax.jit(lambda x: FIELD(x, T, jnp.asarray(label)))(X))

@@ -92,7 +92,7 @@ def test_a_policy_of_one_is_the_labelled_field_to_the_bit_and_costs_one_call_on_
     build = lambda field: solvers.euler(  # noqa: E731
         guidance.given(guidance.classifier_free(field, guidance.policy(_by_sides), NULL), Y)
     )
-    assert solvers.evaluations(build, _plain, X[0], np.linspace(0, 1, 3)).tolist() == [2, 2]
+    assert solvers.num_function_evaluations(build, _plain, X[0], np.linspace(0, 1, 3)).tolist() == [2, 2]
 
 
 def test_gradients_pass_through_a_policy_and_its_numbers_are_traced():
@@ -114,7 +114,7 @@ def test_gradients_pass_through_a_policy_and_its_numbers_are_traced():
 
 
 def test_a_policy_is_solved_with_and_may_be_shifted():
-    """The ODE at w(x, t) is that of a field written by hand; ``one_plus`` adds 1."""
+    """The ODE at w(x, t) is that of a field written by hand; ``from_zero_based_scale`` adds 1."""
     ts, key = np.linspace(0, 1, 5), jax.random.key(0)
 
     def end(field):
@@ -127,7 +127,7 @@ def test_a_policy_is_solved_with_and_may_be_shifted():
         return null + _by_posterior(x, t, Y, null, labelled) * (labelled - null)
 
     np.testing.assert_allclose(end(guidance.given(guided, Y)), end(by_hand), rtol=1e-4, atol=1e-5)
-    shifted = guidance.one_plus(guidance.policy(_by_sides))
+    shifted = guidance.from_zero_based_scale(guidance.policy(_by_sides))
     sides = X[0], X[1], X[2]
     expected = 1 + _by_sides(X[0], T, Y, X[1], X[2])
     np.testing.assert_allclose(guidance.scale_at(shifted, T, Y, sides), expected, rtol=1e-6)
@@ -153,7 +153,9 @@ def test_a_policy_is_solved_with_and_may_be_shifted():
             r"scale must be one number for one example, got the shape \(2,\)",
         ),
         (
-            lambda: solvers.tilted(PATH, guidance.pair(FIELD, NULL), Y, guidance.policy(_by_sides), lambda t: 1.0 + t),
+            lambda: solvers.feynman_kac(
+                PATH, guidance.pair(FIELD, NULL), Y, guidance.policy(_by_sides), lambda t: 1.0 + t
+            ),
             ValueError,
             "scale of the tilted law must be one number",
         ),

@@ -1,4 +1,4 @@
-"""The rules of guidance: each against its paper's formula in its own space, its neutral setting, w = 1 to the bit."""
+"""The rules of guidance: each against its paper's formula in its own space, its neutral setting, w = 1 bitwise."""
 
 import itertools
 
@@ -27,12 +27,13 @@ def _pairwise(change, **settings):
 RULES = {
     "classifier_free": lambda path, field, scale: guidance.classifier_free(field, scale, NULL),
     "autoguidance": lambda path, field, scale: guidance.autoguidance(field, _worse(field), scale),
-    "zero_star": _pairwise(lambda path, pair: guidance.zero_star(pair)),
-    "tangential": _pairwise(guidance.tangential),
-    "projected": _pairwise(guidance.projected, parallel=0.2, bound=0.5),
-    "rescaled": lambda path, field, scale: guidance.rescaled(guidance.pair(field, NULL), scale, amount=0.7),
+    "zero_star": _pairwise(lambda path, pair: guidance.cfg_zero_star(pair)),
+    "tangential": _pairwise(guidance.tangential_damping),
+    "projected": _pairwise(guidance.projected, eta=0.2, max_norm=0.5),
+    "rescaled": lambda path, field, scale: guidance.rescaled(guidance.pair(field, NULL), scale, phi=0.7),
     "stack": lambda path, field, scale: guidance.rescaled(
-        guidance.projected(path, guidance.zero_star(guidance.tangential(path, guidance.pair(field, NULL)))), scale
+        guidance.projected(path, guidance.cfg_zero_star(guidance.tangential_damping(path, guidance.pair(field, NULL)))),
+        scale,
     ),
 }
 
@@ -50,7 +51,7 @@ def _grid(view, times=INSIDE):
 
 
 def _plain(x, t, y):
-    """An elementwise field: the same to the bit under vmap as alone; its labels differ in size and sign."""
+    """An elementwise field: bitwise the same under vmap as alone; its labels differ in size and sign."""
     return jnp.where(y == NULL, 1e3, 1.0) * (x + t) * (y - 1.5)
 
 
@@ -73,7 +74,7 @@ def test_every_rule_is_finite_and_moves_with_the_scale_on_the_closed_interval(ru
 
 @pytest.mark.parametrize("name", list(RULES))
 def test_a_sample_does_not_depend_on_its_batch(name, clustered):
-    """The same example beside others gives the same value to the bit: nothing is normalised over a batch."""
+    """The same example beside others gives the same value bitwise: nothing is normalised over a batch."""
     field = clustered.vector_field(paths.linear())
     guided = RULES[name](paths.linear(), field, 4.0)
     batch = jax.jit(jax.vmap(guided, in_axes=(0, None, None)))
@@ -87,23 +88,33 @@ def test_a_sample_does_not_depend_on_its_batch(name, clustered):
 @pytest.mark.parametrize(
     ("neutral", "tolerance"),
     [
-        (_pairwise(guidance.projected, parallel=1.0), 1e-12),
-        (lambda path, field, scale: guidance.rescaled(guidance.pair(field, NULL), scale, amount=0.0), 0),
-        (lambda path, field, scale: guidance.clipped(path, RULES["classifier_free"](path, field, scale), np.inf), 0),
-        (lambda path, field, scale: guidance.clipped(path, RULES["classifier_free"](path, field, scale), 1e3), 0),
+        (_pairwise(guidance.projected, eta=1.0), 1e-12),
+        (lambda path, field, scale: guidance.rescaled(guidance.pair(field, NULL), scale, phi=0.0), 0),
         (
-            lambda path, field, scale: guidance.dynamically_clipped(
+            lambda path, field, scale: guidance.static_threshold(
+                path, RULES["classifier_free"](path, field, scale), np.inf
+            ),
+            0,
+        ),
+        (
+            lambda path, field, scale: guidance.static_threshold(
+                path, RULES["classifier_free"](path, field, scale), 1e3
+            ),
+            0,
+        ),
+        (
+            lambda path, field, scale: guidance.dynamic_threshold(
                 path, RULES["classifier_free"](path, field, scale), 100.0, 1e3
             ),
             0,
         ),
-        (lambda path, field, scale: guidance.zero_before(RULES["classifier_free"](path, field, scale), 0.0), 0),
+        (lambda path, field, scale: guidance.zero_init(RULES["classifier_free"](path, field, scale), 0.0), 0),
         (
             lambda path, field, scale: guidance.classifier_free(field, guidance.interval(scale, 0.0, 1.0), NULL),
             0,
         ),
     ],
-    ids=["projected", "rescaled", "infinite bound", "wide bound", "dynamic", "zero_before", "interval"],
+    ids=["projected", "rescaled", "infinite max_norm", "wide max_norm", "dynamic", "zero_before", "interval"],
 )
 def test_neutral_settings_are_classifier_free_guidance(neutral, tolerance, clustered, plain_or_steep_path):
     path, field = plain_or_steep_path, clustered.vector_field(plain_or_steep_path)
@@ -162,20 +173,20 @@ def test_tangential_damping_keeps_its_precision_near_the_start(clustered):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("parallel", "bound"), [(0.0, np.inf), (0.3, 0.4), (1.0, 0.2)])
-def test_projected_guidance_acts_on_the_denoiser(parallel, bound, plain_or_steep_path, clustered):
+@pytest.mark.parametrize(("eta", "max_norm"), [(0.0, np.inf), (0.3, 0.4), (1.0, 0.2)])
+def test_projected_guidance_acts_on_the_denoiser(eta, max_norm, plain_or_steep_path, clustered):
     """Algorithm 1 without momentum, written out for denoisers."""
     path, field, scale = plain_or_steep_path, clustered.vector_field(plain_or_steep_path), 3.0
     null, labelled = _views(path, field, "denoiser")
     found = _guided_view(
-        path, _pairwise(guidance.projected, parallel=parallel, bound=bound)(path, field, scale), "denoiser"
+        path, _pairwise(guidance.projected, eta=eta, max_norm=max_norm)(path, field, scale), "denoiser"
     )
     change = labelled - null
     size = np.linalg.norm(change, axis=-1, keepdims=True)
-    change = change * np.minimum(1, bound / size)
+    change = change * np.minimum(1, max_norm / size)
     along = labelled / np.linalg.norm(labelled, axis=-1, keepdims=True)
     inner = np.sum(change * along, axis=-1, keepdims=True)
-    expected = labelled + (scale - 1) * (change - (1 - parallel) * inner * along)
+    expected = labelled + (scale - 1) * (change - (1 - eta) * inner * along)
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-9)
     assert np.any(size > 0.4)
 
@@ -192,17 +203,17 @@ def test_zero_star_fits_the_null_field_to_the_labelled_one(plain_or_steep_path, 
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("amount", [0.0, 0.7, 1.0])
-def test_rescaling_restores_the_standard_deviation(amount, clustered):
-    """The paper's formula on the field; with amount 1 the deviation over the example is the labelled one's."""
+@pytest.mark.parametrize("phi", [0.0, 0.7, 1.0])
+def test_rescaling_restores_the_standard_deviation(phi, clustered):
+    """The paper's formula on the field; with phi 1 the deviation over the example is the labelled one's."""
     field, scale = clustered.vector_field(paths.cosine()), 3.0
     null, labelled = _views(paths.cosine(), field, "field")
-    guided = guidance.rescaled(guidance.pair(field, NULL), scale, amount)
+    guided = guidance.rescaled(guidance.pair(field, NULL), scale, phi)
     found = _guided_view(paths.cosine(), guided, "field")
     plain = null + scale * (labelled - null)
     ratio = labelled.std(axis=-1, keepdims=True) / plain.std(axis=-1, keepdims=True)
-    np.testing.assert_allclose(found, amount * ratio * plain + (1 - amount) * plain, rtol=1e-9, atol=1e-9)
-    if amount == 1:
+    np.testing.assert_allclose(found, phi * ratio * plain + (1 - phi) * plain, rtol=1e-9, atol=1e-9)
+    if phi == 1:
         np.testing.assert_allclose(found.std(axis=-1), labelled.std(axis=-1), rtol=1e-9)
 
 
@@ -211,9 +222,9 @@ def test_thresholds_act_on_the_denoiser(plain_or_steep_path, clustered):
     path, field = plain_or_steep_path, clustered.vector_field(plain_or_steep_path)
     guided = guidance.classifier_free(field, 4.0, NULL)
     denoiser = _guided_view(path, guided, "denoiser")
-    static = _guided_view(path, guidance.clipped(path, guided, 0.8), "denoiser")
+    static = _guided_view(path, guidance.static_threshold(path, guided, 0.8), "denoiser")
     np.testing.assert_allclose(static, np.clip(denoiser, -0.8, 0.8), rtol=1e-7, atol=1e-9)
-    dynamic = _guided_view(path, guidance.dynamically_clipped(path, guided, 60.0, 0.8), "denoiser")
+    dynamic = _guided_view(path, guidance.dynamic_threshold(path, guided, 60.0, 0.8), "denoiser")
     limit = np.maximum(np.percentile(np.abs(denoiser), 60.0, axis=-1, keepdims=True), 0.8)
     np.testing.assert_allclose(dynamic, 0.8 * np.clip(denoiser, -limit, limit) / limit, rtol=1e-7, atol=1e-9)
     assert np.any(limit > 0.8)
@@ -224,8 +235,8 @@ def test_a_threshold_bounds_the_samples_and_not_the_scale(clustered):
     """The end of the ODE is the last denoiser: within the bound for any w, where plain guidance leaves it."""
     path, field = paths.linear(), clustered.vector_field(paths.linear())
 
-    def end(scale, bound):
-        guided = guidance.clipped(path, guidance.classifier_free(field, scale, NULL), bound)
+    def end(scale, max_norm):
+        guided = guidance.static_threshold(path, guidance.classifier_free(field, scale, NULL), max_norm)
         solver = solvers.euler(guidance.given(guided, Y))
         return solvers.integrate(solver, jax.random.key(0), jnp.asarray(POINTS[0], jnp.float32), jnp.linspace(0, 1, 33))
 
@@ -244,10 +255,10 @@ def test_a_stack_acts_in_the_order_of_its_calls(clustered):
         return guidance.extrapolate(second(first(guidance.pair(field, NULL))), 3.0)
 
     def damp(pair):
-        return guidance.tangential(path, pair)
+        return guidance.tangential_damping(path, pair)
 
-    one = _guided_view(path, stack(damp, guidance.zero_star), "field")
-    other = _guided_view(path, stack(guidance.zero_star, damp), "field")
+    one = _guided_view(path, stack(damp, guidance.cfg_zero_star), "field")
+    other = _guided_view(path, stack(guidance.cfg_zero_star, damp), "field")
     labelled = _views(path, field, "field")[1]
     damped = _grid(lambda x, t: damp(guidance.pair(field, NULL)).both(x, t, jnp.asarray(Y))[0])
     factor = np.sum(damped * labelled, axis=-1, keepdims=True) / np.sum(damped**2, axis=-1, keepdims=True)
@@ -264,11 +275,11 @@ def test_a_stack_acts_in_the_order_of_its_calls(clustered):
         lambda path, pair, value: guidance.rescaled(pair, 3.0, value / 3),
         lambda path, pair, value: guidance.extrapolate(guidance.projected(path, pair, value / 3, 0.4), 3.0),
         lambda path, pair, value: guidance.extrapolate(guidance.projected(path, pair, 0.0, value / 4), 3.0),
-        lambda path, pair, value: guidance.clipped(path, guidance.extrapolate(pair, 3.0), value / 2),
-        lambda path, pair, value: guidance.dynamically_clipped(path, guidance.extrapolate(pair, 3.0), 60.0, value / 2),
-        lambda path, pair, value: guidance.extrapolate(guidance.tangential(path, pair), value),
+        lambda path, pair, value: guidance.static_threshold(path, guidance.extrapolate(pair, 3.0), value / 2),
+        lambda path, pair, value: guidance.dynamic_threshold(path, guidance.extrapolate(pair, 3.0), 60.0, value / 2),
+        lambda path, pair, value: guidance.extrapolate(guidance.tangential_damping(path, pair), value),
     ],
-    ids=["scale", "schedule", "amount", "parallel", "length", "bound", "dynamic bound", "tangential"],
+    ids=["scale", "schedule", "phi", "eta", "length", "max_norm", "dynamic max_norm", "tangential"],
 )
 def test_every_number_is_differentiable(number, clustered):
     """Against a central difference; and finite where null and labelled field agree, at the null label."""
@@ -293,20 +304,20 @@ def test_weights_over_labels(clustered):
     field, x, t = clustered.vector_field(paths.linear()), jnp.asarray(POINTS[0]), jnp.asarray(0.4)
     values = np.stack([field(x, t, jnp.asarray(y)) for y in range(NULL + 1)])
     labels, weights = jnp.array([1, 0, NULL]), jnp.array([2.5, -1.0, -0.5])
-    found = guidance.weighted(field, labels, weights)(x, t)
+    found = guidance.compose(field, labels, weights)(x, t)
     np.testing.assert_allclose(found, np.asarray(weights) @ values[np.asarray(labels)], rtol=1e-12)
     free = guidance.classifier_free(field, 2.5, NULL)(x, t, jnp.asarray(Y))
-    np.testing.assert_allclose(guidance.weighted(field, [Y, NULL], jnp.array([2.5, -1.5]))(x, t), free, rtol=1e-12)
-    schedule = guidance.weighted(field, jnp.array([Y, NULL]), lambda t: jnp.stack([1 + t, -t]))(x, t)
+    np.testing.assert_allclose(guidance.compose(field, [Y, NULL], jnp.array([2.5, -1.5]))(x, t), free, rtol=1e-12)
+    schedule = guidance.compose(field, jnp.array([Y, NULL]), lambda t: jnp.stack([1 + t, -t]))(x, t)
     np.testing.assert_allclose(schedule, 1.4 * values[Y] - 0.4 * values[NULL], rtol=1e-12)
     away = guidance.classifier_free(field, 2.0, 0)(x, t, jnp.asarray(Y))
     np.testing.assert_allclose(away, 2 * values[Y] - values[0], rtol=1e-12)
-    mixed = guidance.between_labels(field, 0, 2, 0.25)(x, t)
+    mixed = guidance.interpolate_labels(field, 0, 2, 0.25)(x, t)
     np.testing.assert_allclose(mixed, 0.75 * values[0] + 0.25 * values[2], rtol=1e-12)
 
 
 def test_one_hot_weights_are_that_label_to_the_bit():
-    found = guidance.weighted(_plain, jnp.array([NULL, Y]), jnp.array([0.0, 1.0]))(jnp.ones(2), jnp.float32(0.3))
+    found = guidance.compose(_plain, jnp.array([NULL, Y]), jnp.array([0.0, 1.0]))(jnp.ones(2), jnp.float32(0.3))
     np.testing.assert_array_equal(found, _plain(jnp.ones(2), jnp.float32(0.3), Y))
 
 
@@ -317,7 +328,7 @@ def test_weights_over_labels_call_the_field_once():
         calls.append(y)
         return x * y
 
-    guidance.weighted(field, jnp.array([1, 2, NULL]), jnp.array([1.0, 1.0, -1.0]))(jnp.ones(2), jnp.float32(0.5))
+    guidance.compose(field, jnp.array([1, 2, NULL]), jnp.array([1.0, 1.0, -1.0]))(jnp.ones(2), jnp.float32(0.5))
     assert len(calls) == 1
 
 
@@ -345,20 +356,20 @@ def test_rules_act_on_classifier_guidance_too(clustered):
 
 @pytest.mark.usefixtures("x64")
 def test_momentum_remembers_the_differences_of_denoisers(clustered):
-    """Three Euler steps of adaptive projected guidance written out for denoisers: m' = d + b m, then bound, project."""
+    """Three Euler steps of adaptive projected guidance by hand for denoisers: m' = d + b m, shortened, projected."""
     path, field = paths.linear(), clustered.vector_field(paths.linear())
     denoiser = conversions.denoiser_of(path, field)
-    scale, momentum, parallel, bound, ts = 3.0, -0.6, 0.25, 0.7, np.array([0.1, 0.4, 0.6, 0.9])
-    remembered = guidance.adaptive_projected(path, guidance.pair(field, NULL), scale, Y, momentum, parallel, bound)
+    scale, momentum, eta, max_norm, ts = 3.0, -0.6, 0.25, 0.7, np.array([0.1, 0.4, 0.6, 0.9])
+    remembered = guidance.adaptive_projected(path, guidance.pair(field, NULL), scale, Y, momentum, eta, max_norm)
     found = solvers.integrate(
-        solvers.remembering(solvers.euler, remembered), jax.random.key(0), jnp.asarray(POINTS[0]), jnp.asarray(ts)
+        solvers.with_field_state(solvers.euler, remembered), jax.random.key(0), jnp.asarray(POINTS[0]), jnp.asarray(ts)
     )
     x, memory = POINTS[0], np.zeros(2)
     for t, t_next in itertools.pairwise(ts):
         null, labelled = (np.asarray(denoiser(jnp.asarray(x), jnp.asarray(t), jnp.asarray(y))) for y in (NULL, Y))
         memory = labelled - null + momentum * memory
-        change = memory * min(1, bound / np.linalg.norm(memory))
-        change = change - (1 - parallel) * (change @ labelled) / (labelled @ labelled) * labelled
+        change = memory * min(1, max_norm / np.linalg.norm(memory))
+        change = change - (1 - eta) * (change @ labelled) / (labelled @ labelled) * labelled
         guided = conversions.from_denoiser(path, labelled + (scale - 1) * change, x, t).field
         x = x + (t_next - t) * np.asarray(guided)
     np.testing.assert_allclose(found, x, rtol=1e-9)
@@ -369,8 +380,8 @@ def test_momentum_remembers_the_differences_of_denoisers(clustered):
 def test_without_momentum_the_memory_changes_nothing(make_solver, clustered):
     path, pair = paths.cosine(), guidance.pair(clustered.vector_field(paths.cosine()), NULL)
     x, ts, key = jnp.asarray(POINTS[0]), jnp.linspace(0, 1, 9), jax.random.key(0)
-    remembered = guidance.adaptive_projected(path, pair, 3.0, Y, momentum=0.0, parallel=0.2, bound=0.5)
-    found = solvers.integrate(solvers.remembering(make_solver, remembered), key, x, ts)
+    remembered = guidance.adaptive_projected(path, pair, 3.0, Y, momentum=0.0, eta=0.2, max_norm=0.5)
+    found = solvers.integrate(solvers.with_field_state(make_solver, remembered), key, x, ts)
     plain = guidance.given(guidance.extrapolate(guidance.projected(path, pair, 0.2, 0.5), 3.0), Y)
     np.testing.assert_allclose(found, solvers.integrate(make_solver(plain), key, x, ts), rtol=1e-9)
 
@@ -378,7 +389,7 @@ def test_without_momentum_the_memory_changes_nothing(make_solver, clustered):
 def test_momentum_at_scale_one_is_the_labelled_field():
     remembered = guidance.adaptive_projected(paths.linear(), guidance.pair(_plain, NULL), 1.0, Y)
     x, ts, key = jnp.asarray(POINTS[0], jnp.float32), jnp.linspace(0, 1, 9), jax.random.key(0)
-    found = solvers.integrate(solvers.remembering(solvers.heun, remembered), key, x, ts)
+    found = solvers.integrate(solvers.with_field_state(solvers.heun, remembered), key, x, ts)
     plain = solvers.heun(lambda x, t: _plain(x, t, jnp.asarray(Y)))
     np.testing.assert_array_equal(found, solvers.integrate(plain, key, x, ts))
 
@@ -392,7 +403,7 @@ def test_the_memory_costs_no_evaluation():
 
     pair = guidance.pair(field, NULL)
     remembered = guidance.adaptive_projected(paths.linear(), pair, 3.0, Y)
-    solver = solvers.remembering(solvers.heun, remembered)
+    solver = solvers.with_field_state(solvers.heun, remembered)
     carry = solver.init(jnp.ones(2))
     calls.clear()
     solver.step(jax.random.key(0), carry, jnp.float32(0.25), jnp.float32(0.5))
@@ -402,18 +413,18 @@ def test_the_memory_costs_no_evaluation():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda pair: guidance.rescaled(pair, 2.0, 1.5), "amount must be in"),
+        (lambda pair: guidance.rescaled(pair, 2.0, 1.5), "phi must be in"),
         (lambda pair: guidance.rescaled(pair, np.nan), "scale must be finite"),
-        (lambda pair: guidance.projected(paths.linear(), pair, bound=0.0), "bound must be"),
+        (lambda pair: guidance.projected(paths.linear(), pair, max_norm=0.0), "bound must be"),
         (lambda pair: guidance.adaptive_projected(paths.linear(), pair, 2.0, Y, momentum=1.0), "momentum must be"),
         (lambda pair: guidance.adaptive_projected(paths.linear(), pair, np.inf, Y), "scale must be finite"),
-        (lambda pair: guidance.clipped(paths.linear(), _plain, -1.0), "bound must be"),
-        (lambda pair: guidance.dynamically_clipped(paths.linear(), _plain, 101.0), "percentile must be in"),
-        (lambda pair: guidance.dynamically_clipped(paths.linear(), _plain, 99.0, np.inf), "bound must be"),
-        (lambda pair: guidance.zero_before(_plain, 1.0), "start must be at least 0 and under 1"),
-        (lambda pair: guidance.weighted(_plain, [0, 1], jnp.array([1.0, 1.0])), "weights must sum to 1, got"),
-        (lambda pair: guidance.weighted(_plain, [0, 1], jnp.ones(1)), "weights must have the shape of labels"),
-        (lambda pair: guidance.between_labels(_plain, 0, 1, 1.5), "amount must be in"),
+        (lambda pair: guidance.static_threshold(paths.linear(), _plain, -1.0), "bound must be"),
+        (lambda pair: guidance.dynamic_threshold(paths.linear(), _plain, 101.0), "percentile must be in"),
+        (lambda pair: guidance.dynamic_threshold(paths.linear(), _plain, 99.0, np.inf), "bound must be"),
+        (lambda pair: guidance.zero_init(_plain, 1.0), "start must be at least 0 and under 1"),
+        (lambda pair: guidance.compose(_plain, [0, 1], jnp.array([1.0, 1.0])), "weights must sum to 1, got"),
+        (lambda pair: guidance.compose(_plain, [0, 1], jnp.ones(1)), "weights must have the shape of labels"),
+        (lambda pair: guidance.interpolate_labels(_plain, 0, 1, 1.5), "phi must be in"),
         (lambda pair: guidance.extrapolate(pair, guidance.interval(np.inf, 0.2, 0.8)), "scale must be finite"),
     ],
 )
@@ -429,7 +440,7 @@ def test_gradients_are_finite_where_states_and_fields_vanish(name):
 
     def guided(x, t, y):
         pair = guidance.pair(field, 8)
-        changed = guidance.zero_star(pair) if name == "zero_star" else getattr(guidance, name)(path, pair)
+        changed = guidance.cfg_zero_star(pair) if name == "zero_star" else getattr(guidance, name)(path, pair)
         return guidance.extrapolate(changed, 3.0)(x, t, y)
 
     slopes = jax.jit(jax.jacrev(guided))
@@ -441,7 +452,7 @@ def test_gradients_are_finite_where_states_and_fields_vanish(name):
 def test_momentum_keeps_its_type_in_half_precision():
     """A bfloat16 state is solved as by Euler's rule; the memory is float32."""
     field = guidance.adaptive_projected(paths.linear(), guidance.pair(_plain, NULL), 3.0, Y)
-    solver = solvers.remembering(solvers.euler, field)
+    solver = solvers.with_field_state(solvers.euler, field)
     end = solvers.integrate(solver, jax.random.key(0), jnp.ones(2, jnp.bfloat16), jnp.linspace(0, 1, 5))
     assert end.dtype == jnp.bfloat16
     assert solver.init(jnp.ones(2, jnp.bfloat16)).memory.dtype == jnp.float32
@@ -450,7 +461,7 @@ def test_momentum_keeps_its_type_in_half_precision():
 def test_a_remembering_stochastic_solver_refuses_the_way_back():
     field = guidance.adaptive_projected(paths.linear(), guidance.pair(_plain, NULL), 3.0, Y)
     path = paths.linear()
-    solver = solvers.remembering(lambda field: solvers.euler_maruyama(path, field, solvers.root_beta(path)), field)
+    solver = solvers.with_field_state(lambda field: solvers.euler_maruyama(path, field, solvers.root_beta(path)), field)
     with pytest.raises(ValueError, match="ts must increase"):
         solvers.integrate(solver, jax.random.key(0), jnp.ones(2), np.linspace(1, 0, 5, dtype=np.float32))
 
@@ -467,7 +478,7 @@ def test_a_remembering_stochastic_solver_refuses_the_way_back():
             "scale of CFG\\+\\+ must be a number",
         ),
         (
-            lambda pair: solvers.tilted(paths.linear(), _plain, Y, 2.0, solvers.constant(1.0)),
+            lambda pair: solvers.feynman_kac(paths.linear(), _plain, Y, 2.0, solvers.constant(1.0)),
             "pair must be a Pair",
         ),
     ],

@@ -224,7 +224,7 @@ def test_bad_densities_are_refused(make, name):
 
 def test_a_classifier_has_no_loss_at_the_null_label(clustered):
     """Concrete it is refused; traced it is NaN, not the loss of label K - 1."""
-    path, null = paths.linear(), clustered.num_labels
+    path, null = paths.linear(), clustered.num_classes
     loss = partial(losses.classifier_cross_entropy, clustered.label_log_probs(path), path, jax.random.key(0))
     with pytest.raises(ValueError, match=rf"y must be in \[0, {null - 1}\], got {null}"):
         loss(jnp.zeros(2), null)

@@ -272,7 +272,7 @@ def test_gradient_flows_to_the_numbers_of_the_mixture(skewed):
 
 @pytest.mark.parametrize("mixture", [mixtures.ring(4, radius=3.0, std=0.2), mixtures.grid(2, spacing=2.0, std=0.2)])
 def test_ready_made_mixtures_are_round_and_centred(mixture):
-    assert mixture.num_labels == 4
+    assert mixture.num_classes == 4
     np.testing.assert_allclose(mixture.means.sum(axis=(0, 1)), jnp.zeros(2), atol=1e-6)
     np.testing.assert_allclose(mixture.covariances[2, 0], 0.04 * np.eye(2), atol=1e-7)
 

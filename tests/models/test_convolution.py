@@ -101,7 +101,7 @@ def test_other_orders_of_axes_are_jax_s_own():
 @pytest.mark.slow
 def test_no_convolution_in_a_loop_is_left_to_the_slow_kernel():
     """Every convolution of a U-Net's gradient inside a scan has the one order of axes that the compiler has."""
-    network = UNet(4, (1, 2), 1, (), num_labels=2)
+    network = UNet(4, (1, 2), 1, (), num_classes=2)
     x, t, y = jnp.zeros((8, 8, 1)), jnp.zeros(()), jnp.zeros((), jnp.int32)
     weights = network.init(jax.random.key(0), x, t, y)
 

@@ -12,22 +12,22 @@ import pytest
 from cfgjax import guidance, losses, paths, training
 from cfgjax.models import SIZES, UNET_SIZES, ConvNet, DiT, DiTClassifier, UNet, UNetClassifier
 from cfgjax.models.blocks import SelfAttention, from_patches, modulate, to_patches
-from cfgjax.models.embeddings import sine_positions
+from cfgjax.models.embeddings import sincos_positions
 
 pytestmark = pytest.mark.slow
 
-NUM_LABELS = 3
+NUM_CLASSES = 3
 SHAPE = (8, 8, 2)
 UNET = {"width": 16, "multipliers": (1, 2), "blocks_per_level": 1, "attention": (4,), "head_width": 8}
 DIT = {"width": 32, "depth": 2, "num_heads": 2, "patch": 4}
 FIELDS = {
-    "unet": UNet(num_labels=NUM_LABELS, **UNET),
-    "dit": DiT(num_labels=NUM_LABELS, **DIT),
-    "learned rms dit": DiT(num_labels=NUM_LABELS, **DIT, norm="rms", positions="learned"),
+    "unet": UNet(num_classes=NUM_CLASSES, **UNET),
+    "dit": DiT(num_classes=NUM_CLASSES, **DIT),
+    "learned rms dit": DiT(num_classes=NUM_CLASSES, **DIT, norm="rms", positions="learned"),
 }
 CLASSIFIERS = {
-    "unet": UNetClassifier(num_labels=NUM_LABELS, **UNET),
-    "dit": DiTClassifier(num_labels=NUM_LABELS, **DIT),
+    "unet": UNetClassifier(num_classes=NUM_CLASSES, **UNET),
+    "dit": DiTClassifier(num_classes=NUM_CLASSES, **DIT),
 }
 
 
@@ -49,7 +49,7 @@ def _params(network, shape=SHAPE, perturbed=True):
 
 def _inputs(num_examples=6):
     x = jax.random.normal(jax.random.key(2), (num_examples, *SHAPE))
-    return x, jnp.linspace(0, 1, num_examples), jnp.arange(num_examples) % (NUM_LABELS + 1)
+    return x, jnp.linspace(0, 1, num_examples), jnp.arange(num_examples) % (NUM_CLASSES + 1)
 
 
 @pytest.fixture(params=list(FIELDS), scope="module")
@@ -69,7 +69,7 @@ def classifier(request):
 @pytest.mark.parametrize(("size", "millions"), [("S", 33), ("B", 130), ("L", 458), ("XL", 675)])
 def test_the_transformer_has_the_papers_number_of_parameters(size, millions):
     """Peebles & Xie, table 1; theirs predict a variance, too: 4 more output channels, 1,000 labels."""
-    network = DiT(num_labels=1000, **SIZES[size]._asdict())
+    network = DiT(num_classes=1000, **SIZES[size]._asdict())
     shapes = jax.eval_shape(
         network.init, jax.random.key(0), jnp.zeros((32, 32, 4)), jnp.zeros(()), jnp.zeros((), jnp.int32)
     )
@@ -81,7 +81,7 @@ def test_the_transformer_has_the_papers_number_of_parameters(size, millions):
 )
 def test_the_transformer_has_the_papers_operations(size, patch, billions):
     """Peebles & Xie, table 4, in multiply-adds on 32 x 32 x 4 latents."""
-    network = DiT(num_labels=1000, **SIZES[size]._asdict(), patch=patch)
+    network = DiT(num_classes=1000, **SIZES[size]._asdict(), patch=patch)
     inputs = jnp.zeros((32, 32, 4)), jnp.zeros(()), jnp.zeros((), jnp.int32)
     shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)
     flops = jax.jit(network.apply).lower(shapes, *inputs).cost_analysis()["flops"]
@@ -90,8 +90,8 @@ def test_the_transformer_has_the_papers_operations(size, patch, billions):
 
 def test_the_unet_has_the_parameters_of_its_layers():
     """One level, attention in the middle, by hand: convolutions, norms, the condition's layers, the label's rows."""
-    width, k = 32, NUM_LABELS
-    network = UNet(num_labels=k, width=width, multipliers=(1,), blocks_per_level=1, attention=())
+    width, k = 32, NUM_CLASSES
+    network = UNet(num_classes=k, width=width, multipliers=(1,), blocks_per_level=1, attention=())
     conv = lambda a, b: 9 * a * b + b  # noqa: E731
     dense = lambda a, b: a * b + b  # noqa: E731
 
@@ -118,8 +118,8 @@ def test_a_field_depends_on_state_time_and_every_label(field):
     network, params = field
     apply = jax.jit(partial(network.apply, params))
     x, t = _inputs()[0][0], jnp.float32(0.5)
-    by_label = [np.asarray(apply(x, t, jnp.int32(y))) for y in range(NUM_LABELS + 1)]
-    for i in range(NUM_LABELS + 1):
+    by_label = [np.asarray(apply(x, t, jnp.int32(y))) for y in range(NUM_CLASSES + 1)]
+    for i in range(NUM_CLASSES + 1):
         for j in range(i):
             assert np.max(np.abs(by_label[i] - by_label[j])) > 1e-3
     assert np.max(np.abs(apply(x, jnp.float32(0.6), jnp.int32(0)) - by_label[0])) > 1e-3
@@ -206,7 +206,7 @@ def test_a_classifier_gives_log_probabilities_of_the_noisy_image(classifier):
     apply = jax.jit(partial(network.apply, params))
     x, t, _ = _inputs()
     found = jax.vmap(apply)(x, t)
-    assert found.shape == (6, NUM_LABELS)
+    assert found.shape == (6, NUM_CLASSES)
     np.testing.assert_allclose(jnp.sum(jnp.exp(found), axis=1), 1.0, rtol=1e-5)
     assert np.max(np.abs(apply(x[0], t[3]) - found[0])) > 1e-3
     slope = jax.grad(lambda x: apply(x, t[2])[1])(x[2])
@@ -218,8 +218,8 @@ def test_a_classifier_gives_log_probabilities_of_the_noisy_image(classifier):
 def test_a_field_trained_on_one_data_point_per_label_tells_them_apart(name):
     """After training, labelled fields point to their own data point, the null field to neither."""
     network = FIELDS[name]
-    path, null = paths.linear(), NUM_LABELS
-    data = 0.8 * jax.random.rademacher(jax.random.key(5), (NUM_LABELS, *SHAPE), jnp.float32)
+    path, null = paths.linear(), NUM_CLASSES
+    data = 0.8 * jax.random.rademacher(jax.random.key(5), (NUM_CLASSES, *SHAPE), jnp.float32)
 
     def loss(params, key, y):
         label_key, noise_key = jax.random.split(key)
@@ -229,19 +229,19 @@ def test_a_field_trained_on_one_data_point_per_label_tells_them_apart(name):
     num_steps, rate = (80, 3e-3) if isinstance(network, UNet) else (200, 1e-2)
     optimizer = optax.adam(rate)
     step = jax.jit(training.make_step(loss, optimizer, 0.9))
-    state = training.create(_params(network, perturbed=False), optimizer, jax.random.key(6))
+    state = training.init_state(_params(network, perturbed=False), optimizer, jax.random.key(6))
     for _ in range(num_steps):
-        state, _ = step(state, jnp.arange(24) % NUM_LABELS)
+        state, _ = step(state, jnp.arange(24) % NUM_CLASSES)
     apply = jax.jit(partial(network.apply, state.params))
     noise, t = jax.random.normal(jax.random.key(7), SHAPE), jnp.float32(0.05)
-    towards = jnp.stack([apply(noise, t, jnp.int32(y)) for y in range(NUM_LABELS + 1)])
+    towards = jnp.stack([apply(noise, t, jnp.int32(y)) for y in range(NUM_CLASSES + 1)])
     goals = np.concatenate([data, np.mean(data, axis=0, keepdims=True)]) - np.asarray(noise)[np.newaxis]
     errors = np.mean(np.square(np.asarray(towards)[:, np.newaxis] - goals[np.newaxis]), axis=(2, 3, 4))
     assert np.argmin(errors, axis=1).tolist() == [0, 1, 2, 3]
 
 
 def test_a_patched_unet_keeps_the_images_shape_and_sees_all_of_it():
-    network = UNet(num_labels=NUM_LABELS, **UNET, patch=2)
+    network = UNet(num_classes=NUM_CLASSES, **UNET, patch=2)
     apply = jax.jit(partial(network.apply, _params(network)))
     x, t, y = (leaf[1] for leaf in _inputs())
     moved = apply(x.at[7, 7].add(3.0), t, y) - apply(x, t, y)
@@ -260,9 +260,9 @@ def test_sides_that_do_not_divide_are_refused(name):
 
 def test_heads_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="num_heads must divide the width 32, got 3"):
-        _params(DiT(num_labels=2, width=32, depth=1, num_heads=3))
+        _params(DiT(num_classes=2, width=32, depth=1, num_heads=3))
     with pytest.raises(ValueError, match="width must be divisible by 4"):
-        _params(DiT(num_labels=2, width=30, depth=1, num_heads=3))
+        _params(DiT(num_classes=2, width=30, depth=1, num_heads=3))
 
 
 def test_patches_hold_squares_of_the_image_and_go_back():
@@ -294,14 +294,14 @@ def test_attention_is_softmax_of_products():
 
 
 def test_positions_tell_rows_from_columns():
-    table = np.asarray(sine_positions(3, 4, 16)).reshape(3, 4, 16)
+    table = np.asarray(sincos_positions(3, 4, 16)).reshape(3, 4, 16)
     assert len(np.unique(table.reshape(12, 16), axis=0)) == 12
     np.testing.assert_allclose(table[2, 1, :4], np.sin(2 / 10000.0 ** (np.arange(4) / 4)), rtol=1e-5)
     np.testing.assert_allclose(table[2, 1, 4:8], np.sin(1 / 10000.0 ** (np.arange(4) / 4)), rtol=1e-5)
 
 
 def test_the_convnet_gives_features_and_log_probabilities():
-    network, x = ConvNet(NUM_LABELS), _inputs()[0]
+    network, x = ConvNet(NUM_CLASSES), _inputs()[0]
     params = network.init(jax.random.key(0), x[0])
     features, log_probs = jax.vmap(partial(network.apply, params))(x)
     assert features.shape == (6, 128)
@@ -314,7 +314,7 @@ def test_the_convnet_gives_features_and_log_probabilities():
 
 def test_the_unet_has_the_papers_size():
     """Ho et al., arXiv 2006.11239, appendix B: 35.7 M, less the scales and the labels that theirs has not."""
-    network = UNet(num_labels=10, **UNET_SIZES["DDPM"])
+    network = UNet(num_classes=10, **UNET_SIZES["DDPM"])
     inputs = jnp.zeros((32, 32, 3)), jnp.zeros(()), jnp.zeros((), jnp.int32)
     shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)
     leaves = jax.tree_util.tree_flatten_with_path(shapes)[0]
@@ -329,7 +329,7 @@ def test_the_unet_has_the_papers_size():
 
 def test_the_large_unet_lacks_only_the_papers_residual_halvings_and_doublings():
     """Dhariwal & Nichol, arXiv 2105.05233, table 4: 296 M; six of its blocks resample, here convolutions."""
-    network = UNet(num_labels=1000, **UNET_SIZES["ADM-64"])
+    network = UNet(num_classes=1000, **UNET_SIZES["ADM-64"])
     inputs = jnp.zeros((64, 64, 3)), jnp.zeros(()), jnp.zeros((), jnp.int32)
     shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)
     convolution = lambda width: 9 * width * width + width  # noqa: E731

@@ -10,12 +10,12 @@ import pytest
 from cfgjax.models import MLP
 
 SHAPES = [(2,), (8, 8, 1), ()]
-NUM_LABELS = 3
+NUM_CLASSES = 3
 
 
 def _network(shape, perturbed=True, **settings):
     """A small network as a function of (x, t, y) alone; ``perturbed`` moves it away from its start."""
-    model = MLP(NUM_LABELS, width=16, depth=2, **settings)
+    model = MLP(NUM_CLASSES, width=16, depth=2, **settings)
     params = model.init(jax.random.key(0), jnp.zeros(shape), jnp.zeros(()), jnp.zeros((), jnp.int32))
     if perturbed:
         leaves, tree = jax.tree.flatten(params)
@@ -27,7 +27,7 @@ def _network(shape, perturbed=True, **settings):
 
 def _inputs(shape, num_examples=6):
     x = jax.random.normal(jax.random.key(2), (num_examples, *shape))
-    return x, jnp.linspace(0, 1, num_examples), jnp.arange(num_examples) % (NUM_LABELS + 1)
+    return x, jnp.linspace(0, 1, num_examples), jnp.arange(num_examples) % (NUM_CLASSES + 1)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -39,8 +39,8 @@ def test_starts_as_the_field_zero(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_depends_on_state_time_and_every_label(shape):
     network, x = jax.jit(_network(shape)), _inputs(shape)[0][0]
-    by_label = [np.asarray(network(x, jnp.float32(0.5), jnp.int32(y))) for y in range(NUM_LABELS + 1)]
-    for i in range(NUM_LABELS + 1):
+    by_label = [np.asarray(network(x, jnp.float32(0.5), jnp.int32(y))) for y in range(NUM_CLASSES + 1)]
+    for i in range(NUM_CLASSES + 1):
         for j in range(i):
             assert np.max(np.abs(by_label[i] - by_label[j])) > 1e-3
     assert np.max(np.abs(network(x, jnp.float32(0.6), jnp.int32(0)) - by_label[0])) > 1e-3
@@ -49,15 +49,15 @@ def test_depends_on_state_time_and_every_label(shape):
 
 
 def test_there_is_one_row_for_the_null_label():
-    model = MLP(NUM_LABELS, width=16, depth=1)
+    model = MLP(NUM_CLASSES, width=16, depth=1)
     params = model.init(jax.random.key(0), jnp.zeros(2), jnp.zeros(()), jnp.zeros((), jnp.int32))
     rows = params["params"]["LabelEmbedding_0"]["Embed_0"]["embedding"]
-    assert len(np.unique(np.asarray(rows), axis=0)) == NUM_LABELS + 1
+    assert len(np.unique(np.asarray(rows), axis=0)) == NUM_CLASSES + 1
 
 
 def test_only_the_given_label_learns():
     """The embedding's gradient is zero in the other rows."""
-    model = MLP(NUM_LABELS, width=16, depth=1)
+    model = MLP(NUM_CLASSES, width=16, depth=1)
     x, t, y = jnp.ones(2), jnp.float32(0.5), jnp.int32(1)
     params = jax.tree.map(lambda leaf: leaf + 0.1, model.init(jax.random.key(0), x, t, y))
     gradient = jax.grad(lambda params: jnp.sum(jnp.asarray(model.apply(params, x, t, y)) ** 2))(params)
@@ -97,7 +97,7 @@ def test_dropout_acts_only_where_it_is_asked_for():
 
 def test_the_network_trains():
     """From its zero start, gradients reach the first layer after one step."""
-    model, (x, t, y) = MLP(NUM_LABELS, width=16, depth=1), _inputs((2,))
+    model, (x, t, y) = MLP(NUM_CLASSES, width=16, depth=1), _inputs((2,))
     params = model.init(jax.random.key(0), x[0], t[0], y[0])
 
     @jax.jit

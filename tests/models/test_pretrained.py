@@ -17,7 +17,7 @@ from cfgjax import guidance, paths
 from cfgjax.models import DiT, TimeEmbedding, pretrained
 from cfgjax.models.pretrained import Architecture
 
-SMALL = Architecture(width=16, depth=2, num_heads=2, patch=2, channels=3, side=8, num_labels=5, has_variance=True)
+SMALL = Architecture(width=16, depth=2, num_heads=2, patch=2, channels=3, side=8, num_classes=5, has_variance=True)
 SIGNAL = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
 """alpha^2 at each step of DDPM."""
 
@@ -370,7 +370,7 @@ def test_what_is_embedded_runs_between_the_ends():
 
 def test_time_without_ends_is_bit_equal_to_what_it_was():
     """Features at t itself, as every checkpoint before was trained with."""
-    network = DiT(num_labels=2, width=16, depth=0, num_heads=1)
+    network = DiT(num_classes=2, width=16, depth=0, num_heads=1)
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((4, 4, 1)), jnp.zeros(()), jnp.int32(0))
     assert "TimeEmbedding_0" in shapes["params"]
     embedding = TimeEmbedding(16, num_features=256)

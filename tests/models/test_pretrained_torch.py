@@ -64,7 +64,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """One block: attention and perceptron, each shifted, scaled and gated by the condition."""
+    """One block: attention and MLP, each shifted, scaled and gated by the condition."""
 
     def __init__(self, width, num_heads):
         super().__init__()
@@ -89,7 +89,7 @@ class Published(nn.Module):
         self.num_outputs = architecture.channels * (1 + architecture.has_variance)
         self.x_embedder = nn.ModuleDict({"proj": nn.Conv2d(architecture.channels, width, patch, patch)})
         self.t_embedder = nn.ModuleDict({"mlp": _two_layers(256, width, width)})
-        self.y_embedder = nn.ModuleDict({"embedding_table": nn.Embedding(architecture.num_labels + 1, width)})
+        self.y_embedder = nn.ModuleDict({"embedding_table": nn.Embedding(architecture.num_classes + 1, width)})
         self.pos_embed = nn.Parameter(positions(architecture.side // patch, width), requires_grad=False)
         self.blocks = nn.ModuleList(Block(width, architecture.num_heads) for _ in range(architecture.depth))
         self.final_layer = nn.ModuleDict(
@@ -329,7 +329,7 @@ def test_a_mistaken_map_is_noticed(mutate, shallow):
         {"positions": "sine"},
         {"max_frequency": 1e-4},
         {"max_frequency": 100.0},
-        {"time_ends": (1.0, 0.0)},
+        {"time_range": (1.0, 0.0)},
         {"norm": "rms"},
         {"num_heads": 12},
     ],

@@ -27,7 +27,7 @@ def _stepped(solver, x, t=0.25, t_next=0.5):
 
 def _population(x):
     pair = Pair(lambda x, t, y: (x, x), lambda x, t, y: x)
-    return _stepped(solvers.tilted(PATH, pair, 0, 1.0, solvers.constant(1.0)), x)
+    return _stepped(solvers.feynman_kac(PATH, pair, 0, 1.0, solvers.constant(1.0)), x)
 
 
 # With a field of 0 at (0, 1/4) of the straight path, E = 0: a step is its noise alone.
@@ -69,5 +69,5 @@ def test_noise_of_full_precision_is_drawn_in_it(dtype, x64):
 def test_resampling_by_weights_in_half_precision_is_unbiased():
     """Of 2,000 particles, half of them with no weight, each of the others is drawn twice."""
     weights = jnp.where(jnp.arange(2000) % 2 == 0, 0.0, -jnp.inf).astype(jnp.bfloat16)
-    counts = np.bincount(solvers.systematic(KEY, weights), minlength=2000)
+    counts = np.bincount(solvers.systematic_resampling(KEY, weights), minlength=2000)
     np.testing.assert_array_equal(counts, np.where(np.arange(2000) % 2 == 0, 2, 0))

@@ -150,14 +150,14 @@ def _logistic_slope(num_steps, index, mean):
 def test_points_are_put_on_the_grid():
     """The nearest inner times move; a point that is there already, or beyond, moves nothing."""
     ts = np.linspace(0, 1, 6)
-    np.testing.assert_allclose(time_grids.with_points(ts, (0.33, 0.7)), [0, 0.2, 0.33, 0.7, 0.8, 1])
-    np.testing.assert_allclose(time_grids.with_points(ts, (0.2, 0.0, 1.0, 1.5)), ts)
-    np.testing.assert_allclose(time_grids.with_points(ts, (0.02,)), [0, 0.02, 0.4, 0.6, 0.8, 1])
-    narrow = time_grids.with_points(np.linspace(0, 1, 11, dtype=np.float32), (0.3, 0.33))
+    np.testing.assert_allclose(time_grids.insert_times(ts, (0.33, 0.7)), [0, 0.2, 0.33, 0.7, 0.8, 1])
+    np.testing.assert_allclose(time_grids.insert_times(ts, (0.2, 0.0, 1.0, 1.5)), ts)
+    np.testing.assert_allclose(time_grids.insert_times(ts, (0.02,)), [0, 0.02, 0.4, 0.6, 0.8, 1])
+    narrow = time_grids.insert_times(np.linspace(0, 1, 11, dtype=np.float32), (0.3, 0.33))
     assert {np.float32(0.3), np.float32(0.33)} <= set(narrow)
-    np.testing.assert_allclose(time_grids.with_points(ts[::-1], (0.33,)), [1, 0.8, 0.6, 0.33, 0.2, 0])
-    require_times(time_grids.with_points(np.linspace(0, 1, 11), (0.1, 0.1 + 1e-12, 0.2 - 1e-12)))
-    assert {0.19, 0.41} <= set(np.round(time_grids.with_points(np.linspace(0, 1, 11), (0.19, 0.41)), 6))
+    np.testing.assert_allclose(time_grids.insert_times(ts[::-1], (0.33,)), [1, 0.8, 0.6, 0.33, 0.2, 0])
+    require_times(time_grids.insert_times(np.linspace(0, 1, 11), (0.1, 0.1 + 1e-12, 0.2 - 1e-12)))
+    assert {0.19, 0.41} <= set(np.round(time_grids.insert_times(np.linspace(0, 1, 11), (0.19, 0.41)), 6))
 
 
 @pytest.mark.parametrize(
@@ -175,8 +175,8 @@ def test_points_are_put_on_the_grid():
             lambda: time_grids.shifted(time_grids.uniform(4), 1e38),
             "shift must give times that increase in float32, got 1e",
         ),
-        (lambda: time_grids.with_points(np.linspace(0, 1, 3), (0.4, 0.45)), "points must be further apart"),
-        (lambda: jax.jit(lambda ts: time_grids.with_points(ts, (0.4,)))(jnp.linspace(0, 1, 3)), "got a traced one"),
+        (lambda: time_grids.insert_times(np.linspace(0, 1, 3), (0.4, 0.45)), "points must be further apart"),
+        (lambda: jax.jit(lambda ts: time_grids.insert_times(ts, (0.4,)))(jnp.linspace(0, 1, 3)), "got a traced one"),
     ],
 )
 def test_what_is_no_grid_is_refused(call, words):

@@ -17,7 +17,7 @@ import pytest
 
 import cfgjax
 from cfgjax import guidance, paths, solvers
-from cfgjax.types import LabelledField, MemoryField, Pair
+from cfgjax.types import LabelledField, Pair, StatefulField
 
 ROOT = Path(cfgjax.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
@@ -183,7 +183,7 @@ def _small_step(t, t_next):
 
 
 _PAIR = guidance.pair(_linear_labelled, 2)
-_COUNTING = MemoryField(jnp.zeros_like, lambda x, t, memory: (-x, memory + 1))
+_COUNTING = StatefulField(jnp.zeros_like, lambda x, t, memory: (-x, memory + 1))
 
 
 @pytest.mark.parametrize(
@@ -202,13 +202,13 @@ _COUNTING = MemoryField(jnp.zeros_like, lambda x, t, memory: (-x, memory + 1))
         solvers.churn(paths.linear(), _linear_field, 0.1),
         solvers.langevin_corrected(solvers.euler(_linear_field), _linear_field, _small_step),
         solvers.predictor_corrector_guidance(paths.linear(), _linear_field, _linear_field, _small_step),
-        solvers.with_last_step(solvers.euler(_linear_field), solvers.euler_step(_linear_field)),
+        solvers.with_final_step(solvers.euler(_linear_field), solvers.euler_step(_linear_field)),
         solvers.cfg_plus_plus(paths.linear(), _PAIR, 0, 0.5),
         solvers.implicit_euler(_linear_field, 3),
         solvers.reversible(solvers.euler, _linear_field),
-        solvers.remembering(solvers.euler, _COUNTING),
-        solvers.rematerialised(solvers.heun(_linear_field)),
-        solvers.tilted(paths.linear(), _PAIR, 1, 3.0, solvers.constant(0.5)),
+        solvers.with_field_state(solvers.euler, _COUNTING),
+        solvers.remat(solvers.heun(_linear_field)),
+        solvers.feynman_kac(paths.linear(), _PAIR, 1, 3.0, solvers.constant(0.5)),
     ],
     ids=[
         "euler",

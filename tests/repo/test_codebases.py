@@ -412,7 +412,7 @@ def _tcfg(labelled, null, s):
 
 def test_tangential_guidance_of_diffusers_is_ours_on_noise_predictions(expected, skewed):
     x, t, w = np.array([0.3, -1.0]), 0.6, 3.0
-    found = _by_rule(lambda pair: guidance.tangential(LINEAR, pair), skewed, x, t, w)
+    found = _by_rule(lambda pair: guidance.tangential_damping(LINEAR, pair), skewed, x, t, w)
     (z, noise, _), (z_null, noise_null, _) = _both(expected, x, t, 1 - t)
     np.testing.assert_allclose((x - _tcfg(noise, noise_null, w)) / t, found, rtol=1e-9)
     assert np.abs(_tcfg(z - noise, z_null - noise_null, w) - found).max() > 0.1
@@ -420,8 +420,8 @@ def test_tangential_guidance_of_diffusers_is_ours_on_noise_predictions(expected,
 
 def test_zero_star_of_diffusers_is_ours_with_a_zero_first_step(expected, skewed):
     x, w, ts = np.array([0.3, -1.0]), 3.0, (0.0, 0.25, 0.5)
-    field = guidance.extrapolate(guidance.zero_star(guidance.pair(skewed.vector_field(LINEAR), NULL)), w)
-    field = guidance.given(guidance.zero_before(field, ts[1]), jnp.asarray(Y))
+    field = guidance.extrapolate(guidance.cfg_zero_star(guidance.pair(skewed.vector_field(LINEAR), NULL)), w)
+    field = guidance.given(guidance.zero_init(field, ts[1]), jnp.asarray(Y))
     found = solvers.integrate(solvers.euler(field), jax.random.key(0), jnp.asarray(x), jnp.asarray(ts))
     (z, noise, _), (z_null, noise_null, _) = _both(expected, x, ts[1], 1 - ts[1])
     labelled, null = z - noise, z_null - noise_null

@@ -36,7 +36,7 @@ BUILD = {
     ),
     "reversible": lambda field: solvers.reversible(solvers.heun, field),
     "stochastic_heun": lambda field: solvers.stochastic_heun(PATH, field, solvers.root_beta(PATH)),
-    "with_last_step": lambda field: solvers.with_last_step(
+    "with_last_step": lambda field: solvers.with_final_step(
         solvers.euler_maruyama(PATH, field, solvers.root_beta(PATH)), solvers.tweedie_step(PATH, field)
     ),
     "euler_maruyama": lambda field: solvers.euler_maruyama(PATH, field, solvers.root_beta(PATH)),
@@ -123,7 +123,7 @@ def test_a_second_training_step_compiles_nothing(num_devices, compilations):
 
     run = training.parallel(training.make_step(loss, optax.adam(1e-3), 0.9), jax.devices()[:num_devices])
     batch = np.ones((8, 2), np.float32)
-    state = training.create({"a": jnp.ones(())}, optax.adam(1e-3), jax.random.key(0))
+    state = training.init_state({"a": jnp.ones(())}, optax.adam(1e-3), jax.random.key(0))
     state, _ = run(state, training.shard(batch, num_devices))
     compiled = len(compilations)
     assert compiled > 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cfgjax import guidance, mixtures, paths, xla_flags
-from cfgjax.models.blocks import attend
+from cfgjax.models.blocks import attention
 
 
 def test_a_large_batch_of_the_oracle_is_each_example_alone():
@@ -53,7 +53,7 @@ def test_options_for_batched_products_leave_the_numbers(monkeypatch):
     weights = np.exp(logits) / np.sum(np.exp(logits), axis=-1, keepdims=True)
     expected = np.einsum("hqk,khd->qhd", weights, np.asarray(value, np.float64))
     for options in ({}, xla_flags.batched_product_options()):
-        found = jax.jit(attend, compiler_options=options)(query, key, value)
+        found = jax.jit(attention, compiler_options=options)(query, key, value)
         np.testing.assert_allclose(found, expected, atol=1e-5)
     monkeypatch.setattr(xla_flags, "version", lambda name: "0.11.0")
     assert xla_flags.batched_product_options() == {}

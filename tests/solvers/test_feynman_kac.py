@@ -10,8 +10,8 @@ import pytest
 from cfgjax import guidance, metrics, mixtures, paths, solvers
 from cfgjax.analysis import likelihood
 from cfgjax.mixtures import LabelledMixture
-from cfgjax.solvers.feynman_kac import systematic
-from cfgjax.types import MemoryField
+from cfgjax.solvers.feynman_kac import systematic_resampling
+from cfgjax.types import StatefulField
 from experiments.evaluation.tilted_law import draw_tilted, sampling_floor
 from tests.conftest import PATHS
 
@@ -36,7 +36,7 @@ def _pair(path):
 def _population(path, key, scale, diffusion, size, num_steps, threshold=0.5):
     """The particles of a population, and their effective sample sizes over time."""
     noise_key, solver_key = jax.random.split(key)
-    solver = solvers.tilted(path, _pair(path), 0, scale, diffusion, threshold)
+    solver = solvers.feynman_kac(path, _pair(path), 0, scale, diffusion, threshold)
     noise, ts = jax.random.normal(noise_key, (size, 1)), jnp.linspace(0, 1, num_steps + 1)
     return solvers.solve(solver, solver_key, noise, ts, observe=lambda carry, t: carry.effective_size)
 
@@ -125,7 +125,7 @@ def test_without_tilt_particles_are_the_plain_diffusion(scale):
     path, size, ts = paths.linear(), 16, jnp.linspace(0, 1, 33)
     noise = jax.random.normal(KEY, (size, 1))
     diffusion = solvers.root_beta(path)
-    solver = solvers.tilted(path, _pair(path), 0, scale, diffusion, threshold=1.0)
+    solver = solvers.feynman_kac(path, _pair(path), 0, scale, diffusion, threshold=1.0)
     particles, sizes = solvers.solve(solver, KEY, noise, ts, observe=lambda carry, t: carry.effective_size)
     np.testing.assert_allclose(particles.log_weights, 0, atol=1e-6)
     np.testing.assert_allclose(sizes, size, rtol=1e-5)
@@ -142,7 +142,7 @@ def test_the_weights_growth_by_hand():
     """(T2), both forms: one step from given states, against scores of the oracle."""
     path, pair, t, h, scale = paths.cosine(), _pair(paths.cosine()), 0.4, 0.01, 3.0
     states = jnp.array([[-1.0], [0.3], [2.0]])
-    solver = solvers.tilted(path, pair, 0, scale, solvers.constant(0.5), threshold=0.0)
+    solver = solvers.feynman_kac(path, pair, 0, scale, solvers.constant(0.5), threshold=0.0)
     after = solver.step(KEY, solver.init(states), jnp.float32(t), jnp.float32(t + h))
     c = paths.coefficients(path, t)
     null_variance, variance = 2 * c.alpha**2 + c.beta**2, c.alpha**2 + c.beta**2
@@ -158,7 +158,7 @@ def test_the_weights_growth_by_hand():
 def test_systematic_resampling_rounds_and_is_unbiased():
     """Copies are floor or ceiling of n W; over 2,000 keys their mean is n W within 4 standard errors."""
     weights = np.array([0.05, 0.4, 0.0, 0.25, 0.3])
-    draw = jax.jit(jax.vmap(systematic, in_axes=(0, None)))
+    draw = jax.jit(jax.vmap(systematic_resampling, in_axes=(0, None)))
     indices = np.asarray(draw(jax.random.split(KEY, 2_000), jnp.log(jnp.asarray(weights))))
     counts = np.stack([(indices == i).sum(axis=1) for i in range(5)], axis=1)
     assert np.all((counts >= np.floor(5 * weights - 1e-4)) & (counts <= np.ceil(5 * weights + 1e-4)))
@@ -172,7 +172,7 @@ def _sharded(num_devices, threshold):
     noise = jax.random.normal(KEY, (num_devices, 64 // num_devices, 1))
 
     def run(noise):
-        solver = solvers.tilted(path, _pair(path), 0, 4.0, solvers.constant(1.0), threshold, axis_name="devices")
+        solver = solvers.feynman_kac(path, _pair(path), 0, 4.0, solvers.constant(1.0), threshold, axis_name="devices")
         return solvers.solve(solver, KEY, noise, ts, observe=lambda carry, t: carry.effective_size)
 
     particles, sizes = jax.pmap(run, axis_name="devices", devices=jax.devices()[:num_devices])(noise)
@@ -201,7 +201,7 @@ def _ring_samples(size, scale, label, num_steps=200):
     path, ring = paths.linear(), mixtures.ring(8)
     pair = guidance.pair(ring.vector_field(path), 8)
     noise, ts = jax.random.normal(KEY, (size, 2)), jnp.linspace(0, 1, num_steps + 1)
-    solver = solvers.tilted(path, pair, label, scale, solvers.constant(2.0))
+    solver = solvers.feynman_kac(path, pair, label, scale, solvers.constant(2.0))
     particles = jax.jit(lambda: solvers.solve(solver, KEY, noise, ts)[0])()
     guided = guidance.given(guidance.extrapolate(pair, scale), label)
     keys = jax.random.split(KEY, size)
@@ -209,7 +209,7 @@ def _ring_samples(size, scale, label, num_steps=200):
     def plain(solver):
         return jax.jit(jax.vmap(lambda key, x: solvers.integrate(solver, key, x, ts)))(keys, noise)
 
-    tilted = particles.x[systematic(KEY, particles.log_weights)]
+    tilted = particles.x[systematic_resampling(KEY, particles.log_weights)]
     return tilted, plain(solvers.heun(guided)), plain(solvers.euler_maruyama(path, guided, solvers.root_beta(path)))
 
 
@@ -235,7 +235,7 @@ def test_populations_of_labels_are_mapped():
     )
 
     def mean(y):
-        particles, _ = solvers.solve(solvers.tilted(path, pair, y, 2.0, solvers.constant(1.0)), KEY, noise, ts)
+        particles, _ = solvers.solve(solvers.feynman_kac(path, pair, y, 2.0, solvers.constant(1.0)), KEY, noise, ts)
         return jax.nn.softmax(particles.log_weights) @ particles.x
 
     found = jax.jit(jax.vmap(mean))(jnp.arange(4))
@@ -243,17 +243,17 @@ def test_populations_of_labels_are_mapped():
     np.testing.assert_allclose(found, exact, atol=0.06)
 
 
-FORGETFUL = MemoryField(lambda x: 0, lambda x, t, memory: (x, memory))
+FORGETFUL = StatefulField(lambda x: 0, lambda x, t, memory: (x, memory))
 MAKE = {
-    "tilted": lambda: solvers.tilted(paths.linear(), _pair(paths.linear()), 0, 2.0, solvers.constant(1.0)),
-    "rematerialised": lambda: solvers.rematerialised(MAKE["tilted"]()),
+    "tilted": lambda: solvers.feynman_kac(paths.linear(), _pair(paths.linear()), 0, 2.0, solvers.constant(1.0)),
+    "rematerialised": lambda: solvers.remat(MAKE["tilted"]()),
 }
 USE = {
     "integrate": lambda solver: solvers.integrate(solver, KEY, jnp.ones((4, 1)), jnp.linspace(0, 1, 3)),
     "langevin_corrected": lambda solver: solvers.langevin_corrected(solver, lambda x, t: x, lambda t, t_next: 0.1),
-    "with_last_step": lambda solver: solvers.with_last_step(solver, solvers.euler_step(lambda x, t: x)),
+    "with_last_step": lambda solver: solvers.with_final_step(solver, solvers.euler_step(lambda x, t: x)),
     "reversible": lambda solver: solvers.reversible(lambda field: solver, lambda x, t: x),
-    "remembering": lambda solver: solvers.remembering(lambda field: solver, FORGETFUL),
+    "remembering": lambda solver: solvers.with_field_state(lambda field: solver, FORGETFUL),
     "log_density": lambda solver: likelihood.log_density(
         lambda field: solver, likelihood.exact_divergence(lambda x, t: x), jnp.ones(1), jnp.linspace(1, 0, 3)
     ),
@@ -270,9 +270,9 @@ def test_particles_are_not_taken_without_their_weights(name, use):
 
 
 def test_resampled_particles_have_the_tilted_law_that_the_states_alone_have_not():
-    """Mean 4/3 of w = 2 by ``systematic`` from a solve that never resamples; without weights the guided SDE's 1.5."""
+    """Mean 4/3 of w = 2 by resampling once at the end; without weights the guided SDE's 1.5."""
     particles, _ = _population(paths.linear(), KEY, 2.0, solvers.constant(1.0), 8_000, 100, threshold=0.0)
-    drawn = particles.x[systematic(KEY, particles.log_weights)]
+    drawn = particles.x[systematic_resampling(KEY, particles.log_weights)]
     assert abs(float(jnp.mean(drawn)) - 4 / 3) < 0.04
     assert abs(float(jnp.mean(particles.x)) - 1.5) < 0.04
 
@@ -303,4 +303,4 @@ def test_scales_are_traced():
 def test_what_has_no_tilted_law_is_refused(scale, settings, words):
     settings = {"diffusion": solvers.constant(1.0)} | settings
     with pytest.raises(ValueError, match=words):
-        solvers.tilted(paths.linear(), _pair(paths.linear()), 0, scale, **settings)
+        solvers.feynman_kac(paths.linear(), _pair(paths.linear()), 0, scale, **settings)

@@ -53,7 +53,7 @@ def _pair(field):
 
 def _ended(path, field):
     diffusion = solvers.root_beta(path)
-    return solvers.with_last_step(
+    return solvers.with_final_step(
         solvers.euler_maruyama(path, field, diffusion), solvers.mean_step(path, field, diffusion)
     )
 
@@ -76,7 +76,7 @@ BOTH_WAYS = {
     "reversible_rk4": lambda path, field: solvers.reversible(solvers.rk4, field),
     "reversible_ddim": lambda path, field: solvers.reversible(partial(solvers.ddim, path), field),
     "cfg_plus_plus": lambda path, field: solvers.cfg_plus_plus(path, _pair(field), LABEL, 0.5),
-    "rematerialised": lambda path, field: solvers.rematerialised(solvers.rk4(field)),
+    "rematerialised": lambda path, field: solvers.remat(solvers.rk4(field)),
 }
 FORWARDS = {
     "dpm_solver": solvers.dpm_solver,
@@ -196,7 +196,7 @@ def test_an_error_of_the_prediction_stays_small_in_a_population():
     path = paths.linear()
 
     def end(field):
-        solver = solvers.tilted(path, _pair(field), 0, 2.0, solvers.root_beta(path))
+        solver = solvers.feynman_kac(path, _pair(field), 0, 2.0, solvers.root_beta(path))
         particles = solvers.solve(solver, KEY, jnp.array([START, -START]), jnp.linspace(0, 1, NUM_STEPS + 1))[0]
         return particles.x[0]
 

@@ -213,7 +213,7 @@ def _recorded(build, num_steps=5):
         (lambda field: solvers.stochastic_heun(paths.linear(), field, solvers.root_linear()), 10),
         (lambda field: solvers.churn(paths.linear(), field, 0.2), 10),
         (
-            lambda field: solvers.with_last_step(
+            lambda field: solvers.with_final_step(
                 solvers.stochastic_heun(paths.linear(), field, solvers.root_linear()),
                 solvers.tweedie_step(paths.linear(), field),
             ),
@@ -312,7 +312,7 @@ def _last_errors(monkeypatch, name, diffusion, sizes):
     """Errors of the end's mean and variance, from the exact law at 1 - h."""
     path = paths.cosine()
     field = _gaussian_field(path)
-    solver = solvers.with_last_step(
+    solver = solvers.with_final_step(
         solvers.euler_maruyama(path, field, diffusion), _last_steps(path, field, diffusion)[name]
     )
     steps = _affine(monkeypatch, lambda _: solver, 1)(1 - sizes, np.ones_like(sizes), sizes)
@@ -368,7 +368,7 @@ def test_only_the_step_to_the_end_is_replaced(name):
     path, field = paths.cosine(), lambda x, t: jnp.sin(x)
     plain = solvers.euler_maruyama(path, field, solvers.root_linear())
     last = _last_steps(path, field, solvers.root_linear())[name]
-    solver = solvers.with_last_step(plain, last)
+    solver = solvers.with_final_step(plain, last)
     x, ts = jnp.array([0.6, -1.1]), jnp.linspace(0, 1, 6)
     assert solver.is_forward_only
     almost = solvers.integrate(plain, KEY, x, ts[:-1])
@@ -388,7 +388,7 @@ def _every(path, field):
         ),
         "reversible": solvers.reversible(solvers.heun, field),
         "stochastic_heun": solvers.stochastic_heun(path, field, solvers.root_linear()),
-        "with_last_step": solvers.with_last_step(plain, solvers.tweedie_step(path, field)),
+        "with_last_step": solvers.with_final_step(plain, solvers.tweedie_step(path, field)),
     }
 
 

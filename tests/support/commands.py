@@ -9,11 +9,11 @@ import sys
 from typing import NamedTuple
 
 SHORT = [
-    "--num-steps=40", "--batch-size=32", "--num-chunks=1", "--save-every=10", "--log-every=5",
+    "--num-steps=40", "--batch-size=32", "--num-microbatches=1", "--save-every=10", "--log-every=5",
     "--sampling.num-steps=4", "--sampling.num-per-class=3", "--sampling.scales", "0", "2",
 ]  # fmt: skip
 SMALL = ["--network.width=16", "--network.depth=1", "--network.embedding-width=8", *SHORT]
-"""A preset of the perceptron, shrunk to seconds."""
+"""A preset of the MLP, shrunk to seconds."""
 
 SMALL_DIT = ["--network.width=16", "--network.depth=1", "--network.num-heads=2", *SHORT]
 SMALL_UNET = ["--network.width=8", "--network.multipliers", "1", "1", "--network.blocks-per-level=1", *SHORT]
@@ -35,7 +35,8 @@ class Finished(NamedTuple):
 def command(module, *arguments):
     """The command run inside this process, on the tests' eight devices."""
     out, err, hook = io.StringIO(), io.StringIO(), sys.unraisablehook
-    main = importlib.import_module(f"experiments.{module}").main
+    found = importlib.import_module(f"experiments.{module}")
+    main = importlib.import_module(f"{found.__name__}.__main__").main if hasattr(found, "__path__") else found.main
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main([str(argument) for argument in arguments])

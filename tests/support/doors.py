@@ -27,10 +27,10 @@ from cfgjax import guidance, mixtures, paths
 ROOT = str(Path(cfgjax.__file__).parent)
 COUNTS: collections.Counter = collections.Counter()
 TIMES_MORE = int(os.environ.get("FUZZ_EXAMPLES", "1"))
-NUM_LABELS = 3
+NUM_CLASSES = 3
 NAN, INF = float("nan"), float("inf")
 KEY = jax.random.key(7)
-MIXTURE = mixtures.ring(NUM_LABELS)
+MIXTURE = mixtures.ring(NUM_CLASSES)
 PATH = paths.linear()
 
 
@@ -96,12 +96,12 @@ SHARE = numbers(0.25, 0, 1, 0.5, refused=(-0.1, 1.1, INF), low=0, high=1)
 POSITIVE = numbers(0.5, 1, 3.0, refused=(0, 0.0, -1.0, INF), low=0.0625, high=8)
 COUNT = Kind((1, 2, 5, np.int64(3)), (0, -1, 2.5, 2.0, jnp.ones(2, int), NAN, True, *WORDS), st.integers(1, 6))
 LABEL = Kind(
-    (0, NUM_LABELS - 1, np.int64(1), jnp.uint8(1), jnp.int32(0), np.int32(2)),
+    (0, NUM_CLASSES - 1, np.int64(1), jnp.uint8(1), jnp.int32(0), np.int32(2)),
     (-1, jnp.int32(-1), 1.0, jnp.float32(1), NAN, True, jnp.ones(1, int), np.zeros(2, int), [1], *WORDS),
 )
-NULL_OR_LABEL = LABEL.but(allowed=(NUM_LABELS,), refused=(NUM_LABELS + 1, jnp.int32(1000)))
-DATA_LABEL = LABEL.but(refused=(NUM_LABELS, NUM_LABELS + 1))
-ANY_LABEL = LABEL.but(allowed=(NUM_LABELS, 7))
+NULL_OR_LABEL = LABEL.but(allowed=(NUM_CLASSES,), refused=(NUM_CLASSES + 1, jnp.int32(1000)))
+DATA_LABEL = LABEL.but(refused=(NUM_CLASSES, NUM_CLASSES + 1))
+ANY_LABEL = LABEL.but(allowed=(NUM_CLASSES, 7))
 RAW_KEY = jax.random.key_data(KEY)
 SHARED_KEYS = tuple(jax.random.key(7, impl=impl) for impl in ("rbg", "unsafe_rbg"))
 NO_KEY = (0, 1.5, jax.random.split(KEY, 2), jnp.zeros(2), jnp.zeros(2, int), jnp.zeros(3, jnp.uint32), [0, 1], *WORDS)
@@ -181,7 +181,7 @@ def telling(x, t, y):
     return (jnp.float32(1) + y) * (jnp.float32(1) + t) * x
 
 
-def guided_telling(scale, x, t, y, null=NUM_LABELS):
+def guided_telling(scale, x, t, y, null=NUM_CLASSES):
     """(G1) of ``telling`` in double precision."""
     return (1 + plain(null) + plain(scale) * (plain(y) - plain(null))) * (1 + plain(t)) * plain(x)
 

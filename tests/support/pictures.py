@@ -5,13 +5,13 @@ import struct
 
 import numpy as np
 
-NUM_LABELS = 10
+NUM_CLASSES = 10
 
 
 def stripes(num_images, seed):
     """Images [n, 28, 28] uint8 whose bright row tells the label, and the labels [n], every label as often."""
     generator = np.random.default_rng(seed)
-    labels = np.arange(num_images) % NUM_LABELS
+    labels = np.arange(num_images) % NUM_CLASSES
     images = generator.integers(0, 60, size=(num_images, 28, 28))
     for image, label in zip(images, labels, strict=True):
         image[2 * label + 2 : 2 * label + 6] += 180

@@ -53,13 +53,13 @@ def main(out, num_devices, num_processes, process_id, port):
 
     optimizer = optax.sgd(0.05, momentum=0.9)
     step = training.make_step(loss, optimizer, 0.9)
-    state = training.create(params, optimizer, jax.random.key(1))
+    state = training.init_state(params, optimizer, jax.random.key(1))
     batches = [
         training.shard(np.random.default_rng(index).normal(size=(BATCH_SIZE, 2))[local_share(BATCH_SIZE)], num_devices)
         for index in range(NUM_STEPS)
     ]
-    cut = fsdp.create(lambda: training.create(params, optimizer, jax.random.key(1)), least=1)
-    cut, cut_rows = _losses(cut, fsdp.fully_sharded(step, least=1), batches)
+    cut = fsdp.init_state(lambda: training.init_state(params, optimizer, jax.random.key(1)), least=1)
+    cut, cut_rows = _losses(cut, fsdp.fsdp(step, least=1), batches)
     state, rows = _losses(training.replicate(state), training.parallel(step), batches)
     with checkpoints.Writer(out / "checkpoints") as writer:
         writer.save(NUM_STEPS, state, {})
@@ -77,7 +77,7 @@ def main(out, num_devices, num_processes, process_id, port):
         np.stack([np.asarray(shard.data) for shard in leaf.addressable_shards])
         for leaf in jax.tree.leaves((state.params, state.ema))
     ]
-    agreed = distributed.AnySays()
+    agreed = distributed.AnyTrue()
     said = [agreed(process_id == num_processes - 1 and index == 1) for index in range(6)]
     np.savez(
         out / f"{process_id}.npz",

@@ -36,7 +36,7 @@ def _trained(make_run, num_devices, step, optimizer, num_steps=4):
     return state, metrics
 
 
-_sharded = partial(fsdp.fully_sharded, least=CUT_ALL)
+_sharded = partial(fsdp.fsdp, least=CUT_ALL)
 
 
 def _plain(leaf):
@@ -69,13 +69,13 @@ def single(step):
 
 
 @pytest.mark.parametrize(
-    ("num_devices", "num_chunks"),
+    ("num_devices", "num_microbatches"),
     [pytest.param(1, 1, marks=pytest.mark.slow), pytest.param(2, 1, marks=pytest.mark.slow), (8, 1), (8, 2)],
 )
-def test_every_shard_is_that_of_pmap(num_devices, num_chunks):
+def test_every_shard_is_that_of_pmap(num_devices, num_microbatches):
     """(F2): parameters, EMA, metrics and step after 4 steps of SGD with momentum; the chunks change rounding only."""
     optimizer = optax.sgd(0.1, momentum=0.5)
-    step = training.make_step(_loss, optimizer, 0.9, num_chunks)
+    step = training.make_step(_loss, optimizer, 0.9, num_microbatches)
     expected, reference = _trained(training.parallel, num_devices, step, optimizer)
     state, metrics = _trained(_sharded, num_devices, step, optimizer)
     rest = lambda state: (state.step, state.params, state.opt_state, state.ema)  # noqa: E731
@@ -97,10 +97,10 @@ def test_the_shards_would_reveal_other_noise(step):
 
 @pytest.mark.parametrize("num_devices", COUNTS)
 def test_several_steps_in_one_call_are_those_steps(num_devices, step, single):
-    """(T6): the batches of ``shard_several``, as they are."""
+    """(T6): the batches of ``shard_stacked``, as they are."""
     expected, reference = single
-    run = _sharded(training.several(step), _devices(num_devices))
-    state, metrics = run(_state(optax.sgd(0.1)), training.shard_several(_batches(4), num_devices))
+    run = _sharded(training.multi_step(step), _devices(num_devices))
+    state, metrics = run(_state(optax.sgd(0.1)), training.shard_stacked(_batches(4), num_devices))
     assert metrics["loss"].shape == (4,)
     _assert_shards_agree((state.params, state.ema), (expected.params, expected.ema), 1e-5)
     np.testing.assert_allclose(metrics["loss"][-1], reference["loss"], rtol=1e-5)
@@ -119,7 +119,10 @@ def test_a_batch_of_indices_into_a_source_is_that_batch(num_devices, step, singl
 @pytest.mark.slow
 @pytest.mark.parametrize("num_devices", COUNTS)
 def test_an_evaluation_keeps_the_state(num_devices):
-    evaluate, state = training.make_evaluation(_loss), fsdp.place(_state(optax.sgd(0.1)), _devices(num_devices), 16)
+    evaluate, state = (
+        training.make_eval_step(_loss),
+        fsdp.shard_state(_state(optax.sgd(0.1)), _devices(num_devices), 16),
+    )
     run = _sharded(evaluate, _devices(num_devices), donate=False)
     found = run(state, training.shard(_batch(1), num_devices))["loss"]
     np.testing.assert_allclose(found, evaluate(_state(optax.sgd(0.1)), _batch(1))["loss"], rtol=1e-5)
@@ -174,7 +177,7 @@ def test_bytes_on_a_device_are_as_predicted(num_devices, step):
     placed = fsdp.shardings(abstract, fsdp.mesh_of(_devices(num_devices)), CUT_ALL)
     predicted = fsdp.bytes_per_device(abstract, placed)
     step = training.make_step(_loss, optax.adam(1e-3), 0.9)
-    state = fsdp.place(_state(optax.adam(1e-3)), _devices(num_devices), CUT_ALL)
+    state = fsdp.shard_state(_state(optax.adam(1e-3)), _devices(num_devices), CUT_ALL)
     after, _ = _sharded(step, _devices(num_devices), donate=False)(state, training.shard(_batch(0), num_devices))
     for found in (state, after):
         for leaf in jax.tree.leaves((found.params["inner"], found.ema["outer"], found.opt_state[0].mu["inner"])):
@@ -194,7 +197,7 @@ def test_a_leaf_that_the_devices_do_not_divide_is_cut_into_fewer_parts():
 
 
 def test_a_state_is_made_on_its_shards():
-    made = fsdp.create(lambda: _state(optax.adam(1e-3)), _devices(8), CUT_ALL)
+    made = fsdp.init_state(lambda: _state(optax.adam(1e-3)), _devices(8), CUT_ALL)
     _assert_shards_agree(made._replace(key=()), _state(optax.adam(1e-3))._replace(key=()), 1e-7)
     assert made.params["inner"].addressable_shards[0].data.size == 4
     np.testing.assert_array_equal(_plain(made.key), _plain(jax.random.key(1)))
@@ -213,7 +216,7 @@ def test_a_second_call_compiles_and_traces_nothing(start, step):
     places = {
         "fresh": lambda tree: tree,
         "replicated": partial(training.replicate, devices=devices),
-        "placed": partial(fsdp.place, devices=devices, least=CUT_ALL),
+        "placed": partial(fsdp.shard_state, devices=devices, least=CUT_ALL),
     }
     run, state = _sharded(counted, devices), places[start](state)
     state, _ = run(state, training.shard(_batch(0), 8))
@@ -230,8 +233,8 @@ def test_a_second_call_compiles_and_traces_nothing(start, step):
 
 def test_the_old_state_gives_its_memory_and_not_the_callers_arrays(step):
     params, key = _params(), jax.random.key(1)
-    state = training.create(params, optax.sgd(0.1), key)
-    placed = fsdp.place(state, _devices(8), CUT_ALL)
+    state = training.init_state(params, optax.sgd(0.1), key)
+    placed = fsdp.shard_state(state, _devices(8), CUT_ALL)
     after, _ = _sharded(step, _devices(8))(placed, training.shard(_batch(0), 8))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(placed.params))
     jax.tree.map(np.testing.assert_array_equal, params, _params())
@@ -251,15 +254,15 @@ def test_a_batch_without_its_devices_in_front_is_refused(batch, step):
 
 
 def test_chunks_that_do_not_divide_are_refused():
-    run = _sharded(training.make_step(_loss, optax.sgd(0.1), 0.9, num_chunks=3), _devices(2))
-    with pytest.raises(ValueError, match="divisible by num_chunks, got 16 on 3"):
+    run = _sharded(training.make_step(_loss, optax.sgd(0.1), 0.9, num_microbatches=3), _devices(2))
+    with pytest.raises(ValueError, match="divisible by num_microbatches, got 16 on 3"):
         run(_state(optax.sgd(0.1)), training.shard(_batch(0), 2))
 
 
 NETWORKS = {
-    "transformer": DiT(width=32, depth=2, num_heads=2, patch=2, num_labels=4, rematerialise=True),
-    "half precision": DiT(width=32, depth=1, num_heads=2, patch=2, num_labels=4, dtype=jnp.dtype(jnp.bfloat16)),
-    "u-net": UNet(width=8, multipliers=(1, 2), blocks_per_level=1, attention=(4,), num_labels=4, dropout=0.1),
+    "transformer": DiT(width=32, depth=2, num_heads=2, patch=2, num_classes=4, rematerialise=True),
+    "half precision": DiT(width=32, depth=1, num_heads=2, patch=2, num_classes=4, dtype=jnp.dtype(jnp.bfloat16)),
+    "u-net": UNet(width=8, multipliers=(1, 2), blocks_per_level=1, attention=(4,), num_classes=4, dropout=0.1),
 }
 SIDE = 8
 
@@ -287,7 +290,7 @@ def _picture_state(network, optimizer):
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(2), len(leaves))
     moved = [leaf + 0.05 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    return training.create(jax.tree.unflatten(structure, moved), optimizer, jax.random.key(1))
+    return training.init_state(jax.tree.unflatten(structure, moved), optimizer, jax.random.key(1))
 
 
 @pytest.mark.slow
@@ -304,8 +307,8 @@ def _picture_state(network, optimizer):
 def test_the_image_networks_train_as_under_pmap(name, optimizer, tolerance):
     """Three steps in two chunks on 8 devices."""
     network, states = NETWORKS[name], []
-    step = training.make_step(_picture_loss(network), optimizer, 0.9, num_chunks=2)
-    for make_run in (training.parallel, partial(fsdp.fully_sharded, least=256)):
+    step = training.make_step(_picture_loss(network), optimizer, 0.9, num_microbatches=2)
+    for make_run in (training.parallel, partial(fsdp.fsdp, least=256)):
         run, state = make_run(step, _devices(8)), _picture_state(network, optimizer)
         for seed in range(3):
             state, metrics = run(state, training.shard(_pictures(seed), 8))
@@ -324,19 +327,19 @@ def _exchanged(compiled):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["transformer", "u-net"])
-@pytest.mark.parametrize("num_chunks", [1, 4])
-def test_pictures_stay_on_their_devices(name, num_chunks):
+@pytest.mark.parametrize("num_microbatches", [1, 4])
+def test_pictures_stay_on_their_devices(name, num_microbatches):
     """What travels is the state's parts, or vectors of the condition: nothing as large as all pictures' least maps."""
     network, optimizer = NETWORKS[name], optax.sgd(0.1)
-    step = training.make_step(_picture_loss(network), optimizer, 0.9, num_chunks)
+    step = training.make_step(_picture_loss(network), optimizer, 0.9, num_microbatches)
     state = jax.eval_shape(lambda: _picture_state(network, optimizer))
     batch = jax.eval_shape(lambda: training.shard(jax.tree.map(jnp.asarray, _pictures(0, 256)), 8))
     compiled = fsdp.program(step, state, batch, least=256).lower(state, batch, None).compile()
     sizes = [int(np.prod(shape)) for shape in _exchanged(compiled)]
-    least_map = 256 // num_chunks * 4 * 4 * 16
+    least_map = 256 // num_microbatches * 4 * 4 * 16
     most_weights = max(leaf.size for leaf in jax.tree.leaves(state.params))
     assert most_weights < least_map
-    assert 256 < max(sizes) <= max(most_weights, 256 // num_chunks * 6 * 32)
+    assert 256 < max(sizes) <= max(most_weights, 256 // num_microbatches * 6 * 32)
 
 
 def _save(folder, state):
@@ -351,7 +354,7 @@ def test_a_checkpoint_is_restored_onto_another_number_of_devices(before, after, 
     state, _ = _trained(_sharded, before, training.make_step(_loss, optimizer, 0.9), optimizer, 2)
     _save(tmp_path, state)
     for like in (
-        fsdp.place(_state(optimizer), _devices(after), CUT_ALL),
+        fsdp.shard_state(_state(optimizer), _devices(after), CUT_ALL),
         training.replicate(_state(optimizer), _devices(after)),
     ):
         found = checkpoints.restore(tmp_path, like).state
@@ -366,7 +369,7 @@ def test_training_goes_on_from_such_a_checkpoint(tmp_path, step, single):
     state, _ = _trained(_sharded, 8, step, optax.sgd(0.1), 2)
     _save(tmp_path, state)
     run = _sharded(step, _devices(2))
-    state = checkpoints.restore(tmp_path, fsdp.place(_state(optax.sgd(0.1)), _devices(2), CUT_ALL)).state
+    state = checkpoints.restore(tmp_path, fsdp.shard_state(_state(optax.sgd(0.1)), _devices(2), CUT_ALL)).state
     for batch in _batches(4)[2:]:
         state, _ = run(state, training.shard(batch, 2))
     _assert_shards_agree((state.params, state.ema), (expected.params, expected.ema), 1e-5)

@@ -23,8 +23,8 @@ def _start():
 
 STARTS = {
     "fresh": _start,
-    "replicated": lambda: fsdp.place(_start(), least=10**6),
-    "created": lambda: fsdp.create(_start, least=16),
+    "replicated": lambda: fsdp.shard_state(_start(), least=10**6),
+    "created": lambda: fsdp.init_state(_start, least=16),
 }
 
 
@@ -36,8 +36,8 @@ def local_rows(batch, index):
 def run(port, index, folder):
     """What one process does: three steps from the state given in one of three ways; its shards are written down."""
     jax.distributed.initialize(f"127.0.0.1:{port}", 2, int(index))
-    step = training.make_step(_loss, optax.sgd(0.1, momentum=0.5), 0.9, num_chunks=2)
-    advance = fsdp.fully_sharded(step, least=16)
+    step = training.make_step(_loss, optax.sgd(0.1, momentum=0.5), 0.9, num_microbatches=2)
+    advance = fsdp.fsdp(step, least=16)
     for start, make in STARTS.items():
         state = make()
         for number in range(NUM_STEPS):

@@ -19,7 +19,7 @@ import cfgjax
 from cfgjax import guidance, paths, solvers, training, verify
 from cfgjax.analysis import likelihood
 from cfgjax.analysis.sweep import sweep
-from tests.support.doors import MIXTURE, NUM_LABELS, PATH, UP
+from tests.support.doors import MIXTURE, NUM_CLASSES, PATH, UP
 
 IMPLS = ["rbg", "unsafe_rbg"]
 SOURCES = sorted(Path(cfgjax.__file__).parent.rglob("*.py"))
@@ -43,7 +43,7 @@ def _enters(key):
     """Every public way of a key into training and sampling that is not refused elsewhere by the doors' fuzzing."""
     step = partial(training.example_keys, step=0, num_local=2)
     return {
-        "training.create": lambda: training.create({"a": jnp.ones(2)}, optax.sgd(0.1), key),
+        "training.init_state": lambda: training.init_state({"a": jnp.ones(2)}, optax.sgd(0.1), key),
         "training.example_keys": lambda: step(key),
         "solvers.integrate": lambda: solvers.integrate(solvers.heun(lambda x, t: -x), key, jnp.ones(2), UP),
         "mapped": lambda: jax.jit(jax.vmap(lambda key: paths.sample(PATH, key, jnp.ones(2), 0.5)))(key[None]),
@@ -81,11 +81,11 @@ def test_every_key_of_the_library_says_its_implementation():
 def _answers():
     start, field = jnp.array([0.5, -0.25]), MIXTURE.vector_field(PATH)
     divergence = likelihood.exact_divergence(guidance.given(field, 1))
-    drop = lambda key, y: guidance.drop_label(key, y, 0.1, NUM_LABELS)  # noqa: E731
+    drop = lambda key, y: guidance.drop_label(key, y, 0.1, NUM_CLASSES)  # noqa: E731
     return (
         likelihood.log_density(solvers.heun, divergence, start, UP[::-1] * 0.9),
-        solvers.evaluations(lambda field: solvers.heun(guidance.given(field, 0)), field, start, UP),
-        [check.measured for check in verify.label_dropping(drop, 0.1, NUM_LABELS).checks],
+        solvers.num_function_evaluations(lambda field: solvers.heun(guidance.given(field, 0)), field, start, UP),
+        [check.measured for check in verify.label_dropping(drop, 0.1, NUM_CLASSES).checks],
     )
 
 

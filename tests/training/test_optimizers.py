@@ -60,7 +60,7 @@ def _moves_on(optimizer):
 
 
 def _create(optimizer, params=None):
-    return training.create(PARAMS if params is None else params, optimizer, jax.random.key(0))
+    return training.init_state(PARAMS if params is None else params, optimizer, jax.random.key(0))
 
 
 def _loss(params, key, example):
@@ -124,7 +124,7 @@ WRAPPED = {
 def test_the_averages_of_a_schedule_free_optimizer_are_of_the_parameters_to_evaluate(optimizer):
     """``state.params`` is y; Optax's own ``schedule_free_eval_params`` knows no optimizer around it (0.2.8)."""
     step = jax.jit(training.make_step(_loss, optimizer, 0.5, average_decays=(0.5,)))
-    state = training.create(PARAMS, optimizer, jax.random.key(0), num_averages=1)
+    state = training.init_state(PARAMS, optimizer, jax.random.key(0), num_averages=1)
     for _ in range(NUM_STEPS):
         state, _ = step(state, jnp.zeros(4))
     expected = _schedule_free_by_hand()
@@ -138,7 +138,7 @@ def test_the_averages_of_a_schedule_free_optimizer_are_of_the_parameters_to_eval
 
 def test_the_parameters_to_evaluate_keep_their_type():
     params = {"a": jnp.zeros(2, jnp.bfloat16)}
-    state = training.create(params, SCHEDULE_FREE, jax.random.key(0))
+    state = training.init_state(params, SCHEDULE_FREE, jax.random.key(0))
     state, _ = jax.jit(training.make_step(_loss, SCHEDULE_FREE, 0.0))(state, jnp.zeros(4))
     assert training.eval_params(state)["a"].dtype == jnp.bfloat16
     np.testing.assert_allclose(state.ema["a"], 0.25, rtol=1e-2)

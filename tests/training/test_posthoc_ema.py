@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cfgjax import training
 from cfgjax.training import posthoc_ema
-from cfgjax.types import Profile
+from cfgjax.types import EMAProfile
 
 NUM_STEPS = 4096
 TRACKS = (0.05, 0.1)
@@ -29,12 +29,12 @@ def _cells(width, num_steps):
 
 
 def _kept_at(steps, tracks=TRACKS):
-    return [Profile(step, width) for step in steps for width in tracks]
+    return [EMAProfile(step, width) for step in steps for width in tracks]
 
 
 def _averaged(parameters, width, num_steps):
     """The moving averages (T3) after each step of a sequence ``parameters: step -> [*D]``, [num_steps, *D]."""
-    decay = posthoc_ema.power_decay(width)
+    decay = posthoc_ema.power_function_decay(width)
 
     def advance(average, step):
         average = optax.incremental_update(parameters(step), average, 1 - decay(step))
@@ -59,7 +59,7 @@ def test_an_exponent_has_the_width_that_was_asked(width):
 def test_a_width_outside_is_refused_by_name(width):
     if 0 < width < LIMIT:
         return
-    for refuse in (posthoc_ema.exponent_of, posthoc_ema.power_decay):
+    for refuse in (posthoc_ema.exponent_of, posthoc_ema.power_function_decay):
         with pytest.raises(ValueError, match=r"width must be above 0 and under 0\.28868, got"):
             refuse(width)
 
@@ -72,7 +72,7 @@ def test_the_ends_of_the_widths_are_refused(width):
 
 @pytest.mark.parametrize("width", [1e-4, 0.05, 0.1, 0.28])
 def test_the_first_decay_is_zero_and_later_ones_rise(width):
-    decays = np.asarray([posthoc_ema.power_decay(width)(jnp.int32(step)) for step in range(50)])
+    decays = np.asarray([posthoc_ema.power_function_decay(width)(jnp.int32(step)) for step in range(50)])
     assert decays[0] == 0
     assert np.all(np.diff(decays) >= 0)
     assert np.all(decays < 1)
@@ -80,14 +80,14 @@ def test_the_first_decay_is_zero_and_later_ones_rise(width):
 
 def test_a_decay_is_exact_to_rounding_after_many_steps():
     """(1 - 1/t)^(g+1) in float32 loses no more than its own rounding, at a million steps."""
-    found = posthoc_ema.power_decay(0.1)(jnp.int32(999_999))
+    found = posthoc_ema.power_function_decay(0.1)(jnp.int32(999_999))
     expected = (1 - 1e-6) ** (posthoc_ema.exponent_of(0.1) + 1)
     assert abs(float(found) - expected) < 6e-8
 
 
 def test_a_negative_step_is_refused():
     with pytest.raises(ValueError, match="step must be"):
-        posthoc_ema.power_decay(0.1)(-1)
+        posthoc_ema.power_function_decay(0.1)(-1)
 
 
 @pytest.mark.parametrize("width", [0.02, 0.1, 0.25])
@@ -112,8 +112,8 @@ def test_the_error_of_a_profile_is_its_distance(kept, width):
     """(A4): the closed form against a sum over cells of r = t u^3, finer where short profiles end at 1 alone."""
     if kept[0] == kept[1] or width < 0.01:
         return
-    kept = sorted(Profile(*each) for each in kept)
-    wanted = Profile(kept[-1].step, width)
+    kept = sorted(EMAProfile(*each) for each in kept)
+    wanted = EMAProfile(kept[-1].step, width)
     edges = np.unique(np.concatenate([np.linspace(0, profile.step, 20_001) for profile in kept]))
     middles, lengths = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
 
@@ -139,7 +139,7 @@ def test_an_average_that_was_kept_has_weight_one(number):
 @given(widths, st.floats(0.3, 1), st.integers(1, 40))
 def test_weights_sum_to_one(width, part, number):
     """(A5): what never moved is given back, whatever the width and step."""
-    found = posthoc_ema.weights(_kept_at(np.arange(1, number + 1) * 100), Profile(100 * number * part, width))
+    found = posthoc_ema.weights(_kept_at(np.arange(1, number + 1) * 100), EMAProfile(100 * number * part, width))
     assert found.dtype == np.float64
     assert np.sum(found) == pytest.approx(1, abs=1e-9)
 
@@ -148,7 +148,7 @@ def test_weights_sum_to_one(width, part, number):
 @given(st.floats(0.03, 0.25), st.integers(0, 2**32 - 1))
 def test_no_other_weights_come_nearer(width, seed):
     """(A5): a change that keeps the sum makes the distance larger, either way."""
-    kept, wanted = _kept_at((100, 200, 300, 400)), Profile(400, width)
+    kept, wanted = _kept_at((100, 200, 300, 400)), EMAProfile(400, width)
     found = posthoc_ema.weights(kept, wanted)
     change = np.random.default_rng(seed).normal(size=8)
     change -= np.mean(change)
@@ -159,22 +159,22 @@ def test_no_other_weights_come_nearer(width, seed):
 
 def test_weights_do_not_depend_on_the_unit_of_steps():
     found, scaled = (
-        posthoc_ema.weights(_kept_at(unit * np.array([1, 2, 3])), Profile(3 * unit, 0.15)) for unit in (1, 1e6)
+        posthoc_ema.weights(_kept_at(unit * np.array([1, 2, 3])), EMAProfile(3 * unit, 0.15)) for unit in (1, 1e6)
     )
     np.testing.assert_allclose(found, scaled, rtol=1e-9)
 
 
 def test_weights_follow_the_order_of_the_snapshots():
     """All of one width, then all of the other: the same weights, in that order."""
-    by_step = posthoc_ema.weights(_kept_at((100, 200, 300)), Profile(300, 0.15))
-    by_width = posthoc_ema.weights([Profile(s, w) for w in TRACKS for s in (100, 200, 300)], Profile(300, 0.15))
+    by_step = posthoc_ema.weights(_kept_at((100, 200, 300)), EMAProfile(300, 0.15))
+    by_width = posthoc_ema.weights([EMAProfile(s, w) for w in TRACKS for s in (100, 200, 300)], EMAProfile(300, 0.15))
     np.testing.assert_allclose(by_width, by_step.reshape(3, 2).T.ravel(), rtol=1e-9)
 
 
 def test_snapshots_that_all_but_coincide_do_no_harm():
     """Two snapshots one step in 10^8 apart, and two widths as near: no weight is large, and the sum is as near."""
-    near = [*_kept_at((1e8 / 2, 1e8 - 1, 1e8)), Profile(1e8, 0.05 + 1e-9)]
-    wanted = Profile(1e8, 0.07)
+    near = [*_kept_at((1e8 / 2, 1e8 - 1, 1e8)), EMAProfile(1e8, 0.05 + 1e-9)]
+    wanted = EMAProfile(1e8, 0.07)
     found, plain = posthoc_ema.weights(near, wanted), posthoc_ema.weights(_kept_at((1e8 / 2, 1e8)), wanted)
     assert np.max(np.abs(found)) < 2
     error = posthoc_ema.profile_error(_kept_at((1e8 / 2, 1e8)), wanted, plain)
@@ -184,7 +184,7 @@ def test_snapshots_that_all_but_coincide_do_no_harm():
 def test_very_short_and_very_wide_averages_have_finite_weights():
     for width in (1e-6, LIMIT - 1e-12):
         kept = _kept_at((100, 200), (width, 0.1))
-        np.testing.assert_allclose(posthoc_ema.weights(kept, Profile(200, width)), np.eye(4)[2], atol=1e-9)
+        np.testing.assert_allclose(posthoc_ema.weights(kept, EMAProfile(200, width)), np.eye(4)[2], atol=1e-9)
 
 
 KEPT = _kept_at((100, 200))
@@ -193,16 +193,16 @@ KEPT = _kept_at((100, 200))
 @pytest.mark.parametrize(
     ("kept", "wanted", "message"),
     [
-        ([], Profile(100, 0.1), "snapshots must be two or more, got 0"),
+        ([], EMAProfile(100, 0.1), "snapshots must be two or more, got 0"),
         (KEPT[:1], KEPT[0], "snapshots must be two or more, got 1"),
-        ([*KEPT, KEPT[0]], Profile(200, 0.1), r"snapshots must differ, got step 100 with width 0\.05 2 times"),
-        ([KEPT[2], *KEPT[:2]], Profile(200, 0.1), "steps of one width must increase, got 100 after 200"),
-        ([Profile(0, 0.1), *KEPT], Profile(200, 0.1), "step must be positive and finite, got 0"),
-        (KEPT, Profile(np.inf, 0.1), "step must be positive and finite, got inf"),
-        (KEPT, Profile(np.nan, 0.1), "step must be positive and finite, got nan"),
-        (KEPT, Profile(201, 0.1), "wanted must have a step up to the last snapshot's, 200, got 201"),
-        (KEPT, Profile(200, 0.3), "width must be above 0 and under 0.28868, got 0.3"),
-        ([*KEPT, Profile(300, -1.0)], Profile(200, 0.1), "width must be above 0 and under 0.28868, got -1"),
+        ([*KEPT, KEPT[0]], EMAProfile(200, 0.1), r"snapshots must differ, got step 100 with width 0\.05 2 times"),
+        ([KEPT[2], *KEPT[:2]], EMAProfile(200, 0.1), "steps of one width must increase, got 100 after 200"),
+        ([EMAProfile(0, 0.1), *KEPT], EMAProfile(200, 0.1), "step must be positive and finite, got 0"),
+        (KEPT, EMAProfile(np.inf, 0.1), "step must be positive and finite, got inf"),
+        (KEPT, EMAProfile(np.nan, 0.1), "step must be positive and finite, got nan"),
+        (KEPT, EMAProfile(201, 0.1), "wanted must have a step up to the last snapshot's, 200, got 201"),
+        (KEPT, EMAProfile(200, 0.3), "width must be above 0 and under 0.28868, got 0.3"),
+        ([*KEPT, EMAProfile(300, -1.0)], EMAProfile(200, 0.1), "width must be above 0 and under 0.28868, got -1"),
     ],
 )
 def test_what_weights_cannot_be_is_refused(kept, wanted, message):
@@ -217,7 +217,7 @@ def test_what_weights_cannot_be_is_refused(kept, wanted, message):
 def test_weights_are_finite_or_refused(kept, step, width):
     """No snapshots, whatever they are, give NaN or another error than one that speaks of them."""
     try:
-        found = posthoc_ema.weights([Profile(*each) for each in kept], Profile(step, width))
+        found = posthoc_ema.weights([EMAProfile(*each) for each in kept], EMAProfile(step, width))
     except ValueError as error:
         assert str(error).startswith(("snapshots", "steps of", "wanted", "width must"))
     else:
@@ -301,7 +301,7 @@ def _errors(walk, width, num_kept):
     rows = np.arange(64 // num_kept - 1, 64, 64 // num_kept)
     profiles = _kept_at((rows + 1) * (NUM_STEPS // 64))
     trees = [walk[track][row] for row in rows for track in TRACKS]
-    found = posthoc_ema.reconstruct(iter(trees), posthoc_ema.weights(profiles, Profile(NUM_STEPS, width)))
+    found = posthoc_ema.reconstruct(iter(trees), posthoc_ema.weights(profiles, EMAProfile(NUM_STEPS, width)))
     direct = walk[width][-1]
     nearest = min(_norm(tree - direct) for tree in trees)
     return _norm(np.asarray(found) - direct) / _norm(direct), nearest / _norm(direct)
@@ -334,7 +334,7 @@ def test_an_average_of_the_middle_of_the_run_is_found_too(walk):
     """At a step at which one was kept, from snapshots before and after it."""
     rows = np.arange(3, 64, 4)
     profiles, trees = _kept_at((rows + 1) * 64), [walk[track][row] for row in rows for track in TRACKS]
-    wanted = Profile((rows[9] + 1) * 64, 0.15)
+    wanted = EMAProfile((rows[9] + 1) * 64, 0.15)
     found = np.asarray(posthoc_ema.reconstruct(trees, posthoc_ema.weights(profiles, wanted)))
     direct = walk[0.15][rows[9]]
     assert _norm(found - direct) < 2e-3 * _norm(direct)
@@ -349,7 +349,7 @@ def _loss(params, key, example):
 
 
 def _start(num_averages):
-    return training.create({"a": jnp.zeros(3)}, OPTIMIZER, jax.random.key(2), num_averages)
+    return training.init_state({"a": jnp.zeros(3)}, OPTIMIZER, jax.random.key(2), num_averages)
 
 
 def _batches():
@@ -359,7 +359,9 @@ def _batches():
 @pytest.mark.parametrize("num_devices", [None, 1, 2, 8])
 def test_the_step_moves_every_average_by_its_own_decay(num_devices):
     """(T3): power profiles, summed by hand in float64, and a constant decay; on every device's own copy."""
-    step = training.make_step(_loss, OPTIMIZER, 0.9, average_decays=(*map(posthoc_ema.power_decay, TRACKS), 0.9))
+    step = training.make_step(
+        _loss, OPTIMIZER, 0.9, average_decays=(*map(posthoc_ema.power_function_decay, TRACKS), 0.9)
+    )
     devices = jax.devices()[:num_devices]
     run = jax.jit(step) if num_devices is None else training.parallel(step, devices)
     state, seen = _start(3), []
@@ -375,7 +377,7 @@ def test_the_step_moves_every_average_by_its_own_decay(num_devices):
 
 
 def test_the_first_step_makes_the_average_the_parameters():
-    step = training.make_step(_loss, OPTIMIZER, 0.9, average_decays=[posthoc_ema.power_decay(0.1)])
+    step = training.make_step(_loss, OPTIMIZER, 0.9, average_decays=[posthoc_ema.power_function_decay(0.1)])
     state, _ = jax.jit(step)(_start(1), _batches()[0])
     np.testing.assert_array_equal(state.averages[0]["a"], state.params["a"])
     assert float(jnp.linalg.norm(state.averages[0]["a"])) > 0.01
@@ -383,7 +385,7 @@ def test_the_first_step_makes_the_average_the_parameters():
 
 def test_averages_change_nothing_else():
     """Parameters, EMA, optimizer and metrics have the same bits with and without; without, the state is as it was."""
-    decays = tuple(map(posthoc_ema.power_decay, TRACKS))
+    decays = tuple(map(posthoc_ema.power_function_decay, TRACKS))
     plain, more = _start(0), _start(2)
     assert plain.averages == ()
     for batch in _batches()[:3]:
@@ -395,16 +397,16 @@ def test_averages_change_nothing_else():
 
 
 def test_averages_go_through_several_steps_in_one_call():
-    step = training.make_step(_loss, OPTIMIZER, 0.9, average_decays=(posthoc_ema.power_decay(0.1),))
+    step = training.make_step(_loss, OPTIMIZER, 0.9, average_decays=(posthoc_ema.power_function_decay(0.1),))
     alone = _start(1)
     for batch in _batches():
         alone, _ = jax.jit(step)(alone, batch)
-    together, _ = jax.jit(training.several(step))(_start(1), _batches())
+    together, _ = jax.jit(training.multi_step(step))(_start(1), _batches())
     np.testing.assert_allclose(together.averages[0]["a"], alone.averages[0]["a"], rtol=1e-5)
 
 
 def test_averages_are_float32_for_parameters_of_less():
-    state = training.create({"a": jnp.ones(3, jnp.bfloat16)}, OPTIMIZER, jax.random.key(0), num_averages=2)
+    state = training.init_state({"a": jnp.ones(3, jnp.bfloat16)}, OPTIMIZER, jax.random.key(0), num_averages=2)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.averages)} == {jnp.dtype(jnp.float32)}
     jax.tree.map(np.testing.assert_array_equal, state.averages[0], state.averages[1])
 

@@ -43,7 +43,7 @@ def _batch(seed):
 
 
 def _state(optimizer, params=None):
-    return training.create(_params() if params is None else params, optimizer, jax.random.key(1))
+    return training.init_state(_params() if params is None else params, optimizer, jax.random.key(1))
 
 
 def _forgetful_step(state, batch, source=None, *, axis_name=None):
@@ -140,10 +140,10 @@ def test_a_step_is_gradient_descent_on_the_full_batch(step):
 def test_several_steps_in_one_call_are_those_steps(step, single, num_devices):
     """(T6): after 5 calls of 4 steps the parameters, EMA and counter of 20 single ones; the last call's last loss."""
     devices = jax.devices()[:num_devices]
-    run, state, metrics = training.parallel(training.several(step), devices), _state(optax.sgd(0.1)), {}
+    run, state, metrics = training.parallel(training.multi_step(step), devices), _state(optax.sgd(0.1)), {}
     for first in range(0, 20, 4):
         batches = [_batch(index) for index in range(first, first + 4)]
-        state, metrics = run(state, training.shard_several(batches, num_devices))
+        state, metrics = run(state, training.shard_stacked(batches, num_devices))
     assert int(state.step) == 20
     assert metrics["loss"].shape == (4,)
     last = {name: values[-1] for name, values in metrics.items()}
@@ -153,16 +153,16 @@ def test_several_steps_in_one_call_are_those_steps(step, single, num_devices):
 
 def test_several_batches_are_sharded_example_by_example():
     batches = [np.arange(6) + 10 * number for number in range(2)]
-    assert training.shard_several(batches, 3).tolist() == [[[0, 1], [10, 11]], [[2, 3], [12, 13]], [[4, 5], [14, 15]]]
+    assert training.shard_stacked(batches, 3).tolist() == [[[0, 1], [10, 11]], [[2, 3], [12, 13]], [[4, 5], [14, 15]]]
     with pytest.raises(ValueError, match="batch_size must be divisible by the number of devices, got 6 on 4"):
-        training.shard_several(batches, 4)
+        training.shard_stacked(batches, 4)
 
 
 @pytest.mark.parametrize("num_devices", COUNTS)
-@pytest.mark.parametrize("num_chunks", [1, 2])
-def test_a_batch_of_indices_into_a_source_is_that_batch(num_devices, num_chunks, single):
+@pytest.mark.parametrize("num_microbatches", [1, 2])
+def test_a_batch_of_indices_into_a_source_is_that_batch(num_devices, num_microbatches, single):
     """(T4, T5): rows gathered inside the step, and chunks one after another, change rounding only."""
-    step = training.make_step(_loss, optax.sgd(0.1), 0.9, num_chunks)
+    step = training.make_step(_loss, optax.sgd(0.1), 0.9, num_microbatches)
     batches = [_batch(index) for index in range(20)]
     source = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[::-1], *batches)
     devices = jax.devices()[:num_devices]
@@ -194,8 +194,8 @@ def test_multi_steps_over_the_parts_of_a_batch_are_one_step_where_nothing_is_dra
 
 
 def test_chunks_that_do_not_divide_are_refused():
-    step = training.make_step(_loss, optax.sgd(0.1), 0.9, num_chunks=3)
-    with pytest.raises(ValueError, match="divisible by num_chunks, got 16 on 3"):
+    step = training.make_step(_loss, optax.sgd(0.1), 0.9, num_microbatches=3)
+    with pytest.raises(ValueError, match="divisible by num_microbatches, got 16 on 3"):
         step(_state(optax.sgd(0.1)), _batch(0))
 
 
@@ -207,7 +207,7 @@ def test_a_chunk_has_examples_of_every_device():
         jax.debug.callback(lambda value: seen.append(int(value)), example, ordered=True)
         return params["a"] * example
 
-    step = training.make_step(loss, optax.sgd(1.0), 0.9, num_chunks=2)
+    step = training.make_step(loss, optax.sgd(1.0), 0.9, num_microbatches=2)
     jax.block_until_ready(step(_state(optax.sgd(1.0), {"a": jnp.zeros(())}), jnp.arange(8.0)))
     jax.effects_barrier()
     assert seen == [0, 2, 4, 6, 1, 3, 5, 7]
@@ -268,7 +268,7 @@ def test_each_step_sees_other_keys():
 def test_donation_leaves_the_callers_arrays_alive(step):
     """The state is donated; the arrays it was created from are not."""
     params, key = _params(), jax.random.key(1)
-    state = training.create(params, optax.sgd(0.1), key)
+    state = training.init_state(params, optax.sgd(0.1), key)
     devices = jax.devices()[:2]
     run = training.parallel(step, devices)
     placed = training.replicate(state, devices)
@@ -321,7 +321,7 @@ def after_training(step):
 
 
 def test_evaluation_is_of_the_ema(after_training):
-    evaluate, batch = training.make_evaluation(_loss), _batch(1)
+    evaluate, batch = training.make_eval_step(_loss), _batch(1)
     keys = training.example_keys(after_training.key, 0, NUM_EXAMPLES)
     by_ema, by_params = (
         jnp.mean(jax.vmap(_loss, (None, 0, 0))(params, keys, batch))
@@ -333,14 +333,14 @@ def test_evaluation_is_of_the_ema(after_training):
 
 
 def test_every_evaluation_sees_the_same_noise(after_training):
-    evaluate, batch = jax.jit(training.make_evaluation(_loss)), _batch(1)
+    evaluate, batch = jax.jit(training.make_eval_step(_loss)), _batch(1)
     found = [evaluate(after_training._replace(step=jnp.int32(step)), batch)["loss"] for step in (0, 1, 500)]
     assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("num_devices", COUNTS)
 def test_evaluation_in_parallel_keeps_the_state(after_training, num_devices):
-    evaluate, devices = training.make_evaluation(_loss), jax.devices()[:num_devices]
+    evaluate, devices = training.make_eval_step(_loss), jax.devices()[:num_devices]
     run = training.parallel(evaluate, devices, donate=False)
     found = run(after_training, training.shard(_batch(1), num_devices))["loss"]
     np.testing.assert_allclose(found, evaluate(after_training, _batch(1))["loss"], rtol=1e-5)
@@ -350,7 +350,7 @@ def test_evaluation_in_parallel_keeps_the_state(after_training, num_devices):
 def test_training_lowers_the_loss():
     """200 steps of Adam on one batch: the EMA beats the start at fixed noise."""
     step = jax.jit(training.make_step(_loss, optax.adam(1e-2), ema_decay=0.9))
-    evaluate, batch = jax.jit(training.make_evaluation(_loss)), _batch(0)
+    evaluate, batch = jax.jit(training.make_eval_step(_loss)), _batch(0)
     state = start = _state(optax.adam(1e-2))
     for _ in range(200):
         state, _ = step(state, batch)
@@ -370,17 +370,17 @@ NOT_SHARDED = {
 """Made in the test: other processes import this module before they join."""
 
 
-@pytest.mark.parametrize("make_run", [training.parallel, fsdp.fully_sharded])
+@pytest.mark.parametrize("make_run", [training.parallel, fsdp.fsdp])
 @pytest.mark.parametrize("make_batch", list(NOT_SHARDED.values()), ids=list(NOT_SHARDED))
 def test_a_batch_that_is_not_cut_for_the_devices_is_refused(make_batch, make_run, step):
     with pytest.raises(ValueError, match=r"8 local devices in front, as of training\.shard\(batch, 8\), got "):
         make_run(step)(_state(optax.sgd(0.1)), make_batch())
 
 
-@pytest.mark.parametrize("make_run", [training.parallel, fsdp.fully_sharded])
+@pytest.mark.parametrize("make_run", [training.parallel, fsdp.fsdp])
 def test_one_batch_for_several_steps_is_refused(make_run, step):
     with pytest.raises(ValueError, match=r"as of training\.shard_several\(batches, 8\), got a leaf of shape \(8, 2\)"):
-        make_run(training.several(step))(_state(optax.sgd(0.1)), training.shard(_batch(0)["y"], 8))
+        make_run(training.multi_step(step))(_state(optax.sgd(0.1)), training.shard(_batch(0)["y"], 8))
 
 
 def test_a_state_that_was_donated_is_refused(step):

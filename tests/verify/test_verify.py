@@ -316,20 +316,20 @@ VARIANTS = {
         _of_pair(lambda pair: guidance.projected(PATH, pair, 0.0, 0.5)),
         (1.0, _of_pair(lambda pair: guidance.projected(PATH, pair, 1.0, jnp.inf))),
     ),
-    "zero_star": (_of_pair(guidance.zero_star), 1.0),
-    "tangential": (_of_pair(lambda pair: guidance.tangential(PATH, pair)), 1),
+    "zero_star": (_of_pair(guidance.cfg_zero_star), 1.0),
+    "tangential": (_of_pair(lambda pair: guidance.tangential_damping(PATH, pair)), 1),
     "rescaled": (_rescaled(0.7), (1.0, _rescaled(0.0))),
     "clipped": (
-        _after(lambda field: guidance.clipped(PATH, field, 0.8)),
-        _after(lambda field: guidance.clipped(PATH, field, jnp.inf)),
+        _after(lambda field: guidance.static_threshold(PATH, field, 0.8)),
+        _after(lambda field: guidance.static_threshold(PATH, field, jnp.inf)),
     ),
     "dynamically_clipped": (
-        _after(lambda field: guidance.dynamically_clipped(PATH, field, 90.0, 0.8)),
-        _after(lambda field: guidance.dynamically_clipped(PATH, field, 100.0, 1e4)),
+        _after(lambda field: guidance.dynamic_threshold(PATH, field, 90.0, 0.8)),
+        _after(lambda field: guidance.dynamic_threshold(PATH, field, 100.0, 1e4)),
     ),
     "zero_before": (
-        _after(lambda field: guidance.zero_before(field, 0.3)),
-        _after(lambda field: guidance.zero_before(field, 0.0)),
+        _after(lambda field: guidance.zero_init(field, 0.3)),
+        _after(lambda field: guidance.zero_init(field, 0.0)),
     ),
     "interval of one's own": (_interval(0.3, 0.7), (1.0, _interval(0.0, 1.0))),
     "a rule of one's own": (
@@ -410,7 +410,7 @@ def _coins(key, shape=()):
 
 
 WRONG_DROPS = {
-    "one coin per batch": (lambda key, y: jnp.where(_coins(key), NULL, y), True, "one coin for a batch"),
+    "one draw per batch": (lambda key, y: jnp.where(_coins(key), NULL, y), True, "one Bernoulli draw for a batch"),
     "the one-example rule on a batch": (
         lambda key, y: guidance.drop_label(key, y, 0.1, NULL),
         True,
@@ -420,7 +420,7 @@ WRONG_DROPS = {
     "fixed key": (lambda key, y: jnp.where(_coins(jax.random.key(0)), NULL, y), False, "the key is not used"),
     "row K - 1": (lambda key, y: guidance.drop_label(key, y, 0.1, NULL - 1), False, "becomes 2, and the null label is"),
     "row 0": (lambda key, y: y * (1 - _coins(key)), False, "a dropped label becomes 0, and the null label is K = 3"),
-    "turned": (lambda key, y: jnp.where(_coins(key), y, NULL), False, "the coin is turned round"),
+    "turned": (lambda key, y: jnp.where(_coins(key), y, NULL), False, "the Bernoulli draw is inverted"),
     "never": (lambda key, y: y, False, "nothing is dropped"),
     "twice the rate": (lambda key, y: guidance.drop_label(key, y, 0.2, NULL), False, "no known cause fits; it drops"),
     "5 % more": (lambda key, y: guidance.drop_label(key, y, 0.105, NULL), False, "no known cause fits; it drops 0.105"),

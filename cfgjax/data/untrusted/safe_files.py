@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from cfgjax.checks import require_count, require_kind, require_text
+from cfgjax.checks import require_count, require_kind, require_str
 from cfgjax.data.errors import DataError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -113,9 +113,9 @@ def parse_json(content: bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def require_fits(what: str, num_bytes: int) -> None:
+def check_memory(what: str, num_bytes: int) -> None:
     """Raises DataError where so many bytes are more than the memory of this machine, TypeError for no number."""
-    require_text("what", what)
+    require_str("what", what)
     require_kind("num_bytes", num_bytes, numbers.Real, "a number of bytes")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if num_bytes > memory:

@@ -163,14 +163,14 @@ class Declared(NamedTuple):
     Attributes:
         file_format: of its records.
         shape: height, width and channels of its images; None where it says nothing.
-        num_labels: K.
+        num_classes: K.
         split_lengths: the examples of every file, by split.
         label_names: of the labels, in order; None where they have none.
     """
 
     file_format: str
     shape: tuple[int | None, int | None, int]
-    num_labels: int
+    num_classes: int
     split_lengths: dict[str, tuple[int, ...]]
     label_names: tuple[str, ...] | None
 
@@ -218,13 +218,13 @@ def _names_in(file: Path, root: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 
-def _label_names(folder: Path, root: Path, num_labels: int) -> tuple[str, ...] | None:
+def _label_names(folder: Path, root: Path, num_classes: int) -> tuple[str, ...] | None:
     """The labels' names; looks at all files of names, which tensorflow-datasets reads whole, dropping their errors."""
     found = {file.name: _names_in(file, root) for file in folder.glob("*.labels.txt")}
     names = found.get("label.labels.txt")
-    if names is not None and len(names) != num_labels:
+    if names is not None and len(names) != num_classes:
         file = folder / "label.labels.txt"
-        raise DataError(f"{file} names {len(names)} labels, and features.json says {num_labels}")
+        raise DataError(f"{file} names {len(names)} labels, and features.json says {num_classes}")
     return names
 
 
@@ -242,10 +242,10 @@ def read_declared(folder: Path, root: Path) -> Declared:
     if info.version != folder.name:
         raise DataError(f"{folder / 'dataset_info.json'} is of version {info.version[:20]!r}, its folder {folder.name}")
     features = _read(folder / "features.json", root, _DictFeature)
-    image, num_labels = _image_and_label(folder / "features.json", features.features_dict.features)
-    names = _label_names(folder, root, num_labels)
+    image, num_classes = _image_and_label(folder / "features.json", features.features_dict.features)
+    names = _label_names(folder, root, num_classes)
     lengths = {split.name: tuple(split.shard_lengths) for split in info.splits}
-    return Declared(info.file_format, _shape_of(folder / "features.json", image), num_labels, lengths, names)
+    return Declared(info.file_format, _shape_of(folder / "features.json", image), num_classes, lengths, names)
 
 
 _NAME = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)?")

@@ -1,0 +1,27 @@
+"""Settings of older runs under the names that they have now."""
+
+from collections.abc import Mapping
+from typing import Any
+
+RENAMED = {
+    "num_chunks": "num_microbatches",
+    "most_not_finite": "max_consecutive_nonfinite",
+    "data.num_labels": "data.num_classes",
+    "network.time_ends": "network.time_range",
+}
+"""The dotted name of a setting in config.json and checkpoints of older runs -> its name."""
+
+
+def with_new_names(settings: Any, prefix: str = "") -> Any:
+    """The tree of settings, those that were renamed under their new names.
+
+    >>> with_new_names({"num_chunks": 2, "data": {"num_labels": 10}})
+    {'num_microbatches': 2, 'data': {'num_classes': 10}}
+    """
+    if not isinstance(settings, Mapping):
+        return settings
+    names = {name: RENAMED.get(f"{prefix}{name}", name).rpartition(".")[2] for name in settings}
+    return {
+        name if names[name] in settings else names[name]: with_new_names(value, f"{prefix}{name}.")
+        for name, value in settings.items()
+    }
