@@ -38,11 +38,11 @@ def with_field_state(make_solver: Callable[[Field], Solver], field: StatefulFiel
         field: the field, for example ``guidance.adaptive_projected(...)``.
 
     Raises:
-        TypeError, ValueError: no function, a ``make_solver`` that makes no solver, what is no MemoryField; at a step,
+        TypeError, ValueError: no function, a ``make_solver`` that makes no solver, what is not a StatefulField; at a step,
             a value that is not like x.
     """
     require_function("make_solver", make_solver)
-    require_kind("field", field, StatefulField, "a MemoryField, as guidance.adaptive_projected(...) is")
+    require_kind("field", field, StatefulField, "a StatefulField, as guidance.adaptive_projected(...) is")
 
     def with_memory(memory: Tree, kept: list[Tree]) -> Solver:
         def remembered(x: Array, t: Array) -> Array:

@@ -182,11 +182,11 @@ DOORS = [
     ),
     Door(
         "guidance.static_threshold",
-        lambda path, field, max_norm, x, t: guidance.static_threshold(path, field, max_norm)(x, t),
+        lambda path, field, bound, x, t: guidance.static_threshold(path, field, bound)(x, t),
         {
             "path": PATHS,
             "field": FIELD,
-            "max_norm": POSITIVE._replace(refused=(0, -1, NAN, *SEVERAL)),
+            "bound": POSITIVE._replace(refused=(0, -1, NAN, *SEVERAL)),
             "x": ANY_STATE,
             "t": TIME,
         },
