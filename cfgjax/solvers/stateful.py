@@ -38,8 +38,8 @@ def with_field_state(make_solver: Callable[[Field], Solver], field: StatefulFiel
         field: the field, for example ``guidance.adaptive_projected(...)``.
 
     Raises:
-        TypeError, ValueError: no function, a ``make_solver`` that makes no solver, what is not a StatefulField; at a step,
-            a value that is not like x.
+        TypeError, ValueError: no function, a ``make_solver`` that makes no solver, what is not a StatefulField; at a
+            step, a value that is not like x.
     """
     require_function("make_solver", make_solver)
     require_kind("field", field, StatefulField, "a StatefulField, as guidance.adaptive_projected(...) is")

@@ -1,7 +1,7 @@
 """How ONE sample of a guided field is drawn: the rules, the solvers and the grids by their names."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +24,6 @@ SOLVERS: dict[str, Callable[[GaussianPath, Field], Solver | Piecewise[Solver]]] 
     "euler_maruyama": lambda path, field: solvers.euler_maruyama(path, field, solvers.root_beta(path)),
     "stochastic_heun": lambda path, field: solvers.stochastic_heun(path, field, solvers.root_beta(path)),
 }
-SolverName = Literal[
-    "heun", "euler", "midpoint", "rk4", "adams_bashforth", "ddim", "dpm_solver", "unipc", "euler_maruyama",
-    "stochastic_heun", "adaptive",
-]  # fmt: skip
 GRIDS: dict[str, Callable[[GaussianPath, int], Array]] = {
     "uniform": lambda path, num_steps: solvers.time_grids.uniform(num_steps),
     "karras": solvers.time_grids.karras,
@@ -35,7 +31,6 @@ GRIDS: dict[str, Callable[[GaussianPath, int], Array]] = {
     "cosine": lambda path, num_steps: solvers.time_grids.cosine(num_steps),
     "sigmoid": lambda path, num_steps: solvers.time_grids.sigmoid(num_steps),
 }
-GridName = Literal["uniform", "karras", "logit_normal", "cosine", "sigmoid"]
 ODE, SDE, ADAPTIVE = "heun", "euler_maruyama", "adaptive"
 
 Rule = Callable[[Number], LabelledField]
@@ -58,16 +53,17 @@ RULES: dict[str, Callable[[GaussianPath, Pair, Scale], LabelledField]] = {
     "classifier_free": lambda path, pair, scale: guidance.extrapolate(pair, scale),
     "rescaled": lambda path, pair, scale: guidance.rescaled(pair, scale),
     "projected": lambda path, pair, scale: guidance.extrapolate(guidance.projected(path, pair), scale),
-    "zero_star": lambda path, pair, scale: guidance.extrapolate(guidance.cfg_zero_star(pair), scale),
-    "tangential": lambda path, pair, scale: guidance.extrapolate(guidance.tangential_damping(path, pair), scale),
-    "clipped": lambda path, pair, scale: guidance.static_threshold(path, guidance.extrapolate(pair, scale)),
-    "dynamically_clipped": lambda path, pair, scale: guidance.dynamic_threshold(
-        path, guidance.extrapolate(pair, scale)
+    "cfg_zero_star": lambda path, pair, scale: guidance.extrapolate(guidance.cfg_zero_star(pair), scale),
+    "tangential_damping": lambda path, pair, scale: guidance.extrapolate(
+        guidance.tangential_damping(path, pair), scale
     ),
+    "static_threshold": lambda path, pair, scale: guidance.static_threshold(path, guidance.extrapolate(pair, scale)),
+    "dynamic_threshold": lambda path, pair, scale: guidance.dynamic_threshold(path, guidance.extrapolate(pair, scale)),
 }
-RuleName = Literal[
-    "classifier_free", "rescaled", "projected", "zero_star", "tangential", "clipped", "dynamically_clipped"
-]
+if TYPE_CHECKING:
+    SolverName = GridName = RuleName = str
+else:  # the command line's choices are the tables' names
+    SolverName, GridName, RuleName = Literal[(*SOLVERS, ADAPTIVE)], Literal[tuple(GRIDS)], Literal[tuple(RULES)]
 
 
 def one_sided(rule: Rule, scale: float) -> Rule:

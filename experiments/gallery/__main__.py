@@ -40,7 +40,7 @@ from experiments.run.batch_sampling import draw_all
 
 RING_SCALES = (0.0, 1.0, 2.0, 4.0)
 WIDTH = 4.0
-RING, TILTED = "ring", "tilted"
+RING, TILTED = "ring", "feynman_kac"
 NAMES = (RING, *GALLERY_ROWS, TILTED)
 
 
@@ -51,7 +51,7 @@ class Options:
     out: Path = Path("runs/gallery")
     """Folder to write to."""
     only: Annotated[tuple[str, ...], optional("NAME [NAME ...]", "all")] = ()
-    """Names of the pictures to draw: ring, tilted, or a rule as docs/guidance/ has them."""
+    """Names of the pictures to draw: ring, feynman_kac, or a rule as docs/guidance/ has them."""
     num_samples: int = 4096
     """Samples in each panel."""
 

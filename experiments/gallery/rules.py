@@ -109,12 +109,12 @@ GALLERY_ROWS = {
         by_ode(lambda w: guidance.classifier_free(FIELD, w, NEIGHBOUR)),
         values=(1.0, 1.25, 1.5, 2.0),
     ),
-    "weights": GalleryRow(
+    "compose": GalleryRow(
         "weights (w, w, 1 - 2 w) over two neighbours and null",
         _of_labels(lambda w: jnp.stack([w, w, 1 - 2 * w]), (LABEL, NEIGHBOUR, NULL)),
         values=(0.5, 1.0, 2.0, 4.0),
     ),
-    "between_labels": GalleryRow(
+    "interpolate_labels": GalleryRow(
         "between two labels: (1 - a) u_1 + a u_5",
         _of_labels(lambda a: jnp.stack([1 - a, a]), (LABEL, OPPOSITE)),
         "a",
@@ -128,14 +128,16 @@ GALLERY_ROWS = {
         "projected, length up to 1", _on_pair(lambda pair: guidance.projected(PATH, pair, 0.0, 1.0))
     ),
     "adaptive_projected": GalleryRow("adaptive projected, momentum -1/2, length up to 1", _by_momentum),
-    "zero_star": GalleryRow("CFG-Zero*, without zero-init", _on_pair(guidance.cfg_zero_star)),
-    "zero_before": GalleryRow("no movement before t = 1/8", by_ode(lambda w: guidance.zero_init(_free(w), 0.125))),
-    "tangential": GalleryRow("tangential damping", _on_pair(lambda pair: guidance.tangential_damping(PATH, pair))),
+    "cfg_zero_star": GalleryRow("CFG-Zero*, without zero-init", _on_pair(guidance.cfg_zero_star)),
+    "zero_init": GalleryRow("no movement before t = 1/8", by_ode(lambda w: guidance.zero_init(_free(w), 0.125))),
+    "tangential_damping": GalleryRow(
+        "tangential damping", _on_pair(lambda pair: guidance.tangential_damping(PATH, pair))
+    ),
     "cfg_plus_plus": GalleryRow("CFG++ with 64 steps", _by_cfg_plus_plus, "l", (0.0, 0.02, 0.1, 0.5)),
-    "clipped": GalleryRow(
+    "static_threshold": GalleryRow(
         f"denoiser clipped to [-{BOUND}, {BOUND}]", by_ode(lambda w: guidance.static_threshold(PATH, _free(w), BOUND))
     ),
-    "dynamically_clipped": GalleryRow(
+    "dynamic_threshold": GalleryRow(
         f"dynamic threshold, bound {BOUND}",
         by_ode(lambda w: guidance.dynamic_threshold(PATH, _free(w), 100.0, BOUND)),
     ),

@@ -1,6 +1,7 @@
 """Corrupt checkpoints: every file removed, cut, or with a flipped bit gives the right state or the one before it."""
 
 import gc
+import importlib
 import random
 import time
 
@@ -12,9 +13,10 @@ import pytest
 
 from cfgjax import checkpoints, training
 from cfgjax.checkpoints import parameters as checkpoints_parameters
-from cfgjax.checkpoints import restore as checkpoints_restoring
-from cfgjax.checkpoints import save as checkpoints_folder
+from cfgjax.checkpoints import save as checkpoints_save
 from experiments.runtime.signals import StoppedError
+
+checkpoints_restore = importlib.import_module("cfgjax.checkpoints.restore")
 
 OPTIMIZER = optax.adam(1e-3)
 METADATA = {"preset": "ring"}
@@ -101,7 +103,7 @@ def test_where_none_is_whole_the_newest_is_named(tmp_path):
 
 def test_a_changed_number_of_the_parameters_is_found_where_they_are_read_alone(tmp_path, monkeypatch):
     _write(tmp_path, 1, 2)
-    read_back = checkpoints_folder.read_back
+    read_back = checkpoints_save.read_back
 
     def with_a_flipped_bit(folder, only):
         found = read_back(folder, only)
@@ -122,7 +124,7 @@ def test_a_changed_number_of_the_parameters_is_found_where_they_are_read_alone(t
 def test_a_number_changed_on_its_way_to_the_disk_is_never_published(tmp_path, monkeypatch):
     """What is written is read back before it takes a name or the place of an older one."""
     _write(tmp_path, 1, 2)
-    read_back = checkpoints_folder.read_back
+    read_back = checkpoints_save.read_back
 
     def with_a_flipped_bit(folder):
         found = read_back(folder)
@@ -130,7 +132,7 @@ def test_a_number_changed_on_its_way_to_the_disk_is_never_published(tmp_path, mo
         kernel.view(np.uint32)[1, 1] ^= 4
         return found | {"params.kernel": kernel}
 
-    monkeypatch.setattr(checkpoints_folder, "read_back", with_a_flipped_bit)
+    monkeypatch.setattr(checkpoints_save, "read_back", with_a_flipped_bit)
     with pytest.raises(checkpoints.CheckpointError, match="params/kernel does not read back"):
         _write(tmp_path, 3)
     assert checkpoints.all_steps(tmp_path) == [2, 1]
@@ -143,7 +145,7 @@ def test_a_failed_save_is_told_once_and_the_next_one_works(tmp_path, monkeypatch
     with checkpoints.Writer(tmp_path) as writer:
         writer.save(1, _state(1), METADATA)
         writer.wait()
-        monkeypatch.setattr(checkpoints_folder, "read_back", lambda folder: {})
+        monkeypatch.setattr(checkpoints_save, "read_back", lambda folder: {})
         writer.save(2, _state(2), METADATA)
         with pytest.raises(checkpoints.CheckpointError, match="2 was not written"):
             writer.wait()
@@ -206,7 +208,7 @@ def test_what_the_system_does_not_let_be_read_is_not_taken_for_damage(tmp_path, 
     def refused(*arguments):
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(checkpoints_restoring, "_read", refused)
+    monkeypatch.setattr(checkpoints_restore, "_read", refused)
     with pytest.raises(checkpoints.UnreachableError, match="2 cannot be read: Too many open files"):
         checkpoints.restore(tmp_path, _state(0))
 
@@ -217,7 +219,7 @@ def test_a_request_to_stop_during_a_restore_damages_nothing(tmp_path, monkeypatc
     def asked(*arguments):
         raise StoppedError
 
-    monkeypatch.setattr(checkpoints_restoring, "_read", asked)
+    monkeypatch.setattr(checkpoints_restore, "_read", asked)
     with pytest.raises(StoppedError):
         checkpoints.restore(tmp_path, _state(0))
 

@@ -132,7 +132,9 @@ def test_the_part_before_the_one_that_is_wanted_is_told():
     with pytest.raises(TypeError, match=r"field must be a function, got Pair, of which guidance\.extrapolate"):
         solvers.euler(pair)
     remembers = guidance.adaptive_projected(PATH, pair, 2.0, Y)
-    with pytest.raises(TypeError, match=r"field must be a function, got StatefulField, which solvers\.with_field_state"):
+    with pytest.raises(
+        TypeError, match=r"field must be a function, got StatefulField, which solvers\.with_field_state"
+    ):
         solvers.heun(remembers)
     with pytest.raises(ValueError, match=r"pair must be a Pair, .* got function"):
         guidance.extrapolate(LABELLED, 2.0)

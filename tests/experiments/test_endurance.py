@@ -31,7 +31,7 @@ NOTHING = ["--kills", "0", "--signals", "0", "--damages", "0", "--full-disks", "
 )
 def test_nothing_is_removed_for_a_bench_that_cannot_begin(arguments, expected, tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
-    assert_one_line(command("faults.__main__", "--out", tmp_path, *arguments), expected)
+    assert_one_line(command("fault_injection", "--out", tmp_path, *arguments), expected)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 

@@ -51,7 +51,7 @@ def lives(monkeypatch):
             _publish(experiment.run_dir, step)
         return _Life(exitcode)
 
-    monkeypatch.setattr(harness.lives, "start", start)
+    monkeypatch.setattr(harness.subprocesses, "start", start)
     monkeypatch.setattr(harness, "_is_equal", lambda run_dir, undisturbed: "different" not in run_dir.parts)
     return coming
 

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from cfgjax import guidance, solvers
-from experiments import diagnose, guided_distributions, learn_schedule
+from experiments import diagnose, learn_schedule
 from experiments.cli.main import UserError
+from experiments.evaluation import tilted_law
 from experiments.gallery.rules import GALLERY_ROWS
 from experiments.run.restore import restore_run
 from experiments.runtime import progress
@@ -73,7 +74,7 @@ def test_the_excess_is_the_divergence_at_scale_one():
     for seed in range(3):
         noise = np.random.default_rng(seed).normal(size=2).astype(np.float32)
         assert abs(float(learn_schedule.excess(knots, 1.0, jnp.asarray(4), jnp.asarray(noise), ts))) < 0.02
-    assert abs(guided_distributions.tilted_log_normaliser(learn_schedule.MIXTURE, 4, 1.0)) < 1e-4
+    assert abs(tilted_law.tilted_log_normaliser(learn_schedule.MIXTURE, 4, 1.0)) < 1e-4
 
 
 @pytest.mark.slow
@@ -121,7 +122,7 @@ def test_the_gallery_draws_every_rule(tmp_path):
     done = command("gallery", "--out", tmp_path, *TINY)
     assert done.returncode == 0, done.stderr
     names = {file.stem for file in tmp_path.glob("*.png")}
-    assert names == {"ring", "tilted", *GALLERY_ROWS}
+    assert names == {"ring", "feynman_kac", *GALLERY_ROWS}
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def measured(monkeypatch, tmp_path):
         for module in (run_report, measurable, image_report):
             monkeypatch.setattr(module, "load_test", lambda *_: test)
         monkeypatch.setattr(image_report, "load_train", lambda *_: train)
-        monkeypatch.setattr(image_report, "recogniser_of", _any_recogniser)
+        monkeypatch.setattr(image_report, "feature_classifier_of", _any_recogniser)
         if samples is None:
             samples = np.random.default_rng(0).uniform(-1, 1, (2, num_classes, num_per_class, 2, 2, 1))
         guidances = [run_report.FREE] + [run_report.BY_CLASSIFIER] * (wishes.log_classifier is not None)

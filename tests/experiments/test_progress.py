@@ -27,7 +27,7 @@ with progress.bar(6, "steps", "working") as bar:
     for index in range(6):
         time.sleep(0.5)
         bar.update()
-        if index == 4: cli.say("a word")
+        if index == 4: cli.warn("a word")
 from experiments.presets import __main__ as presets
 presets.main(["--bogus"])
 """

@@ -30,7 +30,7 @@ def _by_sides(x, t, y, null, labelled):
 POLICIES = {"x": _by_posterior, "sides": _by_sides, "y": lambda x, t, y, null, labelled: 2.0 + y * t}
 RULES = {
     "classifier_free": lambda scale, edge: guidance.classifier_free(FIELD, scale, NULL),
-    "rescaled": lambda scale, edge: guidance.rescaled(guidance.pair(FIELD, NULL), scale, amount=0.0),
+    "rescaled": lambda scale, edge: guidance.rescaled(guidance.pair(FIELD, NULL), scale, phi=0.0),
     "autoguidance": lambda scale, edge: guidance.autoguidance(
         FIELD, lambda x, t, y: FIELD(x, t, jnp.asarray(NULL)), scale
     ),
@@ -38,7 +38,7 @@ RULES = {
     "traced edge": lambda scale, edge: guidance.classifier_free(FIELD, guidance.interval(scale, edge, 0.9), NULL),
     "adaptive_projected": lambda scale, edge: (
         lambda x, t, y: guidance.adaptive_projected(
-            PATH, guidance.pair(FIELD, NULL), scale, y, momentum=0.0, parallel=1.0
+            PATH, guidance.pair(FIELD, NULL), scale, y, momentum=0.0, eta=1.0
         ).apply(x, t, jnp.zeros(2))[0]
     ),
 }

@@ -27,8 +27,8 @@ def _pairwise(change, **settings):
 RULES = {
     "classifier_free": lambda path, field, scale: guidance.classifier_free(field, scale, NULL),
     "autoguidance": lambda path, field, scale: guidance.autoguidance(field, _worse(field), scale),
-    "zero_star": _pairwise(lambda path, pair: guidance.cfg_zero_star(pair)),
-    "tangential": _pairwise(guidance.tangential_damping),
+    "cfg_zero_star": _pairwise(lambda path, pair: guidance.cfg_zero_star(pair)),
+    "tangential_damping": _pairwise(guidance.tangential_damping),
     "projected": _pairwise(guidance.projected, eta=0.2, max_norm=0.5),
     "rescaled": lambda path, field, scale: guidance.rescaled(guidance.pair(field, NULL), scale, phi=0.7),
     "stack": lambda path, field, scale: guidance.rescaled(
@@ -145,7 +145,7 @@ def test_tangential_damping_is_its_singular_value_decomposition(view, plain_or_s
     """In score space, by NumPy's SVD; the common factor of noise and score changes nothing."""
     path, field, scale = plain_or_steep_path, clustered.vector_field(plain_or_steep_path), 3.0
     null, labelled = _views(path, field, view)
-    found = _guided_view(path, RULES["tangential"](path, field, scale), view)
+    found = _guided_view(path, RULES["tangential_damping"](path, field, scale), view)
     for index in np.ndindex(null.shape[:2]):
         first = np.linalg.svd(np.stack([null[index], labelled[index]]), full_matrices=False)[2][0]
         damped = first * (first @ null[index])
@@ -155,7 +155,7 @@ def test_tangential_damping_is_its_singular_value_decomposition(view, plain_or_s
 @pytest.mark.usefixtures("x64")
 def test_tangential_damping_is_regular_at_the_start(exact_path, clustered):
     """The limit t -> 0 is what comes out at t = 0, where the scores of null and label are one."""
-    guided = RULES["tangential"](exact_path, clustered.vector_field(exact_path), 3.0)
+    guided = RULES["tangential_damping"](exact_path, clustered.vector_field(exact_path), 3.0)
     at = _grid(lambda x, t: guided(x, t, jnp.asarray(Y)), np.array([0.0, 1e-7, 1e-5]))
     np.testing.assert_allclose(at[0], at[1], atol=1e-5)
     np.testing.assert_allclose(at[1], at[2], atol=1e-3)
@@ -165,9 +165,9 @@ def test_tangential_damping_keeps_its_precision_near_the_start(clustered):
     """In single precision at t = 1e-3 the plain form (E' - E) / alpha is off by a percent; this one is not."""
     path = paths.linear()
     with jax.enable_x64(True):
-        wide = RULES["tangential"](path, clustered.vector_field(path), 3.0)
+        wide = RULES["tangential_damping"](path, clustered.vector_field(path), 3.0)
         exact = _grid(lambda x, t: wide(x, t, jnp.asarray(Y)), np.array([1e-3]))
-    narrow = RULES["tangential"](path, clustered.vector_field(path), 3.0)
+    narrow = RULES["tangential_damping"](path, clustered.vector_field(path), 3.0)
     found = _grid(lambda x, t: narrow(x, t, jnp.asarray(Y)), np.array([1e-3], np.float32))
     np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4)
 
@@ -196,7 +196,7 @@ def test_zero_star_fits_the_null_field_to_the_labelled_one(plain_or_steep_path, 
     """s* minimises |u_y - s u_null|, so what is left is orthogonal to u_null; the field is (1-w) s u_null + w u_y."""
     path, field, scale = plain_or_steep_path, clustered.vector_field(plain_or_steep_path), 3.0
     null, labelled = _views(path, field, "field")
-    found = _guided_view(path, RULES["zero_star"](path, field, scale), "field")
+    found = _guided_view(path, RULES["cfg_zero_star"](path, field, scale), "field")
     factor = np.sum(null * labelled, axis=-1, keepdims=True) / np.sum(null**2, axis=-1, keepdims=True)
     np.testing.assert_allclose(found, (1 - scale) * factor * null + scale * labelled, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(np.sum((labelled - factor * null) * null, axis=-1), 0, atol=1e-9)
@@ -415,7 +415,7 @@ def test_the_memory_costs_no_evaluation():
     [
         (lambda pair: guidance.rescaled(pair, 2.0, 1.5), "phi must be in"),
         (lambda pair: guidance.rescaled(pair, np.nan), "scale must be finite"),
-        (lambda pair: guidance.projected(paths.linear(), pair, max_norm=0.0), "bound must be"),
+        (lambda pair: guidance.projected(paths.linear(), pair, max_norm=0.0), "max_norm must be"),
         (lambda pair: guidance.adaptive_projected(paths.linear(), pair, 2.0, Y, momentum=1.0), "momentum must be"),
         (lambda pair: guidance.adaptive_projected(paths.linear(), pair, np.inf, Y), "scale must be finite"),
         (lambda pair: guidance.static_threshold(paths.linear(), _plain, -1.0), "bound must be"),
@@ -424,7 +424,7 @@ def test_the_memory_costs_no_evaluation():
         (lambda pair: guidance.zero_init(_plain, 1.0), "start must be at least 0 and under 1"),
         (lambda pair: guidance.compose(_plain, [0, 1], jnp.array([1.0, 1.0])), "weights must sum to 1, got"),
         (lambda pair: guidance.compose(_plain, [0, 1], jnp.ones(1)), "weights must have the shape of labels"),
-        (lambda pair: guidance.interpolate_labels(_plain, 0, 1, 1.5), "phi must be in"),
+        (lambda pair: guidance.interpolate_labels(_plain, 0, 1, 1.5), "amount must be in"),
         (lambda pair: guidance.extrapolate(pair, guidance.interval(np.inf, 0.2, 0.8)), "scale must be finite"),
     ],
 )
@@ -433,14 +433,14 @@ def test_numbers_that_are_not_allowed_are_refused(call, words):
         call(guidance.pair(_plain, NULL))
 
 
-@pytest.mark.parametrize("name", ["tangential", "projected", "zero_star"])
+@pytest.mark.parametrize("name", ["tangential_damping", "projected", "cfg_zero_star"])
 def test_gradients_are_finite_where_states_and_fields_vanish(name):
     """At x = 0, t = 0 and t = 1, for a label and for null, where norms and angles have no derivative."""
     path, field = paths.linear(), mixtures.ring(8).vector_field(paths.linear())
 
     def guided(x, t, y):
         pair = guidance.pair(field, 8)
-        changed = guidance.cfg_zero_star(pair) if name == "zero_star" else getattr(guidance, name)(path, pair)
+        changed = guidance.cfg_zero_star(pair) if name == "cfg_zero_star" else getattr(guidance, name)(path, pair)
         return guidance.extrapolate(changed, 3.0)(x, t, y)
 
     slopes = jax.jit(jax.jacrev(guided))

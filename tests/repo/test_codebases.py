@@ -392,7 +392,7 @@ def _apg(labelled, null, s, original, eta=0.2, threshold=0.1):
 
 def test_projected_guidance_of_diffusers_is_ours_in_one_setting_only(expected, skewed):
     x, t, w = np.array([0.3, -1.0]), 0.6, 3.0
-    found = _by_rule(lambda pair: guidance.projected(LINEAR, pair, parallel=0.2, bound=0.1), skewed, x, t, w)
+    found = _by_rule(lambda pair: guidance.projected(LINEAR, pair, eta=0.2, max_norm=0.1), skewed, x, t, w)
     (z, noise, _), (z_null, noise_null, _) = _both(expected, x, t, 1 - t)
     np.testing.assert_allclose((_apg(z, z_null, w - 1, original=True) - x) / (1 - t), found, rtol=1e-9)
     assert np.linalg.norm(z - z_null) > 0.2
