@@ -14,7 +14,7 @@ COUNTED = StatefulField(jnp.zeros_like, lambda x, t, memory: (-x, memory + 1))
 
 
 class SolverRow(NamedTuple):
-    """A builder of a solver, ``build: field -> solver``: its weak order, its evaluations a step, and whether it draws."""
+    """A solver by ``build: field -> solver``: its weak order, its evaluations a step, and whether it draws noise."""
 
     build: Callable[[Any], Any]
     order: int | None = None
