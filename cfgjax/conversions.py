@@ -123,7 +123,7 @@ def from_denoiser(path: GaussianPath, value: Array, x: Array, t: Number) -> Pred
 def _view(
     convert: Callable[..., Prediction], path: GaussianPath, field: AnyField, name: str, given: str = "field"
 ) -> AnyField:
-    require_path(path)
+    require_path("path", path)
     checked = output_like_x(given, field)
 
     def converted(x: Array, t: Array, *y: Array) -> Array:
@@ -197,7 +197,7 @@ def time_at(path: GaussianPath, alpha: Number, beta: Number) -> Array:
     >>> round(float(time_at(paths.linear(), 0.5, 1.5)), 6)
     0.25
     """
-    require_path(path)
+    require_path("path", path)
     require_between("alpha", alpha, 0, HUGE)
     require_between("beta", beta, 0, HUGE)
     if not is_traced((alpha, beta)) and not (alpha or beta):
@@ -239,8 +239,8 @@ def change_path(field: AnyField, old: GaussianPath, new: GaussianPath) -> AnyFie
     Raises:
         TypeError, ValueError: no function or no path; at a call, a value that is not like x, a t not in [0, 1].
     """
-    require_path(old, "old")
-    require_path(new, "new")
+    require_path("old", old)
+    require_path("new", new)
     checked = output_like_x("field", field)
 
     def changed(x: Array, t: Array, *y: Array) -> Array:

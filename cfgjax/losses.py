@@ -82,7 +82,7 @@ def flat(t: Array) -> Array:
 
 
 def _draw(path: GaussianPath, key: Array, z: Array, density: TimeDensity) -> tuple[Array, PathSample]:
-    require_path(path)
+    require_path("path", path)
     require_key("key", key)
     require_function("time_density", density)
     z = as_state(z, "z")

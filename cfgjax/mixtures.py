@@ -173,7 +173,7 @@ class LabelledMixture:
         return mixture
 
     def _parts(self, path: GaussianPath) -> _Components:
-        require_path(path)
+        require_path("path", path)
         return _components(self)
 
     def _require(self, x: Array, y: Number = 0) -> None:

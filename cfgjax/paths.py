@@ -200,7 +200,7 @@ def coefficients(path: GaussianPath, t: Number) -> Coefficients:
     >>> [float(c) for c in coefficients(linear(), 0.25)]
     [0.25, 0.75, 1.0, -1.0]
     """
-    require_path(path)
+    require_path("path", path)
     t = as_time(t)
     inside, one = before_end(t), jnp.ones_like(t)
     alpha, beta = path.alpha(t), path.beta(t)

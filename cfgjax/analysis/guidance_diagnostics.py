@@ -63,11 +63,11 @@ def diagnostics(
     Raises:
         TypeError, ValueError: no path, pair, scale, label or key; a bound that is not positive.
     """
-    require_path(path)
+    require_path("path", path)
     require_label("y", y)
     require_key("key", key)
     require_positive("bound", bound)
-    require_pair(pair)
+    require_pair("pair", pair)
     guided = guidance.given(guidance.extrapolate(pair, scale), y)
     divergence = estimated_divergence(guided, key)
 

@@ -22,12 +22,12 @@ from cfgjax.checks import (
     output_like_x,
     require_count,
     require_function,
+    require_grid,
     require_key,
     require_like,
     require_number,
     require_positive,
     require_scalar,
-    require_times,
 )
 from cfgjax.paths import as_state
 from cfgjax.piecewise import piecewise
@@ -116,7 +116,7 @@ def _log_normal(x: Array) -> Array:
 
 
 def _require_direction(ts: Times, sign: int, words: str) -> None:
-    require_times(ts)
+    require_grid("ts", ts)
     if not is_traced(ts) and sign * (np.asarray(ts)[-1] - np.asarray(ts)[0]) < 0:
         raise ValueError(f"ts must {words}, got {ts}")
 

@@ -13,12 +13,12 @@ from cfgjax.checks.arrays import (
     output_like_x,
     require_arrays,
     require_floats,
+    require_grid,
     require_integers,
     require_like,
     require_point,
     require_rank,
     require_shape,
-    require_times,
 )
 from cfgjax.checks.kinds import (
     THREEFRY,
@@ -53,6 +53,7 @@ from cfgjax.checks.numbers import (
     require_whole,
     short_repr,
 )
+from cfgjax.checks.scales import require_scale, takes_label
 
 __all__ = [
     "BELOW_ONE",
@@ -74,6 +75,7 @@ __all__ = [
     "require_finite",
     "require_floats",
     "require_function",
+    "require_grid",
     "require_integers",
     "require_key",
     "require_kind",
@@ -89,10 +91,11 @@ __all__ = [
     "require_rank",
     "require_real",
     "require_scalar",
+    "require_scale",
     "require_shape",
     "require_str",
     "require_time",
-    "require_times",
     "require_whole",
     "short_repr",
+    "takes_label",
 ]

@@ -109,27 +109,27 @@ def output_like_x(name: str, field: Callable[..., Any]) -> Callable[..., Array]:
     return checked
 
 
-def require_times(ts: Times, is_forward_only: bool = False) -> None:
+def require_grid(name: str, ts: Times, is_forward_only: bool = False) -> None:
     """Raises TypeError or ValueError for what is no grid: [n + 1] floating-point times, monotone in [0, 1].
 
     In the precision that JAX computes in: two times of NumPy may be one there.
     """
-    require_real("ts", ts)
+    require_real(name, ts)
     if np.ndim(ts) != 1 or np.shape(ts)[0] < 2:
-        raise ValueError(f"ts must be a 1-D grid of at least 2 times, got shape {np.shape(ts)}")
+        raise ValueError(f"{name} must be a 1-D grid of at least 2 times, got shape {np.shape(ts)}")
     if not jnp.issubdtype(ts.dtype, jnp.floating):
-        raise ValueError(f"ts must be of floating-point type, got {ts.dtype}")
+        raise ValueError(f"{name} must be of floating-point type, got {ts.dtype}")
     if is_traced(ts):
         return
     times = np.asarray(ts).astype(jax.dtypes.canonicalize_dtype(ts.dtype)).astype(np.float64)
     if not np.all(np.isfinite(times)):
-        raise ValueError(f"ts must be finite, got {short_repr(times)}")
+        raise ValueError(f"{name} must be finite, got {short_repr(times)}")
     if not (np.all(np.diff(times) > 0) or np.all(np.diff(times) < 0)):
-        raise ValueError(f"ts must increase (or decrease) at every step, got {short_repr(times)}")
+        raise ValueError(f"{name} must increase (or decrease) at every step, got {short_repr(times)}")
     if not (min(times) >= 0 and max(times) <= 1):
-        raise ValueError(f"ts must be in [0, 1], got {short_repr(times)}")
+        raise ValueError(f"{name} must be in [0, 1], got {short_repr(times)}")
     if is_forward_only and times[0] > times[-1]:
-        raise ValueError(f"ts must increase for a solver that runs forwards only, got {short_repr(times)}")
+        raise ValueError(f"{name} must increase for a solver that runs forwards only, got {short_repr(times)}")
 
 
 def as_float64_rows(name: str, values: Any, least: int = 1, ndim: int | None = None) -> np.ndarray:

@@ -73,7 +73,7 @@ def require_function(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a function, got {kind}{_BECOMES_A_FIELD.get(type(value), '')}")
 
 
-def require_path(path: object, name: str = "path") -> None:
+def require_path(name: str, path: object) -> None:
     """Raises TypeError for what has not the two schedules of a path; a maker that was not called has none."""
     if not (callable(getattr(path, "alpha", None)) and callable(getattr(path, "beta", None))):
         got = f"the function {path.__name__}: call it" if inspect.isfunction(path) else type(path).__name__
@@ -92,11 +92,11 @@ def require_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {short_repr(repr(value))}")
 
 
-def require_pair(pair: object) -> None:
+def require_pair(name: str, pair: object) -> None:
     """Raises ValueError for what is no Pair: a field, or the Piecewise of pairs that a piecewise field makes."""
     if not isinstance(pair, Pair):
         raise ValueError(
-            f"pair must be a Pair, as guidance.pair(field, null_label) of a plain field is, got {type(pair).__name__}"
+            f"{name} must be a Pair, as guidance.pair(field, null_label) of a plain field is, got {type(pair).__name__}"
         )
 
 

@@ -13,44 +13,33 @@ from cfgjax.checks import (
     is_traced,
     label_like,
     of_numpy,
-    require_between,
     require_finite,
-    require_function,
-    require_key,
-    require_label,
     require_like,
     require_point,
     require_real,
 )
+from cfgjax.contracts import Key, Label, UnitInterval, checked
 from cfgjax.paths import as_float
 from cfgjax.piecewise import piecewise
 from cfgjax.types import Array, Field, LabelledField, Number
 
 
 @piecewise
-def given(field: LabelledField, y: Number) -> Field:
-    """The field at a fixed label y, as a Field of (x, t).
-
-    Raises:
-        TypeError, ValueError: no function; a y that is not one integer, or negative.
-    """
-    require_function("field", field)
-    require_label("y", y)
+@checked
+def given(field: LabelledField, y: Label) -> Field:
+    """The field at a fixed label y, as a Field of (x, t)."""
     return lambda x, t: evaluated("field", field, x, t, jnp.asarray(y))
 
 
-def drop_label(key: Array, y: Number, rate: Number, null_label: Number) -> Array:
+@checked
+def drop_label(key: Key, y: Label, rate: UnitInterval, null_label: Number) -> Array:
     """The label y, or the null label with probability ``rate`` (eta): an independent Bernoulli draw for ONE example.
 
     At rate 0 a network never learns the null label, so that only w = 1 means anything; at rate 1 only w = 0.
 
     Raises:
-        TypeError, ValueError: not ONE key; a concrete rate outside [0, 1]; labels that are not integers,
-            that are negative, or a null label that y's type cannot hold.
+        ValueError: a null label that y's type cannot hold.
     """
-    require_key("key", key)
-    require_label("y", y)
-    require_between("rate", rate, 0.0, 1.0)
     y = jnp.asarray(y)
     return jnp.where(jax.random.bernoulli(key, as_float(rate)), label_like("null_label", null_label, y), y)
 
@@ -74,6 +63,7 @@ def _checked_labels(labels: Array) -> Array:
 
 
 @piecewise
+@checked
 def compose(field: LabelledField, labels: Array, weights: Array | Callable[[Array], Array]) -> Field:
     """The field sum_i w_i u(x, t, y_i) over a list of labels, from ONE call of ``field`` on all of them.
 
@@ -93,10 +83,8 @@ def compose(field: LabelledField, labels: Array, weights: Array | Callable[[Arra
     Source: Liu et al., arXiv 2206.01714.
 
     Raises:
-        TypeError, ValueError: no function; labels that are not integers, or negative; another
-            number of weights than of labels; concrete weights that are not finite, or do not sum to 1.
+        ValueError: another number of weights than of labels; concrete weights that do not sum to 1.
     """
-    require_function("field", field)
     labels = _checked_labels(labels)
 
     def weights_at(t: Array) -> Array:
@@ -126,20 +114,13 @@ def compose(field: LabelledField, labels: Array, weights: Array | Callable[[Arra
     return combined
 
 
-def interpolate_labels(field: LabelledField, first: Number, second: Number, amount: Number) -> Field:
+@checked
+def interpolate_labels(field: LabelledField, first: Label, second: Label, amount: UnitInterval) -> Field:
     """The field (1 - a) u(., first) + a u(., second) with a = ``amount`` in [0, 1], from one call.
 
     It moves between two labels' fields, not between their embeddings: a network is called on labels that it knows. An
     amount known as 0 or 1, because it is not traced, evaluates one of them.
-
-    Raises:
-        TypeError, ValueError: no function; labels that are not integers, or negative; a concrete
-            amount outside [0, 1].
     """
-    require_function("field", field)
-    require_label("first", first)
-    require_label("second", second)
-    require_between("amount", amount, 0, 1)
     labels = jnp.stack([jnp.asarray(first), jnp.asarray(second)])
     with jax.ensure_compile_time_eval():
         amount = as_float(amount)

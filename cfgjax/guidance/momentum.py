@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import jax.numpy as jnp
 
-from cfgjax.checks import BELOW_ONE, TINY, require_between, require_label, require_number, require_pair, require_path
+from cfgjax.checks import BELOW_ONE
+from cfgjax.contracts import Finite, GuidanceScale, Label, PositiveOrInf, between, checked
 from cfgjax.conversions import from_field
 from cfgjax.guidance.pairs import alone, interpolate
-from cfgjax.guidance.schedules import require_scale, scale_at
+from cfgjax.guidance.schedules import scale_at
 from cfgjax.guidance.variants import denoiser_slope, project, shorten
-from cfgjax.types import Array, GaussianPath, Number, Pair, Scale, StatefulField, Tree
+from cfgjax.types import Array, GaussianPath, Number, Pair, StatefulField, Tree
+
+Momentum = Annotated[Number, between(-BELOW_ONE, BELOW_ONE)]
+"""One real number in (-1, 1)."""
 
 
+@checked
 def adaptive_projected(
     path: GaussianPath,
     pair: Pair,
-    scale: Scale,
-    y: Number,
-    momentum: Number = -0.5,
-    eta: Number = 0.0,
-    max_norm: Number = jnp.inf,
+    scale: GuidanceScale,
+    y: Label,
+    momentum: Momentum = -0.5,
+    eta: Finite = 0.0,
+    max_norm: PositiveOrInf = jnp.inf,
 ) -> StatefulField:
     """Adaptive projected guidance of a label with its momentum, as a field that remembers.
 
@@ -42,18 +49,7 @@ def adaptive_projected(
         max_norm: [], the greatest length of d, in data units.
 
     Source: Sadat et al., arXiv 2410.02416, algorithm 1.
-
-    Raises:
-        TypeError, ValueError: a momentum outside (-1, 1), a max_norm not positive, a scale or an eta that is not
-            finite; no path, pair or label.
     """
-    require_path(path)
-    require_pair(pair)
-    require_label("y", y)
-    require_number("eta", eta)
-    require_scale(scale)
-    require_between("momentum", momentum, -BELOW_ONE, BELOW_ONE)
-    require_between("max_norm", max_norm, TINY, jnp.inf)
 
     side = alone(pair._replace(null=None), scale)
 

@@ -7,31 +7,25 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import (
-    BELOW_ONE,
-    TINY,
-    is_known_as,
-    is_traced,
-    label_like,
-    output_like_x,
-    require_between,
-    require_function,
-    require_label,
-    require_like,
-    require_number,
-    require_pair,
-    require_path,
-    require_point,
-    require_rank,
-    require_real,
+from cfgjax.checks import is_known_as, is_traced, label_like, require_label, require_like, require_point, require_rank
+from cfgjax.contracts import (
+    Finite,
+    GuidanceScale,
+    InnerTime,
+    Label,
+    LabelledStateField,
+    RealArray,
+    StateField,
+    checked,
 )
-from cfgjax.guidance.schedules import require_scale, scale_at
+from cfgjax.guidance.schedules import scale_at
 from cfgjax.paths import as_state, as_time, before_end, coefficients
 from cfgjax.piecewise import Piecewise, piecewise
 from cfgjax.types import Array, Field, GaussianPath, Interval, LabelledField, LogClassifier, Number, Pair, Scale
 
 
-def interpolate(null: Array, labelled: Array, scale: Number) -> Array:
+@checked
+def interpolate(null: RealArray, labelled: RealArray, scale: Finite) -> Array:
     """null + w (labelled - null) with w = ``scale``, from the nearer end: exact at w = 0 and at w = 1.
 
     Args:
@@ -40,21 +34,19 @@ def interpolate(null: Array, labelled: Array, scale: Number) -> Array:
         scale: [], the guidance scale w.
 
     Raises:
-        TypeError, ValueError: values that are not alike, a scale that is not one finite number.
+        ValueError: values that are not alike.
 
     >>> float(interpolate(jnp.float32(1e8), jnp.float32(1.0), 1.0))
     1.0
     """
-    require_number("scale", scale)
-    require_real("null", null)
-    require_real("labelled", labelled)
     null, labelled, scale = (jnp.asarray(value) for value in (null, labelled, scale))
     difference = require_like("labelled", labelled, null) - null
     return jnp.where(scale <= 0.5, null + scale * difference, labelled + (scale - 1) * difference)
 
 
 @piecewise
-def pair(field: LabelledField, null_label: Number) -> Pair:
+@checked
+def pair(field: LabelledStateField, null_label: Label) -> Pair:
     """The pair of a field at the null label and at y, evaluated in ONE call of ``field`` on both labels.
 
     Args:
@@ -62,67 +54,59 @@ def pair(field: LabelledField, null_label: Number) -> Pair:
         null_label: [], by convention the number of labels K; a label to lead away from ("negative") does as well.
 
     Raises:
-        TypeError, ValueError: no function; a null label that is not one integer, or negative. At
-            a call: such a y, a null label that y's type cannot hold, a value of the field that is not like x.
+        ValueError: at a call, a null label that y's type cannot hold.
     """
-    require_label("null_label", null_label)
-    checked = output_like_x("field", field)
 
     def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
         require_point(x, t)
         require_label("y", y)
         labels = jnp.stack([label_like("null_label", null_label, y), jnp.asarray(y)])
-        values = jax.vmap(checked, in_axes=(None, None, 0))(x, t, labels)
+        values = jax.vmap(field, in_axes=(None, None, 0))(x, t, labels)
         return values[0], values[1]
 
     def null(x: Array, t: Array, y: Array) -> Array:
         require_label("y", y)
-        return checked(x, t, label_like("null_label", null_label, y))
+        return field(x, t, label_like("null_label", null_label, y))
 
     def labelled(x: Array, t: Array, y: Array) -> Array:
         require_label("y", y)
         label_like("null_label", null_label, y)
-        return checked(x, t, jnp.asarray(y))
+        return field(x, t, jnp.asarray(y))
 
     return Pair(both, labelled, null)
 
 
 @piecewise
-def autoguidance_pair(field: LabelledField, weak_field: LabelledField) -> Pair:
+@checked
+def autoguidance_pair(field: LabelledStateField, weak_field: LabelledStateField) -> Pair:
     """The pair of a field and a weaker one, both at y: of a smaller network, one trained less, or one with dropout.
 
     Source: Karras et al., arXiv 2406.02507.
-
-    Raises:
-        TypeError, ValueError: no functions; at a call, values that are not like x, or no label.
     """
-    better, other = output_like_x("field", field), output_like_x("weak_field", weak_field)
 
     def labelled(x: Array, t: Array, y: Array) -> Array:
         require_label("y", y)
-        return better(x, t, y)
+        return field(x, t, y)
 
     def null(x: Array, t: Array, y: Array) -> Array:
         require_label("y", y)
-        return other(x, t, y)
+        return weak_field(x, t, y)
 
     return Pair(lambda x, t, y: (null(x, t, y), labelled(x, t, y)), labelled, null)
 
 
 @piecewise
-def classifier_pair(null_field: Field, log_classifier: LogClassifier, path: GaussianPath, start: Number = 0.01) -> Pair:
+@checked
+def classifier_pair(
+    null_field: StateField, log_classifier: LogClassifier, path: GaussianPath, start: InnerTime = 0.01
+) -> Pair:
     """The pair of the null field and u_null + b_t grad_x log p_t(y|x) of (G2); arguments as for ``classifier``.
 
     At the null label both sides are the null field.
 
     Raises:
-        TypeError, ValueError: no functions or path; a start outside (0, 1). At a call: a null field that is not like
-            x, a classifier that does not give [K], a y outside 0..K, a t outside [0, 1].
+        ValueError: at a call, a classifier that does not give [K], a y outside 0..K.
     """
-    null_of = output_like_x("null_field", null_field)
-    require_function("log_classifier", log_classifier)
-    require_path(path)
-    require_between("start", start, TINY, BELOW_ONE)
 
     def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
         x = as_state(x)
@@ -135,12 +119,12 @@ def classifier_pair(null_field: Field, log_classifier: LogClassifier, path: Gaus
             require_label("y", y, log_probs.shape[0])
             return jnp.asarray(log_probs).at[y].get(mode="fill", fill_value=0.0)
 
-        null = null_of(x, t)
+        null = null_field(x, t)
         return null, null + c.beta * c.wronskian / c.alpha * jax.grad(log_prob)(x)
 
     def null(x: Array, t: Array, y: Array) -> Array:
         require_label("y", y)
-        return null_of(as_state(x), t)
+        return null_field(as_state(x), t)
 
     return Pair(both, lambda x, t, y: both(x, t, y)[1], null)
 
@@ -163,7 +147,8 @@ def alone(pair: Pair, scale: Scale) -> LabelledField | None:
 
 
 @piecewise
-def extrapolate(pair: Pair, scale: Scale) -> LabelledField:
+@checked
+def extrapolate(pair: Pair, scale: GuidanceScale) -> LabelledField:
     """The guided field null + w (labelled - null) of (G1) for a pair.
 
     The rule commutes with the conversions between field, score, noise prediction and denoiser, so it may act in any.
@@ -177,12 +162,7 @@ def extrapolate(pair: Pair, scale: Scale) -> LabelledField:
         A LabelledField: at w = 1 the labelled side and at w = 0 the null side, exactly. A known 1 or 0 evaluates that
         side alone; elsewhere they come out of the one evaluation of both. With an ``interval`` between numbers, a
         ``Piecewise`` of such fields.
-
-    Raises:
-        TypeError, ValueError: no pair; a scale that is not one number, or where concrete not finite.
     """
-    require_pair(pair)
-    require_scale(scale)
     if isinstance(scale, Interval) and not is_traced(scale[1:]):
         return inside(pair, scale, extrapolate)
     side = alone(pair, scale)
@@ -217,9 +197,6 @@ def classifier_free(field: LabelledField, scale: Scale, null_label: Number) -> L
         A field of the same signature: at w = 1 it is ``field`` at y and at w = 0 ``field`` at the null label, exactly.
         Where w is known as 1 or 0 ``field`` is called on that label alone, one evaluation; elsewhere they come out of
         the call on both. (A network's matrix products may round otherwise in the one than in the other.)
-
-    Raises:
-        TypeError, ValueError: those of ``pair`` and ``extrapolate``.
     """
     return extrapolate(pair(field, null_label), scale)
 
@@ -231,9 +208,6 @@ def autoguidance(field: LabelledField, weak_field: LabelledField, scale: Scale) 
     the other labels; an exact field is its own weaker one, and unchanged by any w.
 
     Source: Karras et al., arXiv 2406.02507.
-
-    Raises:
-        TypeError, ValueError: those of ``autoguidance_pair`` and ``extrapolate``.
     """
     return extrapolate(autoguidance_pair(field, weak_field), scale)
 
@@ -257,8 +231,5 @@ def classifier(
     Returns:
         A LabelledField; for exact inputs it equals ``classifier_free`` at t >= ``start`` (G3). At the null label it
         is the null field.
-
-    Raises:
-        TypeError, ValueError: those of ``classifier_pair`` and ``extrapolate``.
     """
     return extrapolate(classifier_pair(null_field, log_classifier, path, start), scale)

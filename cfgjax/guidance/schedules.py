@@ -6,38 +6,19 @@ all of them.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import cast
 
 import jax.numpy as jnp
 
-from cfgjax.checks import is_traced, require_between, require_function, require_label, require_number
+from cfgjax.checks import is_traced, require_number, takes_label
+from cfgjax.contracts import GuidanceScale, Label, UnitInterval, checked
 from cfgjax.paths import as_time
 from cfgjax.types import Array, Interval, Number, Policy, Scale, ScaleOfSides
 
 
-def _takes_label(schedule: Callable[..., object]) -> bool:
-    """Whether a schedule is a function of (t, y): it needs two arguments, or calls its second y.
-
-    Raises:
-        TypeError: a function that needs more.
-    """
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    try:
-        places = [each for each in inspect.signature(schedule).parameters.values() if each.kind in kinds]
-    except ValueError:  # a builtin tells none
-        return False
-    needed = [each.name for each in places if each.default is inspect.Parameter.empty]
-    if len(needed) > 2:
-        raise TypeError(
-            f"scale must be a function of t or of (t, y), got one of ({', '.join(needed)}): guidance.policy makes a "
-            "scale of a function of (x, t, y, null, labelled)"
-        )
-    return len(places) > 1 and (places[1].default is inspect.Parameter.empty or places[1].name == "y")
-
-
-def scale_at(scale: Scale, t: Number, y: Number = 0, sides: tuple[Array, Array, Array] | None = None) -> Array:
+@checked
+def scale_at(scale: Scale, t: Number, y: Label = 0, sides: tuple[Array, Array, Array] | None = None) -> Array:
     """The guidance scale w at time t for label y, []: the number itself, or the function's value.
 
     Args:
@@ -47,8 +28,7 @@ def scale_at(scale: Scale, t: Number, y: Number = 0, sides: tuple[Array, Array, 
         sides: the state x, the null side and the labelled side, [*D] each, of which a policy is a function.
 
     Raises:
-        TypeError, ValueError: a t not in [0, 1], a y that is no label, a scale or a value of it that is not one finite
-            number; a policy without the state and both sides.
+        ValueError: a policy without the state and both sides.
 
     >>> float(scale_at(lambda t: 2 * t, 0.75))
     1.5
@@ -57,7 +37,6 @@ def scale_at(scale: Scale, t: Number, y: Number = 0, sides: tuple[Array, Array, 
     >>> float(scale_at(interval(4.0, 0.2, 0.8), 0.9))
     1.0
     """
-    require_label("y", y)
     time = as_time(t)
     if isinstance(scale, Interval):
         is_inside = (time >= scale.start) & ((time < scale.stop) | (jnp.asarray(scale.stop) >= 1))
@@ -71,25 +50,14 @@ def scale_at(scale: Scale, t: Number, y: Number = 0, sides: tuple[Array, Array, 
         value = scale.scale_of(x, time, jnp.asarray(y), null, labelled)
     elif callable(scale):
         schedule = cast(Callable[..., Array], scale)
-        value = schedule(time, jnp.asarray(y)) if _takes_label(schedule) else schedule(time)
+        value = schedule(time, jnp.asarray(y)) if takes_label(schedule) else schedule(time)
     else:
         value = scale
     require_number("scale", value)
     return jnp.asarray(value)
 
 
-def require_scale(scale: Scale) -> None:
-    """Raises TypeError or ValueError for what is neither a function nor one number, finite where concrete."""
-    if isinstance(scale, Interval):
-        require_scale(scale.scale)
-    elif isinstance(scale, Policy):
-        require_function("scale_of", scale.scale_of)
-    elif callable(scale):
-        _takes_label(scale)
-    else:
-        require_number("scale", scale)
-
-
+@checked
 def policy(scale_of: ScaleOfSides) -> Policy:
     """The scale w = scale_of(x, t, y, null, labelled), a function of the state and of both sides at it.
 
@@ -103,19 +71,16 @@ def policy(scale_of: ScaleOfSides) -> Policy:
 
     Source: state-dependent scales, as Koulischer et al., arXiv 2506.06085 (feedback guidance).
 
-    Raises:
-        TypeError: no function; at a call, a value that is not one number.
-
     >>> shorter = policy(lambda x, t, y, null, labelled: 1 + 2 * jnp.exp(-jnp.sum((labelled - null) ** 2)))
     >>> sides = jnp.zeros(2), jnp.ones(2), jnp.ones(2)
     >>> float(scale_at(shorter, 0.5, 1, sides))
     3.0
     """
-    require_function("scale_of", scale_of)
     return Policy(scale_of)
 
 
-def interval(scale: Scale, start: Number, stop: Number) -> Interval:
+@checked
+def interval(scale: GuidanceScale, start: UnitInterval, stop: UnitInterval) -> Interval:
     """The scale that is ``scale`` for start <= t < stop, and 1 (the labelled field alone) outside.
 
     With ``start`` and ``stop`` given as numbers guidance by it makes a ``Piecewise`` field, whose outside costs one
@@ -125,20 +90,17 @@ def interval(scale: Scale, start: Number, stop: Number) -> Interval:
     Source: Kynkaanniemi et al., arXiv 2404.07724, whose interval is one of noise levels.
 
     Raises:
-        TypeError, ValueError: an interval of an interval; edges that are not 0 <= start < stop <= 1; a scale that is
-            neither a function nor one finite number.
+        ValueError: an interval of an interval; a start that is not under stop.
     """
     if isinstance(scale, Interval):
         raise ValueError("scale of an interval must be a number or a function, got another interval")
-    require_scale(scale)
-    require_between("start", start, 0, 1)
-    require_between("stop", stop, 0, 1)
     if not is_traced((start, stop)) and not float(start) < float(stop):
         raise ValueError(f"start must be under stop, got start = {start} and stop = {stop}")
     return Interval(scale, start, stop)
 
 
-def from_zero_based_scale(zero_based_scale: Scale) -> Scale:
+@checked
+def from_zero_based_scale(zero_based_scale: GuidanceScale) -> Scale:
     """The scale w = 1 + s of a paper's s, in whose convention s = 0 is the labelled field.
 
     Args:
@@ -147,8 +109,7 @@ def from_zero_based_scale(zero_based_scale: Scale) -> Scale:
     Source: Ho & Salimans, arXiv 2207.12598, equation 6.
 
     Raises:
-        TypeError, ValueError: an interval, of which the inner scale is to be shifted; what is neither a function nor
-            one finite number.
+        ValueError: an interval, of which the inner scale is to be shifted.
 
     >>> one_plus(2.0)
     3.0
@@ -161,8 +122,7 @@ def from_zero_based_scale(zero_based_scale: Scale) -> Scale:
         scale_of = zero_based_scale.scale_of
         return Policy(lambda *point: 1 + scale_of(*point))
     if not callable(zero_based_scale):
-        require_number("zero_based_scale", zero_based_scale)
         return 1 + zero_based_scale
-    if _takes_label(zero_based_scale):
+    if takes_label(zero_based_scale):
         return lambda t, y: 1 + scale_at(zero_based_scale, t, y)
     return lambda t: 1 + scale_at(zero_based_scale, t)

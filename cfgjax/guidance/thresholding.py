@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import Annotated, TypeVar, cast
 
 import jax.numpy as jnp
 
-from cfgjax.checks import (
-    BELOW_ONE,
-    HUGE,
-    TINY,
-    is_traced,
-    output_like_x,
-    require_between,
-    require_function,
-    require_path,
-)
+from cfgjax.checks import BELOW_ONE, is_traced, require_between
+from cfgjax.contracts import LIKE_X, Positive, PositiveOrInf, between, checked
 from cfgjax.conversions import from_field
 from cfgjax.paths import before_end, coefficients
 from cfgjax.piecewise import Piecewise, piecewise
 from cfgjax.types import Array, Field, GaussianPath, LabelledField, Number
 
 AnyField = TypeVar("AnyField", Field, LabelledField)
+FieldLikeX = Annotated[AnyField, LIKE_X]
+Percentile = Annotated[Number, between(0, 100)]
 
 
 def _with_denoiser(path: GaussianPath, value: Array, x: Array, t: Array, denoiser: Array, wanted: Array) -> Array:
@@ -31,7 +25,8 @@ def _with_denoiser(path: GaussianPath, value: Array, x: Array, t: Array, denoise
 
 
 @piecewise
-def static_threshold(path: GaussianPath, field: AnyField, bound: Number = 1.0) -> AnyField:
+@checked
+def static_threshold(path: GaussianPath, field: FieldLikeX, bound: PositiveOrInf = 1.0) -> AnyField:
     """The field whose denoiser is clipped to [-bound, bound] (static threshold).
 
     Acts in denoiser space and changes nothing where |D| <= bound, bitwise. It bounds what a large scale w can do,
@@ -44,16 +39,10 @@ def static_threshold(path: GaussianPath, field: AnyField, bound: Number = 1.0) -
         bound: [], the largest absolute value of data; infinity for none.
 
     Source: Ho et al., arXiv 2006.11239 (the clipped x_0); Saharia et al., arXiv 2205.11487, section 2.3.
-
-    Raises:
-        TypeError, ValueError: no path or function, a bound that is not positive; at a call, a value not like x.
     """
-    require_path(path)
-    require_between("bound", bound, TINY, jnp.inf)
-    checked = output_like_x("field", field)
 
     def bounded(x: Array, t: Array, *y: Array) -> Array:
-        value = checked(x, t, *y)
+        value = field(x, t, *y)
         denoiser = from_field(path, value, x, t).denoiser
         return _with_denoiser(path, value, x, t, denoiser, jnp.clip(denoiser, -bound, bound))
 
@@ -61,7 +50,10 @@ def static_threshold(path: GaussianPath, field: AnyField, bound: Number = 1.0) -
 
 
 @piecewise
-def dynamic_threshold(path: GaussianPath, field: AnyField, percentile: Number = 99.5, bound: Number = 1.0) -> AnyField:
+@checked
+def dynamic_threshold(
+    path: GaussianPath, field: FieldLikeX, percentile: Percentile = 99.5, bound: Positive = 1.0
+) -> AnyField:
     """The field whose denoiser is clipped at a percentile s of its own |D| and divided by s (dynamic threshold).
 
     Acts in denoiser space, on one example's own values: D' = bound clip(D, -s, s) / s with
@@ -75,18 +67,10 @@ def dynamic_threshold(path: GaussianPath, field: AnyField, percentile: Number = 
         bound: [], the largest absolute value of data.
 
     Source: Saharia et al., arXiv 2205.11487, section 2.3.
-
-    Raises:
-        TypeError, ValueError: no path or function, a percentile outside [0, 100], a bound that is not positive and
-            finite; at a call, a value not like x.
     """
-    require_path(path)
-    checked = output_like_x("field", field)
-    require_between("percentile", percentile, 0, 100)
-    require_between("bound", bound, TINY, HUGE)
 
     def bounded(x: Array, t: Array, *y: Array) -> Array:
-        value = checked(x, t, *y)
+        value = field(x, t, *y)
         denoiser = from_field(path, value, x, t).denoiser
         if denoiser.size == 0:
             return value
@@ -98,6 +82,7 @@ def dynamic_threshold(path: GaussianPath, field: AnyField, percentile: Number = 
 
 
 @piecewise
+@checked
 def zero_init(field: AnyField, start: float) -> AnyField:
     """The field, and zero for t < start, where nothing is evaluated: a Piecewise.
 
@@ -107,9 +92,8 @@ def zero_init(field: AnyField, start: float) -> AnyField:
     Source: Fan et al., arXiv 2503.18886 (zero-init).
 
     Raises:
-        TypeError, ValueError: no function; a start that is traced, or outside [0, 1).
+        TypeError, ValueError: a start that is traced, or outside [0, 1).
     """
-    require_function("field", field)
     if is_traced(start):
         raise TypeError("start must be a number that is not traced: the pieces' edges are fixed")
     require_between("start", start, 0, BELOW_ONE)

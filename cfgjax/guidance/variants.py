@@ -9,13 +9,14 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import lax
 
-from cfgjax.checks import TINY, is_traced, require_between, require_number, require_pair, require_path
+from cfgjax.checks import TINY, is_traced
+from cfgjax.contracts import Finite, GuidanceScale, PositiveOrInf, UnitInterval, checked
 from cfgjax.conversions import from_field
 from cfgjax.guidance.pairs import alone, inside, interpolate
-from cfgjax.guidance.schedules import require_scale, scale_at
+from cfgjax.guidance.schedules import scale_at
 from cfgjax.paths import before_end, coefficients
 from cfgjax.piecewise import piecewise
-from cfgjax.types import Array, GaussianPath, Interval, LabelledField, Number, Pair, Scale
+from cfgjax.types import Array, GaussianPath, Interval, LabelledField, Number, Pair
 
 
 def denoiser_slope(path: GaussianPath, t: Number) -> Array:
@@ -50,7 +51,8 @@ def project(value: Array, direction: Array, eta: Number) -> Array:
 
 
 @piecewise
-def projected(path: GaussianPath, pair: Pair, eta: Number = 0.0, max_norm: Number = jnp.inf) -> Pair:
+@checked
+def projected(path: GaussianPath, pair: Pair, eta: Finite = 0.0, max_norm: PositiveOrInf = jnp.inf) -> Pair:
     """The pair of projected guidance: its difference shortened, and its part along the labelled denoiser weakened.
 
     In denoiser space: d = D_y - D_null is shortened to the length ``max_norm``, its part along D_y multiplied by
@@ -64,14 +66,7 @@ def projected(path: GaussianPath, pair: Pair, eta: Number = 0.0, max_norm: Numbe
         max_norm: [], the greatest length of d, in data units over the whole example.
 
     Source: Sadat et al., arXiv 2410.02416, algorithm 1.
-
-    Raises:
-        TypeError, ValueError: no path or pair, an eta that is not finite, a bound that is not positive.
     """
-    require_path(path)
-    require_pair(pair)
-    require_number("eta", eta)
-    require_between("max_norm", max_norm, TINY, jnp.inf)
 
     def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
         null, labelled = pair.both(x, t, y)
@@ -84,6 +79,7 @@ def projected(path: GaussianPath, pair: Pair, eta: Number = 0.0, max_norm: Numbe
 
 
 @piecewise
+@checked
 def cfg_zero_star(pair: Pair) -> Pair:
     """The pair of CFG-Zero*: the null field times s = <u_y, u_null> / |u_null|^2, its best fit to the labelled one.
 
@@ -91,11 +87,7 @@ def cfg_zero_star(pair: Pair) -> Pair:
     The paper's zero-init is ``zero_init``.
 
     Source: Fan et al., arXiv 2503.18886.
-
-    Raises:
-        ValueError: no pair.
     """
-    require_pair(pair)
 
     def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
         null, labelled = pair.both(x, t, y)
@@ -105,6 +97,7 @@ def cfg_zero_star(pair: Pair) -> Pair:
 
 
 @piecewise
+@checked
 def tangential_damping(path: GaussianPath, pair: Pair) -> Pair:
     """The pair of tangential damping: the null score is projected onto the first right singular vector of both scores.
 
@@ -119,12 +112,7 @@ def tangential_damping(path: GaussianPath, pair: Pair) -> Pair:
         pair: the two sides, vector fields.
 
     Source: Kwon et al., arXiv 2503.18137.
-
-    Raises:
-        TypeError, ValueError: no path or pair.
     """
-    require_path(path)
-    require_pair(pair)
 
     def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
         null, labelled = pair.both(x, t, y)
@@ -151,13 +139,14 @@ def tangential_damping(path: GaussianPath, pair: Pair) -> Pair:
 
 
 @piecewise
-def rescaled(pair: Pair, scale: Scale, phi: Number = 0.7) -> LabelledField:
+@checked
+def rescaled(pair: Pair, scale: GuidanceScale, phi: UnitInterval = 0.7) -> LabelledField:
     """The guided field of (G1), brought back towards the labelled field's standard deviation.
 
     Acts on the vector field, as the paper does on a network's output of velocities: with g the guided and u_y the
     labelled value, g' = phi (std u_y / std g) g + (1 - phi) g, the standard deviations taken over one example.
-    A larger w then changes the direction and, by phi = 1, no longer the size. w = 1 is the labelled field to the
-    bit, and phi = 0 plain guidance bitwise.
+    A larger w then changes the direction and, by phi = 1, no longer the size. w = 1 is bitwise the labelled field,
+    and phi = 0 plain guidance.
 
     Args:
         pair: the two sides, vector fields.
@@ -165,13 +154,7 @@ def rescaled(pair: Pair, scale: Scale, phi: Number = 0.7) -> LabelledField:
         phi: [], in [0, 1]: the paper's phi.
 
     Source: Lin et al., arXiv 2305.08891, section 3.4.
-
-    Raises:
-        TypeError, ValueError: no pair, an phi outside [0, 1], a scale that is not one finite number.
     """
-    require_pair(pair)
-    require_between("phi", phi, 0, 1)
-    require_scale(scale)
     if isinstance(scale, Interval) and not is_traced(scale[1:]):
         return inside(pair, scale, lambda pair, scale: rescaled(pair, scale, phi))
     side = alone(pair._replace(null=None), scale)

@@ -38,7 +38,7 @@ def effective_scale(path: GaussianPath, scale: Number, t: Array, t_next: Array) 
     >>> effective_scale(paths.linear(), 1.0, 0.5, 0.75)
     1.5
     """
-    require_path(path)
+    require_path("path", path)
     require_number("scale", scale)
     require_time("t", t)
     require_time("t_next", t_next)
@@ -68,8 +68,8 @@ def cfg_plus_plus(path: GaussianPath, pair: Pair, y: Number, scale: Number | Sch
         TypeError, ValueError: no path, pair or label; a scale that is neither a function of t nor one number, or where
             concrete not finite.
     """
-    require_path(path)
-    require_pair(pair)
+    require_path("path", path)
+    require_pair("pair", pair)
     require_label("y", y)
     if isinstance(scale, tuple):
         raise ValueError(f"scale of CFG++ must be a number or a function of t, got {type(scale).__name__}")

@@ -47,7 +47,7 @@ def churn(
         TypeError, ValueError: no path or function; an amount or a noise_scale that is
             negative or not finite, or a start or a stop outside [0, 1].
     """
-    require_path(path)
+    require_path("path", path)
     for name, value in (("amount", amount), ("noise_scale", noise_scale)):
         require_between(name, value, 0, HUGE)
     require_between("start", start, 0, 1)

@@ -41,7 +41,7 @@ def constant(value: Number) -> Schedule:
 
 def root_beta(path: GaussianPath, strength: Number = 1.0) -> Schedule:
     """sigma_t = strength sqrt(2 beta_t): admissible at both ends; with strength 1 the SDE's drift is u - E."""
-    require_path(path)
+    require_path("path", path)
     require_between("strength", strength, 0, HUGE)
     return lambda t: strength * jnp.sqrt(2 * path.beta(t))
 
@@ -77,7 +77,7 @@ def memoryless(path: GaussianPath, start: Number = 0.0) -> Schedule:
     It diverges at t = 0, so ``euler_maruyama`` refuses it with start = 0; from 0.01 on it is admissible.
     Source: Domingo-Enrich et al., arXiv 2409.08861, equation 14.
     """
-    require_path(path)
+    require_path("path", path)
     require_between("start", start, 0.0, 1.0)
 
     def sigma(t: Array) -> Array:

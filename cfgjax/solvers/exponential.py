@@ -80,7 +80,7 @@ def ddim(path: GaussianPath, field: Field) -> Solver:
 
     Source: Song et al., arXiv 2010.02502, equation 12 with eta = 0; here for any Gaussian path.
     """
-    require_path(path)
+    require_path("path", path)
     field = output_like_x("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
@@ -110,7 +110,7 @@ def dpm_solver(path: GaussianPath, field: Field) -> Solver:
 
     Source: Lu et al., arXiv 2211.01095, algorithm 2; first and last step by (X5).
     """
-    require_path(path)
+    require_path("path", path)
     field = output_like_x("field", field)
 
     def init(x: Array) -> Denoised:
@@ -176,7 +176,7 @@ def unipc(path: GaussianPath, field: Field) -> Solver:
 
     Source: Zhao et al., arXiv 2302.04867, algorithms 1 to 4; first and last step by (X5).
     """
-    require_path(path)
+    require_path("path", path)
     field = output_like_x("field", field)
 
     def init(x: Array) -> Predicted:

@@ -155,8 +155,8 @@ def feynman_kac(
     """
     if callable(scale) or isinstance(scale, tuple):
         raise ValueError("scale of the tilted law must be one number, got a function of time or an interval")
-    require_path(path)
-    require_pair(pair)
+    require_path("path", path)
+    require_pair("pair", pair)
     require_label("y", y)
     require_number("scale", scale)
     require_between("threshold", threshold, 0, 1)

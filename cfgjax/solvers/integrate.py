@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import is_traced, of_numpy, require_function, require_key, require_kind, require_times
+from cfgjax.checks import is_traced, of_numpy, require_function, require_grid, require_key, require_kind
 from cfgjax.paths import as_state
 from cfgjax.piecewise import Piecewise, piecewise
 from cfgjax.types import Array, Carry, Solver, Times, Tree, WeightedSolver
@@ -36,7 +36,7 @@ def solve(
         require_kind("solver", each, (Solver, WeightedSolver), "a Solver, as solvers.heun(field) is")
     require_key("key", key)
     ts, x = of_numpy(ts), of_numpy(x)
-    require_times(ts, any(each.is_forward_only for each in solvers))
+    require_grid("ts", ts, any(each.is_forward_only for each in solvers))
     if observe is not None:
         require_function("observe", observe)
     carry = solvers[0].init(as_state(x))

@@ -48,7 +48,7 @@ def relative_step(path: GaussianPath, ratio: Number = 0.16) -> StepSize:
 
     Source: Song et al., arXiv 2011.13456, algorithm 4.
     """
-    require_path(path)
+    require_path("path", path)
     require_between("ratio", ratio, 0, HUGE)
     return lambda t, t_next: 2 * (ratio * path.beta(t_next)) ** 2
 

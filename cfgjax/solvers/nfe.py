@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import THREEFRY, evaluated, is_traced, require_function, require_kind, require_times
+from cfgjax.checks import THREEFRY, evaluated, is_traced, require_function, require_grid, require_kind
 from cfgjax.paths import as_state
 from cfgjax.piecewise import Piecewise
 from cfgjax.solvers.integrate import runs
@@ -50,7 +50,7 @@ def num_function_evaluations(
         raise ValueError("ts must be a grid of numbers, got a traced one")
     require_function("build", build)
     require_function("field", field)
-    require_times(ts)
+    require_grid("ts", ts)
     x = as_state(x)
     sizes: list[int] = []
     solver = build(_marked(field, sizes))

@@ -28,7 +28,7 @@ def _at(diffusion: Schedule, t: Array) -> Array:
 
 def drift_of(path: GaussianPath, field: Field, diffusion: Schedule) -> Field:
     """The drift u - (sigma^2 / 2 beta) E of (D1), from one evaluation of the vector field."""
-    require_path(path)
+    require_path("path", path)
     field = output_like_x("field", field)
 
     def drift(x: Array, t: Array) -> Array:

@@ -17,11 +17,11 @@ from jax.scipy.special import ndtri
 from cfgjax.checks import (
     is_traced,
     require_count,
+    require_grid,
     require_kind,
     require_number,
     require_path,
     require_positive,
-    require_times,
     short_repr,
 )
 from cfgjax.conversions import time_at
@@ -83,7 +83,7 @@ def karras(
         ValueError: under 2 steps; rho, smallest or largest not positive; smallest not under largest, or one of them
             beyond the ratios of the path: ``paths.ddpm`` ends at 0.01.
     """
-    require_path(path)
+    require_path("path", path)
     require_count("num_steps", num_steps, 2)
     for name, value in (("rho", rho), ("smallest", smallest), ("largest", largest)):
         require_positive(name, value)
@@ -147,7 +147,7 @@ def shifted(ts: Array, shift: Number) -> Array:
     Raises:
         TypeError, ValueError: what is no grid, a shift that is not positive.
     """
-    require_times(ts)
+    require_grid("ts", ts)
     require_positive("shift", shift)
     moved, is_falling = ts / (ts + shift * (1 - ts)), ts[0] > ts[-1]
     if not is_traced(moved):
@@ -168,7 +168,7 @@ def insert_times(ts: Times, points: tuple[float, ...]) -> np.ndarray:
         TypeError, ValueError: what is no grid, or a traced one; points that are not finite; points so close that two
             would move one time.
     """
-    require_times(ts)
+    require_grid("ts", ts)
     require_kind("points", points, (tuple, list, np.ndarray, jax.Array), "a tuple of times")
     for point in points:
         require_number("points", point)

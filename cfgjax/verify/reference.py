@@ -26,7 +26,7 @@ STRAIGHT = linear()
 def require_problem(path: object, mixture: object, seed: int, is_optional: bool = True) -> None:
     """Raises TypeError or ValueError for no path, mixture or seed; None stands for the usual ones where optional."""
     if path is not None or not is_optional:
-        require_path(path)
+        require_path("path", path)
     if mixture is not None or not is_optional:
         require_kind("mixture", mixture, LabelledMixture, "a LabelledMixture, as mixtures.ring() is")
     require_count("seed", seed, 0, 2**31 - 1)

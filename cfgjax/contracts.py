@@ -1,0 +1,192 @@
+"""Contracts: what an argument must be is said once, in its annotation, and checked before the body runs.
+
+(K3) A function under ``checked`` has its arguments checked in their order, each by the contract of its annotation: that
+     of an ``Annotated`` type below, or of the plain type (a function, a path, a pair, a solver, text, ...).
+(K4) Relations between arguments (start < stop, shapes alike) stay in the body. Defaults are not checked.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial, wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import jax.numpy as jnp
+
+from cfgjax import checks
+from cfgjax.types import Array, Field, GaussianPath, LabelledField, Number, Pair, Scale, Solver, Times, Tree
+
+Args = ParamSpec("Args")
+Value = TypeVar("Value")
+Check = Callable[[str, Any], Any]
+"""``(name, value) -> value``, or None to keep the value; raises TypeError or ValueError that names the argument."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a value must be, as metadata of an ``Annotated`` type."""
+
+    check: Check
+
+
+def between(low: float, high: float) -> Contract:
+    """The contract of one real number in [low, high], where concrete."""
+    return Contract(partial(_between, low, high))
+
+
+def _between(low: float, high: float, name: str, value: object) -> None:
+    checks.require_between(name, value, low, high)
+
+
+def at_least(least: int, most: float = float("inf")) -> Contract:
+    """The contract of an integer in least..most that is not traced."""
+    return Contract(partial(_count, least, most))
+
+
+def _count(least: int, most: float, name: str, value: object) -> None:
+    checks.require_count(name, value, least, most)
+
+
+def instance(kind: type | tuple[type, ...], example: str) -> Contract:
+    """The contract of an object of a class; ``example`` says in words how to make one."""
+    return Contract(partial(_instance, kind, example))
+
+
+def _instance(kind: type | tuple[type, ...], example: str, name: str, value: object) -> None:
+    checks.require_kind(name, value, kind, example)
+
+
+def one_of(*choices: str) -> Contract:
+    """The contract of one of some names."""
+    return Contract(partial(_one_of, choices))
+
+
+def _one_of(choices: tuple[str, ...], name: str, value: object) -> None:
+    checks.require_choice(name, value, choices)
+
+
+LIKE_X = Contract(checks.output_like_x)
+"""The contract of a field, which from then on gives values like x, or an error that names it."""
+
+Finite = Annotated[Number, Contract(checks.require_number)]
+"""One real number, finite where concrete."""
+Positive = Annotated[Number, Contract(checks.require_positive)]
+"""One real number, positive and finite where concrete."""
+PositiveOrInf = Annotated[Number, between(checks.TINY, jnp.inf)]
+"""One real number, positive where concrete; infinity for no bound."""
+NonNegative = Annotated[Number, between(0, checks.HUGE)]
+"""One real number, where concrete at least 0 and finite."""
+UnitInterval = Annotated[Number, between(0, 1)]
+"""One real number, in [0, 1] where concrete."""
+Time = Annotated[Number, between(0, 1)]
+"""One time, in [0, 1] where concrete: 0 noise, 1 data."""
+InnerTime = Annotated[Number, between(checks.TINY, checks.BELOW_ONE)]
+"""One time, in (0, 1) where concrete."""
+Label = Annotated[Number, Contract(checks.require_label)]
+"""One label: an integer, not negative where concrete."""
+PositiveInt = Annotated[int, at_least(1)]
+"""An integer of at least 1 that is not traced."""
+NonNegativeInt = Annotated[int, at_least(0)]
+"""An integer of at least 0 that is not traced."""
+Key = Annotated[Array, Contract(checks.require_key)]
+"""ONE key, as jax.random.key(0) is."""
+RealArray = Annotated[Array, Contract(checks.require_real)]
+"""An array of real numbers, or one number."""
+FiniteArray = Annotated[Array, Contract(checks.require_finite)]
+"""An array of real numbers, finite where concrete."""
+ArrayTree = Annotated[Tree, Contract(checks.require_arrays)]
+"""A tree of arrays or numbers."""
+TimeGrid = Annotated[Times, Contract(checks.require_grid)]
+"""A grid of times, [n + 1], monotone in [0, 1] where concrete."""
+StateField = Annotated[Field, LIKE_X]
+"""A field whose values are found to be like x."""
+LabelledStateField = Annotated[LabelledField, LIKE_X]
+"""A labelled field whose values are found to be like x."""
+GuidanceScale = Annotated[Scale, Contract(checks.require_scale)]
+"""A guidance scale of any kind, a number finite where concrete."""
+
+_OF_TYPE: dict[Any, Check] = {
+    GaussianPath: checks.require_path,
+    Pair: checks.require_pair,
+    Solver: partial(_instance, Solver, "a Solver, as solvers.heun(field) is"),
+    str: checks.require_str,
+    Path: checks.require_pathlike,
+}
+
+
+def _unless_none(check: Check, name: str, value: Any) -> Any:
+    return None if value is None else check(name, value)
+
+
+def check_of(hint: Any) -> Check | None:
+    """The check that an annotation asks for; None for a type that asks for none.
+
+    >>> check_of(Time)("t", 2)
+    Traceback (most recent call last):
+    ValueError: t must be in [0, 1], got 2
+    """
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        found = [each.check for each in inner[1:] if isinstance(each, Contract)]
+        return found[0] if found else check_of(inner[0])
+    if origin in (typing.Union, types.UnionType):
+        others = [each for each in inner if each is not types.NoneType]
+        check = check_of(others[0]) if len(others) == 1 else None
+        return None if check is None else partial(_unless_none, check)
+    if origin is collections.abc.Callable:
+        return checks.require_function
+    return _OF_TYPE.get(hint)
+
+
+def checks_of(function: Callable[..., Any]) -> dict[str, Check]:
+    """The checks of a function's arguments, by name and in their order."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    found = {name: check_of(hints.get(name)) for name in inspect.signature(function).parameters}
+    return {name: check for name, check in found.items() if check is not None}
+
+
+def checked(function: Callable[Args, Value]) -> Callable[Args, Value]:
+    """The function, whose arguments are checked by the contracts of their annotations before its body runs (K3).
+
+    >>> @checked
+    ... def halved(value: Positive) -> Number:
+    ...     return value / 2
+    >>> halved(-1.0)
+    Traceback (most recent call last):
+    ValueError: value must be above 0 and finite, got -1.0
+    """
+    signature = inspect.signature(function)
+    found = cache(lambda: checks_of(function))
+
+    @wraps(function)
+    def run(*args: Args.args, **kwargs: Args.kwargs) -> Value:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:
+            return function(*args, **kwargs)  # Python's own words for what is missing
+        given = bound.arguments
+        for name, check in found().items():
+            if name in given:
+                value = check(name, given[name])
+                given[name] = given[name] if value is None else value
+        return function(*bound.args, **bound.kwargs)
+
+    return run
+
+
+def check_fields(record: Any) -> None:
+    """Checks the fields of a dataclass, a network's among them, by the contracts of their annotations."""
+    for name, check in _checks_of_fields(type(record)).items():
+        check(name, getattr(record, name))
+
+
+@cache
+def _checks_of_fields(kind: type) -> dict[str, Check]:
+    found = {name: check_of(hint) for name, hint in typing.get_type_hints(kind, include_extras=True).items()}
+    return {name: check for name, check in found.items() if check is not None}
