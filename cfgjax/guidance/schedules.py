@@ -111,12 +111,12 @@ def from_zero_based_scale(zero_based_scale: GuidanceScale) -> Scale:
     Raises:
         ValueError: an interval, of which the inner scale is to be shifted.
 
-    >>> one_plus(2.0)
+    >>> from_zero_based_scale(2.0)
     3.0
     """
     if isinstance(zero_based_scale, Interval):
         raise ValueError(
-            "zero_based_scale must be a number or a function, got an interval: write interval(one_plus(s), ...)"
+            "zero_based_scale must be a number or a function, got an interval: write interval(from_zero_based_scale(s), ...)"
         )
     if isinstance(zero_based_scale, Policy):
         scale_of = zero_based_scale.scale_of

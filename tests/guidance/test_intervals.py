@@ -279,5 +279,5 @@ def test_an_interval_of_an_interval_is_refused():
     inner = guidance.interval(2.0, 0.2, 0.8)
     with pytest.raises(ValueError, match="another interval"):
         guidance.interval(inner, 0.3, 0.5)
-    with pytest.raises(ValueError, match=r"write interval\(one_plus"):
+    with pytest.raises(ValueError, match=r"write interval\(from_zero_based_scale"):
         guidance.from_zero_based_scale(inner)

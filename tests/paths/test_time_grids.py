@@ -156,7 +156,7 @@ def test_points_are_put_on_the_grid():
     narrow = time_grids.insert_times(np.linspace(0, 1, 11, dtype=np.float32), (0.3, 0.33))
     assert {np.float32(0.3), np.float32(0.33)} <= set(narrow)
     np.testing.assert_allclose(time_grids.insert_times(ts[::-1], (0.33,)), [1, 0.8, 0.6, 0.33, 0.2, 0])
-    require_grid(time_grids.insert_times(np.linspace(0, 1, 11), (0.1, 0.1 + 1e-12, 0.2 - 1e-12)))
+    require_grid("ts", time_grids.insert_times(np.linspace(0, 1, 11), (0.1, 0.1 + 1e-12, 0.2 - 1e-12)))
     assert {0.19, 0.41} <= set(np.round(time_grids.insert_times(np.linspace(0, 1, 11), (0.19, 0.41)), 6))
 
 
