@@ -20,10 +20,24 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 import jax.numpy as jnp
 
 from cfgjax import checks
-from cfgjax.types import Array, Field, GaussianPath, LabelledField, Number, Pair, Scale, Solver, Times, Tree
+from cfgjax.types import (
+    Array,
+    Field,
+    GaussianPath,
+    LabelledField,
+    Number,
+    Pair,
+    Scale,
+    Solver,
+    StatefulField,
+    Times,
+    Tree,
+)
 
 Args = ParamSpec("Args")
 Value = TypeVar("Value")
+AnyField = TypeVar("AnyField", Field, LabelledField)
+"""A field with or without a label."""
 Check = Callable[[str, Any], Any]
 """``(name, value) -> value``, or None to keep the value; raises TypeError or ValueError that names the argument."""
 
@@ -53,6 +67,15 @@ def _count(least: int, most: float, name: str, value: object) -> None:
     checks.require_count(name, value, least, most)
 
 
+def whole(low: float, high: float = float("inf")) -> Contract:
+    """The contract of one integer, in [low, high] where concrete."""
+    return Contract(partial(_whole, low, high))
+
+
+def _whole(low: float, high: float, name: str, value: object) -> None:
+    checks.require_whole(name, value, low, high)
+
+
 def instance(kind: type | tuple[type, ...], example: str) -> Contract:
     """The contract of an object of a class; ``example`` says in words how to make one."""
     return Contract(partial(_instance, kind, example))
@@ -69,6 +92,12 @@ def one_of(*choices: str) -> Contract:
 
 def _one_of(choices: tuple[str, ...], name: str, value: object) -> None:
     checks.require_choice(name, value, choices)
+
+
+def _concrete_grid(name: str, value: Times) -> None:
+    if checks.is_traced(value):
+        raise ValueError(f"{name} must be a grid of numbers, got a traced one")
+    checks.require_grid(name, value)
 
 
 LIKE_X = Contract(checks.output_like_x)
@@ -104,10 +133,14 @@ ArrayTree = Annotated[Tree, Contract(checks.require_arrays)]
 """A tree of arrays or numbers."""
 TimeGrid = Annotated[Times, Contract(checks.require_grid)]
 """A grid of times, [n + 1], monotone in [0, 1] where concrete."""
+ConcreteTimeGrid = Annotated[Times, Contract(_concrete_grid)]
+"""A grid of times, [n + 1], monotone in [0, 1], that is not traced."""
 StateField = Annotated[Field, LIKE_X]
 """A field whose values are found to be like x."""
 LabelledStateField = Annotated[LabelledField, LIKE_X]
 """A labelled field whose values are found to be like x."""
+FieldLikeX = Annotated[AnyField, LIKE_X]
+"""A field with or without a label, whose values are found to be like x; what it becomes has the same signature."""
 GuidanceScale = Annotated[Scale, Contract(checks.require_scale)]
 """A guidance scale of any kind, a number finite where concrete."""
 
@@ -115,6 +148,7 @@ _OF_TYPE: dict[Any, Check] = {
     GaussianPath: checks.require_path,
     Pair: checks.require_pair,
     Solver: partial(_instance, Solver, "a Solver, as solvers.heun(field) is"),
+    StatefulField: partial(_instance, StatefulField, "a StatefulField, as guidance.adaptive_projected(...) is"),
     str: checks.require_str,
     Path: checks.require_pathlike,
 }
@@ -122,6 +156,11 @@ _OF_TYPE: dict[Any, Check] = {
 
 def _unless_none(check: Check, name: str, value: Any) -> Any:
     return None if value is None else check(name, value)
+
+
+def _each(check: Check, name: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values of ``*name``, each checked."""
+    return tuple(value if (new := check(name, value)) is None else new for value in values)
 
 
 def check_of(hint: Any) -> Check | None:
@@ -139,6 +178,9 @@ def check_of(hint: Any) -> Check | None:
         others = [each for each in inner if each is not types.NoneType]
         check = check_of(others[0]) if len(others) == 1 else None
         return None if check is None else partial(_unless_none, check)
+    if isinstance(hint, TypeVar):
+        of_each = {check_of(each) for each in hint.__constraints__}
+        return of_each.pop() if len(of_each) == 1 else None
     if origin is collections.abc.Callable:
         return checks.require_function
     return _OF_TYPE.get(hint)
@@ -147,8 +189,12 @@ def check_of(hint: Any) -> Check | None:
 def checks_of(function: Callable[..., Any]) -> dict[str, Check]:
     """The checks of a function's arguments, by name and in their order."""
     hints = typing.get_type_hints(function, include_extras=True)
-    found = {name: check_of(hints.get(name)) for name in inspect.signature(function).parameters}
-    return {name: check for name, check in found.items() if check is not None}
+    found: dict[str, Check] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        check = check_of(hints.get(name))
+        if check is not None:
+            found[name] = partial(_each, check) if parameter.kind is parameter.VAR_POSITIONAL else check
+    return found
 
 
 def checked(function: Callable[Args, Value]) -> Callable[Args, Value]:

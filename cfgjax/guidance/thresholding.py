@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, cast
 
 import jax.numpy as jnp
 
 from cfgjax.checks import BELOW_ONE, is_traced, require_between
-from cfgjax.contracts import LIKE_X, Positive, PositiveOrInf, between, checked
+from cfgjax.contracts import AnyField, FieldLikeX, Positive, PositiveOrInf, between, checked
 from cfgjax.conversions import from_field
 from cfgjax.paths import before_end, coefficients
 from cfgjax.piecewise import Piecewise, piecewise
-from cfgjax.types import Array, Field, GaussianPath, LabelledField, Number
+from cfgjax.types import Array, GaussianPath, Number
 
-AnyField = TypeVar("AnyField", Field, LabelledField)
-FieldLikeX = Annotated[AnyField, LIKE_X]
 Percentile = Annotated[Number, between(0, 100)]
 
 
@@ -26,7 +24,7 @@ def _with_denoiser(path: GaussianPath, value: Array, x: Array, t: Array, denoise
 
 @piecewise
 @checked
-def static_threshold(path: GaussianPath, field: FieldLikeX, bound: PositiveOrInf = 1.0) -> AnyField:
+def static_threshold(path: GaussianPath, field: FieldLikeX[AnyField], bound: PositiveOrInf = 1.0) -> AnyField:
     """The field whose denoiser is clipped to [-bound, bound] (static threshold).
 
     Acts in denoiser space and changes nothing where |D| <= bound, bitwise. It bounds what a large scale w can do,
@@ -52,7 +50,7 @@ def static_threshold(path: GaussianPath, field: FieldLikeX, bound: PositiveOrInf
 @piecewise
 @checked
 def dynamic_threshold(
-    path: GaussianPath, field: FieldLikeX, percentile: Percentile = 99.5, bound: Positive = 1.0
+    path: GaussianPath, field: FieldLikeX[AnyField], percentile: Percentile = 99.5, bound: Positive = 1.0
 ) -> AnyField:
     """The field whose denoiser is clipped at a percentile s of its own |D| and divided by s (dynamic threshold).
 
