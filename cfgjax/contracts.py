@@ -102,6 +102,8 @@ def _concrete_grid(name: str, value: Times) -> None:
 
 LIKE_X = Contract(checks.output_like_x)
 """The contract of a field, which from then on gives values like x, or an error that names it."""
+GRID = Contract(checks.require_grid)
+"""The contract of a grid of times, [n + 1], monotone in [0, 1] where concrete."""
 
 Finite = Annotated[Number, Contract(checks.require_number)]
 """One real number, finite where concrete."""
@@ -131,7 +133,7 @@ FiniteArray = Annotated[Array, Contract(checks.require_finite)]
 """An array of real numbers, finite where concrete."""
 ArrayTree = Annotated[Tree, Contract(checks.require_arrays)]
 """A tree of arrays or numbers."""
-TimeGrid = Annotated[Times, Contract(checks.require_grid)]
+TimeGrid = Annotated[Times, GRID]
 """A grid of times, [n + 1], monotone in [0, 1] where concrete."""
 ConcreteTimeGrid = Annotated[Times, Contract(_concrete_grid)]
 """A grid of times, [n + 1], monotone in [0, 1], that is not traced."""

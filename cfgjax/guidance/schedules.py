@@ -116,7 +116,8 @@ def from_zero_based_scale(zero_based_scale: GuidanceScale) -> Scale:
     """
     if isinstance(zero_based_scale, Interval):
         raise ValueError(
-            "zero_based_scale must be a number or a function, got an interval: write interval(from_zero_based_scale(s), ...)"
+            "zero_based_scale must be a number or a function, got an interval: write "
+            "interval(from_zero_based_scale(s), ...)"
         )
     if isinstance(zero_based_scale, Policy):
         scale_of = zero_based_scale.scale_of

@@ -5,20 +5,24 @@ Needs the extra ``adaptive``: python -m pip install 'cfgjax[adaptive]'. Nothing 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import TINY, is_traced, output_like_x, require_between, require_count, require_finite
+from cfgjax.checks import TINY, is_traced
+from cfgjax.contracts import PositiveInt, StateField, Time, between, checked
 from cfgjax.paths import as_state, as_time
 from cfgjax.solvers.ends import held
-from cfgjax.types import Array, Field, Number
+from cfgjax.types import Array, Number
 
 try:
     import diffrax
 except ImportError as error:
     raise ImportError("cfgjax.solvers.adaptive needs diffrax: python -m pip install 'cfgjax[adaptive]'") from error
+
+
+Tolerance = Annotated[Number, between(TINY, 1)]
 
 
 class AdaptiveSolution(NamedTuple):
@@ -29,14 +33,15 @@ class AdaptiveSolution(NamedTuple):
     is_finished: Array
 
 
+@checked
 def integrate(
-    field: Field,
+    field: StateField,
     x: Array,
-    start: Number = 0.0,
-    stop: Number = 1.0,
-    rtol: Number = 1e-4,
-    atol: Number = 1e-4,
-    max_steps: int = 4096,
+    start: Time = 0.0,
+    stop: Time = 1.0,
+    rtol: Tolerance = 1e-4,
+    atol: Tolerance = 1e-4,
+    max_steps: PositiveInt = 4096,
     rule: diffrax.AbstractERK | None = None,
 ) -> AdaptiveSolution:
     """The state that x becomes from ``start`` to ``stop`` under dx = u dt, to the tolerances asked for.
@@ -58,26 +63,18 @@ def integrate(
         rule: an explicit Runge-Kutta rule of diffrax with an error estimate, by default Tsit5.
 
     Returns:
-        Adapted. Where ``is_finished`` is False, max_steps did not suffice or a step became too small, and x is NaN.
+        AdaptiveSolution. Where ``is_finished`` is False, max_steps did not suffice or a step became too small, and x
+        is NaN.
 
     Raises:
-        ImportError: diffrax is not installed.
-        TypeError, ValueError: no function, an x that holds no real numbers, times outside [0, 1] or equal, a tolerance
-            that is not positive, max_steps under 1; a value that is not like x.
+        ValueError: a stop that is the start.
     """
-    checked = output_like_x("field", field)
-    for name, value in (("start", start), ("stop", stop)):
-        require_between(name, value, 0, 1)
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        require_finite(name, value)
-        require_between(name, value, TINY, 1)
     if not is_traced((start, stop)) and float(start) == float(stop):
         raise ValueError(f"stop must differ from start, got {start} twice")
-    require_count("max_steps", max_steps, 1)
     x = as_state(x)
 
     def slope(t: Array, x: Array, args: None) -> Array:
-        return jnp.asarray(checked(x, held(t)), x.dtype)
+        return jnp.asarray(field(x, held(t)), x.dtype)
 
     rule = diffrax.Tsit5() if rule is None else rule
     solution = diffrax.diffeqsolve(

@@ -11,43 +11,46 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import jax.numpy as jnp
 
-from cfgjax.checks import (
-    is_known_as,
-    require_label,
-    require_number,
-    require_pair,
-    require_path,
-    require_scalar,
-    require_time,
-)
+from cfgjax.checks import is_known_as, require_number, require_scalar
+from cfgjax.contracts import Contract, Finite, Label, between, checked
 from cfgjax.conversions import from_field
 from cfgjax.piecewise import piecewise
 from cfgjax.solvers.ends import inside
 from cfgjax.types import Array, GaussianPath, Number, Pair, Schedule, Solver, State
 
+TimeArray = Annotated[Array, between(0, 1)]
 
-def effective_scale(path: GaussianPath, scale: Number, t: Array, t_next: Array) -> Array:
+
+def _require_rate(name: str, scale: Number | Schedule) -> None:
+    if isinstance(scale, tuple):
+        raise ValueError(f"{name} of CFG++ must be a number or a function of t, got {type(scale).__name__}")
+    if not callable(scale):
+        require_number(name, scale)
+
+
+Rate = Annotated[Number | Schedule, Contract(_require_rate)]
+"""l of (R2): one number, finite where concrete, or a function of t."""
+
+
+@checked
+def effective_scale(path: GaussianPath, scale: Finite, t: TimeArray, t_next: TimeArray) -> Array:
     """The classifier-free scale w of (R3) that makes DDIM's step from t to t_next the one of CFG++ at l = ``scale``.
-
-    Raises:
-        TypeError, ValueError: no path, a scale that is not one finite number, times that are not in [0, 1].
 
     >>> from cfgjax import paths
     >>> effective_scale(paths.linear(), 1.0, 0.5, 0.75)
     1.5
     """
-    require_path("path", path)
-    require_number("scale", scale)
-    require_time("t", t)
-    require_time("t_next", t_next)
     ahead, behind = path.alpha(t_next) * path.beta(t), path.alpha(t) * path.beta(t_next)
     return scale * ahead / (ahead - behind)
 
 
 @piecewise
-def cfg_plus_plus(path: GaussianPath, pair: Pair, y: Number, scale: Number | Schedule) -> Solver:
+@checked
+def cfg_plus_plus(path: GaussianPath, pair: Pair, y: Label, scale: Rate) -> Solver:
     """The CFG++ step (R2) for a pair of vector fields: one evaluation of both sides a step, never at the step's end.
 
     Args:
@@ -63,19 +66,7 @@ def cfg_plus_plus(path: GaussianPath, pair: Pair, y: Number, scale: Number | Sch
     denoiser, which is taken as 0 in that step, as by ``conversions.from_field``.
 
     Source: Chung et al., arXiv 2406.08070, algorithm 2.
-
-    Raises:
-        TypeError, ValueError: no path, pair or label; a scale that is neither a function of t nor one number, or where
-            concrete not finite.
     """
-    require_path("path", path)
-    require_pair("pair", pair)
-    require_label("y", y)
-    if isinstance(scale, tuple):
-        raise ValueError(f"scale of CFG++ must be a number or a function of t, got {type(scale).__name__}")
-    if not callable(scale):
-        require_number("scale", scale)
-
     null_alone = pair.null if is_known_as(scale, 0) else None
 
     def both(x: Array, t: Array) -> tuple[Array, Array]:

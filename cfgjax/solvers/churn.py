@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from cfgjax.checks import HUGE, require_between, require_path
+from cfgjax.contracts import NonNegative, Time, checked
 from cfgjax.conversions import time_at
 from cfgjax.paths import noise_like
 from cfgjax.piecewise import piecewise
 from cfgjax.solvers.ode import heun
-from cfgjax.types import Array, Carry, Field, GaussianPath, Number, Solver, State
+from cfgjax.types import Array, Carry, Field, GaussianPath, Solver, State
 
 
 @piecewise
+@checked
 def churn(
     path: GaussianPath,
     field: Field,
-    amount: Number,
-    start: Number = 0.0,
-    stop: Number = 1.0,
-    noise_scale: Number = 1.0,
+    amount: NonNegative,
+    start: Time = 0.0,
+    stop: Time = 1.0,
+    noise_scale: NonNegative = 1.0,
 ) -> Solver:
     """The stochastic sampler of Karras et al. on any Gaussian path: (N1), then a step of ``heun`` to the next time.
 
@@ -42,16 +43,7 @@ def churn(
         noise_scale: [], a factor of the added noise, the paper's S_noise; only 1 keeps the marginals.
 
     Source: Karras et al., arXiv 2206.00364, algorithm 2.
-
-    Raises:
-        TypeError, ValueError: no path or function; an amount or a noise_scale that is
-            negative or not finite, or a start or a stop outside [0, 1].
     """
-    require_path("path", path)
-    for name, value in (("amount", amount), ("noise_scale", noise_scale)):
-        require_between(name, value, 0, HUGE)
-    require_between("start", start, 0, 1)
-    require_between("stop", stop, 0, 1)
     solver = heun(field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> Carry:

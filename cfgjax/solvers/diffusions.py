@@ -21,49 +21,51 @@ the path: sigma^2 is 2 (1 - t) or less near t = 1, which is O(beta) on every pat
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import HUGE, is_traced, require_between, require_function, require_path, require_scalar
+from cfgjax.checks import is_traced, require_function, require_scalar
+from cfgjax.contracts import Contract, NonNegative, Time, checked
 from cfgjax.paths import before_end, coefficients
-from cfgjax.types import Array, GaussianPath, Number, Schedule
+from cfgjax.types import Array, GaussianPath, Schedule
 
 _GROWTH = 10.0
 """The ratio sigma^2(1e-4) / sigma^2(1e-2) from an end over which sigma counts as divergent; 1/distance gives 100."""
 
 
-def constant(value: Number) -> Schedule:
+@checked
+def constant(value: NonNegative) -> Schedule:
     """sigma_t = ``value`` at all times; admissible, but sigma^2/beta grows at t = 1: better for exact fields."""
-    require_between("value", value, 0, HUGE)
     return lambda t: jnp.asarray(value, jnp.result_type(t))
 
 
-def root_beta(path: GaussianPath, strength: Number = 1.0) -> Schedule:
+@checked
+def root_beta(path: GaussianPath, strength: NonNegative = 1.0) -> Schedule:
     """sigma_t = strength sqrt(2 beta_t): admissible at both ends; with strength 1 the SDE's drift is u - E."""
-    require_path("path", path)
-    require_between("strength", strength, 0, HUGE)
     return lambda t: strength * jnp.sqrt(2 * path.beta(t))
 
 
-def root_linear(strength: Number = 1.0) -> Schedule:
+@checked
+def root_linear(strength: NonNegative = 1.0) -> Schedule:
     """sigma_t = strength sqrt(2 (1 - t)): admissible at both ends; ``root_beta`` of the straight path, for any path."""
-    require_between("strength", strength, 0, HUGE)
     return lambda t: strength * jnp.sqrt(2 * (1.0 - t))
 
 
-def decreasing(strength: Number = 1.0) -> Schedule:
+@checked
+def decreasing(strength: NonNegative = 1.0) -> Schedule:
     """sigma_t = strength (1 + cos(pi t)) / sqrt(2): sqrt(2) at t = 0, and 0 with its derivative at t = 1.
 
     It is computed as sqrt(2) sin(pi (1 - t) / 2)^2, which is exactly 0 at t = 1.
     """
-    require_between("strength", strength, 0, HUGE)
     return lambda t: strength * 2.0**0.5 * jnp.sin(jnp.pi / 2 * (1.0 - t)) ** 2
 
 
-def increasing_decreasing(strength: Number = 1.0) -> Schedule:
+@checked
+def increasing_decreasing(strength: NonNegative = 1.0) -> Schedule:
     """sigma_t = strength sqrt(2) sin(pi t): 0 at both ends, exactly, and largest in the middle."""
-    require_between("strength", strength, 0, HUGE)
 
     def sigma(t: Array) -> Array:
         return strength * 2.0**0.5 * jnp.sin(jnp.pi * jnp.minimum(t, 1.0 - t))
@@ -71,14 +73,13 @@ def increasing_decreasing(strength: Number = 1.0) -> Schedule:
     return sigma
 
 
-def memoryless(path: GaussianPath, start: Number = 0.0) -> Schedule:
+@checked
+def memoryless(path: GaussianPath, start: Time = 0.0) -> Schedule:
     """sigma_t = sqrt(2 b_t) with b = beta W / alpha, held at its value in ``start`` before that time.
 
     It diverges at t = 0, so ``euler_maruyama`` refuses it with start = 0; from 0.01 on it is admissible.
     Source: Domingo-Enrich et al., arXiv 2409.08861, equation 14.
     """
-    require_path("path", path)
-    require_between("start", start, 0.0, 1.0)
 
     def sigma(t: Array) -> Array:
         c = coefficients(path, before_end(jnp.maximum(t, start)))
@@ -87,10 +88,10 @@ def memoryless(path: GaussianPath, start: Number = 0.0) -> Schedule:
     return sigma
 
 
-def _probe(sigma: Schedule, t: float) -> float | None:
+def _probe(name: str, sigma: Schedule, t: float) -> float | None:
     with jax.ensure_compile_time_eval():
         value = sigma(jnp.asarray(t, jnp.result_type(float)))
-    require_scalar("diffusion(t)", value)
+    require_scalar(f"{name}(t)", value)
     return None if is_traced(value) else float(np.asarray(value))
 
 
@@ -98,26 +99,30 @@ def _diverges(end: float, near: float, far: float) -> bool:
     return not np.isfinite(end) or near**2 > _GROWTH * max(far**2, 1.0)
 
 
-def require_admissible(diffusion: Schedule) -> None:
+def require_admissible(name: str, diffusion: Schedule) -> None:
     """Raises ValueError where sigma_t is negative, not finite on [0, 1), or diverges at an end.
 
     A sigma that depends on traced numbers cannot be looked at, and passes. TypeError or ValueError for what is no
     function, or does not give one number.
     """
-    require_function("diffusion", diffusion)
+    require_function(name, diffusion)
     times = (0.0, 1e-4, 1e-2, 0.25, 0.5, 0.75, 1 - 1e-2, 1 - 1e-4)
-    values = {t: _probe(diffusion, t) for t in times}
+    values = {t: _probe(name, diffusion, t) for t in times}
     numbers = {t: value for t, value in values.items() if value is not None}
     if len(numbers) < len(values):
         return
-    for name, end, near, far in (("0", 0.0, 1e-4, 1e-2), ("1", 1 - 1e-4, 1 - 1e-4, 1 - 1e-2)):
+    for edge, end, near, far in (("0", 0.0, 1e-4, 1e-2), ("1", 1 - 1e-4, 1 - 1e-4, 1 - 1e-2)):
         if _diverges(numbers[end], numbers[near], numbers[far]):
             raise ValueError(
-                f"diffusion must stay bounded on [0, 1], but sigma_t diverges at t = {name}: sigma({end:g}) = "
+                f"{name} must stay bounded on [0, 1], but sigma_t diverges at t = {edge}: sigma({end:g}) = "
                 f"{numbers[end]:.3g}, sigma({near:g}) = {numbers[near]:.3g}, sigma({far:g}) = {numbers[far]:.3g}; hold "
                 f"it before that time, as memoryless(path, start=0.02) does, or choose one that is admissible at both "
                 f"ends, as root_beta(path) is"
             )
     for t, value in numbers.items():
         if not np.isfinite(value) or value < 0:
-            raise ValueError(f"diffusion must be finite and not negative, got sigma({t:g}) = {value:g}")
+            raise ValueError(f"{name} must be finite and not negative, got sigma({t:g}) = {value:g}")
+
+
+AdmissibleSchedule = Annotated[Schedule, Contract(require_admissible)]
+"""sigma_t, where concrete finite and not negative on [0, 1), and bounded at both ends."""

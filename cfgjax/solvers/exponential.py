@@ -15,7 +15,6 @@
 (X7) From t = 1 down, where D is x, with a constant E:  x' = (alpha' / alpha) x + (beta' - beta alpha' / alpha) E.
 
 ``alpha``, ``beta`` are the path's at the step's start and a prime marks its end. The denoiser comes from the field.
-Each rule raises TypeError for no path or function, and at a step what ``solvers.euler`` raises.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from cfgjax.checks import output_like_x, require_path
+from cfgjax.contracts import StateField, checked
 from cfgjax.conversions import from_field
 from cfgjax.paths import as_time, before_end, coefficients
 from cfgjax.piecewise import piecewise
@@ -73,15 +72,14 @@ def _extrapolated(denoiser: Array, before: Array, length: Array, length_before: 
 
 
 @piecewise
-def ddim(path: GaussianPath, field: Field) -> Solver:
+@checked
+def ddim(path: GaussianPath, field: StateField) -> Solver:
     """The first-order exponential rule (X2), x' = alpha' D + beta' E, for a field: one evaluation a step.
 
     Backwards as well; a step from t = 1 is (X7).
 
     Source: Song et al., arXiv 2010.02502, equation 12 with eta = 0; here for any Gaussian path.
     """
-    require_path("path", path)
-    field = output_like_x("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         x = carry.x
@@ -105,13 +103,12 @@ def _no_length(x: Array) -> Array:
 
 
 @piecewise
-def dpm_solver(path: GaussianPath, field: Field) -> Solver:
+@checked
+def dpm_solver(path: GaussianPath, field: StateField) -> Solver:
     """DPM-Solver++(2M), (X3), for a field: order 2, one evaluation a step, never at t = 1. Forwards only.
 
     Source: Lu et al., arXiv 2211.01095, algorithm 2; first and last step by (X5).
     """
-    require_path("path", path)
-    field = output_like_x("field", field)
 
     def init(x: Array) -> Denoised:
         return Denoised(x, jnp.zeros_like(x), _no_length(x))
@@ -168,7 +165,8 @@ def _corrected_mean(carry: Predicted, denoiser: Array) -> Array:
 
 
 @piecewise
-def unipc(path: GaussianPath, field: Field) -> Solver:
+@checked
+def unipc(path: GaussianPath, field: StateField) -> Solver:
     """UniPC-2 for a field: predictor (X3), corrector (X4), one evaluation a step, never at t = 1. Forwards only.
 
     The evaluation at a predicted state first corrects it and then predicts the next. With B(h) = e^h - 1, the
@@ -176,8 +174,6 @@ def unipc(path: GaussianPath, field: Field) -> Solver:
 
     Source: Zhao et al., arXiv 2302.04867, algorithms 1 to 4; first and last step by (X5).
     """
-    require_path("path", path)
-    field = output_like_x("field", field)
 
     def init(x: Array) -> Predicted:
         zeros, none = jnp.zeros_like(x), _no_length(x)

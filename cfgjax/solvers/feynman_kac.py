@@ -13,30 +13,20 @@ Bradley & Nakkiran, arXiv 2408.09000, for what guidance without a correction sam
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
-from cfgjax.checks import (
-    HUGE,
-    is_traced,
-    require_between,
-    require_key,
-    require_label,
-    require_number,
-    require_pair,
-    require_path,
-    require_real,
-    short_repr,
-)
+from cfgjax.checks import HUGE, is_traced, require_number, require_real, short_repr
+from cfgjax.contracts import Contract, Key, Label, UnitInterval, checked
 from cfgjax.paths import as_float, before_end, coefficients
-from cfgjax.solvers.diffusions import require_admissible
+from cfgjax.solvers.diffusions import AdmissibleSchedule
 from cfgjax.solvers.sde import euler_maruyama
 from cfgjax.solvers.stateful import with_field_state
-from cfgjax.types import Array, GaussianPath, Number, Pair, Schedule, StatefulField, Tree, WeightedSolver
+from cfgjax.types import Array, GaussianPath, Number, Pair, StatefulField, Tree, WeightedSolver
 
 
 class ParticleCarry(NamedTuple):
@@ -58,7 +48,23 @@ class ParticleCarry(NamedTuple):
         return self.each.x
 
 
-def systematic_resampling(key: Array, log_weights: Array) -> Array:
+def _require_log_weights(name: str, log_weights: Any) -> None:
+    require_real(name, log_weights)
+    if jnp.ndim(log_weights) != 1 or jnp.size(log_weights) == 0:
+        raise ValueError(f"{name} must be a row [n] with n at least 1, got the shape {jnp.shape(log_weights)}")
+    if is_traced(log_weights):
+        return
+    largest = np.max(np.asarray(log_weights, np.float64))
+    if not -HUGE <= largest <= HUGE:
+        raise ValueError(f"{name} must be under inf, and one of them finite, got {short_repr(log_weights)}")
+
+
+LogWeights = Annotated[Array, Contract(_require_log_weights)]
+"""Logarithms of weights, [n], where concrete under inf and at least one of them finite."""
+
+
+@checked
+def systematic_resampling(key: Key, log_weights: LogWeights) -> Array:
     """The indices of n particles drawn by systematic resampling, [n]: particle i is drawn n W_i times, rounded.
 
     One uniform number u places the n points (i + u) / n in the cumulated normalised weights W: every number of copies
@@ -68,30 +74,13 @@ def systematic_resampling(key: Array, log_weights: Array) -> Array:
         key: for the one number.
         log_weights: [n], log W up to a constant; -inf is never drawn.
 
-    Raises:
-        TypeError, ValueError: not ONE key; what is no row of real numbers; where concrete, a NaN or +inf among them, or
-            nothing but -inf.
-
     Source: Douc et al., arXiv cs/0507025, section 2.4.
     """
-    require_key("key", key)
-    _require_log_weights(log_weights)
     log_weights = as_float(log_weights)
     size = log_weights.shape[0]
     cumulated = jnp.cumsum(jax.nn.softmax(log_weights))
     points = (jnp.arange(size) + jax.random.uniform(key, dtype=cumulated.dtype)) / size
     return jnp.minimum(jnp.searchsorted(cumulated / cumulated[-1], points, side="right"), size - 1)
-
-
-def _require_log_weights(log_weights: Any) -> None:
-    require_real("log_weights", log_weights)
-    if jnp.ndim(log_weights) != 1 or jnp.size(log_weights) == 0:
-        raise ValueError(f"log_weights must be a row [n] with n at least 1, got the shape {jnp.shape(log_weights)}")
-    if is_traced(log_weights):
-        return
-    largest = np.max(np.asarray(log_weights, np.float64))
-    if not -HUGE <= largest <= HUGE:
-        raise ValueError(f"log_weights must be under inf, and one of them finite, got {short_repr(log_weights)}")
 
 
 def _effective_size(log_weights: Array) -> Array:
@@ -117,13 +106,24 @@ def _tilting(path: GaussianPath, pair: Pair, y: Number, scale: Number) -> Statef
     return StatefulField(lambda x: jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32)), apply)
 
 
+def _require_constant(name: str, scale: Any) -> None:
+    if callable(scale) or isinstance(scale, tuple):
+        raise ValueError(f"{name} of the tilted law must be one number, got a function of time or an interval")
+    require_number(name, scale)
+
+
+ConstantScale = Annotated[Number, Contract(_require_constant)]
+"""A guidance scale that is one number, finite where concrete."""
+
+
+@checked
 def feynman_kac(
     path: GaussianPath,
     pair: Pair,
-    y: Number,
-    scale: Number,
-    diffusion: Schedule,
-    threshold: Number = 0.5,
+    y: Label,
+    scale: ConstantScale,
+    diffusion: AdmissibleSchedule,
+    threshold: UnitInterval = 0.5,
     axis_name: str | None = None,
 ) -> WeightedSolver:
     """The rule that moves a population of particles by (T1), weights it by (T2), and resamples it.
@@ -149,18 +149,8 @@ def feynman_kac(
         A WeightedSolver for increasing grids that start at t = 0 from standard normal noise.
 
     Raises:
-        TypeError, ValueError: no path, pair or label; a scale that depends on time or is not finite, a threshold
-            outside [0, 1], a diffusion that ``euler_maruyama`` refuses; at the start of a solve, an x that is no
-            population.
+        ValueError: at the start of a solve, an x that is no population.
     """
-    if callable(scale) or isinstance(scale, tuple):
-        raise ValueError("scale of the tilted law must be one number, got a function of time or an interval")
-    require_path("path", path)
-    require_pair("pair", pair)
-    require_label("y", y)
-    require_number("scale", scale)
-    require_between("threshold", threshold, 0, 1)
-    require_admissible(diffusion)
     one = with_field_state(lambda field: euler_maruyama(path, field, diffusion), _tilting(path, pair, y, scale))
 
     def all_of(value: Array) -> Array:

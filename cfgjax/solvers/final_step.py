@@ -20,7 +20,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import output_like_x, require_function, require_kind, require_like
+from cfgjax.checks import require_like
+from cfgjax.contracts import StateField, checked
 from cfgjax.conversions import denoiser_of
 from cfgjax.piecewise import piecewise
 from cfgjax.solvers.sde import drift_of
@@ -31,9 +32,9 @@ FinalStep = Callable[[Array, Array, Array], Array]
 
 
 @piecewise
-def euler_step(field: Field) -> FinalStep:
+@checked
+def euler_step(field: StateField) -> FinalStep:
     """The step x + h u(x, t) of (E1)."""
-    field = output_like_x("field", field)
     return lambda x, t, t_next: x + (t_next - t) * field(x, t)
 
 
@@ -45,13 +46,14 @@ def tweedie_step(path: GaussianPath, field: Field) -> FinalStep:
 
 
 @piecewise
+@checked
 def mean_step(path: GaussianPath, field: Field, diffusion: Schedule) -> FinalStep:
     """The step x + h [u + sigma^2 s / 2](x, t) of (E3): the Euler-Maruyama rule's, its noise left out."""
-    require_function("diffusion", diffusion)
     return euler_step(drift_of(path, field, diffusion))
 
 
 @piecewise
+@checked
 def with_final_step(solver: Solver, last: FinalStep) -> Solver:
     """The solver whose step to t = 1 is ``last``; every other step is its own.
 
@@ -63,11 +65,8 @@ def with_final_step(solver: Solver, last: FinalStep) -> Solver:
             that ends before 1 never takes it.
 
     Raises:
-        TypeError, ValueError: no solver or function; at a step, a last state that is not like x.
+        TypeError, ValueError: at a step, a last state that is not like x.
     """
-
-    require_kind("solver", solver, Solver, "a Solver, as solvers.euler_maruyama(path, field, diffusion) is")
-    require_function("last", last)
 
     def step(key: Array, carry: Any, t: Array, t_next: Array) -> Carry:
         def end(carry: Any) -> Carry:

@@ -5,23 +5,35 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import is_traced, of_numpy, require_function, require_grid, require_key, require_kind
+from cfgjax.checks import is_traced, of_numpy, require_grid
+from cfgjax.contracts import Contract, Key, checked, instance
 from cfgjax.paths import as_state
 from cfgjax.piecewise import Piecewise, piecewise
 from cfgjax.types import Array, Carry, Solver, Times, Tree, WeightedSolver
 
 AnySolver = TypeVar("AnySolver", Solver, WeightedSolver)
+_ANY_SOLVER = instance((Solver, WeightedSolver), "a Solver, as solvers.heun(field) is")
 
 
+def _require_solvers(name: str, solver: object) -> None:
+    for each in solver.pieces if isinstance(solver, Piecewise) else (solver,):
+        _ANY_SOLVER.check(name, each)
+
+
+SolverLike = Annotated[Solver | WeightedSolver | Piecewise[Solver], Contract(_require_solvers)]
+"""A solver, of weighted states or not, or the Piecewise of solvers."""
+
+
+@checked
 def solve(
-    solver: Solver | WeightedSolver | Piecewise[Solver],
-    key: Array,
+    solver: SolverLike,
+    key: Key,
     x: Array,
     ts: Times,
     observe: Callable[[Any, Array], Tree] | None = None,
@@ -32,13 +44,8 @@ def solve(
     the observations are None without ``observe``.
     """
     solvers = solver.pieces if isinstance(solver, Piecewise) else (solver,)
-    for each in solvers:
-        require_kind("solver", each, (Solver, WeightedSolver), "a Solver, as solvers.heun(field) is")
-    require_key("key", key)
     ts, x = of_numpy(ts), of_numpy(x)
     require_grid("ts", ts, any(each.is_forward_only for each in solvers))
-    if observe is not None:
-        require_function("observe", observe)
     carry = solvers[0].init(as_state(x))
     start, steps = jnp.asarray(ts)[0], (jnp.arange(len(ts) - 1), jnp.asarray(ts)[:-1], jnp.asarray(ts)[1:])
     seen = [] if observe is None else [jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), observe(carry, start))]
@@ -80,9 +87,8 @@ def integrate(
         The last state [*D], or with ``observe`` the pair (last state, observations with leading axis n + 1).
 
     Raises:
-        TypeError, ValueError: a grid that is not 1-D, has under two points, is not floating, or, where concrete, not
-            monotone in [0, 1]; what is no solver, or one of weighted states; not ONE key, no function; an x that holds
-            no real numbers.
+        TypeError: a solver of weighted states.
+        ValueError: a grid that decreases, for a solver that runs forwards only.
 
     >>> from cfgjax.solvers.ode import euler
     >>> float(integrate(euler(lambda x, t: x), jax.random.key(0), jnp.float32(1.0), jnp.linspace(0, 1, 3)))
@@ -123,13 +129,10 @@ def _choosing(solver: Piecewise[Solver]) -> Callable[..., Carry]:
 
 
 @piecewise
-def remat(solver: AnySolver) -> AnySolver:
+@checked
+def remat(solver: Annotated[AnySolver, _ANY_SOLVER]) -> AnySolver:
     """The solver whose steps are computed again in the backward pass: for gradients through a whole solve.
 
     The scan then keeps the carry of each step and nothing of its inside, one more forward pass being the price.
-
-    Raises:
-        TypeError: no solver.
     """
-    require_kind("solver", solver, (Solver, WeightedSolver), "a Solver, as solvers.heun(field) is")
     return solver._replace(step=jax.checkpoint(solver.step))

@@ -16,21 +16,13 @@ A rule run on the reversed grid returns only up to its own error, which guidance
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import (
-    TINY,
-    output_like_x,
-    require_between,
-    require_function,
-    require_kind,
-    require_real,
-    require_shape,
-    require_whole,
-)
+from cfgjax.checks import TINY, require_kind, require_shape
+from cfgjax.contracts import RealArray, StateField, between, checked, whole
 from cfgjax.piecewise import piecewise
 from cfgjax.solvers.ends import inside
 from cfgjax.types import Array, Field, Number, Solver
@@ -60,7 +52,8 @@ def _largest(x: Array) -> Array:
 
 
 @piecewise
-def implicit_euler(field: Field, num_iterations: int = 20) -> Solver:
+@checked
+def implicit_euler(field: StateField, num_iterations: Annotated[int, whole(1)] = 20) -> Solver:
     """Implicit Euler's rule (V1) by fixed-point iteration: on a decreasing grid the inverse of ``euler``.
 
     ``num_iterations`` evaluations a step, all at the step's END, or in the middle of one that ends at t = 1. Where
@@ -70,12 +63,7 @@ def implicit_euler(field: Field, num_iterations: int = 20) -> Solver:
     for an iteration that is far from its end; ``observe=lambda carry, t: carry.contraction`` tells it by time.
 
     Source: Meiri et al., arXiv 2312.12540, for the fixed-point inversion of a DDIM step.
-
-    Raises:
-        TypeError, ValueError: no function, fewer than one iteration; at a step, a value that is not like x.
     """
-    require_whole("num_iterations", num_iterations, 1)
-    field = output_like_x("field", field)
 
     def init(x: Array) -> Iterated:
         zero = jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))
@@ -108,7 +96,6 @@ class Coupled(NamedTuple):
 
 
 def _two_way(make_solver: Callable[[Field], Solver], field: Field) -> Solver:
-    require_function("make_solver", make_solver)
     solver = make_solver(field)
     require_kind("make_solver", solver, Solver, "a function that makes a Solver of a field")
     if solver.is_forward_only:
@@ -119,8 +106,12 @@ def _two_way(make_solver: Callable[[Field], Solver], field: Field) -> Solver:
 
 
 @piecewise
+@checked
 def reversible(
-    make_solver: Callable[[Field], Solver], field: Field, coupling: Number = 0.999, partner: Array | None = None
+    make_solver: Callable[[Field], Solver],
+    field: StateField,
+    coupling: Annotated[Number, between(TINY, 1)] = 0.999,
+    partner: RealArray | None = None,
 ) -> Solver:
     """The reversible form (V2) of an ODE rule: on a decreasing grid the exact inverse of its steps on the reversed one.
 
@@ -136,13 +127,10 @@ def reversible(
     Source: McCallum & Foster, arXiv 2410.11648; Wallace et al., arXiv 2211.12446, for inversion by coupled states.
 
     Raises:
-        TypeError, ValueError: no functions, a ``make_solver`` that makes no solver or one that runs forwards only, a
-            coupling outside (0, 1]; at the start of a solve, a partner that is not like x.
+        TypeError, ValueError: a ``make_solver`` that makes no solver, a multistep one or one that runs forwards only;
+            at the start of a solve, a partner that is not like x.
     """
-    require_between("coupling", coupling, TINY, 1)
-    solver = _two_way(make_solver, output_like_x("field", field))
-    if partner is not None:
-        require_real("partner", partner)
+    solver = _two_way(make_solver, field)
 
     def increment(key: Array, x: Array, t: Array, t_next: Array) -> Array:
         return solver.step(key, solver.init(x), t, t_next).x - x

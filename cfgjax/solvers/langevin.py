@@ -15,32 +15,28 @@ Source: Song et al., arXiv 2011.13456, algorithms 4 and 5; Bradley & Nakkiran, a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import (
-    HUGE,
-    output_like_x,
-    require_between,
-    require_function,
-    require_kind,
-    require_path,
-    require_scalar,
-    require_whole,
-)
+from cfgjax.checks import require_scalar
+from cfgjax.contracts import NonNegative, StateField, checked, whole
 from cfgjax.conversions import score_of
 from cfgjax.paths import noise_like
 from cfgjax.piecewise import piecewise
 from cfgjax.solvers.ode import heun
-from cfgjax.types import Array, Carry, Field, GaussianPath, Number, Schedule, Solver
+from cfgjax.types import Array, Carry, Field, GaussianPath, Schedule, Solver
 
 StepSize = Callable[[Array, Array], Array]
 """``(t [], t_next []) -> []``: the size e of the Langevin steps (L1) at t_next, after the solver's step from t."""
 
+NumCorrections = Annotated[int, whole(0)]
+"""An integer, at least 0 where concrete."""
 
-def relative_step(path: GaussianPath, ratio: Number = 0.16) -> StepSize:
+
+@checked
+def relative_step(path: GaussianPath, ratio: NonNegative = 0.16) -> StepSize:
     """The step size e = 2 (r beta)^2 with r = ``ratio``, the "signal-to-noise ratio" of Song et al.
 
     They take 2 (r |noise| / |s|)^2 of the state at hand; beta is what that quotient comes to in many dimensions, and
@@ -48,19 +44,20 @@ def relative_step(path: GaussianPath, ratio: Number = 0.16) -> StepSize:
 
     Source: Song et al., arXiv 2011.13456, algorithm 4.
     """
-    require_path("path", path)
-    require_between("ratio", ratio, 0, HUGE)
     return lambda t, t_next: 2 * (ratio * path.beta(t_next)) ** 2
 
 
+@checked
 def diffusion_step(diffusion: Schedule) -> StepSize:
     """The step size e = h sigma^2 of (L3), with sigma at t_next: one correction is then an SDE's share of noise."""
-    require_function("diffusion", diffusion)
     return lambda t, t_next: (t_next - t) * diffusion(t_next) ** 2
 
 
 @piecewise
-def langevin_corrected(solver: Solver, score: Field, step_size: StepSize, num_corrections: int = 1) -> Solver:
+@checked
+def langevin_corrected(
+    solver: Solver, score: StateField, step_size: StepSize, num_corrections: NumCorrections = 1
+) -> Solver:
     """The solver whose every step is followed by ``num_corrections`` Langevin steps (L1) at the step's end.
 
     A step that ends at t = 1 is not followed by any: a score is singular there, and is not called.
@@ -76,15 +73,11 @@ def langevin_corrected(solver: Solver, score: Field, step_size: StepSize, num_co
     Source: Song et al., arXiv 2011.13456, algorithms 4 and 5.
 
     Raises:
-        TypeError, ValueError: no solver, a multistep one, or no functions, a num_corrections that is no integer
-            or negative; at a step, a score that is not like x, a step size that is not one number.
+        ValueError: a multistep solver.
+        TypeError, ValueError: at a step, a step size that is not one number.
     """
-    require_kind("solver", solver, Solver, "a Solver, as solvers.heun(field) is")
     if solver.restart is not None:
         raise ValueError("solver must be a rule of one step, got a multistep one, whose history knows no correction")
-    score_at = output_like_x("score", score)
-    require_function("step_size", step_size)
-    require_whole("num_corrections", num_corrections, 0)
 
     def corrected(key: Array, x: Array, t: Array, t_next: Array) -> Array:
         time = jnp.where(t_next >= 1, t, t_next)
@@ -93,7 +86,7 @@ def langevin_corrected(solver: Solver, score: Field, step_size: StepSize, num_co
 
         def correct(index: Array, x: Array) -> Array:
             noise = noise_like(jax.random.fold_in(key, index), x)
-            return (x + 0.5 * size * score_at(x, time) + jnp.sqrt(size) * noise).astype(x.dtype)
+            return (x + 0.5 * size * score(x, time) + jnp.sqrt(size) * noise).astype(x.dtype)
 
         return jax.lax.fori_loop(0, num_corrections, correct, x)
 
@@ -107,12 +100,13 @@ def langevin_corrected(solver: Solver, score: Field, step_size: StepSize, num_co
 
 
 @piecewise
+@checked
 def predictor_corrector_guidance(
     path: GaussianPath,
     labelled: Field,
     guided: Field,
     step_size: StepSize,
-    num_corrections: int = 1,
+    num_corrections: NumCorrections = 1,
     make_solver: Callable[[Field], Solver] = heun,
 ) -> Solver:
     """Predictor-corrector guidance (L2): the labelled field's step, then Langevin steps with the guided score.
@@ -131,9 +125,6 @@ def predictor_corrector_guidance(
     Source: Bradley & Nakkiran, arXiv 2408.09000, algorithm 1; there the predictor is DDIM, a first-order rule.
 
     Raises:
-        TypeError, ValueError: no path, and those of ``langevin_corrected``.
+        ValueError: a ``make_solver`` that makes a multistep solver.
     """
-    require_function("labelled", labelled)
-    require_function("guided", guided)
-    require_function("make_solver", make_solver)
     return langevin_corrected(make_solver(labelled), score_of(path, guided), step_size, num_corrections)

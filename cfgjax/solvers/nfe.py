@@ -9,20 +9,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import THREEFRY, evaluated, is_traced, require_function, require_grid, require_kind
+from cfgjax.checks import THREEFRY, evaluated, require_kind
+from cfgjax.contracts import ConcreteTimeGrid, checked
 from cfgjax.paths import as_state
 from cfgjax.piecewise import Piecewise
 from cfgjax.solvers.integrate import runs
-from cfgjax.types import Array, LabelledField, Solver, Times, WeightedSolver
+from cfgjax.types import Array, LabelledField, Solver, WeightedSolver
 
 _MARK = "counted_evaluation"
 
 
+@checked
 def num_function_evaluations(
     build: Callable[[LabelledField], Solver | WeightedSolver | Piecewise[Solver]],
     field: LabelledField,
     x: Array,
-    ts: Times,
+    ts: ConcreteTimeGrid,
 ) -> np.ndarray:
     """How often each step of a solve evaluates a field, [n]: a call on two stacked labels counts twice.
 
@@ -36,21 +38,15 @@ def num_function_evaluations(
         ts: [n + 1], a grid of numbers.
 
     Raises:
-        TypeError, ValueError: no functions, or a ``build`` that makes no solver; what is no grid, or a traced one,
-            whose pieces are not known.
+        TypeError: a ``build`` that makes no solver.
 
     >>> from cfgjax import guidance, solvers
     >>> def build(field):
     ...     scale = guidance.interval(3.0, 0.5, 1.0)
     ...     return solvers.heun(guidance.given(guidance.classifier_free(field, scale, null_label=8), 1))
-    >>> evaluations(build, lambda x, t, y: x * y, jnp.ones(2), jnp.linspace(0, 1, 5)).tolist()
+    >>> num_function_evaluations(build, lambda x, t, y: x * y, jnp.ones(2), jnp.linspace(0, 1, 5)).tolist()
     [2, 2, 4, 4]
     """
-    if is_traced(ts):
-        raise ValueError("ts must be a grid of numbers, got a traced one")
-    require_function("build", build)
-    require_function("field", field)
-    require_grid("ts", ts)
     x = as_state(x)
     sizes: list[int] = []
     solver = build(_marked(field, sizes))

@@ -7,9 +7,6 @@
      between the two evaluations.
 (O5) (O3) with the last stage at 3/4 of the step:  x + h (2 k1 + 3 k2 + 4 k4) / 9,  order 3.
 (O6) (O3) with the inner stages at 1/3 of the step, and k1 read there too:  x + h (3 k3 + k4) / 4,  order 3.
-
-Each rule raises TypeError for what is no function, and at a step for values that are no real numbers; ValueError at a
-step for a value whose shape is not the state's.
 """
 
 from __future__ import annotations
@@ -18,16 +15,16 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from cfgjax.checks import output_like_x
+from cfgjax.contracts import StateField, checked
 from cfgjax.piecewise import piecewise
 from cfgjax.solvers.ends import inside
 from cfgjax.types import Array, Field, Number, Solver, State
 
 
 @piecewise
-def euler(field: Field) -> Solver:
+@checked
+def euler(field: StateField) -> Solver:
     """Euler's rule (O1) for a field: order 1, one evaluation a step, at its start; at its middle from t = 1 down."""
-    field = output_like_x("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         x = carry.x
@@ -45,9 +42,9 @@ def _two_stages(field: Field, x: Array, t: Array, t_next: Array, c: Number) -> S
 
 
 @piecewise
-def midpoint(field: Field) -> Solver:
+@checked
+def midpoint(field: StateField) -> Solver:
     """The midpoint rule, (O2) with c = 1/2, for a field: order 2, two evaluations a step, never at its end."""
-    field = output_like_x("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         return _two_stages(field, carry.x, t, t_next, 0.5)
@@ -56,7 +53,8 @@ def midpoint(field: Field) -> Solver:
 
 
 @piecewise
-def heun(field: Field) -> Solver:
+@checked
+def heun(field: StateField) -> Solver:
     """Heun's rule, (O2) with c = 1, for a field: order 2, two evaluations a step.
 
     A step that ends or starts at t = 1 takes c = 1/2, the midpoint, and no other time inside it: the same order and
@@ -64,7 +62,6 @@ def heun(field: Field) -> Solver:
 
     Source: Karras et al., arXiv 2206.00364, algorithm 1, which falls back to Euler in that step.
     """
-    field = output_like_x("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         c = jnp.where((t >= 1) | (t_next >= 1), 0.5, 1.0).astype((t_next - t).dtype)
@@ -74,13 +71,13 @@ def heun(field: Field) -> Solver:
 
 
 @piecewise
-def rk4(field: Field) -> Solver:
+@checked
+def rk4(field: StateField) -> Solver:
     """Kutta's rule (O3) for a field: order 4, four evaluations a step, the last at its end.
 
     A step that ends at t = 1 is (O5), one that starts there (O6): their error of O(h^4), once, leaves the order as it
     is, and a field that is singular at t = 1 is never called there.
     """
-    field = output_like_x("field", field)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         x, h = carry.x, t_next - t
@@ -108,12 +105,12 @@ class History(NamedTuple):
 
 
 @piecewise
-def adams_bashforth(field: Field) -> Solver:
+@checked
+def adams_bashforth(field: StateField) -> Solver:
     """The two-step rule (O4) for a field and any grid: order 2, one evaluation a step, never at its end.
 
     The first step is ``euler``, whose single error of O(h^2) leaves the order as it is.
     """
-    field = output_like_x("field", field)
 
     def init(x: Array) -> History:
         return History(x, jnp.zeros_like(x), jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32)))

@@ -12,11 +12,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import output_like_x, require_path, require_scalar
+from cfgjax.checks import require_scalar
+from cfgjax.contracts import StateField, checked
 from cfgjax.conversions import from_field
 from cfgjax.paths import before_end, noise_like
 from cfgjax.piecewise import piecewise
-from cfgjax.solvers.diffusions import require_admissible
+from cfgjax.solvers.diffusions import AdmissibleSchedule
 from cfgjax.types import Array, Field, GaussianPath, Schedule, Solver, State
 
 
@@ -26,10 +27,9 @@ def _at(diffusion: Schedule, t: Array) -> Array:
     return value
 
 
-def drift_of(path: GaussianPath, field: Field, diffusion: Schedule) -> Field:
+@checked
+def drift_of(path: GaussianPath, field: StateField, diffusion: Schedule) -> Field:
     """The drift u - (sigma^2 / 2 beta) E of (D1), from one evaluation of the vector field."""
-    require_path("path", path)
-    field = output_like_x("field", field)
 
     def drift(x: Array, t: Array) -> Array:
         prediction = from_field(path, field(x, t), x, t)
@@ -39,7 +39,8 @@ def drift_of(path: GaussianPath, field: Field, diffusion: Schedule) -> Field:
 
 
 @piecewise
-def euler_maruyama(path: GaussianPath, field: Field, diffusion: Schedule) -> Solver:
+@checked
+def euler_maruyama(path: GaussianPath, field: Field, diffusion: AdmissibleSchedule) -> Solver:
     """The Euler-Maruyama rule for (D1): x + h [u - (sigma^2 / 2 beta) E] + sigma sqrt(h) noise, weak order 1.
 
     One evaluation of the field a step, never at the end of a step; the noise prediction E follows from it. The noise
@@ -51,12 +52,7 @@ def euler_maruyama(path: GaussianPath, field: Field, diffusion: Schedule) -> Sol
         diffusion: sigma_t, a function of t; see ``diffusions`` for admissible ones. The grid must increase.
 
     Source: MIT 6.S184 notes (arXiv 2506.02070v3), theorem 17.
-
-    Raises:
-        TypeError, ValueError: no path or function; a diffusion that is negative, not finite on [0, 1), or divergent
-            at an end, for example the memoryless one at t = 0; at a step, a field's value that is not like x.
     """
-    require_admissible(diffusion)
     drift = drift_of(path, field, diffusion)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
@@ -68,7 +64,8 @@ def euler_maruyama(path: GaussianPath, field: Field, diffusion: Schedule) -> Sol
 
 
 @piecewise
-def stochastic_heun(path: GaussianPath, field: Field, diffusion: Schedule) -> Solver:
+@checked
+def stochastic_heun(path: GaussianPath, field: Field, diffusion: AdmissibleSchedule) -> Solver:
     """Heun's rule for (D1), (D2) with c = 1: weak order 2, two evaluations of the field a step.
 
     A step that ends at t = 1 takes c = 1/2, so that neither field nor diffusion is read at t = 1 there; the order is
@@ -82,11 +79,7 @@ def stochastic_heun(path: GaussianPath, field: Field, diffusion: Schedule) -> So
 
     Source: Kloeden & Platen, Numerical Solution of Stochastic Differential Equations, section 15.1, the simplified
     rule of weak order 2 for additive noise.
-
-    Raises:
-        TypeError, ValueError: those of ``euler_maruyama``.
     """
-    require_admissible(diffusion)
     drift = drift_of(path, field, diffusion)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cfgjax.checks import require_function, require_kind, require_like
+from cfgjax.checks import require_kind, require_like
+from cfgjax.contracts import checked
 from cfgjax.types import Array, Carry, Field, Solver, StatefulField, Tree
 
 
@@ -27,6 +28,7 @@ def _solver_of(make_solver: Callable[[Field], Solver], field: Field) -> Solver:
     return solver
 
 
+@checked
 def with_field_state(make_solver: Callable[[Field], Solver], field: StatefulField) -> Solver:
     """The solver of a field that remembers, for any rule that evaluates its field directly in the step.
 
@@ -38,11 +40,8 @@ def with_field_state(make_solver: Callable[[Field], Solver], field: StatefulFiel
         field: the field, for example ``guidance.adaptive_projected(...)``.
 
     Raises:
-        TypeError, ValueError: no function, a ``make_solver`` that makes no solver, what is not a StatefulField; at a
-            step, a value that is not like x.
+        TypeError, ValueError: a ``make_solver`` that makes no solver; at a step, a value that is not like x.
     """
-    require_function("make_solver", make_solver)
-    require_kind("field", field, StatefulField, "a StatefulField, as guidance.adaptive_projected(...) is")
 
     def with_memory(memory: Tree, kept: list[Tree]) -> Solver:
         def remembered(x: Array, t: Array) -> Array:

@@ -7,34 +7,22 @@ A grid of a user's own is any increasing array; ``integrate`` checks it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
 
-from cfgjax.checks import (
-    is_traced,
-    require_count,
-    require_grid,
-    require_kind,
-    require_number,
-    require_path,
-    require_positive,
-    short_repr,
-)
+from cfgjax.checks import is_traced, require_kind, require_number, short_repr
+from cfgjax.contracts import GRID, ConcreteTimeGrid, Finite, Positive, PositiveInt, at_least, checked
 from cfgjax.conversions import time_at
 from cfgjax.types import Array, GaussianPath, Number, Times
 
 
-def uniform(num_steps: int) -> Array:
-    """i / n for i = 0..n with n = ``num_steps``, [n + 1].
-
-    Raises:
-        TypeError, ValueError: what is no integer of at least 1, as of every grid here.
-    """
-    require_count("num_steps", num_steps, 1)
+@checked
+def uniform(num_steps: PositiveInt) -> Array:
+    """i / n for i = 0..n with n = ``num_steps``, [n + 1]."""
     return _rising(jnp.linspace(0, 1, num_steps + 1), num_steps=num_steps)
 
 
@@ -69,8 +57,13 @@ def _spread(times: Array) -> Array:
     return jax.lax.bitcast_convert_type(code, times.dtype)
 
 
+@checked
 def karras(
-    path: GaussianPath, num_steps: int, rho: Number = 7.0, smallest: Number = 0.002, largest: Number = 80.0
+    path: GaussianPath,
+    num_steps: Annotated[int, at_least(2)],
+    rho: Positive = 7.0,
+    smallest: Positive = 0.002,
+    largest: Positive = 80.0,
 ) -> Array:
     """The grid of EDM on a path, [n + 1]: noise-to-signal ratios beta / alpha equally spaced in their 1/rho-th power.
 
@@ -80,13 +73,9 @@ def karras(
     Source: Karras et al., arXiv 2206.00364, equation 5.
 
     Raises:
-        ValueError: under 2 steps; rho, smallest or largest not positive; smallest not under largest, or one of them
-            beyond the ratios of the path: ``paths.ddpm`` ends at 0.01.
+        ValueError: smallest not under largest, or one of them beyond the ratios of the path: ``paths.ddpm`` ends at
+            0.01.
     """
-    require_path("path", path)
-    require_count("num_steps", num_steps, 2)
-    for name, value in (("rho", rho), ("smallest", smallest), ("largest", largest)):
-        require_positive(name, value)
     if not is_traced((smallest, largest)) and not float(smallest) < float(largest):
         raise ValueError(f"smallest must be under largest, got {smallest} and {largest}")
     roots = jnp.linspace(jnp.power(largest, 1 / rho), jnp.power(smallest, 1 / rho), num_steps)
@@ -107,48 +96,38 @@ def _require_on_path(path: GaussianPath, name: str, ratio: Number, is_on_path: A
         )
 
 
-def logit_normal(num_steps: int, mean: Number = 0.0, std: Number = 1.0) -> Array:
+@checked
+def logit_normal(num_steps: PositiveInt, mean: Finite = 0.0, std: Positive = 1.0) -> Array:
     """The quantiles i / n of the logit-normal density, [n + 1]: sigmoid(mean + std Phi^-1(i / n)).
 
     Source: Esser et al., arXiv 2403.03206, equation 19, whose time is 1 - t: their mean is minus ours.
-
-    Raises:
-        ValueError: a std that is not positive.
     """
-    require_number("mean", mean)
-    require_positive("std", std)
     inside = jax.nn.sigmoid(mean + std * ndtri(uniform(num_steps)[1:-1]))
     return _rising(jnp.concatenate([jnp.zeros(1), inside, jnp.ones(1)]), mean=mean, std=std)
 
 
-def cosine(num_steps: int) -> Array:
+@checked
+def cosine(num_steps: PositiveInt) -> Array:
     """(1 - cos(pi i / n)) / 2, [n + 1]: dense at both ends."""
     return _rising(_with_ends(0.5 * (1 - jnp.cos(jnp.pi * uniform(num_steps)))), num_steps=num_steps)
 
 
-def sigmoid(num_steps: int, reach: Number = 3.0) -> Array:
+@checked
+def sigmoid(num_steps: PositiveInt, reach: Positive = 3.0) -> Array:
     """The sigmoid of equally spaced numbers in [-reach, reach], scaled to [0, 1], [n + 1]: dense at both ends.
 
     Source: Jabri et al., arXiv 2212.11972, section 3 (there as a noise schedule).
-
-    Raises:
-        ValueError: a reach that is not positive.
     """
-    require_positive("reach", reach)
     values = jnp.tanh(0.5 * reach * (2 * uniform(num_steps) - 1))
     return _rising(_with_ends(0.5 * (1 + values / jnp.tanh(0.5 * reach))), reach=reach)
 
 
-def shifted(ts: Array, shift: Number) -> Array:
+@checked
+def shifted(ts: Annotated[Array, GRID], shift: Positive) -> Array:
     """The grid with each t moved to t / (t + s (1 - t)), s = ``shift``, [n + 1]: s > 1 gives more steps near noise.
 
     Source: Esser et al., arXiv 2403.03206, equation 23, whose time is 1 - t.
-
-    Raises:
-        TypeError, ValueError: what is no grid, a shift that is not positive.
     """
-    require_grid("ts", ts)
-    require_positive("shift", shift)
     moved, is_falling = ts / (ts + shift * (1 - ts)), ts[0] > ts[-1]
     if not is_traced(moved):
         _rising(moved[::-1] if is_falling else moved, shift=shift)
@@ -157,7 +136,8 @@ def shifted(ts: Array, shift: Number) -> Array:
     return jnp.where(is_falling, risen[::-1], risen)
 
 
-def insert_times(ts: Times, points: tuple[float, ...]) -> np.ndarray:
+@checked
+def insert_times(ts: ConcreteTimeGrid, points: tuple[float, ...]) -> np.ndarray:
     """The grid with its nearest inner times moved onto the given ones, [n + 1]: for the edges of an interval.
 
     Args:
@@ -165,15 +145,11 @@ def insert_times(ts: Times, points: tuple[float, ...]) -> np.ndarray:
         points: the times that shall be on it; those beyond its ends are left out.
 
     Raises:
-        TypeError, ValueError: what is no grid, or a traced one; points that are not finite; points so close that two
-            would move one time.
+        TypeError, ValueError: points that are not finite, or so close that two would move one time.
     """
-    require_grid("ts", ts)
     require_kind("points", points, (tuple, list, np.ndarray, jax.Array), "a tuple of times")
     for point in points:
         require_number("points", point)
-    if is_traced(ts):
-        raise ValueError("ts must be a grid of numbers, got a traced one")
     times = np.array(ts)
     if times[0] > times[-1]:
         return insert_times(times[::-1], points)[::-1].copy()

@@ -19,7 +19,9 @@ INNER = (
 )
 INNER = *INNER, "training.fsdp", "training.posthoc_ema"
 """Modules of packages that are used by their own names."""
-PARTS = sorted({info.name for info in pkgutil.iter_modules(cfgjax.__path__)} - {"analysis", "checks", "contracts"} | set(INNER))
+PARTS = sorted(
+    {info.name for info in pkgutil.iter_modules(cfgjax.__path__)} - {"analysis", "checks", "contracts"} | set(INNER)
+)
 """Without the checks themselves, which are what the doors are made of."""
 TABLES = sorted(path.stem for path in Path(__file__).parent.glob("test_doors_*.py"))
 
