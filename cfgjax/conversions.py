@@ -29,17 +29,16 @@ Source: MIT 6.S184 notes (arXiv 2506.02070v3), proposition 1; the forms with few
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import HUGE, is_traced, output_like_x, require_between, require_path, require_real, require_shape
+from cfgjax.checks import is_traced, require_shape
+from cfgjax.contracts import AnyField, FieldLikeX, NonNegative, RealArray, Time, checked
 from cfgjax.paths import as_float, as_state, before_end, coefficients
 from cfgjax.piecewise import piecewise
-from cfgjax.types import Array, Coefficients, Field, GaussianPath, LabelledField, Number, Prediction, Schedule
-
-AnyField = TypeVar("AnyField", Field, LabelledField)
+from cfgjax.types import Array, Coefficients, GaussianPath, Number, Prediction, Schedule
 
 
 def _divide(numerator: Array, denominator: Array, otherwise: Array | float) -> Array:
@@ -50,7 +49,6 @@ def _divide(numerator: Array, denominator: Array, otherwise: Array | float) -> A
 
 def _at(path: GaussianPath, value: Array, x: Array, t: Number) -> Coefficients:
     """The coefficients before the end, once value and x are found to be alike."""
-    require_real("x", x)
     require_shape("value", value, jnp.shape(x))
     return coefficients(path, before_end(t))
 
@@ -60,7 +58,8 @@ def _from_noise(c: Coefficients, noise: Array, x: Array) -> tuple[Array, Array]:
     return c.alpha_dot * denoiser + c.beta_dot * noise, denoiser
 
 
-def from_field(path: GaussianPath, value: Array, x: Array, t: Number) -> Prediction:
+@checked
+def from_field(path: GaussianPath, value: Array, x: RealArray, t: Time) -> Prediction:
     """All four predictions from the vector field u = ``value`` at (x, t), by (C2).
 
     Args:
@@ -75,7 +74,7 @@ def from_field(path: GaussianPath, value: Array, x: Array, t: Number) -> Predict
         finite beta' is not determined by the field: -E/beta with beta at the largest float below 1 comes out, finite.
 
     Raises:
-        TypeError, ValueError: no path, a value that is not like x, numbers that are not real, a t not in [0, 1].
+        ValueError: a value that is not like x.
     """
     c = _at(path, value, x, t)
     denoiser = _divide(c.beta * value - c.beta_dot * x, c.wronskian, 0)
@@ -83,12 +82,12 @@ def from_field(path: GaussianPath, value: Array, x: Array, t: Number) -> Predict
     return Prediction(value, -noise / c.beta, noise, denoiser)
 
 
-def from_score(path: GaussianPath, value: Array, x: Array, t: Number) -> Prediction:
+@checked
+def from_score(path: GaussianPath, value: Array, x: RealArray, t: Time) -> Prediction:
     """All four predictions from the score s = ``value`` at (x, t), by (C3).
 
     Singular at t = 0, where alpha = 0 and the score says nothing of the data: the denoiser comes out as 0, the field
-    as beta' E. Just above it, errors of the score reach field and denoiser multiplied by 1/alpha. Raises as
-    ``from_field``.
+    as beta' E. Just above it, errors of the score reach field and denoiser multiplied by 1/alpha.
     """
     c = _at(path, value, x, t)
     noise = -c.beta * value
@@ -96,22 +95,24 @@ def from_score(path: GaussianPath, value: Array, x: Array, t: Number) -> Predict
     return Prediction(field, value, noise, denoiser)
 
 
-def from_noise(path: GaussianPath, value: Array, x: Array, t: Number) -> Prediction:
+@checked
+def from_noise(path: GaussianPath, value: Array, x: RealArray, t: Time) -> Prediction:
     """All four predictions from the noise prediction E = ``value`` at (x, t), by (C1).
 
     Singular at t = 0 as ``from_score`` is, with the same outcome. At t = 1 the score is -E/beta with beta at the
-    largest float below 1: finite, and meaningless unless E is 0. Raises as ``from_field``.
+    largest float below 1: finite, and meaningless unless E is 0.
     """
     c = _at(path, value, x, t)
     field, denoiser = _from_noise(c, value, x)
     return Prediction(field, -value / c.beta, value, denoiser)
 
 
-def from_denoiser(path: GaussianPath, value: Array, x: Array, t: Number) -> Prediction:
+@checked
+def from_denoiser(path: GaussianPath, value: Array, x: RealArray, t: Time) -> Prediction:
     """All four predictions from the denoiser D = ``value`` at (x, t), by (C4).
 
     Singular at t = 1, where beta = 0: the noise prediction comes out as its limit 0, and the score, which D does not
-    determine there, as 0. Just below it, errors of D reach the field multiplied by W/beta. Raises as ``from_field``.
+    determine there, as 0. Just below it, errors of D reach the field multiplied by W/beta.
     """
     c = _at(path, value, x, t)
     is_end = coefficients(path, t).beta == 0
@@ -119,47 +120,53 @@ def from_denoiser(path: GaussianPath, value: Array, x: Array, t: Number) -> Pred
     return Prediction(c.alpha_dot * value + c.beta_dot * noise, -noise / c.beta, noise, value)
 
 
-@piecewise
-def _view(
-    convert: Callable[..., Prediction], path: GaussianPath, field: AnyField, name: str, given: str = "field"
-) -> AnyField:
-    require_path("path", path)
-    checked = output_like_x(given, field)
-
+def _view(convert: Callable[..., Prediction], path: GaussianPath, field: AnyField, name: str) -> AnyField:
     def converted(x: Array, t: Array, *y: Array) -> Array:
-        return getattr(convert(path, checked(x, t, *y), x, t), name)
+        return getattr(convert(path, field(x, t, *y), x, t), name)
 
     return cast(AnyField, converted)
 
 
-def score_of(path: GaussianPath, field: AnyField) -> AnyField:
+@piecewise
+@checked
+def score_of(path: GaussianPath, field: FieldLikeX[AnyField]) -> AnyField:
     """The score that belongs to a vector field, as a field of the same signature; singular points: ``from_field``."""
     return _view(from_field, path, field, "score")
 
 
-def noise_of(path: GaussianPath, field: AnyField) -> AnyField:
+@piecewise
+@checked
+def noise_of(path: GaussianPath, field: FieldLikeX[AnyField]) -> AnyField:
     """The noise prediction that belongs to a vector field, as a field of the same signature."""
     return _view(from_field, path, field, "noise")
 
 
-def denoiser_of(path: GaussianPath, field: AnyField) -> AnyField:
+@piecewise
+@checked
+def denoiser_of(path: GaussianPath, field: FieldLikeX[AnyField]) -> AnyField:
     """The denoiser that belongs to a vector field, as a field of the same signature."""
     return _view(from_field, path, field, "denoiser")
 
 
-def field_of_score(path: GaussianPath, score: AnyField) -> AnyField:
+@piecewise
+@checked
+def field_of_score(path: GaussianPath, score: FieldLikeX[AnyField]) -> AnyField:
     """The vector field that belongs to a score, as a field of the same signature; singular points: ``from_score``."""
-    return _view(from_score, path, score, "field", "score")
+    return _view(from_score, path, score, "field")
 
 
-def field_of_noise(path: GaussianPath, noise: AnyField) -> AnyField:
+@piecewise
+@checked
+def field_of_noise(path: GaussianPath, noise: FieldLikeX[AnyField]) -> AnyField:
     """The vector field that belongs to a noise prediction, as a field of the same signature."""
-    return _view(from_noise, path, noise, "field", "noise")
+    return _view(from_noise, path, noise, "field")
 
 
-def field_of_denoiser(path: GaussianPath, denoiser: AnyField) -> AnyField:
+@piecewise
+@checked
+def field_of_denoiser(path: GaussianPath, denoiser: FieldLikeX[AnyField]) -> AnyField:
     """The vector field that belongs to a denoiser, as a field of the same signature; see ``from_denoiser``."""
-    return _view(from_denoiser, path, denoiser, "field", "denoiser")
+    return _view(from_denoiser, path, denoiser, "field")
 
 
 def _bisect(rising: Schedule, dtype: jnp.dtype, stop: float = 1.0) -> Array:
@@ -177,7 +184,8 @@ def _bisect(rising: Schedule, dtype: jnp.dtype, stop: float = 1.0) -> Array:
     return jax.lax.fori_loop(0, num_halvings, halve, (first, last))[0]
 
 
-def time_at(path: GaussianPath, alpha: Number, beta: Number) -> Array:
+@checked
+def time_at(path: GaussianPath, alpha: NonNegative, beta: NonNegative) -> Array:
     """The time in [0, 1] at which the path's alpha(t) : beta(t) is ``alpha`` : ``beta``, [].
 
     By bisection of the rising function alpha(t) beta - beta(t) alpha, which divides by nothing: to the spacing of the
@@ -190,16 +198,12 @@ def time_at(path: GaussianPath, alpha: Number, beta: Number) -> Array:
             variance-preserving path does not begin at pure noise) gives the nearer end.
 
     Raises:
-        TypeError, ValueError: no path; an alpha or beta that is not one number, negative, or not finite; both of
-            them 0.
+        ValueError: both of them 0.
 
     >>> from cfgjax import paths
     >>> round(float(time_at(paths.linear(), 0.5, 1.5)), 6)
     0.25
     """
-    require_path("path", path)
-    require_between("alpha", alpha, 0, HUGE)
-    require_between("beta", beta, 0, HUGE)
     if not is_traced((alpha, beta)) and not (alpha or beta):
         raise ValueError("alpha and beta must not both be 0")
     alpha, beta = as_float(alpha), as_float(beta)
@@ -213,7 +217,8 @@ def _regular_time(path: GaussianPath, t: Array) -> Array:
     return jnp.maximum(t, _bisect(lambda t: coefficients(path, t).wronskian - smallest, t.dtype, stop=0.5))
 
 
-def change_path(field: AnyField, old: GaussianPath, new: GaussianPath) -> AnyField:
+@checked
+def change_path(field: FieldLikeX[AnyField], old: GaussianPath, new: GaussianPath) -> AnyField:
     """The vector field on the path ``new`` of a vector field that was trained on the path ``old``, by (X1) to (X3).
 
     The denoiser and the noise prediction are the same functions at equal ratio alpha / beta, so the change is exact
@@ -235,13 +240,7 @@ def change_path(field: AnyField, old: GaussianPath, new: GaussianPath) -> AnyFie
 
     Source: Lipman et al., arXiv 2412.06264, on changing the scheduler after training; Karras et al., arXiv 2206.00364,
     on noise level and scale as the only two numbers of a path.
-
-    Raises:
-        TypeError, ValueError: no function or no path; at a call, a value that is not like x, a t not in [0, 1].
     """
-    require_path("old", old)
-    require_path("new", new)
-    checked = output_like_x("field", field)
 
     def changed(x: Array, t: Array, *y: Array) -> Array:
         x, t = as_state(x), before_end(t)
@@ -250,7 +249,7 @@ def change_path(field: AnyField, old: GaussianPath, new: GaussianPath) -> AnyFie
         then = coefficients(old, t_old)
         scale = jnp.hypot(then.alpha, then.beta) / jnp.hypot(now.alpha, now.beta)
         x_old = (scale * x).astype(x.dtype)
-        prediction = from_field(old, checked(x_old, t_old, *y), x_old, t_old)
+        prediction = from_field(old, field(x_old, t_old, *y), x_old, t_old)
         noise = scale * now.beta / then.beta * prediction.noise
         is_noisy = now.alpha < now.beta
         denoiser = jnp.where(is_noisy, prediction.denoiser, (x - now.beta * noise) / jnp.where(is_noisy, 1, now.alpha))

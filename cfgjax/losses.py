@@ -13,36 +13,37 @@ Source: MIT 6.S184 notes (arXiv 2506.02070v3), algorithms 3, 4 and 5; Lipman et 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import (
-    HUGE,
-    is_traced,
-    output_like_x,
-    require_between,
-    require_function,
-    require_key,
-    require_label,
-    require_number,
-    require_path,
-    require_rank,
-    require_real,
-    require_scalar,
-)
+from cfgjax.checks import is_traced, require_between, require_key, require_label, require_rank, require_scalar
+from cfgjax.contracts import LIKE_X, Contract, Finite, Key, Label, NonNegative, RealArray, Time, checked
 from cfgjax.paths import as_state, coefficients, sample
-from cfgjax.types import Array, GaussianPath, LogClassifier, Number, PathSample, Schedule, TimeDensity
+from cfgjax.types import Array, GaussianPath, LogClassifier, PathSample, Schedule, TimeDensity
 
 
-def uniform(start: Number = 0.0, stop: Number = 1.0) -> TimeDensity:
+def _data_point(name: str, z: Array) -> Array:
+    z = as_state(z, name)
+    if z.size == 0:
+        raise ValueError(f"{name} must hold at least one number, got the shape {z.shape}")
+    return z
+
+
+DataPoint = Annotated[Array, Contract(_data_point)]
+"""An array of at least one real number, taken in floating point."""
+LearnedField = Annotated[Callable[..., Array], LIKE_X]
+"""A Field, or with a label a LabelledField, whose values are found to be like x."""
+
+
+@checked
+def uniform(start: Time = 0.0, stop: Time = 1.0) -> TimeDensity:
     """The uniform density of t on [start, stop).
 
     Raises:
-        TypeError, ValueError: a start or a stop that is not one number in [0, 1], a start not under stop.
+        ValueError: a start not under stop.
     """
-    require_between("start", start, 0.0, 1.0)
-    require_between("stop", stop, 0.0, 1.0)
     if not is_traced((start, stop)) and start >= stop:
         raise ValueError(f"start must be under stop, got {start} and {stop}")
 
@@ -53,16 +54,12 @@ def uniform(start: Number = 0.0, stop: Number = 1.0) -> TimeDensity:
     return draw
 
 
-def logit_normal(location: Number = 0.0, spread: Number = 1.0) -> TimeDensity:
+@checked
+def logit_normal(location: Finite = 0.0, spread: NonNegative = 1.0) -> TimeDensity:
     """The density of t = sigmoid(location + spread * normal), on (0, 1).
 
     Source: Esser et al., arXiv 2403.03206, section 3.1.
-
-    Raises:
-        TypeError, ValueError: a location or a spread that is not one finite number, a negative spread.
     """
-    require_number("location", location)
-    require_between("spread", spread, 0.0, HUGE)
 
     def draw(key: Array) -> Array:
         require_key("key", key)
@@ -71,52 +68,43 @@ def logit_normal(location: Number = 0.0, spread: Number = 1.0) -> TimeDensity:
     return draw
 
 
-def flat(t: Array) -> Array:
-    """The weight 1 at every time, [].
-
-    Raises:
-        TypeError: what holds no real numbers.
-    """
-    require_real("t", t)
+@checked
+def flat(t: RealArray) -> Array:
+    """The weight 1 at every time, []."""
     return jnp.ones_like(t)
 
 
 def _draw(path: GaussianPath, key: Array, z: Array, density: TimeDensity) -> tuple[Array, PathSample]:
-    require_path("path", path)
-    require_key("key", key)
-    require_function("time_density", density)
-    z = as_state(z, "z")
-    if z.size == 0:
-        raise ValueError(f"z must hold at least one number, got the shape {z.shape}")
     time_key, noise_key = jax.random.split(key)
     t = density(time_key)
     require_between("time_density(key)", t, 0, 1)
     return t, sample(path, noise_key, z, t)
 
 
-def _predicted(name: str, field: Callable[..., Array], drawn: PathSample, t: Array, y: tuple[Array, ...]) -> Array:
-    """The prediction at the drawn state, once it is found to be like it."""
-    for label in y:
-        require_label("y", label)
-    return output_like_x(name, field)(drawn.x, t, *y)
-
-
-def _weight_at(weight: Schedule, t: Array) -> Array:
-    require_function("weight", weight)
-    value = weight(t)
-    require_scalar("weight(t)", value)
-    return value
+def _mean_square(
+    residual: Callable[[Array, PathSample, Array], Array],
+    predicted: Callable[..., Array],
+    drawn: tuple[Array, PathSample],
+    y: tuple[Label, ...],
+    weight: Schedule,
+) -> Array:
+    """The weighted mean square of ``residual(prediction, draw, t)`` at a drawn time and state, []."""
+    t, at = drawn
+    factor = weight(t)
+    require_scalar("weight(t)", factor)
+    return factor * jnp.mean(jnp.square(residual(predicted(at.x, t, *y), at, t)))
 
 
 _UNIFORM = uniform()
 
 
+@checked
 def flow_matching(
-    field: Callable[..., Array],
+    field: LearnedField,
     path: GaussianPath,
-    key: Array,
-    z: Array,
-    *y: Array,
+    key: Key,
+    z: DataPoint,
+    *y: Label,
     time_density: TimeDensity = _UNIFORM,
     weight: Schedule = flat,
 ) -> Array:
@@ -132,33 +120,34 @@ def flow_matching(
         weight: a further factor, a function of t.
 
     Raises:
-        TypeError, ValueError: a field whose value has not the shape of z; no function, path, key, data point, label,
-            time density or weight.
+        TypeError, ValueError: a time density or a weight that does not give one number.
     """
-    t, drawn = _draw(path, key, z, time_density)
-    return _weight_at(weight, t) * jnp.mean(jnp.square(_predicted("field", field, drawn, t, y) - drawn.field))
+    drawn = _draw(path, key, z, time_density)
+    return _mean_square(lambda value, at, t: value - at.field, field, drawn, y, weight)
 
 
+@checked
 def noise_matching(
-    noise: Callable[..., Array],
+    noise: LearnedField,
     path: GaussianPath,
-    key: Array,
-    z: Array,
-    *y: Array,
+    key: Key,
+    z: DataPoint,
+    *y: Label,
     time_density: TimeDensity = _UNIFORM,
     weight: Schedule = flat,
 ) -> Array:
     """The noise matching loss (L2) of one example at one random time, []; arguments as ``flow_matching``."""
-    t, drawn = _draw(path, key, z, time_density)
-    return _weight_at(weight, t) * jnp.mean(jnp.square(_predicted("noise", noise, drawn, t, y) - drawn.noise))
+    drawn = _draw(path, key, z, time_density)
+    return _mean_square(lambda value, at, t: value - at.noise, noise, drawn, y, weight)
 
 
+@checked
 def score_matching(
-    score: Callable[..., Array],
+    score: LearnedField,
     path: GaussianPath,
-    key: Array,
-    z: Array,
-    *y: Array,
+    key: Key,
+    z: DataPoint,
+    *y: Label,
     time_density: TimeDensity = _UNIFORM,
     weight: Schedule = flat,
 ) -> Array:
@@ -166,18 +155,17 @@ def score_matching(
 
     ``weight`` multiplies the factor beta^2 that (L3) holds already.
     """
-    t, drawn = _draw(path, key, z, time_density)
-    beta = coefficients(path, t).beta
-    value = _predicted("score", score, drawn, t, y)
-    return _weight_at(weight, t) * jnp.mean(jnp.square(beta * value + drawn.noise))
+    drawn = _draw(path, key, z, time_density)
+    return _mean_square(lambda value, at, t: coefficients(path, t).beta * value + at.noise, score, drawn, y, weight)
 
 
+@checked
 def classifier_cross_entropy(
     log_classifier: LogClassifier,
     path: GaussianPath,
-    key: Array,
-    z: Array,
-    y: Array,
+    key: Key,
+    z: DataPoint,
+    y: Label,
     time_density: TimeDensity = _UNIFORM,
 ) -> Array:
     """The cross-entropy (L4) of a noisy classifier at one example and one random time, in nats, [].
@@ -185,9 +173,8 @@ def classifier_cross_entropy(
     A classifier knows no null label: where a label that only a trace holds is none of its own, the loss is NaN.
 
     Raises:
-        TypeError, ValueError: a concrete label outside 0..K-1; no function, path, key, data point or time density.
+        ValueError: a classifier that does not give [K], a concrete label outside 0..K-1.
     """
-    require_function("log_classifier", log_classifier)
     t, drawn = _draw(path, key, z, time_density)
     log_probs = log_classifier(drawn.x, t)
     require_rank("log_classifier", log_probs, 1)

@@ -23,20 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
-from cfgjax.checks import (
-    is_traced,
-    of_numpy,
-    require_count,
-    require_finite,
-    require_key,
-    require_label,
-    require_number,
-    require_path,
-    require_positive,
-    require_real,
-    require_shape,
-    short_repr,
-)
+from cfgjax.checks import is_traced, of_numpy, require_finite, require_label, require_real, require_shape, short_repr
+from cfgjax.contracts import Finite, Key, Label, Positive, PositiveInt, Time, checked
 from cfgjax.paths import before_end, coefficients
 from cfgjax.types import Array, Coefficients, GaussianPath, LabelledField, LogClassifier, Number
 
@@ -172,10 +160,6 @@ class LabelledMixture:
             object.__setattr__(mixture, name, leaf)
         return mixture
 
-    def _parts(self, path: GaussianPath) -> _Components:
-        require_path("path", path)
-        return _components(self)
-
     def _require(self, x: Array, y: Number = 0) -> None:
         """Raises for an x that is not [D] and a label that is not in 0..K: nothing is spread over components."""
         require_shape("x", x, self.means.shape[-1:])
@@ -186,9 +170,10 @@ class LabelledMixture:
         """K, which is also the null label."""
         return self.weights.shape[0]
 
+    @checked
     def log_density(self, path: GaussianPath) -> LabelledDensity:
         """log p_t(x|y) of (M2), as a function (x [D], t [], y []) -> []; the null label gives log p_t(x)."""
-        parts = self._parts(path)
+        parts = _components(self)
 
         def density(x: Array, t: Array, y: Array) -> Array:
             self._require(x, y)
@@ -198,9 +183,10 @@ class LabelledMixture:
 
         return density
 
+    @checked
     def label_log_probs(self, path: GaussianPath) -> LogClassifier:
         """The exact log p_t(y|x) of every label, as a function (x [D], t []) -> [K]."""
-        parts = self._parts(path)
+        parts = _components(self)
 
         def log_probs(x: Array, t: Array) -> Array:
             self._require(x)
@@ -212,9 +198,10 @@ class LabelledMixture:
 
         return log_probs
 
+    @checked
     def vector_field(self, path: GaussianPath) -> LabelledField:
         """The exact field u_t(x|y) of (M3, M4); at t = 1 its limit, for a variance-preserving path too."""
-        parts = self._parts(path)
+        parts = _components(self)
 
         def field(x: Array, t: Array, y: Array) -> Array:
             self._require(x, y)
@@ -227,9 +214,10 @@ class LabelledMixture:
 
         return field
 
+    @checked
     def score(self, path: GaussianPath) -> LabelledField:
         """The exact score grad_x log p_t(x|y) of (M3, M4), finite on the closed interval."""
-        parts = self._parts(path)
+        parts = _components(self)
 
         def score(x: Array, t: Array, y: Array) -> Array:
             self._require(x, y)
@@ -238,9 +226,10 @@ class LabelledMixture:
 
         return score
 
+    @checked
     def noise(self, path: GaussianPath) -> LabelledField:
         """The exact noise prediction E[noise|x, y] of (M3, M4); 0 at t = 1."""
-        parts = self._parts(path)
+        parts = _components(self)
 
         def noise(x: Array, t: Array, y: Array) -> Array:
             self._require(x, y)
@@ -249,9 +238,10 @@ class LabelledMixture:
 
         return noise
 
+    @checked
     def denoiser(self, path: GaussianPath) -> LabelledField:
         """The exact denoiser E[z|x, y] of (M3, M4); x at t = 1, the label's mean at t = 0."""
-        parts = self._parts(path)
+        parts = _components(self)
 
         def denoiser(x: Array, t: Array, y: Array) -> Array:
             self._require(x, y)
@@ -260,7 +250,8 @@ class LabelledMixture:
 
         return denoiser
 
-    def sample(self, key: Array, y: Number, path: GaussianPath | None = None, t: Number = 1.0) -> Array:
+    @checked
+    def sample(self, key: Key, y: Label, path: GaussianPath | None = None, t: Time = 1.0) -> Array:
         """A draw of p(z|y), or of p_t(x|y) where a path is given, [D]; the null label draws from the marginal.
 
         Args:
@@ -270,9 +261,8 @@ class LabelledMixture:
             t: [], the time in [0, 1]; only read with a path.
 
         Raises:
-            TypeError, ValueError: not ONE key, a label outside 0..K, no path, a t outside [0, 1].
+            ValueError: a label outside 0..K.
         """
-        require_key("key", key)
         require_label("y", y, self.num_classes)
         parts = _components(self)
         component_key, shape_key, noise_key = jax.random.split(key, 3)
@@ -286,39 +276,28 @@ class LabelledMixture:
         c = coefficients(path, t)
         return c.alpha * z + c.beta * jax.random.normal(noise_key, z.shape, z.dtype)
 
-    def sample_label(self, key: Array) -> Array:
+    @checked
+    def sample_label(self, key: Key) -> Array:
         """A draw of the label y in 0..K-1, [], with the labels' own probabilities."""
-        require_key("key", key)
         return jax.random.categorical(key, jnp.log(jnp.sum(self.weights, axis=-1)))
 
 
-def ring(num_classes: int = 8, radius: Number = 2.0, std: Number = 0.4) -> LabelledMixture:
+@checked
+def ring(num_classes: PositiveInt = 8, radius: Finite = 2.0, std: Positive = 0.4) -> LabelledMixture:
     """K round Gaussians of standard deviation ``std`` at equal angles on a circle, one label each, in 2-D.
-
-    Raises:
-        TypeError, ValueError: fewer than one class, a radius that is not finite, a std that is not positive.
 
     >>> ring(num_classes=4).num_classes
     4
     """
-    require_count("num_classes", num_classes, 1)
-    require_number("radius", radius)
-    require_positive("std", std)
     angles = 2 * jnp.pi * jnp.arange(num_classes) / num_classes
     means = radius * jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=-1)
     covariances = jnp.broadcast_to(jnp.square(std) * jnp.eye(2), (num_classes, 2, 2))
     return LabelledMixture(jnp.ones(num_classes), means, covariances)
 
 
-def grid(side: int = 3, spacing: Number = 1.5, std: Number = 0.4) -> LabelledMixture:
-    """side x side round Gaussians on a square grid about the origin, one label each, in 2-D.
-
-    Raises:
-        TypeError, ValueError: a side under 1, a spacing that is not finite, a std that is not positive.
-    """
-    require_count("side", side, 1)
-    require_number("spacing", spacing)
-    require_positive("std", std)
+@checked
+def grid(side: PositiveInt = 3, spacing: Finite = 1.5, std: Positive = 0.4) -> LabelledMixture:
+    """side x side round Gaussians on a square grid about the origin, one label each, in 2-D."""
     ticks = spacing * (jnp.arange(side) - (side - 1) / 2)
     means = jnp.stack(jnp.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     covariances = jnp.broadcast_to(jnp.square(std) * jnp.eye(2), (side * side, 2, 2))

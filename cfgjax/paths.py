@@ -10,21 +10,14 @@ Source: MIT 6.S184, lecture 4 and notes (Holderrieth & Erives, arXiv 2506.02070v
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import (
-    TINY,
-    require_between,
-    require_key,
-    require_number,
-    require_path,
-    require_real,
-    require_scalar,
-    require_shape,
-    require_time,
-)
+from cfgjax.checks import HUGE, require_real, require_scalar, require_shape, require_time
+from cfgjax.contracts import Key, NonNegative, Positive, RealArray, Time, between, checked
 from cfgjax.types import Array, Coefficients, GaussianPath, Number, PathSample
 
 
@@ -46,14 +39,12 @@ def cosine() -> GaussianPath:
     return GaussianPath(alpha=lambda t: jnp.sin(quarter * t), beta=lambda t: jnp.sin(quarter * (1.0 - t)))
 
 
-def polynomial(power: Number) -> GaussianPath:
+@checked
+def polynomial(power: Annotated[Number, between(1, HUGE)]) -> GaussianPath:
     """The path alpha = t^n, beta = 1 - t^n, with n = ``power``; W = n t^(n-1), which is 0 at t = 0 for n > 1.
 
-    Raises:
-        ValueError: a power that is not finite, or under 1, for which alpha' is infinite at t = 0.
+    Under n = 1 alpha' would be infinite at t = 0.
     """
-    require_number("power", power)
-    require_between("power", power, 1, jnp.inf)
 
     def beta(t: Array) -> Array:
         late = jnp.where(t < 0.5, 1.0, t)
@@ -62,7 +53,10 @@ def polynomial(power: Number) -> GaussianPath:
     return GaussianPath(alpha=lambda t: t**power, beta=beta)
 
 
-def variance_preserving(rate_min: Number = 0.1, rate_max: Number = 20.0, zero_terminal: bool = True) -> GaussianPath:
+@checked
+def variance_preserving(
+    rate_min: NonNegative = 0.1, rate_max: Positive = 20.0, zero_terminal: bool = True
+) -> GaussianPath:
     """The path alpha^2 + beta^2 = 1 of the variance-preserving diffusion, its noise rate linear in time.
 
     With s = 1 - t the diffusion's own time, log alpha = -(rate_min s + (rate_max - rate_min) s^2 / 2) / 2. That leaves
@@ -72,14 +66,7 @@ def variance_preserving(rate_min: Number = 0.1, rate_max: Number = 20.0, zero_te
 
     Singular: beta' goes to -inf at t = 1. ``coefficients`` gives its value at the largest float below 1 there.
     Source: Song et al., arXiv 2011.13456, equation 32; Lin et al., arXiv 2305.08891, algorithm 1, for the shift.
-
-    Raises:
-        ValueError: a rate that is negative or not finite, or rate_max not above zero.
     """
-    require_number("rate_min", rate_min)
-    require_number("rate_max", rate_max)
-    require_between("rate_min", rate_min, 0, jnp.inf)
-    require_between("rate_max", rate_max, TINY, jnp.inf)
     slope = rate_max - rate_min
 
     def decay(s: Number) -> Number:
@@ -182,6 +169,7 @@ def before_end(t: Number) -> Array:
     return jnp.minimum(t, jnp.asarray(1.0 - float(jnp.finfo(t.dtype).epsneg), t.dtype))
 
 
+@checked
 def coefficients(path: GaussianPath, t: Number) -> Coefficients:
     """alpha, beta and their derivatives at t, by forward-mode differentiation.
 
@@ -194,13 +182,11 @@ def coefficients(path: GaussianPath, t: Number) -> Coefficients:
         path whose beta' diverges there gives a large negative number and no inf or NaN; alpha and beta are exact.
 
     Raises:
-        TypeError, ValueError: no path, or one whose schedules do not give one number; a t that is not one time in
-            [0, 1].
+        TypeError, ValueError: a path whose schedules do not give one number.
 
     >>> [float(c) for c in coefficients(linear(), 0.25)]
     [0.25, 0.75, 1.0, -1.0]
     """
-    require_path("path", path)
     t = as_time(t)
     inside, one = before_end(t), jnp.ones_like(t)
     alpha, beta = path.alpha(t), path.beta(t)
@@ -211,20 +197,18 @@ def coefficients(path: GaussianPath, t: Number) -> Coefficients:
     return Coefficients(alpha, beta, alpha_dot, beta_dot)
 
 
-def noise_like(key: Array, x: Array) -> Array:
+@checked
+def noise_like(key: Key, x: Array) -> Array:
     """A draw of N(0, I) in the shape and type of x, [*D]: drawn in 32 bits at least, then rounded to that type.
 
     JAX itself draws 128 different numbers in bfloat16, of which none is above 2.52.
-
-    Raises:
-        TypeError, ValueError: not ONE key, an x that holds no real numbers.
     """
-    require_key("key", key)
     x = as_state(x)
     return jax.random.normal(key, x.shape, jnp.promote_types(x.dtype, jnp.float32)).astype(x.dtype)
 
 
-def sample(path: GaussianPath, key: Array, z: Array, t: Number) -> PathSample:
+@checked
+def sample(path: GaussianPath, key: Key, z: RealArray, t: Time) -> PathSample:
     """A draw x = alpha z + beta noise of p_t(x|z) (P1), with its noise and the field's target (P2).
 
     Nothing is divided, so that it is finite at both ends.
@@ -237,44 +221,36 @@ def sample(path: GaussianPath, key: Array, z: Array, t: Number) -> PathSample:
 
     Returns:
         PathSample of three arrays [*D].
-
-    Raises:
-        TypeError, ValueError: no path, not ONE key, a z that holds no real numbers, a t not in [0, 1].
     """
-    require_key("key", key)
-    require_real("z", z)
     c = coefficients(path, t)
     noise = noise_like(key, z)
     return PathSample(c.alpha * z + c.beta * noise, noise, c.alpha_dot * z + c.beta_dot * noise)
 
 
-def _require_both(x: Array, z: Array) -> None:
-    require_real("x", x)
-    require_shape("z", z, jnp.shape(x))
-
-
-def conditional_field(path: GaussianPath, x: Array, z: Array, t: Number) -> Array:
+@checked
+def conditional_field(path: GaussianPath, x: RealArray, z: RealArray, t: Time) -> Array:
     """The conditional vector field u(x|z) = alpha' z + beta' (x - alpha z) / beta of (P2), [*D].
 
     Singular at t = 1, where beta = 0: the value at the largest float below 1 comes out, finite, but with the rounding
     of x - alpha z magnified by 1/beta.
 
     Raises:
-        TypeError, ValueError: no path, a z that is not like x, a t not in [0, 1].
+        ValueError: a z that is not like x.
     """
-    _require_both(x, z)
+    require_shape("z", z, jnp.shape(x))
     c = coefficients(path, before_end(t))
     return c.alpha_dot * z + c.beta_dot * ((x - c.alpha * z) / c.beta)
 
 
-def conditional_score(path: GaussianPath, x: Array, z: Array, t: Number) -> Array:
+@checked
+def conditional_score(path: GaussianPath, x: RealArray, z: RealArray, t: Time) -> Array:
     """The conditional score grad_x log p_t(x|z) = (alpha z - x) / beta^2 of (P3), [*D].
 
     Singular at t = 1, as ``conditional_field`` is: the value at the largest float below 1 comes out.
 
     Raises:
-        TypeError, ValueError: as ``conditional_field``.
+        ValueError: a z that is not like x.
     """
-    _require_both(x, z)
+    require_shape("z", z, jnp.shape(x))
     c = coefficients(path, before_end(t))
     return (c.alpha * z - x) / c.beta / c.beta

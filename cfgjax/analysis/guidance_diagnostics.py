@@ -17,18 +17,10 @@ import numpy as np
 
 from cfgjax import guidance
 from cfgjax.analysis.likelihood import estimated_divergence
-from cfgjax.checks import (
-    is_traced,
-    require_count,
-    require_key,
-    require_label,
-    require_pair,
-    require_path,
-    require_positive,
-    require_real,
-)
+from cfgjax.checks import is_traced
+from cfgjax.contracts import GuidanceScale, Key, Label, Positive, PositiveInt, RealArray, checked
 from cfgjax.conversions import from_field
-from cfgjax.types import Array, GaussianPath, Number, Pair, Scale
+from cfgjax.types import Array, GaussianPath, Pair
 
 
 class Diagnostics(NamedTuple):
@@ -45,8 +37,9 @@ def _divide(numerator: Array, denominator: Array) -> Array:
     return jnp.where(denominator > 0, numerator / jnp.where(denominator > 0, denominator, 1), 1)
 
 
+@checked
 def diagnostics(
-    path: GaussianPath, pair: Pair, scale: Scale, y: Number, key: Array, bound: Number = 1.0
+    path: GaussianPath, pair: Pair, scale: GuidanceScale, y: Label, key: Key, bound: Positive = 1.0
 ) -> Callable[[Any, Array], Diagnostics]:
     """A function (carry, t) -> Diagnostics for ``observe`` of ``solvers.integrate``.
 
@@ -59,15 +52,7 @@ def diagnostics(
         y: [], the label.
         key: a key of the divergence's probe.
         bound: [], the largest absolute value of data.
-
-    Raises:
-        TypeError, ValueError: no path, pair, scale, label or key; a bound that is not positive.
     """
-    require_path("path", path)
-    require_label("y", y)
-    require_key("key", key)
-    require_positive("bound", bound)
-    require_pair("pair", pair)
     guided = guidance.given(guidance.extrapolate(pair, scale), y)
     divergence = estimated_divergence(guided, key)
 
@@ -89,7 +74,8 @@ def diagnostics(
     return observe
 
 
-def by_label(seen: Diagnostics, labels: Array, num_classes: int) -> Diagnostics:
+@checked
+def by_label(seen: Diagnostics, labels: RealArray, num_classes: PositiveInt) -> Diagnostics:
     """The mean of each number over the samples of each label, [K, n + 1]; NaN for a label without samples.
 
     Args:
@@ -98,11 +84,9 @@ def by_label(seen: Diagnostics, labels: Array, num_classes: int) -> Diagnostics:
         num_classes: K.
 
     Raises:
-        TypeError, ValueError: labels that are not [samples], of integer type and in 0..K-1, K under 1, observations of
-            another number of samples.
+        ValueError: labels that are not [samples], of integer type and in 0..K-1, observations of another number of
+            samples.
     """
-    require_count("num_classes", num_classes, 1)
-    require_real("labels", labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer) or jnp.ndim(labels) != 1:
         raise ValueError(f"labels must be [samples] of integer type, got {labels.dtype} {jnp.shape(labels)}")
     if not is_traced(labels) and labels.size and not (np.min(labels) >= 0 and np.max(labels) < num_classes):

@@ -16,42 +16,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import (
-    THREEFRY,
-    is_traced,
-    output_like_x,
-    require_count,
-    require_function,
-    require_grid,
-    require_key,
-    require_like,
-    require_number,
-    require_positive,
-    require_scalar,
-)
+from cfgjax.checks import THREEFRY, is_traced, require_like, require_scalar
+from cfgjax.contracts import Finite, Key, Positive, PositiveInt, RealArray, StateField, TimeGrid, checked
 from cfgjax.paths import as_state
 from cfgjax.piecewise import piecewise
 from cfgjax.solvers.integrate import integrate
-from cfgjax.types import Array, Field, Number, Solver, Times
+from cfgjax.types import Array, Field, Solver, Times
 
 Divergence = Callable[[Array, Array], tuple[Array, Array]]
 """``(x [*D], t []) -> (u [*D], div u [])``: a field's value with its divergence."""
 
 
 @piecewise
-def exact_divergence(field: Field) -> Divergence:
-    """The field's value and its exact divergence, by one derivative along each of the D axes: for small D.
-
-    Raises:
-        TypeError, ValueError: no function; at a call, a value that is not like x.
-    """
-    checked = output_like_x("field", field)
+@checked
+def exact_divergence(field: StateField) -> Divergence:
+    """The field's value and its exact divergence, by one derivative along each of the D axes: for small D."""
 
     def at(x: Array, t: Array) -> tuple[Array, Array]:
         x = as_state(x)
 
         def flat(row: Array) -> Array:
-            return as_state(checked(row.reshape(x.shape), t)).reshape(-1)
+            return as_state(field(row.reshape(x.shape), t)).reshape(-1)
 
         row = x.reshape(-1)
         value, pull_back = jax.vjp(flat, row)
@@ -62,24 +47,20 @@ def exact_divergence(field: Field) -> Divergence:
 
 
 @piecewise
-def estimated_divergence(field: Field, key: Array) -> Divergence:
+@checked
+def estimated_divergence(field: StateField, key: Key) -> Divergence:
     """The field's value and Hutchinson's unbiased estimate (H3) of its divergence, at the cost of about two values.
 
     Differentiated backwards, as flash attention can only be.
 
     The key makes ONE vector of random signs: a solve that uses this function sees the same one at every time, as it
     must for the solver's order to hold.
-
-    Raises:
-        TypeError, ValueError: no function, not ONE key; at a call, a value that is not like x.
     """
-    checked = output_like_x("field", field)
-    require_key("key", key)
 
     def at(x: Array, t: Array) -> tuple[Array, Array]:
         x = as_state(x)
         signs = jax.random.rademacher(key, x.shape, x.dtype)
-        value, pull_back = jax.vjp(lambda x: as_state(checked(x, t)), x)
+        value, pull_back = jax.vjp(lambda x: as_state(field(x, t)), x)
         return value, jnp.sum(pull_back(signs.astype(value.dtype))[0] * signs)
 
     return at
@@ -88,8 +69,6 @@ def estimated_divergence(field: Field, key: Array) -> Divergence:
 @piecewise
 def _joint(make_solver: Callable[[Field], Solver], divergence: Divergence, shape: tuple[int, ...]) -> Solver:
     """The solver of state and change of log-density as one vector [D + 1], so that both are of its order."""
-
-    require_function("divergence", divergence)
 
     def joint(packed: Array, t: Array) -> Array:
         x = packed[:-1].reshape(shape)
@@ -105,7 +84,6 @@ def _joint(make_solver: Callable[[Field], Solver], divergence: Divergence, shape
 
 def _solve(make_solver: Callable[[Field], Solver], divergence: Divergence, x: Array, ts: Times) -> tuple[Array, Array]:
     """The state at the end of the grid, and the integral of the divergence along its way."""
-    require_function("make_solver", make_solver)
     start = jnp.append(x.reshape(-1), jnp.zeros((), x.dtype))
     end = integrate(_joint(make_solver, divergence, x.shape), jax.random.key(0, impl=THREEFRY), start, ts)
     return end[:-1].reshape(x.shape), end[-1]
@@ -116,13 +94,13 @@ def _log_normal(x: Array) -> Array:
 
 
 def _require_direction(ts: Times, sign: int, words: str) -> None:
-    require_grid("ts", ts)
     if not is_traced(ts) and sign * (np.asarray(ts)[-1] - np.asarray(ts)[0]) < 0:
         raise ValueError(f"ts must {words}, got {ts}")
 
 
+@checked
 def log_density(
-    make_solver: Callable[[Field], Solver], divergence: Divergence, x: Array, ts: Times
+    make_solver: Callable[[Field], Solver], divergence: Divergence, x: RealArray, ts: TimeGrid
 ) -> tuple[Array, Array]:
     """log p_1(x) by (H2), and the noise x_0 at the foot of x's trajectory.
 
@@ -141,8 +119,8 @@ def log_density(
         (log p [], x_0 [*D]).
 
     Raises:
-        TypeError, ValueError: a grid that does not decrease, or is otherwise not one for ``integrate``; no functions,
-            a divergence that does not give a value like x and one number, an x that holds no real numbers.
+        TypeError, ValueError: a grid that does not decrease, a divergence that does not give a value like x and one
+            number.
     """
     x = as_state(x)
     _require_direction(ts, -1, "decrease, from data to noise")
@@ -150,8 +128,9 @@ def log_density(
     return _log_normal(noise) + change, noise
 
 
+@checked
 def sample_log_density(
-    make_solver: Callable[[Field], Solver], divergence: Divergence, noise: Array, ts: Times
+    make_solver: Callable[[Field], Solver], divergence: Divergence, noise: RealArray, ts: TimeGrid
 ) -> tuple[Array, Array]:
     """log p_1 of the sample that ``noise`` becomes, by (H2) forwards, and the sample: the two in one solve.
 
@@ -173,7 +152,8 @@ def sample_log_density(
     return _log_normal(noise) - change, x
 
 
-def bits_per_dimension(log_density: Number, num_dimensions: int, value_range: Number = 2.0) -> Array:
+@checked
+def bits_per_dimension(log_density: Finite, num_dimensions: PositiveInt, value_range: Positive = 2.0) -> Array:
     """-log p / (D log 2) + log2(256 / r) of (H4).
 
     Args:
@@ -181,14 +161,7 @@ def bits_per_dimension(log_density: Number, num_dimensions: int, value_range: Nu
         num_dimensions: D.
         value_range: r, the interval's length: 2 for ``data.dequantise``, which maps [0, 256) to [-1, 1).
 
-    Raises:
-        TypeError, ValueError: a log_density that is not one finite number, a num_dimensions under 1, a value_range that
-            is not positive.
-
     >>> float(bits_per_dimension(0.0, 10))
     7.0
     """
-    require_number("log_density", log_density)
-    require_count("num_dimensions", num_dimensions, 1)
-    require_positive("value_range", value_range)
     return -jnp.asarray(log_density) / (num_dimensions * jnp.log(2.0)) + jnp.log2(256.0 / value_range)

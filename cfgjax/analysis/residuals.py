@@ -11,22 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax import guidance
-from cfgjax.checks import (
-    is_traced,
-    output_like_x,
-    require_count,
-    require_function,
-    require_label,
-    require_real,
-    require_shape,
-)
-from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier
+from cfgjax.checks import is_traced, require_shape
+from cfgjax.contracts import Label, LabelledStateField, PositiveInt, RealArray, checked
+from cfgjax.types import Array, Field, GaussianPath, LogClassifier
 
 _LABELS = 16
 """Labels whose fields are evaluated at a time, to bound the memory."""
 
 
-def relative_error(learned: Array, exact: Array) -> Array:
+@checked
+def relative_error(learned: RealArray, exact: RealArray) -> Array:
     """The relative L2 error sqrt(E|u - u*|^2 / E|u*|^2) over the first axis, [].
 
     Args:
@@ -34,10 +28,9 @@ def relative_error(learned: Array, exact: Array) -> Array:
         exact: [n, *D], u* at the same states.
 
     Raises:
-        TypeError, ValueError: no states, two sets that are not alike, numbers that are not real; where concrete, an
-            exact field that is 0 at all of them. Traced, the error relative to 0 is infinite or NaN.
+        ValueError: no states, two sets that are not alike; where concrete, an exact field that is 0 at all of them.
+            Traced, the error relative to 0 is infinite or NaN.
     """
-    require_real("learned", learned)
     require_shape("exact", exact, jnp.shape(learned))
     if jnp.size(learned) == 0:
         raise ValueError(f"learned must hold at least one state, got the shape {jnp.shape(learned)}")
@@ -46,14 +39,15 @@ def relative_error(learned: Array, exact: Array) -> Array:
     return jnp.sqrt(jnp.sum(jnp.square(learned - exact)) / jnp.sum(jnp.square(exact)))
 
 
+@checked
 def guidance_terms(
-    field: LabelledField,
+    field: LabelledStateField,
     log_classifier: LogClassifier,
     path: GaussianPath,
-    null_label: int,
+    null_label: Label,
     x: Array,
     t: Array,
-    y: Array,
+    y: Label,
 ) -> tuple[Array, Array]:
     """Both sides of (R1) at one state: (b_t grad log p_t(y|x), u_y - u_null), each [*D].
 
@@ -67,36 +61,28 @@ def guidance_terms(
         x: [*D].
         t: [], before ``start`` of ``guidance.classifier`` the classifier's side is held.
         y: [], the label.
-
-    Raises:
-        TypeError, ValueError: no functions, path or labels; values that are not like x; a t outside [0, 1].
     """
-    require_label("null_label", null_label)
-    require_label("y", y)
-    checked = output_like_x("field", field)
+    y = jnp.asarray(y)
 
     def null_field(x: Array, t: Array) -> Array:
-        return checked(x, t, jnp.asarray(null_label, jnp.result_type(y)))
+        return field(x, t, jnp.asarray(null_label, y.dtype))
 
     by_classifier = guidance.classifier(null_field, log_classifier, path, 1.0)(x, t, y) - null_field(x, t)
-    return by_classifier, checked(x, t, y) - null_field(x, t)
+    return by_classifier, field(x, t, y) - null_field(x, t)
 
 
-def posterior_mean_field(field: LabelledField, log_classifier: LogClassifier, num_classes: int) -> Field:
+@checked
+def posterior_mean_field(field: LabelledStateField, log_classifier: LogClassifier, num_classes: PositiveInt) -> Field:
     """The right side of (R2), sum over y of p_t(y|x) u_y, as a Field.
 
     Raises:
-        TypeError, ValueError: no functions, a num_classes under 1; at a call, values that are not like x, a classifier
-            that does not give [num_classes].
+        TypeError, ValueError: at a call, a classifier that does not give [num_classes].
     """
-    checked = output_like_x("field", field)
-    require_function("log_classifier", log_classifier)
-    require_count("num_classes", num_classes, 1)
 
     def mean(x: Array, t: Array) -> Array:
         log_probs = log_classifier(x, t)
         require_shape("log_classifier", log_probs, (num_classes,), "give")
-        values = jax.lax.map(lambda y: checked(x, t, y), jnp.arange(num_classes), batch_size=min(num_classes, _LABELS))
+        values = jax.lax.map(lambda y: field(x, t, y), jnp.arange(num_classes), batch_size=min(num_classes, _LABELS))
         return jnp.tensordot(jnp.exp(log_probs), values, axes=1)
 
     return mean

@@ -9,11 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import require_count, require_function, require_own_draws
+from cfgjax.checks import require_own_draws
+from cfgjax.contracts import PositiveInt, checked
 from cfgjax.types import Tree
 
 
-def sweep(draw: Callable[..., Tree], *axes: Tree, chunk: int = 8192) -> Tree:
+@checked
+def sweep(draw: Callable[..., Tree], *axes: Tree, chunk: PositiveInt = 8192) -> Tree:
     """``draw(a_i, b_j, ...)`` for every point of the product of the axes, with one leading axis for each of them.
 
     Everything that is swept is traced, so that under ``jax.jit`` one trace and one compilation serve the whole sweep,
@@ -31,14 +33,12 @@ def sweep(draw: Callable[..., Tree], *axes: Tree, chunk: int = 8192) -> Tree:
         The tree of results, each leaf [n_1, n_2, ..., *its shape].
 
     Raises:
-        TypeError, ValueError: no function; no axes, an axis without or with different leading sizes, of what are no
-            arrays or of keys that are not threefry's; a chunk that is no integer or under 1.
+        TypeError, ValueError: no axes, an axis without or with different leading sizes, of what are no arrays or of
+            keys that are not threefry's.
 
     >>> sweep(lambda a, b: 10 * a + b, jnp.arange(3), jnp.arange(2)).tolist()
     [[0, 1], [10, 11], [20, 21]]
     """
-    require_function("draw", draw)
-    require_count("chunk", chunk, 1)
     if not axes:
         raise ValueError("axes must be at least one")
     sizes = tuple(_size(number, axis) for number, axis in enumerate(axes))

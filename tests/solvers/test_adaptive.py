@@ -72,7 +72,7 @@ def test_a_solve_that_does_not_come_to_its_end_says_so():
         ({"stop": 1.5}, "stop must be in"),
         ({"stop": 0.0}, "stop must differ from start"),
         ({"rtol": 0.0}, "rtol must be"),
-        ({"atol": np.nan}, "atol must be finite"),
+        ({"atol": np.nan}, "atol must be above 0 and at most 1, got nan"),
         ({"max_steps": 0}, "max_steps must be at least 1"),
     ],
 )
