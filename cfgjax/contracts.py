@@ -116,11 +116,11 @@ NonNegative = Annotated[Number, between(0, checks.HUGE)]
 UnitInterval = Annotated[Number, between(0, 1)]
 """One real number, in [0, 1] where concrete."""
 Time = Annotated[Number, between(0, 1)]
-"""One time, in [0, 1] where concrete: 0 noise, 1 data."""
+"""One time, in [0, 1] where concrete, from noise (0) to data (1)."""
 InnerTime = Annotated[Number, between(checks.TINY, checks.BELOW_ONE)]
 """One time, in (0, 1) where concrete."""
 Label = Annotated[Number, Contract(checks.require_label)]
-"""One label: an integer, not negative where concrete."""
+"""One label, an integer that is not negative where concrete."""
 PositiveInt = Annotated[int, at_least(1)]
 """An integer of at least 1 that is not traced."""
 NonNegativeInt = Annotated[int, at_least(0)]

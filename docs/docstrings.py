@@ -22,7 +22,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.nodes import make_refnode
 
-from cfgjax import types
+from cfgjax import contracts, types
 
 _LABEL = re.compile(r"\([A-Z]\d+\) ")
 _LITERAL = re.compile(r"(``.+?``)")
@@ -71,14 +71,14 @@ def _body(module: ModuleType) -> list[ast.stmt]:
 
 
 def _own_aliases(module: ModuleType) -> dict[str, ast.expr]:
-    """The types that a module abbreviates, by name; none of ``cfgjax.types``, whose names have an entry to link to."""
+    """The types that a module abbreviates, by name; none of types and contracts, to whose entries names link."""
     found = {}
     for node in _body(module):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             value = getattr(module, node.targets[0].id)
             if not isinstance(value, TypeVar | ParamSpec):
                 found[node.targets[0].id] = node.value
-    return {} if module is types else found
+    return {} if module in (types, contracts) else found
 
 
 def _aliases(module: ModuleType) -> dict[str, ast.expr]:
@@ -104,8 +104,10 @@ class _Written(ast.NodeTransformer):
         return self.visit(ast.parse(node.value, mode="eval").body) if isinstance(node.value, str) else node
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
-        is_literal = isinstance(node.value, ast.Name) and node.value.id == "Literal"
-        return node if is_literal else cast(ast.expr, self.generic_visit(node))
+        kind = node.value.id if isinstance(node.value, ast.Name) else ""
+        if kind == "Annotated" and isinstance(node.slice, ast.Tuple):
+            return self.visit(node.slice.elts[0])
+        return node if kind == "Literal" else cast(ast.expr, self.generic_visit(node))
 
     def of(self, annotation: ast.expr | None) -> ast.expr | None:
         """The annotation, written out."""

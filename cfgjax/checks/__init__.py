@@ -7,95 +7,45 @@
 
 from __future__ import annotations
 
-from cfgjax.checks.arrays import (
-    as_float64_rows,
-    evaluated,
-    output_like_x,
-    require_arrays,
-    require_floats,
-    require_grid,
-    require_integers,
-    require_like,
-    require_point,
-    require_rank,
-    require_shape,
-)
-from cfgjax.checks.kinds import (
-    THREEFRY,
-    require_choice,
-    require_devices,
-    require_function,
-    require_key,
-    require_kind,
-    require_own_draws,
-    require_pair,
-    require_path,
-    require_pathlike,
-    require_str,
-)
-from cfgjax.checks.numbers import (
-    BELOW_ONE,
-    HUGE,
-    TINY,
-    is_known_as,
-    is_traced,
-    label_like,
-    of_numpy,
-    require_between,
-    require_count,
-    require_finite,
-    require_label,
-    require_number,
-    require_positive,
-    require_real,
-    require_scalar,
-    require_time,
-    require_whole,
-    short_repr,
-)
-from cfgjax.checks.scales import require_scale, takes_label
-
-__all__ = [
-    "BELOW_ONE",
-    "HUGE",
-    "THREEFRY",
-    "TINY",
-    "as_float64_rows",
-    "evaluated",
-    "is_known_as",
-    "is_traced",
-    "label_like",
-    "of_numpy",
-    "output_like_x",
-    "require_arrays",
-    "require_between",
-    "require_choice",
-    "require_count",
-    "require_devices",
-    "require_finite",
-    "require_floats",
-    "require_function",
-    "require_grid",
-    "require_integers",
-    "require_key",
-    "require_kind",
-    "require_label",
-    "require_like",
-    "require_number",
-    "require_own_draws",
-    "require_pair",
-    "require_path",
-    "require_pathlike",
-    "require_point",
-    "require_positive",
-    "require_rank",
-    "require_real",
-    "require_scalar",
-    "require_scale",
-    "require_shape",
-    "require_str",
-    "require_time",
-    "require_whole",
-    "short_repr",
-    "takes_label",
-]
+from cfgjax.checks.arrays import as_float64_rows as as_float64_rows
+from cfgjax.checks.arrays import evaluated as evaluated
+from cfgjax.checks.arrays import output_like_x as output_like_x
+from cfgjax.checks.arrays import require_arrays as require_arrays
+from cfgjax.checks.arrays import require_floats as require_floats
+from cfgjax.checks.arrays import require_grid as require_grid
+from cfgjax.checks.arrays import require_integers as require_integers
+from cfgjax.checks.arrays import require_like as require_like
+from cfgjax.checks.arrays import require_point as require_point
+from cfgjax.checks.arrays import require_rank as require_rank
+from cfgjax.checks.arrays import require_shape as require_shape
+from cfgjax.checks.kinds import THREEFRY as THREEFRY
+from cfgjax.checks.kinds import require_choice as require_choice
+from cfgjax.checks.kinds import require_devices as require_devices
+from cfgjax.checks.kinds import require_function as require_function
+from cfgjax.checks.kinds import require_key as require_key
+from cfgjax.checks.kinds import require_kind as require_kind
+from cfgjax.checks.kinds import require_own_draws as require_own_draws
+from cfgjax.checks.kinds import require_pair as require_pair
+from cfgjax.checks.kinds import require_path as require_path
+from cfgjax.checks.kinds import require_pathlike as require_pathlike
+from cfgjax.checks.kinds import require_str as require_str
+from cfgjax.checks.numbers import BELOW_ONE as BELOW_ONE
+from cfgjax.checks.numbers import HUGE as HUGE
+from cfgjax.checks.numbers import TINY as TINY
+from cfgjax.checks.numbers import is_known_as as is_known_as
+from cfgjax.checks.numbers import is_traced as is_traced
+from cfgjax.checks.numbers import label_like as label_like
+from cfgjax.checks.numbers import of_numpy as of_numpy
+from cfgjax.checks.numbers import require_between as require_between
+from cfgjax.checks.numbers import require_count as require_count
+from cfgjax.checks.numbers import require_finite as require_finite
+from cfgjax.checks.numbers import require_label as require_label
+from cfgjax.checks.numbers import require_number as require_number
+from cfgjax.checks.numbers import require_positive as require_positive
+from cfgjax.checks.numbers import require_real as require_real
+from cfgjax.checks.numbers import require_scalar as require_scalar
+from cfgjax.checks.numbers import require_time as require_time
+from cfgjax.checks.numbers import require_whole as require_whole
+from cfgjax.checks.numbers import short_repr as short_repr
+from cfgjax.checks.scales import require_scale as require_scale
+from cfgjax.checks.scales import takes_label as takes_label

@@ -23,45 +23,27 @@ Dhariwal & Nichol, arXiv 2105.05233; each further rule names its own.
 
 from __future__ import annotations
 
-from cfgjax.guidance.labels import compose, drop_label, given, interpolate_labels
-from cfgjax.guidance.momentum import adaptive_projected
-from cfgjax.guidance.pairs import (
-    autoguidance,
-    autoguidance_pair,
-    classifier,
-    classifier_free,
-    classifier_pair,
-    extrapolate,
-    interpolate,
-    pair,
-)
-from cfgjax.guidance.schedules import from_zero_based_scale, interval, policy, scale_at
-from cfgjax.guidance.thresholding import dynamic_threshold, static_threshold, zero_init
-from cfgjax.guidance.variants import cfg_zero_star, projected, rescaled, tangential_damping
-
-__all__ = [
-    "adaptive_projected",
-    "autoguidance",
-    "autoguidance_pair",
-    "cfg_zero_star",
-    "classifier",
-    "classifier_free",
-    "classifier_pair",
-    "compose",
-    "drop_label",
-    "dynamic_threshold",
-    "extrapolate",
-    "from_zero_based_scale",
-    "given",
-    "interpolate",
-    "interpolate_labels",
-    "interval",
-    "pair",
-    "policy",
-    "projected",
-    "rescaled",
-    "scale_at",
-    "static_threshold",
-    "tangential_damping",
-    "zero_init",
-]
+from cfgjax.guidance.labels import compose as compose
+from cfgjax.guidance.labels import drop_label as drop_label
+from cfgjax.guidance.labels import given as given
+from cfgjax.guidance.labels import interpolate_labels as interpolate_labels
+from cfgjax.guidance.momentum import adaptive_projected as adaptive_projected
+from cfgjax.guidance.pairs import autoguidance as autoguidance
+from cfgjax.guidance.pairs import autoguidance_pair as autoguidance_pair
+from cfgjax.guidance.pairs import classifier as classifier
+from cfgjax.guidance.pairs import classifier_free as classifier_free
+from cfgjax.guidance.pairs import classifier_pair as classifier_pair
+from cfgjax.guidance.pairs import extrapolate as extrapolate
+from cfgjax.guidance.pairs import interpolate as interpolate
+from cfgjax.guidance.pairs import pair as pair
+from cfgjax.guidance.schedules import from_zero_based_scale as from_zero_based_scale
+from cfgjax.guidance.schedules import interval as interval
+from cfgjax.guidance.schedules import policy as policy
+from cfgjax.guidance.schedules import scale_at as scale_at
+from cfgjax.guidance.thresholding import dynamic_threshold as dynamic_threshold
+from cfgjax.guidance.thresholding import static_threshold as static_threshold
+from cfgjax.guidance.thresholding import zero_init as zero_init
+from cfgjax.guidance.variants import cfg_zero_star as cfg_zero_star
+from cfgjax.guidance.variants import projected as projected
+from cfgjax.guidance.variants import rescaled as rescaled
+from cfgjax.guidance.variants import tangential_damping as tangential_damping

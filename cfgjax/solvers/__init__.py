@@ -21,57 +21,40 @@
 
 from __future__ import annotations
 
-from cfgjax.solvers import time_grids
-from cfgjax.solvers.cfg_plus_plus import cfg_plus_plus, effective_scale
-from cfgjax.solvers.churn import churn
-from cfgjax.solvers.diffusions import constant, decreasing, increasing_decreasing, memoryless, root_beta, root_linear
-from cfgjax.solvers.exponential import ddim, dpm_solver, unipc
-from cfgjax.solvers.feynman_kac import feynman_kac, systematic_resampling
-from cfgjax.solvers.final_step import euler_step, mean_step, tweedie_step, with_final_step
-from cfgjax.solvers.integrate import integrate, remat, solve
-from cfgjax.solvers.inversion import implicit_euler, reversible
-from cfgjax.solvers.langevin import diffusion_step, langevin_corrected, predictor_corrector_guidance, relative_step
-from cfgjax.solvers.nfe import num_function_evaluations
-from cfgjax.solvers.ode import adams_bashforth, euler, heun, midpoint, rk4
-from cfgjax.solvers.sde import euler_maruyama, stochastic_heun
-from cfgjax.solvers.stateful import with_field_state
-
-__all__ = [
-    "adams_bashforth",
-    "cfg_plus_plus",
-    "churn",
-    "constant",
-    "ddim",
-    "decreasing",
-    "diffusion_step",
-    "dpm_solver",
-    "effective_scale",
-    "euler",
-    "euler_maruyama",
-    "euler_step",
-    "feynman_kac",
-    "heun",
-    "implicit_euler",
-    "increasing_decreasing",
-    "integrate",
-    "langevin_corrected",
-    "mean_step",
-    "memoryless",
-    "midpoint",
-    "num_function_evaluations",
-    "predictor_corrector_guidance",
-    "relative_step",
-    "remat",
-    "reversible",
-    "rk4",
-    "root_beta",
-    "root_linear",
-    "solve",
-    "stochastic_heun",
-    "systematic_resampling",
-    "time_grids",
-    "tweedie_step",
-    "unipc",
-    "with_field_state",
-    "with_final_step",
-]
+from cfgjax.solvers import time_grids as time_grids
+from cfgjax.solvers.cfg_plus_plus import cfg_plus_plus as cfg_plus_plus
+from cfgjax.solvers.cfg_plus_plus import effective_scale as effective_scale
+from cfgjax.solvers.churn import churn as churn
+from cfgjax.solvers.diffusions import constant as constant
+from cfgjax.solvers.diffusions import decreasing as decreasing
+from cfgjax.solvers.diffusions import increasing_decreasing as increasing_decreasing
+from cfgjax.solvers.diffusions import memoryless as memoryless
+from cfgjax.solvers.diffusions import root_beta as root_beta
+from cfgjax.solvers.diffusions import root_linear as root_linear
+from cfgjax.solvers.exponential import ddim as ddim
+from cfgjax.solvers.exponential import dpm_solver as dpm_solver
+from cfgjax.solvers.exponential import unipc as unipc
+from cfgjax.solvers.feynman_kac import feynman_kac as feynman_kac
+from cfgjax.solvers.feynman_kac import systematic_resampling as systematic_resampling
+from cfgjax.solvers.final_step import euler_step as euler_step
+from cfgjax.solvers.final_step import mean_step as mean_step
+from cfgjax.solvers.final_step import tweedie_step as tweedie_step
+from cfgjax.solvers.final_step import with_final_step as with_final_step
+from cfgjax.solvers.integrate import integrate as integrate
+from cfgjax.solvers.integrate import remat as remat
+from cfgjax.solvers.integrate import solve as solve
+from cfgjax.solvers.inversion import implicit_euler as implicit_euler
+from cfgjax.solvers.inversion import reversible as reversible
+from cfgjax.solvers.langevin import diffusion_step as diffusion_step
+from cfgjax.solvers.langevin import langevin_corrected as langevin_corrected
+from cfgjax.solvers.langevin import predictor_corrector_guidance as predictor_corrector_guidance
+from cfgjax.solvers.langevin import relative_step as relative_step
+from cfgjax.solvers.nfe import num_function_evaluations as num_function_evaluations
+from cfgjax.solvers.ode import adams_bashforth as adams_bashforth
+from cfgjax.solvers.ode import euler as euler
+from cfgjax.solvers.ode import heun as heun
+from cfgjax.solvers.ode import midpoint as midpoint
+from cfgjax.solvers.ode import rk4 as rk4
+from cfgjax.solvers.sde import euler_maruyama as euler_maruyama
+from cfgjax.solvers.sde import stochastic_heun as stochastic_heun
+from cfgjax.solvers.stateful import with_field_state as with_field_state

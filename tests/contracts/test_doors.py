@@ -42,10 +42,15 @@ WITHOUT = {
 """A public name without a door -> why it needs none, or the file where its wrong arguments are tested."""
 
 
+def _place(value):
+    """The full name of the module where a function or a class is defined."""
+    return value.__module__ if inspect.isroutine(value) or inspect.isclass(value) else ""
+
+
 def _public(part):
-    """The public functions and classes of a part: those of its ``__all__``, else those that it defines."""
+    """The public functions and classes of a part: those of its ``__all__``, else those that are defined in it."""
     module = importlib.import_module(f"cfgjax.{part}")
-    own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+    own = [name for name, value in vars(module).items() if _place(value).startswith(module.__name__)]
     names = getattr(module, "__all__", [name for name in own if not name.startswith("_")])
     label = part.rpartition(".")[2]
     return {f"{label}.{name}": getattr(module, name) for name in names}
