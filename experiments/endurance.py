@@ -1,8 +1,8 @@
 """Train for hours and watch what grows: the process' memory, its open files and threads, and its rate.
 
-Starts experiments.train in a process of its own, looks at it every --every seconds, asks it to stop with SIGTERM after
---minutes, and writes soak.csv, soak.json and soak.png into --out. The rate is given by the clock, and by the time of
-the processor, which other work on the machine disturbs less.
+Starts experiments.train in a subprocess, measures it every --every seconds, stops it by SIGTERM after --minutes, and
+writes endurance.csv, endurance.json and endurance.png into --out. The rate is by the clock, and by the processor's
+time, which other work on the machine disturbs less.
 """
 
 import csv
@@ -36,7 +36,7 @@ _SETTLED = 0.1
 class Options:
     """What to run, and for how long."""
 
-    out: Path = Path("runs/soak")
+    out: Path = Path("runs/endurance")
     """Folder for the run and what was seen of it."""
     preset: str = "digits"
     """The preset to train."""
@@ -178,7 +178,7 @@ def draw(looks: list[Sample], file: Path) -> None:
 
 
 def endure(options: Options) -> None:
-    """Runs the soak and writes what was seen."""
+    """Runs the endurance test and writes what was measured."""
     for name in ("minutes", "every"):
         if not 0 < getattr(options, name) < math.inf:
             raise UserError(f"{name} must be above 0 and finite, got {getattr(options, name)}")
@@ -194,12 +194,12 @@ def endure(options: Options) -> None:
     found = summary(looks) | {"preset": options.preset, "save_every": options.save_every, "exit_code": code}
     if code != StoppedError.exit_code:
         raise UserError(f"the trainer did not stop as asked: exit code {code}; see {options.out}/train.log")
-    with (options.out / "soak.csv").open("w", newline="") as stream:
+    with (options.out / "endurance.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, [field.name for field in fields(Sample)])
         writer.writeheader()
         writer.writerows(map(asdict, looks))
-    run_folder.write_atomically(options.out / "soak.json", json.dumps(found, indent=2) + "\n")
-    draw(looks, options.out / "soak.png")
+    run_folder.write_atomically(options.out / "endurance.json", json.dumps(found, indent=2) + "\n")
+    draw(looks, options.out / "endurance.png")
     print(json.dumps(found, indent=2))
 
 

@@ -12,7 +12,7 @@ import pytest
 from experiments import endurance
 from experiments.cli.main import UserError
 from experiments.endurance import Sample, summary
-from experiments.fault_injection import __main__ as faults
+from experiments.fault_injection import __main__ as fault_injection
 from experiments.fault_injection import disks, harness
 from experiments.run import metrics_log
 from experiments.runtime import progress
@@ -29,16 +29,16 @@ NOTHING = ["--kills", "0", "--signals", "0", "--damages", "0", "--full-disks", "
         ([], "out must be a folder that is new or empty"),
     ],
 )
-def test_nothing_is_removed_for_a_bench_that_cannot_begin(arguments, expected, tmp_path):
+def test_nothing_is_removed_for_a_harness_that_cannot_begin(arguments, expected, tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
-    assert_one_line(command("fault_injection", "--out", tmp_path, *arguments), expected)
+    assert_one_line(command("fault_injection.__main__", "--out", tmp_path, *arguments), expected)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_bench_that_may_not_mount_says_so_before_it_begins(tmp_path, monkeypatch, capsys):
+def test_a_harness_that_may_not_mount_is_refused_before_it_begins(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(disks.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 32, b"", b"no right"))
     with pytest.raises(SystemExit) as ended:
-        faults.main(["--out", str(tmp_path / "out"), "--kills", "0", "--full-disks", "1"])
+        fault_injection.main(["--out", str(tmp_path / "out"), "--kills", "0", "--full-disks", "1"])
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: full_disks needs the right to mount (no right); give 0\n"
     assert not (tmp_path / "out").exists()
@@ -87,22 +87,22 @@ def test_a_damage_is_one_file_less_a_shorter_one_or_one_bit(tmp_path):
 )
 def test_a_fault_is_recovered_from_if_nothing_of_its_runs_differs(change, fine):
     counts = {"injected": 3, "recovered": 3, "runs": 1, "bit_equal": 1, "steps_lost": 0, "unexpected": 0}
-    assert faults._is_fine(counts | change) == fine
+    assert fault_injection._is_fine(counts | change) == fine
 
 
 @pytest.mark.slow
-def test_a_short_bench_recovers_from_kills_signals_and_damages(tmp_path):
+def test_a_short_injection_recovers_from_kills_signals_and_damages(tmp_path):
     arguments = ["--kills", "2", "--signals", "1", "--damages", "1", "--full-disks", "0"]
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.fault_injection", "--out", tmp_path / "bench", *arguments],
+        [sys.executable, "-m", "experiments.fault_injection", "--out", tmp_path / "injection", *arguments],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    counts = json.loads((tmp_path / "bench" / "faults.json").read_text())
+    counts = json.loads((tmp_path / "injection" / "faults.json").read_text())
     assert [(each["fault"], each["injected"]) for each in counts] == [
         ("SIGKILL", 2), ("SIGTERM", 1), ("SIGINT", 1), ("newest checkpoint corrupt", 1),
     ]  # fmt: skip
-    assert all(faults._is_fine(each) for each in counts)
+    assert all(fault_injection._is_fine(each) for each in counts)
     assert len([line for line in done.stdout.splitlines() if line.startswith("|")]) == 2 + 4
 
 
@@ -115,7 +115,7 @@ def _looks(num_looks=101, an_hour=36.0):
     return looks
 
 
-def test_slopes_and_rates_of_a_soak_are_those_of_its_looks():
+def test_slopes_and_rates_of_an_endurance_run_are_those_of_its_samples():
     found = summary(_looks())
     assert found["hours"] == 2
     assert found["steps"] == 144_000
@@ -145,13 +145,13 @@ def test_the_last_step_is_that_of_the_last_whole_line(content, step, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"), [("minutes", "nan"), ("minutes", "inf"), ("every", "0"), ("save_every", "0")]
 )
-def test_a_soak_that_cannot_be_watched_is_refused(name, value, tmp_path):
-    done = command("endurance", "--out", tmp_path / "soak", f"--{name.replace('_', '-')}", value)
+def test_an_endurance_run_that_cannot_be_watched_is_refused(name, value, tmp_path):
+    done = command("endurance", "--out", tmp_path / "endurance", f"--{name.replace('_', '-')}", value)
     assert_one_line(done, f"{name} must be ")
-    assert not (tmp_path / "soak").exists()
+    assert not (tmp_path / "endurance").exists()
 
 
-def test_a_soak_shows_how_far_it_is(tmp_path, monkeypatch, capsys):
+def test_an_endurance_run_shows_its_progress(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(progress, "PATIENCE", 0.0)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / metrics_log.NAME).write_text('{"step": 5}\n')
