@@ -173,7 +173,7 @@ def test_rules_stack_on_an_interval():
 
 @pytest.mark.parametrize(("make_solver", "stages"), [(solvers.euler, 1), (solvers.heun, 2)])
 def test_a_start_without_movement_costs_nothing(make_solver, stages):
-    """zero_before over an interval: three edges; 2 still steps, 1 labelled, 4 guided, 3 labelled."""
+    """zero_init over an interval: three edges; 2 still steps, 1 labelled, 4 guided, 3 labelled."""
 
     def build(field):
         guided = guidance.classifier_free(field, guidance.interval(4.0, 0.3, 0.7), NULL)

@@ -39,9 +39,11 @@ RULES = {
     "autoguidance": lambda field, w: guidance.autoguidance(field, _worse, w),
     "rescaled": lambda field, w: guidance.rescaled(_pair(field), w),
     "projected": lambda field, w: guidance.extrapolate(guidance.projected(PATH, _pair(field)), w),
-    "zero_star": lambda field, w: guidance.extrapolate(guidance.cfg_zero_star(_pair(field)), w),
-    "tangential": lambda field, w: guidance.extrapolate(guidance.tangential_damping(PATH, _pair(field)), w),
-    "clipped": lambda field, w: guidance.static_threshold(PATH, guidance.classifier_free(field, w, NULL), jnp.inf),
+    "cfg_zero_star": lambda field, w: guidance.extrapolate(guidance.cfg_zero_star(_pair(field)), w),
+    "tangential_damping": lambda field, w: guidance.extrapolate(guidance.tangential_damping(PATH, _pair(field)), w),
+    "static_threshold": lambda field, w: guidance.static_threshold(
+        PATH, guidance.classifier_free(field, w, NULL), jnp.inf
+    ),
     "one_plus": lambda field, w: guidance.classifier_free(field, guidance.from_zero_based_scale(w - 1), NULL),
     "an interval": lambda field, w: guidance.classifier_free(field, guidance.interval(w, 0.25, 0.5), NULL),
     "the whole interval": lambda field, w: guidance.classifier_free(field, guidance.interval(w, 0, 1), NULL),
@@ -56,7 +58,7 @@ def test_a_known_one_is_the_labelled_side_alone(name):
         np.testing.assert_array_equal(call(RULES[name](FIELD, 1.0))(X, T, jnp.asarray(Y)), expected)
 
 
-@pytest.mark.parametrize("name", ["classifier_free", "a negative label", "clipped", "the whole interval"])
+@pytest.mark.parametrize("name", ["classifier_free", "a negative label", "static_threshold", "the whole interval"])
 def test_a_known_zero_is_the_null_side_alone(name):
     assert _counted(lambda field: RULES[name](field, 0)) == [1] * 4
     expected = FIELD(X, T, jnp.asarray(2 if name == "a negative label" else NULL))
@@ -99,7 +101,7 @@ def test_classifier_guidance_at_zero_needs_no_classifier():
     assert calls
 
 
-@pytest.mark.parametrize("name", ["projected", "zero_star", "tangential", "rescaled"])
+@pytest.mark.parametrize("name", ["projected", "cfg_zero_star", "tangential_damping", "rescaled"])
 def test_a_null_side_that_is_made_of_both_costs_both_at_zero(name):
     """It is no plain null field: CFG-Zero*'s is s u_null. The value is that of a traced 0."""
     assert _counted(lambda field: RULES[name](field, 0)) == [2] * 4
@@ -221,7 +223,7 @@ def test_labels_of_weight_zero_are_not_evaluated(transform):
 
 
 @pytest.mark.parametrize(("amount", "label"), [(0, 2), (1.0, 0)])
-def test_between_labels_evaluates_one_label_at_its_ends(amount, label):
+def test_interpolate_labels_evaluates_one_label_at_its_ends(amount, label):
     between = lambda field: guidance.interpolate_labels(field, 2, 0, amount)  # noqa: E731
     build = lambda field: solvers.euler(between(field))  # noqa: E731
     assert solvers.num_function_evaluations(build, FIELD, X, TS).tolist() == [1] * 4

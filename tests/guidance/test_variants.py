@@ -114,7 +114,7 @@ def test_a_sample_does_not_depend_on_its_batch(name, clustered):
             0,
         ),
     ],
-    ids=["projected", "rescaled", "infinite max_norm", "wide max_norm", "dynamic", "zero_before", "interval"],
+    ids=["projected", "rescaled", "infinite max_norm", "wide max_norm", "dynamic", "zero_init", "interval"],
 )
 def test_neutral_settings_are_classifier_free_guidance(neutral, tolerance, clustered, plain_or_steep_path):
     path, field = plain_or_steep_path, clustered.vector_field(plain_or_steep_path)
@@ -279,7 +279,7 @@ def test_a_stack_acts_in_the_order_of_its_calls(clustered):
         lambda path, pair, value: guidance.dynamic_threshold(path, guidance.extrapolate(pair, 3.0), 60.0, value / 2),
         lambda path, pair, value: guidance.extrapolate(guidance.tangential_damping(path, pair), value),
     ],
-    ids=["scale", "schedule", "phi", "eta", "length", "max_norm", "dynamic max_norm", "tangential"],
+    ids=["scale", "schedule", "phi", "eta", "length", "max_norm", "dynamic max_norm", "tangential_damping"],
 )
 def test_every_number_is_differentiable(number, clustered):
     """Against a central difference; and finite where null and labelled field agree, at the null label."""

@@ -245,8 +245,8 @@ def test_populations_of_labels_are_mapped():
 
 FORGETFUL = StatefulField(lambda x: 0, lambda x, t, memory: (x, memory))
 MAKE = {
-    "tilted": lambda: solvers.feynman_kac(paths.linear(), _pair(paths.linear()), 0, 2.0, solvers.constant(1.0)),
-    "rematerialised": lambda: solvers.remat(MAKE["tilted"]()),
+    "feynman_kac": lambda: solvers.feynman_kac(paths.linear(), _pair(paths.linear()), 0, 2.0, solvers.constant(1.0)),
+    "remat": lambda: solvers.remat(MAKE["feynman_kac"]()),
 }
 USE = {
     "integrate": lambda solver: solvers.integrate(solver, KEY, jnp.ones((4, 1)), jnp.linspace(0, 1, 3)),

@@ -316,18 +316,18 @@ VARIANTS = {
         _of_pair(lambda pair: guidance.projected(PATH, pair, 0.0, 0.5)),
         (1.0, _of_pair(lambda pair: guidance.projected(PATH, pair, 1.0, jnp.inf))),
     ),
-    "zero_star": (_of_pair(guidance.cfg_zero_star), 1.0),
-    "tangential": (_of_pair(lambda pair: guidance.tangential_damping(PATH, pair)), 1),
+    "cfg_zero_star": (_of_pair(guidance.cfg_zero_star), 1.0),
+    "tangential_damping": (_of_pair(lambda pair: guidance.tangential_damping(PATH, pair)), 1),
     "rescaled": (_rescaled(0.7), (1.0, _rescaled(0.0))),
-    "clipped": (
+    "static_threshold": (
         _after(lambda field: guidance.static_threshold(PATH, field, 0.8)),
         _after(lambda field: guidance.static_threshold(PATH, field, jnp.inf)),
     ),
-    "dynamically_clipped": (
+    "dynamic_threshold": (
         _after(lambda field: guidance.dynamic_threshold(PATH, field, 90.0, 0.8)),
         _after(lambda field: guidance.dynamic_threshold(PATH, field, 100.0, 1e4)),
     ),
-    "zero_before": (
+    "zero_init": (
         _after(lambda field: guidance.zero_init(field, 0.3)),
         _after(lambda field: guidance.zero_init(field, 0.0)),
     ),
