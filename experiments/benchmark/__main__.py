@@ -1,8 +1,8 @@
 """Time the library beside a hand-written reference and its peers: in one run, those that are installed.
 
-Each work is raced by each method: rounds in which every competitor takes a turn, in an order that rotates. Before any
-time is taken, samples are compared with the reference's, on the same weights and noise; who differs gets no speed.
-Written to OUT: rows.json, one row for each competitor.
+Each workload is timed by each method: in each round every implementation runs once, in an order that rotates. Before
+that, samples are compared with the reference's, on the same weights and noise; one that differs gets no speed.
+Written to OUT: rows.json, one row for each implementation.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ from pydantic import Field
 
 from experiments.benchmark import compare, comparisons, memory, rows, startup, timing
 from experiments.benchmark.rows import Row
-from experiments.benchmark.timed_functions import Entry, Skipped
-from experiments.benchmark.workloads import ON_ACCELERATOR, ON_CPU, Case, Work, WorkName, work_of
+from experiments.benchmark.timed_functions import Skipped, TimedFunction
+from experiments.benchmark.workloads import ON_ACCELERATOR, ON_CPU, Case, Workload, WorkloadName, workload_of
 from experiments.cli import main as cli
 from experiments.cli.options import optional
 from experiments.config.schema import Count, NotNegative, Positive
@@ -33,7 +33,7 @@ TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-2}
 """How far samples may differ from the reference's, relative to the largest, by the type of the computation."""
 
 
-BATCHES: dict[WorkName, tuple[int, ...]] = {
+BATCHES: dict[WorkloadName, tuple[int, ...]] = {
     "W1": (1, 10, 100, 1000),
     "W2": (1, 4, 16),
     "W4-B": (1, 4, 16, 256),
@@ -47,11 +47,11 @@ class More:
     """What is measured besides."""
 
     peers: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Race diffrax, flow_matching and torch.compile too, where they are installed."""
+    """Time diffrax, flow_matching and torch.compile too, where they are installed."""
     memory: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Measure the most memory of each competitor in "train" and "euler", each in a process of its own."""
+    """Measure the most memory of each implementation in "train" and "euler", each in a process of its own."""
     curves: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Race Euler at other batches and numbers of steps too, and sweeps of other numbers of scales, for the plots."""
+    """Time Euler at other batches and numbers of steps too, and sweeps of other numbers of scales, for the plots."""
     startup: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Compile each work's training step and sampler in new processes, with an empty and with a warm cache."""
 
@@ -60,16 +60,16 @@ class More:
 class Options:
     """What is timed, and how long."""
 
-    works: Annotated[tuple[WorkName, ...], optional("WORK [WORK ...]", "what suits the device")] = ()
-    """What is timed: networks and sizes, told in docs/throughput.md."""
+    works: Annotated[tuple[WorkloadName, ...], optional("WORK [WORK ...]", "what suits the device")] = ()
+    """What is timed: networks and sizes, described in docs/throughput.md."""
     methods: Annotated[tuple[comparisons.Method, ...], Field(min_length=1)] = tuple(comparisons.METHODS)
     """How it is trained and sampled."""
     batch: Annotated[Count | None, optional("INT", "the works' own")] = None
     """Samples drawn together, and examples of a step."""
     rounds: Annotated[int, Field(ge=5)] = 5
-    """Rounds of each race, in which every competitor has a turn."""
+    """Rounds of each comparison, in each of which every implementation is timed once."""
     turn_seconds: NotNegative = 0.2
-    """Seconds that a turn lasts at least."""
+    """Seconds for which a run is repeated at least."""
     stated_peak: Annotated[Positive | None, optional("FLOP/S", "no MFU")] = None
     """FLOP/s of the device by its maker, for the MFU."""
     out: Path = Path("runs/benchmark")
@@ -82,7 +82,7 @@ class Options:
 
 
 def _head(case: Case) -> dict[str, Any]:
-    work = work_of(case)
+    work = workload_of(case)
     return {
         "work": case.work,
         "method": case.method,
@@ -96,11 +96,11 @@ def _head(case: Case) -> dict[str, Any]:
     }
 
 
-def refused(work: Work, contestants: dict[str, Entry | Skipped]) -> dict[str, str]:
+def refused(work: Workload, implementations: dict[str, TimedFunction | Skipped]) -> dict[str, str]:
     """Those whose samples are not the first one's."""
-    entered = {name: one for name, one in contestants.items() if isinstance(one, Entry)}
+    timed = {name: one for name, one in implementations.items() if isinstance(one, TimedFunction)}
     allowed = TOLERANCE[str(getattr(work.network, "dtype", "float32"))]
-    differences = rows.disagreements(entered)
+    differences = rows.disagreements(timed)
     return {
         name: f"its samples differ by {difference:.1e} of the largest, more than {allowed:g}"
         for name, difference in differences.items()
@@ -108,45 +108,47 @@ def refused(work: Work, contestants: dict[str, Entry | Skipped]) -> dict[str, st
     }
 
 
-def _profile(folder: Path, case: Case, entry: Entry) -> None:
+def _profile(folder: Path, case: Case, function: TimedFunction) -> None:
     with jax.profiler.trace(str(folder / f"{case.work}_{case.method}")):
-        entry.run()
+        function.run()
 
 
-def race(options: Options, case: Case) -> list[Row]:
-    """The rows of one race."""
-    work = work_of(case)
-    contestants = {name: build() for name, build in comparisons.race_of(case, options.more.peers).items()}
-    wrong = refused(work, contestants)
-    entered = {name: one for name, one in contestants.items() if isinstance(one, Entry) and name not in wrong}
+def compare_implementations(options: Options, case: Case) -> list[Row]:
+    """The rows of one comparison."""
+    work = workload_of(case)
+    implementations = {
+        name: build() for name, build in comparisons.implementations_of(case, options.more.peers).items()
+    }
+    wrong = refused(work, implementations)
+    timed = {name: one for name, one in implementations.items() if isinstance(one, TimedFunction) and name not in wrong}
     product = timing.product_of(getattr(work.network, "dtype", "float32"))
-    rounds = timing.race(entered, product, options.rounds, options.turn_seconds)
-    if options.profile is not None and comparisons.LIBRARY in entered:
-        _profile(options.profile, case, entered[comparisons.LIBRARY])
+    rounds = timing.time_rounds(timed, product, options.rounds, options.turn_seconds)
+    if options.profile is not None and comparisons.LIBRARY in timed:
+        _profile(options.profile, case, timed[comparisons.LIBRARY])
     forward = rows.forward_flops(work)
-    found = rows.rows_of(_head(case), contestants, wrong, rounds, forward, options.stated_peak)
+    found = rows.rows_of(_head(case), implementations, wrong, rounds, forward, options.stated_peak)
     return [_with_memory(case, row) if options.more.memory else row for row in found]
 
 
 def _with_memory(case: Case, row: Row) -> Row:
     if row.skipped is not None or case.method not in ("train", "euler"):
         return row
-    return dataclasses.replace(row, peak_bytes=memory.of_competitor(case, row.competitor))
+    return dataclasses.replace(row, peak_bytes=memory.of_implementation(case, row.implementation))
 
 
-def _works(options: Options) -> tuple[WorkName, ...]:
+def _works(options: Options) -> tuple[WorkloadName, ...]:
     return options.works or (ON_CPU if jax.default_backend() == "cpu" else ON_ACCELERATOR)
 
 
 def _cases(options: Options) -> Iterator[Case]:
-    """The races asked for, and then, for curves, those of other sizes."""
+    """The requested comparisons, and then, for curves, those of other sizes."""
     for work, method in itertools.product(_works(options), options.methods):
         yield Case(work, method, options.batch)
     if options.more.curves:
         yield from (case._replace(is_for_curves=True) for work in _works(options) for case in _curves(work))
 
 
-def _curves(work: WorkName) -> list[Case]:
+def _curves(work: WorkloadName) -> list[Case]:
     cases = [Case(work, "euler", batch=size) for size in BATCHES.get(work, ())]
     if work == "W0":
         cases += [Case(work, "euler", evaluations=count) for count in STEPS]
@@ -154,17 +156,17 @@ def _curves(work: WorkName) -> list[Case]:
     return cases
 
 
-def _startup(work_name: WorkName) -> list[Row]:
+def _startup(work_name: WorkloadName) -> list[Row]:
     head = _head(Case(work_name, "startup"))
     cold, warm = startup.cold_and_warm(work_name)
     return [
-        Row(**head, competitor="cfgjax, empty cache", compile_s=cold),
-        Row(**head, competitor="cfgjax, warm cache", compile_s=warm, ratio=warm / cold),
+        Row(**head, implementation="cfgjax, empty cache", compile_s=cold),
+        Row(**head, implementation="cfgjax, warm cache", compile_s=warm, ratio=warm / cold),
     ]
 
 
 def _compile_time(row: Row) -> str:
-    return f"{row.competitor} {row.compile_s:.2f} s"
+    return f"{row.implementation} {row.compile_s:.2f} s"
 
 
 def benchmark(options: Options) -> list[Row]:
@@ -177,9 +179,9 @@ def benchmark(options: Options) -> list[Row]:
     earlier = None if options.compare is None else compare.read(options.compare)
     folder = run_folder.make_folder("out", options.out)
     found: list[Row] = []
-    for case in progress.each(list(_cases(options)), "races", "racing"):
+    for case in progress.each(list(_cases(options)), "comparisons", "timing"):
         cli.print_result(f"\n{_title(case)}")
-        some = race(options, case)
+        some = compare_implementations(options, case)
         cli.print_result("\n".join(rows.table(some)))
         found += some
         _write(folder, found)

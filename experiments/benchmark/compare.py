@@ -1,4 +1,4 @@
-"""Two benchmarks of the same races: the ratios of their times, and what became slower."""
+"""Two benchmarks of the same workloads: the ratios of their times, and what became slower."""
 
 import json
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def read(file: Path) -> list[Row]:
 
 
 def lines(earlier: Sequence[Row], later: Sequence[Row]) -> list[str]:
-    """One line for each competitor that both ran: the time for an example, later over earlier, and SLOWER where it is.
+    """One line for each implementation in both: the time for an example, later over earlier, and SLOWER where it is.
 
     Times are first divided by the time of a matrix product in the same run, so that a slower machine is not a slower
     program; the ratio without that stands beside it.
@@ -48,9 +48,10 @@ def lines(earlier: Sequence[Row], later: Sequence[Row]) -> list[str]:
 
 
 def _identity(row: Row) -> tuple:
-    return row.work, row.method, row.batch, row.evaluations, row.num_scales, row.competitor
+    return row.work, row.method, row.batch, row.evaluations, row.num_scales, row.implementation
 
 
 def _name(row: Row) -> str:
     sizes = f"batch {row.batch}, {row.evaluations or 0:g} evaluations"
-    return f"{row.work} {row.method}, {sizes}{f', {row.num_scales} scales' if row.num_scales else ''}: {row.competitor}"
+    sizes += f", {row.num_scales} scales" if row.num_scales else ""
+    return f"{row.work} {row.method}, {sizes}: {row.implementation}"

@@ -1,4 +1,4 @@
-"""Who races whom: the competitors of each work and method by name; the others are held to the first."""
+"""Comparisons: the implementations of each workload and method by name; the others are held to the first."""
 
 import importlib.util
 import itertools
@@ -13,10 +13,19 @@ import optax
 
 from cfgjax import training
 from experiments.benchmark import in_cfgjax, reference, timed_functions
-from experiments.benchmark.timed_functions import Entry, Skipped
-from experiments.benchmark.workloads import SCALE, Case, Inputs, Work, compiler_options, grid, inputs_of, work_of
+from experiments.benchmark.timed_functions import Skipped, TimedFunction
+from experiments.benchmark.workloads import (
+    SCALE,
+    Case,
+    Inputs,
+    Workload,
+    compiler_options,
+    grid,
+    inputs_of,
+    workload_of,
+)
 
-Build = Callable[[], Entry | Skipped]
+Build = Callable[[], TimedFunction | Skipped]
 
 Method = Literal["train", "euler", "heun", "dpm_solver", "euler_maruyama", "interval", "scales", "sweep"]
 METHODS: dict[Method, str] = {
@@ -43,7 +52,7 @@ GUIDED = "cfgjax, guided everywhere"
 BY_SCALE, REJIT = "cfgjax, a call a scale", "cfgjax, compiled for each scale"
 
 
-def times_of(work: Work, method: str) -> np.ndarray:
+def times_of(work: Workload, method: str) -> np.ndarray:
     """The grid on which a method makes the work's number of evaluations."""
     return grid(max(1, work.evaluations // reference.EVALUATIONS.get(method, 1)))
 
@@ -55,27 +64,27 @@ def arguments_of(inputs: Inputs, scale: Any = None) -> tuple:
 
 
 def _solved(
-    work: Work, program: Callable, method: str, inputs: Inputs, scale: Any = None, options: Any = None
-) -> Entry:
+    work: Workload, program: Callable, method: str, inputs: Inputs, scale: Any = None, options: Any = None
+) -> TimedFunction:
     is_exact = method != "euler_maruyama"
     program = jax.jit(program, compiler_options=compiler_options(work) if options is None else options)
     return timed_functions.sampling(program, arguments_of(inputs, scale), work.batch, 2 * work.evaluations, is_exact)
 
 
-def _plain(work: Work, method: str, inputs: Inputs, scale: Any = None) -> Entry:
+def _plain(work: Workload, method: str, inputs: Inputs, scale: Any = None) -> TimedFunction:
     ts = jnp.asarray(times_of(work, method))
     program = partial(reference.sampler_of(work, method, work.sample_chunk), ts=ts)
     return _solved(work, program, method, inputs, scale)
 
 
 def _library(
-    work: Work, method: str, inputs: Inputs, chunk: int | None, scale: Any = None, options: Any = None
-) -> Entry:
+    work: Workload, method: str, inputs: Inputs, chunk: int | None, scale: Any = None, options: Any = None
+) -> TimedFunction:
     draw = in_cfgjax.draw_of(work, method, times_of(work, method))
     return _solved(work, in_cfgjax.sampler_of(draw, chunk), method, inputs, scale, options)
 
 
-def _diffrax(work: Work, method: str, inputs: Inputs) -> Entry | Skipped:
+def _diffrax(work: Workload, method: str, inputs: Inputs) -> TimedFunction | Skipped:
     if importlib.util.find_spec("diffrax") is None:
         return Skipped("diffrax is not installed")
     from experiments.benchmark import in_diffrax
@@ -85,8 +94,8 @@ def _diffrax(work: Work, method: str, inputs: Inputs) -> Entry | Skipped:
     return _solved(work, in_diffrax.sampler_of(work, method, times_of(work, method)), method, inputs)
 
 
-def _torch(work: Work) -> Any:
-    """The module of the PyTorch competitors, or why the work has none."""
+def _torch(work: Workload) -> Any:
+    """The module of the PyTorch implementations, or why the work has none."""
     for name in ("torch", "flow_matching"):
         if importlib.util.find_spec(name) is None:
             return Skipped(f"{name} is not installed")
@@ -94,7 +103,7 @@ def _torch(work: Work) -> Any:
     return peer if type(work.network) in peer.NETWORKS else Skipped("there is no such network in PyTorch here")
 
 
-def _torch_sampler(work: Work, method: str, inputs: Inputs, compiles: bool) -> Entry | Skipped:
+def _torch_sampler(work: Workload, method: str, inputs: Inputs, compiles: bool) -> TimedFunction | Skipped:
     peer = _torch(work)
     if isinstance(peer, Skipped):
         return peer
@@ -104,7 +113,7 @@ def _torch_sampler(work: Work, method: str, inputs: Inputs, compiles: bool) -> E
     return timed_functions.eager(run, work.batch, 2 * work.evaluations, is_exact=True)
 
 
-def _torch_trainer(work: Work, inputs: Inputs, compiles: bool) -> Entry | Skipped:
+def _torch_trainer(work: Workload, inputs: Inputs, compiles: bool) -> TimedFunction | Skipped:
     peer = _torch(work)
     if isinstance(peer, Skipped):
         return peer
@@ -112,7 +121,7 @@ def _torch_trainer(work: Work, inputs: Inputs, compiles: bool) -> Entry | Skippe
     return timed_functions.eager(run, work.train_batch * work.train_steps, 3, is_exact=False)
 
 
-def _looped(work: Work, inputs: Inputs) -> Entry:
+def _looped(work: Workload, inputs: Inputs) -> TimedFunction:
     """What the pmapped loop of many a codebase costs: time and state replicated, one dispatch a step."""
     guided, ts = reference.guided_of(work), times_of(work, "euler")
     step = jax.pmap(
@@ -132,7 +141,7 @@ def _looped(work: Work, inputs: Inputs) -> Entry:
     return timed_functions.eager(run, work.batch, 2 * work.evaluations, is_exact=True)
 
 
-def _plain_trainer(work: Work, inputs: Inputs) -> Entry:
+def _plain_trainer(work: Workload, inputs: Inputs) -> TimedFunction:
     optimizer = optax.adamw(1e-4)
     weights = jax.tree.map(jnp.array, inputs.weights)
     state = (weights, optimizer.init(weights), jax.tree.map(jnp.copy, weights), jax.random.key(0))
@@ -144,7 +153,9 @@ def _plain_trainer(work: Work, inputs: Inputs) -> Entry:
     )
 
 
-def _trainer(work: Work, inputs: Inputs, num_microbatches: int, steps_per_dispatch: int, options: Any = None) -> Entry:
+def _trainer(
+    work: Workload, inputs: Inputs, num_microbatches: int, steps_per_dispatch: int, options: Any = None
+) -> TimedFunction:
     optimizer = optax.adamw(1e-4)
     program = training.pmapped(training.multi_step(in_cfgjax.train_step_of(work, optimizer, num_microbatches)))
     state, batches, source = in_cfgjax.train_inputs(work, inputs, optimizer, steps_per_dispatch)
@@ -155,59 +166,59 @@ def _trainer(work: Work, inputs: Inputs, num_microbatches: int, steps_per_dispat
     )
 
 
-def _training(work: Work, inputs: Inputs, peers: bool) -> dict[str, Build]:
+def _training(work: Workload, inputs: Inputs, peers: bool) -> dict[str, Build]:
     every, chunks = work.train_steps, work.train_chunks
-    race: dict[str, Build] = {
+    builds: dict[str, Build] = {
         PLAIN: lambda: _plain_trainer(work, inputs),
         LIBRARY: lambda: _trainer(work, inputs, chunks, every),
     }
     if every > 1:
-        race[BY_STEP] = lambda: _trainer(work, inputs, chunks, 1)
+        builds[BY_STEP] = lambda: _trainer(work, inputs, chunks, 1)
     if chunks > 1:
-        race[WHOLE] = lambda: _trainer(work, inputs, 1, every)
+        builds[WHOLE] = lambda: _trainer(work, inputs, 1, every)
     if compiler_options(work):
-        race[ON_ONE_CORE] = lambda: _trainer(work, inputs, chunks, every, options={})
+        builds[ON_ONE_CORE] = lambda: _trainer(work, inputs, chunks, every, options={})
     if peers:
-        race[EAGER] = lambda: _torch_trainer(work, inputs, compiles=False)
-        race[COMPILED] = lambda: _torch_trainer(work, inputs, compiles=True)
-    return race
+        builds[EAGER] = lambda: _torch_trainer(work, inputs, compiles=False)
+        builds[COMPILED] = lambda: _torch_trainer(work, inputs, compiles=True)
+    return builds
 
 
-def _sampling(work: Work, inputs: Inputs, method: str, peers: bool) -> dict[str, Build]:
-    race: dict[str, Build] = {
+def _sampling(work: Workload, inputs: Inputs, method: str, peers: bool) -> dict[str, Build]:
+    builds: dict[str, Build] = {
         PLAIN: lambda: _plain(work, method, inputs),
         LIBRARY: lambda: _library(work, method, inputs, work.sample_chunk),
     }
     if work.sample_chunk:
-        race[WHOLE] = lambda: _library(work, method, inputs, None)
+        builds[WHOLE] = lambda: _library(work, method, inputs, None)
     if compiler_options(work):
-        race[ON_ONE_CORE] = lambda: _library(work, method, inputs, work.sample_chunk, options={})
+        builds[ON_ONE_CORE] = lambda: _library(work, method, inputs, work.sample_chunk, options={})
     if method == "euler_maruyama":
-        race[AS_ODE] = lambda: _library(work, "euler", inputs, work.sample_chunk)
+        builds[AS_ODE] = lambda: _library(work, "euler", inputs, work.sample_chunk)
     if peers:
-        race[DIFFRAX] = lambda: _diffrax(work, method, inputs)
-        race[EAGER] = lambda: _torch_sampler(work, method, inputs, compiles=False)
-        race[COMPILED] = lambda: _torch_sampler(work, method, inputs, compiles=True)
-        race["hackable_diffusion"] = lambda: Skipped("it is not raced")
+        builds[DIFFRAX] = lambda: _diffrax(work, method, inputs)
+        builds[EAGER] = lambda: _torch_sampler(work, method, inputs, compiles=False)
+        builds[COMPILED] = lambda: _torch_sampler(work, method, inputs, compiles=True)
+        builds["hackable_diffusion"] = lambda: Skipped("it is not timed")
         if method == "euler":
-            race[LOOPED] = lambda: _looped(work, inputs)
-    return race
+            builds[LOOPED] = lambda: _looped(work, inputs)
+    return builds
 
 
-def _interval(work: Work, inputs: Inputs) -> dict[str, Build]:
+def _interval(work: Workload, inputs: Inputs) -> dict[str, Build]:
     ts = times_of(work, "euler")
     first, last = len(ts) // 4, len(ts) // 4 + (len(ts) - 1) // 2
     draw = in_cfgjax.draw_of(work, "euler", ts, (float(ts[first]), float(ts[last])))
     evaluations = len(ts) - 1 + last - first
 
-    def half() -> Entry:
+    def half() -> TimedFunction:
         program = jax.jit(in_cfgjax.sampler_of(draw, work.sample_chunk), compiler_options=compiler_options(work))
         return timed_functions.sampling(program, arguments_of(inputs), work.batch, evaluations, is_exact=False)
 
     return {GUIDED: lambda: _library(work, "euler", inputs, work.sample_chunk), LIBRARY: half}
 
 
-def _scales(work: Work, inputs: Inputs) -> dict[str, Build]:
+def _scales(work: Workload, inputs: Inputs) -> dict[str, Build]:
     scales = np.linspace(0, 2 * SCALE, work.batch, dtype=np.float32)
     spread = scales.reshape(-1, *(1 for _ in work.shape))
     return {
@@ -216,18 +227,18 @@ def _scales(work: Work, inputs: Inputs) -> dict[str, Build]:
     }
 
 
-def _sweep(work: Work, inputs: Inputs, num_scales: int) -> dict[str, Build]:
+def _sweep(work: Workload, inputs: Inputs, num_scales: int) -> dict[str, Build]:
     each = max(1, work.batch // num_scales)
     few = inputs._replace(noise=inputs.noise[:each], labels=inputs.labels[:each])
     scales = np.linspace(1, 1 + SCALE, num_scales, dtype=np.float32)
     draw = in_cfgjax.draw_of(work, "euler", times_of(work, "euler"))
     chunk, total, evaluations = work.sample_chunk, num_scales * each, 2 * work.evaluations
 
-    def one_call() -> Entry:
+    def one_call() -> TimedFunction:
         program = jax.jit(in_cfgjax.sweep_of(draw, chunk or 8192), compiler_options=compiler_options(work))
         return timed_functions.sampling(program, arguments_of(few, scales), total, evaluations, is_exact=True)
 
-    def by_scale() -> Entry:
+    def by_scale() -> TimedFunction:
         program = jax.jit(in_cfgjax.sampler_of(draw, chunk), compiler_options=compiler_options(work))
         executable, trace_seconds, compile_seconds = timed_functions.compiled(program, *arguments_of(few))
         calls = [jax.device_put(arguments_of(few, scale)) for scale in scales]
@@ -235,9 +246,9 @@ def _sweep(work: Work, inputs: Inputs, num_scales: int) -> dict[str, Build]:
         def run() -> np.ndarray:
             return np.stack(jax.device_get([executable(*call) for call in calls]))
 
-        return Entry(run, total, evaluations, trace_seconds, compile_seconds, run())
+        return TimedFunction(run, total, evaluations, trace_seconds, compile_seconds, run())
 
-    def anew() -> Entry:
+    def anew() -> TimedFunction:
         def run() -> None:
             for scale in scales[:REJITTED]:
                 program = jax.jit(
@@ -245,14 +256,14 @@ def _sweep(work: Work, inputs: Inputs, num_scales: int) -> dict[str, Build]:
                 )
                 jax.block_until_ready(program(*arguments_of(few)[:-1]))
 
-        return Entry(run, REJITTED * each, evaluations, note=f"timed on {REJITTED} of {num_scales} scales")
+        return TimedFunction(run, REJITTED * each, evaluations, note=f"timed on {REJITTED} of {num_scales} scales")
 
     return {BY_SCALE: by_scale, LIBRARY: one_call, REJIT: anew}
 
 
-def race_of(case: Case, peers: bool) -> dict[str, Build]:
-    """The competitors of a case; each is built when it is called."""
-    work = work_of(case)
+def implementations_of(case: Case, peers: bool) -> dict[str, Build]:
+    """The implementations of a case; each is built when it is called."""
+    work = workload_of(case)
     inputs = inputs_of(work)
     match case.method:
         case "train":

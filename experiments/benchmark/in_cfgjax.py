@@ -1,4 +1,4 @@
-"""The library's side of the race, put together as its users would."""
+"""The library's implementation of the workloads, put together as its users would."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,13 +11,15 @@ import optax
 from cfgjax import guidance, losses, paths, solvers, training
 from cfgjax.analysis.sweep import sweep
 from cfgjax.types import Array, Number, Scale, Tree
-from experiments.benchmark.workloads import Inputs, Work
+from experiments.benchmark.workloads import Inputs, Workload
 from experiments.config.samplers import SOLVERS
 
 PATH = paths.linear()
 
 
-def draw_of(work: Work, method: str, ts: np.ndarray, ends: tuple[float, float] | None = None) -> Callable[..., Array]:
+def draw_of(
+    work: Workload, method: str, ts: np.ndarray, ends: tuple[float, float] | None = None
+) -> Callable[..., Array]:
     """(weights, key, noise [*D], y [], w []) -> ONE sample [*D]."""
     network: Any = work.network
 
@@ -54,7 +56,7 @@ def sweep_of(draw: Callable[..., Array], chunk: int) -> Callable[..., Array]:
     return sample
 
 
-def loss_of(work: Work) -> Callable[[Tree, Array, tuple[Array, Array]], Array]:
+def loss_of(work: Workload) -> Callable[[Tree, Array, tuple[Array, Array]], Array]:
     """(weights, key, (z, y)) -> the guided flow-matching loss of one example."""
     network: Any = work.network
 
@@ -67,12 +69,12 @@ def loss_of(work: Work) -> Callable[[Tree, Array, tuple[Array, Array]], Array]:
     return loss
 
 
-def train_step_of(work: Work, optimizer: optax.GradientTransformation, num_microbatches: int) -> training.Step:
+def train_step_of(work: Workload, optimizer: optax.GradientTransformation, num_microbatches: int) -> training.Step:
     """The library's pure step on the work's network."""
     return training.make_step(loss_of(work), optimizer, 0.999, num_microbatches)
 
 
-def train_inputs(work: Work, inputs: Inputs, optimizer: optax.GradientTransformation, num_steps: int) -> tuple:
+def train_inputs(work: Workload, inputs: Inputs, optimizer: optax.GradientTransformation, num_steps: int) -> tuple:
     """(the first state, the indices of so many batches, sharded, and the data that they name, on the devices)."""
     weights = jax.tree.map(jnp.asarray, inputs.weights)
     state = training.replicate(training.init_state(weights, optimizer, jax.random.key(0)))

@@ -11,12 +11,12 @@ import numpy as np
 
 from cfgjax.types import Array, Tree
 from experiments.benchmark import reference
-from experiments.benchmark.workloads import Work
+from experiments.benchmark.workloads import Workload
 
 SOLVERS: dict[str, Callable[[], Any]] = {"euler": diffrax.Euler, "heun": diffrax.Heun, "euler_maruyama": diffrax.Euler}
 
 
-def sampler_of(work: Work, method: str, ts: np.ndarray) -> Callable[..., Array]:
+def sampler_of(work: Workload, method: str, ts: np.ndarray) -> Callable[..., Array]:
     """(weights, key, noise [B, *D], labels [B], w) -> samples [B, *D], the batch as one state."""
     guided = reference.guided_of(work)
 

@@ -1,7 +1,7 @@
 """The same networks with the same weights in PyTorch, sampled and trained through flow_matching.
 
 Only imported where torch and flow_matching are installed. Attention is ``scaled_dot_product_attention``; the compiled
-competitor wraps the network in ``torch.compile``.
+implementation wraps the network in ``torch.compile``.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from torch.nn import functional
 from cfgjax.models import MLP, DiT
 from cfgjax.models.embeddings import sincos_positions
 from cfgjax.types import Tree
-from experiments.benchmark.workloads import SCALE, Inputs, Work
+from experiments.benchmark.workloads import SCALE, Inputs, Workload
 
 METHODS = {"euler": "euler", "heun": "heun2"}
 """Our solvers by the names of torchdiffeq."""
@@ -133,12 +133,12 @@ NETWORKS: dict[type, Callable[..., nn.Module]] = {MLP: MLP, DiT: Transformer}
 """PyTorch's networks by the type of ours."""
 
 
-def network_of(work: Work, weights: Tree) -> Any:
+def network_of(work: Workload, weights: Tree) -> Any:
     """The work's network."""
     return NETWORKS[type(work.network)](work.network, weights, work.shape).to(device())
 
 
-def _half(work: Work) -> Any:
+def _half(work: Workload) -> Any:
     is_half = str(getattr(work.network, "dtype", "float32")) == "bfloat16"
     return torch.autocast(device().type, dtype=torch.bfloat16, enabled=is_half)
 
@@ -162,7 +162,7 @@ class _Guided(nn.Module):
         return (1 - SCALE) * unlabelled + SCALE * labelled
 
 
-def sampler_of(work: Work, inputs: Inputs, method: str, ts: np.ndarray, compiles: bool) -> Callable[[], np.ndarray]:
+def sampler_of(work: Workload, inputs: Inputs, method: str, ts: np.ndarray, compiles: bool) -> Callable[[], np.ndarray]:
     """A function that draws all samples of the work by flow_matching's ODESolver."""
     field: Any = _Guided(network_of(work, inputs.weights), work.num_classes)
     solver = ODESolver(torch.compile(field) if compiles else field)
@@ -178,7 +178,7 @@ def sampler_of(work: Work, inputs: Inputs, method: str, ts: np.ndarray, compiles
     return run
 
 
-def trainer_of(work: Work, inputs: Inputs, compiles: bool) -> Callable[[], None]:
+def trainer_of(work: Workload, inputs: Inputs, compiles: bool) -> Callable[[], None]:
     """A function that takes train_steps steps: flow_matching's path, AdamW and a moving average."""
     network = network_of(work, inputs.weights)
     average = [weight.detach().clone() for weight in network.parameters()]

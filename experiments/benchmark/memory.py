@@ -1,4 +1,4 @@
-"""The most memory that one competitor takes while it runs, measured in a process of its own."""
+"""The most memory that one implementation takes while it runs, measured in a process of its own."""
 
 import ctypes
 import gc
@@ -22,7 +22,7 @@ _IMPORTS = {
     comparisons.COMPILED: ("torch", "flow_matching.solver", "torch._dynamo", "torch._inductor.compile_fx"),
     comparisons.DIFFRAX: ("diffrax",),
 }
-"""What a competitor imports, some of it only when it is first used."""
+"""What an implementation imports, some of it only when it is first used."""
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -49,14 +49,14 @@ def _most_on_device(is_torch: bool) -> int:
     return int(statistics["peak_bytes_in_use"])
 
 
-def measure(case: Case, competitor: str) -> int | None:
+def measure(case: Case, implementation: str) -> int | None:
     """Bytes, in this process, which should have done nothing else; None where it cannot be told.
 
     On a CPU the resident memory beyond that after the imports: weights, inputs, compiled code and working memory, at
     the highest point of a second run. On an accelerator its own statistics.
     """
-    is_torch = competitor in (comparisons.EAGER, comparisons.COMPILED)
-    for name in _IMPORTS.get(competitor, ()):
+    is_torch = implementation in (comparisons.EAGER, comparisons.COMPILED)
+    for name in _IMPORTS.get(implementation, ()):
         if importlib.util.find_spec(name.partition(".")[0]):
             importlib.import_module(name)
     jax.block_until_ready(jnp.zeros(()))
@@ -65,22 +65,22 @@ def measure(case: Case, competitor: str) -> int | None:
         return None
     _settle()
     before = _status("VmRSS") if is_on_cpu else 0
-    entry = comparisons.race_of(case, peers=True)[competitor]()
-    if isinstance(entry, Skipped):
+    function = comparisons.implementations_of(case, peers=True)[implementation]()
+    if isinstance(function, Skipped):
         return None
-    entry.run()
+    function.run()
     _settle()
-    entry.run()
+    function.run()
     return _status("VmHWM") - before if is_on_cpu else _most_on_device(is_torch)
 
 
-def of_competitor(case: Case, competitor: str) -> int | None:
+def of_implementation(case: Case, implementation: str) -> int | None:
     """``measure`` in a process of its own; None where it fails."""
-    request = json.dumps([case, competitor])
+    request = json.dumps([case, implementation])
     done = subprocess.run([sys.executable, "-m", __name__, request], capture_output=True, text=True, check=False)
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
 
 
 if __name__ == "__main__":
-    asked, whose = json.loads(sys.argv[1])
-    print(json.dumps(measure(Case(*asked), whose)))
+    case, implementation = json.loads(sys.argv[1])
+    print(json.dumps(measure(Case(*case), implementation)))

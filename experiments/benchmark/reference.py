@@ -14,10 +14,10 @@ from jax import lax
 
 from cfgjax.types import Array, Tree
 from experiments.benchmark.reference_networks import network_of
-from experiments.benchmark.workloads import Work
+from experiments.benchmark.workloads import Workload
 
 
-def guided_of(work: Work) -> Callable[..., Array]:
+def guided_of(work: Workload) -> Callable[..., Array]:
     """(weights, x, t, y, w) -> the guided field of a batch, by one doubled forward pass."""
     network, null = network_of(work), work.num_classes
 
@@ -66,7 +66,7 @@ EVALUATIONS = {"heun": 2}
 """Evaluations of the field in one step, where not one."""
 
 
-def sampler_of(work: Work, method: str, chunk: int | None) -> Callable[..., Array]:
+def sampler_of(work: Workload, method: str, chunk: int | None) -> Callable[..., Array]:
     """(weights, key, noise [B, *D], labels [B], w [] or [B, 1...], ts) -> samples [B, *D], chunk after chunk."""
     guided, rule = guided_of(work), RULES[method]
 
@@ -96,7 +96,7 @@ def sampler_of(work: Work, method: str, chunk: int | None) -> Callable[..., Arra
 
 
 def train_step_of(
-    work: Work, optimizer: optax.GradientTransformation, num_microbatches: int, num_steps: int
+    work: Workload, optimizer: optax.GradientTransformation, num_microbatches: int, num_steps: int
 ) -> Callable:
     """(state, data, labels) -> (state, losses [num_steps]): so many steps in one dispatch.
 

@@ -11,7 +11,7 @@ from jax import lax
 from cfgjax.models import MLP, DiT, UNet
 from cfgjax.models.embeddings import sincos_positions
 from cfgjax.types import Array, Tree
-from experiments.benchmark.workloads import Work
+from experiments.benchmark.workloads import Workload
 
 Network = Callable[[Tree, Array, Array, Array], Array]
 """(weights, x [B, *D], t [] or [B], y [B]) -> [B, *D]."""
@@ -195,7 +195,7 @@ def unet(network: UNet) -> Network:
     return apply
 
 
-def network_of(work: Work) -> Network:
+def network_of(work: Workload) -> Network:
     """The work's network by hand."""
     match work.network:
         case MLP():

@@ -1,6 +1,6 @@
 """What more devices cost: measured on virtual ones, which share the cores of one CPU, and on paper for real ones.
 
-Measured is overhead alone: a training step of the same examples per device, the same step without the average of its
+Measured is overhead alone: a training step of the same examples per device, the same step without the mean of its
 gradients over the devices, and the dispatch of an empty step that is given the same state. On paper a step of n
 devices takes
 
@@ -31,20 +31,20 @@ from cfgjax import training
 from cfgjax.types import Tree
 from experiments.benchmark import in_cfgjax, timed_functions, timing
 from experiments.benchmark.rows import forward_flops
-from experiments.benchmark.workloads import WORKS, WorkName, compiler_options, inputs_of, shapes_of
+from experiments.benchmark.workloads import WORKLOADS, WorkloadName, compiler_options, inputs_of, shapes_of
 from experiments.cli import main as cli
 from experiments.config.schema import Count
 from experiments.run import folder as run_folder
 
 IN_MACHINE = 8
-PUBLISHED: tuple[WorkName, ...] = ("W4-B", "W4-L", "W4-XL")
+PUBLISHED: tuple[WorkloadName, ...] = ("W4-B", "W4-L", "W4-XL")
 
 
 @dataclass(frozen=True)
 class Options:
     """What is measured."""
 
-    work: WorkName = "W0"
+    work: WorkloadName = "W0"
     """The work; each device takes the examples of its training step."""
     devices: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 4, 8)
     """Numbers of virtual devices."""
@@ -119,21 +119,21 @@ def _empty(state: Tree, batch: Tree, source: Tree = None, *, axis_name: str | No
     return state, ()
 
 
-def measure(work_name: WorkName, num_rounds: int) -> dict[str, float]:
-    """Least seconds of a step on all devices of this process: whole, without the average, and empty."""
-    count, work = jax.local_device_count(), WORKS[work_name]
+def measure(work_name: WorkloadName, num_rounds: int) -> dict[str, float]:
+    """Least seconds of a step on all devices of this process: whole, without the mean, and empty."""
+    count, work = jax.local_device_count(), WORKLOADS[work_name]
     work = work._replace(train_batch=count * work.train_batch)
     inputs, optimizer = inputs_of(work), optax.adamw(1e-4)
     step = in_cfgjax.train_step_of(work, optimizer, work.train_chunks)
     steps = {"whole": training.multi_step(step), "alone": training.multi_step(_alone(step)), "empty": _empty}
 
-    def entry(step: training.Step) -> timed_functions.Entry:
+    def function_of(step: training.Step) -> timed_functions.TimedFunction:
         state, batches, source = in_cfgjax.train_inputs(work, inputs, optimizer, 1)
         options = compiler_options(work)
         return timed_functions.training(training.pmapped(step), state, (batches, source), work.train_batch, 1, options)
 
-    rounds = timing.race(
-        {name: entry(each) for name, each in steps.items()}, timing.product_of("float32"), num_rounds, 0.3
+    rounds = timing.time_rounds(
+        {name: function_of(each) for name, each in steps.items()}, timing.product_of("float32"), num_rounds, 0.3
     )
     return {name: float(np.min(seconds)) for name, seconds in rounds.seconds.items()}
 
@@ -153,7 +153,7 @@ def _on(num_devices: int, options: Options) -> dict[str, float]:
 
 def lines(found: dict[int, dict[str, float]]) -> list[str]:
     """The measurements as a table."""
-    head = "| devices | step | without the average | empty step | average's share | dispatch's share |"
+    head = "| devices | step | without the mean | empty step | mean's share | dispatch's share |"
     rows = [head, "|---|---|---|---|---|---|"]
     for count, each in found.items():
         whole, alone, empty = (each[name] for name in ("whole", "alone", "empty"))
@@ -169,7 +169,7 @@ def on_paper(options: Options) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for name, num_devices in itertools.product(PUBLISHED, (64, 1024)):
-        work = WORKS[name]
+        work = WORKLOADS[name]
         gradient_bytes = 4 * sum(leaf.size for leaf in jax.tree.leaves(shapes_of(work)[0]))
         device_flops = 3 * forward_flops(work) * options.per_device
         plain, hidden = (

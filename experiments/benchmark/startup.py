@@ -11,12 +11,12 @@ import optax
 
 from cfgjax import training
 from experiments.benchmark import comparisons, in_cfgjax, timed_functions
-from experiments.benchmark.workloads import Case, WorkName, compiler_options, inputs_of, work_of
+from experiments.benchmark.workloads import Case, WorkloadName, compiler_options, inputs_of, workload_of
 
 
-def measure(work_name: WorkName) -> float:
+def measure(work_name: WorkloadName) -> float:
     """Seconds, in this process, to compile the work's training step and its guided sampler by Euler."""
-    work = work_of(Case(work_name, "startup"))
+    work = workload_of(Case(work_name, "startup"))
     inputs, optimizer = inputs_of(work), optax.adamw(1e-4)
     step = training.pmapped(training.multi_step(in_cfgjax.train_step_of(work, optimizer, work.train_chunks)))
     state, batches, source = in_cfgjax.train_inputs(work, inputs, optimizer, work.train_steps)
@@ -27,7 +27,7 @@ def measure(work_name: WorkName) -> float:
     return of_step + of_sampler
 
 
-def cold_and_warm(work_name: WorkName) -> tuple[float, float]:
+def cold_and_warm(work_name: WorkloadName) -> tuple[float, float]:
     """The seconds of two processes one after the other, the second of which finds the programs of the first.
 
     Raises:

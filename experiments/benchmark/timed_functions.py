@@ -1,4 +1,4 @@
-"""What takes part in a race, and how JAX programs are made ready for one."""
+"""Functions to time, and how JAX programs are made ready for it."""
 
 import time
 from collections.abc import Callable
@@ -10,8 +10,8 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A competitor, ready to run.
+class TimedFunction:
+    """An implementation, ready to run.
 
     Attributes:
         run: runs once and waits for the result.
@@ -20,7 +20,7 @@ class Entry:
             example's forward and backward pass three.
         trace_seconds: spent before the first run.
         compile_seconds: likewise.
-        output: what its run makes, where it is the same for all competitors.
+        output: what its run makes, where it is the same for all implementations.
         note: what a reader should know.
     """
 
@@ -35,7 +35,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A competitor that cannot take part, and why."""
+    """An implementation that cannot be timed, and why."""
 
     reason: str
 
@@ -49,8 +49,8 @@ def compiled(program: Any, *args: Any, options: Any = None) -> tuple[Any, float,
     return executable, traced - start, time.perf_counter() - traced
 
 
-def sampling(program: Any, args: tuple, examples: int, evaluations: float, is_exact: bool) -> Entry:
-    """The entry of a jitted sampler; its output is compared where the method draws no noise."""
+def sampling(program: Any, args: tuple, examples: int, evaluations: float, is_exact: bool) -> TimedFunction:
+    """A jitted sampler; its output is compared where the method draws no noise."""
     executable, trace_seconds, compile_seconds = compiled(program, *args)
     args = jax.device_put(args)
 
@@ -58,11 +58,11 @@ def sampling(program: Any, args: tuple, examples: int, evaluations: float, is_ex
         return jax.block_until_ready(executable(*args))
 
     output = np.asarray(run()) if is_exact else None
-    return Entry(run, examples, evaluations, trace_seconds, compile_seconds, output)
+    return TimedFunction(run, examples, evaluations, trace_seconds, compile_seconds, output)
 
 
-def training(program: Any, state: Any, args: tuple, examples: int, calls: int, options: Any) -> Entry:
-    """The entry of a training step (state, *args) -> (state, ...) whose state is donated, called so many times."""
+def training(program: Any, state: Any, args: tuple, examples: int, calls: int, options: Any) -> TimedFunction:
+    """A training step (state, *args) -> (state, ...) whose state is donated, timed over so many calls."""
     executable, trace_seconds, compile_seconds = compiled(program, state, *args, options=options)
     held = [state]
 
@@ -72,14 +72,14 @@ def training(program: Any, state: Any, args: tuple, examples: int, calls: int, o
         return jax.block_until_ready(held[0])
 
     run()
-    return Entry(run, examples, 3, trace_seconds, compile_seconds)
+    return TimedFunction(run, examples, 3, trace_seconds, compile_seconds)
 
 
-def eager(run: Callable[[], Any], examples: int, evaluations: float, is_exact: bool) -> Entry:
-    """The entry of a function that compiles, if it does, in its first run; the second run's time is taken off."""
+def eager(run: Callable[[], Any], examples: int, evaluations: float, is_exact: bool) -> TimedFunction:
+    """A function that compiles, if it does, in its first run; the second run's time is subtracted."""
     start = time.perf_counter()
     run()
     first = time.perf_counter()
     output = run()
     compile_seconds = max(0.0, 2 * first - start - time.perf_counter())
-    return Entry(run, examples, evaluations, 0.0, compile_seconds, np.asarray(output) if is_exact else None)
+    return TimedFunction(run, examples, evaluations, 0.0, compile_seconds, np.asarray(output) if is_exact else None)

@@ -1,7 +1,7 @@
-"""Rounds: every competitor takes its turn in each, in an order that rotates, with a matrix product before each round.
+"""Rounds: every implementation is timed once in each, in an order that rotates, with a matrix product before each.
 
-A turn repeats a run until it has lasted long enough, and gives the seconds of one run. The matrix products tell a
-noisy machine from a quiet one, and what a competitor's speed is a percentage of.
+A run is repeated until it has lasted long enough, which gives the seconds of one run. The matrix products tell a
+noisy machine from a quiet one, and what an implementation's speed is a percentage of.
 """
 
 import time
@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmark.timed_functions import Entry
+from experiments.benchmark.timed_functions import TimedFunction
 
 CPU_SIZE, DEVICE_SIZE = 2048, 8192
 
 
 class Rounds(NamedTuple):
-    """Seconds of one run for each competitor, by round; and the matrix product's FLOP/s, by round."""
+    """Seconds of one run for each implementation, by round; and the matrix product's FLOP/s, by round."""
 
     seconds: dict[str, np.ndarray]
     products: np.ndarray
@@ -44,17 +44,20 @@ def product_of(dtype: Any) -> Callable[[float], float]:
     return lambda least: 2 * size**3 / repeat(lambda: jax.block_until_ready(product(left, right)), least)
 
 
-def race(
-    competitors: Mapping[str, Entry], product: Callable[[float], float], num_rounds: int, least_seconds: float
+def time_rounds(
+    implementations: Mapping[str, TimedFunction],
+    product: Callable[[float], float],
+    num_rounds: int,
+    least_seconds: float,
 ) -> Rounds:
-    """All rounds, after one turn of everybody that does not count."""
-    names = list(competitors)
-    for entry in competitors.values():
-        entry.run()
+    """All rounds, after one run of every implementation that does not count."""
+    names = list(implementations)
+    for function in implementations.values():
+        function.run()
     seconds, products = {name: [] for name in names}, []
     for number in range(num_rounds):
         products.append(product(least_seconds))
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            seconds[name].append(repeat(competitors[name].run, least_seconds))
+            seconds[name].append(repeat(implementations[name].run, least_seconds))
     return Rounds({name: np.array(values) for name, values in seconds.items()}, np.array(products))

@@ -19,7 +19,7 @@ LAST_TIME = 0.99
 """The end of every grid: there all peers' rules of Heun are the same, as none of ours that ends at t = 1."""
 
 
-class Work(NamedTuple):
+class Workload(NamedTuple):
     """One size of problem.
 
     Attributes:
@@ -50,15 +50,15 @@ class Work(NamedTuple):
 _MLP = MLP(num_classes=8, depth=1)
 
 
-def _latents(size: str) -> Work:
+def _latents(size: str) -> Workload:
     network = DiT(**SIZES[size]._asdict(), patch=2, num_classes=1000, dtype=jnp.dtype(jnp.bfloat16))
-    return Work(f"DiT-{size}/2, latents 32 x 32 x 4, bfloat16", network, (32, 32, 4), 1000, 64, 256, 8)
+    return Workload(f"DiT-{size}/2, latents 32 x 32 x 4, bfloat16", network, (32, 32, 4), 1000, 64, 256, 8)
 
 
-WORKS: dict[str, Work] = {
-    "tiny": Work("MLP 16 x 1, for the tests", MLP(num_classes=3, width=16, depth=1), (2,), 3, 4, 8, 4),
-    "W0": Work("MLP of 4 layers of 256 in 2-D, overhead", _MLP, (2,), 8, 1, 128, 100, train_steps=50),
-    "W1": Work(
+WORKLOADS: dict[str, Workload] = {
+    "tiny": Workload("MLP 16 x 1, for the tests", MLP(num_classes=3, width=16, depth=1), (2,), 3, 4, 8, 4),
+    "W0": Workload("MLP of 4 layers of 256 in 2-D, overhead", _MLP, (2,), 8, 1, 128, 100, train_steps=50),
+    "W1": Workload(
         "MLP of 4 layers of 256 in 2-D, throughput",
         _MLP,
         (2,),
@@ -70,30 +70,30 @@ WORKS: dict[str, Work] = {
         train_chunks=2,
         train_steps=4,
     ),
-    "W2": Work("DiT-Ti/2, 32 x 32 x 1", DiT(**SIZES["Ti"]._asdict()), (32, 32, 1), 10, 64, 64, 2, 4, 32),
-    "W3": Work("U-Net of width 32, 28 x 28 x 1", UNet(32, (1, 2, 2), 1, (7,)), (28, 28, 1), 10, 32, 32, 4),
+    "W2": Workload("DiT-Ti/2, 32 x 32 x 1", DiT(**SIZES["Ti"]._asdict()), (32, 32, 1), 10, 64, 64, 2, 4, 32),
+    "W3": Workload("U-Net of width 32, 28 x 28 x 1", UNet(32, (1, 2, 2), 1, (7,)), (28, 28, 1), 10, 32, 32, 4),
     "W4-B": _latents("B"),
     "W4-L": _latents("L"),
     "W4-XL": _latents("XL"),
 }
-WorkName = Literal["tiny", "W0", "W1", "W2", "W3", "W4-B", "W4-L", "W4-XL"]
-ON_CPU: tuple[WorkName, ...] = ("W0", "W1", "W2", "W3")
-ON_ACCELERATOR: tuple[WorkName, ...] = ("W0", "W1", "W2", "W4-B", "W4-L", "W4-XL")
+WorkloadName = Literal["tiny", "W0", "W1", "W2", "W3", "W4-B", "W4-L", "W4-XL"]
+ON_CPU: tuple[WorkloadName, ...] = ("W0", "W1", "W2", "W3")
+ON_ACCELERATOR: tuple[WorkloadName, ...] = ("W0", "W1", "W2", "W4-B", "W4-L", "W4-XL")
 
 
 class Case(NamedTuple):
-    """One race: a work by a method, with other sizes than the work's own where they are given.
+    """One comparison: a workload by a method, with other sizes than the workload's own where they are given.
 
     Attributes:
         work: its name.
-        method: one of ``races.METHODS``.
+        method: one of ``comparisons.METHODS``.
         batch: samples drawn together, and examples of a training step.
         evaluations: of the guided field, for one sample.
         num_scales: of a sweep.
         is_for_curves: whether it is timed for a plot alone.
     """
 
-    work: WorkName
+    work: WorkloadName
     method: str
     batch: int | None = None
     evaluations: int | None = None
@@ -105,9 +105,9 @@ def _largest_divisor(number: int, most: int) -> int:
     return next(size for size in range(min(number, most), 0, -1) if number % size == 0)
 
 
-def work_of(case: Case) -> Work:
+def workload_of(case: Case) -> Workload:
     """The work of a case on this device; chunks are for the caches of a CPU."""
-    work = WORKS[case.work]
+    work = WORKLOADS[case.work]
     if jax.default_backend() != "cpu":
         work = work._replace(sample_chunk=None, train_chunks=1)
     if case.evaluations is not None:
@@ -122,7 +122,7 @@ def work_of(case: Case) -> Work:
 
 
 class Inputs(NamedTuple):
-    """The numbers that every competitor is given: weights, and noise, labels and data of all examples."""
+    """The numbers that every implementation is given: weights, and noise, labels and data of all examples."""
 
     weights: Tree
     noise: np.ndarray
@@ -131,8 +131,8 @@ class Inputs(NamedTuple):
     data_labels: np.ndarray
 
 
-def inputs_of(work: Work) -> Inputs:
-    """The inputs of a work, by a fixed seed; no weight is zero, so that no competitor may skip a layer."""
+def inputs_of(work: Workload) -> Inputs:
+    """The inputs of a work, by a fixed seed; no weight is zero, so that no implementation may skip a layer."""
     rng = np.random.default_rng(zlib.crc32(work.title.encode()))
     network: Any = work.network
     shapes = jax.jit(network.init)(jax.random.key(0), jnp.zeros(work.shape), jnp.zeros(()), jnp.zeros((), jnp.int32))
@@ -146,7 +146,7 @@ def inputs_of(work: Work) -> Inputs:
     )
 
 
-def shapes_of(work: Work) -> tuple[Tree, ...]:
+def shapes_of(work: Workload) -> tuple[Tree, ...]:
     """The shapes of what the work's network is given: weights, x, t and y of one example."""
     network: Any = work.network
     example = jnp.zeros(work.shape), jnp.zeros(()), jnp.zeros((), jnp.int32)
@@ -154,7 +154,7 @@ def shapes_of(work: Work) -> tuple[Tree, ...]:
 
 
 @functools.cache
-def compiler_options(work: Work) -> dict[str, str]:
+def compiler_options(work: Workload) -> dict[str, str]:
     """What programs of the work are compiled with; everybody's in JAX."""
     network: Any = work.network
     return plan_batching(network.apply, *shapes_of(work), shared=1).compiler_options

@@ -29,15 +29,15 @@ from experiments.benchmark import (
 )
 from experiments.benchmark.__main__ import Options
 from experiments.benchmark.reference_networks import network_of
-from experiments.benchmark.timed_functions import Entry, Skipped
+from experiments.benchmark.timed_functions import Skipped, TimedFunction
 from experiments.cli.main import UserError
 from tests.support.commands import assert_one_line, finish, start
 
 HEAD = ("work", "method", "batch", "device_kind", "num_devices", "versions", "date")
 SMALL = {
-    "MLP": workloads.Work("", MLP(num_classes=3, width=16, embedding_width=8, depth=2), (2,), 3, 6, 6, 4),
-    "transformer": workloads.Work("", DiT(16, 2, 2, num_classes=3), (8, 8, 2), 3, 6, 6, 4, 2, 3),
-    "unet": workloads.Work("", UNet(8, (1, 2), 1, (4,), head_width=8), (8, 8, 1), 10, 6, 6, 4, 2, 3),
+    "MLP": workloads.Workload("", MLP(num_classes=3, width=16, embedding_width=8, depth=2), (2,), 3, 6, 6, 4),
+    "transformer": workloads.Workload("", DiT(16, 2, 2, num_classes=3), (8, 8, 2), 3, 6, 6, 4, 2, 3),
+    "unet": workloads.Workload("", UNet(8, (1, 2), 1, (4,), head_width=8), (8, 8, 1), 10, 6, 6, 4, 2, 3),
 }
 
 
@@ -125,7 +125,7 @@ def test_a_scan_counts_for_each_turn_and_a_while_is_refused():
 def test_published_transformers_have_their_published_operations():
     """DiT's multiply-adds at 32 x 32 x 4, in billions (arXiv 2212.09748, table 1): B/2 23.0, L/2 80.7, XL/2 118.6."""
     for size, published in (("B", 23.0), ("L", 80.7), ("XL", 118.6)):
-        network = workloads.WORKS[f"W4-{size}"].network
+        network = workloads.WORKLOADS[f"W4-{size}"].network
         arguments = jnp.zeros((32, 32, 4)), jnp.zeros(()), jnp.zeros((), jnp.int32)
         weights = jax.eval_shape(network.init, jax.random.key(0), *arguments)
         np.testing.assert_allclose(flops.count(network.apply, weights, *arguments) / 2e9, published, rtol=0.01)
@@ -142,7 +142,7 @@ def tiny(tmp_path_factory):
 @pytest.mark.slow
 def test_every_method_of_the_smallest_work_gives_its_rows(tiny):
     found, folder = tiny
-    assert [row.method for row in found if row.competitor == comparisons.LIBRARY] == list(comparisons.METHODS)
+    assert [row.method for row in found if row.implementation == comparisons.LIBRARY] == list(comparisons.METHODS)
     assert compare.read(folder / "rows.json") == [
         dataclasses.replace(row, quartiles=row.quartiles and tuple(row.quartiles)) for row in found
     ]
@@ -159,7 +159,7 @@ def test_every_method_of_the_smallest_work_gives_its_rows(tiny):
 def test_counts_of_the_smallest_work(tiny):
     """16 x 1 MLP, batch 4, 4 evaluations: 2 for each step guided, 1 for each that is not, 3 in training."""
     network_flops = 2 * (2 * 64 * 64 + 2 * 16 + (64 * 32 + 2 * 16 * 16) + 64 * 32 + 16 * 2)
-    by_name = {(row.method, row.competitor): row for row in tiny[0]}
+    by_name = {(row.method, row.implementation): row for row in tiny[0]}
     for method, evaluations, examples in (
         ("train", 3, 8),
         ("euler", 8, 4),
@@ -176,10 +176,10 @@ def test_counts_of_the_smallest_work(tiny):
 
 @pytest.mark.slow
 def test_the_page_holds_every_row_of_every_part(tiny, tmp_path):
-    """A device whose benchmark was run in two parts is one section; a skipped competitor and a curve's rows too."""
+    """A device whose benchmark was run in two parts is one section; a skipped implementation and a curve's rows too."""
     found, folder = tiny
-    (euler,) = (row for row in found if (row.method, row.competitor) == ("euler", comparisons.LIBRARY))
-    absent = rows.Row(**{name: getattr(euler, name) for name in HEAD}, competitor="absent", skipped="not installed")
+    (euler,) = (row for row in found if (row.method, row.implementation) == ("euler", comparisons.LIBRARY))
+    absent = rows.Row(**{name: getattr(euler, name) for name in HEAD}, implementation="absent", skipped="not installed")
     larger = dataclasses.replace(euler, batch=64, examples_per_s=1e6, is_for_curves=True)
     (tmp_path / "rows.json").write_text(json.dumps([absent.as_json(), larger.as_json()]))
     write_page.write(write_page.Options((tmp_path / "rows.json", folder / "rows.json"), tmp_path / "docs"))
@@ -189,24 +189,29 @@ def test_the_page_holds_every_row_of_every_part(tiny, tmp_path):
     assert "1e+06" not in text
     numbers = [float(cell.replace(",", "")) for cell in re.findall(r"(?<=\| )[\d.,]+(?= \|)", text)]
     for row in found:
-        assert f"| {row.competitor}{f' ({row.note})' if row.note else ''} |" in text
+        assert f"| {row.implementation}{f' ({row.note})' if row.note else ''} |" in text
         assert min(abs(number / row.examples_per_s - 1) for number in numbers) < 5e-3
     with Image.open(next((tmp_path / "docs" / "benchmarks").glob("*.png"))) as picture:
         assert np.asarray(picture.convert("L")).std() > 10
 
 
-def test_a_competitor_with_other_samples_gets_no_speed():
-    def entry(offset):
-        return Entry(lambda: None, 2, 1, output=np.array([1.0, 2.0]) + offset)
+def test_an_implementation_with_other_samples_gets_no_speed():
+    def function(offset):
+        return TimedFunction(lambda: None, 2, 1, output=np.array([1.0, 2.0]) + offset)
 
-    work = workloads.WORKS["tiny"]
-    contestants = {"first": entry(0), "rounded": entry(1e-6), "wrong": entry(1e-3), "absent": Skipped("not installed")}
-    refused = benchmark.refused(work, contestants)
+    work = workloads.WORKLOADS["tiny"]
+    implementations = {
+        "first": function(0),
+        "rounded": function(1e-6),
+        "wrong": function(1e-3),
+        "absent": Skipped("not installed"),
+    }
+    refused = benchmark.refused(work, implementations)
     assert list(refused) == ["wrong"]
-    entered = {name: contestants[name] for name in ("first", "rounded")}
-    rounds = timing.race(entered, lambda least: 1e9, 5, 0.0)
+    timed = {name: implementations[name] for name in ("first", "rounded")}
+    rounds = timing.time_rounds(timed, lambda least: 1e9, 5, 0.0)
     head = dict.fromkeys(HEAD, "") | {"batch": 2, "num_devices": 1, "versions": {}}
-    found = {row.competitor: row for row in rows.rows_of(head, contestants, refused, rounds, 10, 1e12)}
+    found = {row.implementation: row for row in rows.rows_of(head, implementations, refused, rounds, 10, 1e12)}
     assert found["rounded"].examples_per_s > 0
     assert found["wrong"].examples_per_s is None
     assert "differ by 5.0e-04" in found["wrong"].skipped
@@ -215,17 +220,17 @@ def test_a_competitor_with_other_samples_gets_no_speed():
 
 
 def test_a_sample_that_is_not_a_number_disagrees():
-    contestants = {
-        "first": Entry(lambda: None, 1, 1, output=np.ones(2)),
-        "broken": Entry(lambda: None, 1, 1, output=np.full(2, np.nan)),
+    implementations = {
+        "first": TimedFunction(lambda: None, 1, 1, output=np.ones(2)),
+        "broken": TimedFunction(lambda: None, 1, 1, output=np.full(2, np.nan)),
     }
-    assert list(benchmark.refused(workloads.WORKS["tiny"], contestants)) == ["broken"]
+    assert list(benchmark.refused(workloads.WORKLOADS["tiny"], implementations)) == ["broken"]
 
 
-def test_turns_rotate_and_every_run_is_counted():
+def test_implementations_rotate_and_every_run_is_counted():
     order, clock = [], iter(range(1000))
-    contestants = {name: Entry(lambda name=name: order.append(name), 1, 1) for name in "abc"}
-    rounds = timing.race(contestants, lambda least: float(next(clock)), 3, 0.0)
+    implementations = {name: TimedFunction(lambda name=name: order.append(name), 1, 1) for name in "abc"}
+    rounds = timing.time_rounds(implementations, lambda least: float(next(clock)), 3, 0.0)
     assert "".join(order) == "abc" + "abc" + "bca" + "cab"
     assert rounds.products.tolist() == [0, 1, 2]
     assert all(len(seconds) == 3 for seconds in rounds.seconds.values())
@@ -240,12 +245,18 @@ def test_comparison_flags_what_became_slower_beyond_the_machine():
     assert "SLOWER" not in line(examples_per_s=95.0)
     assert line(examples_per_s=50.0).endswith("SLOWER")
     assert "SLOWER" not in line(examples_per_s=50.0, gemm_peak_measured=1e11)
-    for other in ({"method": "heun"}, {"batch": 2}, {"evaluations": 8.0}, {"num_scales": 4}, {"competitor": "diffrax"}):
+    for other in (
+        {"method": "heun"},
+        {"batch": 2},
+        {"evaluations": 8.0},
+        {"num_scales": 4},
+        {"implementation": "diffrax"},
+    ):
         assert compare.lines([row], [dataclasses.replace(row, **other)]) == ["no row in common"]
 
 
 def test_a_program_is_traced_once_for_all_scales_and_keys():
-    traces, work = [], workloads.WORKS["tiny"]
+    traces, work = [], workloads.WORKLOADS["tiny"]
     draw = in_cfgjax.draw_of(work, "euler", workloads.grid(4))
 
     def counted(*args):
@@ -269,7 +280,7 @@ def test_an_executable_reports_its_trace_and_compile_time():
 def test_memory_of_a_larger_batch_is_larger():
     """10,000 samples of W1 at once hold at least their hidden layers, 256 numbers each for both sides of guidance."""
     few, many = (
-        memory.of_competitor(workloads.Case("W1", "euler", batch), comparisons.WHOLE) for batch in (100, 10_000)
+        memory.of_implementation(workloads.Case("W1", "euler", batch), comparisons.WHOLE) for batch in (100, 10_000)
     )
     assert many - few > 2 * 9_900 * 256 * 4
 
@@ -308,3 +319,13 @@ def test_rows_are_json_with_all_that_the_contract_names(tiny):
 def test_not_a_number_is_no_peak():
     with pytest.raises(UserError, match="stated_peak"):
         benchmark.benchmark(Options(("tiny",), stated_peak=float("nan")))
+
+
+def test_rows_written_under_the_old_name_are_read(tmp_path, tiny):
+    old = [row.as_json() for row in tiny[0]]
+    for row in old:
+        row["competitor"] = row.pop("implementation")
+    (tmp_path / "rows.json").write_text(json.dumps(old))
+    assert [row.implementation for row in compare.read(tmp_path / "rows.json")] == [
+        row.implementation for row in tiny[0]
+    ]
