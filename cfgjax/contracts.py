@@ -11,12 +11,13 @@ import collections.abc
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
+import jax
 import jax.numpy as jnp
 
 from cfgjax import checks
@@ -31,6 +32,7 @@ from cfgjax.types import (
     Solver,
     StatefulField,
     Times,
+    TrainState,
     Tree,
 )
 
@@ -133,6 +135,10 @@ FiniteArray = Annotated[Array, Contract(checks.require_finite)]
 """An array of real numbers, finite where concrete."""
 ArrayTree = Annotated[Tree, Contract(checks.require_arrays)]
 """A tree of arrays or numbers."""
+FloatTree = Annotated[Tree, Contract(checks.require_floats)]
+"""A tree of at least one array, all of floating-point numbers."""
+ShapedTree = Annotated[Tree, Contract(partial(checks.require_arrays, is_shape_enough=True))]
+"""A tree of arrays, or of their shapes and types."""
 TimeGrid = Annotated[Times, GRID]
 """A grid of times, [n + 1], monotone in [0, 1] where concrete."""
 ConcreteTimeGrid = Annotated[Times, Contract(_concrete_grid)]
@@ -143,6 +149,8 @@ LabelledStateField = Annotated[LabelledField, LIKE_X]
 """A labelled field whose values are found to be like x."""
 FieldLikeX = Annotated[AnyField, LIKE_X]
 """A field with or without a label, whose values are found to be like x; what it becomes has the same signature."""
+Devices = Annotated[Sequence[jax.Device] | None, Contract(checks.require_devices)]
+"""Devices, at least one and none of them twice; None for all."""
 GuidanceScale = Annotated[Scale, Contract(checks.require_scale)]
 """A guidance scale of any kind, a number finite where concrete."""
 
@@ -151,6 +159,7 @@ _OF_TYPE: dict[Any, Check] = {
     Pair: checks.require_pair,
     Solver: partial(_instance, Solver, "a Solver, as solvers.heun(field) is"),
     StatefulField: partial(_instance, StatefulField, "a StatefulField, as guidance.adaptive_projected(...) is"),
+    TrainState: partial(_instance, TrainState, "a TrainState, as training.init_state gives it"),
     str: checks.require_str,
     Path: checks.require_pathlike,
 }
@@ -183,9 +192,15 @@ def check_of(hint: Any) -> Check | None:
     if isinstance(hint, TypeVar):
         of_each = {check_of(each) for each in hint.__constraints__}
         return of_each.pop() if len(of_each) == 1 else None
-    if origin is collections.abc.Callable:
+    if origin is typing.Literal:
+        return partial(_one_of, inner)
+    if origin is collections.abc.Callable or _is_protocol_of_functions(hint):
         return checks.require_function
     return _OF_TYPE.get(hint)
+
+
+def _is_protocol_of_functions(hint: Any) -> bool:
+    return getattr(hint, "_is_protocol", False) and "__call__" in vars(hint)
 
 
 def checks_of(function: Callable[..., Any]) -> dict[str, Check]:

@@ -100,16 +100,16 @@ def require_pair(name: str, pair: object) -> None:
         )
 
 
-def require_devices(devices: object) -> None:
+def require_devices(name: str, devices: object) -> None:
     """Raises TypeError for what are no devices, ValueError for none or one of them twice; None stands for all."""
     if devices is None:
         return
     if not isinstance(devices, list | tuple) or not all(isinstance(device, jax.Device) for device in devices):
         raise TypeError(
-            f"devices must be a list of devices, as jax.devices() is, or None for all, got {short_repr(devices)}"
+            f"{name} must be a list of devices, as jax.devices() is, or None for all, got {short_repr(devices)}"
         )
     if not devices or len(set(devices)) < len(devices):
-        raise ValueError(f"devices must be at least one, and differ, got {short_repr(devices)}")
+        raise ValueError(f"{name} must be at least one, and differ, got {short_repr(devices)}")
 
 
 def require_str(name: str, value: object) -> None:

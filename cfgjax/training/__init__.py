@@ -19,39 +19,39 @@
 
 from __future__ import annotations
 
-from cfgjax.training.batching import shard, shard_stacked
-from cfgjax.training.ema import Decay, ema_warmup
-from cfgjax.training.optimizers import eval_params
-from cfgjax.training.pmap import AXIS, parallel, pmapped, replicate
+from cfgjax.training.batching import shard as shard
+from cfgjax.training.batching import shard_stacked as shard_stacked
+from cfgjax.training.ema import Decay as Decay
+from cfgjax.training.ema import ema_warmup as ema_warmup
+from cfgjax.training.optimizers import eval_params as eval_params
+from cfgjax.training.pmap import AXIS as AXIS
+from cfgjax.training.pmap import parallel as parallel
+from cfgjax.training.pmap import pmapped as pmapped
+from cfgjax.training.pmap import replicate as replicate
 from cfgjax.training.step import (
-    Metrics,
-    MultiStep,
-    Step,
-    example_keys,
-    init_state,
-    make_eval_step,
-    make_step,
-    make_value_and_grad,
-    multi_step,
+    Metrics as Metrics,
 )
-
-__all__ = [
-    "AXIS",
-    "Decay",
-    "Metrics",
-    "MultiStep",
-    "Step",
-    "ema_warmup",
-    "eval_params",
-    "example_keys",
-    "init_state",
-    "make_eval_step",
-    "make_step",
-    "make_value_and_grad",
-    "multi_step",
-    "parallel",
-    "pmapped",
-    "replicate",
-    "shard",
-    "shard_stacked",
-]
+from cfgjax.training.step import (
+    MultiStep as MultiStep,
+)
+from cfgjax.training.step import (
+    Step as Step,
+)
+from cfgjax.training.step import (
+    example_keys as example_keys,
+)
+from cfgjax.training.step import (
+    init_state as init_state,
+)
+from cfgjax.training.step import (
+    make_eval_step as make_eval_step,
+)
+from cfgjax.training.step import (
+    make_step as make_step,
+)
+from cfgjax.training.step import (
+    make_value_and_grad as make_value_and_grad,
+)
+from cfgjax.training.step import (
+    multi_step as multi_step,
+)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from cfgjax.checks import require_count, short_repr
+from cfgjax.checks import short_repr
+from cfgjax.contracts import PositiveInt, checked
 from cfgjax.types import Tree
 
 
@@ -42,23 +43,24 @@ def require_sharded(batch: Tree, num_devices: int, what: str, example_axis: int 
         raise ValueError(wanted)
 
 
-def shard(batch: Tree, num_devices: int) -> Tree:
+@checked
+def shard(batch: Tree, num_devices: PositiveInt) -> Tree:
     """The batch with a device axis in front: each leaf [B, ...] becomes [num_devices, B / num_devices, ...].
 
     Raises:
-        TypeError, ValueError: a number of devices under 1, or that does not divide the batch. A batch without arrays,
-            or whose leading axes differ.
+        ValueError: a number of devices that does not divide the batch; a batch without arrays, or whose leading axes
+            differ.
     """
-    require_count("num_devices", num_devices, 1)
     require_divisible(batch, num_devices, "the number of devices")
     return jax.tree.map(lambda leaf: leaf.reshape((num_devices, -1, *leaf.shape[1:])), batch)
 
 
-def shard_stacked(batches: Sequence[Tree], num_devices: int) -> Tree:
-    """K batches for ``parallel(several(step))``: K leaves [B, ...] become one [num_devices, K, B / num_devices, ...].
+@checked
+def shard_stacked(batches: Sequence[Tree], num_devices: PositiveInt) -> Tree:
+    """K batches for a ``multi_step``: K leaves [B, ...] become one [num_devices, K, B / num_devices, ...].
 
     Raises:
-        TypeError, ValueError: no batches, batches that are not alike, and those of ``shard``.
+        ValueError: no batches, batches that are not alike, and those of ``shard``.
     """
     if not batches:
         raise ValueError("batches must be at least one, got none")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from cfgjax.checks import require_between, require_scalar
+from cfgjax.contracts import Contract, UnitInterval, checked
 from cfgjax.types import Array, Number, TrainState, Tree
 
 Decay = Number | Callable[[Array], Array]
@@ -20,16 +22,13 @@ def to_float32(params: Tree) -> Tree:
     return jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), params)
 
 
-def ema_warmup(decay: Number) -> Callable[[Array], Array]:
+@checked
+def ema_warmup(decay: UnitInterval) -> Callable[[Array], Array]:
     """(T3)'s decay after n steps, min(decay, (1 + n) / (10 + n)): a young average soon forgets its start.
 
-    Raises:
-        TypeError, ValueError: a decay that is not one number in [0, 1].
-
-    >>> float(warming_decay(0.99)(jnp.asarray(0)))
+    >>> float(ema_warmup(0.99)(jnp.asarray(0)))
     0.10000000149011612
     """
-    require_between("decay", decay, 0, 1)
     return lambda step: jnp.minimum(decay, (1 + step) / (10 + step))
 
 
@@ -39,12 +38,18 @@ def require_decay(name: str, decay: object) -> None:
         require_between(name, decay, 0, 1)
 
 
-def require_decays(decays: Sequence[Decay]) -> None:
-    """Raises TypeError for what is no tuple of decays, and the errors of each."""
+def require_decays(name: str, decays: Sequence[Decay]) -> None:
+    """Raises TypeError for what is not a tuple of decays, and the errors of each."""
     if not isinstance(decays, list | tuple):
-        raise TypeError(f"average_decays must be a tuple of decays, got {type(decays).__name__}")
+        raise TypeError(f"{name} must be a tuple of decays, got {type(decays).__name__}")
     for index, decay in enumerate(decays):
-        require_decay(f"average_decays[{index}]", decay)
+        require_decay(f"{name}[{index}]", decay)
+
+
+EMADecay = Annotated[Decay, Contract(require_decay)]
+"""A decay, in [0, 1] where it is a concrete number."""
+EMADecays = Annotated[Sequence[Decay], Contract(require_decays)]
+"""A decay for each of some averages."""
 
 
 def decay_at(name: str, decay: Decay, step: Array) -> Number:

@@ -16,18 +16,19 @@ the compiler).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
-from types import NoneType
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-from cfgjax.checks import require_arrays, require_count, require_devices, require_function, require_kind, short_repr
+from cfgjax.checks import short_repr
+from cfgjax.contracts import Devices, NonNegativeInt, ShapedTree, checked, instance
 from cfgjax.training import Step
 from cfgjax.training.batching import require_sharded
+from cfgjax.training.pmap import CompilerOptions
 from cfgjax.types import Array, TrainState, Tree
 
 MIN_SIZE = 2**14
@@ -35,6 +36,9 @@ MIN_SIZE = 2**14
 
 ENOUGH = 64
 """Parts above which more are no reason to cut along another axis (F1)."""
+
+AnyMesh = Annotated[Mesh | AbstractMesh, instance((Mesh, AbstractMesh), "a Mesh, as fsdp.mesh_of() is")]
+"""A mesh, of devices or without them."""
 
 
 def _prime_factors(number: int) -> list[int]:
@@ -47,24 +51,21 @@ def _prime_factors(number: int) -> list[int]:
     return factors
 
 
-def mesh_of(devices: Sequence[jax.Device] | None = None) -> Mesh:
+@checked
+def mesh_of(devices: Devices = None) -> Mesh:
     """The devices, by default all, as a mesh with one axis for each prime factor of their number.
 
     A part of the axes then cuts a leaf into any number of parts that divides the number of devices (F1).
 
-    Raises:
-        TypeError, ValueError: no devices, or one twice.
-
     >>> dict(mesh_of(jax.devices()[:1]).shape)
     {'devices_0': 1}
     """
-    require_devices(devices)
     found = np.asarray(devices or jax.devices())
     lengths = _prime_factors(found.size) or [1]
     return Mesh(found.reshape(lengths), tuple(f"devices_{index}" for index in range(len(lengths))))
 
 
-def _axis_to_shard(size: int, mesh: Mesh) -> tuple[str, ...]:
+def _axis_to_shard(size: int, mesh: AnyMesh) -> tuple[str, ...]:
     """The axes of the mesh that together cut an axis of this size, in their order."""
     taken = []
     for name, length in mesh.shape.items():
@@ -74,7 +75,7 @@ def _axis_to_shard(size: int, mesh: Mesh) -> tuple[str, ...]:
     return tuple(taken)
 
 
-def _spec(leaf: Any, mesh: Mesh, least: int) -> PartitionSpec:
+def _spec(leaf: Any, mesh: AnyMesh, least: int) -> PartitionSpec:
     """(F1)."""
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) or leaf.size < max(least, 1) or leaf.ndim == 0:
         return PartitionSpec()
@@ -84,24 +85,20 @@ def _spec(leaf: Any, mesh: Mesh, least: int) -> PartitionSpec:
     return PartitionSpec(*[None] * axis, cuttings[axis]) if num_parts[axis] > 1 else PartitionSpec()
 
 
-def shardings(state: Tree, mesh: Mesh, least: int = MIN_SIZE) -> Tree:
+@checked
+def shardings(state: ShapedTree, mesh: AnyMesh, least: NonNegativeInt = MIN_SIZE) -> Tree:
     """How each leaf of a state lies on a mesh (F1): a tree of ``NamedSharding``.
 
     Args:
         state: arrays, or their shapes and types, as of ``jax.eval_shape``. Typed keys and scalars stay whole.
         mesh: of ``mesh_of``; each axis of another mesh, too, cuts a leaf or leaves it whole.
         least: elements of the smallest leaf that is cut.
-
-    Raises:
-        TypeError, ValueError: a leaf without shape and type, no mesh, a negative ``least``.
     """
-    require_arrays("state", state, is_shape_enough=True)
-    require_kind("mesh", mesh, (Mesh, AbstractMesh), "a Mesh, as sharding.mesh_of() is")
-    require_count("least", least, 0)
     return jax.tree.map(lambda leaf: NamedSharding(mesh, _spec(leaf, mesh, least)), state)
 
 
-def bytes_per_device(state: Tree, placed: Tree) -> int:
+@checked
+def bytes_per_device(state: ShapedTree, placed: Tree) -> int:
     """The bytes of a state that lie on each device (F3).
 
     Args:
@@ -109,9 +106,8 @@ def bytes_per_device(state: Tree, placed: Tree) -> int:
         placed: their shardings, as of ``shardings``.
 
     Raises:
-        TypeError: a leaf without shape and type; what is not one sharding for each leaf.
+        TypeError: shardings that are not one for each leaf.
     """
-    require_arrays("state", state, is_shape_enough=True)
     is_alike = jax.tree.structure(placed) == jax.tree.structure(state)
     if not (is_alike and all(isinstance(each, jax.sharding.Sharding) for each in jax.tree.leaves(placed))):
         raise TypeError(f"placed must be one sharding for each leaf of the state, got {short_repr(placed)}")
@@ -133,46 +129,35 @@ def _device_put(leaf: Any, wanted: NamedSharding) -> Array:
     return jax.make_array_from_callback(value.shape, wanted, lambda index: value[index])
 
 
-def shard_state(state: Tree, devices: Sequence[jax.Device] | None = None, least: int = MIN_SIZE) -> Tree:
+@checked
+def shard_state(state: ShapedTree, devices: Devices = None, least: NonNegativeInt = MIN_SIZE) -> Tree:
     """The state on its shards; leaves that lie there already are not copied. Over several processes all must call it.
 
     Args:
         state: arrays, the same in every process.
         devices: the devices, by default all, of all processes.
         least: as of ``shardings``.
-
-    Raises:
-        TypeError, ValueError: those of ``mesh_of`` and ``shardings``.
     """
     return jax.tree.map(_device_put, state, shardings(state, mesh_of(devices), least))
 
 
-def init_state(make: Callable[[], Tree], devices: Sequence[jax.Device] | None = None, least: int = MIN_SIZE) -> Tree:
+@checked
+def init_state(make: Callable[[], Tree], devices: Devices = None, least: NonNegativeInt = MIN_SIZE) -> Tree:
     """The state ``make()``, computed on its shards: no device holds a large leaf whole.
 
     Args:
         make: a pure function without arguments, such as one that ends in ``training.init_state``.
         devices: the devices, by default all, of all processes.
         least: as of ``shardings``.
-
-    Raises:
-        TypeError, ValueError: no function; those of ``mesh_of`` and ``shardings``.
     """
-    require_function("make", make)
     return jax.jit(make, out_shardings=shardings(jax.eval_shape(make), mesh_of(devices), least))()
 
 
-def _require_runnable(step: object, compiler_options: object) -> None:
-    require_function("step", step)
-    is_options = (Mapping, NoneType)
-    require_kind("compiler_options", compiler_options, is_options, "a mapping of names to settings, or None")
-
-
-def _everywhere(mesh: Mesh) -> NamedSharding:
+def _everywhere(mesh: AnyMesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def _by_device(mesh: Mesh) -> NamedSharding:
+def _by_device(mesh: AnyMesh) -> NamedSharding:
     """Row d of the leading axis on device d."""
     return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
@@ -183,15 +168,16 @@ def _merged(leaf: Array, axis: int) -> Array:
     return moved.reshape((*moved.shape[:axis], -1, *moved.shape[axis + 2 :]))
 
 
+@checked
 def program(
     step: Step,
     state: TrainState,
     batch: Tree,
     source: Tree = None,
-    mesh: Mesh | None = None,
+    mesh: AnyMesh | None = None,
     donate: bool = True,
-    compiler_options: Mapping[str, str] | None = None,
-    least: int = MIN_SIZE,
+    compiler_options: CompilerOptions = None,
+    least: NonNegativeInt = MIN_SIZE,
 ) -> Any:
     """The jitted function (state, batch, source) -> outputs of ``fsdp``; it has ``lower``.
 
@@ -203,10 +189,8 @@ def program(
         mesh: by default that of all devices.
 
     Raises:
-        TypeError, ValueError: no function; options that are no mapping; those of ``shardings``; a batch without the
-            devices in front; what the step refuses.
+        ValueError: a batch without the devices in front; what the step refuses.
     """
-    _require_runnable(step, compiler_options)
     mesh = mesh_of() if mesh is None else mesh
     placed = shardings(state, mesh, least)
     example_axis = getattr(step, "example_axis", 0)
@@ -239,17 +223,18 @@ def _global_batch(batch: Tree, mesh: Mesh, example_axis: int) -> Tree:
     return jax.tree.map(whole, batch)
 
 
+@checked
 def fsdp(
     step: Step,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Devices = None,
     donate: bool = True,
-    compiler_options: Mapping[str, str] | None = None,
-    least: int = MIN_SIZE,
+    compiler_options: CompilerOptions = None,
+    least: NonNegativeInt = MIN_SIZE,
 ) -> Callable[..., Any]:
     """The step with its state cut over the devices (F1): (state, sharded batch, source=None) -> the same outputs.
 
     The twin of ``training.parallel``, to rounding with the same numbers: batches and sources are the same, and so is
-    the state, but for where it lies. A state that does not lie on its shards yet is put there; ``create`` makes one
+    the state, but for where it lies. A state that does not lie on its shards yet is put there; ``init_state`` makes one
     that would not fit on one device first.
 
     Args:
@@ -262,12 +247,7 @@ def fsdp(
     Returns:
         The function. Its batch is this process's, [num_local_devices, ...], from ``training.shard`` or, for
         ``training.multi_step``, ``training.shard_stacked``. It raises ValueError for another number of rows.
-
-    Raises:
-        TypeError, ValueError: no function; no devices, or one twice; options that are no mapping; a negative ``least``.
     """
-    _require_runnable(step, compiler_options)
-    require_count("least", least, 0)
     mesh, programs = mesh_of(devices), {}
 
     def run(state: TrainState, batch: Tree, source: Tree = None) -> object:

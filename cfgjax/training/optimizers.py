@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from cfgjax.checks import require_kind
+from cfgjax.contracts import Contract, checked
 from cfgjax.types import Array, TrainState, Tree
 
 _GUARDS = optax.ApplyIfFiniteState, optax.ZeroNansState
 _INJECTED = optax.InjectHyperparamsState, optax.InjectStatefulHyperparamsState
 
 
-def require_optimizer(optimizer: object) -> None:
+def require_optimizer(name: str, optimizer: object) -> None:
     """Raises TypeError for what has not the two functions of an Optax transformation; a maker has none."""
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
         raise TypeError(
-            f"optimizer must be an Optax transformation, as optax.adam(1e-3) is, got {type(optimizer).__name__}"
+            f"{name} must be an Optax transformation, as optax.adam(1e-3) is, got {type(optimizer).__name__}"
         )
+
+
+Optimizer = Annotated[optax.GradientTransformation, Contract(require_optimizer)]
+"""An Optax transformation."""
 
 
 def _keeps(node: Any, has_kept: bool = False) -> bool:
@@ -101,17 +105,14 @@ def _where_kept(rule: Callable[[Array, Array], Array], kept: Tree, params: Tree)
     )
 
 
+@checked
 def eval_params(state: TrainState) -> Tree:
     """The parameters to evaluate (T8), in their own types; ``state.params`` itself for most optimizers.
 
     Of these the step takes its moving averages: ``state.ema`` needs no such call.
 
     Args:
-        state: of ``create`` or a step.
-
-    Raises:
-        TypeError: no TrainState.
+        state: of ``init_state`` or a step.
     """
-    require_kind("state", state, TrainState, "a TrainState, as training.init_state gives it")
     found = evaluated(state.opt_state, state.params)
     return jax.tree.map(lambda leaf, params: leaf.astype(params.dtype), found, state.params)

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import NoneType
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 
-from cfgjax.checks import is_traced, require_arrays, require_devices, require_function, require_kind
+from cfgjax.checks import is_traced, require_arrays
+from cfgjax.contracts import ArrayTree, Devices, checked, instance
 from cfgjax.training.batching import require_sharded
 from cfgjax.training.step import Step
 from cfgjax.types import TrainState, Tree
 
 AXIS = "devices"
+
+CompilerOptions = Annotated[
+    Mapping[str, str] | None, instance((Mapping, NoneType), "a mapping of names to settings, or None")
+]
+"""Options of XLA by name, as of ``jax.jit``; None for none."""
 
 
 def _own_mesh(devices: Sequence[jax.Device] | None) -> jax.sharding.Mesh:
@@ -24,16 +30,12 @@ def _own_mesh(devices: Sequence[jax.Device] | None) -> jax.sharding.Mesh:
     return jax.sharding.Mesh(np.asarray(own), (AXIS,))
 
 
-def replicate(tree: Tree, devices: Sequence[jax.Device] | None = None) -> Tree:
+@checked
+def replicate(tree: ArrayTree, devices: Devices = None) -> Tree:
     """The tree with every leaf on all devices of a ``parallel`` step: its state, or the source of its batches.
 
     Of several processes each places it on its own devices: ``jax.pmap`` takes and gives arrays of one process.
-
-    Raises:
-        TypeError, ValueError: a leaf that is neither array nor number; no devices, or one twice.
     """
-    require_arrays("tree", tree)
-    require_devices(devices)
     return _replicated(tree, devices)
 
 
@@ -41,23 +43,19 @@ def _replicated(tree: Tree, devices: Sequence[jax.Device] | None) -> Tree:
     return jax.device_put(tree, jax.sharding.NamedSharding(_own_mesh(devices), jax.sharding.PartitionSpec()))
 
 
-def pmapped(step: Step, devices: Sequence[jax.Device] | None = None, donate: bool = True) -> Any:
+@checked
+def pmapped(step: Step, devices: Devices = None, donate: bool = True) -> Any:
     """The step under pmap: (state, sharded batch, source) -> the same outputs, with neither state nor source sharded.
 
     The function of ``parallel`` before it places its state; it has ``lower``, to compile without running.
-
-    Raises:
-        TypeError, ValueError: no function; no devices, or one twice.
     """
-    require_function("step", step)
-    require_devices(devices)
     donated = (0,) if donate else ()
     named = partial(step, axis_name=AXIS)
     return jax.pmap(named, AXIS, in_axes=(None, 0, None), out_axes=None, devices=devices, donate_argnums=donated)
 
 
 def _aot_cached(on_devices: Any, compiler_options: Mapping[str, str]) -> Callable[..., object]:
-    """A function of ``mapped`` that is compiled with options, once for each structure, shape and type of arguments."""
+    """A function of ``pmapped`` that is compiled with options, once for each structure, shape and type of arguments."""
     programs: dict[Any, Callable[..., object]] = {}
 
     def run(*args: Tree) -> object:
@@ -74,11 +72,12 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and not is_traced(leaf)
 
 
+@checked
 def parallel(
     step: Step,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Devices = None,
     donate: bool = True,
-    compiler_options: Mapping[str, str] | None = None,
+    compiler_options: CompilerOptions = None,
 ) -> Callable:
     """The step mapped over the devices: (state, sharded batch, source=None) -> the same outputs, replicated.
 
@@ -95,11 +94,9 @@ def parallel(
             the options are left out.
 
     Raises:
-        TypeError, ValueError: those of ``mapped``; options that are no mapping. At the call: a state without
-            step, with a leaf that is neither array nor number, or that an earlier call was donated; a batch that
-            ``shard`` has not cut for these devices; what the step refuses.
+        TypeError, ValueError: at the call, a state without step, with a leaf that is neither array nor number, or that
+            an earlier call was donated; a batch that ``shard`` has not cut for these devices; what the step refuses.
     """
-    require_kind("compiler_options", compiler_options, (Mapping, NoneType), "a mapping of names to settings, or None")
     on_devices: Callable[..., object] = pmapped(step, devices, donate)
     if compiler_options and jax.process_count() == 1:
         on_devices = _aot_cached(on_devices, compiler_options)

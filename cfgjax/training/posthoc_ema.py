@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,7 @@ from cfgjax.checks import (
     require_scalar,
     short_repr,
 )
+from cfgjax.contracts import Contract, checked
 from cfgjax.types import Array, EMAProfile, Number, Tree
 
 WIDEST = 12**-0.5
@@ -54,32 +56,38 @@ def _require_known(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a number that is not traced, got {short_repr(value)}")
 
 
-def exponent_of(width: float) -> float:
+def _require_width(name: str, width: float) -> None:
+    """Raises TypeError or ValueError for what is not one known number in (0, 0.28867...)."""
+    _require_known(name, width)
+    if not 0 < width < WIDEST:
+        raise ValueError(f"{name} must be above 0 and under {WIDEST:.5f}, got {width}")
+
+
+Width = Annotated[float, Contract(_require_width)]
+"""A relative width (A2), not traced: above 0 and under 0.28867..."""
+
+
+@checked
+def exponent_of(width: Width) -> float:
     """The exponent g of the profile with a relative width (A2), above 0.
 
     Args:
-        width: a Python scalar, 0 < width < 0.28867...: the standard deviation of (A1) over its number of steps.
-
-    Raises:
-        TypeError: what is no number, or a traced one.
-        ValueError: a width outside.
+        width: the standard deviation of (A1) over its number of steps.
 
     >>> round(exponent_of(0.1), 3)
     6.937
     """
-    _require_known("width", width)
-    if not 0 < width < WIDEST:
-        raise ValueError(f"width must be above 0 and under {WIDEST:.5f}, got {width}")
     slope, rest = 1 + width**2 / 3, width * (4 / 3 + 2 * width**2 / 27)
     angle = math.acos(-1.5 * rest / slope * math.sqrt(3 / slope)) / 3
     return max(2 * math.sqrt(slope / 3) * math.cos(angle) / width - 7 / 3, 0.0)
 
 
-def power_function_decay(width: float) -> Callable[[Number], Array]:
+@checked
+def power_function_decay(width: Width) -> Callable[[Number], Array]:
     """The decay (A3) of a moving average of a relative width, as a function of the number of steps done before.
 
     Args:
-        width: 0 < width < 0.28867...
+        width: the standard deviation of (A1) over its number of steps.
 
     Returns:
         step -> decay [], for ``training.make_step``. At step 0 it is 0: the average becomes the parameters. In float32
@@ -87,9 +95,9 @@ def power_function_decay(width: float) -> Callable[[Number], Array]:
         walk of 10^6 steps was so reconstructed to 2e-4 to 7e-4 at widths 0.07 to 0.2 with 64 snapshots of two widths.
 
     Raises:
-        TypeError, ValueError: those of ``exponent_of``; at the call, a step that is not one number, or negative.
+        TypeError, ValueError: at the call, a step that is not one number, or negative.
 
-    >>> [round(float(power_decay(0.1)(step)), 4) for step in (0, 1, 9, 99)]
+    >>> [round(float(power_function_decay(0.1)(step)), 4) for step in (0, 1, 9, 99)]
     [0.0, 0.0041, 0.4333, 0.9233]
     """
     power = exponent_of(width) + 1
@@ -101,7 +109,56 @@ def power_function_decay(width: float) -> Callable[[Number], Array]:
     return decay
 
 
-def weights(snapshots: Sequence[EMAProfile], wanted: EMAProfile) -> np.ndarray:
+def _numbers(name: str, coefficients: object) -> np.ndarray:
+    """The coefficients in float64, once they are found to be a row of finite numbers."""
+    require_finite(name, coefficients)
+    given = np.asarray(of_numpy(coefficients), np.float64)
+    if given.ndim != 1 or not given.size:
+        raise ValueError(f"{name} must be a row of numbers, got the shape {given.shape}")
+    return given
+
+
+def _plain(name: str, profile: EMAProfile) -> EMAProfile:
+    """The profile in Python scalars, checked."""
+    if not isinstance(profile, list | tuple) or len(profile) != 2:
+        raise TypeError(f"{name} must be an EMAProfile(step, width), got {short_repr(profile)}")
+    for part, value in zip(("step", "width"), profile, strict=True):
+        _require_known(f"{name}.{part}", value)
+    step, width = (np.asarray(value).item() for value in profile)
+    if not 0 < step < math.inf:
+        raise ValueError(f"{name}.step must be positive and finite, got {step}")
+    _require_width(f"{name}.width", width)
+    return EMAProfile(step, width)
+
+
+def _kept(name: str, snapshots: Sequence[EMAProfile]) -> list[EMAProfile]:
+    """The profiles in Python scalars: two or more that differ, those of one width in time's order."""
+    if not isinstance(snapshots, list | tuple):
+        raise TypeError(f"{name} must be a list of EMAProfiles, got {type(snapshots).__name__}")
+    kept = [_plain(f"{name}[{index}]", profile) for index, profile in enumerate(snapshots)]
+    if len(kept) < 2:
+        raise ValueError(f"{name} must be two or more, got {len(kept)}: one is no average but its own")
+    profile, count = Counter(kept).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{name} must differ, got step {profile.step} with width {profile.width} {count} times")
+    latest: dict[float, float] = {}
+    for step, width in kept:
+        if step < latest.get(width, 0):
+            raise ValueError(f"steps of one width must increase, got {step} after {latest[width]} with width {width}")
+        latest[width] = step
+    return kept
+
+
+Coefficients = Annotated[np.ndarray, Contract(_numbers)]
+"""A row of finite numbers, [n]."""
+Profile = Annotated[EMAProfile, Contract(_plain)]
+"""A positive step and a width of (A2)."""
+Snapshots = Annotated[Sequence[EMAProfile], Contract(_kept)]
+"""The steps and widths of two or more averages that differ, the steps of each width in increasing order."""
+
+
+@checked
+def weights(snapshots: Snapshots, wanted: Profile) -> np.ndarray:
     """The coefficients of snapshots whose sum is nearest to a wanted average (A5), [n] in float64; they sum to 1.
 
     How near that is, ``profile_error`` tells.
@@ -113,12 +170,10 @@ def weights(snapshots: Sequence[EMAProfile], wanted: EMAProfile) -> np.ndarray:
             snapshots its profile breaks off where none of theirs does: a step at which one was kept is followed better.
 
     Raises:
-        TypeError: what are no profiles of numbers.
-        ValueError: under two snapshots, the same one twice, steps of a width that do not increase, a step that is not
-            positive, a width outside (A2), a wanted step beyond the snapshots.
+        ValueError: a wanted step beyond the snapshots.
 
-    >>> kept = [Profile(step, width) for step in (500, 1000) for width in (0.05, 0.1)]
-    >>> [round(float(weight), 3) + 0.0 for weight in weights(kept, Profile(1000, 0.1))]
+    >>> kept = [EMAProfile(step, width) for step in (500, 1000) for width in (0.05, 0.1)]
+    >>> [round(float(weight), 3) + 0.0 for weight in weights(kept, EMAProfile(1000, 0.1))]
     [0.0, 0.0, 0.0, 1.0]
     """
     cosines, to_wanted, scale = _system(snapshots, wanted)
@@ -126,7 +181,8 @@ def weights(snapshots: Sequence[EMAProfile], wanted: EMAProfile) -> np.ndarray:
     return scale * np.linalg.lstsq(system, np.append(to_wanted, 1.0))[0][:-1]
 
 
-def profile_error(snapshots: Sequence[EMAProfile], wanted: EMAProfile, coefficients: np.ndarray) -> float:
+@checked
+def profile_error(snapshots: Snapshots, wanted: Profile, coefficients: Coefficients) -> float:
     """The distance |x_1 p_1 + x_2 p_2 + ... - p| / |p| of a sum of snapshots from the wanted average's profile (A4).
 
     It is the relative error where the parameters are noise about 0, independent from step to step; those that move
@@ -138,17 +194,22 @@ def profile_error(snapshots: Sequence[EMAProfile], wanted: EMAProfile, coefficie
         coefficients: [n], as of ``weights``.
 
     Raises:
-        TypeError, ValueError: what ``weights`` refuses; coefficients that are not one finite number for each snapshot.
+        ValueError: a wanted step beyond the snapshots; coefficients that are not one for each snapshot.
     """
     cosines, to_wanted, scale = _system(snapshots, wanted)
-    given = _numbers(coefficients)
-    if given.shape != scale.shape:
-        raise ValueError(f"coefficients must be one for each snapshot, {scale.shape}, got {given.shape}")
-    scaled = given / scale
+    if coefficients.shape != scale.shape:
+        raise ValueError(f"coefficients must be one for each snapshot, {scale.shape}, got {coefficients.shape}")
+    scaled = coefficients / scale
     return math.sqrt(max(float(scaled @ cosines @ scaled - 2 * scaled @ to_wanted + 1), 0.0))
 
 
-def reconstruct(snapshots: Iterable[Tree], coefficients: np.ndarray) -> Tree:
+def _require_trees(name: str, snapshots: object) -> None:
+    if not isinstance(snapshots, Iterable) or isinstance(snapshots, str):
+        raise TypeError(f"{name} must be trees, one by one, got {type(snapshots).__name__}")
+
+
+@checked
+def reconstruct(snapshots: Annotated[Iterable[Tree], Contract(_require_trees)], coefficients: Coefficients) -> Tree:
     """The sum of trees, each times its coefficient: summed in float64 on the host, given in float32.
 
     One tree is in memory at a time beside the sum, if the iterable reads them one by one and keeps none.
@@ -158,30 +219,18 @@ def reconstruct(snapshots: Iterable[Tree], coefficients: np.ndarray) -> Tree:
         coefficients: [n], as of ``weights``.
 
     Raises:
-        TypeError: what are no numbers, no iterable, or a tree with a leaf that is no array.
-        ValueError: coefficients that are not a row of finite numbers; fewer trees than coefficients, or more; a tree
-            of another structure or other shapes than the first.
+        TypeError: a tree with a leaf that is no array.
+        ValueError: fewer trees than coefficients, or more; a tree of another structure or other shapes than the first.
 
     >>> reconstruct(iter([{"a": jnp.ones(2)}, {"a": jnp.arange(2.0)}]), [2.0, -1.0])
     {'a': Array([2., 1.], dtype=float32)}
     """
-    given = _numbers(coefficients)
-    if given.ndim != 1 or not given.size:
-        raise ValueError(f"coefficients must be a row of numbers, got the shape {given.shape}")
-    if not isinstance(snapshots, Iterable) or isinstance(snapshots, str):
-        raise TypeError(f"snapshots must be trees, one by one, got {type(snapshots).__name__}")
     trees, total = iter(snapshots), None
-    for coefficient in given:  # no name holds a tree while the next one is read
-        total = _plus(total, _another(trees, len(given)), coefficient)
+    for coefficient in coefficients:  # no name holds a tree while the next one is read
+        total = _plus(total, _another(trees, len(coefficients)), coefficient)
     if next(trees, _END) is not _END:
-        raise ValueError(f"snapshots must be as many as coefficients, got more than {len(given)}")
+        raise ValueError(f"snapshots must be as many as coefficients, got more than {len(coefficients)}")
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), total)
-
-
-def _numbers(coefficients: object) -> np.ndarray:
-    """The coefficients in float64, once they are found to be finite numbers."""
-    require_finite("coefficients", coefficients)
-    return np.asarray(of_numpy(coefficients), np.float64)
 
 
 def _another(trees: Iterator[Tree], number: int) -> Tree:
@@ -219,16 +268,11 @@ def _shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
 
 def _system(snapshots: Sequence[EMAProfile], wanted: EMAProfile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(A5)'s C [n, n], b [n] and a [n]."""
-    if not isinstance(snapshots, list | tuple):
-        raise TypeError(f"snapshots must be a list of Profiles, got {type(snapshots).__name__}")
-    kept = [_plain(f"snapshots[{index}]", profile) for index, profile in enumerate(snapshots)]
-    wanted = _plain("wanted", wanted)
-    _require_kept(kept)
-    last = max(profile.step for profile in kept)
+    last = max(profile.step for profile in snapshots)
     if not wanted.step <= last:
         raise ValueError(f"wanted must have a step up to the last snapshot's, {last}, got {wanted.step}")
-    steps = np.array([profile.step for profile in kept], np.float64)
-    exponents = np.array([exponent_of(profile.width) for profile in kept])
+    steps = np.array([profile.step for profile in snapshots], np.float64)
+    exponents = np.array([exponent_of(profile.width) for profile in snapshots])
     exponent = exponent_of(wanted.width)
     cosines = _cosine(steps[:, None], exponents[:, None], steps[None], exponents[None])
     to_wanted = _cosine(steps, exponents, wanted.step, exponent)
@@ -247,28 +291,3 @@ def _cosine(
     ratio = np.minimum(step, other_step) / np.maximum(step, other_step)
     later = np.where(step >= other_step, exponent, other)
     return np.sqrt(2 * exponent + 1) * np.sqrt(2 * other + 1) / (exponent + other + 1) * ratio ** (later + 0.5)
-
-
-def _plain(name: str, profile: EMAProfile) -> EMAProfile:
-    """The profile in Python scalars, its step checked."""
-    if not isinstance(profile, list | tuple) or len(profile) != 2:
-        raise TypeError(f"{name} must be a Profile(step, width), got {short_repr(profile)}")
-    for part, value in zip(("step", "width"), profile, strict=True):
-        _require_known(f"{name}.{part}", value)
-    step, width = (np.asarray(value).item() for value in profile)
-    if not 0 < step < math.inf:
-        raise ValueError(f"{name}.step must be positive and finite, got {step}")
-    return EMAProfile(step, width)
-
-
-def _require_kept(kept: Sequence[EMAProfile]) -> None:
-    if len(kept) < 2:
-        raise ValueError(f"snapshots must be two or more, got {len(kept)}: one is no average but its own")
-    profile, count = Counter(kept).most_common(1)[0]
-    if count > 1:
-        raise ValueError(f"snapshots must differ, got step {profile.step} with width {profile.width} {count} times")
-    latest: dict[float, float] = {}
-    for step, width in kept:
-        if step < latest.get(width, 0):
-            raise ValueError(f"steps of one width must increase, got {step} after {latest[width]} with width {width}")
-        latest[width] = step

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Protocol, cast
+from typing import Annotated, ClassVar, Protocol, cast
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from cfgjax.checks import (
-    require_arrays,
-    require_count,
-    require_floats,
-    require_function,
-    require_integers,
-    require_key,
-    require_kind,
-    require_shape,
-    require_whole,
-)
+from cfgjax.checks import require_arrays, require_integers, require_kind, require_shape
+from cfgjax.contracts import FloatTree, Key, NonNegativeInt, PositiveInt, checked, whole
 from cfgjax.training.batching import num_examples, require_divisible
-from cfgjax.training.ema import Decay, decay_at, ema_update, ema_update_all, require_decay, require_decays, to_float32
-from cfgjax.training.optimizers import evaluated, require_optimizer, require_recovering
+from cfgjax.training.ema import EMADecay, EMADecays, decay_at, ema_update, ema_update_all, to_float32
+from cfgjax.training.optimizers import Optimizer, evaluated, require_recovering
 from cfgjax.types import Array, Loss, Number, TrainState, Tree
 
 Metrics = dict[str, Array]
+StepNumber = Annotated[Number, whole(0)]
+"""The number of steps done: an integer, where concrete not negative."""
 
 
 class Step(Protocol):
@@ -37,7 +30,8 @@ class Step(Protocol):
         """The step's outputs."""
 
 
-def init_state(params: Tree, optimizer: optax.GradientTransformation, key: Array, num_averages: int = 0) -> TrainState:
+@checked
+def init_state(params: FloatTree, optimizer: Optimizer, key: Key, num_averages: NonNegativeInt = 0) -> TrainState:
     """The state before the first step: the optimizer's own start, and averages that equal the parameters.
 
     Parameters and key are copied: a step that is donated the state does not take the caller's arrays with it.
@@ -49,13 +43,8 @@ def init_state(params: Tree, optimizer: optax.GradientTransformation, key: Array
         num_averages: how many moving averages to keep beside the EMA, for ``make_step``'s ``average_decays``.
 
     Raises:
-        TypeError, ValueError: parameters that are no arrays of floating-point numbers, or none; no optimizer, or one
-            that one NaN would end (T7); not ONE key; a number of averages that is not whole, or negative.
+        ValueError: an optimizer that one NaN would end (T7).
     """
-    require_floats("params", params)
-    require_optimizer(optimizer)
-    require_key("key", key)
-    require_count("num_averages", num_averages, 0)
     ema, *averages = (to_float32(params) for _ in range(1 + num_averages))
     params, key = jax.tree.map(jnp.copy, (params, key))
     opt_state = optimizer.init(jax.tree.map(jnp.copy, params))  # which may keep what it is given, as sam does
@@ -63,15 +52,9 @@ def init_state(params: Tree, optimizer: optax.GradientTransformation, key: Array
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, ema, key, tuple(averages))
 
 
-def example_keys(key: Array, step: Number, num_local: int, axis_name: str | None = None) -> Array:
-    """One key for each local example, [num_local], by its global index (T2).
-
-    Raises:
-        TypeError, ValueError: not ONE key, a step that is no integer or negative, a num_local under 1.
-    """
-    require_key("key", key)
-    require_whole("step", step, 0)
-    require_count("num_local", num_local, 1)
+@checked
+def example_keys(key: Key, step: StepNumber, num_local: PositiveInt, axis_name: str | None = None) -> Array:
+    """One key for each local example, [num_local], by its global index (T2)."""
     offset = 0 if axis_name is None else jax.lax.axis_index(axis_name) * num_local
     step_key = jax.random.fold_in(key, step)
     return jax.vmap(partial(jax.random.fold_in, step_key))(offset + jnp.arange(num_local))
@@ -134,7 +117,8 @@ def _as_finite_as(value: Array, gradient: Tree) -> Tree:
     return jax.tree.map(lambda leaf: jnp.where(jnp.isfinite(value), leaf, jnp.nan), gradient)
 
 
-def make_value_and_grad(loss: Loss, num_microbatches: int = 1) -> Callable[..., tuple[Array, Tree]]:
+@checked
+def make_value_and_grad(loss: Loss, num_microbatches: PositiveInt = 1) -> Callable[..., tuple[Array, Tree]]:
     """The pure function (state, batch, source=None, *, axis_name=None) -> (loss, gradient) at the state's own step.
 
     Args:
@@ -142,12 +126,9 @@ def make_value_and_grad(loss: Loss, num_microbatches: int = 1) -> Callable[..., 
         num_microbatches: the microbatches over which gradients of the (local) batch are accumulated (T5).
 
     Raises:
-        TypeError, ValueError: no function, a number of microbatches under 1. At the call: no TrainState, a batch of no
-            arrays with a common leading axis, or which ``num_microbatches`` does not divide; a loss that does not give
-            one number.
+        TypeError, ValueError: at the call, no TrainState, a batch of no arrays with a common leading axis, or which
+            ``num_microbatches`` does not divide; a loss that does not give one number.
     """
-    require_function("loss", loss)
-    require_count("num_microbatches", num_microbatches, 1)
 
     def gradient(
         state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
@@ -160,18 +141,19 @@ def make_value_and_grad(loss: Loss, num_microbatches: int = 1) -> Callable[..., 
     return gradient
 
 
+@checked
 def make_step(
     loss: Loss,
-    optimizer: optax.GradientTransformation,
-    ema_decay: Decay,
-    num_microbatches: int = 1,
-    average_decays: Sequence[Decay] = (),
+    optimizer: Optimizer,
+    ema_decay: EMADecay,
+    num_microbatches: PositiveInt = 1,
+    average_decays: EMADecays = (),
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """The pure training step (state, batch, source=None, *, axis_name=None) -> (state, metrics).
 
     Args:
         loss: (params, key, example) -> [], the loss of ONE example.
-        optimizer: an Optax transformation; that of ``create``.
+        optimizer: an Optax transformation; that of ``init_state``.
         ema_decay: (T3)'s decay in [0, 1], or a function of the number of steps done.
         num_microbatches: the microbatches over which gradients of the (local) batch are accumulated (T5).
         average_decays: the decays of the state's ``averages``, one for each, as ``posthoc_ema.power_function_decay``
@@ -183,14 +165,11 @@ def make_step(
         over which (T1) averages. Metrics: loss and grad_norm, both global and before the update.
 
     Raises:
-        TypeError, ValueError: those of ``make_value_and_grad``; no optimizer; a decay that is neither a function nor
-            one number in [0, 1]. At the step: the state of an optimizer that one NaN would end (T7), or with
-            more or fewer averages than ``average_decays``; a decay's function that does not give one number.
+        TypeError, ValueError: at the call, those of ``make_value_and_grad``; the state of an optimizer that one NaN
+            would end (T7), or with more or fewer averages than ``average_decays``; a decay's function that does not
+            give one number.
     """
     gradient_of = make_value_and_grad(loss, num_microbatches)
-    require_optimizer(optimizer)
-    require_decay("ema_decay", ema_decay)
-    require_decays(average_decays)
 
     def step(
         state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
@@ -211,7 +190,7 @@ def make_step(
 
 @dataclass(frozen=True)
 class MultiStep:
-    """The step of ``several``: (state, batches, source=None, *, axis_name=None) -> (state, metrics [K])."""
+    """The step of ``multi_step``: (state, batches, source=None, *, axis_name=None) -> (state, metrics [K])."""
 
     step: Step
     example_axis: ClassVar[int] = 1
@@ -228,6 +207,7 @@ class MultiStep:
         return jax.lax.scan(advance, state, batch)
 
 
+@checked
 def multi_step(step: Step) -> MultiStep:
     """The step over K batches in one call (T6): (state, batches, source=None, *, axis_name=None) -> (state, metrics).
 
@@ -239,25 +219,20 @@ def multi_step(step: Step) -> MultiStep:
     Returns:
         The function. Its batches are a tree whose leaves are [K, B, ...], from ``shard_stacked`` under ``parallel``;
         the metrics are those of every step, [K].
-
-    Raises:
-        TypeError: no function.
     """
-    require_function("step", step)
     return MultiStep(step)
 
 
-def make_eval_step(loss: Loss, num_microbatches: int = 1) -> Callable[..., Metrics]:
+@checked
+def make_eval_step(loss: Loss, num_microbatches: PositiveInt = 1) -> Callable[..., Metrics]:
     """The pure function (state, batch, source=None, *, axis_name=None) -> {"loss"} that evaluates the EMA.
 
     Example i takes the key of (T2) at step 0, whatever the state's step: every evaluation of a run sees the same noise.
     The (local) batch is taken in ``num_microbatches`` microbatches (T5).
 
     Raises:
-        TypeError, ValueError: those of ``make_value_and_grad``.
+        TypeError, ValueError: at the call, those of ``make_value_and_grad``.
     """
-    require_function("loss", loss)
-    require_count("num_microbatches", num_microbatches, 1)
 
     def evaluate(state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None) -> Metrics:
         num_local = _num_examples(state, batch, source)
