@@ -102,6 +102,16 @@ def _concrete_grid(name: str, value: Times) -> None:
     checks.require_grid(name, value)
 
 
+def record(kind: type, example: str) -> Contract:
+    """The contract of a record of a class, whose fields have contracts; ``example`` says in words how to make one."""
+    return Contract(partial(_record, kind, example))
+
+
+def _record(kind: type, example: str, name: str, value: object) -> None:
+    checks.require_kind(name, value, kind, example)
+    check_fields(value, f"{name}.")
+
+
 LIKE_X = Contract(checks.output_like_x)
 """The contract of a field, which from then on gives values like x, or an error that names it."""
 GRID = Contract(checks.require_grid)
@@ -123,6 +133,12 @@ InnerTime = Annotated[Number, between(checks.TINY, checks.BELOW_ONE)]
 """One time, in (0, 1) where concrete."""
 Label = Annotated[Number, Contract(checks.require_label)]
 """One label, an integer that is not negative where concrete."""
+FiniteFloat = Annotated[float, Contract(checks.require_number)]
+"""A Python scalar, finite."""
+PositiveFloat = Annotated[float, Contract(checks.require_positive)]
+"""A Python scalar, positive and finite."""
+UnitFloat = Annotated[float, between(0, 1)]
+"""A Python scalar, in [0, 1]."""
 PositiveInt = Annotated[int, at_least(1)]
 """An integer of at least 1 that is not traced."""
 NonNegativeInt = Annotated[int, at_least(0)]
@@ -194,9 +210,28 @@ def check_of(hint: Any) -> Check | None:
         return of_each.pop() if len(of_each) == 1 else None
     if origin is typing.Literal:
         return partial(_one_of, inner)
+    if origin is tuple:
+        return _of_items(inner)
     if origin is collections.abc.Callable or _is_protocol_of_functions(hint):
         return checks.require_function
     return _OF_TYPE.get(hint)
+
+
+def _of_items(hints: tuple[Any, ...]) -> Check | None:
+    each = check_of(hints[0])
+    if each is None:
+        return None
+    return partial(_items, each, None if hints[-1] is Ellipsis else len(hints))
+
+
+def _items(check: Check, length: int | None, name: str, values: Any) -> None:
+    """Checks a tuple's items, which are of one kind; ``length`` is None for any number of at least one."""
+    if not isinstance(values, tuple | list):
+        raise TypeError(f"{name} must be a tuple, got {type(values).__name__}")
+    if not values or length not in (None, len(values)):
+        raise ValueError(f"{name} must be {length or 'at least one'}, got {len(values) or 'none'}")
+    for index, value in enumerate(values):
+        check(f"{name}[{index}]", value)
 
 
 def _is_protocol_of_functions(hint: Any) -> bool:
@@ -243,10 +278,13 @@ def checked(function: Callable[Args, Value]) -> Callable[Args, Value]:
     return run
 
 
-def check_fields(record: Any) -> None:
-    """Checks the fields of a dataclass, a network's among them, by the contracts of their annotations."""
+def check_fields(record: Any, prefix: str = "") -> None:
+    """Checks the fields of a record, a network's among them, by the contracts of their annotations.
+
+    Errors call each field by its name, with the ``prefix`` before it.
+    """
     for name, check in _checks_of_fields(type(record)).items():
-        check(name, getattr(record, name))
+        check(f"{prefix}{name}", getattr(record, name))
 
 
 @cache

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from cfgjax.models.convnet import ConvNet
-from cfgjax.models.dit import SIZES, DiT, DiTClassifier
-from cfgjax.models.embeddings import LabelEmbedding, TimeEmbedding
-from cfgjax.models.mlp import MLP
-from cfgjax.models.unet import UNET_SIZES, UNet, UNetClassifier
-
-__all__ = [
-    "MLP",
-    "SIZES",
-    "UNET_SIZES",
-    "ConvNet",
-    "DiT",
-    "DiTClassifier",
-    "LabelEmbedding",
-    "TimeEmbedding",
-    "UNet",
-    "UNetClassifier",
-]
+from cfgjax.models.convnet import ConvNet as ConvNet
+from cfgjax.models.dit import SIZES as SIZES
+from cfgjax.models.dit import DiT as DiT
+from cfgjax.models.dit import DiTClassifier as DiTClassifier
+from cfgjax.models.embeddings import LabelEmbedding as LabelEmbedding
+from cfgjax.models.embeddings import TimeEmbedding as TimeEmbedding
+from cfgjax.models.mlp import MLP as MLP
+from cfgjax.models.unet import UNET_SIZES as UNET_SIZES
+from cfgjax.models.unet import UNet as UNet
+from cfgjax.models.unet import UNetClassifier as UNetClassifier

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from cfgjax.checks import require_count, require_real
+from cfgjax.checks import require_real
+from cfgjax.contracts import PositiveInt, check_fields
 from cfgjax.types import Array
 
 _XAVIER = linen.initializers.xavier_uniform()
@@ -25,7 +26,6 @@ def remat(module: type[linen.Module]) -> type[linen.Module]:
 def require_image(x: Array, patch: int) -> None:
     """Raises TypeError or ValueError unless x is an image [height, width, channels] whose sides the patch divides."""
     require_real("x", x)
-    require_count("patch", patch, 1)
     if jnp.ndim(x) != 3 or 0 in jnp.shape(x):
         raise ValueError(f"x must be ONE image [height, width, channels], got shape {jnp.shape(x)}")
     height, width, _ = jnp.shape(x)
@@ -84,7 +84,7 @@ class SelfAttention(linen.Module):
         zero_init: whether the last layer starts at zero.
     """
 
-    num_heads: int
+    num_heads: PositiveInt
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
     zero_init: bool = False
 
@@ -95,8 +95,8 @@ class SelfAttention(linen.Module):
         Raises:
             ValueError: a width that the number of heads does not divide.
         """
+        check_fields(self)
         num_tokens, width = tokens.shape
-        require_count("num_heads", self.num_heads, 1)
         if width % self.num_heads:
             raise ValueError(f"num_heads must divide the width {width}, got {self.num_heads}")
         projected = linen.Dense(3 * width, dtype=self.dtype, kernel_init=_XAVIER)(tokens)

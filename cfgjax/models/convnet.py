@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from cfgjax.checks import require_between, require_count
+from cfgjax.contracts import PositiveInt, UnitFloat, check_fields
 from cfgjax.models.blocks import require_image
 from cfgjax.models.convolution import Conv
 from cfgjax.types import Array
@@ -24,25 +24,22 @@ class ConvNet(linen.Module):
         dropout: the rate at which features are dropped before the last layer where ``deterministic`` is False.
     """
 
-    num_classes: int
-    width: int = 32
-    num_features: int = 128
-    dropout: float = 0.3
+    num_classes: PositiveInt
+    width: PositiveInt = 32
+    num_features: PositiveInt = 128
+    dropout: UnitFloat = 0.3
 
     @linen.compact
     def __call__(self, x: Array, deterministic: bool = True) -> tuple[Array, Array]:
         """Features and log-probabilities of one image.
 
         Raises:
-            TypeError, ValueError: an x that is not an image, a setting that is not allowed.
+            TypeError, ValueError: an x that is not an image; a width that 8 does not divide.
         """
         require_image(x, 1)
-        require_count("num_classes", self.num_classes, 1)
-        require_count("num_features", self.num_features, 1)
-        require_count("width", self.width, 1)
+        check_fields(self)
         if self.width % 8:
             raise ValueError(f"width must be divisible by 8, the groups of its norms, got {self.width}")
-        require_between("dropout", self.dropout, 0, 1)
         hidden = x
         for size, stride, channels in ((5, 2, self.width), (3, 2, 2 * self.width), (3, 1, 2 * self.width)):
             hidden = Conv(channels, (size, size), (stride, stride))(hidden)

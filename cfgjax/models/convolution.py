@@ -2,7 +2,8 @@
 
 Where XLA's CPU compiler meets a convolution outside loops, it rewrites it to the one order of axes that has a fast
 kernel; inside a loop it does not, and a gradient runs on a slow general one (github.com/jax-ml/jax/issues/12868).
-Samplers and chunked training are loops. Here gradients ask for that order themselves, by transposed arguments:
+Samplers and chunked training are loops: a U-Net's step in 8 chunks takes 0.74 s by this module and 7.76 s without
+(docs/throughput.md, which has the machine). Here gradients ask for that order themselves, by transposed arguments:
 
 (C1) y[n, p, o] = sum_{q, c} x[n, s p + q, c] k[q, c, o], x padded with zeros, p and q positions, s strides.
 (C2) Its transpose in x is the convolution of y, dilated by s, with k reversed and its channels exchanged.

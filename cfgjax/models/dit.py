@@ -1,7 +1,7 @@
 """A diffusion transformer for one image, and its trunk as a noisy classifier.
 
 Source: Peebles & Xie, arXiv 2212.09748, section 3 (adaLN-Zero) and table 1 (sizes). Unlike theirs it predicts the field
-alone, without a variance, and embeds t in [0, 1] by ``TimeEmbedding``; ``interchange`` has the settings and the map by
+alone, without a variance, and embeds t in [0, 1] by ``TimeEmbedding``; ``pretrained`` has the settings and the map by
 which it computes what theirs does.
 """
 
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from cfgjax.checks import require_between, require_choice, require_count
+from cfgjax.contracts import FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt, UnitFloat, check_fields
 from cfgjax.models.blocks import SelfAttention, from_patches, modulate, remat, to_patches
 from cfgjax.models.embeddings import LabelEmbedding, TimeEmbedding, sincos_positions
 from cfgjax.types import Array
@@ -49,7 +49,6 @@ class _Norm(linen.Module):
 
     @linen.compact
     def __call__(self, tokens: Array) -> Array:
-        require_choice("norm", self.kind, ("layer", "rms"))
         if self.kind == "rms":
             return linen.RMSNorm(use_scale=False, epsilon=1e-6, dtype=self.dtype)(tokens)
         return linen.LayerNorm(use_bias=False, use_scale=False, epsilon=1e-6, dtype=self.dtype)(tokens)
@@ -85,23 +84,20 @@ def _gated(tokens: Array, gate: Array) -> Array:
 class _Trunk(linen.Module):
     """What transformer and classifier share: the settings and the blocks."""
 
-    width: int = 384
-    depth: int = 12
-    num_heads: int = 6
-    patch: int = 2
+    width: PositiveInt = 384
+    depth: NonNegativeInt = 12
+    num_heads: PositiveInt = 6
+    patch: PositiveInt = 2
     norm: Literal["layer", "rms"] = "layer"
     positions: Literal["sine", "learned"] = "sine"
-    dropout: float = 0.0
-    max_frequency: float = 100.0
-    time_range: tuple[float, float] = (0.0, 1.0)
+    dropout: UnitFloat = 0.0
+    max_frequency: PositiveFloat = 100.0
+    time_range: tuple[FiniteFloat, FiniteFloat] = (0.0, 1.0)
     dtype: jnp.dtype = _FLOAT32
     rematerialise: bool = False
 
     def trunk(self, patches: Array, condition: Array, deterministic: bool) -> Array:
         """Patches [rows, columns, size] as tokens [rows * columns, width], after all blocks."""
-        require_count("width", self.width, 1)
-        require_count("depth", self.depth, 0)
-        require_between("dropout", self.dropout, 0, 1)
         rows, columns, size = patches.shape
         dense = linen.Dense(self.width, dtype=self.dtype, kernel_init=_XAVIER)
         tokens = dense(patches.reshape(-1, size)) + self._positions(rows, columns).astype(self.dtype)
@@ -111,7 +107,6 @@ class _Trunk(linen.Module):
         return tokens
 
     def _positions(self, rows: int, columns: int) -> Array:
-        require_choice("positions", self.positions, ("sine", "learned"))
         if self.positions == "sine":
             return sincos_positions(rows, columns, self.width)
         return self.param("positions", linen.initializers.normal(0.02), (rows * columns, self.width))
@@ -146,7 +141,7 @@ class DiT(_Trunk):
         rematerialise: compute a block's inner values again in the backward pass, to save memory.
     """
 
-    num_classes: int = 10
+    num_classes: PositiveInt = 10
 
     @linen.compact
     def __call__(self, x: Array, t: Array, y: Array, deterministic: bool = True) -> Array:
@@ -154,8 +149,9 @@ class DiT(_Trunk):
 
         Raises:
             TypeError, ValueError: an x that is not an image or whose sides the patch does not divide, a width that the
-                number of heads does not divide, a t outside [0, 1], a y outside 0..K, a setting that is not allowed.
+                number of heads does not divide, a t outside [0, 1], a y outside 0..K.
         """
+        check_fields(self)
         patches = to_patches(x, self.patch)
         condition = linen.silu(self.time(t) + LabelEmbedding(self.num_classes, self.width, std=0.02)(y))
         tokens = self.normed(self.trunk(patches, condition, deterministic), condition)
@@ -169,13 +165,13 @@ class DiTClassifier(_Trunk):
     Args: as ``DiT``; ``num_classes`` is K.
     """
 
-    num_classes: int = 10
+    num_classes: PositiveInt = 10
 
     @linen.compact
     def __call__(self, x: Array, t: Array, deterministic: bool = True) -> Array:
         """log p(y | x, t), [K], float32; errors as ``DiT``."""
+        check_fields(self)
         condition = linen.silu(self.time(t))
         tokens = self.trunk(to_patches(x, self.patch), condition, deterministic)
-        require_count("num_classes", self.num_classes, 1)
         pooled = jnp.mean(self.normed(tokens, condition), axis=0)
         return jax.nn.log_softmax(linen.Dense(self.num_classes)(pooled))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
 from flax import linen
 
-from cfgjax.checks import require_count, require_label, require_number, require_positive, require_time
+from cfgjax.checks import require_count, require_label, require_time
+from cfgjax.contracts import FiniteFloat, PositiveFloat, PositiveInt, at_least, check_fields, checked
 from cfgjax.types import Array
 
 
@@ -23,28 +26,24 @@ class TimeEmbedding(linen.Module):
         ends: the numbers that are embedded at t = 0 and t = 1, and between them in proportion.
     """
 
-    width: int
-    max_frequency: float = 100.0
-    num_features: int | None = None
-    ends: tuple[float, float] = (0.0, 1.0)
+    width: PositiveInt
+    max_frequency: PositiveFloat = 100.0
+    num_features: Annotated[int, at_least(2)] | None = None
+    ends: tuple[FiniteFloat, FiniteFloat] = (0.0, 1.0)
 
     @linen.compact
     def __call__(self, t: Array) -> Array:
         """The features of t [], float32.
 
         Raises:
-            TypeError, ValueError: a t that is not one time in [0, 1], a width or num_features that is too small, a
-                frequency that is not positive, ends that are not finite.
+            TypeError, ValueError: a t that is not one time in [0, 1]; a width of 1 without ``num_features``.
         """
         require_time("t", t)
-        require_count("width", self.width, 1)
-        require_positive("max_frequency", self.max_frequency)
+        check_fields(self)
         first, last = self.ends
-        require_number("ends[0]", first)
-        require_number("ends[1]", last)
         t = first + (last - first) * jnp.asarray(t).astype(jnp.float32)
         num_features = self.width if self.num_features is None else self.num_features
-        require_count("width" if self.num_features is None else "num_features", num_features, 2)
+        require_count("width", num_features, 2)
         frequencies = jnp.geomspace(1.0, self.max_frequency, num_features // 2, dtype=jnp.float32)
         features = jnp.concatenate([jnp.cos(frequencies * t), jnp.sin(frequencies * t)])
         hidden = linen.silu(linen.Dense(self.width, dtype=jnp.float32)(features))
@@ -54,8 +53,8 @@ class TimeEmbedding(linen.Module):
 class LabelEmbedding(linen.Module):
     """A learned row for each of the labels 0..K-1 and for the null label K, [width]."""
 
-    num_classes: int
-    width: int
+    num_classes: PositiveInt
+    width: PositiveInt
     std: float = 1.0
 
     @linen.compact
@@ -63,29 +62,25 @@ class LabelEmbedding(linen.Module):
         """Row y [] of the table.
 
         Raises:
-            TypeError, ValueError: a y that is not one integer, or where concrete not in 0..K; K or
-                a width under 1. Where a label that only a trace holds is none of the table, its row is NaN, or for a
-                negative one counted from the end.
+            TypeError, ValueError: a y that is not one integer, or where concrete not in 0..K. Where a label that only
+                a trace holds is none of the table, its row is NaN, or for a negative one counted from the end.
         """
-        require_count("num_classes", self.num_classes, 1)
-        require_count("width", self.width, 1)
+        check_fields(self)
         require_label("y", y, self.num_classes)
         rows = linen.Embed(self.num_classes + 1, self.width, embedding_init=linen.initializers.normal(self.std))
         return rows(jnp.asarray(y))
 
 
-def sincos_positions(rows: int, columns: int, width: int) -> Array:
+@checked
+def sincos_positions(rows: PositiveInt, columns: PositiveInt, width: PositiveInt) -> Array:
     """Fixed positions on a grid, [rows * columns, width]: half of the features tell the row, half the column.
 
     Features: sin(p / 10000^(4k/width)) and the cosine, k = 0..width/4-1, for p the row's and the column's number.
     Source: Vaswani et al., arXiv 1706.03762, section 3.5, in two dimensions as Peebles & Xie, arXiv 2212.09748.
 
     Raises:
-        TypeError, ValueError: a width that 4 does not divide; rows, columns or width that are no integer of at
-            least 1.
+        ValueError: a width that 4 does not divide.
     """
-    for name, value in (("rows", rows), ("columns", columns), ("width", width)):
-        require_count(name, value, 1)
     if width % 4:
         raise ValueError(f"width must be divisible by 4 for positions on a grid, got {width}")
     frequencies = 10000.0 ** (-jnp.arange(width // 4, dtype=jnp.float32) / (width // 4))

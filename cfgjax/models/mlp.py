@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import linen
 
-from cfgjax.checks import require_between, require_count
+from cfgjax.contracts import NonNegativeInt, PositiveFloat, PositiveInt, UnitFloat, check_fields
 from cfgjax.models.embeddings import LabelEmbedding, TimeEmbedding
 from cfgjax.paths import as_state
 from cfgjax.types import Array
@@ -27,24 +27,21 @@ class MLP(linen.Module):
         max_frequency: of the time embedding.
     """
 
-    num_classes: int
-    width: int = 256
-    embedding_width: int = 64
-    depth: int = 4
-    dropout: float = 0.0
-    max_frequency: float = 100.0
+    num_classes: PositiveInt
+    width: PositiveInt = 256
+    embedding_width: PositiveInt = 64
+    depth: NonNegativeInt = 4
+    dropout: UnitFloat = 0.0
+    max_frequency: PositiveFloat = 100.0
 
     @linen.compact
     def __call__(self, x: Array, t: Array, y: Array, deterministic: bool = True) -> Array:
         """The field at x [*D], t [], y [], in the shape of x and float32.
 
         Raises:
-            TypeError, ValueError: an x that is empty or holds no real numbers, a t outside [0, 1], a y outside 0..K;
-                widths under 1, a negative depth, a dropout outside [0, 1].
+            TypeError, ValueError: an x that is empty or holds no real numbers, a t outside [0, 1], a y outside 0..K.
         """
-        require_count("width", self.width, 1)
-        require_count("depth", self.depth, 0)
-        require_between("dropout", self.dropout, 0, 1)
+        check_fields(self)
         x = as_state(x)
         if x.size == 0:
             raise ValueError(f"x must hold at least one number, got the shape {x.shape}")

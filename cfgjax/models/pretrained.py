@@ -21,21 +21,14 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Annotated, NamedTuple, cast
 
 import jax.numpy as jnp
 import numpy as np
 
 from cfgjax import conversions, paths
-from cfgjax.checks import (
-    require_choice,
-    require_count,
-    require_function,
-    require_kind,
-    require_pathlike,
-    require_shape,
-    short_repr,
-)
+from cfgjax.checks import require_kind, require_shape, short_repr
+from cfgjax.contracts import Contract, PositiveInt, checked, one_of, record
 from cfgjax.models import SIZES, DiT
 from cfgjax.models.weight_files import require_published_names, require_weights_file
 from cfgjax.types import LabelledField, Tree
@@ -46,21 +39,36 @@ LAST_FREQUENCY = 10000 ** (-127 / 128)
 TIME_ENDS = {"sit": (0.0, 1.0), "dit": (paths.NUM_STEPS - 1.0, 0.0)}
 """What each kind embeds at our t = 0 and t = 1."""
 
-Shapes = Mapping[str, tuple[int, ...]]
+Kind = Annotated[str, one_of(*KINDS)]
+"""Whose weights: of SiT or of DiT."""
+
+
+def _require_shapes(name: str, shapes: object) -> None:
+    require_kind(name, shapes, Mapping, "a mapping of names to shapes")
+    for tensor, shape in cast(Mapping, shapes).items():
+        if not isinstance(tensor, str) or not isinstance(shape, list | tuple):
+            raise TypeError(f"{name} must map names to tuples of lengths, got {short_repr(f'{tensor!r}: {shape!r}')}")
+
+
+Shapes = Annotated[Mapping[str, tuple[int, ...]], Contract(_require_shapes)]
 """A tensor's name -> its shape."""
 
 
 class Architecture(NamedTuple):
     """What distinguishes one DiT or SiT from another; ``side`` is that of its square latents."""
 
-    width: int
-    depth: int
-    num_heads: int
-    patch: int
-    channels: int
-    side: int
-    num_classes: int
+    width: PositiveInt
+    depth: PositiveInt
+    num_heads: PositiveInt
+    patch: PositiveInt
+    channels: PositiveInt
+    side: PositiveInt
+    num_classes: PositiveInt
     has_variance: bool
+
+
+KnownArchitecture = Annotated[Architecture, record(Architecture, "an Architecture, as architecture_of gives it")]
+"""An Architecture of integers of at least 1."""
 
 
 class _Layer(NamedTuple):
@@ -107,19 +115,9 @@ def _layers(architecture: Architecture) -> dict[str, _Layer]:
 _LABELS, _POSITIONS = "y_embedder.embedding_table.weight", "pos_embed"
 
 
-def _require_architecture(architecture: object) -> None:
-    require_kind("architecture", architecture, Architecture, "an Architecture, as architecture_of gives it")
-    for name, value in zip(Architecture._fields[:-1], cast(Architecture, architecture), strict=False):
-        require_count(f"architecture.{name}", value, 1)
-
-
-def shapes_of(architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of all tensors that the weights of an architecture have.
-
-    Raises:
-        TypeError, ValueError: no Architecture; numbers in it that are not whole, or under 1.
-    """
-    _require_architecture(architecture)
+@checked
+def shapes_of(architecture: KnownArchitecture) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of all tensors that the weights of an architecture have."""
     return _shapes_of(architecture)
 
 
@@ -143,7 +141,6 @@ def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
 
 def _num_heads(width: int, depth: int, given: int | None) -> int:
     if given is not None:
-        require_count("num_heads", given, 1)
         if width % given:
             raise ValueError(f"num_heads must divide the width {width}, got {given}")
         return given
@@ -153,7 +150,8 @@ def _num_heads(width: int, depth: int, given: int | None) -> int:
     raise ValueError(f"num_heads must be given for {depth} blocks of width {width}, which is none of the papers' sizes")
 
 
-def architecture_of(shapes: Shapes, num_heads: int | None = None) -> Architecture:
+@checked
+def architecture_of(shapes: Shapes, num_heads: PositiveInt | None = None) -> Architecture:
     """The architecture whose weights have exactly these tensors.
 
     Args:
@@ -161,14 +159,9 @@ def architecture_of(shapes: Shapes, num_heads: int | None = None) -> Architectur
         num_heads: of attention, which no shape tells; by default that of the paper's size.
 
     Raises:
-        TypeError: no mapping of shapes.
         ValueError: names of diffusers, of REPA, or behind a prefix; a tensor that is missing, unexpected, or of another
             shape than the others ask for, by name; a size of no paper without ``num_heads``; one that no width has.
     """
-    require_kind("shapes", shapes, Mapping, "a mapping of names to shapes")
-    for name, shape in shapes.items():
-        if not isinstance(name, str) or not isinstance(shape, list | tuple):
-            raise TypeError(f"shapes must map names to tuples of lengths, got {short_repr(f'{name!r}: {shape!r}')}")
     require_published_names(shapes)
     width, channels, patch, _ = _shape(shapes, "x_embedder.proj.weight", 4)
     num_tokens, num_rows = _shape(shapes, _POSITIONS, 3)[1], _shape(shapes, _LABELS, 2)[0]
@@ -198,7 +191,8 @@ def _nested(flat: Mapping[str, np.ndarray]) -> Tree:
     return tree
 
 
-def parameters(tensor: Callable[[str], np.ndarray], architecture: Architecture) -> Tree:
+@checked
+def parameters(tensor: Callable[[str], np.ndarray], architecture: KnownArchitecture) -> Tree:
     """The parameters of ``network``, float32, by (W1) to (W4).
 
     Args:
@@ -206,29 +200,28 @@ def parameters(tensor: Callable[[str], np.ndarray], architecture: Architecture) 
         architecture: of the weights.
 
     Raises:
-        TypeError, ValueError: no function, no Architecture; a tensor of another shape, or of what are no real numbers,
-            or not finite, by its name.
+        TypeError, ValueError: a tensor of another shape, or of what are no real numbers, or not finite, by its name.
     """
-    require_function("tensor", tensor)
-    shapes = shapes_of(architecture)
+    shapes = _shapes_of(architecture)
 
-    def checked(name: str) -> np.ndarray:
+    def finite(name: str) -> np.ndarray:
         array = np.asarray(tensor(name)).astype(np.float32)
         require_shape(f"tensor {name}", array, shapes[name])
         if not np.all(np.isfinite(array)):
             raise ValueError(f"tensor {name} is not finite")
         return array
 
-    flat = {"LabelEmbedding_0/Embed_0/embedding": checked(_LABELS), "positions": checked(_POSITIONS)[0]}
+    flat = {"LabelEmbedding_0/Embed_0/embedding": finite(_LABELS), "positions": finite(_POSITIONS)[0]}
     for name, layer in _layers(architecture).items():
-        weight = checked(f"{name}.weight")
+        weight = finite(f"{name}.weight")
         rows = layer.arrange(np.moveaxis(weight, 1, -1))
         flat[f"{layer.place}/kernel"] = rows.reshape(len(rows), -1).T
-        flat[f"{layer.place}/bias"] = layer.arrange(checked(f"{name}.bias"))
+        flat[f"{layer.place}/bias"] = layer.arrange(finite(f"{name}.bias"))
     return {"params": _nested(flat)}
 
 
-def read(file: Path, num_heads: int | None = None) -> tuple[Architecture, Tree]:
+@checked
+def read(file: Path, num_heads: PositiveInt | None = None) -> tuple[Architecture, Tree]:
     """The architecture and the parameters in a safetensors file, its numbers of 16 bits widened.
 
     Args:
@@ -236,17 +229,16 @@ def read(file: Path, num_heads: int | None = None) -> tuple[Architecture, Tree]:
         num_heads: as ``architecture_of``.
 
     Raises:
-        TypeError, OSError: no path; no file there, or one that cannot be read.
+        OSError: no file there, or one that cannot be read.
         ImportError: safetensors is not installed.
         ValueError: another kind of file; what ``architecture_of`` refuses, before any tensor is read; a tensor that is
             not F32, F16 or BF16, or not finite. One line that names the file.
     """
-    require_pathlike("file", file)
     require_weights_file(file)
     try:
         import safetensors
     except ImportError as error:
-        raise ImportError("interchange.read needs safetensors: python -m pip install 'cfgjax[safetensors]'") from error
+        raise ImportError("pretrained.read needs safetensors: python -m pip install 'cfgjax[safetensors]'") from error
     try:
         with safetensors.safe_open(file, framework="np") as opened:
             found = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
@@ -260,18 +252,14 @@ def read(file: Path, num_heads: int | None = None) -> tuple[Architecture, Tree]:
         raise ValueError(f"{file}: {' '.join(str(error).split())}") from None
 
 
-def network(kind: str, architecture: Architecture) -> DiT:
+@checked
+def network(kind: Kind, architecture: KnownArchitecture) -> DiT:
     """The transformer that computes what the published one does, at (x, t, y) in our order and time (W5).
 
     Args:
         kind: "sit" or "dit".
         architecture: of its weights.
-
-    Raises:
-        TypeError, ValueError: another kind; no Architecture, or numbers in it that are not whole, or under 1.
     """
-    require_choice("kind", kind, KINDS)
-    _require_architecture(architecture)
     return DiT(
         width=architecture.width,
         depth=architecture.depth,
@@ -284,19 +272,15 @@ def network(kind: str, architecture: Architecture) -> DiT:
     )
 
 
-def field(kind: str, predict: LabelledField) -> LabelledField:
+@checked
+def field(kind: Kind, predict: LabelledField) -> LabelledField:
     """The vector field on ``paths.linear`` of what a published network predicts.
 
     Args:
         kind: "sit", whose prediction is that field (of one trained with REPA, whose t = 1 is noise, the field would be
             -predict(x, 1 - t, y)), or "dit", whose noise prediction on ``paths.ddpm`` becomes it.
         predict: the network, (x, t, y) -> like x.
-
-    Raises:
-        TypeError, ValueError: another kind; no function.
     """
-    require_choice("kind", kind, KINDS)
-    require_function("predict", predict)
     if kind == "sit":
         return predict
     noise_path = paths.ddpm()

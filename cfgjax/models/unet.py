@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from cfgjax.checks import require_between, require_count
+from cfgjax.contracts import PositiveFloat, PositiveInt, UnitFloat, check_fields
 from cfgjax.models.blocks import SelfAttention, from_patches, modulate, remat, to_patches
 from cfgjax.models.convolution import Conv
 from cfgjax.models.embeddings import LabelEmbedding, TimeEmbedding
@@ -119,14 +119,14 @@ def _doubled(hidden: Array) -> Array:
 class _Levels(linen.Module):
     """What U-Net and classifier share: the settings and the way down."""
 
-    width: int = 64
-    multipliers: tuple[int, ...] = (1, 2, 2)
-    blocks_per_level: int = 2
+    width: PositiveInt = 64
+    multipliers: tuple[PositiveInt, ...] = (1, 2, 2)
+    blocks_per_level: PositiveInt = 2
     attention: tuple[int, ...] = (7, 8)
-    head_width: int = 64
-    dropout: float = 0.0
-    patch: int = 1
-    max_frequency: float = 100.0
+    head_width: PositiveInt = 64
+    dropout: UnitFloat = 0.0
+    patch: PositiveInt = 1
+    max_frequency: PositiveFloat = 100.0
     dtype: jnp.dtype = _FLOAT32
     rematerialise: bool = False
 
@@ -140,18 +140,8 @@ class _Levels(linen.Module):
         module: Any = remat(_Middle) if self.rematerialise else _Middle
         return module(self.dropout, self.head_width, self.dtype)
 
-    def _require_settings(self) -> None:
-        for name in ("width", "head_width", "blocks_per_level"):
-            require_count(name, getattr(self, name), 1)
-        if not self.multipliers:
-            raise ValueError("multipliers must be at least one, got none")
-        for multiplier in self.multipliers:
-            require_count("multipliers", multiplier, 1)
-        require_between("dropout", self.dropout, 0, 1)
-
     def way_down(self, x: Array, condition: Array, deterministic: bool) -> list[Array]:
         """The maps after the first convolution and after every stage and halving; the last is the smallest."""
-        self._require_settings()
         patches = to_patches(x, self.patch)
         halvings = 2 ** (len(self.multipliers) - 1)
         if patches.shape[0] % halvings or patches.shape[1] % halvings:
@@ -169,7 +159,6 @@ class _Levels(linen.Module):
 
     def condition(self, t: Array, y: Array | None, num_classes: int) -> Array:
         """silu(time embedding + label embedding), [4 width]."""
-        require_count("width", self.width, 1)
         embedding = TimeEmbedding(4 * self.width, self.max_frequency, num_features=max(self.width, 2))(t)
         if y is not None:
             embedding = embedding + LabelEmbedding(num_classes, 4 * self.width)(y)
@@ -195,7 +184,7 @@ class UNet(_Levels):
         rematerialise: compute inner values again in the backward pass, to save memory.
     """
 
-    num_classes: int = 10
+    num_classes: PositiveInt = 10
 
     @linen.compact
     def __call__(self, x: Array, t: Array, y: Array, deterministic: bool = True) -> Array:
@@ -203,8 +192,9 @@ class UNet(_Levels):
 
         Raises:
             TypeError, ValueError: an x that is not an image, or whose sides patch and halvings do not divide; a t
-                outside [0, 1], a y outside 0..K, a setting that is not allowed.
+                outside [0, 1], a y outside 0..K.
         """
+        check_fields(self)
         condition = self.condition(t, y, self.num_classes)
         maps = self.way_down(x, condition, deterministic)
         hidden = self.middle()(maps[-1], condition, deterministic)
@@ -227,7 +217,7 @@ class UNetClassifier(_Levels):
     Args: as ``UNet``; ``num_classes`` is K.
     """
 
-    num_classes: int = 10
+    num_classes: PositiveInt = 10
 
     @linen.compact
     def __call__(self, x: Array, t: Array, deterministic: bool = True) -> Array:
@@ -235,9 +225,9 @@ class UNetClassifier(_Levels):
 
         Raises:
             TypeError, ValueError: an x that is not an image, or whose sides patch and halvings do not divide; a t
-                outside [0, 1], a y outside 0..K, a setting that is not allowed.
+                outside [0, 1], a y outside 0..K.
         """
-        require_count("num_classes", self.num_classes, 1)
+        check_fields(self)
         hidden = self.way_down(x, self.condition(t, None, 0), deterministic)[-1]
         pooled = jnp.mean(linen.silu(_group_norm(hidden, self.dtype)).astype(jnp.float32), axis=(0, 1))
         return jax.nn.log_softmax(linen.Dense(self.num_classes)(pooled))

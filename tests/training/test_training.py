@@ -379,7 +379,7 @@ def test_a_batch_that_is_not_cut_for_the_devices_is_refused(make_batch, make_run
 
 @pytest.mark.parametrize("make_run", [training.parallel, fsdp.fsdp])
 def test_one_batch_for_several_steps_is_refused(make_run, step):
-    with pytest.raises(ValueError, match=r"as of training\.shard_several\(batches, 8\), got a leaf of shape \(8, 2\)"):
+    with pytest.raises(ValueError, match=r"as of training\.shard_stacked\(batches, 8\), got a leaf of shape \(8, 2\)"):
         make_run(training.multi_step(step))(_state(optax.sgd(0.1)), training.shard(_batch(0)["y"], 8))
 
 
