@@ -6,24 +6,17 @@ array, and a digest over all of these. A corrupt one is known by them, and ``res
 
 from __future__ import annotations
 
-from cfgjax.checkpoints.checksums import checksums, host_checksum
-from cfgjax.checkpoints.errors import CheckpointError, NoCheckpointError, UnreachableError
-from cfgjax.checkpoints.parameters import restore_params
-from cfgjax.checkpoints.restore import Restored, quarantine, restore
-from cfgjax.checkpoints.save import RetentionPolicy, Writer, all_steps, latest_step
-
-__all__ = [
-    "CheckpointError",
-    "NoCheckpointError",
-    "Restored",
-    "RetentionPolicy",
-    "UnreachableError",
-    "Writer",
-    "all_steps",
-    "checksums",
-    "host_checksum",
-    "latest_step",
-    "quarantine",
-    "restore",
-    "restore_params",
-]
+from cfgjax.checkpoints.checksums import checksums as checksums, host_checksum as host_checksum
+from cfgjax.checkpoints.errors import (
+    CheckpointError as CheckpointError,
+    NoCheckpointError as NoCheckpointError,
+    UnreachableError as UnreachableError,
+)
+from cfgjax.checkpoints.parameters import restore_params as restore_params
+from cfgjax.checkpoints.restore import Restored as Restored, quarantine as quarantine, restore as restore
+from cfgjax.checkpoints.save import (
+    RetentionPolicy as RetentionPolicy,
+    Writer as Writer,
+    all_steps as all_steps,
+    latest_step as latest_step,
+)

@@ -10,13 +10,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cfgjax.checks import require_kind, short_repr
+from cfgjax.contracts import Contract, checked
 from cfgjax.types import Array
 
 Checksums = dict[str, str]
@@ -76,29 +77,26 @@ def _require_words(name: str, leaf: Any) -> None:
         raise TypeError(f"{name} must be an array of real numbers of 8 to 64 bits, got {found}")
 
 
-def checksums(leaves: Mapping[str, Array]) -> Checksums:
+def _require_all_words(name: str, leaves: Any) -> None:
+    require_kind(name, leaves, Mapping, "a mapping of names to arrays")
+    for leaf_name, leaf in leaves.items():
+        _require_words(f"{name}[{leaf_name!r}]", leaf)
+
+
+@checked
+def checksums(leaves: Annotated[Mapping[str, Array], Contract(_require_all_words)]) -> Checksums:
     """The checksum (K2) of each named array, computed where the arrays lie.
 
     Args:
         leaves: name -> an array of any shape, of 8 to 64 bits a number, and no typed key.
-
-    Raises:
-        TypeError: no mapping, or a leaf that is no such array; the message names it.
     """
-    require_kind("leaves", leaves, Mapping, "a mapping of names to arrays")
-    for name, leaf in leaves.items():
-        _require_words(f"leaves[{name!r}]", leaf)
     pairs = jax.device_get(_on_devices(list(leaves.values())))
     return {name: _hexadecimal(pair) for name, pair in zip(leaves, pairs, strict=True)}
 
 
-def host_checksum(leaf: np.ndarray) -> str:
-    """The checksum (K2) of an array in the host's memory, computed there.
-
-    Raises:
-        TypeError: no array of real numbers of 8 to 64 bits.
-    """
-    _require_words("leaf", leaf)
+@checked
+def host_checksum(leaf: Annotated[np.ndarray, Contract(_require_words)]) -> str:
+    """The checksum (K2) of an array in the host's memory, computed there."""
     flat = np.ascontiguousarray(leaf).reshape(-1)
     words = flat.view(_UNSIGNED[flat.dtype.itemsize])
     sums = [0, 0]

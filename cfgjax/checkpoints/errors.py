@@ -32,10 +32,7 @@ def is_of_system(error: BaseException) -> bool:
 def reason(error: BaseException) -> str:
     """Why a file could not be read or written, in the system's words where the error has them; else its first line."""
     found = _REASONS.search(str(error))
-    return found[0] if found else first_line(error)
-
-
-def first_line(error: BaseException) -> str:
-    """An error's message in one line."""
+    if found:
+        return found[0]
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]

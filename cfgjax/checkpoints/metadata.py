@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Annotated, Any
 
 from cfgjax.checkpoints.checksums import Checksums
 from cfgjax.checkpoints.errors import CheckpointError
 from cfgjax.checks import require_kind, short_repr
+from cfgjax.contracts import Contract
 
 PACKAGES = "cfgjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy"
 
@@ -26,6 +27,10 @@ def require_json(name: str, value: Any) -> None:
         json.dumps(dict(value))
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be a mapping of JSON, got one that is not: {short_repr(error)}") from None
+
+
+JSONMapping = Annotated[Mapping[str, Any], Contract(require_json)]
+"""A mapping that JSON can write."""
 
 
 def with_digest(given: Mapping[str, Any], step: int, checksums: Checksums) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,28 @@ from cfgjax.checkpoints.metadata import check_digest
 from cfgjax.checkpoints.restore import Found, Restored, described, newest_whole
 from cfgjax.checkpoints.save import METADATA, STATE, read_back
 from cfgjax.checkpoints.trees import flatten_with_names, places, require_same
-from cfgjax.checks import require_arrays, require_choice, require_count, require_pathlike
+from cfgjax.checks import require_choice, require_count
+from cfgjax.contracts import Contract, NonNegativeInt, ShapedTree, checked
 from cfgjax.types import Tree
 
 AVERAGES = "averages"
 
 
-def restore_params(folder: Path, step: int | None = None, which: str | int = "ema", like: Tree = None) -> Restored:
+def _require_which(name: str, which: object) -> None:
+    if isinstance(which, str):
+        require_choice(name, which, ("ema", "params"))
+    else:
+        require_count(name, which, 0)
+
+
+Which = Annotated[str | int, Contract(_require_which)]
+""""ema", "params", or the index of one of a state's further averages."""
+
+
+@checked
+def restore_params(
+    folder: Path, step: NonNegativeInt | None = None, which: Which = "ema", like: ShapedTree | None = None
+) -> Restored:
     """The moving average of the parameters in a saved ``TrainState``, or the parameters, or another average.
 
     Nothing need be known of the state: names, shapes and types are the checkpoint's own, and no other array of it is
@@ -42,20 +57,10 @@ def restore_params(folder: Path, step: int | None = None, which: str | int = "em
         What ``restore`` returns; its ``state`` is the tree.
 
     Raises:
-        TypeError, ValueError: no path; a step or an index that is not whole, or negative; another word; no arrays.
         NoCheckpointError: none there.
         UnreachableError: the system refuses to read one, which may be whole.
         CheckpointError: none whole, none with such parameters, or of another tree than ``like``.
     """
-    require_pathlike("folder", folder)
-    if step is not None:
-        require_count("step", step, 0)
-    if isinstance(which, str):
-        require_choice("which", which, ("ema", "params"))
-    else:
-        require_count("which", which, 0)
-    if like is not None:
-        require_arrays("like", like, is_shape_enough=True)
     return newest_whole(folder, step, lambda candidate: _read(folder, candidate, which, like))
 
 

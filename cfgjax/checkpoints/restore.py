@@ -6,7 +6,7 @@ import contextlib
 import functools
 from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,8 +17,9 @@ from cfgjax.checkpoints.checksums import checksums
 from cfgjax.checkpoints.errors import CheckpointError, NoCheckpointError, UnreachableError, is_of_system, reason
 from cfgjax.checkpoints.metadata import check_digest
 from cfgjax.checkpoints.save import METADATA, STATE, all_steps
-from cfgjax.checkpoints.trees import flatten_with_names, place_like, require_same, require_storable, to_abstract
-from cfgjax.checks import require_arrays, require_count, require_kind, require_pathlike
+from cfgjax.checkpoints.trees import StorableTree, flatten_with_names, place_like, require_same, to_abstract
+from cfgjax.checks import require_count, require_kind
+from cfgjax.contracts import Contract, NonNegativeInt, checked
 from cfgjax.types import Tree
 
 Found = tuple[Tree, dict[str, Any]]
@@ -100,7 +101,8 @@ def _attempt(where: Path, read: Callable[[], Found]) -> Found | CheckpointError:
     return CheckpointError(f"checkpoint {where} does not read on another process")
 
 
-def restore(folder: Path, like: Tree, step: int | None = None) -> Restored:
+@checked
+def restore(folder: Path, like: StorableTree, step: NonNegativeInt | None = None) -> Restored:
     """The tree saved at a step, or by default the newest that is whole.
 
     Every array is compared with the checksum that was taken when it was saved. It may lie on other devices than
@@ -112,16 +114,10 @@ def restore(folder: Path, like: Tree, step: int | None = None) -> Restored:
         step: which checkpoint; then no other is tried.
 
     Raises:
-        TypeError, ValueError: no path; a tree that ``Writer.save`` refuses; a step that is not whole, or negative.
         NoCheckpointError: none there.
         UnreachableError: the system refuses to read one, which may be whole.
         CheckpointError: none whole, or of another tree; the message names the newest one tried.
     """
-    require_pathlike("folder", folder)
-    require_arrays("like", like)
-    require_storable("like", like)
-    if step is not None:
-        require_count("step", step, 0)
     return newest_whole(folder, step, lambda candidate: _read(folder, like, candidate))
 
 
@@ -155,7 +151,14 @@ def _newest(folder: Path, step: int | None, tried: Container[int]) -> int | None
     return None if agreed < 0 else agreed
 
 
-def quarantine(folder: Path, corrupt: dict[int, str], into: Path) -> None:
+def _require_steps(name: str, corrupt: Any) -> None:
+    require_kind(name, corrupt, Mapping, "a mapping of steps, as checkpoints.restore(...).corrupt is")
+    for step in corrupt:
+        require_count(name, step, 0)
+
+
+@checked
+def quarantine(folder: Path, corrupt: Annotated[dict[int, str], Contract(_require_steps)], into: Path) -> None:
     """Moves corrupt checkpoints into another folder, so that their steps can be saved again; none is deleted.
 
     Args:
@@ -164,14 +167,8 @@ def quarantine(folder: Path, corrupt: dict[int, str], into: Path) -> None:
         into: where to; made if need be.
 
     Raises:
-        TypeError, ValueError: no paths; no mapping; a step that is no integer, or negative.
         OSError: a checkpoint that is not there, or cannot be moved.
     """
-    require_pathlike("folder", folder)
-    require_pathlike("into", into)
-    require_kind("corrupt", corrupt, Mapping, "a mapping of steps, as checkpoints.restore(...).corrupt is")
-    for step in corrupt:
-        require_count("corrupt", step, 0)
     into = Path(into)
     for step in corrupt:
         into.mkdir(parents=True, exist_ok=True)

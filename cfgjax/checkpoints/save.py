@@ -6,10 +6,10 @@ import contextlib
 import operator
 import os
 import shutil
-from collections.abc import Container, Mapping
+from collections.abc import Container
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -18,10 +18,10 @@ from orbax.checkpoint import checkpoint_managers
 
 from cfgjax.checkpoints.checksums import checksums, host_checksum
 from cfgjax.checkpoints.errors import CheckpointError, reason
-from cfgjax.checkpoints.metadata import require_json, with_digest
-from cfgjax.checkpoints.trees import flatten_with_names, places, require_storable, stored
-from cfgjax.checks import require_arrays, require_count, require_pathlike, require_scalar
-from cfgjax.types import Tree
+from cfgjax.checkpoints.metadata import JSONMapping, with_digest
+from cfgjax.checkpoints.trees import StorableTree, flatten_with_names, places, stored
+from cfgjax.checks import require_scalar
+from cfgjax.contracts import Contract, NonNegativeInt, PositiveInt, checked, record
 
 METRIC = "held_out_loss"
 STATE, METADATA = "state", "metadata"
@@ -36,26 +36,20 @@ class RetentionPolicy(NamedTuple):
         best: the n of least held-out loss; 0 for no such rule.
     """
 
-    last: int | None = 2
-    every: int | None = None
-    best: int = 0
+    last: PositiveInt | None = 2
+    every: PositiveInt | None = None
+    best: NonNegativeInt = 0
 
 
+Retention = Annotated[
+    RetentionPolicy, record(RetentionPolicy, "a RetentionPolicy, as checkpoints.RetentionPolicy(last=2) is")
+]
+"""A RetentionPolicy that keeps something."""
 _RETENTION = RetentionPolicy()
 
 
 def _held_out_loss(metrics: Any) -> float:
     return metrics[METRIC]
-
-
-def _require_retention(keep: object) -> None:
-    """Raises TypeError or ValueError for a rule that is none, or that would keep nothing."""
-    if not isinstance(keep, RetentionPolicy):
-        raise TypeError(f"keep must be a Keep, as checkpoints.RetentionPolicy(last=2) is, got {type(keep).__name__}")
-    require_count("keep.best", keep.best, 0)
-    for name, value in (("keep.last", keep.last), ("keep.every", keep.every)):
-        if value is not None:
-            require_count(name, value, 1)
 
 
 def _policy(keep: RetentionPolicy) -> Any:
@@ -70,24 +64,17 @@ def _policy(keep: RetentionPolicy) -> Any:
     return checkpoint_managers.AnyPreservationPolicy(rules)
 
 
+@checked
 def all_steps(folder: Path) -> list[int]:
-    """The steps of all published checkpoints in the folder, the newest first.
-
-    Raises:
-        TypeError: what is no path.
-    """
-    require_pathlike("folder", folder)
+    """The steps of all published checkpoints in the folder, the newest first."""
     if not Path(folder).is_dir():
         return []
     return sorted(ocp.utils.checkpoint_steps(Path(folder).absolute()), reverse=True)
 
 
+@checked
 def latest_step(folder: Path) -> int | None:
-    """The step of the newest published checkpoint in the folder, or None.
-
-    Raises:
-        TypeError: what is no path.
-    """
+    """The step of the newest published checkpoint in the folder, or None."""
     return next(iter(all_steps(folder)), None)
 
 
@@ -122,13 +109,11 @@ class Writer:
         keep: which checkpoints stay.
 
     Raises:
-        TypeError, ValueError: what is no path or no Keep; a ``last`` or ``every`` under 1, a ``best`` under 0.
         CheckpointError: the folder cannot be made or listed.
     """
 
-    def __init__(self, folder: Path, keep: RetentionPolicy = _RETENTION) -> None:
-        require_pathlike("folder", folder)
-        _require_retention(keep)
+    @checked
+    def __init__(self, folder: Path, keep: Retention = _RETENTION) -> None:
         self._folder = Path(os.path.abspath(folder))  # noqa: PTH100
         self._underway: tuple[int, dict[str, tuple[str, str]]] | None = None
         options = ocp.CheckpointManagerOptions(
@@ -155,7 +140,14 @@ class Writer:
         finally:
             self._manager.close()
 
-    def save(self, step: int, tree: Tree, metadata: Mapping[str, Any], held_out_loss: float | None = None) -> None:
+    @checked
+    def save(
+        self,
+        step: NonNegativeInt,
+        tree: StorableTree,
+        metadata: JSONMapping,
+        held_out_loss: Annotated[float, Contract(require_scalar)] | None = None,
+    ) -> None:
         """Starts to save a tree of arrays and returns; its arrays may be donated at once.
 
         Args:
@@ -165,17 +157,8 @@ class Writer:
             held_out_loss: by which the best are kept.
 
         Raises:
-            TypeError, ValueError: a step that is no integer, or negative; a tree with a leaf that is no array or
-                has no elements, an array alone, or two leaves whose keys, joined by dots or slashes, are the same;
-                metadata that are not of JSON; a loss that is not one number.
             CheckpointError: this save cannot be started, or the one before it failed; nothing older is lost.
         """
-        require_count("step", step, 0)
-        require_arrays("tree", tree)
-        require_storable("tree", tree)
-        require_json("metadata", metadata)
-        if held_out_loss is not None:
-            require_scalar("held_out_loss", held_out_loss)
         self.wait()
         step, tree = operator.index(step), stored(tree)
         sums = checksums(flatten_with_names(tree))

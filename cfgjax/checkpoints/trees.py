@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from cfgjax.checkpoints.errors import CheckpointError
-from cfgjax.checks import short_repr
+from cfgjax.checks import require_arrays, short_repr
+from cfgjax.contracts import Contract
 from cfgjax.types import Array, Tree
 
 KeyPath = tuple[Any, ...]
@@ -72,7 +73,7 @@ def flatten_with_names(tree: Tree) -> dict[str, Any]:
 
 
 def places(tree: Tree) -> dict[str, str]:
-    """Where each leaf of ``named`` lies in the folder, as of ``folder.read_back``."""
+    """Where each leaf of ``flatten_with_names`` lies in the folder, as of ``save.read_back``."""
     return {_name(path): _place(path) for path, _ in jax.tree.leaves_with_path(tree)}
 
 
@@ -89,7 +90,8 @@ def _require_keys(argument: str, tree: Tree) -> None:
 
 
 def require_storable(argument: str, tree: Tree) -> None:
-    """Raises ValueError for a tree with a leaf that Orbax refuses, or would put in another's place."""
+    """Raises TypeError for a leaf that is no array, ValueError for one that Orbax refuses or would misplace."""
+    require_arrays(argument, tree)
     leaves = jax.tree.leaves_with_path(tree)
     if not leaves or not leaves[0][0]:
         raise ValueError(f"{argument} must be a container of at least one array, got {short_repr(tree)}")
@@ -103,6 +105,13 @@ def require_storable(argument: str, tree: Tree) -> None:
             first = taken.setdefault((kind, name), where)
             if first != where:
                 raise ValueError(f"{where} would have the {kind} {name!r} of {first} in the checkpoint: rename one")
+
+
+StorableTree = Annotated[Tree, Contract(require_storable)]
+"""A container of at least one array, none of them empty, whose keys are names in UTF-8 or numbers.
+
+No two leaves have keys that are the same once joined by dots or slashes.
+"""
 
 
 def require_same(where: Any, found: Tree, wanted: Tree) -> None:
