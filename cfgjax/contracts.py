@@ -143,6 +143,8 @@ PositiveInt = Annotated[int, at_least(1)]
 """An integer of at least 1 that is not traced."""
 NonNegativeInt = Annotated[int, at_least(0)]
 """An integer of at least 0 that is not traced."""
+PathLike = Annotated[Path | str, Contract(checks.require_pathlike)]
+"""A path of a file or a folder."""
 Key = Annotated[Array, Contract(checks.require_key)]
 """ONE key, as jax.random.key(0) is."""
 RealArray = Annotated[Array, Contract(checks.require_real)]

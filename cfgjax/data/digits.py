@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import tensorflow_datasets as tfds
 
-from cfgjax.data.untrusted.png import png
+from cfgjax.data.image_decoding import encode_png
 
 NUM_TEST = 360
 """A fifth of the images, the last ones in the file's order."""
@@ -54,4 +54,4 @@ with tfds.core.registered.skip_registration():
 
         def _generate_examples(self, images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, dict]]:
             for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-                yield index, {"image": png(_gray(image)), "label": int(label)}
+                yield index, {"image": encode_png(_gray(image)), "label": int(label)}

@@ -18,10 +18,10 @@ from typing import Any, cast
 import numpy as np
 import tensorflow_datasets as tfds
 
-from cfgjax.checks import require_kind, require_str
-from cfgjax.data.errors import DataError
-from cfgjax.data.untrusted.png import png
-from cfgjax.data.untrusted.safe_files import require_file, require_inside
+from cfgjax.contracts import checked
+from cfgjax.data.image_decoding import encode_png
+from cfgjax.data.untrusted import DataError
+from cfgjax.data.untrusted.safe_files import ExactPath, require_file, require_inside
 
 FAMILY = ("mnist", "fashion_mnist", "kmnist", "emnist")
 _UNSIGNED_BYTE = 8
@@ -29,24 +29,19 @@ _MOST_BYTES = 2**31
 TRANSPOSED = "Prepared with rows and columns of its pictures exchanged."
 
 
+@checked
 def is_mnist_like(name: str) -> bool:
-    """Whether a data set, or the one of which it is a configuration, is distributed as idx files.
-
-    Raises:
-        TypeError: no text.
-    """
-    require_str("name", name)
+    """Whether a data set, or the one of which it is a configuration, is distributed as idx files."""
     return name.partition("/")[0] in FAMILY
 
 
-def read_idx(file: Path) -> np.ndarray:
+@checked
+def read_idx(file: ExactPath) -> np.ndarray:
     """The array of unsigned bytes in an idx file, plain or in gzip; never more than its header promises is unpacked.
 
     Raises:
-        TypeError: no path.
         DataError: a file that is missing, not an idx file of bytes, or longer or shorter than its header says.
     """
-    require_kind("file", file, Path, "a path, as pathlib.Path('train-images-idx3-ubyte.gz') is")
     opened = gzip.open if require_file(file).suffix == ".gz" else open
     try:
         with opened(file, "rb") as stream:
@@ -119,7 +114,7 @@ def idx_builder(name: str, source: Path, data_dir: Path, transpose: bool = False
 
             def _generate_examples(self, images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, dict]]:
                 for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-                    yield index, {"image": png(image[..., np.newaxis]), "label": int(label)}
+                    yield index, {"image": encode_png(image[..., np.newaxis]), "label": int(label)}
 
     builder = FromFiles(data_dir=str(data_dir), file_format="array_record", **({"config": config} if config else {}))
     num_classes = builder.info.features["label"].num_classes

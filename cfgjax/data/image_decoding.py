@@ -1,4 +1,4 @@
-"""Pictures that a stranger may have written: the header is read and bounded before a pixel is unpacked."""
+"""Image files in memory; of one to be read the header is bounded before a pixel is unpacked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from cfgjax.data.errors import DataError
+from cfgjax.data.untrusted import DataError
 
 MOST_PIXELS = 2**26
 """Pixels of the largest picture that is unpacked: 8,192 x 8,192."""
@@ -84,3 +84,10 @@ def unpack(content: bytes, shape: tuple[int | None, int | None, int]) -> np.ndar
     image = decode(content, ("PNG", "JPEG"), require)
     pixels = np.asarray(image if image.mode == mode else image.convert(mode), np.uint8)
     return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """The PNG file of an image [H, W, 1 or 3] of integers 0..255, written without TensorFlow."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(stream, "png")
+    return stream.getvalue()

@@ -14,10 +14,9 @@ import tensorflow_datasets as tfds
 from PIL import Image, ImageOps
 
 from cfgjax.data.depth import require_eight_bits
-from cfgjax.data.errors import DataError
-from cfgjax.data.image_decoding import decode
+from cfgjax.data.image_decoding import decode, encode_png
 from cfgjax.data.listing import Picture, Remark, list_pictures
-from cfgjax.data.untrusted.png import png
+from cfgjax.data.untrusted import DataError
 from cfgjax.data.untrusted.safe_files import read_bounded
 
 _MOST_BYTES = 2**28
@@ -191,6 +190,6 @@ def folder_builder(
             def _generate_examples(self, its_pictures: list[Picture]) -> Iterator[tuple[int, dict]]:
                 for index, picture in enumerate(its_pictures):
                     pixels = _with_channels(read_picture(picture.file, image_size), shape[-1])
-                    yield index, {"image": png(pixels), "label": picture.label}
+                    yield index, {"image": encode_png(pixels), "label": picture.label}
 
     return Folder(data_dir=str(data_dir), file_format="array_record"), left_out + remarks

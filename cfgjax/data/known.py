@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import tensorflow_datasets as tfds
 
-from cfgjax.data.errors import DataError
+from cfgjax.data.untrusted import DataError
 
 
 def registered(name: str) -> Any:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cfgjax.checks import require_count, require_pathlike
-from cfgjax.data.errors import DataError
+from cfgjax.contracts import PathLike, PositiveInt, checked
+from cfgjax.data.untrusted import DataError
 from cfgjax.data.untrusted.safe_files import require_file, require_inside
 from cfgjax.data.untrusted.tfds_metadata import MOST_EXAMPLES
 
@@ -43,14 +43,13 @@ class Latents(NamedTuple):
             raise DataError(f"row {int(np.asarray(indices)[~is_finite][0])} of latents.npy is not finite in float32")
         return latent, np.asarray(self.label[indices], np.int32)
 
-    def spread(self, most_rows: int = 1024) -> Spread:
+    @checked
+    def spread(self, most_rows: PositiveInt = 1024) -> Spread:
         """The spread of the latents, of at most so many at random places, the same at each call.
 
         Raises:
-            TypeError, ValueError: a number of rows that is not whole, or under 1.
             DataError: a latent that is not finite, by its row.
         """
-        require_count("most_rows", most_rows, 1)
         count = len(self.label)
         chosen = np.sort(np.random.default_rng(0).choice(count, min(count, most_rows), replace=False))
         latent = self.rows(chosen)[0].astype(np.float64)
@@ -107,7 +106,8 @@ def _require_types(folder: Path, latent: np.dtype, label: np.dtype) -> None:
         raise DataError(f"{folder}/labels.npy must be integers, got type {label}: save labels.astype(np.int64)")
 
 
-def open_latents(folder: Path, root: Path | None = None) -> Latents:
+@checked
+def open_latents(folder: PathLike, root: PathLike | None = None) -> Latents:
     """The latents in a folder.
 
     Args:
@@ -115,12 +115,8 @@ def open_latents(folder: Path, root: Path | None = None) -> Latents:
         root: the folder that no link may lead out of; by default the folder itself.
 
     Raises:
-        TypeError: what are no paths.
         DataError: files that are missing, empty, of other types, of different lengths, or that lie elsewhere.
     """
-    require_pathlike("folder", folder)
-    if root is not None:
-        require_pathlike("root", root)
     folder, root = Path(folder), Path(folder if root is None else root)
     latent, label = _open(folder / "latents.npy", root), _open(folder / "labels.npy", root)
     _require_types(folder, latent.dtype, label.dtype)

@@ -11,8 +11,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from cfgjax.data.errors import DataError
 from cfgjax.data.foreign import told_forms
+from cfgjax.data.untrusted import DataError
 from cfgjax.data.untrusted.safe_files import require_file, require_inside
 
 SUFFIXES = frozenset(

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from cfgjax.checks import require_count, require_function, require_kind
-from cfgjax.data.errors import DataError
-from cfgjax.data.shuffle import batch_indices
+from cfgjax.checks import require_kind
+from cfgjax.contracts import Contract, NonNegativeInt, PositiveInt, checked, instance
+from cfgjax.data.shuffle import batch_indices, require_batch_size
+from cfgjax.data.untrusted import DataError
 
 
+def _require_steps(name: str, steps: Any) -> None:
+    require_kind(name, steps, range, "a range of steps, as range(num_steps) is")
+    if steps.step != 1 or steps.start < 0:
+        raise ValueError(f"{name} must go up by 1 from 0 or more, got {steps}")
+
+
+@checked
 def prefetch(
     read: Callable[[np.ndarray], Any],
-    seed: int,
-    steps: range,
-    batch_size: int,
-    num_examples: int,
-    share: slice = slice(None),
-    num_threads: int = 8,
+    seed: NonNegativeInt,
+    steps: Annotated[range, Contract(_require_steps)],
+    batch_size: PositiveInt,
+    num_examples: PositiveInt,
+    share: Annotated[slice, instance(slice, "a slice of a batch's rows")] = slice(None),
+    num_threads: PositiveInt = 8,
 ) -> Iterator[Any]:
     """The batches of some steps, in order, read ahead on other threads.
 
@@ -35,19 +43,10 @@ def prefetch(
         num_threads: that read.
 
     Raises:
-        TypeError, ValueError: no function; steps that are no range, begin before 0 or do not go up by 1; numbers that
-            ``batch_indices`` refuses; no slice; under one thread.
+        ValueError: a batch larger than the data set.
         DataError: grain is not installed.
     """
-    require_function("read", read)
-    require_kind("steps", steps, range, "a range of steps, as range(num_steps) is")
-    if steps.step != 1 or steps.start < 0:
-        raise ValueError(f"steps must go up by 1 from 0 or more, got {steps}")
-    require_count("seed", seed, 0)
-    require_count("num_examples", num_examples, 1)
-    require_count("batch_size", batch_size, 1, num_examples)
-    require_kind("share", share, slice, "a slice of a batch's rows")
-    require_count("num_threads", num_threads, 1)
+    require_batch_size(batch_size, num_examples)
     try:
         import grain
     except ImportError:

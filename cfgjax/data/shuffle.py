@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
 import numpy as np
 
-from cfgjax.checks import require_count
+from cfgjax.contracts import NonNegativeInt, PositiveInt, checked
 
 
 @lru_cache(maxsize=2)
@@ -17,24 +16,27 @@ def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
     return order
 
 
-def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> np.ndarray:
+def require_batch_size(batch_size: int, num_examples: int) -> None:
+    """Raises ValueError for more examples in a batch than there are."""
+    if batch_size > num_examples:
+        raise ValueError(f"batch_size must be in 1..{num_examples}, the number of examples; got {batch_size}")
+
+
+@checked
+def batch_indices(
+    seed: NonNegativeInt, step: NonNegativeInt, batch_size: PositiveInt, num_examples: PositiveInt
+) -> np.ndarray:
     """The indices of the examples in batch number ``step``, [batch_size].
 
     Each epoch is a new permutation of all examples; the remainder that does not fill a batch is left out of it. A run
     that resumes needs nothing but the step.
 
     Raises:
-        TypeError, ValueError: what are no integer; a negative seed or step; a data set without examples; a batch
-            larger than the data set, or not positive.
+        ValueError: a batch larger than the data set.
 
     >>> sorted(int(i) for step in range(2) for i in batch_indices(0, step, 3, 6))
     [0, 1, 2, 3, 4, 5]
     """
-    require_count("seed", seed, 0)
-    require_count("step", step, 0)
-    require_count("num_examples", num_examples, 1)
-    require_count("batch_size", batch_size, -math.inf)
-    if not 0 < batch_size <= num_examples:
-        raise ValueError(f"batch_size must be in 1..{num_examples}, the number of examples; got {batch_size}")
+    require_batch_size(batch_size, num_examples)
     epoch, position = divmod(step, num_examples // batch_size)
     return _permutation(seed, epoch, num_examples)[position * batch_size : (position + 1) * batch_size]

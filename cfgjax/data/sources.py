@@ -10,20 +10,20 @@ import math
 import re
 import sys
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
-from cfgjax.checks import require_choice, require_count, require_kind, require_pathlike, require_str
+from cfgjax.contracts import PathLike, PositiveInt, checked, instance
 from cfgjax.data.digits import Digits
-from cfgjax.data.errors import DataError
 from cfgjax.data.idx import idx_builder, is_mnist_like
 from cfgjax.data.image_folder import folder_builder
 from cfgjax.data.known import registered, urls_of
 from cfgjax.data.listing import Remark
-from cfgjax.data.split import Split
+from cfgjax.data.split import OpenedSplit, Split
+from cfgjax.data.untrusted import DataError
 from cfgjax.data.untrusted.safe_files import check_memory, require_file, require_inside
 from cfgjax.data.untrusted.tfds_metadata import MOST_EXAMPLES, Declared, read_declared, require_name
 
@@ -62,15 +62,13 @@ def _newest(name: str, data_dir: Path) -> Path | None:
     return max(folders, key=_version, default=None)
 
 
-def is_prepared(name: str, data_dir: Path | str) -> bool:
+@checked
+def is_prepared(name: str, data_dir: PathLike) -> bool:
     """Whether the folder holds the data set, ready to be read; nothing is downloaded to find out.
 
     Raises:
-        TypeError: no text, no path.
         DataError: what could be no data set's name.
     """
-    require_str("name", name)
-    require_pathlike("data_dir", data_dir)
     return _newest(name, Path(data_dir)) is not None
 
 
@@ -102,13 +100,14 @@ def _local_builder(
     return known(data_dir=str(data_dir), file_format="array_record", **({"config": config} if config else {})), []
 
 
+@checked
 def prepare(
     name: str,
-    data_dir: Path | str,
-    source: Path | str | None = None,
-    image_size: int | None = None,
+    data_dir: PathLike,
+    source: PathLike | None = None,
+    image_size: PositiveInt | None = None,
     on_corrupt: Literal["refuse", "skip"] = "refuse",
-    transpose: bool = False,
+    transpose: Annotated[bool, instance(bool, "True or False")] = False,
 ) -> list[Remark]:
     """Writes the data set into the folder as array_record files, once; a prepared one is left alone.
 
@@ -125,18 +124,8 @@ def prepare(
         What is to be told of the files of a folder of pictures: those left out or skipped, and colours among gray ones.
 
     Raises:
-        TypeError, ValueError: no text, no paths; a size that is no integer above 0; another ``on_corrupt``; a
-            ``transpose`` that is neither true nor false.
         DataError: a name that is unknown, files that are missing or wrong, or a download that fails.
     """
-    require_str("name", name)
-    require_pathlike("data_dir", data_dir)
-    if source is not None:
-        require_pathlike("source", source)
-    if image_size is not None:
-        require_count("image_size", image_size, 1)
-    require_choice("on_corrupt", on_corrupt, ("refuse", "skip"))
-    require_kind("transpose", transpose, bool, "True or False")
     _quiet()
     data_dir, source = Path(data_dir), None if source is None else Path(source)
     if is_prepared(name, data_dir):
@@ -209,17 +198,14 @@ def _builder_of(folder: Path) -> Any:
         raise DataError(f"{folder} does not read as a data set: {_first_line(error)}") from None
 
 
-def open_split(name: str, split: str, data_dir: Path | str) -> Split:
+@checked
+def open_split(name: str, split: str, data_dir: PathLike) -> Split:
     """A split of a prepared data set, by index: ``source[i]`` is a dict of image and label; nothing is decoded yet.
 
     Raises:
-        TypeError: no text, no path.
         DataError: it is not prepared there, not as array_record, not of images and labels, leads out of the folder,
             declares what is not allowed, or has no such split or an empty one. Nothing is ever downloaded here.
     """
-    require_str("name", name)
-    require_str("split", split)
-    require_pathlike("data_dir", data_dir)
     _quiet()
     data_dir = Path(data_dir)
     folder = _require_prepared(name, data_dir)
@@ -245,17 +231,14 @@ def split_lengths(name: str, data_dir: Path | str) -> dict[str, int]:
     return {split: sum(lengths) for split, lengths in declared.split_lengths.items()}
 
 
-def num_classes_of(source: Split) -> int:
-    """K of an opened split.
-
-    Raises:
-        TypeError: no split.
-    """
-    require_kind("source", source, Split, "a Split, as data.open_split gives it")
+@checked
+def num_classes_of(source: OpenedSplit) -> int:
+    """K of an opened split."""
     return source.num_classes
 
 
-def load(name: str, split: str, data_dir: Path | str) -> Images:
+@checked
+def load(name: str, split: str, data_dir: PathLike) -> Images:
     """All images of a split of a prepared data set, decoded into memory.
 
     Args:
@@ -264,7 +247,6 @@ def load(name: str, split: str, data_dir: Path | str) -> Images:
         data_dir: the folder it was prepared in.
 
     Raises:
-        TypeError: no text, no path.
         DataError: as ``open_split``; a record that does not read, named; images of several sizes, or more than memory.
     """
     source = open_split(name, split, data_dir)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Annotated, Any, NamedTuple, SupportsIndex
 
 import numpy as np
 from tensorflow_datasets.proto import tf_example_pb2
 
-from cfgjax.data.errors import DataError
+from cfgjax.contracts import instance
 from cfgjax.data.image_decoding import MOST_PIXELS, unpack
+from cfgjax.data.untrusted import DataError
 from cfgjax.data.untrusted.array_record import require_bounded_chunks
 
 _EXAMPLE: Any = vars(tf_example_pb2)["Example"]
@@ -124,3 +125,7 @@ class Split:
             return unpack(picture, self.shape)
         except DataError as error:
             raise DataError(f"record {index} of {self._name}: {error}") from None
+
+
+OpenedSplit = Annotated[Split, instance(Split, "a Split, as data.open_split gives it")]
+"""A Split."""

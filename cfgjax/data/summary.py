@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from cfgjax.checks import require_pathlike, require_str
+from cfgjax.contracts import PathLike, checked
 from cfgjax.data.labels import label_counts
 from cfgjax.data.sources import open_split, split_lengths
 
@@ -26,15 +25,13 @@ class Summary(NamedTuple):
     label_names: tuple[str, ...] | None
 
 
-def summary(name: str, data_dir: Path | str) -> Summary:
+@checked
+def summary(name: str, data_dir: PathLike) -> Summary:
     """What a prepared data set holds; labels are read, and no picture is unpacked.
 
     Raises:
-        TypeError: no text, no path.
         DataError: as ``open_split``; a record that does not read.
     """
-    require_str("name", name)
-    require_pathlike("data_dir", data_dir)
     lengths = split_lengths(name, data_dir)
     splits = {split: open_split(name, split, data_dir) for split, length in lengths.items() if length}
     counts = {split: label_counts(opened) for split, opened in splits.items()}

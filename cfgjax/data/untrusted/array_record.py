@@ -2,7 +2,7 @@
 
 The file is one of Riegeli's: blocks of 65,536 bytes, each opened by 24 bytes of its own; through the blocks run the
 chunks, each a header of 40 bytes (hash, size, hash of the data, kind and number of records, size when unpacked) and its
-data. XX
+data.
 Source: Riegeli, doc/riegeli_records_file_format.md.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cfgjax.data.errors import DataError
+from cfgjax.data.untrusted import DataError
 from cfgjax.data.untrusted.safe_files import require_file
 
 _BLOCK, _BLOCK_HEADER, _HEADER = 65_536, 24, 40

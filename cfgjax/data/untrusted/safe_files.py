@@ -8,27 +8,25 @@ import numbers
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from cfgjax.checks import require_count, require_kind, require_str
-from cfgjax.data.errors import DataError
+from cfgjax.contracts import NonNegativeInt, checked, instance
+from cfgjax.data.untrusted import DataError
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def _require_paths(**paths: object) -> None:
-    for name, path in paths.items():
-        require_kind(name, path, Path, "a path, as pathlib.Path('folder') is")
+ExactPath = Annotated[Path, instance(Path, "a path, as pathlib.Path('folder') is")]
+"""A Path, not its text."""
 
 
-def require_inside(path: Path, root: Path) -> Path:
+@checked
+def require_inside(path: ExactPath, root: ExactPath) -> Path:
     """The path itself, once it is found to stay inside ``root`` when every link is followed.
 
     Raises:
-        TypeError: what are no paths.
         DataError: it leads out, or its links lead nowhere; the message names it.
     """
-    _require_paths(path=path, root=root)
     try:
         is_inside = path.resolve().is_relative_to(root.resolve())
     except (OSError, RuntimeError, ValueError) as error:
@@ -51,7 +49,8 @@ def require_file(path: Path) -> Path:
     return path
 
 
-def read_bounded(path: Path, most: int) -> bytes:
+@checked
+def read_bounded(path: ExactPath, most: NonNegativeInt) -> bytes:
     """The bytes of a regular file.
 
     Args:
@@ -59,11 +58,8 @@ def read_bounded(path: Path, most: int) -> bytes:
         most: bytes that it may hold.
 
     Raises:
-        TypeError, ValueError: no path; a number of bytes that is not whole, or negative.
         DataError: no regular file, one that cannot be read, or a longer one.
     """
-    _require_paths(path=path)
-    require_count("most", most, 0)
     require_file(path)
     try:
         with path.open("rb") as stream:
@@ -94,17 +90,16 @@ def _finite(text: str) -> float:
     return number
 
 
-def parse_json(content: bytes) -> Any:
+@checked
+def parse_json(content: Annotated[bytes, instance(bytes, "bytes")]) -> Any:
     """The value of a JSON text in UTF-8, whose objects name nothing twice and whose numbers are finite.
 
     Raises:
-        TypeError: no bytes.
         ValueError: other bytes, in one line.
 
     >>> parse_json(b'{"a": [1, 2.5]}')
     {'a': [1, 2.5]}
     """
-    require_kind("content", content, bytes, "bytes")
     try:
         return json.loads(content.decode(), object_pairs_hook=_once, parse_float=_finite, parse_constant=_finite)
     except UnicodeDecodeError:
@@ -113,10 +108,9 @@ def parse_json(content: bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def check_memory(what: str, num_bytes: int) -> None:
-    """Raises DataError where so many bytes are more than the memory of this machine, TypeError for no number."""
-    require_str("what", what)
-    require_kind("num_bytes", num_bytes, numbers.Real, "a number of bytes")
+@checked
+def check_memory(what: str, num_bytes: Annotated[float, instance(numbers.Real, "a number of bytes")]) -> None:
+    """Raises DataError where so many bytes are more than the memory of this machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if num_bytes > memory:
         raise DataError(f"{what} would take {num_bytes} bytes, more than the {memory} of this machine's memory")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from cfgjax.data.errors import DataError
+from cfgjax.data.untrusted import DataError
 from cfgjax.data.untrusted.safe_files import parse_json, read_bounded, require_inside
 
 _MOST_BYTES = 16 * 2**20
