@@ -19,6 +19,7 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from cfgjax import checks
 from cfgjax.types import (
@@ -100,6 +101,15 @@ def _concrete_grid(name: str, value: Times) -> None:
     if checks.is_traced(value):
         raise ValueError(f"{name} must be a grid of numbers, got a traced one")
     checks.require_grid(name, value)
+
+
+def rows(least: int = 1, ndim: int | None = None) -> Contract:
+    """The contract of a set on the host, from then on [n, ...] in float64, with ``least`` finite examples or more."""
+    return Contract(partial(_rows, least, ndim))
+
+
+def _rows(least: int, ndim: int | None, name: str, values: object) -> np.ndarray:
+    return checks.as_float64_rows(name, values, least, ndim)
 
 
 def record(kind: type, example: str) -> Contract:

@@ -24,7 +24,7 @@ def prefetch(
     read: Callable[[np.ndarray], Any],
     seed: NonNegativeInt,
     steps: Annotated[range, Contract(_require_steps)],
-    batch_size: PositiveInt,
+    batch_size: int,
     num_examples: PositiveInt,
     share: Annotated[slice, instance(slice, "a slice of a batch's rows")] = slice(None),
     num_threads: PositiveInt = 8,
@@ -43,7 +43,7 @@ def prefetch(
         num_threads: that read.
 
     Raises:
-        ValueError: a batch larger than the data set.
+        TypeError, ValueError: a batch that is not of 1 to num_examples examples.
         DataError: grain is not installed.
     """
     require_batch_size(batch_size, num_examples)

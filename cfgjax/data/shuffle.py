@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from cfgjax.checks import require_count
 from cfgjax.contracts import NonNegativeInt, PositiveInt, checked
 
 
@@ -17,22 +18,19 @@ def _permutation(seed: int, epoch: int, num_examples: int) -> np.ndarray:
 
 
 def require_batch_size(batch_size: int, num_examples: int) -> None:
-    """Raises ValueError for more examples in a batch than there are."""
-    if batch_size > num_examples:
-        raise ValueError(f"batch_size must be in 1..{num_examples}, the number of examples; got {batch_size}")
+    """Raises TypeError or ValueError for what is not an integer in 1..num_examples."""
+    require_count("batch_size", batch_size, 1, num_examples)
 
 
 @checked
-def batch_indices(
-    seed: NonNegativeInt, step: NonNegativeInt, batch_size: PositiveInt, num_examples: PositiveInt
-) -> np.ndarray:
+def batch_indices(seed: NonNegativeInt, step: NonNegativeInt, batch_size: int, num_examples: PositiveInt) -> np.ndarray:
     """The indices of the examples in batch number ``step``, [batch_size].
 
     Each epoch is a new permutation of all examples; the remainder that does not fill a batch is left out of it. A run
     that resumes needs nothing but the step.
 
     Raises:
-        ValueError: a batch larger than the data set.
+        TypeError, ValueError: a batch that is not of 1 to num_examples examples.
 
     >>> sorted(int(i) for step in range(2) for i in batch_indices(0, step, 3, 6))
     [0, 1, 2, 3, 4, 5]

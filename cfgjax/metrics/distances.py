@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 
-from cfgjax.checks import as_float64_rows, require_between
+from cfgjax.checks import as_float64_rows
+from cfgjax.contracts import UnitInterval, checked, rows
 
 _SAME = 1e-6
 """A distance under this share of the largest is 0, but for rounding."""
@@ -23,7 +26,12 @@ def require_alike(name: str, values: np.ndarray, samples: np.ndarray) -> None:
         raise ValueError(f"samples and {name} must hold examples of one shape, {words}")
 
 
-def nearest_distances(samples: np.ndarray, reference: np.ndarray) -> np.ndarray:
+Distances = Annotated[np.ndarray, rows(ndim=1)]
+"""[n], finite, n >= 1."""
+
+
+@checked
+def nearest_distances(samples: Annotated[np.ndarray, rows()], reference: np.ndarray) -> np.ndarray:
     """The Euclidean distance of each sample to its nearest reference point, [n], in float64.
 
     Args:
@@ -31,10 +39,10 @@ def nearest_distances(samples: np.ndarray, reference: np.ndarray) -> np.ndarray:
         reference: [m, *D], m >= 1.
 
     Raises:
-        TypeError, ValueError: no examples of either, examples of unlike shapes, numbers that are not real or finite.
+        TypeError, ValueError: no reference, examples of unlike shapes, numbers that are not real or finite.
     """
     require_alike("reference", reference, samples)
-    flat = as_float64_rows("samples", samples).reshape(len(samples), -1)
+    flat = samples.reshape(len(samples), -1)
     squares = np.full(len(flat), np.inf)
     for start in range(0, len(reference), _POINTS):
         block = as_float64_rows("reference", reference[start : start + _POINTS])
@@ -59,7 +67,8 @@ def _total_distance(rows: np.ndarray, others: np.ndarray) -> float:
     return sum(float(np.sum(np.asarray(block))) for block in pairwise_distances_chunked(rows, others))
 
 
-def energy_distance(samples: np.ndarray, others: np.ndarray) -> float:
+@checked
+def energy_distance(samples: Annotated[np.ndarray, rows(2)], others: Annotated[np.ndarray, rows(2)]) -> float:
     """The energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'| of two laws, estimated without bias from samples.
 
     It is 0 for equal laws only; the estimate is then about 0, of either sign, and its spread over pairs of independent
@@ -72,18 +81,17 @@ def energy_distance(samples: np.ndarray, others: np.ndarray) -> float:
     Source: Szekely & Rizzo, Journal of Statistical Planning and Inference 143 (2013), equation 2.1.
 
     Raises:
-        TypeError, ValueError: fewer than two examples of either, examples of unlike shapes, numbers that are not real
-            or finite.
+        ValueError: examples of unlike shapes.
     """
     require_alike("others", others, samples)
-    one, other = (as_float64_rows(*each, 2) for each in (("samples", samples), ("others", others)))
-    one, other = (each.reshape(len(each), -1) for each in (one, other))
+    one, other = (each.reshape(len(each), -1) for each in (samples, others))
     across = _total_distance(one, other) / (len(one) * len(other))
     within = (_total_distance(each, each) / (len(each) * (len(each) - 1)) for each in (one, other))
     return 2 * across - sum(within)
 
 
-def memorization_rate(nearest: np.ndarray, held_out_nearest: np.ndarray, quantile: float = 0.01) -> float:
+@checked
+def memorization_rate(nearest: Distances, held_out_nearest: Distances, quantile: UnitInterval = 0.01) -> float:
     """The fraction of samples nearer to a training point than ``quantile`` of the held-out points are.
 
     Samples of the true law would give ``quantile`` itself; what exceeds it is copied.
@@ -94,14 +102,9 @@ def memorization_rate(nearest: np.ndarray, held_out_nearest: np.ndarray, quantil
         quantile: the share of held-out points that counts as near.
 
     Raises:
-        TypeError, ValueError: no distances, or ones that are not finite; a quantile outside [0, 1]; one at which the
-            held-out distances are 0, as some held-out points are training points: no sample would count.
+        ValueError: a quantile at which the held-out distances are 0, as some held-out points are training points: no
+            sample would count.
     """
-    require_between("quantile", quantile, 0, 1)
-    nearest, held_out_nearest = (
-        as_float64_rows(name, values, ndim=1)
-        for name, values in (("nearest", nearest), ("held_out_nearest", held_out_nearest))
-    )
     bound = np.quantile(held_out_nearest, quantile)
     if bound <= _SAME * held_out_nearest.max():
         raise ValueError(

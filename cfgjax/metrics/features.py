@@ -7,21 +7,24 @@ of the same features and the same counts of samples.
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
-from cfgjax.checks import as_float64_rows, require_count
+from cfgjax.checks import as_float64_rows
+from cfgjax.contracts import PositiveInt, checked, rows
 
 _SAME = 1e-6
 """Rows nearer than this share of their length are one row, but for the rounding of float32 features."""
 
 
-def _pair(samples: np.ndarray, reference: np.ndarray, least: int) -> tuple[np.ndarray, np.ndarray]:
-    first, second = as_float64_rows("samples", samples, least, 2), as_float64_rows("reference", reference, least, 2)
-    if first.shape[1] != second.shape[1]:
-        raise ValueError(f"samples and reference must have as many features, got {first.shape} and {second.shape}")
-    return first, second
+Features = Annotated[np.ndarray, rows(least=2, ndim=2)]
+"""[n, d], finite, n >= 2."""
+
+
+def _require_same_width(samples: np.ndarray, reference: np.ndarray) -> None:
+    if samples.shape[1] != reference.shape[1]:
+        raise ValueError(f"samples and reference must have as many features, got {samples.shape} and {reference.shape}")
 
 
 def _root(features: np.ndarray) -> np.ndarray:
@@ -29,7 +32,8 @@ def _root(features: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.qr((features - features.mean(axis=0)) / np.sqrt(len(features) - 1), mode="r"))
 
 
-def frechet_distance(samples: np.ndarray, reference: np.ndarray) -> float:
+@checked
+def frechet_distance(samples: Features, reference: Features) -> float:
     """The squared 2-Wasserstein distance of the normal laws with the sets' means and covariances.
 
     |m - m'|^2 + tr C + tr C' - 2 tr (C C')^(1/2), the last trace as the nuclear norm of R R'^T with C = R^T R: exact
@@ -40,25 +44,26 @@ def frechet_distance(samples: np.ndarray, reference: np.ndarray) -> float:
         reference: [m, d] features.
 
     Raises:
-        TypeError, ValueError: fewer than two rows, unlike widths, or numbers that are not real and finite.
+        ValueError: unlike widths.
 
     Source: Dowson & Landau, J. Multivariate Analysis 12, 1982; Heusel et al., arXiv 1706.08500.
 
     >>> round(frechet_distance(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]])), 6)
     9.0
     """
-    first, second = _pair(samples, reference, 2)
-    roots = _root(first), _root(second)
+    _require_same_width(samples, reference)
+    roots = _root(samples), _root(reference)
     shared = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
     spread = np.sum(roots[0] ** 2) + np.sum(roots[1] ** 2)
-    return float(max(np.sum((first.mean(axis=0) - second.mean(axis=0)) ** 2) + spread - 2 * shared, 0.0))
+    return float(max(np.sum((samples.mean(axis=0) - reference.mean(axis=0)) ** 2) + spread - 2 * shared, 0.0))
 
 
 def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (first @ second.T / first.shape[1] + 1) ** 3
 
 
-def kernel_mmd(samples: np.ndarray, reference: np.ndarray) -> float:
+@checked
+def kernel_mmd(samples: Features, reference: Features) -> float:
     """The unbiased estimate of the squared maximum mean discrepancy under the kernel (f . g / d + 1)^3.
 
     It is zero on average where both sets have one law, and may come out below zero.
@@ -66,11 +71,11 @@ def kernel_mmd(samples: np.ndarray, reference: np.ndarray) -> float:
     Args, errors: as ``frechet_distance``.
     Source: Binkowski et al., arXiv 1801.01401, section 4.
     """
-    first, second = _pair(samples, reference, 2)
-    n, m = len(first), len(second)
-    own, other = _kernel(first, first), _kernel(second, second)
+    _require_same_width(samples, reference)
+    n, m = len(samples), len(reference)
+    own, other = _kernel(samples, samples), _kernel(reference, reference)
     within = (own.sum() - np.trace(own)) / (n * (n - 1)) + (other.sum() - np.trace(other)) / (m * (m - 1))
-    return float(within - 2 * _kernel(first, second).mean())
+    return float(within - 2 * _kernel(samples, reference).mean())
 
 
 class PrecisionRecall(NamedTuple):
@@ -101,7 +106,8 @@ def _is_repeated(points: np.ndarray, radii: np.ndarray) -> np.ndarray:
     return radii <= _SAME * np.sqrt(np.mean(np.sum(points**2, axis=1)))
 
 
-def num_repeated(points: np.ndarray, neighbours: int = 5) -> int:
+@checked
+def num_repeated(points: np.ndarray, neighbours: PositiveInt = 5) -> int:
     """How many points lie on their k-th nearest other one: of each, the set holds k further copies.
 
     Their balls in ``precision_recall`` have radius 0 and hold nothing but copies.
@@ -111,14 +117,13 @@ def num_repeated(points: np.ndarray, neighbours: int = 5) -> int:
         neighbours: k.
 
     Raises:
-        TypeError, ValueError: k under 1, no more than k rows, or numbers that are not real and finite.
+        TypeError, ValueError: no more than k rows, or numbers that are not real and finite.
 
     >>> num_repeated(np.array([[0.0], [0.0], [0.0], [1.0]]), neighbours=2)
     3
     """
-    require_count("neighbours", neighbours, 1)
-    rows = as_float64_rows("points", points, neighbours + 1, 2)
-    return int(np.sum(_is_repeated(rows, _radii(rows, neighbours))))
+    points = as_float64_rows("points", points, neighbours + 1, 2)
+    return int(np.sum(_is_repeated(points, _radii(points, neighbours))))
 
 
 def _warn_of_repeated(name: str, is_repeated: np.ndarray, lost: str) -> None:
@@ -133,7 +138,8 @@ def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(squares, 0))
 
 
-def precision_recall(samples: np.ndarray, reference: np.ndarray, neighbours: int = 5) -> PrecisionRecall:
+@checked
+def precision_recall(samples: np.ndarray, reference: np.ndarray, neighbours: PositiveInt = 5) -> PrecisionRecall:
     """Precision, recall, density and coverage by k nearest neighbours.
 
     Two sets of one law have density 1 and, for k = 5, coverage about 0.97 at equal counts.
@@ -148,13 +154,14 @@ def precision_recall(samples: np.ndarray, reference: np.ndarray, neighbours: int
     with replacement) lowers precision, density and coverage, and says nothing of the samples: leave the copies out.
 
     Raises:
-        TypeError, ValueError: k under 1, no more than k rows, unlike widths, numbers that are not real and finite, or a
-            reference all of whose balls have radius 0.
+        TypeError, ValueError: no more than k rows, unlike widths, numbers that are not real and finite, or a reference
+            all of whose balls have radius 0.
 
     Source: Kynkaanniemi et al., arXiv 1904.06991, equation 1; Naeem et al., arXiv 2002.09797, equations 3 and 4.
     """
-    require_count("neighbours", neighbours, 1)
-    first, second = _pair(samples, reference, neighbours + 1)
+    first = as_float64_rows("samples", samples, neighbours + 1, 2)
+    second = as_float64_rows("reference", reference, neighbours + 1, 2)
+    _require_same_width(first, second)
     radii, own_radii = _radii(second, neighbours), _radii(first, neighbours)
     is_repeated = _is_repeated(second, radii)
     if np.all(is_repeated):

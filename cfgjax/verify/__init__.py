@@ -40,27 +40,15 @@ A pass does not show scales outside [0, 7.5], t outside [0.05, 0.95], or that yo
 
 from __future__ import annotations
 
-from cfgjax.verify.batched import samples
-from cfgjax.verify.diffusions import diffusion
-from cfgjax.verify.fields import field
-from cfgjax.verify.labels import label_dropping
-from cfgjax.verify.losses import loss
-from cfgjax.verify.report import Check, Report, VerificationError
-from cfgjax.verify.rules import guidance
-from cfgjax.verify.samplers import sampler, solver
-from cfgjax.verify.variants import rule
-
-__all__ = [
-    "Check",
-    "Report",
-    "VerificationError",
-    "diffusion",
-    "field",
-    "guidance",
-    "label_dropping",
-    "loss",
-    "rule",
-    "sampler",
-    "samples",
-    "solver",
-]
+from cfgjax.verify.batched import samples as samples
+from cfgjax.verify.diffusions import diffusion as diffusion
+from cfgjax.verify.fields import field as field
+from cfgjax.verify.labels import label_dropping as label_dropping
+from cfgjax.verify.losses import loss as loss
+from cfgjax.verify.report import Check as Check
+from cfgjax.verify.report import Report as Report
+from cfgjax.verify.report import VerificationError as VerificationError
+from cfgjax.verify.rules import guidance as guidance
+from cfgjax.verify.samplers import sampler as sampler
+from cfgjax.verify.samplers import solver as solver
+from cfgjax.verify.variants import rule as rule

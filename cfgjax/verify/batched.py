@@ -15,22 +15,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import HUGE, THREEFRY, require_between, require_count, require_function, require_kind
+from cfgjax.checks import THREEFRY, require_count
+from cfgjax.contracts import NonNegative, checked
 from cfgjax.mixtures import LabelledMixture
-from cfgjax.types import Array, Number
+from cfgjax.types import Array
 from cfgjax.verify.call_user import format_error, require_finite, require_shape
-from cfgjax.verify.reference import Moments, law_allowed, law_error, moments, require_problem, whitened
+from cfgjax.verify.reference import Moments, Oracle, Seed, law_allowed, law_error, moments, whitened
 from cfgjax.verify.report import CallError, Check, Report, at_most, collected, likely_cause
 
 _CALLS = 16
 
 
+@checked
 def samples(
     draw: Callable[[Array, Array], Array],
-    mixture: LabelledMixture,
-    bias: Number = 0.02,
+    mixture: Oracle,
+    bias: NonNegative = 0.02,
     num_samples: int = 4096,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Report:
     """The report on a sampler of a whole batch, (key, y [n]) -> [n, D], at w = 1, by ODE or SDE, in any framework.
 
@@ -52,13 +54,8 @@ def samples(
         seed: chooses the keys.
 
     Raises:
-        TypeError, ValueError: no function or mixture, a bias that is negative, fewer than two samples of each label, no
-            seed.
+        TypeError, ValueError: fewer than two samples of each label.
     """
-    require_function("draw", draw)
-    require_problem(None, mixture, seed)
-    require_kind("mixture", mixture, LabelledMixture, "a LabelledMixture, as mixtures.ring() is")
-    require_between("bias", bias, 0, HUGE)
     require_count("num_samples", num_samples, 2 * mixture.num_classes)
     limits = f"moments beyond the second, an error of them under {float(bias):g}, or scales other than w = 1"
     return collected("verify.samples", _checks(draw, mixture, float(bias), num_samples, seed), limits)

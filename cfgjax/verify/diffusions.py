@@ -23,12 +23,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import THREEFRY, require_function
+from cfgjax.checks import THREEFRY
+from cfgjax.contracts import checked
 from cfgjax.guidance import given
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, Field, GaussianPath, Number, Schedule
 from cfgjax.verify.call_user import require_finite, require_shape, running, swept
-from cfgjax.verify.reference import STRAIGHT, law_allowed, law_error, moments, require_problem, skewed_mixture, states
+from cfgjax.verify.reference import STRAIGHT, Oracle, Seed, law_allowed, law_error, moments, skewed_mixture, states
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_most, collected, likely_cause
 from cfgjax.verify.sde_bugs import LENGTH, STRENGTHS, StepLaw
 
@@ -45,11 +46,12 @@ _DRIFT, _VARIANCE = 0.01, 0.005
 """The relative errors allowed over a step of finite length: rules of several stages differ by O(h)."""
 
 
+@checked
 def diffusion(
     make_solver: MakeSolver,
     path: GaussianPath | None = None,
-    mixture: LabelledMixture | None = None,
-    seed: int = 0,
+    mixture: Oracle | None = None,
+    seed: Seed = 0,
 ) -> Report:
     """The report on a stochastic solver, on the oracle's labelled field with sigma_t = c sqrt(2 beta_t), three c.
 
@@ -70,12 +72,7 @@ def diffusion(
         path: the path of the oracle's field; None for the straight one.
         mixture: the oracle; None for one of three labels in 2-D.
         seed: chooses states and keys.
-
-    Raises:
-        TypeError, ValueError: no function, path or mixture, no seed.
     """
-    require_function("make_solver", make_solver)
-    require_problem(path, mixture, seed)
     path, mixture = path or STRAIGHT, mixture or skewed_mixture()
     field = jax.jit(mixture.vector_field(path))
 

@@ -14,25 +14,26 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import require_choice, require_function, require_positive
+from cfgjax.contracts import Positive, checked
 from cfgjax.mixtures import LabelledMixture
-from cfgjax.types import Array, GaussianPath, LabelledField, Number
+from cfgjax.types import Array, GaussianPath, LabelledField
 from cfgjax.verify.call_user import mapped, require_finite, require_shape
 from cfgjax.verify.field_bugs import NAMES, Mistakes, field_mistakes, null_mistakes
-from cfgjax.verify.reference import VIEWS, View, Views, require_problem, states
+from cfgjax.verify.reference import Oracle, Seed, View, Views, states
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_most, collected, likely_cause, relative_error
 
 TIMES = tuple(np.linspace(0.05, 0.95, 19))
 _ROWS, _LABELS, _LEAST = 152, 8, 0.25
 
 
+@checked
 def field(
     field: LabelledField,
     path: GaussianPath,
-    mixture: LabelledMixture,
+    mixture: Oracle,
     view: View = "field",
-    tolerance: Number = 3e-3,
-    seed: int = 0,
+    tolerance: Positive = 3e-3,
+    seed: Seed = 0,
 ) -> Report:
     """The report on a field (x [D], t [], y []) -> [D] that claims to be a view of the mixture on the path.
 
@@ -51,15 +52,7 @@ def field(
         view: what the field claims to be.
         tolerance: [], the relative error allowed at any time (V1): rounding for a formula, more for a network.
         seed: chooses the states.
-
-    Raises:
-        TypeError, ValueError: no function, path or mixture, no view's name, a tolerance that is not positive, a seed
-            that is no integer of 31 bits.
     """
-    require_function("field", field)
-    require_problem(path, mixture, seed, is_optional=False)
-    require_choice("view", view, VIEWS)
-    require_positive("tolerance", tolerance)
     limits = (
         f"errors under {float(tolerance):g}, t outside [0.05, 0.95] but that values are finite at 0, or rare states"
     )

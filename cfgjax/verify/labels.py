@@ -14,22 +14,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import THREEFRY, require_between, require_count, require_function
+from cfgjax.checks import THREEFRY
+from cfgjax.contracts import PositiveInt, between, checked
 from cfgjax.types import Array, Number
 from cfgjax.verify.call_user import mapped, require_finite, require_shape
+from cfgjax.verify.reference import Seed
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_most, collected
 
 _CALLS, _LABELS, _LOOPED = 64, 16384, 4096
 """Calls; labels in each; and labels in all for a function that can be called only one at a time."""
 
 
+@checked
 def label_dropping(
-    drop: Callable[[Array, Array], Array], rate: Number, num_classes: int, is_batched: bool = False, seed: int = 0
+    drop: Callable[[Array, Array], Array],
+    rate: Annotated[Number, between(0.01, 0.99)],
+    num_classes: PositiveInt,
+    is_batched: bool = False,
+    seed: Seed = 0,
 ) -> Report:
     """The report on a function (key, y) -> y that gives the null label with probability ``rate``.
 
@@ -40,18 +48,11 @@ def label_dropping(
 
     Args:
         drop: for ONE example, y []; or with ``is_batched`` for a batch, y [n], with ONE key.
-        rate: eta, [], in [0.01, 0.99].
+        rate: eta, [].
         num_classes: K, which is the null label.
         is_batched: whether ``drop`` takes a batch.
         seed: chooses the labels and keys.
-
-    Raises:
-        TypeError, ValueError: no function, a rate outside [0.01, 0.99], a num_classes under 1, no seed.
     """
-    require_function("drop", drop)
-    require_count("num_classes", num_classes, 1)
-    require_count("seed", seed, 0, 2**31 - 1)
-    require_between("rate", rate, 0.01, 0.99)
     limits = "that the loss uses the label that comes out, nor a rate to more than its standard error"
     return collected("verify.label_dropping", _checks(drop, float(rate), num_classes, is_batched, seed), limits)
 

@@ -18,12 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import THREEFRY, require_choice, require_function
+from cfgjax.checks import THREEFRY
+from cfgjax.contracts import checked
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, GaussianPath, LabelledField
 from cfgjax.verify.call_user import mapped, require_finite
 from cfgjax.verify.field_bugs import NAMES
-from cfgjax.verify.reference import STRAIGHT, VIEWS, View, lopsided_mixture, oracle_views, require_problem
+from cfgjax.verify.reference import STRAIGHT, Oracle, Seed, View, lopsided_mixture, oracle_views
 from cfgjax.verify.report import UNKNOWN, CallError, Check, Report, at_least, at_most, collected
 from cfgjax.verify.residuals import residual_cause
 from cfgjax.verify.targets import mistaken_targets, target
@@ -40,12 +41,13 @@ _SIZE, _ALLOWED, _FLOOR = 0.25, 5.5, 0.05
 _BINS, _GROUPS, _COORDINATES = 5, 8, 3
 
 
+@checked
 def loss(
     loss: Loss,
     view: View = "field",
     path: GaussianPath | None = None,
-    mixture: LabelledMixture | None = None,
-    seed: int = 0,
+    mixture: Oracle | None = None,
+    seed: Seed = 0,
 ) -> Report:
     """The report on a training loss of ONE example that claims to be least for a view of the oracle.
 
@@ -68,13 +70,7 @@ def loss(
         path: the path; None for the straight one.
         mixture: the data; None for one of three labels of two components each, in 2-D.
         seed: draws the examples.
-
-    Raises:
-        TypeError, ValueError: no function, path or mixture, no view's name, no seed.
     """
-    require_function("loss", loss)
-    require_choice("view", view, VIEWS)
-    require_problem(path, mixture, seed)
     problem = _Problem(loss, view, path or STRAIGHT, mixture or lopsided_mixture(), seed)
     limits = "the null field of a loss that drops no labels, nor times and labels that it rarely draws"
     return collected(f"verify.loss ({NAMES[view]})", _checks(problem), limits)

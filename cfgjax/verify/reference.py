@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import require_count, require_kind, require_path
+from cfgjax.contracts import at_least, instance
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.paths import linear
 from cfgjax.types import Array, GaussianPath, LabelledField
@@ -18,18 +18,13 @@ from cfgjax.types import Array, GaussianPath, LabelledField
 View = Literal["field", "score", "noise", "denoiser"]
 VIEWS = ("field", "score", "noise", "denoiser")
 
+Oracle = Annotated[LabelledMixture, instance(LabelledMixture, "a LabelledMixture, as mixtures.ring() is")]
+"""A labelled mixture, of which everything is known exactly."""
+Seed = Annotated[int, at_least(0, 2**31 - 1)]
+"""An integer of 31 bits, not negative."""
 
 STRAIGHT = linear()
 """The path of the checks that are given none: one object, so that the oracle on it is compiled once."""
-
-
-def require_problem(path: object, mixture: object, seed: int, is_optional: bool = True) -> None:
-    """Raises TypeError or ValueError for no path, mixture or seed; None stands for the usual ones where optional."""
-    if path is not None or not is_optional:
-        require_path("path", path)
-    if mixture is not None or not is_optional:
-        require_kind("mixture", mixture, LabelledMixture, "a LabelledMixture, as mixtures.ring() is")
-    require_count("seed", seed, 0, 2**31 - 1)
 
 
 def skewed_mixture() -> LabelledMixture:

@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import require_function, require_positive
+from cfgjax.contracts import Positive, checked
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, GaussianPath, LabelledField, Number
 from cfgjax.verify.call_user import require_finite, require_shape, swept
-from cfgjax.verify.reference import STRAIGHT, Views, require_problem, skewed_mixture, states
+from cfgjax.verify.reference import STRAIGHT, Oracle, Seed, Views, skewed_mixture, states
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_most, collected, likely_cause, relative_error
 from cfgjax.verify.scales import SCALE_MISTAKES, SCALES, scale_cause
 
@@ -29,12 +29,13 @@ _ROWS, _COORDINATES = 24, 16
 """Rows; and coordinates up to which guidance on the first ones alone is looked for."""
 
 
+@checked
 def guidance(
     rule: Rule,
     path: GaussianPath | None = None,
-    mixture: LabelledMixture | None = None,
-    tolerance: Number = 1e-4,
-    seed: int = 0,
+    mixture: Oracle | None = None,
+    tolerance: Positive = 1e-4,
+    seed: Seed = 0,
 ) -> Report:
     """The report on a rule (field, scale, null_label) -> field that claims to be classifier-free guidance (G1).
 
@@ -55,13 +56,7 @@ def guidance(
         mixture: the oracle; None for one of three labels in 2-D.
         tolerance: [], the relative error allowed (V2).
         seed: chooses the states.
-
-    Raises:
-        TypeError, ValueError: no function, path or mixture, a tolerance that is not positive, no seed.
     """
-    require_function("rule", rule)
-    require_problem(path, mixture, seed)
-    require_positive("tolerance", tolerance)
     sides = oracle_sides(path or STRAIGHT, mixture or skewed_mixture(), seed)
     limits = f"scales outside [0, {max(SCALES):g}], t outside [0.05, 0.95], or that your field's null label is learned"
     return collected("verify.guidance", plain_checks(rule, sides, float(tolerance)), limits)

@@ -20,13 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import THREEFRY, require_function, require_positive
+from cfgjax.checks import THREEFRY
+from cfgjax.contracts import Positive, checked
 from cfgjax.guidance import given
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, Field, GaussianPath, LabelledField, Number
 from cfgjax.verify.call_user import require_finite, require_shape, running, swept
 from cfgjax.verify.ode_bugs import Ends, Flow, flow_ends, flow_mistakes
-from cfgjax.verify.reference import STRAIGHT, require_problem, skewed_mixture
+from cfgjax.verify.reference import STRAIGHT, Oracle, Seed, skewed_mixture
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_least, at_most, collected, likely_cause, relative_error
 
 Draw = Callable[[LabelledField, Array, Array, Array, Array, Number, int], Array]
@@ -45,12 +46,13 @@ _SLACK = 0.35
 """What a measured order may lack: the library's own lack 0.1 at most at these numbers of steps."""
 
 
+@checked
 def solver(
     make_solver: Callable[[Field], Any],
-    order: Number,
+    order: Positive,
     path: GaussianPath | None = None,
-    mixture: LabelledMixture | None = None,
-    seed: int = 0,
+    mixture: Oracle | None = None,
+    seed: Seed = 0,
 ) -> Report:
     """The report on an ODE solver of a claimed order, on the oracle's labelled field.
 
@@ -68,13 +70,7 @@ def solver(
         path: the path of the oracle's field; None for the straight one.
         mixture: the oracle; None for one of three labels in 2-D.
         seed: chooses the states.
-
-    Raises:
-        TypeError, ValueError: no function, path or mixture, an order that is not positive, no seed.
     """
-    require_function("make_solver", make_solver)
-    require_positive("order", order)
-    require_problem(path, mixture, seed)
 
     def draw(field: LabelledField, key: Array, x: Array, ts: Array, y: Array, *_: Any) -> Array:
         return running(make_solver(given(field, y)))(key, x, ts)
@@ -83,12 +79,13 @@ def solver(
     return collected(f"verify.solver (order {float(order):g})", _checks(problem), _limits(problem))
 
 
+@checked
 def sampler(
     draw: Draw,
-    order: Number,
+    order: Positive,
     path: GaussianPath | None = None,
-    mixture: LabelledMixture | None = None,
-    seed: int = 0,
+    mixture: Oracle | None = None,
+    seed: Seed = 0,
 ) -> Report:
     """The report on a sampler that guides and solves by itself, at w = 0, 1 and 2.7.
 
@@ -103,13 +100,7 @@ def sampler(
         path: the path of the oracle's field; None for the straight one.
         mixture: the oracle; None for one of three labels in 2-D.
         seed: chooses the states.
-
-    Raises:
-        TypeError, ValueError: no function, path or mixture, an order that is not positive, no seed.
     """
-    require_function("draw", draw)
-    require_positive("order", order)
-    require_problem(path, mixture, seed)
     problem = _Problem(draw, (0.0, 1.0, 2.7), order, path or STRAIGHT, mixture or skewed_mixture(), seed)
     return collected(f"verify.sampler (order {float(order):g})", _checks(problem), _limits(problem))
 

@@ -7,15 +7,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import of_numpy, require_finite, require_function, require_positive, require_scalar
-from cfgjax.mixtures import LabelledMixture
+from cfgjax.checks import of_numpy, require_finite, require_scalar
+from cfgjax.contracts import Contract, Positive, checked
 from cfgjax.types import GaussianPath, Number
-from cfgjax.verify.reference import STRAIGHT, require_problem, skewed_mixture
+from cfgjax.verify.reference import STRAIGHT, Oracle, Seed, skewed_mixture
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_least, at_most, collected, likely_cause
 from cfgjax.verify.rules import Rule, Sides, error_at_most, oracle_sides, plain_checks
 from cfgjax.verify.scales import SCALES
@@ -24,13 +24,32 @@ Neutral = Number | Rule
 """A scale at which the rule is the labelled field; or the rule with the setting at which it is plain guidance."""
 
 
+def _require_neutral(name: str, neutral: Any) -> None:
+    known = neutral if isinstance(neutral, tuple) else (neutral,)
+    if not known:
+        raise ValueError(f"{name} must hold a scale or a rule, got ()")
+    for each in known:
+        _require_known(name, each)
+
+
+def _require_known(name: str, neutral: Any) -> None:
+    if callable(neutral):
+        return
+    try:
+        require_scalar(name, of_numpy(neutral))
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a scale or a rule, or a tuple of them, got {type(neutral).__name__}") from None
+    require_finite(name, neutral)
+
+
+@checked
 def rule(
     rule: Rule,
-    neutral: Neutral | tuple[Neutral, ...] = 1.0,
+    neutral: Annotated[Neutral | tuple[Neutral, ...], Contract(_require_neutral)] = 1.0,
     path: GaussianPath | None = None,
-    mixture: LabelledMixture | None = None,
-    tolerance: Number = 1e-4,
-    seed: int = 0,
+    mixture: Oracle | None = None,
+    tolerance: Positive = 1e-4,
+    seed: Seed = 0,
 ) -> Report:
     """The report on a rule (field, scale, null_label) -> field that differs from (G1) on purpose.
 
@@ -56,34 +75,11 @@ def rule(
         mixture: the oracle; None for one of three labels in 2-D.
         tolerance: [], the relative error allowed (V2).
         seed: chooses the states.
-
-    Raises:
-        TypeError, ValueError: no function, path or mixture; a neutral that is no finite number and no function, or an
-            empty tuple; a tolerance that is not positive, no seed.
     """
-    require_function("rule", rule)
     known = neutral if isinstance(neutral, tuple) else (neutral,)
-    if not known:
-        raise ValueError("neutral must hold a scale or a rule, got ()")
-    for each in known:
-        _require_neutral(each)
-    require_problem(path, mixture, seed)
-    require_positive("tolerance", tolerance)
     sides = oracle_sides(path or STRAIGHT, mixture or skewed_mixture(), seed)
     limits = "that the rule is the one that is meant: where it is not neutral its values are not known"
     return collected("verify.rule", _checks(rule, known, sides, float(tolerance)), limits)
-
-
-def _require_neutral(neutral: Any) -> None:
-    if callable(neutral):
-        return
-    try:
-        require_scalar("neutral", of_numpy(neutral))
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"neutral must be a scale or a rule, or a tuple of them, got {type(neutral).__name__}"
-        ) from None
-    require_finite("neutral", neutral)
 
 
 def _checks(rule: Rule, known: tuple[Neutral, ...], sides: Sides, tolerance: float) -> Iterator[Check]:
