@@ -19,7 +19,6 @@ from typing import Annotated, Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from cfgjax import checks
 from cfgjax.types import (
@@ -54,47 +53,27 @@ class Contract:
 
 def between(low: float, high: float) -> Contract:
     """The contract of one real number in [low, high], where concrete."""
-    return Contract(partial(_between, low, high))
-
-
-def _between(low: float, high: float, name: str, value: object) -> None:
-    checks.require_between(name, value, low, high)
+    return Contract(partial(checks.require_between, low=low, high=high))
 
 
 def at_least(least: int, most: float = float("inf")) -> Contract:
     """The contract of an integer in least..most that is not traced."""
-    return Contract(partial(_count, least, most))
-
-
-def _count(least: int, most: float, name: str, value: object) -> None:
-    checks.require_count(name, value, least, most)
+    return Contract(partial(checks.require_count, least=least, most=most))
 
 
 def whole(low: float, high: float = float("inf")) -> Contract:
     """The contract of one integer, in [low, high] where concrete."""
-    return Contract(partial(_whole, low, high))
-
-
-def _whole(low: float, high: float, name: str, value: object) -> None:
-    checks.require_whole(name, value, low, high)
+    return Contract(partial(checks.require_whole, low=low, high=high))
 
 
 def instance(kind: type | tuple[type, ...], example: str) -> Contract:
     """The contract of an object of a class; ``example`` says in words how to make one."""
-    return Contract(partial(_instance, kind, example))
-
-
-def _instance(kind: type | tuple[type, ...], example: str, name: str, value: object) -> None:
-    checks.require_kind(name, value, kind, example)
+    return Contract(partial(checks.require_kind, kind=kind, example=example))
 
 
 def one_of(*choices: str) -> Contract:
     """The contract of one of some names."""
-    return Contract(partial(_one_of, choices))
-
-
-def _one_of(choices: tuple[str, ...], name: str, value: object) -> None:
-    checks.require_choice(name, value, choices)
+    return Contract(partial(checks.require_choice, choices=choices))
 
 
 def _concrete_grid(name: str, value: Times) -> None:
@@ -105,11 +84,7 @@ def _concrete_grid(name: str, value: Times) -> None:
 
 def rows(least: int = 1, ndim: int | None = None) -> Contract:
     """The contract of a set on the host, from then on [n, ...] in float64, with ``least`` finite examples or more."""
-    return Contract(partial(_rows, least, ndim))
-
-
-def _rows(least: int, ndim: int | None, name: str, values: object) -> np.ndarray:
-    return checks.as_float64_rows(name, values, least, ndim)
+    return Contract(partial(checks.as_float64_rows, least=least, ndim=ndim))
 
 
 def record(kind: type, example: str) -> Contract:
@@ -185,21 +160,12 @@ GuidanceScale = Annotated[Scale, Contract(checks.require_scale)]
 _OF_TYPE: dict[Any, Check] = {
     GaussianPath: checks.require_path,
     Pair: checks.require_pair,
-    Solver: partial(_instance, Solver, "a Solver, as solvers.heun(field) is"),
-    StatefulField: partial(_instance, StatefulField, "a StatefulField, as guidance.adaptive_projected(...) is"),
-    TrainState: partial(_instance, TrainState, "a TrainState, as training.init_state gives it"),
+    Solver: instance(Solver, "a Solver, as solvers.heun(field) is").check,
+    StatefulField: instance(StatefulField, "a StatefulField, as guidance.adaptive_projected(...) is").check,
+    TrainState: instance(TrainState, "a TrainState, as training.init_state gives it").check,
     str: checks.require_str,
     Path: checks.require_pathlike,
 }
-
-
-def _unless_none(check: Check, name: str, value: Any) -> Any:
-    return None if value is None else check(name, value)
-
-
-def _each(check: Check, name: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The values of ``*name``, each checked."""
-    return tuple(value if (new := check(name, value)) is None else new for value in values)
 
 
 def check_of(hint: Any) -> Check | None:
@@ -213,27 +179,41 @@ def check_of(hint: Any) -> Check | None:
     if origin is Annotated:
         found = [each.check for each in inner[1:] if isinstance(each, Contract)]
         return found[0] if found else check_of(inner[0])
-    if origin in (typing.Union, types.UnionType):
-        others = [each for each in inner if each is not types.NoneType]
-        check = check_of(others[0]) if len(others) == 1 else None
-        return None if check is None else partial(_unless_none, check)
     if isinstance(hint, TypeVar):
-        of_each = {check_of(each) for each in hint.__constraints__}
-        return of_each.pop() if len(of_each) == 1 else None
-    if origin is typing.Literal:
-        return partial(_one_of, inner)
-    if origin is tuple:
-        return _of_items(inner)
-    if origin is collections.abc.Callable or _is_protocol_of_functions(hint):
-        return checks.require_function
-    return _OF_TYPE.get(hint)
+        return _only({check_of(each) for each in hint.__constraints__})
+    if origin in _OF_ORIGIN:
+        return _OF_ORIGIN[origin](inner)
+    return checks.require_function if _is_protocol_of_functions(hint) else _OF_TYPE.get(hint)
 
 
-def _of_items(hints: tuple[Any, ...]) -> Check | None:
-    each = check_of(hints[0])
-    if each is None:
+def _only(found: set[Check | None]) -> Check | None:
+    return found.pop() if len(found) == 1 else None
+
+
+def _is_protocol_of_functions(hint: Any) -> bool:
+    return getattr(hint, "_is_protocol", False) and "__call__" in vars(hint)
+
+
+def _of_union(hints: tuple[Any, ...]) -> Check | None:
+    check = _only({check_of(each) for each in hints if each is not types.NoneType}) if types.NoneType in hints else None
+    return None if check is None else partial(_unless_none, check)
+
+
+def _unless_none(check: Check, name: str, value: Any) -> Any:
+    return None if value is None else check(name, value)
+
+
+def _each(check: Check, name: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values of ``*name``, each checked."""
+    return tuple(value if (new := check(name, value)) is None else new for value in values)
+
+
+def _of_tuple(hints: tuple[Any, ...]) -> Check | None:
+    kind, *others = hints
+    check = check_of(kind)
+    if check is None or others not in ([Ellipsis], [kind] * len(others)):
         return None
-    return partial(_items, each, None if hints[-1] is Ellipsis else len(hints))
+    return partial(_items, check, None if Ellipsis in others else len(hints))
 
 
 def _items(check: Check, length: int | None, name: str, values: Any) -> None:
@@ -246,8 +226,13 @@ def _items(check: Check, length: int | None, name: str, values: Any) -> None:
         check(f"{name}[{index}]", value)
 
 
-def _is_protocol_of_functions(hint: Any) -> bool:
-    return getattr(hint, "_is_protocol", False) and "__call__" in vars(hint)
+_OF_ORIGIN: dict[Any, Callable[[tuple[Any, ...]], Check | None]] = {
+    typing.Union: _of_union,
+    types.UnionType: _of_union,
+    typing.Literal: lambda choices: one_of(*choices).check,
+    tuple: _of_tuple,
+    collections.abc.Callable: lambda _: checks.require_function,
+}
 
 
 def checks_of(function: Callable[..., Any]) -> dict[str, Check]:
