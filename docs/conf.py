@@ -31,8 +31,8 @@ myst_heading_anchors = 3
 
 nitpicky = True
 nitpick_ignore_regex = [  # names of other libraries, and type variables
-    ("py:.*", r"(collections|diffrax|jax|jnp|linen|np|numpy|optax|pathlib|tensorflow_datasets)\..*"),
-    ("py:.*", "Array|Path|Mesh|AnyField|AnySolver|Args|Built|Piece|Value"),
+    ("py:.*", r"(collections|diffrax|jax|jaxlib|jnp|linen|np|numpy|optax|pathlib|tensorflow_datasets)\..*"),
+    ("py:.*", "Array|Path|Mesh|AbstractMesh|Decay|AnyField|AnySolver|Args|Built|Piece|Value"),
     ("py:.*", r"cfgjax\..*\._\w+"),  # private functions that a contract holds
 ]
 

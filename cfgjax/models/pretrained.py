@@ -40,7 +40,7 @@ TIME_ENDS = {"sit": (0.0, 1.0), "dit": (paths.NUM_STEPS - 1.0, 0.0)}
 """What each kind embeds at our t = 0 and t = 1."""
 
 Kind = Annotated[str, one_of(*KINDS)]
-"""Whose weights: of SiT or of DiT."""
+"""Whose weights, of SiT or of DiT."""
 
 
 def _require_shapes(name: str, shapes: object) -> None:

@@ -64,7 +64,7 @@ def _require_width(name: str, width: float) -> None:
 
 
 Width = Annotated[float, Contract(_require_width)]
-"""A relative width (A2), not traced: above 0 and under 0.28867..."""
+"""A relative width (A2), above 0 and under 0.28867... and not traced."""
 
 
 @checked

@@ -20,7 +20,7 @@ from cfgjax.types import Array, Loss, Number, TrainState, Tree
 
 Metrics = dict[str, Array]
 StepNumber = Annotated[Number, whole(0)]
-"""The number of steps done: an integer, where concrete not negative."""
+"""The number of steps done, an integer that is not negative where concrete."""
 
 
 class Step(Protocol):
