@@ -8,28 +8,14 @@ from __future__ import annotations
 
 from cfgjax.checkpoints.checksums import checksums as checksums
 from cfgjax.checkpoints.checksums import host_checksum as host_checksum
-from cfgjax.checkpoints.errors import (
-    CheckpointError as CheckpointError,
-)
-from cfgjax.checkpoints.errors import (
-    NoCheckpointError as NoCheckpointError,
-)
-from cfgjax.checkpoints.errors import (
-    UnreachableError as UnreachableError,
-)
+from cfgjax.checkpoints.errors import CheckpointError as CheckpointError
+from cfgjax.checkpoints.errors import NoCheckpointError as NoCheckpointError
+from cfgjax.checkpoints.errors import UnreachableError as UnreachableError
 from cfgjax.checkpoints.parameters import restore_params as restore_params
 from cfgjax.checkpoints.restore import Restored as Restored
 from cfgjax.checkpoints.restore import quarantine as quarantine
 from cfgjax.checkpoints.restore import restore as restore
-from cfgjax.checkpoints.save import (
-    RetentionPolicy as RetentionPolicy,
-)
-from cfgjax.checkpoints.save import (
-    Writer as Writer,
-)
-from cfgjax.checkpoints.save import (
-    all_steps as all_steps,
-)
-from cfgjax.checkpoints.save import (
-    latest_step as latest_step,
-)
+from cfgjax.checkpoints.save import RetentionPolicy as RetentionPolicy
+from cfgjax.checkpoints.save import Writer as Writer
+from cfgjax.checkpoints.save import all_steps as all_steps
+from cfgjax.checkpoints.save import latest_step as latest_step

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from cfgjax.data.digits import Digits as Digits
 from cfgjax.data.idx import is_mnist_like as is_mnist_like
-from cfgjax.data.idx import read_idx as read_idx
 from cfgjax.data.labels import label_counts as label_counts
 from cfgjax.data.labels import present_labels as present_labels
 from cfgjax.data.latents import Latents as Latents
@@ -17,49 +16,22 @@ from cfgjax.data.latents import open_latents as open_latents
 from cfgjax.data.listing import Remark as Remark
 from cfgjax.data.prefetch import prefetch as prefetch
 from cfgjax.data.shuffle import batch_indices as batch_indices
-from cfgjax.data.sources import (
-    Images as Images,
-)
-from cfgjax.data.sources import (
-    is_prepared as is_prepared,
-)
-from cfgjax.data.sources import (
-    load as load,
-)
-from cfgjax.data.sources import (
-    num_classes_of as num_classes_of,
-)
-from cfgjax.data.sources import (
-    open_split as open_split,
-)
-from cfgjax.data.sources import (
-    prepare as prepare,
-)
+from cfgjax.data.sources import Images as Images
+from cfgjax.data.sources import is_prepared as is_prepared
+from cfgjax.data.sources import load as load
+from cfgjax.data.sources import num_classes_of as num_classes_of
+from cfgjax.data.sources import open_split as open_split
+from cfgjax.data.sources import prepare as prepare
 from cfgjax.data.split import Split as Split
 from cfgjax.data.summary import Summary as Summary
 from cfgjax.data.summary import summary as summary
-from cfgjax.data.transforms import (
-    dequantise as dequantise,
-)
-from cfgjax.data.transforms import (
-    normalize as normalize,
-)
-from cfgjax.data.transforms import (
-    random_flip as random_flip,
-)
-from cfgjax.data.transforms import (
-    to_pixels as to_pixels,
-)
+from cfgjax.data.transforms import dequantise as dequantise
+from cfgjax.data.transforms import normalize as normalize
+from cfgjax.data.transforms import random_flip as random_flip
+from cfgjax.data.transforms import to_pixels as to_pixels
 from cfgjax.data.untrusted import DataError as DataError
-from cfgjax.data.untrusted.safe_files import (
-    check_memory as check_memory,
-)
-from cfgjax.data.untrusted.safe_files import (
-    parse_json as parse_json,
-)
-from cfgjax.data.untrusted.safe_files import (
-    read_bounded as read_bounded,
-)
-from cfgjax.data.untrusted.safe_files import (
-    require_inside as require_inside,
-)
+from cfgjax.data.untrusted.idx import read_idx as read_idx
+from cfgjax.data.untrusted.safe_files import check_memory as check_memory
+from cfgjax.data.untrusted.safe_files import parse_json as parse_json
+from cfgjax.data.untrusted.safe_files import read_bounded as read_bounded
+from cfgjax.data.untrusted.safe_files import require_inside as require_inside

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import tensorflow_datasets as tfds
 
-from cfgjax.data.image_decoding import encode_png
+from cfgjax.data.untrusted.image_decoding import encode_png
 
 NUM_TEST = 360
 """A fifth of the images, the last ones in the file's order."""

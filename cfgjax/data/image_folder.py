@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image, ImageOps
 
-from cfgjax.data.depth import require_eight_bits
-from cfgjax.data.image_decoding import decode, encode_png
 from cfgjax.data.listing import Picture, Remark, list_pictures
 from cfgjax.data.untrusted import DataError
+from cfgjax.data.untrusted.depth import require_eight_bits
+from cfgjax.data.untrusted.image_decoding import decode, encode_png
 from cfgjax.data.untrusted.safe_files import read_bounded
 
 _MOST_BYTES = 2**28

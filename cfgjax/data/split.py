@@ -11,9 +11,9 @@ import numpy as np
 from tensorflow_datasets.proto import tf_example_pb2
 
 from cfgjax.contracts import instance
-from cfgjax.data.image_decoding import MOST_PIXELS, unpack
 from cfgjax.data.untrusted import DataError
 from cfgjax.data.untrusted.array_record import require_bounded_chunks
+from cfgjax.data.untrusted.image_decoding import MOST_PIXELS, unpack
 
 _EXAMPLE: Any = vars(tf_example_pb2)["Example"]
 _SLACK = 65_536

@@ -28,30 +28,12 @@ from cfgjax.training.pmap import AXIS as AXIS
 from cfgjax.training.pmap import parallel as parallel
 from cfgjax.training.pmap import pmapped as pmapped
 from cfgjax.training.pmap import replicate as replicate
-from cfgjax.training.step import (
-    Metrics as Metrics,
-)
-from cfgjax.training.step import (
-    MultiStep as MultiStep,
-)
-from cfgjax.training.step import (
-    Step as Step,
-)
-from cfgjax.training.step import (
-    example_keys as example_keys,
-)
-from cfgjax.training.step import (
-    init_state as init_state,
-)
-from cfgjax.training.step import (
-    make_eval_step as make_eval_step,
-)
-from cfgjax.training.step import (
-    make_step as make_step,
-)
-from cfgjax.training.step import (
-    make_value_and_grad as make_value_and_grad,
-)
-from cfgjax.training.step import (
-    multi_step as multi_step,
-)
+from cfgjax.training.step import Metrics as Metrics
+from cfgjax.training.step import MultiStep as MultiStep
+from cfgjax.training.step import Step as Step
+from cfgjax.training.step import example_keys as example_keys
+from cfgjax.training.step import init_state as init_state
+from cfgjax.training.step import make_eval_step as make_eval_step
+from cfgjax.training.step import make_step as make_step
+from cfgjax.training.step import make_value_and_grad as make_value_and_grad
+from cfgjax.training.step import multi_step as multi_step
