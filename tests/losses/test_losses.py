@@ -185,7 +185,7 @@ def test_the_least_loss_of_a_gaussian(name, loss, view):
     path, ts = paths.linear(), (np.arange(10_000) + 0.5) / 10_000
     mixture = LabelledMixture(jnp.ones(1), jnp.array([[1.5]]), jnp.array([[[VARIANCE]]]))
     keys, labels, data = _pairs(mixture)
-    values = jax.jit(jax.vmap(partial(loss, getattr(mixture, view)(path), path)))(keys, data, labels)
+    values = jax.jit(jax.vmap(partial(loss, path, getattr(mixture, view)(path))))(keys, data, labels)
     mean, error = _mean_and_error(values)
     assert abs(mean - _least_loss(name, ts).mean()) < 4 * error
 
