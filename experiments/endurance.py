@@ -37,13 +37,13 @@ class Options:
     """What to run, and for how long."""
 
     out: Path = Path("runs/endurance")
-    """Folder for the run and what was seen of it."""
+    """Folder for the run and its measurements."""
     preset: str = "digits"
     """The preset to train."""
     minutes: float = 120.0
     """Minutes to train."""
     every: float = 10.0
-    """Seconds between two looks."""
+    """Seconds between two samples."""
     save_every: int = 500
     """Steps between checkpoints: many, as they are what is most likely to leak."""
     data_dir: Path = Path("data")
@@ -55,7 +55,7 @@ class Sample:
     """The trainer at one moment.
 
     Attributes:
-        seconds: since the first look.
+        seconds: since the first sample.
         memory: resident, in MiB.
         open_files: file descriptors.
         threads: of the process.
@@ -110,15 +110,15 @@ def _watch(options: Options, trainer: subprocess.Popen) -> list[Sample]:
     process, run_dir = psutil.Process(trainer.pid), options.out / "run"
     while _last_step(run_dir) == 0 and trainer.poll() is None:
         time.sleep(0.5)
-    since, looks = time.monotonic(), []
+    since, samples = time.monotonic(), []
     with progress.bar(round(60 * options.minutes), "seconds", "watching") as shown:
         while time.monotonic() - since < 60 * options.minutes and trainer.poll() is None:
-            looks.append(sample(process, run_dir, since))
+            samples.append(sample(process, run_dir, since))
             time.sleep(options.every)
             shown.update(min(round(time.monotonic() - since), shown.total) - shown.n)
     if trainer.poll() is not None:
         raise UserError(f"the trainer ended by itself with exit code {trainer.returncode}; see {options.out}/train.log")
-    return looks
+    return samples
 
 
 def _slope(seconds: np.ndarray, values: np.ndarray) -> float:
@@ -127,15 +127,15 @@ def _slope(seconds: np.ndarray, values: np.ndarray) -> float:
     return float(3600 * np.polyfit(seconds[settled], values[settled], 1)[0])
 
 
-def summary(looks: list[Sample]) -> dict[str, Any]:
-    """What was seen, and how it changed by the hour.
+def summary(samples: list[Sample]) -> dict[str, Any]:
+    """The measurements, and how they change by the hour.
 
     Raises:
-        UserError: too few looks for a slope.
+        UserError: too few samples for a slope.
     """
-    if len(looks) < 10:
-        raise UserError(f"minutes must be long enough for 10 looks, got {len(looks)}")
-    columns = {field.name: np.asarray([getattr(each, field.name) for each in looks]) for field in fields(Sample)}
+    if len(samples) < 10:
+        raise UserError(f"minutes must be long enough for 10 samples, got {len(samples)}")
+    columns = {field.name: np.asarray([getattr(each, field.name) for each in samples]) for field in fields(Sample)}
     seconds, found = columns["seconds"], {}
     for name in ("memory", "open_files", "threads"):
         settled = columns[name][seconds >= _SETTLED * seconds[-1]]
@@ -158,9 +158,9 @@ def _rates(clock: np.ndarray, steps: np.ndarray) -> np.ndarray:
     return (steps[width:] - steps[:-width]) / np.maximum(clock[width:] - clock[:-width], 1e-9)
 
 
-def draw(looks: list[Sample], file: Path) -> None:
+def draw(samples: list[Sample], file: Path) -> None:
     """Draws memory, open files, threads and the rates over time."""
-    columns = {field.name: np.asarray([getattr(each, field.name) for each in looks]) for field in fields(Sample)}
+    columns = {field.name: np.asarray([getattr(each, field.name) for each in samples]) for field in fields(Sample)}
     minutes = columns["seconds"] / 60
     figure = Figure(figsize=(9, 6), layout="constrained")
     panels = figure.subplots(2, 2)
@@ -187,19 +187,19 @@ def endure(options: Options) -> None:
     run_folder.make_folder("out", options.out)
     trainer = _start(options)
     try:
-        looks = _watch(options, trainer)
+        samples = _watch(options, trainer)
     finally:
         trainer.send_signal(signal.SIGTERM)
         code = trainer.wait(timeout=300)
-    found = summary(looks) | {"preset": options.preset, "save_every": options.save_every, "exit_code": code}
+    found = summary(samples) | {"preset": options.preset, "save_every": options.save_every, "exit_code": code}
     if code != StoppedError.exit_code:
-        raise UserError(f"the trainer did not stop as asked: exit code {code}; see {options.out}/train.log")
+        raise UserError(f"the trainer did not stop on SIGTERM: exit code {code}; see {options.out}/train.log")
     with (options.out / "endurance.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, [field.name for field in fields(Sample)])
         writer.writeheader()
-        writer.writerows(map(asdict, looks))
+        writer.writerows(map(asdict, samples))
     run_folder.write_atomically(options.out / "endurance.json", json.dumps(found, indent=2) + "\n")
-    draw(looks, options.out / "endurance.png")
+    draw(samples, options.out / "endurance.png")
     print(json.dumps(found, indent=2))
 
 

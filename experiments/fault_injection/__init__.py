@@ -1,1 +1,1 @@
-"""Faults done to short runs, and what they lose."""
+"""Faults injected into short runs, and what they lose."""

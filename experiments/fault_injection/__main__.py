@@ -1,7 +1,7 @@
-"""Do to short runs what clusters do, and count what they lose: kills, signals, corrupt checkpoints, full disks.
+"""Inject faults into short runs and count what they lose: kills, signals, corrupt checkpoints, full disks.
 
-Each fault is done to a run in a process of its own; the run is then started again until it ends, and its last state
-must equal, bit by bit, that of a run that nothing happened to. Prints a table and writes faults.json into --out.
+Each fault is injected into a run in a subprocess; the run is then started again until it ends, and its last state must
+equal, bit by bit, that of an undisturbed run. Prints a table and writes faults.json into --out.
 """
 
 import json
@@ -21,7 +21,7 @@ from experiments.runtime import progress
 
 @dataclass(frozen=True)
 class Options:
-    """How often each fault is done."""
+    """How often each fault is injected."""
 
     out: Path = Path("runs/faults")
     """Folder for the runs and faults.json, new or empty."""
@@ -30,7 +30,7 @@ class Options:
     signals: int = 20
     """SIGTERMs, and as many SIGINTs, at random moments."""
     damages: int = 40
-    """Newest checkpoints with one file removed, cut, or with a flipped bit."""
+    """Newest checkpoints with one file removed, truncated, or with a flipped bit."""
     full_disks: int = 4
     """Disks that fill while a run goes on, and as many that turn read-only; needs the right to mount."""
     seed: int = 0
@@ -50,18 +50,18 @@ def _check(options: Options) -> None:
         require_mountable()
 
 
-def _all(options: Options, told: Callable[[], object]) -> Iterator[Count]:
-    bench = Harness(options.out, options.seed, told)
+def _all(options: Options, on_fault: Callable[[], object]) -> Iterator[Count]:
+    harness = Harness(options.out, options.seed, on_fault)
     if options.kills:
-        yield bench.signals(signal.SIGKILL, options.kills)
+        yield harness.signals(signal.SIGKILL, options.kills)
     for number in (signal.SIGTERM, signal.SIGINT):
         if options.signals:
-            yield bench.signals(number, options.signals)
+            yield harness.signals(number, options.signals)
     if options.damages:
-        yield bench.damages(options.damages)
+        yield harness.damages(options.damages)
     if options.full_disks:
-        yield bench.full_disks(options.full_disks)
-        yield bench.read_only_disks(options.full_disks)
+        yield harness.full_disks(options.full_disks)
+        yield harness.read_only_disks(options.full_disks)
 
 
 def _is_fine(count: dict[str, Any]) -> bool:
@@ -70,7 +70,7 @@ def _is_fine(count: dict[str, Any]) -> bool:
 
 
 def inject_faults(options: Options) -> None:
-    """Does the faults, prints the table and writes it."""
+    """Injects the faults, prints the table and writes it."""
     _check(options)
     counts, num_faults = [], options.kills + options.damages + 2 * (options.signals + options.full_disks)
     heads = (

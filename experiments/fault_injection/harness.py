@@ -1,4 +1,4 @@
-"""A bench on which short runs are disturbed, started again, and compared with one that was not."""
+"""Subprocess harness for fault injection: runs are disturbed, started again, and compared with an undisturbed one."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ from experiments.run import metrics_log
 from experiments.runtime.signals import SIGNALS, StoppedError
 
 STARTING = 0.25
-"""The share of the signals that come in a life's first 1.5 s; the others come within 1.5 s of its first save."""
+"""The share of the signals sent in a process' first 1.5 s; the others are sent within 1.5 s of its first save."""
 
 EXPECTED = {signal.SIGKILL: -signal.SIGKILL, **dict.fromkeys(SIGNALS, StoppedError.exit_code)}
 """The exit code that answers a signal."""
@@ -39,11 +39,11 @@ class Count:
     Attributes:
         fault: what was done.
         injected: how often.
-        recovered: how often the run then went on from its newest whole checkpoint.
+        recovered: how often the run then continued from its newest whole checkpoint.
         during_saves: how often a checkpoint was being written.
-        refused: how often a life ended in one line of error instead of losing anything.
-        unexpected: how often a life ended in another way than it should.
-        fell_back: how often the newest checkpoint was corrupt so that the run went on from the one before.
+        refused: how often a process ended in one line of error instead of losing anything.
+        unexpected: how often a process ended in another way than it should.
+        fell_back: how often the newest checkpoint was corrupt so that the run continued from the one before.
         steps_lost: steps that were saved whole and had to be done again.
         runs: how many runs it was done to.
         bit_equal: how many of these ended in the undisturbed state.
@@ -64,15 +64,15 @@ class Count:
 def _temporaries(folder: Path, since: float) -> list[Path]:
     """The checkpoints that have been begun since a time and are not published."""
     found = []
-    for draft in folder.glob("*tmp*"):
+    for temporary in folder.glob("*tmp*"):
         with contextlib.suppress(FileNotFoundError):
-            found += [draft] * (draft.stat().st_mtime > since)
+            found += [temporary] * (temporary.stat().st_mtime > since)
     return found
 
 
-def _await_save(folder: Path, life: BaseProcess, since: float) -> None:
-    """Waits until the life, which began at a time, begins to write a checkpoint."""
-    while life.is_alive() and not _temporaries(folder, since):
+def _await_save(folder: Path, process: BaseProcess, since: float) -> None:
+    """Waits until the process, which began at a time, begins to write a checkpoint."""
+    while process.is_alive() and not _temporaries(folder, since):
         time.sleep(0.002)
 
 
@@ -92,7 +92,7 @@ def _is_equal(run_dir: Path, undisturbed: Path) -> bool:
 
 
 def _resumed_at(log: Path, start: int) -> int | None:
-    """The step at which a life went on, whose log begins at ``start``; None where it did not get so far."""
+    """The step at which a process resumed, whose log begins at ``start``; None where it did not get so far."""
     with log.open("rb") as stream:
         stream.seek(start)
         found = re.findall(rb"resuming .+ at step (\d+) of", stream.read())
@@ -100,22 +100,22 @@ def _resumed_at(log: Path, start: int) -> int | None:
 
 
 class Harness:
-    """Does faults to runs in one folder, new or empty, and compares their ends with an undisturbed run's."""
+    """Injects faults into runs in one folder, new or empty, and compares their ends with an undisturbed run's."""
 
-    def __init__(self, out: Path, seed: int, told: Callable[[], object] = lambda: None) -> None:
-        """Lets the undisturbed run end; ``told`` is called after each fault.
+    def __init__(self, out: Path, seed: int, on_fault: Callable[[], object] = lambda: None) -> None:
+        """Lets the undisturbed run end; ``on_fault`` is called after each fault.
 
         Raises:
             UserError: an undisturbed run that does not end.
         """
-        self._out, self._random, self._number, self._told = out, random.Random(seed), 0, told
+        self._out, self._random, self._number, self._on_fault = out, random.Random(seed), 0, on_fault
         self._unjudged, self._resumed = 0, 0
         self._undisturbed = out / "undisturbed"
         run_folder.make_folder("out", out)
-        life = subprocesses.start(subprocesses.experiment_of(self._undisturbed), self._log(self._undisturbed))
-        life.join()
-        if life.exitcode != 0:
-            raise self._error("the undisturbed run did not end", self._undisturbed, life.exitcode)
+        process = subprocesses.start(subprocesses.experiment_of(self._undisturbed), self._log(self._undisturbed))
+        process.join()
+        if process.exitcode != 0:
+            raise self._error("the undisturbed run did not end", self._undisturbed, process.exitcode)
 
     def _log(self, run_dir: Path) -> Path:
         return self._out / f"{run_dir.name}.log"
@@ -127,27 +127,27 @@ class Harness:
         self._number += 1
         return (folder or self._out) / f"run-{self._number}"
 
-    def _live(self, run_dir: Path, count: Count, disturb: Callable[[BaseProcess], Any] | None = None) -> int:
-        """One life of a run, whose beginning shows whether it recovered from the faults before it; its exit code."""
+    def _run_once(self, run_dir: Path, count: Count, disturb: Callable[[BaseProcess], Any] | None = None) -> int:
+        """The exit code of a run's next process, whose beginning shows whether it recovered from earlier faults."""
         log, folder = self._log(run_dir), run_folder.checkpoints_of(run_dir)
         saved, start = checkpoints.latest_step(folder) or 0, log.stat().st_size if log.exists() else 0
-        life = subprocesses.start(subprocesses.experiment_of(run_dir), log)
+        process = subprocesses.start(subprocesses.experiment_of(run_dir), log)
         if disturb is not None:
-            disturb(life)
-        life.join()
+            disturb(process)
+        process.join()
         resumed = _resumed_at(log, start) if saved else 0
-        if resumed is None and (life.exitcode == 0 or (checkpoints.latest_step(folder) or 0) != saved):
+        if resumed is None and (process.exitcode == 0 or (checkpoints.latest_step(folder) or 0) != saved):
             resumed = 0  # it went on, and not from what was saved
         if resumed is not None:
             self._resumed = resumed
             count.recovered += self._unjudged * (resumed == saved)
             count.steps_lost += max(0, saved - resumed)
             self._unjudged = 0
-        return life.exitcode or 0
+        return process.exitcode or 0
 
     def _finish(self, run_dir: Path, count: Count) -> None:
         """Lets the run end, and compares it."""
-        code = self._live(run_dir, count)
+        code = self._run_once(run_dir, count)
         if code != 0:
             raise self._error("a run did not end", run_dir, code)
         count.runs += 1
@@ -156,23 +156,23 @@ class Harness:
     def _inject(self, count: Count) -> None:
         count.injected += 1
         self._unjudged += 1
-        self._told()
+        self._on_fault()
 
     def signals(self, number: signal.Signals, times: int) -> Count:
-        """Signals at random moments of lives, until so many are done and the last run has ended."""
+        """Signals at random moments, until so many are done and the last run has ended."""
         count, run_dir = Count(number.name), self._new()
         folder = run_folder.checkpoints_of(run_dir)
 
-        def send(life: BaseProcess) -> None:
-            subprocesses.await_owner(run_dir, life)
+        def send(process: BaseProcess) -> None:
+            subprocesses.await_owner(run_dir, process)
             if self._random.random() > STARTING:
-                _await_save(folder, life, began)
+                _await_save(folder, process, began)
             time.sleep(self._random.uniform(0, 1.5))
-            subprocesses.send(life, number)
+            subprocesses.send(process, number)
 
         while count.injected < times:
             began = time.time()
-            code = self._live(run_dir, count, send)
+            code = self._run_once(run_dir, count, send)
             if code != 0:
                 self._inject(count)
                 count.unexpected += code != EXPECTED[number]
@@ -187,16 +187,16 @@ class Harness:
 
     def _partial(self, run_dir: Path) -> None:
         """A run that was stopped on its way, at least two checkpoints old."""
-        life, folder = (
+        process, folder = (
             subprocesses.start(subprocesses.experiment_of(run_dir), self._log(run_dir)),
             run_folder.checkpoints_of(run_dir),
         )
-        while life.is_alive() and len(checkpoints.all_steps(folder)) < 2:
+        while process.is_alive() and len(checkpoints.all_steps(folder)) < 2:
             time.sleep(0.02)
-        subprocesses.send(life, signal.SIGTERM)
-        life.join()
+        subprocesses.send(process, signal.SIGTERM)
+        process.join()
         if len(checkpoints.all_steps(folder)) < 2:
-            raise self._error("a run did not save twice", run_dir, life.exitcode)
+            raise self._error("a run did not save twice", run_dir, process.exitcode)
 
     def damages(self, times: int) -> Count:
         """Damages of one file of the newest checkpoint; the run goes on from it where it reads, else from the next."""
@@ -210,7 +210,7 @@ class Harness:
             _damage(self._random.choice(sorted(file for file in folder.rglob("*") if file.is_file())), self._random)
             self._finish(run_dir, count)
             count.injected += 1
-            self._told()
+            self._on_fault()
             count.recovered += self._resumed in (newest, before)
             if self._resumed == before:
                 count.fell_back += 1
@@ -225,15 +225,15 @@ class Harness:
             with small_disk(self._out / "disk") as disk:
                 run_dir = self._new(disk)
 
-                def spoil(life: BaseProcess, disk: Path = disk, run_dir: Path = run_dir) -> None:
-                    while life.is_alive() and checkpoints.latest_step(run_folder.checkpoints_of(run_dir)) is None:
+                def spoil(process: BaseProcess, disk: Path = disk, run_dir: Path = run_dir) -> None:
+                    while process.is_alive() and checkpoints.latest_step(run_folder.checkpoints_of(run_dir)) is None:
                         time.sleep(0.02)
                     time.sleep(self._random.uniform(0, 0.5))
-                    while life.is_alive():
+                    while process.is_alive():
                         fill(disk)
                         time.sleep(0.01)
 
-                count.refused += self._live(run_dir, count, spoil) == 2
+                count.refused += self._run_once(run_dir, count, spoil) == 2
                 self._inject(count)
                 (disk / "filler").unlink()
                 self._finish(run_dir, count)
@@ -248,7 +248,7 @@ class Harness:
                 self._partial(run_dir)
                 remount(disk, "ro")
                 self._inject(count)
-                count.refused += self._live(run_dir, count) == 2
+                count.refused += self._run_once(run_dir, count) == 2
                 remount(disk, "rw")
                 self._finish(run_dir, count)
         return count

@@ -1,4 +1,4 @@
-"""Lives of a short run, each in a process of its own, to be disturbed."""
+"""Subprocesses of a short run, to be disturbed."""
 
 import contextlib
 import multiprocessing
@@ -31,8 +31,8 @@ def experiment_of(run_dir: Path) -> Experiment:
     )  # fmt: skip
 
 
-def _live(experiment: Experiment, log: Path) -> None:
-    """One life of a run, in a process of its own."""
+def _train(experiment: Experiment, log: Path) -> None:
+    """Trains the run, in a subprocess."""
     sys.stdout = sys.stderr = log.open("a", buffering=1)
     os.dup2(sys.stderr.fileno(), 2)
     try:
@@ -47,26 +47,26 @@ def _live(experiment: Experiment, log: Path) -> None:
 
 
 def start(experiment: Experiment, log: Path) -> BaseProcess:
-    """A life of the experiment's run, which appends what it says to the log."""
+    """A subprocess of the experiment's run, which appends its messages to the log."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    life = context.Process(target=_live, args=(experiment, log))
-    life.start()
-    return life
+    process = context.Process(target=_train, args=(experiment, log))
+    process.start()
+    return process
 
 
-def send(life: BaseProcess, number: signal.Signals) -> None:
-    """Sends a signal to a life that has not ended."""
-    if life.is_alive() and life.pid is not None:
+def send(process: BaseProcess, number: signal.Signals) -> None:
+    """Sends a signal to a process that has not ended."""
+    if process.is_alive() and process.pid is not None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(life.pid, number)
+            os.kill(process.pid, number)
 
 
-def await_owner(run_dir: Path, life: BaseProcess) -> None:
-    """Waits until the life owns its folder."""
+def await_owner(run_dir: Path, process: BaseProcess) -> None:
+    """Waits until the process owns its folder."""
     lock = run_dir / run_lock.NAME
-    while life.is_alive():
+    while process.is_alive():
         with contextlib.suppress(OSError):
-            if f"pid={life.pid}\n" in lock.read_text():
+            if f"pid={process.pid}\n" in lock.read_text():
                 return
         time.sleep(0.005)

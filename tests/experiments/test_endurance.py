@@ -1,4 +1,4 @@
-"""The tools that disturb runs and that watch them for hours: what they count, on made-up logs and looks."""
+"""The tools that disturb runs and that watch them for hours: what they count, on made-up logs and samples."""
 
 import json
 import random
@@ -29,7 +29,7 @@ NOTHING = ["--kills", "0", "--signals", "0", "--damages", "0", "--full-disks", "
         ([], "out must be a folder that is new or empty"),
     ],
 )
-def test_nothing_is_removed_for_a_harness_that_cannot_begin(arguments, expected, tmp_path):
+def test_nothing_is_removed_where_the_harness_cannot_begin(arguments, expected, tmp_path):
     (tmp_path / "thesis.txt").write_text("precious")
     assert_one_line(command("fault_injection.__main__", "--out", tmp_path, *arguments), expected)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
@@ -44,7 +44,7 @@ def test_a_harness_that_may_not_mount_is_refused_before_it_begins(tmp_path, monk
     assert not (tmp_path / "out").exists()
 
 
-def test_a_life_went_on_where_its_own_part_of_the_log_says_last(tmp_path):
+def test_a_process_resumed_where_its_own_part_of_the_log_says_last(tmp_path):
     log = tmp_path / "log"
     log.write_text("resuming runs/a at step 20 of 400\n")
     start = log.stat().st_size
@@ -106,17 +106,17 @@ def test_a_short_injection_recovers_from_kills_signals_and_damages(tmp_path):
     assert len([line for line in done.stdout.splitlines() if line.startswith("|")]) == 2 + 4
 
 
-def _looks(num_looks=101, an_hour=36.0):
+def _samples(num_looks=101, an_hour=36.0):
     """Two hours in which memory grows by so many MiB an hour after a start that is left out, at 20 steps a second."""
-    looks = []
+    samples = []
     for seconds in np.linspace(0, 7200, num_looks):
         memory = 900 + an_hour * seconds / 3600 - 500 * (seconds < 700)
-        looks.append(Sample(float(seconds), float(memory), 4, 94, float(2 * seconds), int(20 * seconds)))
-    return looks
+        samples.append(Sample(float(seconds), float(memory), 4, 94, float(2 * seconds), int(20 * seconds)))
+    return samples
 
 
 def test_slopes_and_rates_of_an_endurance_run_are_those_of_its_samples():
-    found = summary(_looks())
+    found = summary(_samples())
     assert found["hours"] == 2
     assert found["steps"] == 144_000
     assert found["memory"]["an_hour"] == pytest.approx(36)
@@ -127,9 +127,9 @@ def test_slopes_and_rates_of_an_endurance_run_are_those_of_its_samples():
     assert found["steps_per_processor_second"]["last_third"] == pytest.approx(10)
 
 
-def test_too_few_looks_give_no_slope():
-    with pytest.raises(UserError, match="minutes must be long enough for 10 looks, got 9"):
-        summary(_looks(9))
+def test_too_few_samples_give_no_slope():
+    with pytest.raises(UserError, match="minutes must be long enough for 10 samples, got 9"):
+        summary(_samples(9))
 
 
 @pytest.mark.parametrize(
@@ -157,15 +157,15 @@ def test_an_endurance_run_shows_its_progress(tmp_path, monkeypatch, capsys):
     (tmp_path / "run" / metrics_log.NAME).write_text('{"step": 5}\n')
     trainer = subprocess.Popen(["sleep", "60"])
     try:
-        looks = endurance._watch(endurance.Options(tmp_path, minutes=1 / 60, every=0.2), trainer)
+        samples = endurance._watch(endurance.Options(tmp_path, minutes=1 / 60, every=0.2), trainer)
     finally:
         trainer.kill()
         trainer.wait()
-    assert len(looks) >= 3
+    assert len(samples) >= 3
     assert "watching: 1 of 1 seconds" in capsys.readouterr().err
 
 
-def test_a_look_is_at_the_process_itself(tmp_path):
+def test_a_sample_is_of_the_process_itself(tmp_path):
     (tmp_path / metrics_log.NAME).write_text('{"step": 5, "loss": 1.0}\n')
     found = endurance.sample(psutil.Process(), tmp_path, 0.0)
     assert (found.step, found.threads) == (5, psutil.Process().num_threads())
@@ -174,7 +174,7 @@ def test_a_look_is_at_the_process_itself(tmp_path):
 
 
 @pytest.mark.parametrize("corrupt", [b'{"st}\n', b"\xff\xfe\n", b"{\xff}\n", b'{"loss": 2.0}\n', b'{"step": 20, "lo'])
-def test_a_damaged_line_is_passed_over(corrupt, tmp_path):
+def test_a_corrupt_line_is_passed_over(corrupt, tmp_path):
     (tmp_path / metrics_log.NAME).write_bytes(b'{"step": 10, "loss": 2.5}\n' + corrupt)
     assert endurance._last_step(tmp_path) == 10
 

@@ -1,4 +1,4 @@
-"""The bench of faults counts: what became of made-up lives of runs, and of made-up logs and folders."""
+"""The harness of faults counts: made-up processes of runs, logs and folders."""
 
 import json
 import os
@@ -14,8 +14,8 @@ from experiments.run import folder as run_folder
 from experiments.run import metrics_log
 
 
-class _Life:
-    """A life that has ended before anybody looks, and has left what it should."""
+class _Ended:
+    """A process that has ended, and has left what it should."""
 
     pid = None
 
@@ -38,8 +38,8 @@ def _publish(run_dir, step):
 
 
 @pytest.fixture
-def lives(monkeypatch):
-    """What the coming lives of runs do, in turn: (where they go on, what they publish, how they end)."""
+def processes(monkeypatch):
+    """What the next processes of runs do, in turn: (where they resume, what they publish, their exit code)."""
     coming = []
 
     def start(experiment, log):
@@ -49,7 +49,7 @@ def lives(monkeypatch):
                 stream.write(f"resuming {experiment.run_dir} at step {resumed} of {harness.NUM_STEPS}\n")
         for step in published:
             _publish(experiment.run_dir, step)
-        return _Life(exitcode)
+        return _Ended(exitcode)
 
     monkeypatch.setattr(harness.subprocesses, "start", start)
     monkeypatch.setattr(harness, "_is_equal", lambda run_dir, undisturbed: "different" not in run_dir.parts)
@@ -59,23 +59,23 @@ def lives(monkeypatch):
 UNDISTURBED = (None, [400], 0)
 
 
-def test_a_bench_needs_an_undisturbed_end(lives, tmp_path):
-    lives[:] = [(None, [20], 2)]
+def test_the_harness_needs_an_undisturbed_end(processes, tmp_path):
+    processes[:] = [(None, [20], 2)]
     with pytest.raises(UserError, match=r"the undisturbed run did not end: exit code 2, see .*undisturbed\.log"):
         harness.Harness(tmp_path / "out", 0)
 
 
-def test_a_run_to_be_damaged_must_have_saved_twice(lives, tmp_path):
-    lives[:] = [UNDISTURBED, (None, [20], 1)]
+def test_a_run_to_be_damaged_must_have_saved_twice(processes, tmp_path):
+    processes[:] = [UNDISTURBED, (None, [20], 1)]
     with pytest.raises(UserError, match=r"a run did not save twice: exit code 1, see"):
         harness.Harness(tmp_path / "out", 0).damages(1)
 
 
-def test_each_fault_is_told(lives, tmp_path):
-    lives[:] = [UNDISTURBED, (None, [20], -9), (20, [40], -9), (40, [400], 0)]
-    told = []
-    harness.Harness(tmp_path / "out", 0, lambda: told.append(len(lives))).signals(signal.SIGKILL, 2)
-    assert told == [2, 1]
+def test_each_fault_is_reported(processes, tmp_path):
+    processes[:] = [UNDISTURBED, (None, [20], -9), (20, [40], -9), (40, [400], 0)]
+    reported = []
+    harness.Harness(tmp_path / "out", 0, lambda: reported.append(len(processes))).signals(signal.SIGKILL, 2)
+    assert reported == [2, 1]
 
 
 @pytest.mark.parametrize(
@@ -93,22 +93,22 @@ def test_each_fault_is_told(lives, tmp_path):
         (signal.SIGTERM, 1, [(None, [20], 143), (20, [400], 0)], {"recovered": 1, "unexpected": 1}),
     ],
 )
-def test_signals_are_counted_by_where_the_next_life_goes_on(number, times, coming, expected, lives, tmp_path):
-    lives[:] = [UNDISTURBED, *coming]
+def test_signals_are_counted_by_where_the_next_process_resumes(number, times, coming, expected, processes, tmp_path):
+    processes[:] = [UNDISTURBED, *coming]
     count = harness.Harness(tmp_path / "out", 0).signals(number, times)
     runs_done = expected.get("runs", 1)
-    assert lives == []
+    assert processes == []
     assert count == harness.Count(number.name, times, **({"runs": runs_done, "bit_equal": runs_done} | expected))
 
 
-def test_a_run_that_ends_elsewhere_is_not_bit_equal(lives, tmp_path):
-    lives[:] = [UNDISTURBED, (None, [20], -9), (20, [400], 0)]
+def test_a_run_that_ends_elsewhere_is_not_bit_equal(processes, tmp_path):
+    processes[:] = [UNDISTURBED, (None, [20], -9), (20, [400], 0)]
     count = harness.Harness(tmp_path / "different", 0).signals(signal.SIGKILL, 1)
     assert (count.runs, count.bit_equal) == (1, 0)
 
 
-def test_a_run_that_does_not_end_is_told(lives, tmp_path):
-    lives[:] = [UNDISTURBED, (None, [20], -9), (20, [], 2)]
+def test_a_run_that_does_not_end_is_an_error(processes, tmp_path):
+    processes[:] = [UNDISTURBED, (None, [20], -9), (20, [], 2)]
     with pytest.raises(UserError, match="a run did not end: exit code 2, see"):
         harness.Harness(tmp_path / "out", 0).signals(signal.SIGKILL, 1)
 
@@ -122,12 +122,12 @@ def test_a_run_that_does_not_end_is_told(lives, tmp_path):
     ],
 )
 def test_a_damaged_checkpoint_costs_nothing_but_the_way_back_to_the_one_before(
-    resumed, expected, lives, tmp_path, monkeypatch
+    resumed, expected, processes, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(
         harness.Harness, "_partial", lambda self, run_dir: [_publish(run_dir, step) for step in (20, 40)]
     )
-    lives[:] = [UNDISTURBED, (resumed, [400], 0)]
+    processes[:] = [UNDISTURBED, (resumed, [400], 0)]
     count = harness.Harness(tmp_path / "out", 0).damages(1)
     assert count == harness.Count("newest checkpoint corrupt", 1, runs=1, bit_equal=1, **expected)
 
@@ -152,6 +152,6 @@ def test_runs_are_equal_where_all_bits_and_losses_are(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("run_dir", ["runs/faults/run-1", "/my runs/run-1", "runs at step 7 of 9/run-1"])
-def test_a_life_s_beginning_is_found_for_folders_of_any_name(run_dir, tmp_path):
+def test_the_step_of_resuming_is_found_for_folders_of_any_name(run_dir, tmp_path):
     (tmp_path / "log").write_text(f"resuming {run_dir} at step 40 of 400\nwarning: slow\n")
     assert harness._resumed_at(tmp_path / "log", 0) == 40
