@@ -1,8 +1,8 @@
 """Compile a preset's training step at its true size, without data: for as many devices as are named.
 
 Prints the network's parameters, the floating-point operations of a step, and the bytes that each device would hold
-where the state lies whole on every device and where it is cut over them. The devices are virtual CPUs: temporary bytes
-are those of the program compiled for them, not of an accelerator's own compiler.
+where the state is replicated on every device and where it is sharded over them. The devices are virtual CPUs:
+temporary bytes are those of the program compiled for them, not of an accelerator's own compiler.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ class Options:
     batch_size: Annotated[int | None, optional("INT", "the preset's own")] = None
     """Examples in a step, over all devices."""
     sharding: Literal["replicated", "sharded", "both"] = "both"
-    """Whether the state lies whole on every device, is cut over them, or one after the other."""
+    """Whether the state lies whole on every device, is sharded over them, or one after the other."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON line."""
 

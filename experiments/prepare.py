@@ -1,11 +1,11 @@
 """Prepare a data set: write it once, as array_record files that tensorflow-datasets reads back without TensorFlow.
 
-What it holds is told in the end, and every file of a source that was left out.
+It prints what the set holds, and every file of a source that was left out.
 
 digits ships inside scikit-learn. mnist, fashion_mnist, kmnist and emnist/CONFIG are read from the folder --source of
 their four idx files. Any other name with a --source is a folder of class folders, SOURCE/CLASS/*.png or
 SOURCE/{train,test}/CLASS/*.png. Everything else is downloaded by tensorflow-datasets, which needs TensorFlow for it.
-A folder of latents in DATA_DIR needs no preparation: of it is told what it holds.
+A folder of latents in DATA_DIR needs no preparation: what it holds is printed.
 """
 
 import contextlib

@@ -115,20 +115,20 @@ def _refuse(message: str) -> NoReturn:
 
 
 def quiet_background() -> None:
-    """Keeps threads that read and write checkpoints from printing tracebacks: what went wrong is raised, too, and told.
+    """Keeps threads that read and write checkpoints from printing tracebacks: what went wrong is raised, too.
 
-    It holds until the process ends, as some of them speak while it does.
+    It holds until the process ends, as some of them print while it does.
     """
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     hook = sys.unraisablehook
 
-    def told(unraisable: Any) -> None:
+    def report(unraisable: Any) -> None:
         if "Event loop is closed" not in str(unraisable.exc_value):
             hook(unraisable)
 
-    sys.unraisablehook = told
+    sys.unraisablehook = report
 
 
 def _run(work: Callable[[T], Any], asked: T) -> None:

@@ -78,10 +78,10 @@ def read(
     tyro._experimental_options["ansi_codes"] = not os.environ.get("NO_COLOR")
     asked = with_verbosity(kind)
     if presets is None:
-        found = _told(lambda: tyro.cli(asked, prog=prog, description=about, args=args))
+        found = _parsed(lambda: tyro.cli(asked, prog=prog, description=about, args=args))
     else:
         starts = {name: (summary, asked(start)) for name, (summary, start) in presets.items()}
-        found = _told(lambda: tyro.extras.overridable_config_cli(starts, prog=prog, description=about, args=args))
+        found = _parsed(lambda: tyro.extras.overridable_config_cli(starts, prog=prog, description=about, args=args))
     return found.options, found.verbosity
 
 
@@ -106,7 +106,7 @@ def _show(text: str) -> None:
         sys.stdout.flush()
 
 
-def _told(parse: Callable[[], T]) -> T:
+def _parsed(parse: Callable[[], T]) -> T:
     """What the parser gives, its help wrapped and its boxed complaints turned into one line."""
     page, complaints = _Page(), io.StringIO()
     try:

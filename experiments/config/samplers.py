@@ -67,7 +67,7 @@ else:  # the command line's choices are the tables' names
 
 
 def one_sided(rule: Rule, scale: float) -> Rule:
-    """The rule for samples at one scale: of 0 and 1 it is told which, and evaluates one side alone."""
+    """The rule for samples at one scale: a scale of 0 or 1 evaluates one side alone."""
     return (lambda _: rule(scale)) if scale in (0.0, 1.0) else rule
 
 

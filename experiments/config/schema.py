@@ -79,7 +79,7 @@ class ImageData:
     train_split: SplitName = "train"
     """The tfds split to learn from."""
     test_split: SplitName = "test"
-    """The tfds split held out: for the loss during training, the recogniser's accuracy, and distances to copies."""
+    """The tfds split held out: for the loss in training, the feature classifier's accuracy, distances to copies."""
     shape: Annotated[tuple[Size, Size, Size] | None, optional("INT INT INT", "what it has")] = None
     """Height, width and channels, in pixels, which the data set must have."""
     num_classes: Annotated[Labels | None, optional("INT", "what it has")] = None
@@ -87,7 +87,7 @@ class ImageData:
     label_names: Annotated[LabelNames | None, tyro.conf.Suppress] = None
     """The labels' names in order, as the data set tells them; None where it tells none that a config can hold."""
     absent_labels: Annotated[AbsentLabels | None, tyro.conf.Suppress] = None
-    """The labels without a training example, as the data set tells; None where that is not known."""
+    """The labels without a training example, by the data set; None where that is not known."""
     flip: bool = False
     """Mirror half of the training images, drawn anew at each step."""
     dequantise: bool = False
@@ -116,7 +116,7 @@ class LatentData:
     num_held_out: Count = 1024
     """How many are held out, chosen at random once."""
     absent_labels: Annotated[AbsentLabels | None, tyro.conf.Suppress] = None
-    """The labels without a training example, as the folder tells; None where that is not known."""
+    """The labels without a training example, by the folder; None where that is not known."""
     train_digest: Annotated[Digest | None, tyro.conf.Suppress] = None
     """Of the folder's latents, those held out among them; None in a run of an early version."""
 
@@ -210,7 +210,7 @@ class Optimizer:
     ema_decay: Fraction = 0.999
     """Decay of the moving average, reached as min(decay, (1 + step) / (10 + step))."""
     average_widths: Annotated[tuple[Width, ...], Field(max_length=8), optional("[FLOAT ...]", "none")] = ()
-    """Relative widths, such as 0.05 0.1, of averages of which snapshots are kept, to make others of afterwards."""
+    """Relative widths, such as 0.05 0.1, of EMAs of which snapshots are kept, to make others of afterwards."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ class Experiment:
     placement: Literal["replicated", "sharded"] = "replicated"
     """Every device holds the whole state (pmap), or each a part (jit over a mesh): the same results, to rounding."""
     num_microbatches: Examples = 1
-    """In how many chunks, one after another, each device takes its share of a step."""
+    """In how many microbatches, one after another, each device takes its share of a step."""
     steps_per_dispatch: StepsPerCall = 1
     """Training steps in one call of the device: more for small networks, whose steps are shorter than a call."""
     num_steps: Count = 10_000

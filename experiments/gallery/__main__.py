@@ -95,10 +95,10 @@ def _row(title: str, number: str, values: tuple[float, ...], samples: np.ndarray
     return figure
 
 
-def _exhibit(exhibit: GalleryRow, num_samples: int) -> Figure:
+def _drawn(rule: GalleryRow, num_samples: int) -> Figure:
     labels = np.full(num_samples, LABEL)
-    samples = draw_all(exhibit.draw, 0, labels, exhibit.values)
-    return _row(exhibit.title, exhibit.number, exhibit.values, samples)
+    samples = draw_all(rule.draw, 0, labels, rule.values)
+    return _row(rule.title, rule.number, rule.values, samples)
 
 
 def _tilted(num_samples: int) -> Figure:
@@ -128,9 +128,7 @@ def draw_gallery(options: Options) -> None:
         if name == RING:
             figure = _ring(options.num_samples)
         else:
-            figure = (
-                _tilted(options.num_samples) if name == TILTED else _exhibit(GALLERY_ROWS[name], options.num_samples)
-            )
+            figure = _tilted(options.num_samples) if name == TILTED else _drawn(GALLERY_ROWS[name], options.num_samples)
         figure.savefig(options.out / f"{name}.png", dpi=100)
         print(f"wrote {options.out / name}.png", flush=True)
 

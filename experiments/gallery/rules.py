@@ -1,6 +1,6 @@
 """The rules of guidance as one function each, for the gallery: (key, scale) -> one sample of one label.
 
-All act on one mixture, a ring of eight Gaussians, by its exact field; label 1 is asked for.
+All act on one mixture, a ring of eight Gaussians, by its exact field; label 1 is requested.
 """
 
 from collections.abc import Callable

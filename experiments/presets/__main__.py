@@ -25,7 +25,7 @@ class Options:
 
 
 def show(options: Options) -> None:
-    """Prints what is known of each preset."""
+    """Prints what each preset needs and reaches."""
     for name in options.names:
         if name not in PRESETS:
             raise UserError(f"names must be of {', '.join(PRESETS)}, got {name}")

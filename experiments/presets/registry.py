@@ -192,5 +192,5 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
 
 def summary(name: str) -> str:
     """What a preset is, and the device and the time that it needs, in one line."""
-    known = requirements.FACTS[name]
-    return f"{PRESETS[name][0]} ({known.device}{'' if known.time == requirements.NOT_MEASURED else f', {known.time}'})"
+    needs = requirements.REQUIREMENTS[name]
+    return f"{PRESETS[name][0]} ({needs.device}{'' if needs.time == requirements.NOT_MEASURED else f', {needs.time}'})"

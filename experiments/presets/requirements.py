@@ -1,19 +1,19 @@
-"""What the presets need and reach, as far as it was measured: figures of README.md and docs/pictures.md."""
+"""What the presets need and reach, as far as it was measured: figures of docs/pictures.md."""
 
 import textwrap
 from typing import NamedTuple
 
 NOT_MEASURED = "not measured"
-LEGEND = "Times and what is reached: one run each, 2 CPU cores, 2026-11-23 (README.md, docs/pictures.md)."
+LEGEND = "Times and what is reached: one run each, 2 CPU cores, 2026-11-23 (docs/pictures.md)."
 _TENSORFLOW = "python -m experiments.prepare {}, once, with TensorFlow"
 _FASHION = "python -m experiments.prepare fashion_mnist --source FOLDER_OF_ITS_IDX_FILES"
 
 
-class Facts(NamedTuple):
-    """What is known of a preset.
+class Requirements(NamedTuple):
+    """What a preset needs and reaches, as far as it was measured.
 
     Attributes:
-        data: how its data are come by.
+        data: how to get its data.
         device: what it is meant for.
         time: to train and report.
         memory: of the process while it trains, where it was run; of each of 8 devices, where it was compiled for them.
@@ -35,45 +35,47 @@ def _resident(memory: str) -> str:
     return f"{memory} GiB resident while it trains"
 
 
-FACTS = {
-    "digits": Facts(
+REQUIREMENTS = {
+    "digits": Requirements(
         "python -m experiments.prepare digits (they ship inside scikit-learn)",
         "2 CPU cores",
         "3 min 24 s",
         _resident("0.9"),
-        "asked digit recognised at w = 0, 1, 2, 4 by the ODE: 9.3, 99.7, 100, 100 %",
+        "class accuracy at w = 0, 1, 2, 4 by the ODE: 9.3, 99.7, 100, 100 %",
     ),
-    "mixture": Facts(
+    "mixture": Requirements(
         "none",
         "2 CPU cores",
         "2 min 9 s",
         _resident("0.9"),
         "relative L2 error of the learned field, mean over t in [0.05, 0.95]: 1.4 % labelled, 6.8 % null",
     ),
-    "fashion_mnist": Facts(
+    "fashion_mnist": Requirements(
         _FASHION,
         "2 CPU cores",
         "30 min + 6 min beside other work",
         _resident("1.3"),
-        "at w = 1.5 by the ODE: 90.9 % recognised, Frechet distance 18.3 (real 9.3), coverage 0.90 (real 0.97)",
+        "at w = 1.5 by the ODE: class accuracy 90.9 %, Frechet distance 18.3 (real 9.3), coverage 0.90 (real 0.97)",
     ),
-    "fashion_mnist_classifier": Facts(
+    "fashion_mnist_classifier": Requirements(
         _FASHION,
         "2 CPU cores",
         "18 min beside other work",
         _resident("1.4"),
         "right at t = 0, 0.2, 0.5, 1: 9.6, 56.6, 80.5, 86.9 %",
     ),
-    "fashion_mnist_gpu": Facts(_FASHION, "one GPU", memory=_on_8_devices("0.23", "2.3")),
-    "cifar10": Facts(_TENSORFLOW.format("cifar10"), "GPUs or TPUs", memory=_on_8_devices("0.57", "4.6")),
-    "cifar10_classifier": Facts(_TENSORFLOW.format("cifar10"), "GPUs or TPUs", memory=_on_8_devices("0.05", "0.68")),
-    "imagenet64": Facts(
+    "fashion_mnist_gpu": Requirements(_FASHION, "one GPU", memory=_on_8_devices("0.23", "2.3")),
+    "cifar10": Requirements(_TENSORFLOW.format("cifar10"), "GPUs or TPUs", memory=_on_8_devices("0.57", "4.6")),
+    "cifar10_classifier": Requirements(
+        _TENSORFLOW.format("cifar10"), "GPUs or TPUs", memory=_on_8_devices("0.05", "0.68")
+    ),
+    "imagenet64": Requirements(
         _TENSORFLOW.format("imagenet_resized/64x64"), "8 GPUs or TPUs", memory=_on_8_devices("4.1", "34.6")
     ),
-    "imagenet64_classifier": Facts(
+    "imagenet64_classifier": Requirements(
         _TENSORFLOW.format("imagenet_resized/64x64"), "8 GPUs or TPUs", memory=_on_8_devices("0.75", "3.6")
     ),
-    "imagenet256_latent": Facts(
+    "imagenet256_latent": Requirements(
         "latents.npy and labels.npy of your own in data/imagenet256_latents",
         "8 or more GPUs or TPUs",
         memory=_on_8_devices("10.1", "16.9"),
@@ -82,10 +84,10 @@ FACTS = {
 
 
 def text(name: str, what: str, width: int) -> str:
-    """What is known of a preset, a line or more for each fact."""
-    rows = {"": what, **FACTS[name]._asdict()}
+    """What a preset needs and reaches, a line or more for each part."""
+    rows = {"": what, **REQUIREMENTS[name]._asdict()}
     lines = [
-        textwrap.fill(f"  {title:8s} {fact}" if title else f"  {fact}", max(width, 40), subsequent_indent=" " * 11)
-        for title, fact in rows.items()
+        textwrap.fill(f"  {title:8s} {value}" if title else f"  {value}", max(width, 40), subsequent_indent=" " * 11)
+        for title, value in rows.items()
     ]
     return "\n".join([name, *lines])

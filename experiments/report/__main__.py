@@ -24,8 +24,8 @@ from experiments.report import read_run, svg
 from experiments.report.read_run import Findings, Record
 from experiments.run import folder as run_folder
 
-MOST_SHEETS = 12
-"""Sheets of samples of the course of training that a page shows."""
+MOST_SAMPLE_GRIDS = 12
+"""Sample grids of the course of training that a page shows."""
 MOST_STARTS = 100
 HEADLINES = "recogniser test accuracy", "relative error, labelled", "relative error, null"
 MOST_NORMS = 12
@@ -130,7 +130,7 @@ def page(found: Record, run_dir: Path) -> str:
         curves=svg.draw(found.rows, restarts),
         has_restarts=bool(restarts),
         divergence=_divergence(found),
-        sheets=[(step, _shown(content)) for step, content in found.sheets.items()],
+        sample_grids=[(step, _shown(content)) for step, content in found.sample_grids.items()],
         measured=[_measured(name, findings) for name, findings in found.findings.items()],
         settings={name: html_tables.text_of(value) for name, value in settings.items()},
         environment=_environment(found),
@@ -145,7 +145,7 @@ def report(options: Options) -> None:
     out = options.out or options.run_dir / "report.html"
     if out.is_dir():
         raise UserError(f"out must be a file, got the folder {out}")
-    text = page(read_run.read(options.run_dir, MOST_SHEETS), options.run_dir)
+    text = page(read_run.read(options.run_dir, MOST_SAMPLE_GRIDS), options.run_dir)
     run_folder.make_folder("out", out.parent)
     run_folder.write_atomically(out, text)
     print(f"wrote {out}")

@@ -94,15 +94,15 @@ def _of_columns(title: str, columns: Mapping[str, Any]) -> Table | None:
 
 
 def by_class(rows: Sequence[Any]) -> list[Table]:
-    """How often each asked label was recognised: for each rule a row for each label, a column for each scale."""
+    """The accuracy of each requested class: for each rule a row for each label, a column for each scale."""
     found = [row for row in rows if isinstance(row, dict) and isinstance(row.get("by_label"), list)]
     rules: dict[str, list[dict[str, Any]]] = {}
     for row in found:
         rules.setdefault(", ".join(text_of(row.get(name)) for name in ("guidance", "solver")), []).append(row)
-    return [_recognised(rule, own[:MOST_COLUMNS]) for rule, own in list(rules.items())[:MOST_COLUMNS]]
+    return [_class_accuracy(rule, own[:MOST_COLUMNS]) for rule, own in list(rules.items())[:MOST_COLUMNS]]
 
 
-def _recognised(rule: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+def _class_accuracy(rule: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     cells: dict[str, list[str]] = {}
     for row in rows:
         for one in (one for one in row["by_label"] if isinstance(one, dict)):
@@ -110,7 +110,7 @@ def _recognised(rule: str, rows: Sequence[Mapping[str, Any]]) -> Table:
             cells.setdefault(label, []).append(text_of(one.get("recognised"), "recognised"))
     columns = ["label", *(f"w = {text_of(row.get('scale'))}" for row in rows)]
     whole = [[label, *values] for label, values in cells.items() if len(values) == len(rows)]
-    return Table(f"Recognised by asked label: {rule}", columns, whole[:MOST_ROWS])
+    return Table(f"Class accuracy by requested label: {rule}", columns, whole[:MOST_ROWS])
 
 
 def of_metrics(metrics: Mapping[str, Any]) -> tuple[dict[str, str], list[Table]]:

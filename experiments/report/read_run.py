@@ -1,4 +1,4 @@
-"""What lies in a run's folder, read as a stranger's: bounded, and no link followed out of it."""
+"""The content of a run's folder, read as untrusted: bounded, and no link followed out of it."""
 
 import io
 import json
@@ -42,7 +42,7 @@ class Record(NamedTuple):
         experiment: its settings.
         rows: of metrics.jsonl; numbers that are not finite are NaN.
         findings: its own, and those of evaluation/.
-        sheets: PNG files of samples/ by step.
+        sample_grids: PNG files of samples/ by step.
         divergence: of divergence.json; empty where there is none.
         starts: of starts.jsonl.
         troubles: what could not be read.
@@ -51,7 +51,7 @@ class Record(NamedTuple):
     experiment: Experiment
     rows: list[dict[str, float]]
     findings: dict[str, Findings]
-    sheets: dict[int, bytes]
+    sample_grids: dict[int, bytes]
     divergence: dict[str, Any]
     starts: list[dict[str, Any]]
     troubles: list[str]
@@ -143,8 +143,8 @@ def _spread(steps: list[int], most: int) -> list[int]:
     return [steps[round(index * (len(steps) - 1) / (most - 1))] for index in range(most)]
 
 
-def read(run_dir: Path, most_sheets: int) -> Record:
-    """What lies in the folder, with at most so many of the sheets of samples (2 or more).
+def read(run_dir: Path, most_sample_grids: int) -> Record:
+    """What lies in the folder, with at most so many of the sample grids (2 or more).
 
     Raises:
         UserError: no run there, or a config.json that does not read.
@@ -152,7 +152,7 @@ def read(run_dir: Path, most_sheets: int) -> Record:
     experiment = run_folder.read_config(run_dir)
     reader = _Reader(run_dir)
     by_step = sample_grids.files(run_dir)
-    drawn = {step: reader.picture_of(by_step[step]) for step in _spread(list(by_step), most_sheets)}
+    drawn = {step: reader.picture_of(by_step[step]) for step in _spread(list(by_step), most_sample_grids)}
     findings = {"": _findings_of(reader, run_dir)}
     if (run_dir / "evaluation").is_dir():
         findings["evaluation"] = _findings_of(reader, run_dir / "evaluation")
@@ -160,7 +160,7 @@ def read(run_dir: Path, most_sheets: int) -> Record:
         experiment=experiment,
         rows=_rows(reader, run_dir),
         findings=findings,
-        sheets={step: content for step, content in drawn.items() if content is not None},
+        sample_grids={step: content for step, content in drawn.items() if content is not None},
         divergence=reader.json_of(run_dir / "divergence.json"),
         starts=reader.lines_of(run_dir / launches.NAME),
         troubles=reader.troubles,

@@ -1,4 +1,4 @@
-"""Snapshots of a run's further moving averages, and the average of any width made of them afterwards."""
+"""Snapshots of a run's further moving averages, and the EMA of any width made of them afterwards."""
 
 import itertools
 import shutil
@@ -30,7 +30,7 @@ def rewind(run_dir: Path, step: int) -> None:
 
 
 class Snapshots:
-    """Keeps a snapshot of the state's averages at every so many-th save; nothing where the state keeps none.
+    """Keeps a snapshot of the state's further EMAs at every so many-th save; nothing where the state keeps none.
 
     Args:
         experiment: of the run.
@@ -81,7 +81,7 @@ def reconstructed(experiment: Experiment, run_dir: Path, width: float) -> Tree:
     """The moving average of a width at the last snapshot, made of all snapshots; its error is said where it is large.
 
     Raises:
-        UserError: a run that keeps no averages, a width out of range, or too few snapshots.
+        UserError: a run that keeps no further EMAs, a width out of range, or too few snapshots.
         CheckpointError: a snapshot that does not read.
     """
     widths, folder = experiment.optimizer.average_widths, folder_of(run_dir)

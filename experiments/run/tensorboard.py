@@ -28,7 +28,7 @@ def _records(content: bytes) -> Iterator[bytes]:
 
 
 def _last_logged_step(folder: Path, kind: Any) -> int:
-    """The last step of which a reader of the folder's events knows anything, or -1."""
+    """The last step of which a reader of the folder's events has anything, or -1."""
     last = -1
     for file in sorted(folder.glob("events.out.tfevents.*")):
         for event in map(kind.FromString, _records(file.read_bytes())):
@@ -41,8 +41,8 @@ class TensorBoard:
     """Events in the folder tensorboard/ of a run, for ``tensorboard --logdir RUN``.
 
     They are written at once and by this thread: the package's own writer has a thread and a queue, and where the thread
-    fails, the queue fills and the trainer waits for ever. Each start says from which step on it tells all; readers drop
-    what earlier starts told of those steps. It is the last step that was told, as a kill may have cut off some of it.
+    fails, the queue fills and the trainer waits for ever. Each start records from which step on it logs all; readers
+    drop what earlier starts logged of those steps. It is the last logged step, as a kill may have truncated it.
 
     Args:
         run_dir: the run's folder.
@@ -56,13 +56,13 @@ class TensorBoard:
         folder = run_dir / "tensorboard"
         folder.mkdir(exist_ok=True)
         self._summary, self._event = summary, event_pb2.Event
-        self.known = min(step, max(0, _last_logged_step(folder, self._event)) - 1)
+        self.last_logged_step = min(step, max(0, _last_logged_step(folder, self._event)) - 1)
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
         self._writer = RecordWriter(str(folder / name))
         try:
             self._add(file_version="brain.Event:2")
-            self._add(step=self.known + 1, session_log=start)
+            self._add(step=self.last_logged_step + 1, session_log=start)
             self._writer.flush()
         except OSError:
             self.close()

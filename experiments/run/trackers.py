@@ -1,7 +1,7 @@
-"""Trackers: TensorBoard and Weights & Biases are told what metrics.jsonl is told, and shown the sheets of samples.
+"""Trackers: TensorBoard and Weights & Biases receive what metrics.jsonl receives, and the sample grids.
 
-metrics.jsonl is a run's record; a tracker is a view of it that may fail. The first failure of each is said, after which
-it is told nothing more until the run is started again. Only the first process has any.
+metrics.jsonl is a run's record; a tracker is a view of it that may fail. The first failure of each is a warning, after
+which it receives nothing more until the run is started again. Only the first process has any.
 """
 
 import contextlib
@@ -30,36 +30,36 @@ class Tracking:
     """What is shown of a run while it trains. Its results are the same with and without."""
 
     track: Annotated[tuple[Name, ...], optional("[{tensorboard,wandb} ...]", "none")] = ()
-    """Trackers that are told what metrics.jsonl is told; wandb stays offline unless WANDB_MODE is online."""
+    """Trackers that receive what metrics.jsonl receives; wandb stays offline unless WANDB_MODE is online."""
     samples_every: Annotated[int | None, optional("STEPS", "none")] = None
-    """Steps between sheets of samples, labels by scales, drawn by the run's own settings as samples/STEP.png."""
+    """Steps between sample grids, labels by scales, drawn by the run's own settings as samples/STEP.png."""
 
 
 UNTRACKED = Tracking()
-"""No tracker, no sheets."""
+"""No tracker, no sample grids."""
 
 
 class Tracker(Protocol):
-    """What is told of a run while it trains.
+    """What receives a run's numbers while it trains.
 
     Attributes:
-        known: the last step of which it was told before this start, and has all.
+        last_logged_step: the last step that is logged in full from earlier starts.
     """
 
-    known: int
+    last_logged_step: int
 
     def write(self, step: int, numbers: Numbers) -> None:
         """Takes the numbers of a step."""
 
     def write_picture(self, step: int, file: Path) -> None:
-        """Takes the sheet of samples of a step, a PNG file."""
+        """Takes the sample grid of a step, a PNG file."""
 
     def close(self) -> None:
-        """Ends; nothing is told after that."""
+        """Ends; nothing is logged after that."""
 
 
 def _log(tracker: Tracker, content: Mapping[str, Any] | Path) -> None:
-    """Tells a tracker a line of metrics.jsonl, or shows it the sheet of samples in a file."""
+    """Logs a line of metrics.jsonl, or the sample grid in a file."""
     if isinstance(content, Path):
         tracker.write_picture(int(content.stem), content)
         return
@@ -68,11 +68,11 @@ def _log(tracker: Tracker, content: Mapping[str, Any] | Path) -> None:
 
 
 def _catch_up(tracker: Tracker, run_dir: Path, step: int) -> None:
-    """Tells a tracker what it does not know yet of the steps up to this one."""
+    """Logs what the tracker lacks of the steps up to this one."""
     rows = [(row["step"], row) for row in metrics_log.read(run_dir)]
-    told = sorted([*rows, *sample_grids.files(run_dir).items()], key=lambda each: each[0])
-    for at, content in told:
-        if tracker.known < at <= step:
+    contents = sorted([*rows, *sample_grids.files(run_dir).items()], key=lambda each: each[0])
+    for at, content in contents:
+        if tracker.last_logged_step < at <= step:
             _log(tracker, content)
 
 
@@ -91,31 +91,31 @@ class Trackers:
                 self._trackers[name] = made
 
     def catch_up(self, run_dir: Path, step: int) -> None:
-        """Tells each what it does not know yet of the steps up to this one, from metrics.jsonl and samples/."""
+        """Logs to each what it lacks of the steps up to this one, from metrics.jsonl and samples/."""
         for name, tracker in list(self._trackers.items()):
             self._attempt(name, lambda: _catch_up(tracker, run_dir, step))  # noqa: B023
 
     def _attempt(self, name: str, work: Callable[[], Any]) -> Any:
-        """What the work gives; where it fails, that is said, and its tracker is given up."""
+        """What the work gives; where it fails, a warning, and its tracker is dropped."""
         try:
             return work()
         except Exception as error:  # whatever a tracker raises, the run goes on
-            distributed.warn(f"warning: {name} failed and is told nothing more: {plain(error)}; training goes on")
-            given_up = self._trackers.pop(name, None)
+            distributed.warn(f"warning: {name} failed and receives nothing more: {plain(error)}; training goes on")
+            dropped = self._trackers.pop(name, None)
             with contextlib.suppress(Exception):
-                if given_up is not None:
-                    given_up.close()
+                if dropped is not None:
+                    dropped.close()
             return None
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """Tells the numbers of a line of metrics.jsonl."""
-        self._tell_all(row)
+        """Logs the numbers of a line of metrics.jsonl."""
+        self._log_all(row)
 
     def write_picture(self, file: Path) -> None:
-        """Shows a sheet of samples."""
-        self._tell_all(file)
+        """Logs a sample grid."""
+        self._log_all(file)
 
-    def _tell_all(self, content: Mapping[str, Any] | Path) -> None:
+    def _log_all(self, content: Mapping[str, Any] | Path) -> None:
         for name, tracker in list(self._trackers.items()):
             self._attempt(name, lambda: _log(tracker, content))  # noqa: B023
 
@@ -138,7 +138,7 @@ def require_installed(tracking: Tracking) -> None:
 
 
 def trackers_of(tracking: Tracking, experiment: Experiment, step: int) -> Trackers:
-    """The trackers of a run that goes on from a step, up to which they know all; on the first process alone."""
+    """The trackers of a run that continues from a step, up to which all is logged; on the first process alone."""
     makers: dict[str, Callable[[], Tracker]] = {
         "tensorboard": lambda: TensorBoard(experiment.run_dir, step),
         "wandb": lambda: WeightsAndBiases(experiment),

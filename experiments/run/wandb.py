@@ -1,4 +1,4 @@
-"""The tracker of Weights & Biases: offline unless asked otherwise, complete after a kill, and nothing twice."""
+"""The tracker of Weights & Biases: offline unless set otherwise, complete after a kill, and nothing twice."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ class Identity(NamedTuple):
 
     Attributes:
         id: of the run, for Weights & Biases.
-        last_step: the last one of which it was told by starts that ended well.
+        last_step: the last one logged by starts that ended well.
         underway: the folder, in wandb/, of an offline start that has not ended; its end may be missing.
     """
 
@@ -53,7 +53,7 @@ class WeightsAndBiases:
     It is offline unless WANDB_MODE is online: a run depends on no network, and sends nothing unasked. It never asks for
     a key: where none is found it is offline, and so it is where the server does not answer. All starts of a run have
     one id, kept in the run's wandb.json. What a killed start wrote offline lacks its end: it is moved to corrupt/, and
-    the next start is told all of it again.
+    the next start logs all of it again.
 
     Args:
         experiment: the run.
@@ -68,7 +68,7 @@ class WeightsAndBiases:
         self._is_service_ours = "WANDB_SERVICE" not in os.environ
         self._mode: Any = self._wanted_mode()
         if self._mode in OFFLINE:
-            self._set_aside()
+            self._quarantine()
         try:
             self._run = self._open()
         except wandb.Error as error:
@@ -80,8 +80,8 @@ class WeightsAndBiases:
             self._run = self._open()
         folder = Path(self._run.dir).parent.name if self._mode in OFFLINE else None
         on_server = -1 if self._mode in (*OFFLINE, DISABLED) else self._run.step - 1
-        self.known = self._told = max(self._identity.last_step, on_server)
-        self._remember(self._identity.last_step, folder)
+        self.last_logged_step = self._logged = max(self._identity.last_step, on_server)
+        self._save_identity(self._identity.last_step, folder)
 
     def _wanted_mode(self) -> Any:
         mode = os.environ.get("WANDB_MODE") or "offline"
@@ -90,7 +90,7 @@ class WeightsAndBiases:
         distributed.warn("warning: wandb is offline, as it has no key: wandb login")
         return "offline"
 
-    def _set_aside(self) -> None:
+    def _quarantine(self) -> None:
         """Moves away what a killed start wrote."""
         name = self._identity.underway
         if name is None or not (self._experiment.run_dir / "wandb" / name).is_dir():
@@ -115,16 +115,16 @@ class WeightsAndBiases:
             ),
         )
 
-    def _remember(self, last_step: int, underway: str | None) -> None:
+    def _save_identity(self, last_step: int, underway: str | None) -> None:
         if self._mode != DISABLED:
             identity = Identity(self._identity.id, last_step, underway)
             run_folder.write_atomically(self._file, json.dumps(identity._asdict()) + "\n")
 
     def _log(self, step: int, content: Mapping[str, Any]) -> None:
-        """Logs what is not known of a step: a run that is resumed further back has the same numbers again."""
-        if step > self.known:
+        """Logs what is not yet logged of a step: a run that is resumed further back has the same numbers again."""
+        if step > self.last_logged_step:
             self._run.log(dict(content), step=step)
-            self._told = step
+            self._logged = step
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Logs the numbers."""
@@ -139,4 +139,4 @@ class WeightsAndBiases:
         self._run.finish()
         if self._is_service_ours:
             self._wandb.teardown()
-        self._remember(self._told, None)
+        self._save_identity(self._logged, None)

@@ -184,7 +184,7 @@ def gathered(own: np.ndarray) -> np.ndarray:
 
 
 def whole(array: Any) -> np.ndarray:
-    """The numbers of an array on the host, of one that is cut over all processes, too."""
+    """The numbers of an array on the host, of one that is sharded over all processes, too."""
     if getattr(array, "is_fully_addressable", True) or array.is_fully_replicated:
         return np.asarray(array)
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))

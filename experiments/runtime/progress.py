@@ -30,12 +30,12 @@ class Lines(Bar):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         self._first = self._last = time.monotonic()
-        self._told = -1
+        self._shown_at = -1
         settings |= {"mininterval": 0.5, "miniters": 1, "delay": 0, "file": cli.TERMINAL}
         super().__init__(*args, **settings)
 
     def _write(self) -> None:
-        self._last, self._told = time.monotonic(), self.n
+        self._last, self._shown_at = time.monotonic(), self.n
         shape: dict[str, Any] = {**self.format_dict, "bar_format": _LINE if self.total else _LINE_WITHOUT_END}
         shape["prefix"] = shape["prefix"].removesuffix(": ").partition(" /")[0].rstrip(".") or "done"
         cli.TERMINAL.write(" ".join(self.format_meter(**shape).split()) + "\n")
@@ -51,14 +51,14 @@ class Lines(Bar):
 
     def close(self) -> None:
         """Writes the last line, of work that took long enough."""
-        if not self.disable and self._told != self.n and time.monotonic() - self._first >= PATIENCE:
+        if not self.disable and self._shown_at != self.n and time.monotonic() - self._first >= PATIENCE:
             self._write()
         self.leave = False
         super().close()
 
 
 def bar(total: int | None, unit: str, what: str, initial: int = 0, patience: float = PATIENCE) -> Bar:
-    """How far the work is, for standard error; to be told by ``update``, and to be closed.
+    """How far the work is, for standard error; to be moved by ``update``, and to be closed.
 
     Args:
         total: how many there are to do, or None where that is not known.

@@ -107,8 +107,8 @@ def test_a_command_without_its_dot_is_told_how(capsys):
 
 def test_every_figure_of_the_presets_stands_in_the_documents():
     documents = "".join((ROOT / name).read_text() for name in ("README.md", "docs/pictures.md"))
-    assert requirements.FACTS.keys() == PRESETS.keys()
-    for name, known in requirements.FACTS.items():
+    assert requirements.REQUIREMENTS.keys() == PRESETS.keys()
+    for name, known in requirements.REQUIREMENTS.items():
         for figure in re.findall(r"\d+\.\d+|\d+ min(?: \d+ s)?", " ".join((known.time, known.memory, known.reaches))):
             assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.]\d)", documents), (name, figure)
 
@@ -120,7 +120,7 @@ def test_presets_are_listed_with_what_they_need_and_reach(monkeypatch):
     assert "0.9 GiB resident" in page
     assert "0.05 + 0.68 GiB on each of 8 devices" in " ".join(page.split())
     assert page.count("not measured") == sum(
-        row.count("not measured") for row in requirements.FACTS["cifar10_classifier"]
+        row.count("not measured") for row in requirements.REQUIREMENTS["cifar10_classifier"]
     )
     assert max(map(len, page.partition("Times")[0].splitlines())) <= 80
     assert_one_line(command("presets", "digts"), "names must be of digits")

@@ -34,7 +34,7 @@ METRICS = {
     "imagenet256_latent": {"samples": []},
 }  # fmt: skip
 SHOWN = {
-    "digits": ["93.8 %", "81.2 %", "1.235", "Recognised by asked label: classifier-free, heun", "62.5 %"],
+    "digits": ["93.8 %", "81.2 %", "1.235", "Class accuracy by requested label: classifier-free, heun", "62.5 %"],
     "mixture": ["Relative error of the field by time", "0.01235"],
     "fashion_mnist_classifier": ["By time", "87.5 %"],
     "imagenet256_latent": ["samples-classifier-free-heun.npz"],

@@ -1,4 +1,4 @@
-"""Trackers and sheets of samples: every number once, the same bits without them, and no failure ends a run."""
+"""Trackers and sample grids: every number once, the same bits without them, and no failure ends a run."""
 
 import dataclasses
 import importlib.util
@@ -63,7 +63,7 @@ def _lines(folder):
 
 @pytest.fixture(scope="module")
 def tracked(tmp_path_factory):
-    """The folder of the finished mixture of other tests, but tracked, with sheets."""
+    """The folder of the finished mixture of other tests, but tracked, with sample grids."""
     run_dir = tmp_path_factory.mktemp("tracked") / "mixture"
     _train(run_dir)
     return run_dir
@@ -97,7 +97,7 @@ def test_the_learning_rate_is_that_of_the_optimizer_s_last_update(tracked):
     assert rates == {step: pytest.approx(3e-3 * (step - 1) / 39, rel=1e-5) for step in range(5, 41, 5)}
 
 
-def test_sheets_are_drawn_at_intervals_and_shown_to_the_tracker(tracked):
+def test_sample_grids_are_drawn_at_intervals_and_shown_to_the_tracker(tracked):
     assert list(sample_grids.files(tracked)) == [15, 30]
     shown = {step: value.image for step, tag, value in _events(tracked) if tag == "samples"}
     assert list(shown) == [15, 30]
@@ -106,7 +106,7 @@ def test_sheets_are_drawn_at_intervals_and_shown_to_the_tracker(tracked):
         assert len(np.unique(np.asarray(picture.convert("RGB")).reshape(-1, 3), axis=0)) > 50
 
 
-def test_a_sheet_holds_the_first_samples_of_the_report(tracked):
+def test_a_sample_grid_holds_the_first_samples_of_the_report(tracked):
     run = restore_run(tracked)
     drawn = sample_grids.SampleGrids(run.experiment, run.problem, run.model, 1).samples(run.ema)
     whole = draw_sweep(run, classifier_free(run.field, 8), ODE, run.experiment.sampling.scales)
@@ -169,13 +169,13 @@ def test_wandb_is_offline_has_every_point_once_and_leaves_nothing_behind(tmp_pat
     monkeypatch.delenv("WANDB_MODE", raising=False)
     environment, handlers = dict(os.environ), [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     experiment = dataclasses.replace(PRESETS["mixture"][1], run_dir=tmp_path)
-    Image.new("RGB", (4, 4)).save(tmp_path / "sheet.png")
+    Image.new("RGB", (4, 4)).save(tmp_path / "grid.png")
     for steps in ((5, 10, 15), (10, 15, 20)):
         tracker = WeightsAndBiases(experiment)
         for step in steps:
             tracker.write(step, {"loss": 1 / step, "not_finite": 0})
             tracker.write(step, {"held_out_loss": 2 / step})
-        tracker.write_picture(steps[-1], tmp_path / "sheet.png")
+        tracker.write_picture(steps[-1], tmp_path / "grid.png")
         tracker.close()
     history = _history(tmp_path)
     points = dict(history)
@@ -216,7 +216,7 @@ def test_an_identity_that_is_none_is_replaced(content, tmp_path):
     assert (len(found.id), found.last_step, found.underway) == (12, -1, None)
 
 
-def _tell_journal(run_dir, steps):
+def _append_metrics(run_dir, steps):
     with (run_dir / metrics_log.NAME).open("a") as stream:
         stream.writelines(f"{json.dumps({'step': step, 'loss': 1 / step})}\n" for step in steps)
 
@@ -225,11 +225,11 @@ def _tell_journal(run_dir, steps):
 def test_tensorboard_is_told_what_happened_in_starts_that_did_not_track(num_lost, tmp_path):
     """Tracked up to step 10, of which a kill cut off some bytes; untracked to 20; goes back to 20 and on."""
     experiment = dataclasses.replace(PRESETS["mixture"][1], run_dir=tmp_path)
-    _tell_journal(tmp_path, [5, 10])
+    _append_metrics(tmp_path, [5, 10])
     trackers.trackers_of(trackers.Tracking(("tensorboard",)), experiment, 10).close()
     (file,) = (tmp_path / "tensorboard").iterdir()
     file.write_bytes(file.read_bytes()[: file.stat().st_size - num_lost])
-    _tell_journal(tmp_path, [15, 20])
+    _append_metrics(tmp_path, [15, 20])
     tracking = trackers.trackers_of(trackers.Tracking(("tensorboard",)), experiment, 20)
     tracking.write({"step": 25, "loss": 1 / 25})
     tracking.close()
@@ -241,18 +241,18 @@ def test_a_record_that_does_not_read_ends_trackers_and_not_the_run(tmp_path, cap
     experiment = dataclasses.replace(PRESETS["mixture"][1], run_dir=tmp_path)
     (tmp_path / metrics_log.NAME).mkdir()
     trackers.trackers_of(trackers.Tracking(("tensorboard",)), experiment, 10).close()
-    assert "tensorboard failed and is told nothing more: IsADirectoryError" in capsys.readouterr().err
+    assert "tensorboard failed and receives nothing more: IsADirectoryError" in capsys.readouterr().err
 
 
 class _Failing:
     """A tracker that fails at its third number, and when it is closed."""
 
     def __init__(self):
-        self.known, self.told = -1, []
+        self.last_logged_step, self.logged = -1, []
 
     def write(self, step, numbers):
-        self.told.append(step)
-        if len(self.told) == 3:
+        self.logged.append(step)
+        if len(self.logged) == 3:
             raise ConnectionError("the server\nis gone")
 
     def write_picture(self, step, file):
@@ -271,7 +271,7 @@ def test_a_tracker_that_fails_is_told_nothing_more_and_that_is_said_once(tmp_pat
     for step in range(1, 6):
         tracking.write({"step": step, "loss": 0.5})
     tracking.close()
-    assert failing.told == [1, 2, 3]
+    assert failing.logged == [1, 2, 3]
     assert [step for step, *_ in _events(tmp_path)] == [1, 2, 3, 4, 5]
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
