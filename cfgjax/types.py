@@ -169,7 +169,7 @@ class WeightedSolver(NamedTuple):
 
 
 class StatefulField(NamedTuple):
-    """A field that remembers: ``init: x -> memory`` and ``apply: (x, t, memory) -> (value [*D], memory)``.
+    """A field with state: ``init: x -> memory`` and ``apply: (x, t, memory) -> (value [*D], memory)``.
 
     ``solvers.with_field_state`` keeps the memory in a solver's carry.
     """

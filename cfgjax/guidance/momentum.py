@@ -28,15 +28,15 @@ def adaptive_projected(
     eta: Finite = 0.0,
     max_norm: PositiveOrInf = jnp.inf,
 ) -> StatefulField:
-    """Adaptive projected guidance of a label with its momentum, as a field that remembers.
+    """Adaptive projected guidance of a label with its momentum, as a field with state.
 
     In denoiser space, with d = D_y - D_null of this evaluation and m the memory (0 at the start):
     m' = d + momentum m; m' is shortened to the length ``max_norm``, and its part along D_y multiplied by ``eta``;
     the guided denoiser is D_y + (w - 1) times that. The memory kept is m', before it is shortened.
 
     w keeps its meaning; w = 1 is the labelled field bitwise. With momentum 0 it is ``projected``, and with
-    eta 1 and max_norm infinity as well it is classifier-free guidance to rounding. A solver with several stages
-    remembers the first stage of each step.
+    eta 1 and max_norm infinity as well it is classifier-free guidance to rounding. Of a solver's several stages
+    the first of each step updates it.
 
     Args:
         path: the path of the fields.

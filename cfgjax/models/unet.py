@@ -136,7 +136,7 @@ class _Levels(linen.Module):
         return module(features, self.dropout, self.attention, self.head_width, self.dtype)
 
     def middle(self) -> Callable[[Array, Array, bool], Array]:
-        """The blocks of the smallest map, rematerialised where asked."""
+        """The blocks of the smallest map, under remat where set."""
         module: Any = remat(_Middle) if self.rematerialise else _Middle
         return module(self.dropout, self.head_width, self.dtype)
 

@@ -96,7 +96,7 @@ def _growth(path: GaussianPath, scale: Number, null: Array, labelled: Array, t: 
 
 
 def _tilting(path: GaussianPath, pair: Pair, y: Number, scale: Number) -> StatefulField:
-    """The guided field, which remembers the growth of the log-weight where it was evaluated."""
+    """The guided field, which records the growth of the log-weight where it was evaluated."""
 
     def apply(x: Array, t: Array, memory: Tree) -> tuple[Array, Tree]:
         null, labelled = pair.both(x, t, jnp.asarray(y))

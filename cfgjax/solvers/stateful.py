@@ -1,4 +1,4 @@
-"""Solvers of fields that remember: their memory is kept in the carry."""
+"""Solvers of fields with state: their memory is kept in the carry."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def _solver_of(make_solver: Callable[[Field], Solver], field: Field) -> Solver:
 
 @checked
 def with_field_state(make_solver: Callable[[Field], Solver], field: StatefulField) -> Solver:
-    """The solver of a field that remembers, for any rule that evaluates its field directly in the step.
+    """The solver of a field with state, for any rule that evaluates its field directly in the step.
 
-    All evaluations of a step read the memory as it was at the step's start, and what the first of them remembers is
+    All evaluations of a step read the memory as it was at the step's start, and what the first of them returns is
     kept: with one evaluation a step, it is the plain recursion.
 
     Args:
@@ -44,12 +44,12 @@ def with_field_state(make_solver: Callable[[Field], Solver], field: StatefulFiel
     """
 
     def with_memory(memory: Tree, kept: list[Tree]) -> Solver:
-        def remembered(x: Array, t: Array) -> Array:
+        def evaluate(x: Array, t: Array) -> Array:
             value, new = field.apply(x, t, memory)
             kept.append(new)
             return require_like("field", value, x)
 
-        return _solver_of(make_solver, remembered)
+        return _solver_of(make_solver, evaluate)
 
     def init(x: Array) -> FieldStateCarry:
         memory = field.init(x)

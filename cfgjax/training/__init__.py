@@ -6,9 +6,9 @@
      the same noise, the same times and the same dropped labels.
 (T3) ema <- decay * ema + (1 - decay) * params, in float32; further averages likewise, each with its own decay.
 (T4) A set that fits lies whole on every device, once; a batch is then its indices, gathered inside the step.
-(T5) The mean over a batch is the mean over its chunks' means, taken one after another: fewer values in memory at once.
-     Chunk c of C is the examples c, C + c, 2 C + c, ...: of a batch cut over devices, every device holds its share of
-     every chunk.
+(T5) The mean over a batch is the mean over its microbatches' means, one after another: fewer values in memory at once.
+     Microbatch c of C is the examples c, C + c, 2 C + c, ...: of a batch sharded over devices, every device holds its
+     share of every microbatch.
 (T6) K steps in one dispatch are the same K steps: a scan over K batches, inside the mapped function.
 (T7) Where the mean loss is not finite its gradient counts as not finite either: ``optax.apply_if_finite`` around an
      optimizer then leaves out the update. Inside ``optax.MultiSteps`` or behind moments it would leave out all later

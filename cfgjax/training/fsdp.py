@@ -1,4 +1,4 @@
-"""Training states larger than one device's memory: the step of ``training``, with every large leaf cut over devices.
+"""Training states larger than one device's memory: the step of ``training``, every large leaf sharded over devices.
 
 (F1) A leaf is cut along the axis that the devices divide into most parts, more than 64 counting as 64; among equals
      along the first. That is the inputs' axis of a layer's weights: cut so, they leave its output cut by examples
@@ -9,8 +9,8 @@
      its use, forwards and again backwards; where a layer's values are fewer than its weights, they may travel instead.
 (F3) A device holds, of each leaf, its bytes over its number of parts.
 
-Source: Rajbhandari et al., arXiv 1910.02054 (the state cut over devices), and Xu et al., 2105.04663 (programs cut by
-the compiler).
+Source: Rajbhandari et al., arXiv 1910.02054 (the state sharded over devices), and Xu et al., 2105.04663 (programs
+partitioned by the compiler).
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def fsdp(
     compiler_options: CompilerOptions = None,
     least: NonNegativeInt = MIN_SIZE,
 ) -> Callable[..., Any]:
-    """The step with its state cut over the devices (F1): (state, sharded batch, source=None) -> the same outputs.
+    """The step with its state sharded over the devices (F1): (state, sharded batch, source=None) -> the same outputs.
 
     The twin of ``training.parallel``, to rounding with the same numbers: batches and sources are the same, and so is
     the state, but for where it lies. A state that does not lie on its shards yet is put there; ``init_state`` makes one

@@ -94,17 +94,17 @@ def _microbatches(batch: Tree, num_microbatches: int) -> Tree:
 
 
 def _over_microbatches(gradient: Callable[..., Tree], num_microbatches: int, keys: Array, batch: Tree) -> Tree:
-    """The mean of gradient(keys, batch) over equal chunks of both (T5)."""
+    """The mean of gradient(keys, batch) over equal microbatches of both (T5)."""
     if num_microbatches == 1:
         return gradient(keys, batch)
-    chunks = _microbatches((keys, batch), num_microbatches)
-    first = jax.eval_shape(gradient, *jax.tree.map(lambda leaf: leaf[0], chunks))
+    microbatches = _microbatches((keys, batch), num_microbatches)
+    first = jax.eval_shape(gradient, *jax.tree.map(lambda leaf: leaf[0], microbatches))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), first)
 
-    def add(total: Tree, chunk: Tree) -> tuple[Tree, None]:
-        return jax.tree.map(jnp.add, total, gradient(*chunk)), None
+    def add(total: Tree, microbatch: Tree) -> tuple[Tree, None]:
+        return jax.tree.map(jnp.add, total, gradient(*microbatch)), None
 
-    total, _ = jax.lax.scan(add, zeros, chunks)
+    total, _ = jax.lax.scan(add, zeros, microbatches)
     return jax.tree.map(lambda leaf: leaf / num_microbatches, total)
 
 

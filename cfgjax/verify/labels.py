@@ -78,9 +78,9 @@ def _checks(
     yield at_most("share neither y nor the null label", np.mean(is_other), 0.0, lambda: _label_cause(wrong, null))
 
     drops = np.where(np.isin(given, wrong), np.nan, found != given)
-    mean, coin = float(np.nanmean(drops)), rate * (1 - rate)
+    mean, variance = float(np.nanmean(drops)), rate * (1 - rate)
     by_call, by_place = (_scatter(drops, axis) / max(mean * (1 - mean), 1e-6) for axis in (1, 0))
-    allowed = 5 * np.sqrt(max(by_call, 1.0) * coin / np.sum(~np.isnan(drops)))
+    allowed = 5 * np.sqrt(max(by_call, 1.0) * variance / np.sum(~np.isnan(drops)))
     yield at_most("rate: difference", abs(mean - rate), allowed, lambda: _rate_cause(mean, rate))
     rates, errors = _label_rates(drops, given, rate)
     by_label = float(np.max(np.abs(rates - rate) / errors) / np.sqrt(max(by_call, 1.0)))
@@ -93,11 +93,11 @@ def _checks(
         lambda: _call_cause(by_call, found.shape[1]),
     )
     allowed = 1 + 7 * np.sqrt(3.5 / found.shape[1])
-    yield at_most("new coins with each key: variance of places", by_place, allowed, lambda: "the key is not used")
+    yield at_most("new draws with each key: variance of places", by_place, allowed, lambda: "the key is not used")
 
 
 def _scatter(drops: np.ndarray, axis: int) -> float:
-    """The variance of the rates along an axis, times the number of coins in each (V10)."""
+    """The variance of the rates along an axis, times the number of draws in each (V10)."""
     counts = np.sum(~np.isnan(drops), axis=axis)
     return float(np.var(np.nanmean(drops, axis=axis), ddof=1) * counts.mean())
 

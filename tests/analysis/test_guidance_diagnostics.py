@@ -131,7 +131,7 @@ def test_the_gradient_of_a_solve_in_its_schedule(clustered):
         np.testing.assert_allclose(plain[Y, i], expected, rtol=1e-5)
 
 
-def test_rematerialised_steps_take_less_memory():
+def test_steps_under_remat_take_less_memory():
     """64 steps of a wide field: the backward pass keeps the states, and not what is inside the steps."""
     weights = jnp.ones((2, 4096)) / 4096
 

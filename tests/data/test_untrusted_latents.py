@@ -1,4 +1,4 @@
-"""Latents from strangers: arrays of numbers mapped from plain .npy files, or one error."""
+"""Untrusted latents: arrays of numbers mapped from plain .npy files, or one error."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Folders of pictures and idx files from strangers: pixels, or one error; nothing blocks, leads out, or grows."""
+"""Untrusted folders of pictures and idx files: pixels, or one error; nothing blocks, leads out, or grows."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""Prepared data sets from strangers: right, or refused in one line; they run nothing, lead nowhere, and fit."""
+"""Untrusted prepared data sets: right, or refused in one line; they run nothing, lead nowhere, and fit."""
 
 import io
 import json
@@ -31,7 +31,7 @@ def _png(shape=(6, 5, 3), **options):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """A small data set of two classes, and what it holds."""
-    root = tmp_path_factory.mktemp("strange")
+    root = tmp_path_factory.mktemp("untrusted")
     generator = np.random.default_rng(0)
     for name in ("a", "b"):
         (root / "source" / name).mkdir(parents=True)
@@ -122,46 +122,46 @@ def test_a_missing_or_truncated_file_gives_the_right_answer_or_one_error(pattern
 
 
 def _foreign(features):
-    features["pythonClassName"] = "stranger.Feature"
+    features["pythonClassName"] = "intruder.Feature"
 
 
 def _foreign_inside(features):
-    features["featuresDict"]["features"]["image"]["pythonClassName"] = "stranger.Feature"
+    features["featuresDict"]["features"]["image"]["pythonClassName"] = "intruder.Feature"
 
 
 def _foreign_beside(features):
-    features["featuresDict"]["features"]["more"] = {"pythonClassName": "stranger.Feature", "text": {}}
+    features["featuresDict"]["features"]["more"] = {"pythonClassName": "intruder.Feature", "text": {}}
 
 
 def _foreign_in_sequence(features):
-    inner = {"pythonClassName": "stranger.Feature", "text": {}}
+    inner = {"pythonClassName": "intruder.Feature", "text": {}}
     outer = {"pythonClassName": f"{CORE}.sequence_feature.Sequence", "sequence": {"feature": inner}}
     features["featuresDict"]["features"]["more"] = outer
 
 
 def _foreign_in_text(features):
-    inner = json.dumps({"image": {"type": "stranger.Feature", "content": {}}})
+    inner = json.dumps({"image": {"type": "intruder.Feature", "content": {}}})
     features.clear()
     features |= {"pythonClassName": f"{CORE}.features_dict.FeaturesDict", "jsonFeature": {"json": inner}}
 
 
 def _foreign_of_old(features):
     features.clear()
-    features |= {"type": "stranger.Feature", "content": {}}
+    features |= {"type": "intruder.Feature", "content": {}}
 
 
 def _foreign_in_snake_case(features):
-    features["featuresDict"]["features"]["more"] = {"python_class_name": "stranger.Feature", "text": {}}
+    features["featuresDict"]["features"]["more"] = {"python_class_name": "intruder.Feature", "text": {}}
 
 
 @pytest.fixture
-def stranger(tmp_path, monkeypatch):
+def intruder(tmp_path, monkeypatch):
     """A module that says that it was imported."""
     (tmp_path / "modules").mkdir()
-    (tmp_path / "modules" / "stranger.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    (tmp_path / "modules" / "intruder.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
     monkeypatch.syspath_prepend(str(tmp_path / "modules"))
     yield tmp_path / "ran"
-    sys.modules.pop("stranger", None)
+    sys.modules.pop("intruder", None)
 
 
 @pytest.mark.parametrize(
@@ -176,28 +176,28 @@ def stranger(tmp_path, monkeypatch):
         _foreign_in_snake_case,
     ],
 )
-def test_a_class_that_is_not_known_is_refused_before_its_module_is_imported(change, copied, stranger):
+def test_a_class_that_is_not_known_is_refused_before_its_module_is_imported(change, copied, intruder):
     _change(_version(copied) / "features.json", change)
     with pytest.raises(data.DataError, match=r"features\.json does not read"):
         data.load("small", "train", copied)
-    assert not stranger.exists()
-    assert "stranger" not in sys.modules
+    assert not intruder.exists()
+    assert "intruder" not in sys.modules
 
 
-def test_classes_are_not_taken_from_the_other_file_either(copied, stranger):
-    features = {"pythonClassName": "stranger.Feature", "text": {}}
+def test_classes_are_not_taken_from_the_other_file_either(copied, intruder):
+    features = {"pythonClassName": "intruder.Feature", "text": {}}
     _change(_version(copied) / "dataset_info.json", lambda info: info.update(features=features))
     with pytest.raises(data.DataError, match=r"dataset_info\.json does not read: features"):
         data.load("small", "train", copied)
-    assert not stranger.exists()
+    assert not intruder.exists()
 
 
-def test_tensorflow_datasets_would_import_the_module(copied, stranger):
+def test_tensorflow_datasets_would_import_the_module(copied, intruder):
     """The danger is real: without it the tests above could not fail."""
     _change(_version(copied) / "features.json", _foreign_beside)
     with pytest.raises(ValueError, match="Unrecognized FeatureConnector"):
         tfds.builder_from_directory(str(_version(copied)))
-    assert stranger.exists()
+    assert intruder.exists()
 
 
 def test_other_features_may_stand_beside_image_and_label(prepared, copied):

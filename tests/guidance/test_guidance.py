@@ -254,7 +254,7 @@ def test_given_fixes_the_label(skewed):
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_labels_are_dropped_at_their_rate_one_coin_each(rate):
-    """The frequency within 4 standard errors, and neighbours independent: coins are not shared."""
+    """The frequency within 4 standard errors, and neighbours independent: draws are not shared."""
     num_examples = 20_000
     keys = jax.random.split(jax.random.key(0), num_examples)
     labels = jax.vmap(lambda key: guidance.drop_label(key, Y, rate, NULL))(keys)

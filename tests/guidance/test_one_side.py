@@ -184,10 +184,10 @@ def test_a_memory_is_not_needed_at_one():
         return solvers.num_function_evaluations(build, FIELD, X, TS).tolist()
 
     assert (count(1.0), count(2.0)) == ([1] * 4, [2] * 4)
-    remembers = guidance.adaptive_projected(PATH, _pair(FIELD), 1.0, Y)
-    value, memory = remembers.apply(X, T, remembers.init(X))
+    field = guidance.adaptive_projected(PATH, _pair(FIELD), 1.0, Y)
+    value, memory = field.apply(X, T, field.init(X))
     np.testing.assert_array_equal(value, FIELD(X, T, jnp.asarray(Y)))
-    np.testing.assert_array_equal(memory, remembers.init(X))
+    np.testing.assert_array_equal(memory, field.init(X))
 
 
 def test_cfg_plus_plus_at_a_known_zero_evaluates_the_null_side_alone():

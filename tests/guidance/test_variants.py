@@ -355,14 +355,14 @@ def test_rules_act_on_classifier_guidance_too(clustered):
 
 
 @pytest.mark.usefixtures("x64")
-def test_momentum_remembers_the_differences_of_denoisers(clustered):
+def test_momentum_accumulates_the_differences_of_denoisers(clustered):
     """Three Euler steps of adaptive projected guidance by hand for denoisers: m' = d + b m, shortened, projected."""
     path, field = paths.linear(), clustered.vector_field(paths.linear())
     denoiser = conversions.denoiser_of(path, field)
     scale, momentum, eta, max_norm, ts = 3.0, -0.6, 0.25, 0.7, np.array([0.1, 0.4, 0.6, 0.9])
-    remembered = guidance.adaptive_projected(path, guidance.pair(field, NULL), scale, Y, momentum, eta, max_norm)
+    stateful = guidance.adaptive_projected(path, guidance.pair(field, NULL), scale, Y, momentum, eta, max_norm)
     found = solvers.integrate(
-        solvers.with_field_state(solvers.euler, remembered), jax.random.key(0), jnp.asarray(POINTS[0]), jnp.asarray(ts)
+        solvers.with_field_state(solvers.euler, stateful), jax.random.key(0), jnp.asarray(POINTS[0]), jnp.asarray(ts)
     )
     x, memory = POINTS[0], np.zeros(2)
     for t, t_next in itertools.pairwise(ts):
@@ -380,16 +380,16 @@ def test_momentum_remembers_the_differences_of_denoisers(clustered):
 def test_without_momentum_the_memory_changes_nothing(make_solver, clustered):
     path, pair = paths.cosine(), guidance.pair(clustered.vector_field(paths.cosine()), NULL)
     x, ts, key = jnp.asarray(POINTS[0]), jnp.linspace(0, 1, 9), jax.random.key(0)
-    remembered = guidance.adaptive_projected(path, pair, 3.0, Y, momentum=0.0, eta=0.2, max_norm=0.5)
-    found = solvers.integrate(solvers.with_field_state(make_solver, remembered), key, x, ts)
+    stateful = guidance.adaptive_projected(path, pair, 3.0, Y, momentum=0.0, eta=0.2, max_norm=0.5)
+    found = solvers.integrate(solvers.with_field_state(make_solver, stateful), key, x, ts)
     plain = guidance.given(guidance.extrapolate(guidance.projected(path, pair, 0.2, 0.5), 3.0), Y)
     np.testing.assert_allclose(found, solvers.integrate(make_solver(plain), key, x, ts), rtol=1e-9)
 
 
 def test_momentum_at_scale_one_is_the_labelled_field():
-    remembered = guidance.adaptive_projected(paths.linear(), guidance.pair(_plain, NULL), 1.0, Y)
+    stateful = guidance.adaptive_projected(paths.linear(), guidance.pair(_plain, NULL), 1.0, Y)
     x, ts, key = jnp.asarray(POINTS[0], jnp.float32), jnp.linspace(0, 1, 9), jax.random.key(0)
-    found = solvers.integrate(solvers.with_field_state(solvers.heun, remembered), key, x, ts)
+    found = solvers.integrate(solvers.with_field_state(solvers.heun, stateful), key, x, ts)
     plain = solvers.heun(lambda x, t: _plain(x, t, jnp.asarray(Y)))
     np.testing.assert_array_equal(found, solvers.integrate(plain, key, x, ts))
 
@@ -402,8 +402,8 @@ def test_the_memory_costs_no_evaluation():
         return x * y
 
     pair = guidance.pair(field, NULL)
-    remembered = guidance.adaptive_projected(paths.linear(), pair, 3.0, Y)
-    solver = solvers.with_field_state(solvers.heun, remembered)
+    stateful = guidance.adaptive_projected(paths.linear(), pair, 3.0, Y)
+    solver = solvers.with_field_state(solvers.heun, stateful)
     carry = solver.init(jnp.ones(2))
     calls.clear()
     solver.step(jax.random.key(0), carry, jnp.float32(0.25), jnp.float32(0.5))
@@ -458,7 +458,7 @@ def test_momentum_keeps_its_type_in_half_precision():
     assert solver.init(jnp.ones(2, jnp.bfloat16)).memory.dtype == jnp.float32
 
 
-def test_a_remembering_stochastic_solver_refuses_the_way_back():
+def test_a_stochastic_solver_with_field_state_refuses_the_way_back():
     field = guidance.adaptive_projected(paths.linear(), guidance.pair(_plain, NULL), 3.0, Y)
     path = paths.linear()
     solver = solvers.with_field_state(lambda field: solvers.euler_maruyama(path, field, solvers.root_beta(path)), field)

@@ -253,7 +253,7 @@ USE = {
     "langevin_corrected": lambda solver: solvers.langevin_corrected(solver, lambda x, t: x, lambda t, t_next: 0.1),
     "with_last_step": lambda solver: solvers.with_final_step(solver, solvers.euler_step(lambda x, t: x)),
     "reversible": lambda solver: solvers.reversible(lambda field: solver, lambda x, t: x),
-    "remembering": lambda solver: solvers.with_field_state(lambda field: solver, FORGETFUL),
+    "with_field_state": lambda solver: solvers.with_field_state(lambda field: solver, FORGETFUL),
     "log_density": lambda solver: likelihood.log_density(
         lambda field: solver, likelihood.exact_divergence(lambda x, t: x), jnp.ones(1), jnp.linspace(1, 0, 3)
     ),

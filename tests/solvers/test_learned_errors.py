@@ -76,7 +76,7 @@ BOTH_WAYS = {
     "reversible_rk4": lambda path, field: solvers.reversible(solvers.rk4, field),
     "reversible_ddim": lambda path, field: solvers.reversible(partial(solvers.ddim, path), field),
     "cfg_plus_plus": lambda path, field: solvers.cfg_plus_plus(path, _pair(field), LABEL, 0.5),
-    "rematerialised": lambda path, field: solvers.remat(solvers.rk4(field)),
+    "remat": lambda path, field: solvers.remat(solvers.rk4(field)),
 }
 FORWARDS = {
     "dpm_solver": solvers.dpm_solver,

@@ -1,4 +1,4 @@
-"""States cut over devices: the bytes of (F3), the numbers of pmap on every shard (F2), and no gathered batch."""
+"""States sharded over devices: the bytes of (F3), the numbers of pmap on every shard (F2), and no gathered batch."""
 
 import re
 from functools import partial
@@ -73,7 +73,7 @@ def single(step):
     [pytest.param(1, 1, marks=pytest.mark.slow), pytest.param(2, 1, marks=pytest.mark.slow), (8, 1), (8, 2)],
 )
 def test_every_shard_is_that_of_pmap(num_devices, num_microbatches):
-    """(F2): parameters, EMA, metrics and step after 4 steps of SGD with momentum; the chunks change rounding only."""
+    """(F2): parameters, EMA, metrics and step after 4 steps of SGD with momentum; microbatches change rounding only."""
     optimizer = optax.sgd(0.1, momentum=0.5)
     step = training.make_step(_loss, optimizer, 0.9, num_microbatches)
     expected, reference = _trained(training.parallel, num_devices, step, optimizer)
@@ -305,7 +305,7 @@ def _picture_state(network, optimizer):
     ],
 )
 def test_the_image_networks_train_as_under_pmap(name, optimizer, tolerance):
-    """Three steps in two chunks on 8 devices."""
+    """Three steps in two microbatches on 8 devices."""
     network, states = NETWORKS[name], []
     step = training.make_step(_picture_loss(network), optimizer, 0.9, num_microbatches=2)
     for make_run in (training.parallel, partial(fsdp.fsdp, least=256)):

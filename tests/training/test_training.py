@@ -161,7 +161,7 @@ def test_several_batches_are_sharded_example_by_example():
 @pytest.mark.parametrize("num_devices", COUNTS)
 @pytest.mark.parametrize("num_microbatches", [1, 2])
 def test_a_batch_of_indices_into_a_source_is_that_batch(num_devices, num_microbatches, single):
-    """(T4, T5): rows gathered inside the step, and chunks one after another, change rounding only."""
+    """(T4, T5): rows gathered inside the step, and microbatches one after another, change rounding only."""
     step = training.make_step(_loss, optax.sgd(0.1), 0.9, num_microbatches)
     batches = [_batch(index) for index in range(20)]
     source = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[::-1], *batches)
@@ -199,8 +199,8 @@ def test_chunks_that_do_not_divide_are_refused():
         step(_state(optax.sgd(0.1)), _batch(0))
 
 
-def test_a_chunk_has_examples_of_every_device():
-    """(T5): examples 0 to 7 in 2 chunks are the even and the odd ones, so that device d of 4 holds one of each."""
+def test_a_microbatch_has_examples_of_every_device():
+    """(T5): examples 0 to 7 in 2 microbatches are the even and the odd ones, so device d of 4 holds one of each."""
     seen = []
 
     def loss(params, key, example):

@@ -399,28 +399,28 @@ def test_right_label_dropping_passes(seed, rate):
 
 def test_label_dropping_in_numpy_passes():
     def drop(key, y):
-        coins = np.random.default_rng(np.asarray(jax.random.key_data(key))).random(y.shape)
-        return np.where(coins < 0.1, NULL, np.asarray(y))
+        draws = np.random.default_rng(np.asarray(jax.random.key_data(key))).random(y.shape)
+        return np.where(draws < 0.1, NULL, np.asarray(y))
 
     verify.label_dropping(drop, 0.1, NULL, is_batched=True).require()
 
 
-def _coins(key, shape=()):
+def _draws(key, shape=()):
     return jax.random.bernoulli(key, 0.1, shape)
 
 
 WRONG_DROPS = {
-    "one draw per batch": (lambda key, y: jnp.where(_coins(key), NULL, y), True, "one Bernoulli draw for a batch"),
+    "one draw per batch": (lambda key, y: jnp.where(_draws(key), NULL, y), True, "one Bernoulli draw for a batch"),
     "the one-example rule on a batch": (
         lambda key, y: guidance.drop_label(key, y, 0.1, NULL),
         True,
         "y must be one number for one example",
     ),
-    "same coins": (lambda key, y: jnp.where(_coins(jax.random.key(0), y.shape), NULL, y), True, "the key is not used"),
-    "fixed key": (lambda key, y: jnp.where(_coins(jax.random.key(0)), NULL, y), False, "the key is not used"),
+    "same draws": (lambda key, y: jnp.where(_draws(jax.random.key(0), y.shape), NULL, y), True, "the key is not used"),
+    "fixed key": (lambda key, y: jnp.where(_draws(jax.random.key(0)), NULL, y), False, "the key is not used"),
     "row K - 1": (lambda key, y: guidance.drop_label(key, y, 0.1, NULL - 1), False, "becomes 2, and the null label is"),
-    "row 0": (lambda key, y: y * (1 - _coins(key)), False, "a dropped label becomes 0, and the null label is K = 3"),
-    "turned": (lambda key, y: jnp.where(_coins(key), y, NULL), False, "the Bernoulli draw is inverted"),
+    "row 0": (lambda key, y: y * (1 - _draws(key)), False, "a dropped label becomes 0, and the null label is K = 3"),
+    "turned": (lambda key, y: jnp.where(_draws(key), y, NULL), False, "the Bernoulli draw is inverted"),
     "never": (lambda key, y: y, False, "nothing is dropped"),
     "twice the rate": (lambda key, y: guidance.drop_label(key, y, 0.2, NULL), False, "no known cause fits; it drops"),
     "5 % more": (lambda key, y: guidance.drop_label(key, y, 0.105, NULL), False, "no known cause fits; it drops 0.105"),
@@ -469,9 +469,9 @@ def _own_loss(
     """Flow matching on the straight path as users write it, with its parts to be spoiled; labels dropped at a rate."""
 
     def matching(path, field, key, z, y):
-        time_key, noise_key, coin = jax.random.split(key, 3)
+        time_key, noise_key, drop_key = jax.random.split(key, 3)
         t, noise = jax.random.uniform(time_key), jax.random.normal(noise_key, z.shape)
-        y = guidance.drop_label(coin, y, rate, NULL) if rate else y
+        y = guidance.drop_label(drop_key, y, rate, NULL) if rate else y
         x = t * z + (1 - t) * noise
         return weight(t, x, z, noise) * metric(field(x, time(t), y) - target(t, x, y, z, noise))
 

@@ -1,4 +1,4 @@
-"""Files that a stranger may have written: regular ones, inside their folder, of bounded size, saying one thing."""
+"""Untrusted files: regular ones, inside their folder, of bounded size, saying one thing."""
 
 from __future__ import annotations
 
