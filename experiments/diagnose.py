@@ -38,7 +38,7 @@ from experiments.tasks.registry import problem_to_sample
 TITLES = {
     "distance": "|u_y - u_null|",
     "cosine": "cosine of u_y and u_null",
-    "zero_star": "s* of CFG-Zero*",
+    "cfg_zero_star": "s* of CFG-Zero*",
     "divergence": "divergence of the guided field",
     "saturation": "share of denoiser out of bounds",
 }

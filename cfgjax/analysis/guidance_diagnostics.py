@@ -28,7 +28,7 @@ class Diagnostics(NamedTuple):
 
     distance: Array
     cosine: Array
-    zero_star: Array
+    cfg_zero_star: Array
     divergence: Array
     saturation: Array
 

@@ -50,9 +50,9 @@ def sweep(draw: Callable[..., Tree], *axes: Tree, chunk: PositiveInt = 8192) -> 
         point = (jax.tree.map(lambda leaf, i=i: leaf[i], axis) for i, axis in zip(places, axes, strict=True))
         return draw(*point)
 
-    num_chunks = math.ceil(count / chunk)
-    size = math.ceil(count / num_chunks)
-    indices = jnp.minimum(jnp.arange(num_chunks * size), count - 1)
+    num_calls = math.ceil(count / chunk)
+    size = math.ceil(count / num_calls)
+    indices = jnp.minimum(jnp.arange(num_calls * size), count - 1)
     flat = jax.lax.map(at, indices, batch_size=size)
     return jax.tree.map(lambda leaf: leaf[:count].reshape(*sizes, *leaf.shape[1:]), flat)
 

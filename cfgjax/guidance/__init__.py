@@ -12,7 +12,7 @@ Guidance is built of three kinds of parts, and the order in which they are calle
     field -> field              ``static_threshold``, ``dynamic_threshold``, ``zero_init``
 
 So w = 1 is the labelled side for every rule on pairs, whatever is stacked. ``classifier_free``, ``classifier`` and
-``autoguidance`` are the usual two parts in one call. Every number (scale, bound, amount) may be traced and
+``autoguidance`` are the usual two parts in one call. Every number (scale, bound, phi) may be traced and
 differentiated; of a scale known as 1 or 0 one side alone is evaluated. A scale is a number, a function of t or (t, y),
 a ``policy`` of the state and both sides, or an ``interval`` of these. Papers that write (1 + s) for the scale mean
 w = 1 + s: ``from_zero_based_scale``.

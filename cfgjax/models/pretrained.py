@@ -36,7 +36,7 @@ from cfgjax.types import LabelledField, Tree
 KINDS = ("sit", "dit")
 LAST_FREQUENCY = 10000 ** (-127 / 128)
 """The last of (W5)'s frequencies, the first being 1."""
-TIME_ENDS = {"sit": (0.0, 1.0), "dit": (paths.NUM_STEPS - 1.0, 0.0)}
+TIME_RANGE = {"sit": (0.0, 1.0), "dit": (paths.NUM_STEPS - 1.0, 0.0)}
 """What each kind embeds at our t = 0 and t = 1."""
 
 Kind = Annotated[str, one_of(*KINDS)]
@@ -267,7 +267,7 @@ def network(kind: Kind, architecture: KnownArchitecture) -> DiT:
         patch=architecture.patch,
         positions="learned",
         max_frequency=LAST_FREQUENCY,
-        time_range=TIME_ENDS[kind],
+        time_range=TIME_RANGE[kind],
         num_classes=architecture.num_classes,
     )
 

@@ -16,7 +16,7 @@
      whose sigma^2 is not O(beta) at t = 1 has such a drift itself, sigma^2 E / (2 beta), which no step avoids: there
      a denoiser's errors grow as 1 / h.
 
-``grids`` holds the time grids, ``diffusions`` the coefficients sigma_t.
+``time_grids`` holds the time grids, ``diffusions`` the coefficients sigma_t.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def integrate(
     Args:
         solver: the rule; or the Piecewise of rules that a solver of a piecewise field is. A step belongs to the piece
             at its middle, as a whole, and only that piece is computed: put the edges on the grid
-            (``grids.with_points``), and the solver keeps its order. A multistep rule forgets its history at an edge.
+            (``time_grids.insert_times``), and the solver keeps its order. A multistep rule drops its history there.
         key: a key for the solver's noise; a deterministic solver ignores it.
         x: [*D], the state at ts[0]; integers are taken as floating-point ones.
         ts: [n + 1], the times: from 0 to 1 to make data of noise; decreasing for the way back, by an ODE solver only.

@@ -32,7 +32,7 @@ from cfgjax.verify.targets import mistaken_targets, target
 Loss = Callable[[GaussianPath, LabelledField, Array, Array, Array], Array]
 """``(path, field, key, z [D], y []) -> []``, as ``losses.flow_matching``."""
 
-_CHUNK, _CHUNKS, _FEW = 1024, 64, 8
+_BATCH, _BATCHES, _FEW = 1024, 64, 8
 """Examples at a time; how many times; and how many times for causes, which are far from each other."""
 
 _SIZE, _ALLOWED, _FLOOR = 0.25, 5.5, 0.05
@@ -147,12 +147,12 @@ class _Sums(NamedTuple):
         return np.where(self.square > 0, np.abs(mean) / np.sqrt(np.maximum(left / size, 1e-60)), 0)
 
 
-def _summed(problem: _Problem, fields: list[LabelledField], shifts: tuple[float, ...], num_chunks: int) -> _Sums:
+def _summed(problem: _Problem, fields: list[LabelledField], shifts: tuple[float, ...], num_batches: int) -> _Sums:
     """``_summed_with`` the residuals, which cannot leave a loss that calls the field inside a transformation of JAX."""
     try:
-        return _summed_with(problem, fields, shifts, num_chunks, _residual_by_shape)
+        return _summed_with(problem, fields, shifts, num_batches, _residual_by_shape)
     except CallError:
-        return _summed_with(problem, fields, shifts, num_chunks, None)
+        return _summed_with(problem, fields, shifts, num_batches, None)
 
 
 def _residual_by_shape(problem: _Problem, z: Array, value: Array, shapes: Array, x: Array, t: Array) -> Array:
@@ -165,7 +165,7 @@ def _summed_with(
     problem: _Problem,
     fields: list[LabelledField],
     shifts: tuple[float, ...],
-    num_chunks: int,
+    num_batches: int,
     residual_of: Callable[..., Array] | None,
 ) -> _Sums:
     """The sums at each of the fields, moved by each of the shifts along the constants: [fields, shifts, ...]."""
@@ -195,20 +195,20 @@ def _summed_with(
 
         return jax.grad(value, has_aux=True)(shift * constants)
 
-    def chunk(sums: Array, keys: Array, index: Array, shift: Array) -> tuple[Array, None]:
+    def add_batch(sums: Array, keys: Array, index: Array, shift: Array) -> tuple[Array, None]:
         found, residual = jax.vmap(gradient, in_axes=(0, None, None))(keys, index, shift)
         terms = (found, found**2, residual, residual**2, found * residual)
-        return sums + jnp.stack([term.mean(axis=0) for term in terms]) / num_chunks, None
+        return sums + jnp.stack([term.mean(axis=0) for term in terms]) / num_batches, None
 
     def total(index: Array, shift: Array) -> Array:
-        keys = jax.random.split(jax.random.key(problem.seed, impl=THREEFRY), (num_chunks, _CHUNK))
+        keys = jax.random.split(jax.random.key(problem.seed, impl=THREEFRY), (num_batches, _BATCH))
         start = jnp.zeros((5, *blank.shape))
-        return jax.lax.scan(lambda sums, keys: chunk(sums, keys, index, shift), start, keys)[0]
+        return jax.lax.scan(lambda sums, keys: add_batch(sums, keys, index, shift), start, keys)[0]
 
     pairs = [(index, shift) for index in range(len(fields)) for shift in shifts]
     index, shift = (jnp.asarray(part) for part in zip(*pairs, strict=True))
     found = _called(problem, total, index, shift).reshape(len(fields), len(shifts), 5, *blank.shape)
-    return _Sums(*np.moveaxis(found, 2, 0), num_examples=num_chunks * _CHUNK)
+    return _Sums(*np.moveaxis(found, 2, 0), num_examples=num_batches * _BATCH)
 
 
 def _number(value: Any) -> Array:
@@ -228,13 +228,13 @@ def _called(problem: _Problem, function: Callable[..., Array], *arrays: Array) -
             loss_key, z, y = problem.example(key)
             return _number(problem.loss(problem.path, exact, loss_key, z, y))
 
-        require_finite(mapped(one, jax.random.split(jax.random.key(problem.seed, impl=THREEFRY), _CHUNK), most=0))
+        require_finite(mapped(one, jax.random.split(jax.random.key(problem.seed, impl=THREEFRY), _BATCH), most=0))
         raise
 
 
 def _checks(problem: _Problem) -> Iterator[Check]:
     exact, groups = problem.exact, problem.num_groups
-    sums = _summed(problem, [exact], (0.0, _SIZE, -_SIZE), _CHUNKS)
+    sums = _summed(problem, [exact], (0.0, _SIZE, -_SIZE), _BATCHES)
     slopes = sums.slopes()[0, 0]
 
     def cause() -> str:

@@ -280,7 +280,7 @@ assert apart < 1e-3
 #
 # A network learns $u_t(x\mid z)$, which is simple, and by that $u_t(x\mid y)$: the loss
 # $$L(u)=E\,\bigl\|u_t(x\mid y)-(\dot\alpha_t z+\dot\beta_t\varepsilon)\bigr\|^2$$
-# is least for the labelled field. If $y$ is replaced by $\varnothing$ with a probability $\eta$, one coin for each
+# is least for the labelled field. If $y$ is replaced by $\varnothing$ with a probability $\eta$, by a draw for each
 # example, the same network learns the null field as well: that is all of **classifier-free training**. Here the exact
 # field stands in for a trained network, multiplied by a factor; its loss is least at the factor 1, for the labelled
 # half and for the dropped half.

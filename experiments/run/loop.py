@@ -125,10 +125,10 @@ class _Programs(NamedTuple):
     held_out: Tree
 
 
-def _num_chunks(count: int, most_at_once: int) -> int:
-    """In how few equal chunks so many examples can be taken.
+def _num_microbatches(count: int, most_at_once: int) -> int:
+    """In how few equal microbatches so many examples can be taken.
 
-    >>> _num_chunks(360, 100), _num_chunks(7, 3), _num_chunks(4, 8)
+    >>> _num_microbatches(360, 100), _num_microbatches(7, 3), _num_microbatches(4, 8)
     (4, 7, 1)
     """
     return next(number for number in range(1, count + 1) if count % number == 0 and count // number <= most_at_once)
@@ -143,7 +143,7 @@ def _programs_of(trainer: Trainer) -> _Programs:
     options = plan_batching(model.loss, state.params, state.key, one, shared=1).compiler_options
     num_held_out = len(jax.tree.leaves(problem.held_out)[0]) // jax.local_device_count()
     most_at_once = experiment.batch_size // (jax.device_count() * experiment.num_microbatches)
-    evaluation = training.make_eval_step(model.evaluation_loss, _num_chunks(num_held_out, most_at_once))
+    evaluation = training.make_eval_step(model.evaluation_loss, _num_microbatches(num_held_out, most_at_once))
     norms = nonfinite.gradient_norms(model.loss, experiment.num_microbatches)
     on_devices = fsdp.fsdp if experiment.placement == "sharded" else training.parallel
     return _Programs(

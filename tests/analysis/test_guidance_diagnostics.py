@@ -32,7 +32,7 @@ def test_every_number_by_hand(clustered):
     np.testing.assert_allclose(seen.distance, np.linalg.norm(labelled - null), rtol=1e-9)
     cosine = labelled @ null / np.linalg.norm(labelled) / np.linalg.norm(null)
     np.testing.assert_allclose(seen.cosine, cosine, rtol=1e-9)
-    np.testing.assert_allclose(seen.zero_star, labelled @ null / (null @ null), rtol=1e-9)
+    np.testing.assert_allclose(seen.cfg_zero_star, labelled @ null / (null @ null), rtol=1e-9)
     np.testing.assert_allclose(seen.saturation, np.mean(np.abs(denoiser) > bound))
     exact = likelihood.exact_divergence(guided)(x, t)[1]
     error = np.std(seen.divergence) / np.sqrt(len(keys))

@@ -26,7 +26,7 @@ def test_nearest_distances_take_any_shape():
     np.testing.assert_allclose(metrics.nearest_distances(samples, reference), brute, rtol=1e-10)
 
 
-def test_copy_fraction_finds_the_planted_copies():
+def test_memorization_rate_finds_the_planted_copies():
     generator = np.random.default_rng(1)
     training, held_out, fresh = (generator.normal(size=(200, 10)) for _ in range(3))
     planted = np.concatenate([training[:60], fresh[:140]])
@@ -82,7 +82,7 @@ def test_frechet_distance_holds_for_fewer_samples_than_features():
     assert metrics.frechet_distance(first, second) == pytest.approx(metrics.frechet_distance(second, first), rel=1e-9)
 
 
-def test_kernel_distance_is_the_sum_over_pairs():
+def test_kernel_mmd_is_the_sum_over_pairs():
     generator = np.random.default_rng(6)
     first, second = generator.normal(size=(5, 3)), generator.normal(size=(4, 3)) + 1
 
@@ -94,7 +94,7 @@ def test_kernel_distance_is_the_sum_over_pairs():
     np.testing.assert_allclose(metrics.kernel_mmd(first, second), sum(within) - 2 * across, rtol=1e-12)
 
 
-def test_kernel_distance_is_zero_on_average_for_one_law():
+def test_kernel_mmd_is_zero_on_average_for_one_law():
     generator = np.random.default_rng(7)
     found = [metrics.kernel_mmd(*generator.normal(size=(2, 40, 3))) for _ in range(400)]
     assert abs(np.mean(found)) < 4 * np.std(found) / np.sqrt(400)

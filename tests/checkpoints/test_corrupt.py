@@ -156,7 +156,7 @@ def test_a_failed_save_is_told_once_and_the_next_one_works(tmp_path, monkeypatch
     assert not list(tmp_path.glob("*tmp*"))
 
 
-def test_damaged_ones_are_set_aside_and_their_step_is_free_again(tmp_path):
+def test_corrupt_ones_are_quarantined_and_their_step_is_free_again(tmp_path):
     _write(tmp_path / "checkpoints", 1, 2)
     (tmp_path / "checkpoints" / "2" / "metadata" / "metadata").write_text("{}")
     for time_again in range(2):

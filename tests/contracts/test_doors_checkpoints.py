@@ -62,7 +62,7 @@ def _save(step, tree, metadata, held_out_loss):
             raise
 
 
-def _set_aside(folder, corrupt, into):
+def _quarantine(folder, corrupt, into):
     """Sets aside checkpoints of a folder that has a file in their place."""
     own = _new_folder()
     (own / "7").mkdir(parents=True)
@@ -91,7 +91,7 @@ DOORS = [
     ),
     Door(
         "checkpoints.quarantine",
-        _set_aside,
+        _quarantine,
         {"folder": Kind((FOLDER,), NO_PLACE), "corrupt": DAMAGED, "into": Kind((FOLDER,), NO_PLACE)},
     ),
     Door(

@@ -124,7 +124,7 @@ def test_train_refuses_before_it_writes(arguments, expected, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_perceptron_is_refused_as_a_noisy_classifier(data_dir, tmp_path):
+def test_an_mlp_is_refused_as_a_noisy_classifier(data_dir, tmp_path):
     arguments = ["--data-dir", data_dir, "--run-dir", tmp_path / "run", "--objective", "classifier"]
     assert_one_line(command("train", "digits", *arguments), "needs a U-Net or a transformer")
     assert not (tmp_path / "run").exists()

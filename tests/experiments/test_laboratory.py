@@ -99,7 +99,7 @@ def test_diagnose_in_parts_shows_how_far_it_is_and_changes_no_number(trained_mix
     monkeypatch.setattr(progress, "PATIENCE", 0.0)
     found = {}
     for chunk, num_parts in ((3, 6), (16, 1)):
-        monkeypatch.setattr(diagnose, "plan_of", lambda *_, chunk=chunk: Plan(chunk, {}))
+        monkeypatch.setattr(diagnose, "plan_batching", lambda *_, chunk=chunk: Plan(chunk, {}))
         out = tmp_path / f"{chunk}.png"
         done = command("diagnose", trained_mixture, "--num-steps", 4, "--num-per-class", 2, "--out", out)
         assert f"looking: {num_parts} of {num_parts} parts of the samples" in done.stderr

@@ -85,7 +85,7 @@ def test_settings_that_tell_the_data_s_shape_go_on_from_those_that_do_not():
 
 
 @pytest.mark.parametrize("shape", [[65536, 65536, 1], [8, 8, 3]])
-def test_a_stranger_s_shape_is_refused(shape, alone, tmp_path):
+def test_an_untrusted_shape_is_refused(shape, alone, tmp_path):
     shutil.copytree(alone, tmp_path / "run")
     _change(tmp_path / "run", lambda config: config | {"data": config["data"] | {"shape": shape}})
     assert command("sample", tmp_path / "run", *FEW, "--out", tmp_path / "x.npz").returncode == 2

@@ -1,4 +1,4 @@
-"""Run folders from strangers: config.json is read back as it stands, or refused with one line that names the field."""
+"""Untrusted run folders: config.json is read back as it stands, or refused with one line that names the field."""
 
 import copy
 import dataclasses

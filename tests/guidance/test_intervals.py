@@ -149,13 +149,13 @@ def test_a_scale_of_label_gives_each_example_its_own():
 
 
 @pytest.mark.parametrize(
-    "excess", [2.0, lambda t: 2.0 + 0 * t, lambda t, y: 2.0 + 0 * t], ids=["number", "of t", "of t and y"]
+    "zero_based_scale", [2.0, lambda t: 2.0 + 0 * t, lambda t, y: 2.0 + 0 * t], ids=["number", "of t", "of t and y"]
 )
-def test_one_plus_is_the_papers_convention(excess):
+def test_from_zero_based_scale_is_the_papers_convention(zero_based_scale):
     """u_y + s (u_y - u_null) is w = 1 + s."""
     x, t, y = START, jnp.float32(0.4), jnp.asarray(Y)
     null, labelled = FIELD(x, t, jnp.asarray(NULL)), FIELD(x, t, y)
-    found = guidance.classifier_free(FIELD, guidance.from_zero_based_scale(excess), NULL)(x, t, y)
+    found = guidance.classifier_free(FIELD, guidance.from_zero_based_scale(zero_based_scale), NULL)(x, t, y)
     np.testing.assert_allclose(found, labelled + 2.0 * (labelled - null), rtol=1e-4)
 
 

@@ -44,7 +44,9 @@ RULES = {
     "static_threshold": lambda field, w: guidance.static_threshold(
         PATH, guidance.classifier_free(field, w, NULL), jnp.inf
     ),
-    "one_plus": lambda field, w: guidance.classifier_free(field, guidance.from_zero_based_scale(w - 1), NULL),
+    "from_zero_based_scale": lambda field, w: guidance.classifier_free(
+        field, guidance.from_zero_based_scale(w - 1), NULL
+    ),
     "an interval": lambda field, w: guidance.classifier_free(field, guidance.interval(w, 0.25, 0.5), NULL),
     "the whole interval": lambda field, w: guidance.classifier_free(field, guidance.interval(w, 0, 1), NULL),
 }

@@ -192,7 +192,7 @@ def test_projected_guidance_acts_on_the_denoiser(eta, max_norm, plain_or_steep_p
 
 
 @pytest.mark.usefixtures("x64")
-def test_zero_star_fits_the_null_field_to_the_labelled_one(plain_or_steep_path, clustered):
+def test_cfg_zero_star_fits_the_null_field_to_the_labelled_one(plain_or_steep_path, clustered):
     """s* minimises |u_y - s u_null|, so what is left is orthogonal to u_null; the field is (1-w) s u_null + w u_y."""
     path, field, scale = plain_or_steep_path, clustered.vector_field(plain_or_steep_path), 3.0
     null, labelled = _views(path, field, "field")

@@ -418,7 +418,7 @@ def test_tangential_guidance_of_diffusers_is_ours_on_noise_predictions(expected,
     assert np.abs(_tcfg(z - noise, z_null - noise_null, w) - found).max() > 0.1
 
 
-def test_zero_star_of_diffusers_is_ours_with_a_zero_first_step(expected, skewed):
+def test_cfg_zero_star_of_diffusers_is_ours_with_a_zero_first_step(expected, skewed):
     x, w, ts = np.array([0.3, -1.0]), 3.0, (0.0, 0.25, 0.5)
     field = guidance.extrapolate(guidance.cfg_zero_star(guidance.pair(skewed.vector_field(LINEAR), NULL)), w)
     field = guidance.given(guidance.zero_init(field, ts[1]), jnp.asarray(Y))

@@ -36,7 +36,7 @@ BUILD = {
     ),
     "reversible": lambda field: solvers.reversible(solvers.heun, field),
     "stochastic_heun": lambda field: solvers.stochastic_heun(PATH, field, solvers.root_beta(PATH)),
-    "with_last_step": lambda field: solvers.with_final_step(
+    "with_final_step": lambda field: solvers.with_final_step(
         solvers.euler_maruyama(PATH, field, solvers.root_beta(PATH)), solvers.tweedie_step(PATH, field)
     ),
     "euler_maruyama": lambda field: solvers.euler_maruyama(PATH, field, solvers.root_beta(PATH)),

@@ -251,7 +251,7 @@ MAKE = {
 USE = {
     "integrate": lambda solver: solvers.integrate(solver, KEY, jnp.ones((4, 1)), jnp.linspace(0, 1, 3)),
     "langevin_corrected": lambda solver: solvers.langevin_corrected(solver, lambda x, t: x, lambda t, t_next: 0.1),
-    "with_last_step": lambda solver: solvers.with_final_step(solver, solvers.euler_step(lambda x, t: x)),
+    "with_final_step": lambda solver: solvers.with_final_step(solver, solvers.euler_step(lambda x, t: x)),
     "reversible": lambda solver: solvers.reversible(lambda field: solver, lambda x, t: x),
     "with_field_state": lambda solver: solvers.with_field_state(lambda field: solver, FORGETFUL),
     "log_density": lambda solver: likelihood.log_density(

@@ -84,10 +84,10 @@ FORWARDS = {
     "churn": lambda path, field: solvers.churn(path, field, 0.3),
     "euler_maruyama": lambda path, field: solvers.euler_maruyama(path, field, solvers.root_beta(path)),
     "stochastic_heun": lambda path, field: solvers.stochastic_heun(path, field, solvers.root_beta(path)),
-    "with_last_step": _ended,
+    "with_final_step": _ended,
     "predictor_corrector_guidance": _corrected,
 }
-STOCHASTIC = {"euler_maruyama", "stochastic_heun", "with_last_step", "predictor_corrector_guidance"}
+STOCHASTIC = {"euler_maruyama", "stochastic_heun", "with_final_step", "predictor_corrector_guidance"}
 
 
 def _amplification(path, space, is_stochastic, is_back, cut, has_slope=True):

@@ -220,7 +220,7 @@ def _recorded(build, num_steps=5):
             9,
         ),
     ],
-    ids=["stochastic_heun", "churn", "with_last_step"],
+    ids=["stochastic_heun", "churn", "with_final_step"],
 )
 def test_the_field_is_not_called_at_the_end(build, evaluations):
     end, times = _recorded(build)
@@ -388,7 +388,7 @@ def _every(path, field):
         ),
         "reversible": solvers.reversible(solvers.heun, field),
         "stochastic_heun": solvers.stochastic_heun(path, field, solvers.root_linear()),
-        "with_last_step": solvers.with_final_step(plain, solvers.tweedie_step(path, field)),
+        "with_final_step": solvers.with_final_step(plain, solvers.tweedie_step(path, field)),
     }
 
 
