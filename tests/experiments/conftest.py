@@ -1,5 +1,8 @@
-"""A prepared data folder, and one finished run of each preset, shrunk."""
+"""A prepared data folder, and one finished run of each preset, shrunk: made by one worker for all of them."""
 
+import shutil
+
+import filelock
 import pytest
 
 from cfgjax import data
@@ -18,20 +21,38 @@ def _without_progress():
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-    """A folder with the prepared digits, and a small set of the form and name of Fashion-MNIST."""
-    folder = tmp_path_factory.mktemp("data")
-    data.prepare("digits", folder)
-    data.prepare("fashion_mnist", folder, source=write_family(tmp_path_factory.mktemp("idx")))
+def made_once(tmp_path_factory, worker_id):
+    """``(name, make) -> folder``: what ``make(folder)`` wrote in one of the workers, copied for this one."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own / "shared" if worker_id == "master" else own.parent / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def folder(name, make):
+        first = shared / name
+        with filelock.FileLock(shared / f"{name}.lock"):
+            if not (shared / f"{name}.done").exists():
+                make(first)
+                (shared / f"{name}.done").touch()
+        return shutil.copytree(first, tmp_path_factory.mktemp("copies") / name)
+
     return folder
 
 
-def _trained(preset, tmp_path_factory, *arguments):
-    run_dir = tmp_path_factory.mktemp("runs") / preset
+def _prepare(folder, idx):
+    data.prepare("digits", folder)
+    data.prepare("fashion_mnist", folder, source=write_family(idx))
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory, made_once):
+    """A folder with the prepared digits, and a small set of the form and name of Fashion-MNIST."""
+    return made_once("data", lambda folder: _prepare(folder, tmp_path_factory.mktemp("idx")))
+
+
+def _train(preset, run_dir, *arguments):
     done = command("train", preset, "--run-dir", run_dir, *SMALLER[preset], *arguments)
     assert done.returncode == 0, done.stderr
     assert "\r" not in done.stdout + done.stderr
-    return run_dir
 
 
 @pytest.fixture(
@@ -43,24 +64,24 @@ def trained(request):
 
 
 @pytest.fixture(scope="session")
-def trained_digits(tmp_path_factory, data_dir):
+def trained_digits(made_once, data_dir):
     """The folder of a finished run of the digits."""
-    return _trained("digits", tmp_path_factory, "--data-dir", data_dir)
+    return made_once("digits", lambda folder: _train("digits", folder, "--data-dir", data_dir))
 
 
 @pytest.fixture(scope="session")
-def trained_clothes(tmp_path_factory, data_dir):
+def trained_clothes(made_once, data_dir):
     """The folder of a finished run of the transformer."""
-    return _trained("fashion_mnist", tmp_path_factory, "--data-dir", data_dir)
+    return made_once("clothes", lambda folder: _train("fashion_mnist", folder, "--data-dir", data_dir))
 
 
 @pytest.fixture(scope="session")
-def trained_classifier(tmp_path_factory, data_dir):
+def trained_classifier(made_once, data_dir):
     """The folder of a finished run of the noisy classifier."""
-    return _trained("fashion_mnist_classifier", tmp_path_factory, "--data-dir", data_dir)
+    return made_once("classifier", lambda folder: _train("fashion_mnist_classifier", folder, "--data-dir", data_dir))
 
 
 @pytest.fixture(scope="session")
-def trained_mixture(tmp_path_factory):
+def trained_mixture(made_once):
     """The folder of a finished run of the mixture."""
-    return _trained("mixture", tmp_path_factory)
+    return made_once("mixture", lambda folder: _train("mixture", folder))
