@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 INSTALLED_TO_TRAIN := .venv/installed-to-train
 
-.PHONY: train test slow lint types docs lock clean
+.PHONY: train test quick slow lint types docs lock clean
 
 train: $(INSTALLED_TO_TRAIN)
 	$(BIN)/python -m experiments.prepare digits
@@ -11,6 +11,12 @@ train: $(INSTALLED_TO_TRAIN)
 
 test: $(INSTALLED) lint types
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+QUICK := tests/paths/test_paths.py tests/paths/test_conversions.py tests/guidance/test_guidance.py
+QUICK += tests/solvers/test_solvers.py tests/losses
+
+quick: $(INSTALLED) lint types
+	$(BIN)/python -m pytest -n 2 --quick -m "not slow" $(QUICK)
 
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 -m slow

@@ -36,6 +36,26 @@ EXACT_PATHS = {
 PATHS = EXACT_PATHS | {"original_variance_preserving": paths.variance_preserving(zero_terminal=False)}
 
 
+PATH_FIXTURES = {"path", "exact_path", "plain_or_steep_path"}
+
+
+def pytest_addoption(parser):
+    """``--quick``: of what runs on several paths the first alone."""
+    parser.addoption("--quick", action="store_true", help="run the tests of several paths on the first one alone")
+
+
+def _is_quick(item):
+    indices = item.callspec.indices if hasattr(item, "callspec") else {}
+    return all(indices[name] == 0 for name in PATH_FIXTURES & indices.keys())
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out what is not quick, where that is asked for."""
+    if config.getoption("--quick"):
+        config.hook.pytest_deselected(items=[item for item in items if not _is_quick(item)])
+        items[:] = [item for item in items if _is_quick(item)]
+
+
 @pytest.fixture(params=list(PATHS.values()), ids=list(PATHS))
 def path(request):
     """Every path of the library."""
