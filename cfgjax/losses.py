@@ -100,8 +100,8 @@ _UNIFORM = uniform()
 
 @checked
 def flow_matching(
-    path: GaussianPath,
     field: LearnedField,
+    path: GaussianPath,
     key: Key,
     z: DataPoint,
     *y: Label,
@@ -111,8 +111,8 @@ def flow_matching(
     """The guided conditional flow matching loss (L1) of one example at one random time, [].
 
     Args:
-        path: the path.
         field: the learned field, called as field(x, t) or, with a label, field(x, t, y).
+        path: the path.
         key: a key for time and noise.
         z: [*D], the data point.
         y: [], the label, already dropped where it is to be; leave it out for a Field.
@@ -128,8 +128,8 @@ def flow_matching(
 
 @checked
 def noise_matching(
-    path: GaussianPath,
     noise: LearnedField,
+    path: GaussianPath,
     key: Key,
     z: DataPoint,
     *y: Label,
@@ -143,8 +143,8 @@ def noise_matching(
 
 @checked
 def score_matching(
-    path: GaussianPath,
     score: LearnedField,
+    path: GaussianPath,
     key: Key,
     z: DataPoint,
     *y: Label,
@@ -161,8 +161,8 @@ def score_matching(
 
 @checked
 def classifier_cross_entropy(
-    path: GaussianPath,
     log_classifier: LogClassifier,
+    path: GaussianPath,
     key: Key,
     z: DataPoint,
     y: Label,

@@ -17,22 +17,18 @@ import numpy as np
 import tyro
 
 from cfgjax import guidance, mixtures, paths, solvers
-from cfgjax.types import Array, GaussianPath, LabelledField
+from cfgjax.piecewise import Piecewise
+from cfgjax.types import Array, GaussianPath, LabelledField, Solver
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.cli.options import optional
-from experiments.config.samplers import GRIDS, SOLVERS, GridName
+from experiments.config.samplers import GRIDS, ODE_SOLVERS, SOLVERS, GridName
 from experiments.run.batch_sampling import sample_keys
 from experiments.run.restore import restore_run
 from experiments.run.trained_labels import require_scales
 from experiments.runtime import progress
 from experiments.runtime.batching import plan_batching
 from experiments.tasks.registry import problem_to_sample
-
-STAGES = {
-    "euler": 1, "midpoint": 2, "heun": 2, "rk4": 4, "adams_bashforth": 1, "ddim": 1, "dpm_solver": 1, "unipc": 1,
-}  # fmt: skip
-"""Evaluations of the field in a step."""
 
 REFERENCE_STEPS = 1000
 
@@ -66,6 +62,17 @@ def _field(options: Options) -> tuple[GaussianPath, LabelledField, int, tuple[in
     return run.model.path, run.field, run.problem.num_classes, run.problem.shape
 
 
+@functools.cache
+def _evaluations(name: str) -> int:
+    """How often a solver evaluates its field in a step."""
+
+    def build(field: LabelledField) -> Solver | Piecewise[Solver]:
+        return SOLVERS[name](paths.linear(), guidance.given(field, 0))
+
+    counts = solvers.num_function_evaluations(build, lambda x, t, y: -x, jnp.zeros(1), np.linspace(0, 1, 3))
+    return int(np.sum(counts)) // 2
+
+
 Solve = Callable[[str, Array, float], np.ndarray]
 """(solver's name, times, guidance scale) -> the ends of all samples."""
 
@@ -86,7 +93,7 @@ def _solve_of(options: Options) -> tuple[GaussianPath, Solve]:
 
         return jax.jit(run)
 
-    by_name = {name: compiled(name) for name in STAGES}
+    by_name = {name: compiled(name) for name in ODE_SOLVERS}
     return path, lambda name, ts, scale: np.asarray(by_name[name](jnp.float32(scale), ts), np.float64)
 
 
@@ -94,18 +101,18 @@ def _row(path: GaussianPath, solve: Solve, reference: np.ndarray, scale: float, 
     """The error of each solver; NaN where the evaluations make fewer than two steps."""
 
     def error(name: str) -> float:
-        num_steps = count // STAGES[name]
+        num_steps = count // _evaluations(name)
         if num_steps < 2:
             return np.nan
         return float(np.sqrt(np.mean((solve(name, GRIDS[grid](path, num_steps), scale) - reference) ** 2)))
 
-    return [error(name) for name in STAGES]
+    return [error(name) for name in ODE_SOLVERS]
 
 
 def compare(options: Options) -> None:
     """Prints the table."""
     path, solve = _solve_of(options)
-    print(f"{'w':>5} {'grid':>12} {'evaluations':>11}  " + "  ".join(f"{name:>15}" for name in STAGES))
+    print(f"{'w':>5} {'grid':>12} {'evaluations':>11}  " + "  ".join(f"{name:>15}" for name in ODE_SOLVERS))
     reference_at = functools.cache(lambda scale: solve("heun", solvers.time_grids.uniform(REFERENCE_STEPS), scale))
     rows = list(itertools.product(options.scales, options.grids, options.evaluations))
     for scale, grid, count in progress.each(rows, "rows", "solving"):

@@ -65,7 +65,7 @@ def solve(
 
 def integrate(
     solver: Solver | Piecewise[Solver],
-    key: Key,
+    key: Array,
     x: Array,
     ts: Times,
     observe: Callable[[Any, Array], Tree] | None = None,

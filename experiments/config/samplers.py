@@ -12,7 +12,8 @@ from cfgjax.piecewise import Piecewise
 from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier, Number, Pair, Scale, Solver
 from experiments.cli.main import UserError
 
-SOLVERS: dict[str, Callable[[GaussianPath, Field], Solver | Piecewise[Solver]]] = {
+Build = Callable[[GaussianPath, Field], Solver | Piecewise[Solver]]
+ODE_SOLVERS: dict[str, Build] = {
     "heun": lambda path, field: solvers.heun(field),
     "euler": lambda path, field: solvers.euler(field),
     "midpoint": lambda path, field: solvers.midpoint(field),
@@ -21,9 +22,12 @@ SOLVERS: dict[str, Callable[[GaussianPath, Field], Solver | Piecewise[Solver]]] 
     "ddim": solvers.ddim,
     "dpm_solver": solvers.dpm_solver,
     "unipc": solvers.unipc,
+}
+SDE_SOLVERS: dict[str, Build] = {
     "euler_maruyama": lambda path, field: solvers.euler_maruyama(path, field, solvers.root_beta(path)),
     "stochastic_heun": lambda path, field: solvers.stochastic_heun(path, field, solvers.root_beta(path)),
 }
+SOLVERS = ODE_SOLVERS | SDE_SOLVERS
 GRIDS: dict[str, Callable[[GaussianPath, int], Array]] = {
     "uniform": lambda path, num_steps: solvers.time_grids.uniform(num_steps),
     "karras": solvers.time_grids.karras,
@@ -83,7 +87,7 @@ def by_name(name: RuleName, path: GaussianPath, pair: Pair, ends: tuple[float, f
 
 def by_classifier(field: LabelledField, null_label: int, log_classifier: LogClassifier, path: GaussianPath) -> Rule:
     """Classifier guidance of the null field."""
-    return lambda scale: guidance.classifier(path, guidance.given(field, null_label), log_classifier, scale)
+    return lambda scale: guidance.classifier(guidance.given(field, null_label), log_classifier, path, scale)
 
 
 def times(

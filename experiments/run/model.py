@@ -91,7 +91,7 @@ def _matching_loss(experiment: Experiment, problem: Problem, network: Any, path:
         def prediction(x: Array, t: Array, y: Array) -> Array:
             return cast(Array, network.apply(params, x, t, y, not trains, rngs={"dropout": dropout_key}))
 
-        return matching(path, prediction, noise_key, z, y, time_density=density)
+        return matching(prediction, path, noise_key, z, y, time_density=density)
 
     return loss
 
@@ -106,7 +106,7 @@ def _classifier_loss(experiment: Experiment, problem: Problem, network: Any, pat
         def log_classifier(x: Array, t: Array) -> Array:
             return cast(Array, network.apply(params, x, t, not trains, rngs={"dropout": dropout_key}))
 
-        return losses.classifier_cross_entropy(path, log_classifier, noise_key, z, y, density)
+        return losses.classifier_cross_entropy(log_classifier, path, noise_key, z, y, density)
 
     return loss
 
@@ -187,7 +187,7 @@ def model_of(experiment: Experiment, problem: Problem) -> Model:
 
     def field(params: Tree) -> LabelledField:
         own = TO_FIELD[experiment.objective](path, lambda x, t, y: network.apply(params, x, t, y))
-        return conversions.change_path(path, sampled_on, own) if changes_path else own
+        return conversions.change_path(own, path, sampled_on) if changes_path else own
 
     return Model(
         path=sampled_on,

@@ -166,7 +166,7 @@ DOORS = [
     Door(
         "residuals.guidance_terms",
         lambda field, log_classifier, path, null_label, x, t, y: residuals.guidance_terms(
-            path, field, log_classifier, x, t, y, null_label
+            field, log_classifier, path, null_label, x, t, y
         ),
         {
             "field": FIELDS,

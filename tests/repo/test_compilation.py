@@ -9,38 +9,12 @@ import optax
 import pytest
 
 from cfgjax import guidance, losses, mixtures, paths, solvers, training
-from cfgjax.types import Pair
+from tests.support.tables import SOLVERS, solvers_that
 
 PATH = paths.linear()
 
 
-def _pair_of(field):
-    """A pair with the field on its labelled side."""
-    return Pair(lambda x, t, y: (-x, field(x, t)), lambda x, t, y: field(x, t))
-
-
-BUILD = {
-    "euler": solvers.euler,
-    "midpoint": solvers.midpoint,
-    "heun": solvers.heun,
-    "rk4": solvers.rk4,
-    "adams_bashforth": solvers.adams_bashforth,
-    "ddim": lambda field: solvers.ddim(PATH, field),
-    "dpm_solver": lambda field: solvers.dpm_solver(PATH, field),
-    "unipc": lambda field: solvers.unipc(PATH, field),
-    "cfg_plus_plus": lambda field: solvers.cfg_plus_plus(PATH, _pair_of(field), 0, 0.5),
-    "churn": lambda field: solvers.churn(PATH, field, 0.1),
-    "implicit_euler": lambda field: solvers.implicit_euler(field, 3),
-    "predictor_corrector_guidance": lambda field: solvers.predictor_corrector_guidance(
-        PATH, field, field, solvers.relative_step(PATH)
-    ),
-    "reversible": lambda field: solvers.reversible(solvers.heun, field),
-    "stochastic_heun": lambda field: solvers.stochastic_heun(PATH, field, solvers.root_beta(PATH)),
-    "with_final_step": lambda field: solvers.with_final_step(
-        solvers.euler_maruyama(PATH, field, solvers.root_beta(PATH)), solvers.tweedie_step(PATH, field)
-    ),
-    "euler_maruyama": lambda field: solvers.euler_maruyama(PATH, field, solvers.root_beta(PATH)),
-}
+ONE_STATE = solvers_that(is_weighted=False)
 
 
 @pytest.fixture
@@ -68,7 +42,7 @@ def _sampler(name):
     def draw(scale, key, y):
         guided = guidance.given(guidance.classifier_free(field, scale, 4), y)
         x = jax.random.normal(key, (2,))
-        return solvers.integrate(BUILD[name](guided), key, x, jnp.linspace(0, 1, 5))
+        return solvers.integrate(SOLVERS[name].build(PATH, guided), key, x, jnp.linspace(0, 1, 5))
 
     return draw, traces
 
@@ -82,7 +56,7 @@ def test_the_counter_counts(compilations):
     assert len(compilations) == 1
 
 
-@pytest.mark.parametrize("name", BUILD)
+@pytest.mark.parametrize("name", ONE_STATE)
 def test_one_trace_serves_every_scale_key_and_label(name, compilations):
     draw, traces = _sampler(name)
     jitted, keys = jax.jit(draw), jax.random.split(jax.random.key(0), 10)
@@ -119,7 +93,7 @@ def test_the_scan_traces_a_field_as_often_for_many_steps_as_for_few():
 @pytest.mark.parametrize("num_devices", [1, 8])
 def test_a_second_training_step_compiles_nothing(num_devices, compilations):
     def loss(params, key, z):
-        return losses.flow_matching(PATH, lambda x, t: params["a"] * x, key, z)
+        return losses.flow_matching(lambda x, t: params["a"] * x, PATH, key, z)
 
     run = training.parallel(training.make_step(loss, optax.adam(1e-3), 0.9), jax.devices()[:num_devices])
     batch = np.ones((8, 2), np.float32)

@@ -11,8 +11,8 @@ from cfgjax import conversions, paths, solvers
 from cfgjax.analysis import likelihood
 from cfgjax.solvers import adaptive
 from cfgjax.solvers.ends import margin
-from cfgjax.types import Pair
 from tests.conftest import PATHS
+from tests.support.tables import SOLVERS, pair_of, solvers_that
 
 KEY = jax.random.key(0)
 ERROR, NUM_STEPS = 1e-3, 32
@@ -47,47 +47,18 @@ def _perturbed(path, space, error):
     return lambda x, t: jax.lax.switch(space, made, x, t)
 
 
-def _pair(field):
-    return Pair(lambda x, t, y: (field(x, t), field(x, t)), lambda x, t, y: field(x, t))
-
-
-def _ended(path, field):
-    diffusion = solvers.root_beta(path)
-    return solvers.with_final_step(
-        solvers.euler_maruyama(path, field, diffusion), solvers.mean_step(path, field, diffusion)
-    )
-
-
-def _corrected(path, field):
-    size = solvers.diffusion_step(solvers.root_beta(path))
-    return solvers.predictor_corrector_guidance(path, field, field, size)
-
-
-BOTH_WAYS = {
-    "euler": lambda path, field: solvers.euler(field),
-    "midpoint": lambda path, field: solvers.midpoint(field),
-    "heun": lambda path, field: solvers.heun(field),
-    "rk4": lambda path, field: solvers.rk4(field),
-    "adams_bashforth": lambda path, field: solvers.adams_bashforth(field),
-    "ddim": solvers.ddim,
-    "implicit_euler": lambda path, field: solvers.implicit_euler(field, 5),
+WITHOUT = {"langevin_corrected", "with_field_state"}
+"""Euler's rule, but for corrections that see no path, and for a carry."""
+REVERSIBLE = {
     "reversible_euler": lambda path, field: solvers.reversible(solvers.euler, field),
-    "reversible_heun": lambda path, field: solvers.reversible(solvers.heun, field),
     "reversible_rk4": lambda path, field: solvers.reversible(solvers.rk4, field),
     "reversible_ddim": lambda path, field: solvers.reversible(partial(solvers.ddim, path), field),
-    "cfg_plus_plus": lambda path, field: solvers.cfg_plus_plus(path, _pair(field), LABEL, 0.5),
-    "remat": lambda path, field: solvers.remat(solvers.rk4(field)),
 }
-FORWARDS = {
-    "dpm_solver": solvers.dpm_solver,
-    "unipc": solvers.unipc,
-    "churn": lambda path, field: solvers.churn(path, field, 0.3),
-    "euler_maruyama": lambda path, field: solvers.euler_maruyama(path, field, solvers.root_beta(path)),
-    "stochastic_heun": lambda path, field: solvers.stochastic_heun(path, field, solvers.root_beta(path)),
-    "with_final_step": _ended,
-    "predictor_corrector_guidance": _corrected,
-}
-STOCHASTIC = {"euler_maruyama", "stochastic_heun", "with_final_step", "predictor_corrector_guidance"}
+ROWS = {name: SOLVERS[name] for name in solvers_that(is_weighted=False) if name not in WITHOUT}
+BOTH_WAYS = {name: row.build for name, row in ROWS.items() if row.is_two_way} | REVERSIBLE
+FORWARDS = {name: row.build for name, row in ROWS.items() if not row.is_two_way}
+STOCHASTIC = {name for name, row in ROWS.items() if row.is_stochastic} - {"churn"}
+"""Those that follow the SDE; churn follows the ODE."""
 
 
 def _amplification(path, space, is_stochastic, is_back, cut, has_slope=True):
@@ -196,7 +167,7 @@ def test_an_error_of_the_prediction_stays_small_in_a_population():
     path = paths.linear()
 
     def end(field):
-        solver = solvers.feynman_kac(path, _pair(field), 0, 2.0, solvers.root_beta(path))
+        solver = solvers.feynman_kac(path, pair_of(field), 0, 2.0, solvers.root_beta(path))
         particles = solvers.solve(solver, KEY, jnp.array([START, -START]), jnp.linspace(0, 1, NUM_STEPS + 1))[0]
         return particles.x[0]
 

@@ -10,17 +10,12 @@ import pytest
 from cfgjax import guidance, mixtures, paths, solvers
 from cfgjax.solvers.exponential import _moments
 from tests.conftest import PATHS
+from tests.support.tables import SOLVERS, solvers_that
 
 KEY = jax.random.key(0)
 START = np.array([0.6, -1.1])
-BUILD = {
-    "midpoint": lambda path, field: solvers.midpoint(field),
-    "rk4": lambda path, field: solvers.rk4(field),
-    "adams_bashforth": lambda path, field: solvers.adams_bashforth(field),
-    "ddim": solvers.ddim,
-    "dpm_solver": solvers.dpm_solver,
-    "unipc": solvers.unipc,
-}
+RULES = [name for name in solvers_that(order=...) if name not in ("euler", "heun")]
+"""Euler's and Heun's are tested beside ``integrate``."""
 EXPONENTIAL = ["ddim", "dpm_solver", "unipc"]
 
 
@@ -37,20 +32,17 @@ def _fine(path, ends):
 
 def _slope(name, path, ends, steps):
     """The fitted order of a solver on the guided flow of a mixture, in double precision."""
-    fine, solver = _fine(path, ends), BUILD[name](path, _guided(path))
+    fine, solver = _fine(path, ends), SOLVERS[name].build(path, _guided(path))
     found = [solvers.integrate(solver, KEY, jnp.asarray(START), jnp.linspace(*ends, n + 1)) for n in steps]
     errors = [np.linalg.norm(end - fine) for end in found]
     return -np.polyfit(np.log(steps), np.log(errors), 1)[0]
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(
-    ("name", "order"),
-    [("midpoint", 2), ("rk4", 4), ("adams_bashforth", 2), ("ddim", 1), ("dpm_solver", 2), ("unipc", 3)],
-)
-def test_order_on_the_guided_flow(name, order, plain_or_steep_path):
+@pytest.mark.parametrize("name", RULES)
+def test_order_on_the_guided_flow(name, plain_or_steep_path):
     """Inside [0.1, 0.9], on two paths. UniPC-2's corrector brings it to order 3."""
-    assert abs(_slope(name, plain_or_steep_path, (0.1, 0.9), (32, 64, 128)) - order) < 0.2
+    assert abs(_slope(name, plain_or_steep_path, (0.1, 0.9), (32, 64, 128)) - SOLVERS[name].order) < 0.2
 
 
 @pytest.mark.usefixtures("x64")
@@ -68,7 +60,7 @@ def test_order_up_to_both_ends(name, least):
 @pytest.mark.parametrize(("ends", "coarsest"), [((0.0, 1.0), 16), ((1.0, 0.0), 128)])
 def test_order_on_an_equation_with_a_known_solution(name, ends, coarsest):
     """dx = -2 t x^2 dt has the solution 1 / (1 + t^2); forwards and, past the first step's own error, backwards."""
-    solver = BUILD[name](None, lambda x, t: -2 * t * x**2)
+    solver = SOLVERS[name].build(None, lambda x, t: -2 * t * x**2)
     start, exact = 1 / (1 + ends[0] ** 2), 1 / (1 + ends[1] ** 2)
     steps = coarsest * np.array([1, 2, 4])
     found = [solvers.integrate(solver, KEY, jnp.asarray(start), jnp.linspace(*ends, n + 1)) for n in steps]
@@ -90,7 +82,7 @@ def test_constant_denoisers_are_solved_exactly_in_any_steps(name, path_name):
         start = paths.coefficients(exact_path, ts[0])
         x = start.alpha * point + start.beta * START
         end = paths.coefficients(exact_path, ts[-1])
-        found = solvers.integrate(BUILD[name](exact_path, field), KEY, jnp.asarray(x), jnp.array(ts))
+        found = solvers.integrate(SOLVERS[name].build(exact_path, field), KEY, jnp.asarray(x), jnp.array(ts))
         np.testing.assert_allclose(found, end.alpha * point + end.beta * START, rtol=1e-7, atol=1e-8)
 
 
@@ -144,7 +136,7 @@ def test_moments_of_the_corrector():
         np.testing.assert_allclose(_moments(jnp.asarray(h)), expected, rtol=1e-8)
 
 
-@pytest.mark.parametrize("name", list(BUILD))
+@pytest.mark.parametrize("name", RULES)
 @pytest.mark.slow
 @pytest.mark.parametrize("path_name", ["variance_preserving", "polynomial_2"])
 def test_ends_are_finite_on_the_paths_with_singular_ends(name, path_name):
@@ -153,7 +145,7 @@ def test_ends_are_finite_on_the_paths_with_singular_ends(name, path_name):
     field = mixtures.ring(4, radius=2.0, std=0.4).vector_field(path)
 
     def end(scale, x):
-        solver = BUILD[name](path, guidance.given(guidance.classifier_free(field, scale, 4), 2))
+        solver = SOLVERS[name].build(path, guidance.given(guidance.classifier_free(field, scale, 4), 2))
         return solvers.integrate(solver, KEY, x, jnp.linspace(0, 1, 17))[0]
 
     xs = jax.random.normal(KEY, (16, 2))
@@ -165,26 +157,23 @@ def test_ends_are_finite_on_the_paths_with_singular_ends(name, path_name):
     assert abs(float(jnp.mean(found[1])) + 2.0) < 0.4
 
 
-@pytest.mark.parametrize(
-    ("name", "evaluations"),
-    [("midpoint", 2), ("rk4", 4), ("adams_bashforth", 1), ("ddim", 1), ("dpm_solver", 1), ("unipc", 1)],
-)
-def test_evaluations_are_as_documented_and_before_the_end(name, evaluations):
+@pytest.mark.parametrize("name", RULES)
+def test_evaluations_are_as_documented_and_before_the_end(name):
     times = []
 
     def field(x, t):
         jax.debug.callback(lambda t: times.append(float(t)), t)
         return -x
 
-    end = solvers.integrate(BUILD[name](paths.linear(), field), KEY, jnp.ones(2), jnp.linspace(0, 1, 6))
+    end = solvers.integrate(SOLVERS[name].build(paths.linear(), field), KEY, jnp.ones(2), jnp.linspace(0, 1, 6))
     jax.effects_barrier()
-    assert len(times) == 5 * evaluations
+    assert len(times) == 5 * SOLVERS[name].evaluations
     assert max(times) < 1
     assert np.all(np.isfinite(end))
 
 
 @pytest.mark.parametrize("name", ["dpm_solver", "unipc"])
 def test_exponential_rules_with_a_memory_refuse_the_way_back(name):
-    solver = BUILD[name](paths.linear(), lambda x, t: x)
+    solver = SOLVERS[name].build(paths.linear(), lambda x, t: x)
     with pytest.raises(ValueError, match="ts must increase"):
         solvers.integrate(solver, KEY, jnp.ones(2), np.linspace(1, 0, 5, dtype=np.float32))

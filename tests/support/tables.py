@@ -1,59 +1,97 @@
-"""One table for what many tests go through: the solvers and the rules of guidance, each with what is known of it."""
+"""One table for what many tests go through: the solvers, each with what is known of it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from cfgjax import guidance, paths, solvers
-from cfgjax.types import StatefulField
-
-PATH = paths.linear()
-SMALL_STEP = lambda t, t_next: 0.1 * (t_next - t)  # noqa: E731
-COUNTED = StatefulField(jnp.zeros_like, lambda x, t, memory: (-x, memory + 1))
+from cfgjax import solvers
+from cfgjax.types import Pair, StatefulField
 
 
 class SolverRow(NamedTuple):
-    """A solver by ``build: field -> solver``: its weak order, its evaluations a step, and whether it draws noise."""
+    """A solver by ``build: (path, field) -> solver``, and what is known of it.
 
-    build: Callable[[Any], Any]
+    ``order`` is fitted inside [0.1, 0.9] and ``evaluations`` counted in a step where they are told; ``is_two_way``
+    takes falling grids, too; ``is_weighted`` takes a population.
+    """
+
+    build: Callable[[Any, Any], Any]
     order: int | None = None
     evaluations: int | None = None
     is_stochastic: bool = False
+    is_two_way: bool = True
+    is_weighted: bool = False
 
 
-def _labelled(field):
-    return guidance.pair(lambda x, t, y: field(x, t) * (y + 1), 2)
+def pair_of(field):
+    """The pair of a field at the label 0 and nearly the same at others: both sides are evaluated."""
+    return Pair(lambda x, t, y: (field(x, t), field(x, t) * (1 + 0.01 * y)), lambda x, t, y: field(x, t))
+
+
+def _stateful(field):
+    return StatefulField(jnp.zeros_like, lambda x, t, count: (field(x, t), count + 1))
+
+
+def _with_mean_step(path, field):
+    diffusion = solvers.root_beta(path)
+    stochastic = solvers.euler_maruyama(path, field, diffusion)
+    return solvers.with_final_step(stochastic, solvers.mean_step(path, field, diffusion))
+
+
+def _small_step(t, t_next):
+    return 0.1 * (t_next - t)
 
 
 SOLVERS = {
-    "euler": SolverRow(solvers.euler, 1, 1),
-    "midpoint": SolverRow(solvers.midpoint, 2, 2),
-    "heun": SolverRow(solvers.heun, 2, 2),
-    "rk4": SolverRow(solvers.rk4, 4, 4),
-    "adams_bashforth": SolverRow(solvers.adams_bashforth, 2, 1),
-    "ddim": SolverRow(lambda field: solvers.ddim(PATH, field), 1, 1),
-    "dpm_solver": SolverRow(lambda field: solvers.dpm_solver(PATH, field), 2, 1),
-    "unipc": SolverRow(lambda field: solvers.unipc(PATH, field), 2, 1),
-    "euler_maruyama": SolverRow(lambda field: solvers.euler_maruyama(PATH, field, solvers.constant(0.5)), 1, 1, True),
-    "stochastic_heun": SolverRow(lambda field: solvers.stochastic_heun(PATH, field, solvers.constant(0.5)), 2, 2, True),
-    "churn": SolverRow(lambda field: solvers.churn(PATH, field, 0.1), is_stochastic=True),
+    "euler": SolverRow(lambda path, field: solvers.euler(field), 1, 1),
+    "midpoint": SolverRow(lambda path, field: solvers.midpoint(field), 2, 2),
+    "heun": SolverRow(lambda path, field: solvers.heun(field), 2, 2),
+    "rk4": SolverRow(lambda path, field: solvers.rk4(field), 4, 4),
+    "adams_bashforth": SolverRow(lambda path, field: solvers.adams_bashforth(field), 2, 1),
+    "ddim": SolverRow(solvers.ddim, 1, 1),
+    "dpm_solver": SolverRow(solvers.dpm_solver, 2, 1, is_two_way=False),
+    "unipc": SolverRow(solvers.unipc, 3, 1, is_two_way=False),
+    "implicit_euler": SolverRow(lambda path, field: solvers.implicit_euler(field, 5)),
+    "reversible": SolverRow(lambda path, field: solvers.reversible(solvers.heun, field)),
+    "cfg_plus_plus": SolverRow(lambda path, field: solvers.cfg_plus_plus(path, pair_of(field), jnp.asarray(0), 0.5)),
+    "with_field_state": SolverRow(lambda path, field: solvers.with_field_state(solvers.euler, _stateful(field))),
+    "remat": SolverRow(lambda path, field: solvers.remat(solvers.rk4(field))),
+    "churn": SolverRow(lambda path, field: solvers.churn(path, field, 0.3), is_stochastic=True, is_two_way=False),
+    "euler_maruyama": SolverRow(
+        lambda path, field: solvers.euler_maruyama(path, field, solvers.root_beta(path)), None, 1, True, False
+    ),
+    "stochastic_heun": SolverRow(
+        lambda path, field: solvers.stochastic_heun(path, field, solvers.root_beta(path)), None, 2, True, False
+    ),
+    "with_final_step": SolverRow(_with_mean_step, is_stochastic=True, is_two_way=False),
     "langevin_corrected": SolverRow(
-        lambda field: solvers.langevin_corrected(solvers.euler(field), field, SMALL_STEP), is_stochastic=True
+        lambda path, field: solvers.langevin_corrected(solvers.euler(field), field, _small_step),
+        is_stochastic=True,
+        is_two_way=False,
     ),
     "predictor_corrector_guidance": SolverRow(
-        lambda field: solvers.predictor_corrector_guidance(PATH, field, field, SMALL_STEP), is_stochastic=True
+        lambda path, field: solvers.predictor_corrector_guidance(
+            path, field, field, solvers.diffusion_step(solvers.root_beta(path))
+        ),
+        is_stochastic=True,
+        is_two_way=False,
     ),
-    "with_final_step": SolverRow(
-        lambda field: solvers.with_final_step(solvers.euler(field), solvers.euler_step(field))
-    ),
-    "cfg_plus_plus": SolverRow(lambda field: solvers.cfg_plus_plus(PATH, _labelled(field), 0, 0.5)),
-    "implicit_euler": SolverRow(lambda field: solvers.implicit_euler(field, 3)),
-    "reversible": SolverRow(lambda field: solvers.reversible(solvers.euler, field)),
-    "with_field_state": SolverRow(lambda field: solvers.with_field_state(solvers.euler, COUNTED)),
-    "remat": SolverRow(lambda field: solvers.remat(solvers.heun(field))),
     "feynman_kac": SolverRow(
-        lambda field: solvers.feynman_kac(PATH, _labelled(field), 1, 3.0, solvers.constant(0.5)), is_stochastic=True
+        lambda path, field: solvers.feynman_kac(path, pair_of(field), 1, 3.0, solvers.constant(0.5)),
+        is_stochastic=True,
+        is_two_way=False,
+        is_weighted=True,
     ),
 }
 """The name of every builder of a solver -> its row."""
+
+
+def solvers_that(**facts):
+    """The names of the solvers with these facts; of an order or a count that is ``...``, those that have any."""
+    rows = SOLVERS.items()
+    return [name for name, row in rows if all(_fits(getattr(row, fact), value) for fact, value in facts.items())]
+
+
+def _fits(found, wanted):
+    return found is not None if wanted is ... else found == wanted
