@@ -24,7 +24,7 @@ from experiments.run import folder as run_folder
 from experiments.run.model import model_of
 from experiments.runtime import progress
 from experiments.tasks.memory_limit import require_affordable
-from experiments.tasks.registry import abstract_problem_of
+from experiments.tasks.registry import task_of
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def _read(options: Options) -> tuple[Architecture, Tree]:
 
 def _write(options: Options, architecture: Architecture, params: Tree) -> None:
     experiment = run_folder.validate(experiment_of(options.kind, architecture, options.out))
-    problem = abstract_problem_of(experiment)
-    require_affordable(experiment, problem.shape, problem.num_classes)
-    optimizer = model_of(experiment, problem).optimizer
+    task = task_of(experiment, "shapes")
+    require_affordable(experiment, task.shape, task.num_classes)
+    optimizer = model_of(experiment, task).optimizer
     state = training.init_state(params, optimizer, jax.random.key(experiment.seed))
     run_folder.make_folder("out", options.out)
     run_folder.open_run(experiment)

@@ -28,12 +28,10 @@ from experiments.config.samplers import times
 from experiments.figures.fonts import in_legend
 from experiments.run import folder as run_folder
 from experiments.run.batch_sampling import equal_parts, sample_keys
-from experiments.run.restore import Run, restore_run
-from experiments.run.trained_labels import require_rows
+from experiments.run.require_trained import require_rows
+from experiments.run.restore import Run, restore_field
 from experiments.runtime import progress
 from experiments.runtime.batching import plan_batching
-from experiments.tasks.label_names import label_texts
-from experiments.tasks.registry import problem_to_sample
 
 TITLES = {
     "distance": "|u_y - u_null|",
@@ -71,19 +69,19 @@ class Options:
 
 def observe(run: Run, options: Options, ts: Array) -> tuple[Diagnostics, np.ndarray]:
     """The diagnostics of each label, [K, n + 1] each, NaN of one never learned; the evaluations of each step, [n]."""
-    problem, path, field = run.problem, run.model.path, run.field
-    null, scale = problem.num_classes, guidance.interval(options.scale, *options.interval)
-    bound = options.bound if options.bound is not None else 1.0 if len(problem.shape) == 3 else 4.0
+    task, path, field = run.task, run.path, run.field
+    null, scale = task.num_classes, guidance.interval(options.scale, *options.interval)
+    bound = options.bound if options.bound is not None else task.samples.bound
 
     def solver_of(field: LabelledField, y: Array, scale: Scale) -> Solver | Piecewise[Solver]:
         return solvers.heun(guidance.given(guidance.classifier_free(field, scale, null), y))
 
     def draw(key: Array, y: Array) -> Diagnostics:
-        noise = jax.random.normal(key, problem.shape)
+        noise = jax.random.normal(key, task.shape)
         look = diagnostics(path, guidance.pair(field, null), scale, y, jax.random.fold_in(key, PROBE), bound)
         return solvers.integrate(solver_of(field, y, scale), key, noise, ts, look)[1]
 
-    labels = jnp.asarray(np.tile(problem.labels, options.num_per_class), jnp.int32)
+    labels = jnp.asarray(np.tile(task.labels, options.num_per_class), jnp.int32)
     keys = sample_keys(options.seed, len(labels))
     chunk = min(plan_batching(draw, keys[0], labels[0]).chunk, len(labels))
     program = jax.jit(lambda *each: jax.lax.map(lambda one: draw(*one), each, batch_size=chunk))
@@ -94,7 +92,7 @@ def observe(run: Run, options: Options, ts: Array) -> tuple[Diagnostics, np.ndar
     ]
     seen = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(labels)], *looks)
     each = solvers.num_function_evaluations(
-        lambda field: solver_of(field, labels[0], scale), field, jnp.zeros(problem.shape), ts
+        lambda field: solver_of(field, labels[0], scale), field, jnp.zeros(task.shape), ts
     )
     return by_label(seen, labels, null), each
 
@@ -143,15 +141,12 @@ def _check(options: Options) -> None:
 def diagnose(options: Options) -> None:
     """Looks, draws and writes."""
     _check(options)
-    run = restore_run(options.run_dir, options.data_dir, problem_of=problem_to_sample)
-    if run.experiment.objective == "classifier":
-        raise UserError(f"{options.run_dir} holds a classifier, which draws no samples")
-    require_rows(run, (*run.problem.labels, run.problem.num_classes), "diagnose")
-    ts = times(run.model.path, options.num_steps, "uniform", options.interval)
+    run = restore_field(options.run_dir, options.data_dir)
+    require_rows(run, (*run.task.labels, run.task.num_classes), "diagnose")
+    ts = times(run.path, options.num_steps, "uniform", options.interval)
     seen, each = observe(run, options, jnp.asarray(ts))
     run_folder.make_folder("out", options.out.parent)
-    texts = label_texts(run.experiment, run.problem.num_classes)
-    labels = {int(y): texts[y] for y in run.problem.labels}
+    labels = {int(y): run.task.label_texts[y] for y in run.task.labels}
     _draw(seen, each, ts, labels, options.out)
     _write(seen, ts, labels, options.out.with_suffix(".csv"))
     print(f"wrote {options.out} and {options.out.with_suffix('.csv')}; {each.sum()} evaluations a sample")

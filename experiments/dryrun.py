@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import jax
-import jax.numpy as jnp
 import tyro
 
 from cfgjax import training
@@ -27,7 +26,8 @@ from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run.model import Model, model_of, state_of
 from experiments.runtime import progress
-from experiments.tasks.registry import Problem, abstract_problem_of
+from experiments.tasks.registry import task_of
+from experiments.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,10 @@ def num_bytes(tree: Tree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def forward_flops(experiment: Experiment, model: Model, problem: Problem, params: Tree) -> float:
+def forward_flops(model: Model, task: Task, params: Tree) -> float:
     """Floating-point operations of the network on one example, as lowered."""
-    label = () if experiment.objective == "classifier" else (jax.ShapeDtypeStruct((), jnp.int32),)
-    number = jax.ShapeDtypeStruct((), jnp.float32)
     network: Any = model.network
-    lowered = jax.jit(network.apply).lower(params, jax.ShapeDtypeStruct(problem.shape, jnp.float32), number, *label)
+    lowered = jax.jit(network.apply).lower(params, *task.inputs)
     return float((lowered.cost_analysis() or {}).get("flops", float("nan")))
 
 
@@ -112,29 +110,29 @@ def dryrun(experiment: Experiment, devices: list[jax.Device], ways: tuple[str, .
     """The sizes and counts of an experiment's step, compiled for some devices in each of the ways.
 
     Raises:
-        UserError: a batch that the devices do not divide, or data of unknown shape.
+        UserError: a batch that the devices do not divide.
     """
     num_parts = len(devices) * experiment.num_microbatches
     if experiment.batch_size % num_parts:
         raise UserError(f"batch_size must be divisible by {num_parts}, got {experiment.batch_size}")
-    problem = abstract_problem_of(experiment)
-    model = model_of(experiment, problem)
-    state = jax.eval_shape(lambda: state_of(experiment, problem.shape, model.network, model.optimizer))
+    task = task_of(experiment, "shapes")
+    model = model_of(experiment, task)
+    state = jax.eval_shape(lambda: state_of(experiment, task, model.network, model.optimizer))
     step = training.make_step(
         model.loss, model.optimizer, model.ema_decay, experiment.num_microbatches, average_decays=model.average_decays
     )
-    batch = jax.eval_shape(lambda tree: training.shard(tree, len(devices)), problem.held_out)
-    forward = forward_flops(experiment, model, problem, state.params)
+    batch = jax.eval_shape(lambda tree: training.shard(tree, len(devices)), next(task.batches(range(1))))
+    forward = forward_flops(model, task, state.params)
     return {
         "preset": experiment.preset,
         "num_devices": len(devices),
         "batch_size": experiment.batch_size,
         "num_params": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        "source_bytes_per_device": num_bytes(problem.source),
+        "source_bytes_per_device": num_bytes(task.source),
         "forward_flops_per_example": forward,
         "model_flops_per_step": 3 * forward * experiment.batch_size,
     } | {
-        way: compiled_sizes(way, step, devices, state, batch, problem.source)
+        way: compiled_sizes(way, step, devices, state, batch, task.source)
         for way in progress.each(ways, "programs", "compiling")
     }
 

@@ -17,16 +17,16 @@ from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.cli.options import optional
 from experiments.config.samplers import ODE, SDE
-from experiments.config.schema import Experiment, ImageData, LatentData, Sampling
+from experiments.config.schema import Sampling
 from experiments.evaluation.feature_classifier import Features
-from experiments.evaluation.run_report import EvaluationOptions, report
+from experiments.evaluation.options import EvaluationOptions
+from experiments.evaluation.run_report import report
 from experiments.run import folder as run_folder
+from experiments.run.require_trained import require_rows, require_scales
 from experiments.run.restore import Run, restore_run
 from experiments.run.restore_classifier import load_classifier
-from experiments.run.trained_labels import require_rows, require_scales
 from experiments.runtime import distributed
 from experiments.runtime.distributed import Launch
-from experiments.tasks.registry import Problem, problem_of, problem_to_sample
 
 OWN = "the run's own"
 
@@ -96,11 +96,6 @@ def load_features(name: str) -> Features:
     return found
 
 
-def _problem_of(experiment: Experiment) -> Problem:
-    """The problem; of latents, which are drawn and not measured, its shapes alone."""
-    return problem_to_sample(experiment) if isinstance(experiment.data, LatentData) else problem_of(experiment)
-
-
 def _require_usable(options: Options, run: Run) -> None:
     measures = options.measures
     if not options.samples.solver:
@@ -109,18 +104,17 @@ def _require_usable(options: Options, run: Run) -> None:
         raise UserError(f"likelihood must be 0, or at least 2 images, got {measures.likelihood}")
     if measures.classifier is None and measures.classifier_scales is not None:
         raise UserError("classifier_scales need a --classifier")
-    is_of_images = isinstance(run.experiment.data, ImageData) and run.experiment.objective != "classifier"
-    if not is_of_images and (measures.likelihood or measures.classifier or measures.features):
+    if not run.task.measures_images and (measures.likelihood or measures.classifier or measures.features):
         raise UserError(f"likelihood, classifier and features need a run that draws pictures, not {options.run_dir}")
-    if options.samples.scales is not None and run.experiment.objective != "classifier":
+    if options.samples.scales is not None and run.task.objective.is_field:
         require_scales(run, options.samples.scales)
     if measures.classifier:
-        require_rows(run, (run.problem.num_classes,), "classifier")
+        require_rows(run, (run.task.num_classes,), "classifier")
     if measures.likelihood:
-        require_rows(run, (*run.problem.labels, run.problem.num_classes), "likelihood")
+        require_rows(run, (*run.task.labels, run.task.num_classes), "likelihood")
 
 
-def _wishes(options: Options, run: Run) -> EvaluationOptions:
+def _evaluation_options(options: Options, run: Run) -> EvaluationOptions:
     _require_usable(options, run)
     measures = options.measures
     if measures.classifier_scales is not None:
@@ -148,12 +142,12 @@ def evaluate(options: Options) -> None:
     distributed.start(options.launch)
     wanted = {each.name: getattr(options.samples, each.name) for each in dataclasses.fields(Sampling)}
     chosen = {name: value for name, value in wanted.items() if value is not None}
-    run = _with_sampling(restore_run(options.run_dir, options.data_dir, options.ema_width, _problem_of), **chosen)
-    wishes = _wishes(options, run)
+    run = _with_sampling(restore_run(options.run_dir, options.data_dir, options.ema_width, "measures"), **chosen)
+    asked = _evaluation_options(options, run)
     out = options.out or options.run_dir / "evaluation"
     distributed.on_process_0(lambda: run_folder.make_folder("out", out))
     with distributed.own_folder(out) as folder:
-        report(run, folder, wishes)
+        report(run, folder, asked)
 
 
 def main(args: list[str] | None = None) -> None:

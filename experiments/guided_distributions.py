@@ -22,10 +22,10 @@ from cfgjax.types import Array, GaussianPath, LabelledField, Pair
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.cli.options import optional
-from experiments.config.schema import MixtureData
 from experiments.evaluation.tilted_law import draw_tilted, sampling_floor
+from experiments.presets.registry import PRESETS
+from experiments.run.require_trained import require_scales
 from experiments.run.restore import restore_run
-from experiments.run.trained_labels import require_scales
 from experiments.runtime import progress
 
 STRENGTHS = (0.5, 1.0, 2.0)
@@ -103,10 +103,10 @@ def _ring_field(options: Options) -> tuple[GaussianPath, LabelledField]:
     if options.run_dir is None:
         return PATH, mixtures.ring(8).vector_field(PATH)
     run = restore_run(options.run_dir)
-    if run.experiment.data != MixtureData():
+    if run.experiment.data != PRESETS["mixture"][1].data:
         raise UserError(f"run_dir must hold a run of the mixture preset's own ring of eight, got {options.run_dir}")
     require_scales(run, options.scales)
-    return run.model.path, run.field
+    return run.path, run.field
 
 
 def _ring_table(options: Options) -> None:

@@ -24,11 +24,10 @@ from experiments.cli.main import UserError
 from experiments.cli.options import optional
 from experiments.config.samplers import GRIDS, ODE_SOLVERS, SOLVERS, GridName
 from experiments.run.batch_sampling import sample_keys
-from experiments.run.restore import restore_run
-from experiments.run.trained_labels import require_scales
+from experiments.run.require_trained import require_scales
+from experiments.run.restore import restore_field
 from experiments.runtime import progress
 from experiments.runtime.batching import plan_batching
-from experiments.tasks.registry import problem_to_sample
 
 REFERENCE_STEPS = 1000
 
@@ -55,11 +54,9 @@ def _field(options: Options) -> tuple[GaussianPath, LabelledField, int, tuple[in
     if options.run_dir is None:
         path, ring = paths.linear(), mixtures.ring(8)
         return path, ring.vector_field(path), 8, (2,)
-    run = restore_run(options.run_dir, options.data_dir, problem_of=problem_to_sample)
-    if run.experiment.objective == "classifier":
-        raise UserError(f"{options.run_dir} holds a classifier, which draws no samples")
+    run = restore_field(options.run_dir, options.data_dir)
     require_scales(run, options.scales)
-    return run.model.path, run.field, run.problem.num_classes, run.problem.shape
+    return run.path, run.field, run.task.num_classes, run.task.shape
 
 
 @functools.cache

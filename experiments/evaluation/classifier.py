@@ -1,5 +1,6 @@
 """The report on a noisy classifier: how often it is right, and whether it knows, by t."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ from matplotlib.figure import Figure
 
 from cfgjax import data, metrics, paths
 from cfgjax.types import Array, GaussianPath, LogClassifier
+from experiments.evaluation.measurable import BY_TIME, Need
+from experiments.evaluation.options import EvaluationOptions
 from experiments.run.batch_sampling import sample_keys
+from experiments.tasks.task import Learned
 
 TIMES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 NUM_IMAGES = 2_000
@@ -45,11 +49,16 @@ def by_time(log_classifier: LogClassifier, path: GaussianPath, test: data.Images
     return rows
 
 
-def report_classifier(
-    log_classifier: LogClassifier, path: GaussianPath, test: data.Images, seed: int, out_dir: Path
-) -> dict[str, Any]:
-    """The numbers by t; writes classifier.png."""
-    rows = by_time(log_classifier, path, test, seed)
+def needs(options: EvaluationOptions) -> list[Need]:
+    """The numbers of the report."""
+    return [BY_TIME]
+
+
+def evaluate(run: Learned, test: data.Images, out_dir: Path, missing: Mapping[str, str]) -> dict[str, Any]:
+    """The numbers by t, unless they are missing; writes classifier.png."""
+    if BY_TIME.numbers in missing:
+        return {}
+    rows = by_time(run.log_classifier, run.path, test, run.experiment.sampling.seed)
     figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.subplots()
     for name in ("accuracy", "calibration_error"):

@@ -1,99 +1,47 @@
 """The report on images: is the asked label recognised, how true and how varied are the samples, are they copies?"""
 
-import csv
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from cfgjax import data, metrics
-from experiments.config.schema import Experiment, ImageData
-from experiments.evaluation.feature_classifier import Features, feature_classifier_of
+from experiments.config.schema import ImageData
+from experiments.evaluation.feature_classifier import feature_classifier_of
 from experiments.evaluation.fidelity import Reference, measure, num_repeated, real_vs_real, reference_of
-from experiments.evaluation.measurable import COPIES, DISTANCES, NEIGHBOURHOODS, NEIGHBOURS
-from experiments.figures.fonts import room_for
-from experiments.figures.image_grid import show_sheet
+from experiments.evaluation.guided_samples import Draws, guided_draws
+from experiments.evaluation.image_figures import draw_curves, draw_samples, write_curves
+from experiments.evaluation.likelihoods import bits_per_dimension
+from experiments.evaluation.measurable import (
+    ACCURACY,
+    BITS,
+    COPIES,
+    DISTANCES,
+    NEIGHBOURHOODS,
+    NEIGHBOURS,
+    RECOGNITION,
+    RESIDUALS,
+    Need,
+)
+from experiments.evaluation.options import EvaluationOptions
+from experiments.evaluation.residuals import draw_residuals, residuals
+from experiments.run.trained_labels import knows_labels
 from experiments.runtime import distributed, progress
-from experiments.tasks.label_names import label_texts
-from experiments.tasks.registry import NUM_HELD_OUT, load_test, load_train
+from experiments.tasks.task import Learned
 
-TITLES = {"heun": "ODE (Heun)", "euler": "ODE (Euler)", "euler_maruyama": "SDE (Euler-Maruyama)"}
-COLUMNS = (
-    "guidance", "solver", "scale", "recognised", "frechet", "kernel", "precision", "recall", "density", "coverage",
-    "copies", "nearest_training_distance",
-)  # fmt: skip
-Draws = dict[tuple[str, str], np.ndarray]
-"""(guidance, solver) -> samples [scales, labels, n, H, W, C]."""
+NUM_NEAREST = 1024
+"""Of how many held-out images the distances to training images are taken."""
 
 
-def _title(rule: tuple[str, str]) -> str:
-    guidance, solver = rule
-    return f"{guidance}, {TITLES.get(solver, solver)}"
-
-
-def draw_samples(draws: Draws, scales: dict[str, tuple[float, ...]], labels: Sequence[str], file: Path) -> None:
-    """Writes the picture: for each rule a row for each label and a column for each scale, one noise along a row."""
-    num_classes = next(iter(draws.values())).shape[1]
-    num_columns = sum(len(samples) for samples in draws.values())
-    figure = Figure(figsize=(1.2 + room_for(labels) + 1.1 * num_columns, 0.6 + 1.0 * num_classes), layout="constrained")
-    widths = [len(samples) for samples in draws.values()]
-    panels = np.ravel(figure.subplots(1, len(draws), width_ratios=widths))
-    for axes, (rule, samples) in zip(panels, draws.items(), strict=True):
-        show_sheet(axes, samples[:, :, 0], scales[rule[0]], labels)
-        axes.set_title(_title(rule))
-    figure.savefig(file, dpi=100)
-
-
-def _plot(axes: Axes, rows: list[dict[str, Any]], across: str, up: str) -> None:
-    """One curve for each rule, along the scales; the points are marked with w."""
-    rules = dict.fromkeys((row["guidance"], row["solver"]) for row in rows)
-    for rule in rules:
-        own = [row for row in rows if (row["guidance"], row["solver"]) == rule and up in row and across in row]
-        line = axes.plot([row[across] for row in own], [row[up] for row in own], "o-", ms=4, label=_title(rule))
-        if across == "scale":
-            continue
-        for row in own:
-            axes.annotate(f"{row['scale']:g}", (row[across], row[up]), fontsize=7, color=line[0].get_color())
-    axes.set(xlabel=across, ylabel=up)
-
-
-def draw_curves(rows: list[dict[str, Any]], real: dict[str, Any], name: str, file: Path) -> None:
-    """Writes the picture of the curves: each number against w, and fidelity against coverage along w."""
-    figure = Figure(figsize=(13, 7), layout="constrained")
-    figure.suptitle(f"{name}; distances over the recogniser's features; dotted: real against real")
-    panels = figure.subplots(2, 3)
-    pairs = (
-        ("scale", "recognised"), ("scale", "frechet"), ("scale", "coverage"),
-        ("coverage", "frechet"), ("recall", "precision"), ("recognised", "coverage"),
-    )  # fmt: skip
-    for axes, (across, up) in zip(np.ravel(panels), pairs, strict=True):
-        if not any(across in row and up in row for row in rows):
-            axes.set_axis_off()
-            axes.set_title(f"{up}: too few to measure", fontsize=9)
-            continue
-        _plot(axes, rows, across, up)
-        if up in real:
-            axes.axhline(real[up], color="gray", linestyle=":")
-        if up == "frechet":
-            axes.set_yscale("log")
-        if across == "scale":
-            axes.set_xlabel("w")
-    drawn = [axes for axes in np.ravel(panels) if axes.lines]
-    if drawn:
-        drawn[0].legend(fontsize=7)
-    figure.savefig(file, dpi=100)
-
-
-def write_curves(rows: list[dict[str, Any]], file: Path) -> None:
-    """Writes the rows as CSV, one line for each rule and scale."""
-    with file.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+def needs(options: EvaluationOptions) -> list[Need]:
+    """The numbers of the report."""
+    spaces = [DISTANCES, NEIGHBOURHOODS]
+    if options.features is not None:
+        spaces = [need._replace(least=need.least._replace(labels=1)) for need in spaces]
+    wished = [RESIDUALS] * (options.log_classifier is not None) + [BITS] * bool(options.num_likelihoods)
+    return [RECOGNITION, ACCURACY, *spaces, COPIES, *wished]
 
 
 def _crossing(rows: list[dict[str, Any]], rate: float) -> dict[str, float]:
@@ -187,43 +135,43 @@ def _named(rows: list[dict[str, Any]], labels: Sequence[str]) -> list[dict[str, 
     return [row | {"by_label": [named(one) for one in row["by_label"]]} for row in rows]
 
 
-def report_images(
-    experiment: Experiment,
+def _left_out(reference: Reference, no_bound: str, repeated: int, num_real: int) -> dict[str, str]:
+    """The numbers that the pictures turned out not to carry, with a reason each."""
+    troubles = {
+        DISTANCES.numbers: reference.trouble,
+        NEIGHBOURHOODS.numbers: reference.trouble,
+        COPIES.numbers: no_bound,
+    }
+    if 0 < repeated == num_real:
+        troubles[NEIGHBOURHOODS.numbers] = f"every picture of the reference repeats more than {NEIGHBOURS} times"
+    return {name: reason for name, reason in troubles.items() if reason}
+
+
+def _measured(
+    run: Learned,
     settings: ImageData,
-    draws: Draws,
-    scales: dict[str, tuple[float, ...]],
-    drawn: np.ndarray,
+    train: data.Images,
+    test: data.Images,
+    options: EvaluationOptions,
     out_dir: Path,
-    features: Features | None = None,
-    is_kept: bool = True,
 ) -> dict[str, Any]:
     """The metrics of samples; writes samples.png, curves.png and curves.csv.
 
     "copies" is the share of samples nearer to a training image than all but 1 % of held-out images are. Numbers for
     which there are too few images or samples are not among the metrics.
-
-    Args:
-        experiment: the run.
-        settings: its data set.
-        draws: samples in [-1, 1] by (guidance, solver).
-        scales: the guidance scales of each guidance.
-        drawn: the labels of the samples, in order.
-        out_dir: the folder to write into.
-        features: the space of the distances; by default the recogniser's.
-        is_kept: whether a recogniser that is trained now is written beside the data.
     """
-    train, test = load_train(experiment, settings), load_test(experiment, settings)
-    labels = label_texts(experiment, train.num_classes)
-    recogniser = feature_classifier_of(settings, experiment.data_dir, train, test, is_kept)
+    draws, scales = guided_draws(run, options)
+    drawn, texts, features = run.task.labels, run.task.label_texts, options.features
+    recogniser = feature_classifier_of(settings, run.experiment.data_dir, train, test, options.is_kept)
     reference = reference_of(recogniser, test, features)
-    held_out = metrics.nearest_distances(test.image[:NUM_HELD_OUT], train.image) if len(test.label) else None
+    held_out = metrics.nearest_distances(test.image[:NUM_NEAREST], train.image) if len(test.label) else None
     no_bound = "" if held_out is None else _bound_of_copies(held_out)
-    rows = _named(_rows(draws, scales, drawn, reference, train, None if no_bound else held_out), labels)
+    rows = _named(_rows(draws, scales, drawn, reference, train, None if no_bound else held_out), texts)
     num_samples = int(np.prod(next(iter(draws.values())).shape[1:3]))
     repeated, num_real = num_repeated(reference.real, num_samples)
     _tell_repeated(repeated, num_real, rows)
     real = real_vs_real(reference, num_samples)
-    draw_samples(draws, scales, [labels[y] for y in drawn], out_dir / "samples.png")
+    draw_samples(draws, scales, [texts[y] for y in drawn], out_dir / "samples.png")
     draw_curves(rows, real, settings.name, out_dir / "curves.png")
     write_curves(rows, out_dir / "curves.csv")
     measured: dict[str, Any] = {}
@@ -234,17 +182,51 @@ def report_images(
         measured["real_against_real"] = real
     if held_out is not None:
         measured["held_out_nearest_training_distance"] = float(np.median(held_out))
-    troubles = {
-        DISTANCES.numbers: reference.trouble,
-        NEIGHBOURHOODS.numbers: reference.trouble,
-        COPIES.numbers: no_bound,
-    }
-    if 0 < repeated == num_real:
-        troubles[NEIGHBOURHOODS.numbers] = f"every picture of the reference repeats more than {NEIGHBOURS} times"
-    missing = {name: reason for name, reason in troubles.items() if reason}
+    missing = _left_out(reference, no_bound, repeated, num_real)
     measured |= {"left_out": missing} if missing else {}
     return measured | {
         "num_samples": num_samples,
         "samples": rows,
         "at_equal_recognition": at_equal_recognition(rows),
     }
+
+
+def _bits(run: Learned, test: data.Images, num_images: int) -> dict[str, dict[str, float]]:
+    """Bits per dimension, of all held-out images where they are fewer than asked for."""
+    if num_images > len(test.label):
+        distributed.warn(
+            f"warning: bits per dimension are of all {len(test.label)} pictures held out, not {num_images}"
+        )
+    sampling = run.experiment.sampling
+    return bits_per_dimension(run.field, test, num_images, sampling.num_steps, sampling.seed)
+
+
+def evaluate(
+    run: Learned,
+    settings: ImageData,
+    train: data.Images,
+    test: data.Images,
+    options: EvaluationOptions,
+    out_dir: Path,
+    missing: Mapping[str, str],
+) -> dict[str, Any]:
+    """The metrics of a run on images; writes pictures and curves of its samples.
+
+    Args:
+        run: what learned from them.
+        settings: of the data set.
+        train: its training images.
+        test: the held-out ones.
+        options: what is asked.
+        out_dir: the folder to write into.
+        missing: numbers that are left out.
+    """
+    found = _measured(run, settings, train, test, options, out_dir)
+    has_residuals = RESIDUALS.numbers not in missing and knows_labels(run.experiment)
+    if options.log_classifier is not None and has_residuals:
+        rows = residuals(run.field, options.log_classifier, run.path, test, run.experiment.sampling.seed)
+        draw_residuals(rows, out_dir / "residuals.png")
+        found["residuals"] = rows
+    if options.num_likelihoods and BITS.numbers not in missing:
+        found["bits_per_dimension"] = _bits(run, test, options.num_likelihoods)
+    return found

@@ -1,12 +1,10 @@
-"""Which numbers a report can give, told by what there is of data and samples: before training, too."""
+"""Which numbers a report can give, by what there is of data and samples; told before training, too."""
 
 import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from experiments.config.schema import Experiment, ImageData, MixtureData
 from experiments.runtime import distributed
-from experiments.tasks.registry import Problem, load_test
 
 NEIGHBOURS = 5
 """k of precision, recall, density and coverage."""
@@ -50,44 +48,6 @@ def left_out(needs: Iterable[Need], there: Counts) -> dict[str, str]:
         for word, least, has in short[:1]:
             found[need.numbers] = f"needs {least} {word}, there {'is' if has == 1 else 'are'} {has}"
     return found
-
-
-def _needs(experiment: Experiment, has_features: bool, has_classifier: bool, num_likelihoods: int) -> list[Need]:
-    """What a report of the experiment would give."""
-    match experiment.data:
-        case MixtureData():
-            return [RECOGNITION]
-        case ImageData() if experiment.objective == "classifier":
-            return [BY_TIME]
-        case ImageData():
-            spaces = [DISTANCES, NEIGHBOURHOODS]
-            if has_features:
-                spaces = [need._replace(least=need.least._replace(labels=1)) for need in spaces]
-            wished = [RESIDUALS] * has_classifier + [BITS] * bool(num_likelihoods)
-            return [RECOGNITION, ACCURACY, *spaces, COPIES, *wished]
-    return []
-
-
-def left_out_of(
-    experiment: Experiment,
-    problem: Problem,
-    has_features: bool = False,
-    has_classifier: bool = False,
-    num_likelihoods: int = 0,
-) -> dict[str, str]:
-    """The numbers that the report of an experiment cannot give, with a reason each.
-
-    Args:
-        experiment: whose sampling and held-out pictures are counted.
-        problem: its problem, whose labels are.
-        has_features: whether the distances have a space of their own, without the recogniser.
-        has_classifier: whether a noisy classifier is compared with.
-        num_likelihoods: pictures whose bits per dimension are wanted.
-    """
-    num_classes, settings = len(problem.labels), experiment.data
-    held_out = len(load_test(experiment, settings).label) if isinstance(settings, ImageData) else 0
-    there = Counts(num_classes * experiment.sampling.num_per_class, held_out, num_classes)
-    return left_out(_needs(experiment, has_features, has_classifier, num_likelihoods), there)
 
 
 def tell(missing: dict[str, str]) -> None:

@@ -13,11 +13,11 @@ from cfgjax.analysis.residuals import relative_error
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, GaussianPath, LabelledField
 from experiments.config.samplers import ODE, SDE, classifier_free, make_draw, times
-from experiments.config.schema import Experiment, MixtureData
-from experiments.evaluation.measurable import RECOGNITION
+from experiments.evaluation.guided_samples import guided_draws
+from experiments.evaluation.measurable import RECOGNITION, Need
+from experiments.evaluation.options import EvaluationOptions
 from experiments.run.batch_sampling import sample_keys
-from experiments.run.restore import Run
-from experiments.tasks.registry import mixture_of
+from experiments.tasks.task import Learned
 
 TIMES = tuple(round(0.05 * index, 2) for index in range(1, 20))
 NUM_STATES = 8192
@@ -55,11 +55,11 @@ def _moments(samples: np.ndarray) -> dict[str, Any]:
     return {"mean": samples.mean(axis=0).tolist(), "covariance": np.cov(samples.T).tolist()}
 
 
-def _density_draws(field: LabelledField, path: GaussianPath, experiment: Experiment, solver: str) -> np.ndarray:
+def _density_draws(field: LabelledField, run: Learned, solver: str) -> np.ndarray:
     """Samples [scales, n, 2] of label 0."""
-    settings = experiment.sampling
-    null = experiment.data.num_classes if isinstance(experiment.data, MixtureData) else 0
-    draw = make_draw(classifier_free(field, null), path, (2,), solver, times(path, settings.num_steps))
+    settings = run.experiment.sampling
+    rule, ts = classifier_free(field, run.task.num_classes), times(run.path, settings.num_steps)
+    draw = make_draw(rule, run.path, (2,), solver, ts)
     keys = sample_keys(settings.seed, NUM_DENSITY_SAMPLES)
     by_scale = jax.vmap(jax.vmap(draw, in_axes=(0, None, None)), in_axes=(None, None, 0))
     return np.asarray(jax.jit(by_scale)(keys, jnp.int32(0), jnp.asarray(settings.scales)))
@@ -114,22 +114,28 @@ def draw_samples(draws: dict[str, np.ndarray], scales: tuple[float, ...], limit:
     figure.savefig(file, dpi=100)
 
 
-def report_mixture(run: Run, settings: MixtureData, draws: dict[str, np.ndarray], out_dir: Path) -> dict[str, Any]:
-    """The metrics of a field and its samples {solver: [scales, K, n, 2]}; writes samples.png and densities.png.
+def needs(options: EvaluationOptions) -> list[Need]:
+    """The numbers of the report that labels are needed for."""
+    return [RECOGNITION]
+
+
+def evaluate(run: Learned, mixture: LabelledMixture, options: EvaluationOptions, out_dir: Path) -> dict[str, Any]:
+    """The metrics of a field and of its samples; writes samples.png and densities.png.
 
     Which label a sample has is asked of two labels or more.
     """
-    experiment, field, model = run.experiment, run.field, run.model
-    mixture, scales = mixture_of(settings), experiment.sampling.scales
-    errors = field_errors(field, mixture, model.path, experiment.sampling.seed)
-    exact = mixture.vector_field(model.path)
+    guided_samples, _ = guided_draws(run, options)
+    draws = {solver: samples for (_, solver), samples in guided_samples.items()}
+    field, path, scales = run.field, run.path, run.experiment.sampling.scales
+    errors = field_errors(field, mixture, path, run.experiment.sampling.seed)
+    exact = mixture.vector_field(path)
     laws = {
-        "exact field, ODE": _density_draws(exact, model.path, experiment, ODE),
-        "learned field, ODE": _density_draws(field, model.path, experiment, ODE),
-        "exact field, SDE": _density_draws(exact, model.path, experiment, SDE),
-        "learned field, SDE": _density_draws(field, model.path, experiment, SDE),
+        "exact field, ODE": _density_draws(exact, run, ODE),
+        "learned field, ODE": _density_draws(field, run, ODE),
+        "exact field, SDE": _density_draws(exact, run, SDE),
+        "learned field, SDE": _density_draws(field, run, SDE),
     }
-    draw_densities(laws, scales, mixture, model.path, out_dir / "densities.png")
+    draw_densities(laws, scales, mixture, path, out_dir / "densities.png")
     limit = 1.8 * float(jnp.max(jnp.abs(mixture.means)))
     draw_samples(draws, scales, limit, out_dir / "samples.png")
     guided = [
@@ -140,7 +146,7 @@ def report_mixture(run: Run, settings: MixtureData, draws: dict[str, np.ndarray]
     has_labels = mixture.num_classes >= RECOGNITION.least.labels
 
     def recognised(samples: np.ndarray) -> dict[str, float]:
-        return {"recognised": _recognised(mixture, model.path, samples)} if has_labels else {}
+        return {"recognised": _recognised(mixture, path, samples)} if has_labels else {}
 
     return {
         "relative_error": {name: float(np.mean(values)) for name, values in errors.items()},

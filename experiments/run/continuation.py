@@ -17,7 +17,8 @@ from experiments.config.schema import Experiment
 from experiments.run import folder as run_folder
 from experiments.run.trained_labels import knows_labels, knows_null
 from experiments.runtime import distributed
-from experiments.tasks.registry import Problem, problem_to_sample
+from experiments.tasks.registry import task_of
+from experiments.tasks.task import Task
 
 _OF_THE_FUNCTION = "network.", "objective", "path"
 _FREE = {"network.dropout", "network.dtype", "network.rematerialise"}
@@ -77,7 +78,7 @@ def _function(experiment: Experiment) -> dict[str, object]:
     return {name: value for name, value in settings.items() if name.startswith(_OF_THE_FUNCTION) and name not in _FREE}
 
 
-def require_fits(experiment: Experiment, problem: Problem) -> None:
+def require_fits(experiment: Experiment, task: Task) -> None:
     """Compares a run that was not saved yet with the one whose parameters it begins with, if there is one.
 
     Raises:
@@ -88,15 +89,15 @@ def require_fits(experiment: Experiment, problem: Problem) -> None:
     where = Path(experiment.started_from.run_dir)
     source = run_folder.read_config(where)
     before, after = _function(source), _function(experiment)
-    its = problem_to_sample(source)
+    its = task_of(source, "shapes")
     before |= {"data.shape": its.shape, "data.num_classes": its.num_classes}
-    after |= {"data.shape": problem.shape, "data.num_classes": problem.num_classes}
+    after |= {"data.shape": task.shape, "data.num_classes": task.num_classes}
     for name in sorted(before.keys() | after.keys(), key=lambda name: (name != "network.kind", name)):
         if before.get(name) != after.get(name):
             one, other = short_repr(before.get(name)), short_repr(after.get(name))
             raise UserError(f"from {where}: its {name} is {one}, this run's {other}; both must be the same")
-    if its.label_names != problem.label_names:
-        _, one, other = run_folder.first_difference("", its.label_names, problem.label_names)
+    if its.class_names != task.class_names:
+        _, one, other = run_folder.first_difference("", its.class_names, task.class_names)
         distributed.warn(
             f"warning: the labels of {where} are called otherwise: {short_repr(one)} there, {short_repr(other)} here"
         )

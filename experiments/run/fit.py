@@ -23,7 +23,9 @@ from experiments.run.trackers import UNTRACKED, Tracking
 from experiments.run.trained_labels import what_is_untrained
 from experiments.runtime import distributed
 from experiments.runtime.signals import StoppedError, StopRequests
-from experiments.tasks.registry import Problem, problem_of, with_shapes
+from experiments.tasks.memory_limit import require_affordable
+from experiments.tasks.registry import task_of, with_facts
+from experiments.tasks.task import Task
 
 
 def _require_divisible(experiment: Experiment) -> None:
@@ -36,9 +38,9 @@ def _require_divisible(experiment: Experiment) -> None:
         )
 
 
-def _require_same_data(problem: Problem) -> None:
+def _require_same_data(task: Task) -> None:
     """Raises UserError where the processes found other data, each in its own folder."""
-    if len(set(distributed.all_texts(f"{problem.train_digest} {problem.test_digest}"))) > 1:
+    if len(set(distributed.all_texts(f"{task.train_digest} {task.test_digest}"))) > 1:
         raise UserError("data_dir holds other data on one process than on another")
 
 
@@ -59,17 +61,18 @@ def prepare(
     sample_grids.require_samples(experiment, tracked.samples_every)
     distributed.on_process_0(lambda: trackers.require_installed(tracked))
     _require_divisible(experiment)
-    problem = distributed.agree(lambda: problem_of(experiment))
-    _require_same_data(problem)
-    experiment = with_shapes(experiment, problem)
-    measurable.tell(measurable.left_out_of(experiment, problem))
+    task = distributed.agree(lambda: task_of(experiment))
+    distributed.agree(lambda: require_affordable(experiment, task.shape, task.num_classes))
+    _require_same_data(task)
+    experiment = with_facts(experiment, task)
+    measurable.tell(task.left_out(experiment.sampling.num_per_class))
     untrained = what_is_untrained(experiment)
-    if untrained:
+    if untrained and task.objective.is_field:
         distributed.warn(f"warning: {untrained} will be learned")
-    distributed.agree(lambda: continuation.require_fits(experiment, problem))
-    model = model_of(experiment, problem)
+    distributed.agree(lambda: continuation.require_fits(experiment, task))
+    model = model_of(experiment, task)
     most = 1 if debug_nans else experiment.max_consecutive_nonfinite
-    return Trainer(experiment, problem, model, model.create(), most, debug_nans, tracked)
+    return Trainer(experiment, task, model, model.create(), most, debug_nans, tracked)
 
 
 @contextlib.contextmanager
@@ -136,7 +139,7 @@ def resume_and_train(
         if distributed.any_true(requests.is_asked):
             raise StoppedError("stopped before the first step; the same command goes on from the last save")
         state = advance(trainer, lease, requests)
-    return Run(trainer.experiment, trainer.problem, trainer.model, state.ema)
+    return Run(trainer.experiment, trainer.task, trainer.model, state.ema)
 
 
 def fit(experiment: Experiment, accepted: tuple[run_folder.Accepted, ...] = ()) -> Run:

@@ -15,7 +15,7 @@ from cfgjax.data import DataError, parse_json, read_bounded, require_inside
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.config.renamed import with_new_names
-from experiments.config.schema import ADAPTER, MUTABLE, Experiment, ImageData
+from experiments.config.schema import ADAPTER, MUTABLE, Experiment
 from experiments.tasks import digests
 
 T = TypeVar("T")
@@ -192,9 +192,9 @@ def _with_digests_of(old: Experiment, new: Experiment, accepted: Collection[Acce
 
 def _with_names_of(old: Experiment, new: Experiment) -> Experiment:
     """The new experiment, with the labels' names that the old one told where it tells none."""
-    if not (isinstance(old.data, ImageData) and isinstance(new.data, ImageData)) or new.data.label_names is not None:
-        return new
-    return replace(new, data=replace(new.data, label_names=old.data.label_names))
+    told: dict[str, Any] = {"label_names": getattr(old.data, "label_names", None)}
+    is_told = getattr(new.data, "label_names", ()) is not None
+    return new if is_told else replace(new, data=replace(new.data, **told))
 
 
 def open_run(experiment: Experiment, accepted: Collection[Accepted] = ()) -> Path:

@@ -24,14 +24,14 @@ from experiments.run.trackers import UNTRACKED, Tracking, trackers_of
 from experiments.runtime import distributed, progress
 from experiments.runtime.batching import plan_batching
 from experiments.runtime.signals import StoppedError, StopRequests
-from experiments.tasks.registry import Problem
+from experiments.tasks.task import Task
 
 
 class Trainer(NamedTuple):
     """A run before its first step, nothing of it written yet."""
 
     experiment: Experiment
-    problem: Problem
+    task: Task
     model: Model
     state: TrainState
     max_consecutive_nonfinite: int
@@ -135,13 +135,13 @@ def _num_microbatches(count: int, most_at_once: int) -> int:
 
 
 def _programs_of(trainer: Trainer) -> _Programs:
-    experiment, problem, model, state = trainer.experiment, trainer.problem, trainer.model, trainer.state
+    experiment, task, model, state = trainer.experiment, trainer.task, trainer.model, trainer.state
     step = training.make_step(
         model.loss, model.optimizer, model.ema_decay, experiment.num_microbatches, average_decays=model.average_decays
     )
-    one = jax.tree.map(lambda leaf: leaf[0], problem.held_out)
+    one = jax.tree.map(lambda leaf: leaf[0], task.held_out)
     options = plan_batching(model.loss, state.params, state.key, one, shared=1).compiler_options
-    num_held_out = len(jax.tree.leaves(problem.held_out)[0]) // jax.local_device_count()
+    num_held_out = len(jax.tree.leaves(task.held_out)[0]) // jax.local_device_count()
     most_at_once = experiment.batch_size // (jax.device_count() * experiment.num_microbatches)
     evaluation = training.make_eval_step(model.evaluation_loss, _num_microbatches(num_held_out, most_at_once))
     norms = nonfinite.gradient_norms(model.loss, experiment.num_microbatches)
@@ -150,19 +150,19 @@ def _programs_of(trainer: Trainer) -> _Programs:
         on_devices(training.multi_step(nonfinite.counting(step)), compiler_options=options),
         on_devices(evaluation, donate=False, compiler_options=options),
         on_devices(norms, donate=False, compiler_options=options),
-        training.replicate(problem.source),
-        training.shard(problem.held_out, jax.local_device_count()),
+        training.replicate(task.source),
+        training.shard(task.held_out, jax.local_device_count()),
     )
 
 
 def _explain(trainer: Trainer, programs: _Programs, state: TrainState, first: int, last_saved: int | None) -> None:
     """Ends a run that diverged, by its parameters now: those of the first bad step, if none was finite since."""
     state = state._replace(step=jnp.int32(first))
-    batch = next(iter(trainer.problem.batches(range(first, first + 1))))
+    batch = next(iter(trainer.task.batches(range(first, first + 1))))
     norms = jax.device_get(programs.norms(state, training.shard(batch, jax.local_device_count()), programs.source))
     place = None
     if trainer.looks_for_operation:
-        found = nonfinite.first_operation(trainer.model.loss, state, first, batch, trainer.problem.source)
+        found = nonfinite.first_operation(trainer.model.loss, state, first, batch, trainer.task.source)
         places = [text for text in distributed.all_texts(found or "") if text]
         place = next(iter(places), "none of a single example: only their mean is not finite")
     with distributed.own_folder(trainer.experiment.run_dir) as folder:
@@ -215,7 +215,7 @@ class _LoopContext(NamedTuple):
 
 def _loop_context(trainer: Trainer, saver: Saver) -> _LoopContext:
     lag = 0 if trainer.looks_for_operation else distributed.LAG
-    sheets = SampleGrids(trainer.experiment, trainer.problem, trainer.model, trainer.tracking.samples_every)
+    sheets = SampleGrids(trainer.experiment, trainer.task, trainer.model, trainer.tracking.samples_every)
     programs, logger = _programs_of(trainer), _Logger(trainer)
     return _LoopContext(
         trainer, programs, logger, NonfiniteMonitor(trainer.max_consecutive_nonfinite, lag), saver, sheets
@@ -238,7 +238,7 @@ def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: St
     with Saver(experiment, lease, first or None) as saver:
         life = _loop_context(trainer, saver)
         with contextlib.closing(life.logger.trackers), life.logger.bar:
-            batches = trainer.problem.batches(range(first, experiment.num_steps))
+            batches = trainer.task.batches(range(first, experiment.num_steps))
             for steps in dispatches(first, replace(experiment, steps_per_dispatch=size)):
                 taken = training.shard_stacked([next(batches) for _ in steps], num_devices)
                 state, metrics = life.programs.advance(state, taken, life.programs.source)

@@ -1,23 +1,21 @@
 """From an experiment to its functions: path, network, loss, optimizer, state, and the learned field."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import linen
 
-from cfgjax import conversions, guidance, losses, paths, training
-from cfgjax.models import MLP, DiT, DiTClassifier, UNet, UNetClassifier
+from cfgjax import conversions, paths, training
 from cfgjax.training import fsdp, posthoc_ema
 from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Loss, Number, TrainState, Tree
 from experiments.cli.main import UserError
-from experiments.config.schema import DiTNetwork, Experiment, MLPNetwork, UNetNetwork
+from experiments.config.schema import Experiment
 from experiments.run import nonfinite
-from experiments.tasks.registry import Problem
+from experiments.tasks.task import Task
 
 PATHS: dict[str, Callable[[], GaussianPath]] = {
     "linear": paths.linear,
@@ -28,13 +26,6 @@ PATHS: dict[str, Callable[[], GaussianPath]] = {
 }
 SAMPLED_ON = {"ddpm": "linear"}
 """The paths on which fields of those are sampled that do not lead from noise to data."""
-LOSSES = {"field": losses.flow_matching, "noise": losses.noise_matching, "score": losses.score_matching}
-TO_FIELD: dict[str, Callable[[GaussianPath, LabelledField], LabelledField]] = {
-    "field": lambda path, field: field,
-    "noise": conversions.field_of_noise,
-    "score": conversions.field_of_score,
-}
-TIME_DENSITIES = {"uniform": losses.uniform, "logit_normal": losses.logit_normal}
 
 
 def path_of_field(experiment: Experiment) -> str:
@@ -56,59 +47,6 @@ class Model(NamedTuple):
     create: Callable[[], TrainState]
     field: Callable[[Tree], LabelledField]
     log_classifier: Callable[[Tree], LogClassifier]
-
-
-def network_of(experiment: Experiment, num_classes: int) -> linen.Module:
-    """The network of an experiment: a field's, or for the objective "classifier" a noisy classifier's.
-
-    Raises:
-        UserError: a classifier asked of the MLP.
-    """
-    settings = experiment.network
-    options = asdict(settings) | {"num_classes": num_classes}
-    if "dtype" in options:
-        options["dtype"] = jnp.dtype(options["dtype"])
-    is_classifier = experiment.objective == "classifier"
-    match settings:
-        case UNetNetwork():
-            return (UNetClassifier if is_classifier else UNet)(**options)
-        case DiTNetwork():
-            return (DiTClassifier if is_classifier else DiT)(**options)
-        case MLPNetwork() if not is_classifier:
-            return MLP(**options)
-    raise UserError("objective 'classifier' needs a U-Net or a transformer, not the MLP")
-
-
-def _matching_loss(experiment: Experiment, problem: Problem, network: Any, path: GaussianPath, trains: bool) -> Loss:
-    matching = LOSSES[experiment.objective]
-    density = TIME_DENSITIES[experiment.time_density]()
-
-    def loss(params: Tree, key: Array, example: Tree) -> Array:
-        data_key, label_key, dropout_key, noise_key = jax.random.split(key, 4)
-        z, y = problem.example(data_key, example)
-        y = guidance.drop_label(label_key, y, experiment.label_drop_rate, problem.num_classes)
-
-        def prediction(x: Array, t: Array, y: Array) -> Array:
-            return cast(Array, network.apply(params, x, t, y, not trains, rngs={"dropout": dropout_key}))
-
-        return matching(prediction, path, noise_key, z, y, time_density=density)
-
-    return loss
-
-
-def _classifier_loss(experiment: Experiment, problem: Problem, network: Any, path: GaussianPath, trains: bool) -> Loss:
-    density = TIME_DENSITIES[experiment.time_density]()
-
-    def loss(params: Tree, key: Array, example: Tree) -> Array:
-        data_key, dropout_key, noise_key = jax.random.split(key, 3)
-        z, y = problem.example(data_key, example)
-
-        def log_classifier(x: Array, t: Array) -> Array:
-            return cast(Array, network.apply(params, x, t, not trains, rngs={"dropout": dropout_key}))
-
-        return losses.classifier_cross_entropy(log_classifier, path, noise_key, z, y, density)
-
-    return loss
 
 
 def _schedule_of(experiment: Experiment) -> optax.Schedule:
@@ -149,18 +87,17 @@ def _optimizer_of(experiment: Experiment, schedule: optax.Schedule) -> optax.Gra
     return nonfinite.skipping(optax.chain(optax.clip_by_global_norm(settings.clip_norm), adamw))
 
 
-def state_of(experiment: Experiment, shape: tuple[int, ...], network: Any, optimizer: Any) -> TrainState:
+def state_of(experiment: Experiment, task: Task, network: Any, optimizer: Any) -> TrainState:
     """The state before the first step.
 
     Raises:
         UserError: a network that does not fit the data point's shape.
     """
     init_key, run_key = jax.random.split(jax.random.key(experiment.seed))
-    label = () if experiment.objective == "classifier" else (jnp.zeros((), jnp.int32),)
     try:
-        params = jax.jit(network.init)(init_key, jnp.zeros(shape), jnp.zeros(()), *label)
+        params = jax.jit(network.init)(init_key, *task.inputs)
     except ValueError as error:
-        raise UserError(f"network does not fit data of shape {shape}: {error}") from None
+        raise UserError(f"network does not fit data of shape {task.shape}: {error}") from None
     return training.init_state(params, optimizer, run_key, len(experiment.optimizer.average_widths))
 
 
@@ -171,22 +108,24 @@ def _placed(experiment: Experiment, make: Callable[[], TrainState]) -> Callable[
     return lambda: training.replicate(make())
 
 
-def model_of(experiment: Experiment, problem: Problem) -> Model:
-    """All functions of an experiment on its problem."""
+def model_of(experiment: Experiment, task: Task) -> Model:
+    """All functions of an experiment on its task.
+
+    Raises:
+        UserError: a network, or a path, that is not for what is trained.
+    """
     path = PATHS[experiment.path]()
     changes_path = path_of_field(experiment) != experiment.path
     sampled_on = PATHS[path_of_field(experiment)]() if changes_path else path
-    is_classifier = experiment.objective == "classifier"
-    if is_classifier and changes_path:
-        raise UserError(f"objective 'classifier' needs the path of a field, not {experiment.path!r}")
-    network: Any = network_of(experiment, problem.num_classes)
+    if changes_path and not task.objective.is_field:
+        raise UserError(f"objective {experiment.objective!r} needs the path of a field, not {experiment.path!r}")
+    network: Any = task.objective.network(experiment.network, task.num_classes)
     schedule = _schedule_of(experiment)
     optimizer = _optimizer_of(experiment, schedule)
-    make_loss = _classifier_loss if is_classifier else _matching_loss
-    loss = partial(make_loss, experiment, problem, network, path)
+    loss = partial(task.objective.loss, experiment, task, network, path)
 
     def field(params: Tree) -> LabelledField:
-        own = TO_FIELD[experiment.objective](path, lambda x, t, y: network.apply(params, x, t, y))
+        own = task.objective.to_field(path, lambda x, t, y: network.apply(params, x, t, y))
         return conversions.change_path(own, path, sampled_on) if changes_path else own
 
     return Model(
@@ -198,7 +137,7 @@ def model_of(experiment: Experiment, problem: Problem) -> Model:
         learning_rate=schedule,
         ema_decay=training.ema_warmup(experiment.optimizer.ema_decay),
         average_decays=tuple(map(posthoc_ema.power_function_decay, experiment.optimizer.average_widths)),
-        create=_placed(experiment, lambda: state_of(experiment, problem.shape, network, optimizer)),
+        create=_placed(experiment, lambda: state_of(experiment, task, network, optimizer)),
         field=field,
         log_classifier=lambda params: lambda x, t: network.apply(params, x, t),
     )

@@ -9,7 +9,6 @@ In a notebook one line gives the field that it learned, for any jit, vmap, guida
 """
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from cfgjax import checkpoints
-from cfgjax.types import LabelledField, LogClassifier, Tree
+from cfgjax.types import GaussianPath, LabelledField, LogClassifier, Tree
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.config.schema import Experiment
@@ -27,17 +26,24 @@ from experiments.run.model import Model, model_of
 from experiments.run.trained_labels import what_is_untrained
 from experiments.runtime import distributed
 from experiments.tasks import digests
-from experiments.tasks.registry import Problem, problem_of, problem_to_sample, with_shapes
+from experiments.tasks.memory_limit import require_affordable
+from experiments.tasks.registry import task_of, with_facts
+from experiments.tasks.task import Reads, Task
 
 
 class Run(NamedTuple):
     """An experiment with its functions and the moving average of its last checkpoint, that of ``step`` if told."""
 
     experiment: Experiment
-    problem: Problem
+    task: Task
     model: Model
     ema: Tree
     step: int | None = None
+
+    @property
+    def path(self) -> GaussianPath:
+        """The path on which the field is sampled."""
+        return self.model.path
 
     @property
     def _on_one_device(self) -> Tree:
@@ -58,12 +64,12 @@ def restore_run(
     run_dir: Path,
     data_dir: Path | None = None,
     ema_width: float | None = None,
-    problem_of: Callable[[Experiment], Problem] = problem_of,
+    reads: Reads = "all",
 ) -> Run:
     """The run in a folder; its data may have moved to another ``data_dir``.
 
     Its parameters are the moving average of its newest whole checkpoint, or with an ``ema_width`` the one of that
-    relative width, made of the run's snapshots. With ``problem_to_sample`` as its ``problem_of`` no data are read.
+    relative width, made of the run's snapshots. What is read of its data is as for ``task_of``.
 
     Raises:
         UserError: no run there.
@@ -73,11 +79,12 @@ def restore_run(
     experiment = run_folder.read_config(run_dir)
     if data_dir is not None:
         experiment = dataclasses.replace(experiment, data_dir=data_dir)
-    problem = distributed.agree(lambda: problem_of(experiment))
-    changed = digests.changed(experiment, with_shapes(experiment, problem))
+    task = distributed.agree(lambda: task_of(experiment, reads))
+    distributed.agree(lambda: require_affordable(experiment, task.shape, task.num_classes))
+    changed = digests.changed(experiment, with_facts(experiment, task))
     if changed:
         distributed.warn(f"warning: {changed}; what is measured now is measured by these")
-    model = model_of(experiment, problem)
+    model = model_of(experiment, task)
     like = jax.eval_shape(model.create).ema
     restored = checkpoints.restore_params(run_folder.checkpoints_of(run_dir), like=like)
     for message in restored.corrupt.values():
@@ -87,7 +94,21 @@ def restore_run(
     if ema_width is not None:
         ema = ema_snapshots.reconstructed(experiment, run_dir, ema_width)
     cli.debug(f"read step {restored.step} of {run_dir}")
-    return Run(experiment, problem, model, ema, restored.step)
+    return Run(experiment, task, model, ema, restored.step)
+
+
+def restore_field(run_dir: Path, data_dir: Path | None = None, ema_width: float | None = None) -> Run:
+    """The run of a field in a folder, as by ``restore_run``; no data are read.
+
+    Raises:
+        UserError: it holds a classifier.
+    """
+    run = restore_run(run_dir, data_dir, ema_width, "shapes")
+    if not run.task.objective.is_field:
+        raise UserError(
+            f"run_dir must hold a run of a field, got the noisy classifier in {run_dir}, which draws no samples"
+        )
+    return run
 
 
 def field_of(run_dir: Path | str, ema_width: float | None = None) -> LabelledField:
@@ -105,9 +126,7 @@ def field_of(run_dir: Path | str, ema_width: float | None = None) -> LabelledFie
         UserError: no run of a field there.
         CheckpointError: no checkpoint that reads.
     """
-    run = restore_run(Path(run_dir), ema_width=ema_width, problem_of=problem_to_sample)
-    if run.experiment.objective == "classifier":
-        raise UserError(f"run_dir must hold a run of a field, got the noisy classifier in {run_dir}")
+    run = restore_field(Path(run_dir), ema_width=ema_width)
     untrained = what_is_untrained(run.experiment)
     if untrained:
         distributed.warn(f"warning: {run_dir}: {untrained} is learned")

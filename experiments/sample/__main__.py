@@ -38,13 +38,13 @@ from experiments.config.samplers import (
 from experiments.run import provenance
 from experiments.run.batch_sampling import draw_all
 from experiments.run.model import path_of_field
-from experiments.run.restore import Run, restore_run, warn_of_other_data
+from experiments.run.require_trained import require_rows, rows_of
+from experiments.run.restore import Run, restore_field, restore_run, warn_of_other_data
 from experiments.run.restore_classifier import load_classifier
-from experiments.run.trained_labels import require_rows, rows_of
 from experiments.sample import files as sample_files
 from experiments.sample import images as sample_images
-from experiments.tasks.label_names import allowed, label_texts, labels_by_word
-from experiments.tasks.registry import problem_to_sample
+from experiments.tasks.label_names import allowed, labels_by_word
+from experiments.tasks.task import Task
 
 STILLS, ANIMATIONS, ARRAYS = (".png",), (".gif", ".apng"), (".npz",)
 _NUMBER = 4
@@ -181,24 +181,24 @@ def _labels(which: SampleOptions, names: tuple[str, ...], absent: tuple[int, ...
 
 def _worse(run: Run, worse_dir: Path, data_dir: Path | None) -> LabelledField:
     """The field of the worse run."""
-    worse = restore_run(worse_dir, data_dir, problem_of=problem_to_sample)
-    is_alike = (worse.problem.shape, worse.problem.num_classes) == (run.problem.shape, run.problem.num_classes)
-    is_field = worse.experiment.objective != "classifier"
+    worse = restore_run(worse_dir, data_dir, reads="shapes")
+    is_alike = (worse.task.shape, worse.task.num_classes) == (run.task.shape, run.task.num_classes)
+    is_field = worse.task.objective.is_field
     is_alike = is_alike and is_field and path_of_field(worse.experiment) == path_of_field(run.experiment)
     _require(is_alike, f"worse must be a run on the same kind of data and path, got {worse_dir}")
     warn_of_other_data("worse", worse, run)
-    require_rows(worse, worse.problem.labels[:1], "worse")
+    require_rows(worse, worse.task.labels[:1], "worse")
     return worse.field
 
 
 def _led_from(guided: GuidanceOptions, run: Run) -> int:
     """The label to lead away from: the null label, or the negative one."""
-    negative, null = guided.negative_label, run.problem.num_classes
+    negative, null = guided.negative_label, run.task.num_classes
     if negative is None:
         return null
     is_alone = guided.worse is None and guided.classifier is None
     _require(is_alone, "negative_label must be left out where a worse network or a classifier is given")
-    (label,) = _called("negative_label", (negative,), label_texts(run.experiment, null))
+    (label,) = _called("negative_label", (negative,), run.task.label_texts)
     return label
 
 
@@ -228,32 +228,32 @@ def _rule_of(guided: GuidanceOptions, run: Run, data_dir: Path | None) -> RuleOf
     _require(guided.worse is None, "classifier must be left out where a worse network is given")
     is_plain = guided.rule == "classifier_free" and guided.interval == (0.0, 1.0)
     _require(is_plain, "classifier must be left out where a rule or an interval is asked for")
-    log_classifier = load_classifier(guided.classifier, run, data_dir, problem_to_sample)
+    log_classifier = load_classifier(guided.classifier, run, data_dir, "shapes")
     return lambda placed: by_classifier(placed(run.field), null, log_classifier, path)
 
 
-def _check_size(options: Options, shape: tuple[int, ...], num_samples: int, num_frames: int, out: Path) -> None:
+def _check_size(options: Options, task: Task, num_samples: int, num_frames: int, out: Path) -> None:
     """All that is drawn must fit this machine and its kind of file."""
-    is_film = options.output.trajectory
+    is_film, shape = options.output.trajectory, task.shape
     name = "num_samples x num_steps" if is_film else "num_samples"
     data.check_memory(name, 2 * _NUMBER * num_samples * num_frames * int(np.prod(shape)))
     if sample_files.is_folder(options.output.out):
         is_image = len(shape) == 3 and shape[-1] in (1, 3)
         _require(is_image, f"out must be a file for samples of shape {shape}: they are no images")
     elif out.suffix not in ARRAYS:
-        sample_images.require_drawable(num_samples, shape, num_frames)
+        sample_images.require_drawable(task.samples, shape, num_samples, num_frames)
 
 
 def _write(options: Options, run: Run, samples: np.ndarray, labels: np.ndarray, num_frames: int, out: Path) -> None:
     made = provenance.of_run(run)
     if sample_files.is_folder(options.output.out):
-        sample_images.write_each(samples, labels, run.problem.num_classes, made, out)
+        sample_images.write_each(samples, labels, run.task.num_classes, made, out)
     elif out.suffix in ARRAYS:
-        sample_images.write_arrays(out, made, **sample_images.arrays_of(samples, labels, run.experiment.data))
+        sample_images.write_arrays(out, made, **run.task.samples.arrays(samples, labels))
     elif options.output.trajectory:
-        sample_images.write_animation(sample_images.animation_of(samples, labels), num_frames, made, out)
+        sample_images.write_animation(run.task.samples.frames(samples, labels), num_frames, made, out)
     else:
-        sample_images.write_picture(sample_images.picture_of(samples, labels), made, out)
+        sample_images.write_picture(run.task.samples.picture(samples, labels), made, out)
 
 
 def sample(options: Options) -> None:
@@ -261,15 +261,13 @@ def sample(options: Options) -> None:
     _check_numbers(options)
     out = _check_output(options.output)
     data_dir, solving = options.run.data_dir, options.solver
-    run = restore_run(options.run_dir, data_dir, options.run.ema_width, problem_to_sample)
-    _require(run.experiment.objective != "classifier", f"{options.run_dir} holds a classifier, which draws no samples")
-    path, shape = run.model.path, run.problem.shape
-    names = label_texts(run.experiment, run.problem.num_classes)
-    labels = _labels(options.sample, names, run.problem.absent_labels)
+    run = restore_field(options.run_dir, data_dir, options.run.ema_width)
+    path, shape = run.model.path, run.task.shape
+    labels = _labels(options.sample, run.task.label_texts, run.task.absent_labels)
     _require_trained(options.guidance, run, labels)
     ts = times(path, solving.num_steps, solving.grid, options.guidance.interval)
     num_frames = len(ts) if options.output.trajectory else 1
-    _check_size(options, shape, len(labels), num_frames, out)
+    _check_size(options, run.task, len(labels), num_frames, out)
     rule_of, watch, scale = _rule_of(options.guidance, run, data_dir), None, options.guidance.scale
     if options.output.trajectory:
         watch = denoised(path) if options.output.show == "denoised" else states

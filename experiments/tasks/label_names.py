@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from experiments.config.schema import LONGEST_NAME, MOST_NAMES, Experiment, ImageData
+from experiments.config.schema import LONGEST_NAME, MOST_NAMES
 
 
 def numbers_of(num_classes: int) -> tuple[str, ...]:
@@ -43,12 +43,6 @@ def names_to_tell(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
     if names is None or len(names) > MOST_NAMES or names == numbers_of(len(names)):
         return None
     return names if all(name.isprintable() and len(name) <= LONGEST_NAME for name in names) else None
-
-
-def label_texts(experiment: Experiment, num_classes: int) -> tuple[str, ...]:
-    """What each label is called in pictures and tables: its name in the run's config, else its number."""
-    names = experiment.data.label_names if isinstance(experiment.data, ImageData) else None
-    return names if names is not None and len(names) == num_classes else numbers_of(num_classes)
 
 
 def labels_by_word(names: tuple[str, ...]) -> dict[str, int]:

@@ -1,17 +1,108 @@
-"""The record of a problem: a source of labelled data points, as training, sampling and reports need it."""
+"""The record of what is learned: a kind of data and what is trained on it, as functions and facts.
 
-from collections.abc import Callable, Iterator
+Training, sampling and reports ask this record alone; which one an experiment names is told by
+``experiments.tasks.registry``.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
 
+import jax.numpy as jnp
 import numpy as np
+from flax import linen
+from matplotlib.figure import Figure
+from PIL import Image
 
-from cfgjax.types import Array, Tree
+from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Loss, Tree
+from experiments.config.schema import DiTNetwork, Experiment, MLPNetwork, UNetNetwork
+from experiments.evaluation.measurable import Counts, Need, left_out
+from experiments.evaluation.options import NOTHING_MORE, EvaluationOptions
+from experiments.tasks.label_names import numbers_of
+
+Reads = Literal["all", "measures", "shapes"]
+"""What is read of the data: all that training needs, what samples are measured by, or nothing that the config tells."""
+
+Example = Callable[[Array, Any], tuple[Array, Array]]
+"""(key, one example of a batch) -> (z, y), inside the step."""
+
+ToField = Callable[[GaussianPath, LabelledField], LabelledField]
+"""(path, prediction) -> field."""
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A source of labelled data points.
+class Objective(NamedTuple):
+    """What is trained.
+
+    Attributes:
+        network: (its settings, K) -> the network.
+        label: the network's inputs beside x and t.
+        loss: (experiment, task, network, path, whether it trains) -> the loss of one example.
+        to_field: makes the field of what the network predicts.
+        is_field: whether a field is learned, of which samples are drawn; else a noisy classifier.
+    """
+
+    network: Callable[[MLPNetwork | UNetNetwork | DiTNetwork, int], linen.Module]
+    label: tuple[Array | np.ndarray, ...]
+    loss: Callable[[Experiment, "Task", Any, GaussianPath, bool], Loss]
+    to_field: ToField
+    is_field: bool = True
+
+
+class Samples(NamedTuple):
+    """How samples are shown and stored.
+
+    Attributes:
+        bound: the largest absolute value of data.
+        most_on_sheet: samples of a label that a sheet shows.
+        num_pixels: n -> pixels of the picture of n samples; None where they are no pictures.
+        picture: (samples [n, *D], labels [n]) -> one picture of them.
+        frames: (what was seen of n samples at all times [n, times, *D], labels [n]) -> a picture for each time.
+        sheet: (samples [scales, K, n, *D], scales, texts of the K labels, title) -> the figure.
+        arrays: (samples, labels) -> the arrays of an .npz.
+    """
+
+    bound: float
+    most_on_sheet: int
+    num_pixels: Callable[[int], int | None]
+    picture: Callable[[np.ndarray, np.ndarray], Image.Image]
+    frames: Callable[[np.ndarray, np.ndarray], Iterator[Image.Image]]
+    sheet: Callable[[np.ndarray, tuple[float, ...], Sequence[str], str], Figure]
+    arrays: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+
+
+class Learned(Protocol):
+    """What a report asks of a run."""
+
+    @property
+    def experiment(self) -> Experiment:
+        """Its settings."""
+        ...
+
+    @property
+    def task(self) -> "Task":
+        """What it learned from."""
+        ...
+
+    @property
+    def path(self) -> GaussianPath:
+        """The path of its field."""
+        ...
+
+    @property
+    def field(self) -> LabelledField:
+        """The learned field."""
+        ...
+
+    @property
+    def log_classifier(self) -> LogClassifier:
+        """The learned noisy classifier."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A source of labelled data points, and what is done with them.
 
     Attributes:
         shape: of one data point.
@@ -21,19 +112,32 @@ class Problem:
         example: (key, one example of a batch) -> (z, y), inside the step.
         held_out: this host's share of a batch that is never learned from, for the loss during training.
         source: what lies whole on every device; the batches are indices into it. None where they hold the examples.
-        label_names: the labels' names in order; None where they are called by their numbers.
+        objective: what is trained.
+        samples: how samples are shown and stored.
+        needs: (what is asked of a report) -> the numbers that it gives.
+        evaluate: (run, what is asked, folder, numbers left out with their reasons) -> the metrics; writes pictures and
+            samples into the folder.
+        measures_images: whether likelihoods, a classifier to compare with, and features may be asked of a report.
+        class_names: the labels' names in order; None where they are called by their numbers.
         absent_labels: those without a training example: never learned, so neither drawn unasked nor measured.
+        num_held_out: pictures held out in all, for measures; 0 where they are not read.
         train_digest, test_digest: of the data, as ``experiments.tasks.digests`` makes them; None where none are read.
     """
 
     shape: tuple[int, ...]
     num_classes: int
     batches: Callable[[range], Iterator[Tree]]
-    example: Callable[[Array, Any], tuple[Array, Array]]
+    example: Example
     held_out: Tree
     source: Tree = None
-    label_names: tuple[str, ...] | None = None
+    objective: Objective
+    samples: Samples
+    needs: Callable[[EvaluationOptions], Sequence[Need]]
+    evaluate: Callable[[Learned, EvaluationOptions, Path, Mapping[str, str]], dict[str, Any]]
+    measures_images: bool = False
+    class_names: tuple[str, ...] | None = None
     absent_labels: tuple[int, ...] = ()
+    num_held_out: int = 0
     train_digest: str | None = None
     test_digest: str | None = None
 
@@ -41,3 +145,20 @@ class Problem:
     def labels(self) -> np.ndarray:
         """The labels that have training examples, in order; all of them where that is not known."""
         return np.setdiff1d(np.arange(self.num_classes), self.absent_labels)
+
+    @property
+    def label_texts(self) -> tuple[str, ...]:
+        """What each label is called in pictures and tables: its name, else its number."""
+        names = self.class_names
+        return names if names is not None and len(names) == self.num_classes else numbers_of(self.num_classes)
+
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """What the network takes of one data point: x, t, and of a field its label; all zero."""
+        return jnp.zeros(self.shape), jnp.zeros(()), *self.objective.label
+
+    def left_out(self, num_per_class: int, options: EvaluationOptions = NOTHING_MORE) -> dict[str, str]:
+        """The numbers that a report on so many samples of each label cannot give, with a reason each."""
+        num_labels = len(self.labels)
+        there = Counts(num_labels * num_per_class, self.num_held_out, num_labels)
+        return left_out(self.needs(options), there)

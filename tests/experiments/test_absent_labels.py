@@ -12,13 +12,13 @@ from PIL import Image
 from cfgjax import data, paths
 from experiments.config.samplers import ODE, classifier_free
 from experiments.config.schema import ADAPTER, LatentData, Sampling
-from experiments.evaluation.run_report import draw_sweep
+from experiments.evaluation.guided_samples import draw_sweep
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run.restore import Run
 from experiments.sample.__main__ import SampleOptions, _labels
 from experiments.tasks.label_names import ranges
-from experiments.tasks.registry import problem_of, problem_to_sample, with_shapes
+from experiments.tasks.registry import task_of, with_facts
 
 
 @pytest.fixture(scope="module")
@@ -53,23 +53,23 @@ def _experiment(folder, kind):
 def told(request, folder):
     """The experiment as its run folder tells it."""
     experiment = _experiment(folder, request.param)
-    return with_shapes(experiment, problem_of(experiment))
+    return with_facts(experiment, task_of(experiment))
 
 
 def test_they_are_told_when_training_starts_and_in_the_config(told, capsys):
-    problem = problem_of(told)
+    task = task_of(told)
     assert "warning: 2 of 4 labels have no training example: 0, 2; they are not learned" in capsys.readouterr().err
-    assert problem.labels.tolist() == [1, 3]
+    assert task.labels.tolist() == [1, 3]
     assert told.data.absent_labels == (0, 2)
     assert ADAPTER.validate_json(ADAPTER.dump_json(told), strict=True) == told
-    assert problem_to_sample(told).labels.tolist() == [1, 3]
+    assert task_of(told, "shapes").labels.tolist() == [1, 3]
 
 
 def test_a_run_of_before_they_were_told_goes_on(told):
     untold = dataclasses.replace(told, data=dataclasses.replace(told.data, absent_labels=None))
     assert run_folder._difference(untold, told) is None
     assert run_folder.settings_that_count(untold) == run_folder.settings_that_count(told)
-    assert problem_to_sample(untold).labels.tolist() == [0, 1, 2, 3]
+    assert task_of(untold, "shapes").labels.tolist() == [0, 1, 2, 3]
 
 
 def test_they_are_drawn_only_where_they_are_asked_for(told):
@@ -81,9 +81,9 @@ def test_they_are_drawn_only_where_they_are_asked_for(told):
 
 def test_a_report_draws_the_others_in_their_place(told):
     """The field leads every label to its own number, so that the samples tell their labels."""
-    problem = problem_to_sample(told)
+    task = task_of(told, "shapes")
     field = lambda x, t, y: (jnp.asarray(y, jnp.float32) - x) / (1.001 - t)  # noqa: E731
-    run = Run(told, problem, SimpleNamespace(path=paths.linear()), ema=None)
+    run = Run(told, task, SimpleNamespace(path=paths.linear()), ema=None)
     samples = draw_sweep(run, classifier_free(field, 4), ODE, (1.0,))
     assert samples.shape == (1, 2, 3, 8, 8, 1)
     np.testing.assert_allclose(samples.mean(axis=(0, 2, 3, 4, 5)), [1, 3], atol=0.05)

@@ -16,7 +16,7 @@ from experiments.presets.registry import PRESETS
 from experiments.run import ema_snapshots
 from experiments.run import folder as run_folder
 from experiments.run.restore import Run, restore_run, warn_of_other_data
-from experiments.tasks.registry import problem_of, with_shapes
+from experiments.tasks.registry import task_of, with_facts
 from tests.support.pictures import stripes, write_idx
 
 
@@ -61,7 +61,7 @@ def _told(data_dir, run_dir, **settings):
     preset = PRESETS["fashion_mnist"][1]
     asked = dataclasses.replace(preset, data=dataclasses.replace(preset.data, **settings), data_dir=data_dir)
     asked = dataclasses.replace(asked, run_dir=run_dir, batch_size=16)
-    return with_shapes(asked, problem_of(asked))
+    return with_facts(asked, task_of(asked))
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -112,7 +112,7 @@ def test_latents_are_known_by_all_labels_and_a_sample_of_rows(tmp_path):
         settings = LatentData(Path("mine"), (2, 2, 1), 4)
         asked = dataclasses.replace(PRESETS["imagenet256_latent"][1], data=settings, data_dir=tmp_path)
         asked = dataclasses.replace(asked, run_dir=tmp_path / "run", batch_size=16)
-        return with_shapes(asked, problem_of(asked))
+        return with_facts(asked, task_of(asked))
 
     (tmp_path / "run").mkdir()
     run_folder.open_run(told())

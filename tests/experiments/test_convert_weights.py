@@ -16,7 +16,7 @@ from experiments.run.folder import read_config
 from experiments.run.model import model_of
 from experiments.run.restore import restore_run
 from experiments.runtime import progress
-from experiments.tasks.registry import abstract_problem_of, problem_of, problem_to_sample
+from experiments.tasks.registry import task_of
 from tests.support.commands import assert_one_line, command
 
 safetensors = pytest.importorskip("safetensors.numpy")
@@ -53,7 +53,7 @@ def test_published_weights_are_drawn_from_like_a_run(kind, weights, tmp_path, mo
     options = ["--labels", 2, "--scale", 3, "--solver", "euler", "--num-steps", 2, "--out", tmp_path / "drawn.npz"]
     done = command("sample", run_dir, *options)
     assert done.returncode == 0, done.stderr
-    run = restore_run(run_dir, problem_of=problem_to_sample)
+    run = restore_run(run_dir, reads="shapes")
     noise_key, solver_key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
     noise = jax.random.normal(noise_key, (4, 4, 4))
     guided = guidance.given(guidance.classifier_free(field, 3.0, 3), 2)
@@ -95,20 +95,20 @@ def test_what_no_file_of_sit_tells_is_said(tmp_path):
 def test_a_run_of_steps_cannot_be_a_classifier(weights, tmp_path):
     assert "REPA" not in _bring(weights, tmp_path / "run", "dit").stderr
     experiment = read_config(tmp_path / "run")
-    model = model_of(experiment, abstract_problem_of(experiment))
+    model = model_of(experiment, task_of(experiment, "shapes"))
     assert float(model.path.beta(1.0)) == float(paths.linear().beta(1.0))
     clothes = PRESETS["fashion_mnist_classifier"][1]
     steps = dataclasses.replace(clothes, path="ddpm")
     with pytest.raises(UserError, match="objective 'classifier' needs the path of a field, not 'ddpm'"):
-        model_of(steps, abstract_problem_of(steps))
+        model_of(steps, task_of(steps, "shapes"))
 
 
 @pytest.mark.slow
 def test_any_run_on_the_steps_is_drawn_on_the_linear_path():
     """Trained at the steps of DDPM, its loss and its field are those of the noise there."""
     experiment = dataclasses.replace(PRESETS["mixture"][1], path="ddpm", objective="noise")
-    problem = problem_of(experiment)
-    model = model_of(experiment, problem)
+    task = task_of(experiment)
+    model = model_of(experiment, task)
     params = jax.tree.map(lambda leaf: leaf + 0.1, model.create().params)
     predict = partial(model.network.apply, params)
     x, t, y, key = jnp.array([0.5, -1.0]), jnp.float32(0.4), jnp.int32(3), jax.random.key(1)
@@ -116,7 +116,7 @@ def test_any_run_on_the_steps_is_drawn_on_the_linear_path():
     np.testing.assert_allclose(model.field(params)(x, t, y), expected, rtol=1e-5)
     assert not np.allclose(expected, predict(x, t, y), rtol=0.1)
     data_key, label_key, _, noise_key = jax.random.split(key, 4)
-    z, label = problem.example(data_key, 0)
+    z, label = task.example(data_key, 0)
     dropped = guidance.drop_label(label_key, label, experiment.label_drop_rate, 8)
     loss = losses.noise_matching(predict, paths.ddpm(), noise_key, z, dropped, time_density=losses.uniform())
     np.testing.assert_allclose(model.evaluation_loss(params, key, jnp.int32(0)), loss, rtol=1e-4)

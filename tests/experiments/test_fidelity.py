@@ -295,8 +295,8 @@ def test_sample_draws_by_the_classifier(trained_clothes, trained_classifier, tmp
 
 def test_data_that_moved_are_found_again(trained_clothes, data_dir, tmp_path):
     (tmp_path / "moved").symlink_to(data_dir)
-    moved = restore_run(trained_clothes, tmp_path / "moved").problem
-    np.testing.assert_array_equal(moved.held_out[0], restore_run(trained_clothes).problem.held_out[0])
+    moved = restore_run(trained_clothes, tmp_path / "moved").task
+    np.testing.assert_array_equal(moved.held_out[0], restore_run(trained_clothes).task.held_out[0])
     assert_one_line(command("evaluate", trained_clothes, "--data-dir", tmp_path / "nowhere"), "not prepared")
 
 

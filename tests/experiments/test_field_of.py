@@ -14,15 +14,15 @@ from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run.model import model_of
 from experiments.run.restore import field_of
-from experiments.tasks.registry import problem_of
+from experiments.tasks.registry import task_of
 
 
 def _saved(run_dir, **changes):
     """A run's folder with one checkpoint, whose moving average is no zero and not the parameters; and its model."""
     small = {"run_dir": run_dir, "network": MLPNetwork(160, 8, 1)} | changes
     experiment = dataclasses.replace(PRESETS["mixture"][1], **small)
-    problem = problem_of(experiment)
-    model = model_of(experiment, problem)
+    task = task_of(experiment)
+    model = model_of(experiment, task)
     state = model.create()
     ema = jax.tree.map(
         lambda leaf: leaf + 0.01 * jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), state.ema

@@ -18,8 +18,8 @@ from experiments.presets.registry import PRESETS
 from experiments.report import html as html_tables
 from experiments.run import folder as run_folder
 from experiments.sample.__main__ import SampleOptions, _labels
-from experiments.tasks.label_names import label_texts, names_to_tell
-from experiments.tasks.registry import problem_of, with_shapes
+from experiments.tasks.label_names import names_to_tell
+from experiments.tasks.registry import task_of, with_facts
 from tests.support.commands import SMALL, assert_one_line, command
 
 NAMES = ("2$ and 5$", "circle", "x" * 60)
@@ -51,29 +51,29 @@ def _experiment(own, name="own", **settings):
 
 def test_a_config_tells_the_names_of_its_data(own):
     experiment = _experiment(own)
-    told = with_shapes(experiment, problem_of(experiment))
-    assert told.data.label_names == NAMES == label_texts(told, 3)
-    assert label_texts(experiment, 3) == ("0", "1", "2")
+    told = with_facts(experiment, task_of(experiment))
+    assert told.data.label_names == NAMES == task_of(told, "shapes").label_texts
+    assert task_of(experiment, "shapes").label_texts == ("0", "1", "2")
     assert ADAPTER.validate_json(ADAPTER.dump_json(told), strict=True) == told
     assert run_folder._difference(experiment, told) is None
 
 
 def test_numbers_in_their_order_are_no_names(data_dir):
     experiment = dataclasses.replace(PRESETS["digits"][1], data_dir=data_dir)
-    assert with_shapes(experiment, problem_of(experiment)).data.label_names is None
+    assert with_facts(experiment, task_of(experiment)).data.label_names is None
 
 
 def test_a_set_whose_labels_were_renamed_is_another(own):
-    told = with_shapes(_experiment(own), problem_of(_experiment(own)))
+    told = with_facts(_experiment(own), task_of(_experiment(own)))
     renamed = dataclasses.replace(told, data=dataclasses.replace(told.data, name="other"))
     with pytest.raises(UserError, match=r"^data\.label_names\[1\] is circle, but the data set has oval$"):
-        problem_of(renamed)
+        task_of(renamed)
     other = dataclasses.replace(told, data=dataclasses.replace(told.data, label_names=(*NAMES[:2], "y" * 60)))
     assert run_folder._difference(told, other) == ("data.label_names[2]", "x" * 60, "y" * 60)
 
 
 def test_names_that_a_data_set_no_longer_tells_are_kept(own, tmp_path):
-    told = with_shapes(_experiment(own), problem_of(_experiment(own)))
+    told = with_facts(_experiment(own), task_of(_experiment(own)))
     told = dataclasses.replace(told, run_dir=tmp_path)
     run_folder.open_run(told)
     run_folder.open_run(dataclasses.replace(told, data=dataclasses.replace(told.data, label_names=None)))
@@ -81,7 +81,7 @@ def test_names_that_a_data_set_no_longer_tells_are_kept(own, tmp_path):
 
 
 def test_names_change_no_digest_of_the_settings(own):
-    told = with_shapes(_experiment(own), problem_of(_experiment(own)))
+    told = with_facts(_experiment(own), task_of(_experiment(own)))
     untold = dataclasses.replace(told, data=dataclasses.replace(told.data, label_names=None))
     assert run_folder.settings_that_count(told) == run_folder.settings_that_count(untold)
 

@@ -10,7 +10,7 @@ from experiments.config.schema import LatentData
 from experiments.presets.registry import PRESETS
 from experiments.run.restore import Run
 from experiments.sample.__main__ import Options, OutputOptions, _write
-from experiments.tasks.registry import problem_of, problem_to_sample
+from experiments.tasks.registry import task_of
 from tests.support.commands import SMALL_DIT, assert_one_line, command
 
 NUM_CLASSES, NUM_LATENTS = 4, 160
@@ -36,13 +36,13 @@ def _experiment(folder, **changes):
 
 
 def test_each_latent_is_either_held_out_or_visited_once_in_an_epoch(folder):
-    problem = problem_of(_experiment(folder))
-    batches = list(problem.batches(range(8)))
+    task = task_of(_experiment(folder))
+    batches = list(task.batches(range(8)))
     visited = np.concatenate([latents for latents, _ in batches])
-    together = np.concatenate([visited, problem.held_out[0]]).reshape(NUM_LATENTS, -1)
+    together = np.concatenate([visited, task.held_out[0]]).reshape(NUM_LATENTS, -1)
     whole = np.load(folder / "mine" / "latents.npy").astype(np.float32).reshape(NUM_LATENTS, -1)
     np.testing.assert_array_equal(np.unique(together, axis=0), np.unique(whole, axis=0))
-    assert set(problem.held_out[1].tolist()) == set(range(NUM_CLASSES))
+    assert set(task.held_out[1].tolist()) == set(range(NUM_CLASSES))
     for latents, labels in batches:
         np.testing.assert_allclose(latents.mean(axis=(1, 2, 3)), labels, atol=0.6)
 
@@ -58,7 +58,7 @@ def test_each_latent_is_either_held_out_or_visited_once_in_an_epoch(folder):
 )
 def test_latents_that_differ_from_the_settings_are_refused(changes, expected, folder):
     with pytest.raises(UserError, match=expected):
-        problem_of(_experiment(folder, **changes))
+        task_of(_experiment(folder, **changes))
 
 
 def _with_latents(folder, times, shift=0.0):
@@ -83,7 +83,7 @@ def _with_latents(folder, times, shift=0.0):
     ],
 )
 def test_the_scale_of_latents_is_looked_at_before_training(times, factor, hint, tmp_path, capsys):
-    problem_of(_experiment(_with_latents(tmp_path, times), factor=factor))
+    task_of(_experiment(_with_latents(tmp_path, times), factor=factor))
     said = capsys.readouterr()
     assert f"times data.factor {factor:g} is" in said.out
     if hint is None:
@@ -94,7 +94,7 @@ def test_the_scale_of_latents_is_looked_at_before_training(times, factor, hint, 
 
 def test_a_channel_far_from_zero_is_told(tmp_path, capsys):
     """The means of Stable Diffusion's latents as EDM2 measured them, the first of which is 5.81."""
-    problem_of(_experiment(_with_latents(tmp_path, 4.0, [5.81, 3.25, 0.12, -2.15, 0]), factor=0.18215))
+    task_of(_experiment(_with_latents(tmp_path, 4.0, [5.81, 3.25, 0.12, -2.15, 0]), factor=0.18215))
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "warning: channel 0 of the latents times data.factor has mean 1.06, far from the 0 of noise" in said
@@ -117,7 +117,7 @@ def test_what_a_folder_of_latents_holds_is_told_by_prepare(folder, tmp_path):
 
 def test_files_of_latents_tell_their_factor(folder, tmp_path):
     experiment = _experiment(folder, factor=0.25)
-    run = Run(experiment, problem_to_sample(experiment), None, None, 1)
+    run = Run(experiment, task_of(experiment, "shapes"), None, None, 1)
     options = Options(tmp_path, output=OutputOptions(str(tmp_path / "x.npz")))
     _write(options, run, np.zeros((2, 4, 4, 5)), np.zeros(2, np.int32), 1, tmp_path / "x.npz")
     assert float(np.load(tmp_path / "x.npz")["factor"]) == 0.25

@@ -14,15 +14,18 @@ from PIL import Image
 from cfgjax import data, paths
 from experiments.config.schema import MixtureData, MLPNetwork, Sampling
 from experiments.evaluation import images as image_report
-from experiments.evaluation import measurable, mixture, run_report
+from experiments.evaluation import latents, measurable, mixture
 from experiments.evaluation.feature_classifier import FeatureClassifier, feature_classifier_of
-from experiments.evaluation.run_report import EvaluationOptions, report
+from experiments.evaluation.guided_samples import BY_CLASSIFIER, FREE
+from experiments.evaluation.options import EvaluationOptions
+from experiments.evaluation.run_report import report
 from experiments.presets.registry import PRESETS
 from experiments.report import html as html_tables
 from experiments.report import svg
 from experiments.run.fit import prepare
 from experiments.run.restore import Run
-from experiments.tasks.registry import Problem
+from experiments.tasks import images as image_task
+from experiments.tasks.registry import task_of
 from tests.support.commands import SMALL, finish, start
 
 NUMBERS = {
@@ -38,8 +41,10 @@ NUMBERS = {
 MODEL = types.SimpleNamespace(path=paths.linear(), field=lambda params: lambda x, t, y: (0.1 * y + 1) * x)
 
 
-def _problem(num_classes):
-    return Problem((2, 2, 1), num_classes, None, None, None)
+def _task(experiment, num_classes, num_held_out=0):
+    """The task of an experiment, of small pictures, so many of them held out."""
+    small = {"shape": (2, 2, 1), "num_classes": num_classes, "num_held_out": num_held_out}
+    return dataclasses.replace(task_of(experiment, "shapes"), **small)
 
 
 def _images(num_images, num_classes):
@@ -59,27 +64,26 @@ def _any_recogniser(settings, data_dir, train, test, is_kept=True):
 
 @pytest.fixture
 def measured(monkeypatch, tmp_path):
-    """The report of a run on pictures, whose data and samples are made up: (counts, wishes) -> metrics."""
+    """The report of a run on pictures, whose data and samples are made up: (counts, options) -> metrics."""
 
-    def of(num_test, num_classes, num_per_class, wishes, is_drawn=False, test=None, samples=None):
+    def of(num_test, num_classes, num_per_class, options, is_drawn=False, test=None, samples=None):
         train, test = _images(7, num_classes), test or _images(num_test, num_classes)
         experiment = dataclasses.replace(
             PRESETS["digits"][1], sampling=Sampling((0.0, 2.0), num_steps=1, num_per_class=num_per_class)
         )
-        for module in (run_report, measurable, image_report):
-            monkeypatch.setattr(module, "load_test", lambda *_: test)
-        monkeypatch.setattr(image_report, "load_train", lambda *_: train)
+        monkeypatch.setattr(image_task, "load_test", lambda *_: test)
+        monkeypatch.setattr(image_task, "load_train", lambda *_: train)
         monkeypatch.setattr(image_report, "feature_classifier_of", _any_recogniser)
         if samples is None:
             samples = np.random.default_rng(0).uniform(-1, 1, (2, num_classes, num_per_class, 2, 2, 1))
-        guidances = [run_report.FREE] + [run_report.BY_CLASSIFIER] * (wishes.log_classifier is not None)
+        guidances = [FREE] + [BY_CLASSIFIER] * (options.log_classifier is not None)
         draws = {(guidance, "heun"): samples for guidance in guidances}
-        monkeypatch.setattr(run_report, "_guided_draws", lambda *_: (draws, dict.fromkeys(guidances, (0.0, 2.0))))
+        monkeypatch.setattr(image_report, "guided_draws", lambda *_: (draws, dict.fromkeys(guidances, (0.0, 2.0))))
         if not is_drawn:
-            for name in ("draw_samples", "draw_curves"):
+            for name in ("draw_samples", "draw_curves", "draw_residuals"):
                 monkeypatch.setattr(image_report, name, lambda *_: None)
-            monkeypatch.setattr(run_report, "draw_residuals", lambda *_: None)
-        return report(Run(experiment, _problem(num_classes), MODEL, None), tmp_path, wishes)
+        task = _task(experiment, num_classes, len(test.label))
+        return report(Run(experiment, task, MODEL, None), tmp_path, options)
 
     return of
 
@@ -163,7 +167,7 @@ def test_features_that_tell_nothing_apart_measure_nothing(measured):
 
 @pytest.mark.parametrize(("num_test", "num_classes"), [(0, 2), (1, 2), (2, 1)])
 def test_a_classifier_and_likelihoods_are_left_out_alike(num_test, num_classes, measured, monkeypatch, capsys):
-    monkeypatch.setattr(run_report, "residuals", lambda *_: [{"t": 0.5, "guidance_cosine": math.nan}])
+    monkeypatch.setattr(image_report, "residuals", lambda *_: [{"t": 0.5, "guidance_cosine": math.nan}])
     constant = lambda x, t: jax.nn.log_softmax(np.zeros(num_classes) + x.sum())  # noqa: E731
     found = measured(num_test, num_classes, 1, EvaluationOptions(log_classifier=constant, num_likelihoods=8))
     if "residuals" in found:
@@ -191,11 +195,11 @@ def test_a_mixture_of_one_label_has_no_rate_of_recognition(monkeypatch, tmp_path
     monkeypatch.setattr(mixture, "_density_draws", lambda *_: np.random.default_rng(0).normal(size=(4, 9, 2)))
     for num_classes in (1, 2):
         monkeypatch.setattr(
-            run_report, "_guided_draws", lambda *_, k=num_classes: ({("", "heun"): np.ones((4, k, 1, 2))}, {})
+            mixture, "guided_draws", lambda *_, k=num_classes: ({("", "heun"): np.ones((4, k, 1, 2))}, {})
         )
         settings = MixtureData(num_classes=num_classes)
         experiment = dataclasses.replace(PRESETS["mixture"][1], data=settings)
-        found = report(Run(experiment, _problem(num_classes), MODEL, None), tmp_path)
+        found = report(Run(experiment, task_of(experiment), MODEL, None), tmp_path)
         assert ("recognised" in found["samples"][0]) == (num_classes == 2) == ("recognised" not in found["left_out"])
         assert found["left_out"]["null"] == "not finite"
         assert found["relative_error"] == {"labelled": 0.5}
@@ -204,8 +208,9 @@ def test_a_mixture_of_one_label_has_no_rate_of_recognition(monkeypatch, tmp_path
 
 @pytest.mark.parametrize(("num_test", "num_classes"), [(1, 1), (0, 2)])
 def test_a_classifier_that_nothing_tests_has_a_report_without_numbers(num_test, num_classes, monkeypatch, tmp_path):
-    monkeypatch.setattr(measurable, "load_test", lambda *_: _images(num_test, num_classes))
-    found = report(Run(PRESETS["fashion_mnist_classifier"][1], _problem(num_classes), None, None), tmp_path)
+    experiment = PRESETS["fashion_mnist_classifier"][1]
+    monkeypatch.setattr(image_task, "load_test", lambda *_: _images(num_test, num_classes))
+    found = report(Run(experiment, _task(experiment, num_classes, num_test), None, None), tmp_path)
     assert set(found["left_out"]) == {measurable.BY_TIME.numbers}
     assert "by_time" not in found
 
@@ -258,10 +263,11 @@ def test_two_folders_of_twelve_pictures_train_and_are_measured(tmp_path):
 
 def test_what_is_written_is_named_and_nothing_else(monkeypatch, tmp_path, capsys):
     """Of latents there is no picture; one that lies there from another report is not written now."""
-    latents = {(run_report.FREE, solver): np.zeros((1, 2, 1, 4, 4, 4)) for solver in ("heun", "euler")}
-    monkeypatch.setattr(run_report, "_guided_draws", lambda *_: (latents, {run_report.FREE: (1.0,)}))
+    drawn = {(FREE, solver): np.zeros((1, 2, 1, 4, 4, 4)) for solver in ("heun", "euler")}
+    monkeypatch.setattr(latents, "guided_draws", lambda *_: (drawn, {FREE: (1.0,)}))
     (tmp_path / "residuals.png").write_bytes(b"old")
-    report(Run(PRESETS["imagenet256_latent"][1], _problem(2), MODEL, None), tmp_path)
+    experiment = PRESETS["imagenet256_latent"][1]
+    report(Run(experiment, task_of(experiment, "shapes"), MODEL, None), tmp_path)
     names = "metrics.json, samples-classifier-free-euler.npz, samples-classifier-free-heun.npz"
     assert capsys.readouterr().out == f"wrote {names} in {tmp_path}\n"
 

@@ -14,7 +14,7 @@ from experiments.config.schema import DiTNetwork, UNetNetwork
 from experiments.presets.registry import PRESETS
 from experiments.run.model import model_of
 from experiments.runtime import progress
-from experiments.tasks.registry import problem_of
+from experiments.tasks.registry import task_of
 from tests.experiments.test_resume import final_state
 from tests.support.commands import SMALLER, assert_one_line, command
 
@@ -29,23 +29,23 @@ NETWORKS = {
 
 @pytest.fixture(scope="module", params=list(NETWORKS))
 def parts(request, data_dir):
-    """A small experiment's problem, and its step with SGD, which hides no factor of the gradient."""
+    """A small experiment's task, and its step with SGD, which hides no factor of the gradient."""
     name = request.param
     experiment = dataclasses.replace(
         PRESETS[name][1], data_dir=data_dir, network=NETWORKS[name], batch_size=16, num_microbatches=1
     )
-    problem = problem_of(experiment)
-    return problem, model_of(experiment, problem)
+    task = task_of(experiment)
+    return task, model_of(experiment, task)
 
 
 def _run(parts, num_devices, num_steps, watch=None):
-    problem, model = parts
+    task, model = parts
     optimizer, devices = optax.sgd(0.1), jax.devices()[:num_devices]
     step = training.parallel(training.make_step(model.loss, optimizer, 0.9), devices)
     params = jax.tree.map(np.asarray, model.create().params)
     state = training.init_state(jax.tree.map(jax.numpy.asarray, params), optimizer, jax.random.key(0))
-    source = training.replicate(problem.source, devices)
-    for index, batch in enumerate(problem.batches(range(num_steps))):
+    source = training.replicate(task.source, devices)
+    for index, batch in enumerate(task.batches(range(num_steps))):
         state, metrics = step(state, training.shard(batch, num_devices), source)
         jax.block_until_ready(metrics)
         if watch is not None:

@@ -11,7 +11,7 @@ import pytest
 from cfgjax import checkpoints
 from experiments.run import folder as run_folder
 from experiments.run.model import model_of
-from experiments.tasks.registry import problem_of
+from experiments.tasks.registry import task_of
 from tests.support.commands import SMALL, command, finish, start
 
 LONG = [*(word.replace("--num-steps=40", "--num-steps=300") for word in SMALL), "--steps-per-dispatch=4"]
@@ -20,7 +20,7 @@ LONG = [*(word.replace("--num-steps=40", "--num-steps=300") for word in SMALL), 
 def final_state(run_dir):
     """The numbers of a run's last checkpoint."""
     experiment = run_folder.read_config(run_dir)
-    model = model_of(experiment, problem_of(experiment))
+    model = model_of(experiment, task_of(experiment))
     return jax.tree.map(_numbers, checkpoints.restore(run_folder.checkpoints_of(run_dir), model.create()).state)
 
 

@@ -12,12 +12,13 @@ from PIL import Image
 from cfgjax import checkpoints, paths
 from experiments.config.samplers import classifier_free, make_draw, times
 from experiments.config.schema import MLPNetwork, Sampling
-from experiments.evaluation.mixture import TIMES, field_errors, mixture_of
+from experiments.evaluation.mixture import TIMES, field_errors
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run.batch_sampling import draw_all, sample_keys
 from experiments.run.fit import fit
 from experiments.run.loop import dispatches
+from experiments.tasks.mixture import mixture_of
 from tests.experiments.test_resume import final_state
 from tests.support.commands import SMALL, command
 

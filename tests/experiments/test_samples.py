@@ -14,7 +14,6 @@ from cfgjax import data, guidance, mixtures, paths, solvers
 from experiments.cli.main import UserError
 from experiments.config import samplers
 from experiments.config.samplers import classifier_free, make_draw, times
-from experiments.config.schema import LatentData, MixtureData
 from experiments.presets.registry import PRESETS
 from experiments.run import batch_sampling
 from experiments.run import folder as run_folder
@@ -22,10 +21,11 @@ from experiments.run.batch_sampling import draw_all, equal_parts
 from experiments.run.provenance import digest
 from experiments.run.restore import restore_run
 from experiments.sample import files as sample_files
-from experiments.sample import images as sample_images
 from experiments.sample.__main__ import GuidanceOptions, _called, _require_trained, _rule_of
 from experiments.sample.images import require_drawable
-from experiments.tasks.registry import problem_to_sample, with_shapes
+from experiments.tasks.latents import samples_of as latents_as
+from experiments.tasks.mixture import samples_of as points_about
+from experiments.tasks.registry import task_of, with_facts
 from tests.support.commands import assert_one_line, command
 
 FEW = ["--labels", 3, 10, "--num-samples", 3, "--num-steps", 4, "--seed", 5]
@@ -78,7 +78,7 @@ def test_settings_that_tell_the_data_s_shape_go_on_from_those_that_do_not():
     told = PRESETS["digits"][1]
     untold = dataclasses.replace(told, data=dataclasses.replace(told.data, shape=None, num_classes=None))
     whole = dataclasses.replace(told, data=dataclasses.replace(told.data, absent_labels=()))
-    assert with_shapes(untold, problem_to_sample(told)) == whole
+    assert with_facts(untold, task_of(told, "shapes")) == whole
     assert run_folder._difference(untold, told) is None
     other = dataclasses.replace(told, data=dataclasses.replace(told.data, num_classes=11))
     assert run_folder._difference(other, told) == ("data.num_classes", 11, 10)
@@ -107,9 +107,9 @@ def test_the_arrays_of_pictures_hold_their_pixels_for_fid_tools(arrays):
     assert few["arr_0"].dtype == np.uint8
     np.testing.assert_array_equal(few["arr_0"], data.to_pixels(few["x"]))
     assert "arr_0" not in animation
-    latents = sample_images.arrays_of(few["x"], few["y"], LatentData("mine", (8, 8, 1)))
+    latents = latents_as((8, 8, 1), 0.25).arrays(few["x"], few["y"])
     assert set(latents) == {"x", "y", "factor"}
-    assert set(sample_images.arrays_of(few["x"].reshape(3, -1), few["y"], MixtureData())) == {"x", "y"}
+    assert set(points_about(2.0).arrays(few["x"].reshape(3, -1), few["y"])) == {"x", "y"}
 
 
 def test_a_folder_with_something_in_it_is_left_as_it_is_and_an_empty_one_is_filled(alone, tmp_path):
@@ -186,7 +186,7 @@ def test_a_file_says_how_it_was_made(name, alone, tmp_path):
 
 
 def test_the_settings_digest_follows_the_settings_that_count(alone):
-    run = restore_run(alone, problem_of=problem_to_sample)
+    run = restore_run(alone, reads="shapes")
     changed = lambda **fields: digest(run._replace(experiment=dataclasses.replace(run.experiment, **fields)))  # noqa: E731
     assert changed(save_every=11, run_dir=alone / "x") == digest(run)
     assert changed(seed=1) != digest(run)
@@ -261,7 +261,7 @@ def test_samples_do_not_depend_on_the_calls_they_are_drawn_in():
 
 def test_samples_that_are_no_pictures_need_another_file():
     with pytest.raises(UserError, match=r"must end in \.npz"):
-        require_drawable(3, (32, 32, 4))
+        require_drawable(latents_as((32, 32, 4), 1.0), (32, 32, 4), 3)
 
 
 @pytest.mark.parametrize(

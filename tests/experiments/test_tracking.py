@@ -15,7 +15,7 @@ from PIL import Image
 
 from cfgjax import checkpoints
 from experiments.config.samplers import ODE, classifier_free
-from experiments.evaluation.run_report import draw_sweep
+from experiments.evaluation.guided_samples import draw_sweep
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run import metrics_log, sample_grids, trackers, wandb
@@ -108,7 +108,7 @@ def test_sample_grids_are_drawn_at_intervals_and_shown_to_the_tracker(tracked):
 
 def test_a_sample_grid_holds_the_first_samples_of_the_report(tracked):
     run = restore_run(tracked)
-    drawn = sample_grids.SampleGrids(run.experiment, run.problem, run.model, 1).samples(run.ema)
+    drawn = sample_grids.SampleGrids(run.experiment, run.task, run.model, 1).samples(run.ema)
     whole = draw_sweep(run, classifier_free(run.field, 8), ODE, run.experiment.sampling.scales)
     assert drawn.shape == (2, 8, 3, 2)
     np.testing.assert_allclose(drawn, whole, rtol=1e-4, atol=1e-5)

@@ -17,11 +17,12 @@ from experiments.guided_distributions import print_distributions
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run.model import model_of
+from experiments.run.require_trained import require_rows, require_scales, with_known_scales
 from experiments.run.restore import Run
-from experiments.run.trained_labels import known_scales, require_rows, require_scales, with_known_scales
+from experiments.run.trained_labels import known_scales
 from experiments.solver_error import Options as AccuracyOptions
 from experiments.solver_error import compare
-from experiments.tasks.registry import problem_of
+from experiments.tasks.registry import task_of
 from tests.support.commands import assert_one_line, command
 
 NULL = 8
@@ -45,16 +46,16 @@ def _saved(experiment, state):
 def runs_of(tmp_path_factory):
     """Runs of the ring that dropped no label, every label, and some, by their rates."""
     experiments = {rate: _experiment(tmp_path_factory.mktemp(f"rate{rate:g}"), rate) for rate in (0.0, 1.0, 0.4)}
-    problem = problem_of(experiments[0.0])
-    models = {rate: model_of(experiment, problem) for rate, experiment in experiments.items()}
+    task = task_of(experiments[0.0])
+    models = {rate: model_of(experiment, task) for rate, experiment in experiments.items()}
     state = models[0.0].create()
     for experiment in experiments.values():
         _saved(experiment, state)
-    return {rate: Run(experiments[rate], problem, models[rate], state.ema, 2) for rate in experiments}
+    return {rate: Run(experiments[rate], task, models[rate], state.ema, 2) for rate in experiments}
 
 
 def _without(run, *absent):
-    return run._replace(problem=dataclasses.replace(run.problem, absent_labels=absent))
+    return run._replace(task=dataclasses.replace(run.task, absent_labels=absent))
 
 
 @pytest.mark.parametrize(

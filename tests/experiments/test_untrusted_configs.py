@@ -16,16 +16,17 @@ from hypothesis import given, strategies
 from cfgjax import checkpoints, data, training
 from experiments.cli.main import UserError
 from experiments.config.schema import ADAPTER, DiTNetwork, LatentData, MLPNetwork, Sampling, UNetNetwork
-from experiments.evaluate import Options, _wishes
+from experiments.evaluate import Options, _evaluation_options
 from experiments.evaluation import feature_classifier
 from experiments.evaluation.feature_classifier import feature_classifier_of, folder_of
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
+from experiments.run.fit import prepare
 from experiments.run.model import model_of
 from experiments.run.restore import Run
 from experiments.runtime import distributed
 from experiments.tasks.memory_limit import num_inner, num_parameters
-from experiments.tasks.registry import abstract_problem_of, problem_of
+from experiments.tasks.registry import task_of
 from tests.support.commands import assert_one_line, command
 from tests.support.fuzzing import mutations, tries
 
@@ -231,18 +232,18 @@ def test_what_can_never_fit_is_refused_before_it_is_tried(changes, complaint, mo
     monkeypatch.setattr("os.sysconf", lambda name: 2**12 if name == "SC_PAGE_SIZE" else 2**23)
     run_folder.validate(_mixture(**changes))
     with pytest.raises(UserError, match=complaint):
-        problem_of(_mixture(**changes))
+        prepare(_mixture(**changes))
 
 
 def test_what_is_refused_is_less_than_what_a_network_has():
     """The estimates are lower bounds: every preset's own, against its true number of parameters."""
     for name in ("mixture", "digits", "fashion_mnist", "fashion_mnist_classifier", "imagenet64", "imagenet256_latent"):
         experiment = PRESETS[name][1]
-        problem = abstract_problem_of(experiment)
-        state = jax.eval_shape(model_of(experiment, problem).create)
+        task = task_of(experiment, "shapes")
+        state = jax.eval_shape(model_of(experiment, task).create)
         true = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        assert true / 8 < num_parameters(experiment.network, problem.shape, problem.num_classes) <= true, name
-        assert num_inner(experiment.network, problem.shape) > 0
+        assert true / 8 < num_parameters(experiment.network, task.shape, task.num_classes) <= true, name
+        assert num_inner(experiment.network, task.shape) > 0
 
 
 @pytest.fixture
@@ -265,7 +266,7 @@ def test_a_latent_that_is_not_finite_is_named_whether_held_out_or_trained_on(pla
     row = int(np.random.default_rng(0).permutation(40)[place])
     np.load(latents / "mine" / "latents.npy", mmap_mode="r+")[row, 1, 1, 1] = np.inf
     with pytest.raises(data.DataError, match=rf"row {row} of latents\.npy is not finite"):
-        list(problem_of(_of_latents(latents)).batches(range(1)))
+        list(task_of(_of_latents(latents)).batches(range(1)))
 
 
 def _streamed(data_dir):
@@ -275,7 +276,7 @@ def _streamed(data_dir):
 
 def test_pictures_read_from_disk_are_those_held_in_memory(data_dir):
     images = data.load("digits", "train", data_dir)
-    for step, (pixels, labels) in enumerate(problem_of(_streamed(data_dir)).batches(range(3))):
+    for step, (pixels, labels) in enumerate(task_of(_streamed(data_dir)).batches(range(3))):
         rows = data.batch_indices(0, step, 32, len(images.label))
         np.testing.assert_array_equal(pixels, images.pixels[rows])
         np.testing.assert_array_equal(labels, images.label[rows])
@@ -288,14 +289,14 @@ def test_a_broken_file_is_named_while_it_is_read_ahead(data_dir, tmp_path):
     content[150] ^= 1
     file.write_bytes(content)
     with pytest.raises(data.DataError, match=r"split 'train' of .* does not read: Corrupted"):
-        list(problem_of(_streamed(tmp_path)).batches(range(44)))
+        list(task_of(_streamed(tmp_path)).batches(range(44)))
 
 
 def test_a_folder_of_latents_that_leads_out_is_refused(latents, tmp_path):
     (latents / "mine").rename(tmp_path / "mine")
     (latents / "mine").symlink_to(tmp_path / "mine")
     with pytest.raises(data.DataError, match="is a link that leads out"):
-        problem_of(_of_latents(latents))
+        task_of(_of_latents(latents))
     with pytest.raises(UserError, match=r"data\.LatentData\.folder: Value error, the folder must lie inside data_dir"):
         run_folder.validate(_of_latents(latents, Path("../mine")))
 
@@ -342,9 +343,10 @@ def test_a_recogniser_that_another_process_lacks_is_trained_by_all_and_not_writt
 
 
 def test_evaluate_keeps_a_recogniser_only_in_a_folder_that_the_user_names(tmp_path):
-    run = Run(PRESETS["digits"][1], None, None, None)
-    assert not _wishes(Options(tmp_path), run).is_kept
-    assert _wishes(Options(tmp_path, data_dir=tmp_path), run).is_kept
+    experiment = PRESETS["digits"][1]
+    run = Run(experiment, task_of(experiment, "shapes"), None, None)
+    assert not _evaluation_options(Options(tmp_path), run).is_kept
+    assert _evaluation_options(Options(tmp_path, data_dir=tmp_path), run).is_kept
 
 
 def test_a_folder_of_recognisers_that_leads_out_is_refused(images, tmp_path):

@@ -39,7 +39,7 @@ def main(out, num_devices, num_processes, process_id, port):
     from experiments.config.samplers import classifier_free, make_draw, times
     from experiments.run.batch_sampling import draw_all
     from experiments.runtime import distributed
-    from experiments.tasks.registry import local_share
+    from experiments.tasks.examples import local_share
 
     network = MLP(2, width=16, depth=2, dropout=0.1)
     params = network.init(jax.random.key(0), jnp.zeros(2), jnp.zeros(()), jnp.zeros((), jnp.int32))

@@ -1,0 +1,32 @@
+"""What is asked of a report."""
+
+from dataclasses import dataclass
+
+from cfgjax.types import LogClassifier
+from experiments.config.samplers import ODE, SDE
+from experiments.evaluation.feature_classifier import Features
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What is asked of a report beyond the run's own settings.
+
+    Attributes:
+        solvers: to sample with.
+        log_classifier: a noisy classifier, to guide the null field with.
+        classifier_scales: its guidance scales; by default those of the run.
+        num_likelihoods: held-out images whose bits per dimension are wanted.
+        features: the space of the distances between images.
+        is_kept: whether a recogniser that is trained now is written beside the data.
+    """
+
+    solvers: tuple[str, ...] = (ODE, SDE)
+    log_classifier: LogClassifier | None = None
+    classifier_scales: tuple[float, ...] | None = None
+    num_likelihoods: int = 0
+    features: Features | None = None
+    is_kept: bool = True
+
+
+NOTHING_MORE = EvaluationOptions()
+"""The report by the run's own settings."""

@@ -1,0 +1,58 @@
+"""Refuses what a run never trained: guidance scales and labels, null among them, by ``run.trained_labels``."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from experiments.cli.main import UserError
+from experiments.run.restore import Run
+from experiments.run.trained_labels import known_scales, knows_labels, knows_null, what_is_untrained
+from experiments.runtime import distributed
+
+
+def with_known_scales(run: Run) -> Run:
+    """The run, whose own guidance scales are those that it knows; the others are told."""
+    experiment, scales = run.experiment, run.experiment.sampling.scales
+    known = known_scales(experiment, scales)
+    if known == scales or not run.task.objective.is_field:
+        return run
+    texts = " ".join(f"{scale:g}" for scale in known)
+    distributed.warn(f"warning: {what_is_untrained(experiment)} is learned; the report draws w = {texts} alone")
+    return run._replace(experiment=replace(experiment, sampling=replace(experiment.sampling, scales=known)))
+
+
+def require_rows(run: Run, labels: Iterable[int], what: str) -> None:
+    """Finds out whether a run trained the rows of some labels, null among them.
+
+    Args:
+        run: of a field.
+        labels: whose rows are used.
+        what: needs them, for the message.
+
+    Raises:
+        UserError: it did not train one of them.
+    """
+    experiment, null, used = run.experiment, run.task.num_classes, set(map(int, labels))
+    folder, rate = experiment.run_dir, f"(label_drop_rate {experiment.label_drop_rate:g})"
+    if null in used and not knows_null(experiment):
+        raise UserError(f"{what} needs the null label, which {folder} never trained {rate}: only w = 1 is learned")
+    if used - {null} and not knows_labels(experiment):
+        raise UserError(f"{what} needs labels, of which {folder} trained none {rate}: only w = 0 is learned")
+    absent = sorted(used.intersection(run.task.absent_labels))
+    if absent:
+        raise UserError(f"{what} needs label {absent[0]}, which {folder} never trained: it has no training example")
+
+
+def rows_of(scale: float, labels: Iterable[int], others: Iterable[int]) -> set[int]:
+    """The labels whose fields guidance puts together at a scale: those asked for, and what it leads away from."""
+    return set(map(int, (*(labels if scale != 0 else ()), *(others if scale != 1 else ()))))
+
+
+def require_scales(run: Run, scales: Iterable[float], labels: Iterable[int] | None = None) -> None:
+    """Finds out whether a run trained what classifier-free guidance needs, by default of all labels in its data.
+
+    Raises:
+        UserError: it did not.
+    """
+    labels = run.task.labels if labels is None else tuple(labels)
+    for scale in scales:
+        require_rows(run, rows_of(scale, labels, (run.task.num_classes,)), f"w = {scale:g}")

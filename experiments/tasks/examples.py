@@ -1,0 +1,71 @@
+"""What kinds of data have in common: the share of a batch that a host takes, and what is required of examples."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfgjax.checks import short_repr
+from cfgjax.types import Tree
+from experiments.cli.main import UserError
+from experiments.config.schema import Experiment
+from experiments.run.folder import first_difference
+from experiments.runtime import distributed
+from experiments.tasks.label_names import said_of_absent
+
+NUM_HELD_OUT = 1024
+"""How many held-out examples give the loss during training."""
+
+
+def local_share(batch_size: int) -> slice:
+    """The rows of the global batch that this process's devices take."""
+    share = batch_size // jax.process_count()
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+
+
+def abstract_examples(num_examples: int, shape: tuple[int, ...], dtype: Any) -> Tree:
+    """The shapes of so many data points and their labels."""
+    points = jax.ShapeDtypeStruct((num_examples, *shape), dtype)
+    return points, jax.ShapeDtypeStruct((num_examples,), jnp.int32)
+
+
+def require_as_told(name: str, told: Any, found: Any) -> None:
+    """Compares what the config tells of the data, if it does, with what they are.
+
+    Raises:
+        UserError: they differ, naming the setting.
+    """
+    if told is not None and told != found:
+        where, ours, its = first_difference(name, told, found)
+        raise UserError(f"data.{where} is {short_repr(ours)}, but the data set has {short_repr(its)}")
+
+
+def require_batch(experiment: Experiment, num_examples: int) -> None:
+    """Finds out whether the training set holds a batch.
+
+    Raises:
+        UserError: it does not.
+    """
+    if experiment.batch_size > num_examples:
+        raise UserError(f"batch_size must be in 1..{num_examples}, the training set; got {experiment.batch_size}")
+
+
+def held_out_share(name: str, num_held_out: int) -> slice:
+    """The rows of the held-out examples that give this host's share of the loss, a multiple of its devices.
+
+    Raises:
+        UserError: fewer examples than devices, naming the setting.
+    """
+    usable = min(num_held_out, NUM_HELD_OUT) // jax.device_count() * jax.device_count()
+    if usable == 0:
+        raise UserError(f"data.{name} has {num_held_out} examples, fewer than the {jax.device_count()} devices")
+    return local_share(usable)
+
+
+def tell_absent(present: np.ndarray, num_classes: int) -> tuple[int, ...]:
+    """The labels that are not present, told in a line."""
+    absent = tuple(np.setdiff1d(np.arange(num_classes), present).tolist())
+    if absent:
+        distributed.warn(said_of_absent(absent, num_classes))
+    return absent

@@ -1,0 +1,181 @@
+"""Images of a prepared data set, held in memory or read ahead from disk."""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfgjax import data
+from cfgjax.types import Array, Tree
+from experiments.config.schema import Experiment, ImageData
+from experiments.evaluation import images as report
+from experiments.evaluation.options import EvaluationOptions
+from experiments.figures import images as figures
+from experiments.tasks import digests
+from experiments.tasks.examples import (
+    abstract_examples,
+    held_out_share,
+    local_share,
+    require_as_told,
+    require_batch,
+    tell_absent,
+)
+from experiments.tasks.label_names import names_to_tell
+from experiments.tasks.objectives import OBJECTIVES
+from experiments.tasks.task import Example, Learned, Reads, Samples, Task
+
+MOST_IMAGES = 50_000
+"""How many training images a report looks at, of a set that is not held in memory."""
+
+NOMINAL_EXAMPLES = 60_000
+"""The size of a training set in memory, where it is not read."""
+
+_load = lru_cache(maxsize=2)(data.load)
+
+
+def load_test(experiment: Experiment, settings: ImageData) -> data.Images:
+    """The held-out images, decoded once in a process."""
+    return _load(settings.name, settings.test_split, experiment.data_dir)
+
+
+def load_train(experiment: Experiment, settings: ImageData) -> data.Images:
+    """The training images, decoded once in a process; of a set that is not held in memory the first MOST_IMAGES."""
+    split = settings.train_split
+    if not settings.in_memory and "[" not in split:
+        count = len(data.open_split(settings.name, split, experiment.data_dir))
+        split = f"{split}[:{min(count, MOST_IMAGES)}]"
+    return _load(settings.name, split, experiment.data_dir)
+
+
+def arrays(samples: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """x, y, and of images [n, H, W, C] their pixels as arr_0, the name that FID tools read."""
+    found = {"x": samples, "y": labels}
+    return found | {"arr_0": data.to_pixels(samples)} if samples.ndim == 4 else found
+
+
+def samples_of(shape: tuple[int, ...]) -> Samples:
+    """How images are shown and stored."""
+    return Samples(
+        bound=1.0,
+        most_on_sheet=1,
+        num_pixels=partial(figures.num_pixels, shape),
+        picture=lambda samples, labels: figures.grid(samples),
+        frames=figures.frames,
+        sheet=figures.sheet,
+        arrays=arrays,
+    )
+
+
+def _example(settings: ImageData) -> Example:
+    def example(key: Array, drawn: tuple[Array, Array]) -> tuple[Array, Array]:
+        pixels, y = drawn
+        noise_key, flip_key = jax.random.split(key)
+        z = data.dequantise(noise_key, pixels) if settings.dequantise else data.normalize(pixels)
+        return data.random_flip(flip_key, z) if settings.flip else z, y
+
+    return example
+
+
+def _kind(experiment: Experiment, settings: ImageData, shape: tuple[int, ...], num_classes: int) -> partial[Task]:
+    """The task of images, but for what is read of the data."""
+
+    def evaluate(run: Learned, options: EvaluationOptions, out_dir: Path, missing: Mapping[str, str]) -> dict[str, Any]:
+        train, test = load_train(experiment, settings), load_test(experiment, settings)
+        return report.evaluate(run, settings, train, test, options, out_dir, missing)
+
+    return partial(
+        Task,
+        shape=shape,
+        num_classes=num_classes,
+        example=_example(settings),
+        objective=OBJECTIVES[experiment.objective],
+        samples=samples_of(shape),
+        needs=report.needs,
+        evaluate=evaluate,
+        measures_images=True,
+    )
+
+
+def _told(experiment: Experiment, settings: ImageData, shape: tuple[int, ...], num_classes: int) -> Task:
+    """The task of what the config tells; batches and source are shapes."""
+    count = experiment.batch_size
+    batch, source = abstract_examples(count, shape, jnp.uint8), None
+    if settings.in_memory:
+        batch = jax.ShapeDtypeStruct((count,), jnp.int32)
+        source = abstract_examples(NOMINAL_EXAMPLES, shape, jnp.uint8)
+    return _kind(experiment, settings, shape, num_classes)(
+        batches=lambda steps: (batch for _ in steps),
+        held_out=batch,
+        source=source,
+        class_names=settings.label_names,
+        absent_labels=settings.absent_labels or (),
+    )
+
+
+def _in_memory(experiment: Experiment, settings: ImageData, num_examples: int) -> dict[str, Any]:
+    """Batches of indices into the images, which lie on every device."""
+    share, images = local_share(experiment.batch_size), load_train(experiment, settings)
+
+    def rows(step: int) -> np.ndarray:
+        indices = data.batch_indices(experiment.seed, step, experiment.batch_size, num_examples)
+        return indices[share].astype(np.int32)
+
+    source = jnp.asarray(images.pixels), jnp.asarray(images.label)
+    return {
+        "batches": lambda steps: map(rows, steps), "source": source, "train_digest": digests.of_images(images),
+    }  # fmt: skip
+
+
+def _read_ahead(experiment: Experiment, training: data.Split) -> dict[str, Any]:
+    """Batches of images, read from disk."""
+    share = local_share(experiment.batch_size)
+
+    def read(indices: np.ndarray) -> Tree:
+        records = training.__getitems__(indices.tolist())
+        return np.stack([r["image"] for r in records]), np.asarray([r["label"] for r in records], np.int32)
+
+    def batches(steps: range) -> Iterator[Tree]:
+        return data.prefetch(read, experiment.seed, steps, experiment.batch_size, len(training), share)
+
+    return {"batches": batches, "train_digest": digests.of_split(training)}
+
+
+def _read(experiment: Experiment, settings: ImageData) -> Task:
+    """The task of what the data set is found to hold."""
+    training = data.open_split(settings.name, settings.train_split, experiment.data_dir)
+    test = load_test(experiment, settings)
+    shape, num_classes = test.pixels.shape[1:], test.num_classes
+    require_as_told("shape", settings.shape, shape)
+    require_as_told("num_classes", settings.num_classes, num_classes)
+    names = names_to_tell(training.label_names)
+    if names is not None:
+        require_as_told("label_names", settings.label_names, names)
+    require_batch(experiment, len(training))
+    absent = tell_absent(data.present_labels(training), num_classes)
+    usable = held_out_share("test_split", len(test.label))
+    test_digest = digests.of_images(test)
+    found = _in_memory(experiment, settings, len(training)) if settings.in_memory else _read_ahead(experiment, training)
+    return _kind(experiment, settings, shape, num_classes)(
+        held_out=(test.pixels[usable], test.label[usable]),
+        class_names=names or settings.label_names,
+        absent_labels=absent,
+        num_held_out=len(test.label),
+        test_digest=test_digest,
+        **found,
+    )
+
+
+def task_of(experiment: Experiment, settings: ImageData, reads: Reads) -> Task:
+    """The task of a data set of images; one whose shape the config does not tell is read in any case.
+
+    Raises:
+        DataError: the data set is not prepared.
+        UserError: it is not as the experiment says.
+    """
+    if reads == "shapes" and settings.shape is not None and settings.num_classes is not None:
+        return _told(experiment, settings, settings.shape, settings.num_classes)
+    return _read(experiment, settings)

@@ -1,0 +1,103 @@
+"""Latents of a folder: images encoded by another network, which decodes what is drawn."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+
+from cfgjax import data
+from cfgjax.types import Array, Tree
+from experiments.cli.main import UserError
+from experiments.config.schema import Experiment, LatentData
+from experiments.evaluation import latents as report
+from experiments.tasks import digests, images, latent_scale
+from experiments.tasks.examples import (
+    abstract_examples,
+    held_out_share,
+    local_share,
+    require_as_told,
+    require_batch,
+    tell_absent,
+)
+from experiments.tasks.objectives import OBJECTIVES
+from experiments.tasks.task import Example, Reads, Samples, Task
+
+
+def samples_of(shape: tuple[int, ...], factor: float) -> Samples:
+    """How latents are shown and stored: as images are, and with ``factor``, by which the encoder's were multiplied."""
+    return images.samples_of(shape)._replace(
+        arrays=lambda samples, labels: {"x": samples, "y": labels, "factor": np.asarray(factor)}
+    )
+
+
+def _example(settings: LatentData) -> Example:
+    def example(key: Array, drawn: tuple[Array, Array]) -> tuple[Array, Array]:
+        latent, y = drawn
+        return settings.factor * latent, y
+
+    return example
+
+
+def _rows(num_examples: int, num_held_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows held out and those trained on: the same random ones for every seed, as files are sorted by label."""
+    if num_held_out >= num_examples:
+        raise UserError(f"data.num_held_out must be less than the {num_examples} latents, got {num_held_out}")
+    order = np.random.default_rng(0).permutation(num_examples)
+    return order[:num_held_out], np.sort(order[num_held_out:])
+
+
+def _kind(experiment: Experiment, settings: LatentData) -> partial[Task]:
+    """The task of latents, but for what is read of them."""
+    return partial(
+        Task,
+        shape=settings.shape,
+        num_classes=settings.num_classes,
+        example=_example(settings),
+        objective=OBJECTIVES[experiment.objective],
+        samples=samples_of(settings.shape, settings.factor),
+        needs=lambda options: [],
+        evaluate=lambda run, options, out_dir, missing: report.evaluate(run, settings.factor, options, out_dir),
+    )
+
+
+def _told(experiment: Experiment, settings: LatentData) -> Task:
+    """The task of what the config tells; batches are shapes."""
+    batch = abstract_examples(experiment.batch_size, settings.shape, jnp.float32)
+    return _kind(experiment, settings)(
+        batches=lambda steps: (batch for _ in steps), held_out=batch, absent_labels=settings.absent_labels or ()
+    )
+
+
+def _read(experiment: Experiment, settings: LatentData) -> Task:
+    """The task of what the folder is found to hold."""
+    latents = data.open_latents(experiment.data_dir / settings.folder, experiment.data_dir)
+    require_as_told("shape", settings.shape, latents.latent.shape[1:])
+    low, high = int(latents.label.min()), int(latents.label.max())
+    if low < 0 or high >= settings.num_classes:
+        raise UserError(f"data.num_classes is {settings.num_classes}, but the labels lie in {low}..{high}")
+    latent_scale.tell(latents, settings)
+    test_rows, train_rows = _rows(len(latents.label), settings.num_held_out)
+    require_batch(experiment, len(train_rows))
+    share = local_share(experiment.batch_size)
+
+    def batches(steps: range) -> Iterator[Tree]:
+        shuffled = lambda indices: latents.rows(train_rows[indices])  # noqa: E731
+        return data.prefetch(shuffled, experiment.seed, steps, experiment.batch_size, len(train_rows), share)
+
+    return _kind(experiment, settings)(
+        batches=batches,
+        held_out=latents.rows(test_rows[held_out_share("num_held_out", len(test_rows))]),
+        absent_labels=tell_absent(np.unique(latents.label[train_rows]), settings.num_classes),
+        train_digest=digests.of_latents(latents),
+    )
+
+
+def task_of(experiment: Experiment, settings: LatentData, reads: Reads) -> Task:
+    """The task of a folder of latents, which are drawn, and not measured.
+
+    Raises:
+        DataError: the folder holds none.
+        UserError: they are not as the experiment says.
+    """
+    return _read(experiment, settings) if reads == "all" else _told(experiment, settings)

@@ -1,0 +1,20 @@
+"""The noisy classifier of images: what is learned is not a field but the label of a noisy image."""
+
+from dataclasses import replace
+
+from experiments.config.schema import Experiment, ImageData
+from experiments.evaluation import classifier as report
+from experiments.tasks import images
+from experiments.tasks.task import Reads, Task
+
+
+def task_of(experiment: Experiment, settings: ImageData, reads: Reads) -> Task:
+    """The task of images, measured by how often the label of a noisy one is right; errors as ``images.task_of``."""
+    return replace(
+        images.task_of(experiment, settings, reads),
+        needs=report.needs,
+        evaluate=lambda run, options, out_dir, missing: report.evaluate(
+            run, images.load_test(experiment, settings), out_dir, missing
+        ),
+        measures_images=False,
+    )

@@ -1,0 +1,102 @@
+"""What is trained, by the names of ``Experiment.objective``: a field by a matching loss, or a noisy classifier."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen
+
+from cfgjax import conversions, guidance, losses
+from cfgjax.models import MLP, DiT, DiTClassifier, UNet, UNetClassifier
+from cfgjax.types import Array, GaussianPath, LabelledField, Loss, Tree
+from experiments.cli.main import UserError
+from experiments.config.schema import DiTNetwork, Experiment, MLPNetwork, UNetNetwork
+from experiments.tasks.task import Objective, Task, ToField
+
+NetworkSettings = MLPNetwork | UNetNetwork | DiTNetwork
+TIME_DENSITIES = {"uniform": losses.uniform, "logit_normal": losses.logit_normal}
+
+
+def _options_of(settings: NetworkSettings, num_classes: int) -> dict[str, Any]:
+    options = asdict(settings) | {"num_classes": num_classes}
+    return options | {"dtype": jnp.dtype(options["dtype"])} if "dtype" in options else options
+
+
+def _field_network(settings: NetworkSettings, num_classes: int) -> linen.Module:
+    options = _options_of(settings, num_classes)
+    match settings:
+        case UNetNetwork():
+            return UNet(**options)
+        case DiTNetwork():
+            return DiT(**options)
+        case MLPNetwork():
+            return MLP(**options)
+
+
+def _classifier_network(settings: NetworkSettings, num_classes: int) -> linen.Module:
+    """The network of a noisy classifier.
+
+    Raises:
+        UserError: asked of the MLP.
+    """
+    options = _options_of(settings, num_classes)
+    match settings:
+        case UNetNetwork():
+            return UNetClassifier(**options)
+        case DiTNetwork():
+            return DiTClassifier(**options)
+        case MLPNetwork():
+            raise UserError("objective 'classifier' needs a U-Net or a transformer, not the MLP")
+
+
+def _matching_loss(
+    matching: Callable[..., Array], experiment: Experiment, task: Task, network: Any, path: GaussianPath, trains: bool
+) -> Loss:
+    density = TIME_DENSITIES[experiment.time_density]()
+
+    def loss(params: Tree, key: Array, example: Tree) -> Array:
+        data_key, label_key, dropout_key, noise_key = jax.random.split(key, 4)
+        z, y = task.example(data_key, example)
+        y = guidance.drop_label(label_key, y, experiment.label_drop_rate, task.num_classes)
+
+        def prediction(x: Array, t: Array, y: Array) -> Array:
+            return cast(Array, network.apply(params, x, t, y, not trains, rngs={"dropout": dropout_key}))
+
+        return matching(prediction, path, noise_key, z, y, time_density=density)
+
+    return loss
+
+
+def _classifier_loss(experiment: Experiment, task: Task, network: Any, path: GaussianPath, trains: bool) -> Loss:
+    density = TIME_DENSITIES[experiment.time_density]()
+
+    def loss(params: Tree, key: Array, example: Tree) -> Array:
+        data_key, dropout_key, noise_key = jax.random.split(key, 3)
+        z, y = task.example(data_key, example)
+
+        def log_classifier(x: Array, t: Array) -> Array:
+            return cast(Array, network.apply(params, x, t, not trains, rngs={"dropout": dropout_key}))
+
+        return losses.classifier_cross_entropy(log_classifier, path, noise_key, z, y, density)
+
+    return loss
+
+
+def _no_field(path: GaussianPath, prediction: LabelledField) -> LabelledField:
+    raise UserError("a noisy classifier predicts no field")
+
+
+def _matching(loss: Callable[..., Array], to_field: ToField) -> Objective:
+    return Objective(_field_network, (np.zeros((), np.int32),), partial(_matching_loss, loss), to_field)
+
+
+OBJECTIVES = {
+    "field": _matching(losses.flow_matching, lambda path, field: field),
+    "noise": _matching(losses.noise_matching, conversions.field_of_noise),
+    "score": _matching(losses.score_matching, conversions.field_of_score),
+    "classifier": Objective(_classifier_network, (), _classifier_loss, _no_field, is_field=False),
+}

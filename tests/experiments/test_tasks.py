@@ -1,0 +1,68 @@
+"""The record of a kind of data: what is read and what the config tells give the same task, and one place chooses it."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import experiments
+from experiments.config.schema import LatentData
+from experiments.presets.registry import PRESETS
+from experiments.tasks.registry import task_of, with_facts
+
+CHOICE = re.compile(r"isinstance\([^)]*\w+Data\b|case \w+Data\(|objective [!=]= ")
+
+
+@pytest.fixture(params=["mixture", "images", "images read ahead", "latents", "noisy classifier"])
+def experiment(request, tmp_path, data_dir):
+    """An experiment of each kind of data."""
+    digits = dataclasses.replace(PRESETS["digits"][1], data_dir=data_dir, batch_size=16)
+    read_ahead = dataclasses.replace(digits.data, in_memory=False)
+    (tmp_path / "mine").mkdir()
+    np.save(tmp_path / "mine" / "latents.npy", np.random.default_rng(0).normal(size=(60, 4, 4, 2)).astype(np.float32))
+    np.save(tmp_path / "mine" / "labels.npy", np.arange(60) % 3)
+    latents = LatentData(Path("mine"), (4, 4, 2), num_classes=3, num_held_out=8)
+    return {
+        "mixture": dataclasses.replace(PRESETS["mixture"][1], batch_size=16),
+        "images": digits,
+        "images read ahead": dataclasses.replace(digits, data=read_ahead),
+        "latents": dataclasses.replace(digits, data=latents, data_dir=tmp_path),
+        "noisy classifier": dataclasses.replace(digits, objective="classifier"),
+    }[request.param]
+
+
+def _forms(tree):
+    return jax.tree.map(lambda leaf: (leaf.shape[1:], np.dtype(leaf.dtype)), tree)
+
+
+def test_what_the_config_tells_is_what_is_read(experiment, tmp_path):
+    read = task_of(experiment)
+    told = with_facts(experiment, read)
+    abstract = task_of(dataclasses.replace(told, data_dir=tmp_path / "nowhere"), "shapes")
+    for name in ("shape", "num_classes", "class_names", "absent_labels", "label_texts", "objective", "measures_images"):
+        assert getattr(abstract, name) == getattr(read, name), name
+    batch, of_shapes = next(read.batches(range(1))), next(abstract.batches(range(1)))
+    assert jax.tree.map(np.shape, batch) == jax.tree.map(lambda leaf: leaf.shape, of_shapes)
+    assert _forms(batch) == _forms(of_shapes)
+    assert _forms(read.source) == _forms(abstract.source)
+
+
+def test_one_example_is_a_data_point_and_its_label(experiment):
+    task = task_of(experiment)
+    one = jax.tree.map(lambda leaf: leaf[0], next(task.batches(range(1))))
+    if task.source is not None:
+        one = jax.tree.map(lambda leaf: leaf[one], task.source)
+    z, y = task.example(jax.random.key(0), one)
+    x, _, *label = task.inputs
+    assert (z.shape, z.dtype) == (x.shape, x.dtype)
+    assert [np.shape(each) for each in label] == [np.shape(y)] * task.objective.is_field
+    assert 0 <= int(y) < task.num_classes
+
+
+def test_one_place_asks_for_the_kind_of_data():
+    (root,) = map(Path, experiments.__path__)
+    asking = [str(file.relative_to(root)) for file in root.rglob("*.py") if CHOICE.search(file.read_text())]
+    assert asking == ["tasks/registry.py"]
