@@ -1,4 +1,4 @@
-"""The recogniser: a classifier of clean images, trained on the real training set once and kept beside the data."""
+"""The feature classifier, of clean images: trained on the real training set once and kept beside the data."""
 
 import re
 import zlib
@@ -62,13 +62,13 @@ def _fit(state: TrainState, network: ConvNet, train: data.Images) -> TrainState:
     step = jax.jit(step, donate_argnums=0)
     source = jnp.asarray(train.pixels), jnp.asarray(train.label)
     batch_size = min(BATCH_SIZE, len(train.label))
-    for index in progress.each(range(num_steps), "steps", "training the recogniser"):
+    for index in progress.each(range(num_steps), "steps", "training the feature classifier"):
         state, _ = step(state, data.batch_indices(0, index, batch_size, len(train.label)), source)
     return state
 
 
 def folder_of(settings: Any, data_dir: Path, train: data.Images) -> Path:
-    """Where the recogniser of these training images lies; other images of the same name have another.
+    """The folder of the feature classifier of these training images; other images of the same name have another.
 
     Raises:
         DataError: a link leads it out of data_dir.
@@ -79,18 +79,18 @@ def folder_of(settings: Any, data_dir: Path, train: data.Images) -> Path:
 
 
 def _restored(folder: Path, like: TrainState) -> TrainState:
-    """The saved recogniser, once it is found to be one."""
+    """The saved feature classifier, once it is found to be one."""
     try:
         state = checkpoints.restore(folder, like).state
         if not all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(state.ema)):
             raise checkpoints.CheckpointError(f"checkpoint {folder} holds numbers that are not finite")
     except checkpoints.CheckpointError as error:
-        raise checkpoints.CheckpointError(f"{error}; remove {folder} to train the recogniser again") from None
+        raise checkpoints.CheckpointError(f"{error}; remove {folder} to train the feature classifier again") from None
     return state
 
 
 def _trained(network: ConvNet, settings: Any, data_dir: Path, train: data.Images, is_kept: bool) -> TrainState:
-    """The state of the recogniser, read back if it is there, trained now if not."""
+    """The state of the feature classifier, read back if it is there, trained now if not."""
     folder = folder_of(settings, data_dir, train)
     params = jax.jit(network.init)(jax.random.key(0), jnp.zeros(train.pixels.shape[1:]))
     state = training.init_state(params, _optimizer(_num_steps(train)), jax.random.key(1))
@@ -98,7 +98,9 @@ def _trained(network: ConvNet, settings: Any, data_dir: Path, train: data.Images
     if distributed.all_true(is_there):
         return _restored(folder, state)
     is_kept = is_kept and not distributed.any_true(is_there)
-    cli.info(f"training the recogniser of {settings.name} once, " + (f"into {folder}" if is_kept else _NOT_KEPT))
+    cli.info(
+        f"training the feature classifier of {settings.name} once, " + (f"into {folder}" if is_kept else _NOT_KEPT)
+    )
     state = _fit(state, network, train)
     if is_kept:
         with checkpoints.Writer(folder) as writer:
@@ -109,7 +111,7 @@ def _trained(network: ConvNet, settings: Any, data_dir: Path, train: data.Images
 def feature_classifier_of(
     settings: Any, data_dir: Path, train: data.Images, test: data.Images, is_kept: bool = True
 ) -> FeatureClassifier | None:
-    """The recogniser of a data set, trained now or read back from beside it; None of one whose labels are all alike.
+    """The feature classifier of a data set, trained now or read back; None where all labels are alike.
 
     Args:
         settings: the data set's name and training split.
@@ -119,7 +121,7 @@ def feature_classifier_of(
         is_kept: whether one that is trained now is written beside the data.
 
     Raises:
-        CheckpointError: what lies there is no recogniser of these images.
+        CheckpointError: what lies there is not a feature classifier of these images.
         DataError: its folder is a link that leads out of data_dir.
     """
     if len(np.unique(train.label)) < RECOGNITION.least.labels:

@@ -26,17 +26,17 @@ def checked(features: Features) -> Features:
 
 @dataclass(frozen=True)
 class Reference:
-    """What samples are compared with: one half of the held-out images; the other half gives the floor.
+    """What samples are compared with: one half of the held-out images; the other half gives real against real.
 
     Attributes:
-        recogniser: tells the label of a sample; None where there are no labels to be told apart.
+        classifier: gives the label of a sample; None where there is one label alone.
         features: the space of all distances; None where none can be measured.
         real: features of the reference half, [m, d], and ``label`` its labels.
         other: features of the other half.
         trouble: why the features can measure nothing, though there are enough of them; empty where they can.
     """
 
-    recogniser: FeatureClassifier | None
+    classifier: FeatureClassifier | None
     features: Features | None
     real: np.ndarray
     label: np.ndarray
@@ -50,11 +50,11 @@ def _is_flat(features: np.ndarray) -> bool:
 
 
 def reference_of(
-    recogniser: FeatureClassifier | None, test: data.Images, features: Features | None = None
+    classifier: FeatureClassifier | None, test: data.Images, features: Features | None = None
 ) -> Reference:
     """The held-out images in two halves, in a fixed random order."""
-    features = features or (None if recogniser is None else recogniser.features)
-    nothing = Reference(recogniser, None, np.zeros((0, 0)), test.label[:0], np.zeros((0, 0)))
+    features = features or (None if classifier is None else classifier.features)
+    nothing = Reference(classifier, None, np.zeros((0, 0)), test.label[:0], np.zeros((0, 0)))
     if features is None or len(test.label) < DISTANCES.least.held_out:
         return nothing
     chosen = checked(features)
@@ -64,7 +64,7 @@ def reference_of(
     real, other = chosen(image[half]), chosen(image[rest])
     if _is_flat(np.concatenate([real, other])):
         return replace(nothing, trouble=f"the features of all {len(image)} pictures held out are alike")
-    return Reference(recogniser, chosen, real, test.label[half], other)
+    return Reference(classifier, chosen, real, test.label[half], other)
 
 
 def num_repeated(features: np.ndarray, count: int) -> tuple[int, int]:
@@ -95,7 +95,7 @@ def _in_turn(num_classes: int, num_per_class: int) -> np.ndarray:
 
 
 def measure(samples: np.ndarray, labels: np.ndarray, reference: Reference) -> dict[str, Any]:
-    """The numbers of samples [k, n, H, W, C] of k labels: recognised rate, distances, neighbourhoods; by label, too.
+    """The numbers of samples [k, n, H, W, C] of k labels: class accuracy, distances, neighbourhoods; by label, too.
 
     What the reference or the count of samples cannot carry is not among them.
     """
@@ -103,8 +103,8 @@ def measure(samples: np.ndarray, labels: np.ndarray, reference: Reference) -> di
     flat = samples.reshape(-1, *samples.shape[2:])
     found: dict[str, Any] = {}
     by_label: list[dict[str, Any]] = [{"label": int(label)} for label in labels]
-    if reference.recogniser is not None:
-        likeliest = np.argmax(reference.recogniser.log_probs(flat), axis=1).reshape(num_classes, num_per_class)
+    if reference.classifier is not None:
+        likeliest = np.argmax(reference.classifier.log_probs(flat), axis=1).reshape(num_classes, num_per_class)
         right = np.mean(likeliest == labels.reshape(-1, 1), axis=1)
         found["recognised"] = float(right.mean())
         by_label = [row | {"recognised": float(rate)} for row, rate in zip(by_label, right, strict=True)]

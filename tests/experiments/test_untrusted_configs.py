@@ -318,7 +318,7 @@ def test_a_recogniser_that_is_none_is_refused_with_what_to_do(images, tmp_path):
     settings = PRESETS["digits"][1].data
     folder = folder_of(settings, tmp_path, images)
     _save_recogniser(folder, {"other": np.ones(2, np.float32)})
-    with pytest.raises(checkpoints.CheckpointError, match=f"remove {folder} to train the recogniser again"):
+    with pytest.raises(checkpoints.CheckpointError, match=f"remove {folder} to train the feature classifier again"):
         feature_classifier_of(settings, tmp_path, images, images)
 
 
