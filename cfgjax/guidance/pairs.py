@@ -202,7 +202,7 @@ def classifier_free(field: LabelledField, scale: Scale, null_label: Number) -> L
 
 
 def autoguidance(field: LabelledField, weak_field: LabelledField, scale: Scale) -> LabelledField:
-    """The field u_worse + w (u - u_worse), both at y, of a field and a weaker one.
+    """The field u_weak + w (u - u_weak), both at y, of a field and a weaker one.
 
     w = 1 is ``field`` exactly. Unlike classifier-free guidance it leads away from the errors that both share, not from
     the other labels; an exact field is its own weaker one, and unchanged by any w.

@@ -128,11 +128,11 @@ def feynman_kac(
 ) -> WeightedSolver:
     """The rule that moves a population of particles by (T1), weights it by (T2), and resamples it.
 
-    The one solver whose state is a population [n, *D]. ``solve`` returns its Particles, ``observe`` sees them at each
+    The one solver whose state is a population [n, *D]. ``solve`` returns its ParticleCarry, ``observe`` sees it at each
     time; ``integrate``, which would return the states without their weights, refuses it. Plain draws of the law are
-    ``particles.x[systematic(key, particles.log_weights)]``. Particle i of step k has the key fold_in(step's key, i), i
-    counted over all devices. ``vmap`` over y makes a population for each label. Errors: those of the fields and of the
-    steps (weak order 1), and O(1/n) of weights.
+    ``particles.x[systematic_resampling(key, particles.log_weights)]``. Particle i of step k has the key
+    fold_in(step's key, i), i counted over all devices. ``vmap`` over y makes a population for each label. Errors: those
+    of the fields and of the steps (weak order 1), and O(1/n) of weights.
 
     Args:
         path: the path of the fields.

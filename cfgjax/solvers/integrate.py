@@ -63,6 +63,7 @@ def solve(
     return carry, None if observe is None else jax.tree.map(lambda *parts: jnp.concatenate(parts), *seen)
 
 
+@checked
 def integrate(
     solver: Solver | Piecewise[Solver],
     key: Array,

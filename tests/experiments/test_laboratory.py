@@ -145,7 +145,7 @@ def test_samples_by_other_rules_grids_and_solvers_differ(trained_mixture, tmp_pa
 
 @pytest.mark.slow
 def test_a_worse_run_is_led_away_from(trained_mixture, tmp_path):
-    """Autoguidance by an earlier checkpoint: the samples of u_worse + w (u - u_worse), both at the label."""
+    """Autoguidance by an earlier checkpoint: the samples of u_weak + w (u - u_weak), both at the label."""
     worse_dir = tmp_path / "worse"
     shutil.copytree(trained_mixture, worse_dir)
     shutil.rmtree(max((worse_dir / "checkpoints").glob("[0-9]*"), key=lambda folder: int(folder.name)))
