@@ -218,17 +218,17 @@ def _regular_time(path: GaussianPath, t: Array) -> Array:
 
 
 @checked
-def change_path(field: FieldLikeX[AnyField], old: GaussianPath, new: GaussianPath) -> AnyField:
+def change_path(old: GaussianPath, new: GaussianPath, field: FieldLikeX[AnyField]) -> AnyField:
     """The vector field on the path ``new`` of a vector field that was trained on the path ``old``, by (X1) to (X3).
 
     The denoiser and the noise prediction are the same functions at equal ratio alpha / beta, so the change is exact
     for any field, guided or not, and costs no evaluation.
 
     Args:
+        old: the path of the field.
+        new: the path wanted.
         field: a vector field on ``old``, with or without a label. (Of a score, noise prediction or denoiser make a
             vector field first: ``conversions.field_of_score`` and its kin.)
-        old: its path.
-        new: the path wanted.
 
     Returns:
         A field of the same signature on ``new``. Singular points: the old field is never called at t = 1 but at the

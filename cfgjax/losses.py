@@ -100,8 +100,8 @@ _UNIFORM = uniform()
 
 @checked
 def flow_matching(
-    field: LearnedField,
     path: GaussianPath,
+    field: LearnedField,
     key: Key,
     z: DataPoint,
     *y: Label,
@@ -111,8 +111,8 @@ def flow_matching(
     """The guided conditional flow matching loss (L1) of one example at one random time, [].
 
     Args:
-        field: the learned field, called as field(x, t) or, with a label, field(x, t, y).
         path: the path.
+        field: the learned field, called as field(x, t) or, with a label, field(x, t, y).
         key: a key for time and noise.
         z: [*D], the data point.
         y: [], the label, already dropped where it is to be; leave it out for a Field.
@@ -128,8 +128,8 @@ def flow_matching(
 
 @checked
 def noise_matching(
-    noise: LearnedField,
     path: GaussianPath,
+    noise: LearnedField,
     key: Key,
     z: DataPoint,
     *y: Label,
@@ -143,8 +143,8 @@ def noise_matching(
 
 @checked
 def score_matching(
-    score: LearnedField,
     path: GaussianPath,
+    score: LearnedField,
     key: Key,
     z: DataPoint,
     *y: Label,
@@ -161,8 +161,8 @@ def score_matching(
 
 @checked
 def classifier_cross_entropy(
-    log_classifier: LogClassifier,
     path: GaussianPath,
+    log_classifier: LogClassifier,
     key: Key,
     z: DataPoint,
     y: Label,

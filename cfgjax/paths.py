@@ -106,7 +106,7 @@ def ddpm() -> GaussianPath:
 
     At step i, alpha^2 = (1 - b_0) (1 - b_1) ... (1 - b_i), the b_j rising evenly from 1e-4 to 0.02. It keeps neither
     convention of the ends: alpha(0) = 0.0064 and beta(1) = 0.01, the first and the last state that a network of these
-    steps knows. Sample such a network on another path, ``conversions.change_path(field, ddpm(), linear())``, which
+    steps knows. Sample such a network on another path, ``conversions.change_path(ddpm(), linear(), field)``, which
     goes on beyond both.
 
     Source: Ho et al., arXiv 2006.11239, section 4.

@@ -78,7 +78,7 @@ def observe(run: Run, options: Options, ts: Array) -> tuple[Diagnostics, np.ndar
 
     def draw(key: Array, y: Array) -> Diagnostics:
         noise = jax.random.normal(key, task.shape)
-        look = diagnostics(path, guidance.pair(field, null), scale, y, jax.random.fold_in(key, PROBE), bound)
+        look = diagnostics(path, guidance.pair(field, null), jax.random.fold_in(key, PROBE), scale, y, bound)
         return solvers.integrate(solver_of(field, y, scale), key, noise, ts, look)[1]
 
     labels = jnp.asarray(np.tile(task.labels, options.num_per_class), jnp.int32)

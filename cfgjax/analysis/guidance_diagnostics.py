@@ -39,7 +39,7 @@ def _divide(numerator: Array, denominator: Array) -> Array:
 
 @checked
 def diagnostics(
-    path: GaussianPath, pair: Pair, scale: GuidanceScale, y: Label, key: Key, bound: Positive = 1.0
+    path: GaussianPath, pair: Pair, key: Key, scale: GuidanceScale, y: Label, bound: Positive = 1.0
 ) -> Callable[[Any, Array], Diagnostics]:
     """A function (carry, t) -> Diagnostics for ``observe`` of ``solvers.integrate``.
 
@@ -48,9 +48,9 @@ def diagnostics(
     Args:
         path: the path of the fields.
         pair: the null and the labelled vector field.
+        key: a key of the divergence's probe.
         scale: w of the guided field that (N3) and (N4) speak of.
         y: [], the label.
-        key: a key of the divergence's probe.
         bound: [], the largest absolute value of data.
     """
     guided = guidance.given(guidance.extrapolate(pair, scale), y)

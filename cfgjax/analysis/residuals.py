@@ -41,33 +41,33 @@ def relative_error(learned: RealArray, exact: RealArray) -> Array:
 
 @checked
 def guidance_terms(
+    path: GaussianPath,
     field: LabelledStateField,
     log_classifier: LogClassifier,
-    path: GaussianPath,
-    null_label: Label,
     x: Array,
     t: Array,
     y: Label,
+    null_label: Label,
 ) -> tuple[Array, Array]:
     """Both sides of (R1) at one state: (b_t grad log p_t(y|x), u_y - u_null), each [*D].
 
     Where they differ, the classifier, or the labelled or null field, is not trained well enough at this t.
 
     Args:
+        path: the path of both.
         field: a labelled field that knows the null label.
         log_classifier: log p_t(y|x) for all labels.
-        path: the path of both.
-        null_label: K.
         x: [*D].
         t: [], before ``start`` of ``guidance.classifier`` the classifier's side is held.
         y: [], the label.
+        null_label: K.
     """
     y = jnp.asarray(y)
 
     def null_field(x: Array, t: Array) -> Array:
         return field(x, t, jnp.asarray(null_label, y.dtype))
 
-    by_classifier = guidance.classifier(null_field, log_classifier, path, 1.0)(x, t, y) - null_field(x, t)
+    by_classifier = guidance.classifier(path, null_field, log_classifier, 1.0)(x, t, y) - null_field(x, t)
     return by_classifier, field(x, t, y) - null_field(x, t)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from cfgjax.checks import (
     require_point,
     require_real,
 )
-from cfgjax.contracts import Key, Label, UnitInterval, checked
+from cfgjax.contracts import Contract, Key, Label, UnitInterval, checked
 from cfgjax.paths import as_float
 from cfgjax.piecewise import piecewise
 from cfgjax.types import Array, Field, LabelledField, Number
@@ -49,22 +50,26 @@ def _require_sum_of_one(weights: Array) -> None:
         raise ValueError(f"weights must sum to 1, got {weights}, which sum to {float(jnp.sum(weights)):g}")
 
 
-def _checked_labels(labels: Array) -> Array:
+def _row_of_labels(name: str, labels: Array) -> Array:
     labels = of_numpy(labels)
-    require_real("labels", labels)
+    require_real(name, labels)
     labels = jnp.asarray(labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels must be integers, got {labels.dtype}")
+        raise TypeError(f"{name} must be integers, got {labels.dtype}")
     if labels.ndim != 1 or labels.size == 0:
-        raise ValueError(f"labels must be [n] with n at least 1, got the shape {labels.shape}")
+        raise ValueError(f"{name} must be [n] with n at least 1, got the shape {labels.shape}")
     if not is_traced(labels) and np.min(labels) < 0:
-        raise ValueError(f"labels must be in 0..K, got {labels}")
+        raise ValueError(f"{name} must be in 0..K, got {labels}")
     return labels
+
+
+Labels = Annotated[Array, Contract(_row_of_labels)]
+"""Integers [n], n at least 1, where concrete none negative; a list is taken as an array."""
 
 
 @piecewise
 @checked
-def compose(field: LabelledField, labels: Array, weights: Array | Callable[[Array], Array]) -> Field:
+def compose(field: LabelledField, labels: Labels, weights: Array | Callable[[Array], Array]) -> Field:
     """The field sum_i w_i u(x, t, y_i) over a list of labels, from ONE call of ``field`` on all of them.
 
     Weights that sum to 1 commute with the conversions between field, score, noise prediction and denoiser, so the
@@ -85,7 +90,6 @@ def compose(field: LabelledField, labels: Array, weights: Array | Callable[[Arra
     Raises:
         ValueError: another number of weights than of labels; concrete weights that do not sum to 1.
     """
-    labels = _checked_labels(labels)
 
     def weights_at(t: Array) -> Array:
         values = of_numpy(weights(t) if callable(weights) else weights)

@@ -98,7 +98,7 @@ def autoguidance_pair(field: LabelledStateField, weak_field: LabelledStateField)
 @piecewise
 @checked
 def classifier_pair(
-    null_field: StateField, log_classifier: LogClassifier, path: GaussianPath, start: InnerTime = 0.01
+    path: GaussianPath, null_field: StateField, log_classifier: LogClassifier, start: InnerTime = 0.01
 ) -> Pair:
     """The pair of the null field and u_null + b_t grad_x log p_t(y|x) of (G2); arguments as for ``classifier``.
 
@@ -213,7 +213,7 @@ def autoguidance(field: LabelledField, weak_field: LabelledField, scale: Scale) 
 
 
 def classifier(
-    null_field: Field, log_classifier: LogClassifier, path: GaussianPath, scale: Scale, start: Number = 0.01
+    path: GaussianPath, null_field: Field, log_classifier: LogClassifier, scale: Scale, start: Number = 0.01
 ) -> LabelledField:
     """The classifier-guided field u_null + w b_t grad_x log p_t(y|x) of (G2).
 
@@ -222,9 +222,9 @@ def classifier(
     the exact product to O(start).
 
     Args:
+        path: the path of both.
         null_field: the vector field without a label.
         log_classifier: log p_t(y|x) for all labels.
-        path: the path of both.
         scale: w: a number, a traced scalar, a function of t or (t, y), a ``policy``, or an ``interval``.
         start: [], the time before which the classifier's term is held; the default bounds b by 99 on the linear path.
 
@@ -232,4 +232,4 @@ def classifier(
         A LabelledField; for exact inputs it equals ``classifier_free`` at t >= ``start`` (G3). At the null label it
         is the null field.
     """
-    return extrapolate(classifier_pair(null_field, log_classifier, path, start), scale)
+    return extrapolate(classifier_pair(path, null_field, log_classifier, start), scale)

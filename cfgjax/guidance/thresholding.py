@@ -7,13 +7,23 @@ from typing import Annotated, cast
 import jax.numpy as jnp
 
 from cfgjax.checks import BELOW_ONE, is_traced, require_between
-from cfgjax.contracts import AnyField, FieldLikeX, Positive, PositiveOrInf, between, checked
+from cfgjax.contracts import AnyField, Contract, FieldLikeX, Positive, PositiveOrInf, between, checked
 from cfgjax.conversions import from_field
 from cfgjax.paths import before_end, coefficients
 from cfgjax.piecewise import Piecewise, piecewise
 from cfgjax.types import Array, GaussianPath, Number
 
 Percentile = Annotated[Number, between(0, 100)]
+
+
+def _require_edge(name: str, start: float) -> None:
+    if is_traced(start):
+        raise TypeError(f"{name} must be a number that is not traced: the pieces' edges are fixed")
+    require_between(name, start, 0, BELOW_ONE)
+
+
+Edge = Annotated[float, Contract(_require_edge)]
+"""One number in [0, 1) that is not traced."""
 
 
 def _with_denoiser(path: GaussianPath, value: Array, x: Array, t: Array, denoiser: Array, wanted: Array) -> Array:
@@ -81,19 +91,13 @@ def dynamic_threshold(
 
 @piecewise
 @checked
-def zero_init(field: AnyField, start: float) -> AnyField:
+def zero_init(field: AnyField, start: Edge) -> AnyField:
     """The field, and zero for t < start, where nothing is evaluated: a Piecewise.
 
     Acts on the vector field. An early field is the least accurate; start = 0 changes nothing. With the first n of
     N uniform steps left out, start = n / N.
 
     Source: Fan et al., arXiv 2503.18886 (zero-init).
-
-    Raises:
-        TypeError, ValueError: a start that is traced, or outside [0, 1).
     """
-    if is_traced(start):
-        raise TypeError("start must be a number that is not traced: the pieces' edges are fixed")
-    require_between("start", start, 0, BELOW_ONE)
     still = cast(AnyField, lambda x, t, *y: jnp.zeros_like(x))
     return cast(AnyField, Piecewise((float(start),), (still, field)))

@@ -284,4 +284,4 @@ def field(kind: Kind, predict: LabelledField) -> LabelledField:
     if kind == "sit":
         return predict
     noise_path = paths.ddpm()
-    return conversions.change_path(conversions.field_of_noise(noise_path, predict), noise_path, paths.linear())
+    return conversions.change_path(noise_path, paths.linear(), conversions.field_of_noise(noise_path, predict))

@@ -66,7 +66,7 @@ def solve(
 @checked
 def integrate(
     solver: Solver | Piecewise[Solver],
-    key: Array,
+    key: Key,
     x: Array,
     ts: Times,
     observe: Callable[[Any, Array], Tree] | None = None,

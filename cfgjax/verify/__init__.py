@@ -12,7 +12,7 @@ finding; else the row says that no known cause fits. The seed is fixed: the same
     sampler          (field, key, x, ts, y, ...)    claims to solve dx = u_w dt with an order
     diffusion        (path, field, diffusion)       claims to solve dX = [u + sigma^2 s / 2] dt + sigma dW
     label_dropping   (key, y) -> y                  claims to drop labels, independently for each example
-    loss             (field, path, key, z, y) -> [] claims to be least for the vector field, or another view
+    loss             (path, field, key, z, y) -> [] claims to be least for the vector field, or another view
     samples          (key, y [n]) -> [n, D]         claims to sample the labels' laws, a whole batch in one call
 
 All but the last (and a batched ``label_dropping``) are called for ONE example. What raises, gives another shape, NaN or

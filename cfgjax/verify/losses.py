@@ -29,8 +29,8 @@ from cfgjax.verify.report import UNKNOWN, CallError, Check, Report, at_least, at
 from cfgjax.verify.residuals import residual_cause
 from cfgjax.verify.targets import mistaken_targets, target
 
-Loss = Callable[[LabelledField, GaussianPath, Array, Array, Array], Array]
-"""``(field, path, key, z [D], y []) -> []``, as ``losses.flow_matching``."""
+Loss = Callable[[GaussianPath, LabelledField, Array, Array, Array], Array]
+"""``(path, field, key, z [D], y []) -> []``, as ``losses.flow_matching``."""
 
 _BATCH, _BATCHES, _FEW = 1024, 64, 8
 """Examples at a time; how many times; and how many times for causes, which are far from each other."""
@@ -64,7 +64,7 @@ def loss(
     one Gaussian a label L1 is rightly passed.
 
     Args:
-        loss: (field, path, key, z [D], y []) -> [], called with the key of one example; a label may be dropped inside.
+        loss: (path, field, key, z [D], y []) -> [], called with the key of one example; a label may be dropped inside.
             It is differentiated by the field's value.
         view: what the minimiser should be.
         path: the path; None for the straight one.
@@ -190,7 +190,7 @@ def _summed_with(
                     residuals.append(blank.at[place].set(residual_of(problem, z, exact(x, t, y), shapes, x, t)))
                 return jax.lax.switch(index, fields, x, t, y) + jnp.tensordot(changes[place], shapes, axes=1)
 
-            number = _number(problem.loss(changed, problem.path, loss_key, z, y))
+            number = _number(problem.loss(problem.path, changed, loss_key, z, y))
             return number, sum(residuals[1:], residuals[0])
 
         return jax.grad(value, has_aux=True)(shift * constants)
@@ -226,7 +226,7 @@ def _called(problem: _Problem, function: Callable[..., Array], *arrays: Array) -
 
         def one(key: Array) -> Array:
             loss_key, z, y = problem.example(key)
-            return _number(problem.loss(exact, problem.path, loss_key, z, y))
+            return _number(problem.loss(problem.path, exact, loss_key, z, y))
 
         require_finite(mapped(one, jax.random.split(jax.random.key(problem.seed, impl=THREEFRY), _BATCH), most=0))
         raise

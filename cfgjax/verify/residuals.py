@@ -97,7 +97,7 @@ def _gradient(
                 calls.append((x, t, exact(x, t, jnp.asarray(y))))
                 return calls[-1][2] + change
 
-            number = loss(changed, path, loss_key, z, y)
+            number = loss(path, changed, loss_key, z, y)
             (call,) = calls
             return number, call
 

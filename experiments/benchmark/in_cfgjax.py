@@ -64,7 +64,7 @@ def loss_of(work: Workload) -> Callable[[Tree, Array, tuple[Array, Array]], Arra
         z, y = example
         label_key, noise_key = jax.random.split(key)
         y = guidance.drop_label(label_key, y, 0.1, work.num_classes)
-        return losses.flow_matching(lambda x, t, y: network.apply(weights, x, t, y), PATH, noise_key, z, y)
+        return losses.flow_matching(PATH, lambda x, t, y: network.apply(weights, x, t, y), noise_key, z, y)
 
     return loss
 

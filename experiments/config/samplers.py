@@ -87,7 +87,7 @@ def by_name(name: RuleName, path: GaussianPath, pair: Pair, ends: tuple[float, f
 
 def by_classifier(field: LabelledField, null_label: int, log_classifier: LogClassifier, path: GaussianPath) -> Rule:
     """Classifier guidance of the null field."""
-    return lambda scale: guidance.classifier(guidance.given(field, null_label), log_classifier, path, scale)
+    return lambda scale: guidance.classifier(path, guidance.given(field, null_label), log_classifier, scale)
 
 
 def times(

@@ -31,7 +31,7 @@ def residuals(
     def at(states: Array, labels: Array, t: Array) -> dict[str, Array]:
         def one(drawn: tuple[Array, Array]) -> tuple[Array, ...]:
             x, y = drawn
-            terms = guidance_terms(field, log_classifier, path, null, x, t, y)
+            terms = guidance_terms(path, field, log_classifier, x, t, y, null)
             return *terms, mean_field(x, t), field(x, t, jnp.int32(null))
 
         by_classifier, by_label, mean, null_field = jax.lax.map(one, (states, labels), batch_size=32)

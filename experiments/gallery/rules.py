@@ -60,7 +60,7 @@ def _free(scale: Number) -> LabelledField:
 
 
 def _by_classifier(scale: Number) -> LabelledField:
-    return guidance.classifier(guidance.given(FIELD, NULL), MIXTURE.label_log_probs(PATH), PATH, scale)
+    return guidance.classifier(PATH, guidance.given(FIELD, NULL), MIXTURE.label_log_probs(PATH), scale)
 
 
 def _of_labels(weights: Callable[[Number], Array], labels: tuple[int, ...]) -> Draw:

@@ -161,7 +161,7 @@ def make_step(network):
         pixels, y = example
         coin_key, loss_key = jax.random.split(key)
         y = guidance.drop_label(coin_key, y, rate=0.15, null_label=NULL)
-        return losses.flow_matching(lambda x, t, y: network(params, x, t, y), path, loss_key, data.normalize(pixels), y)
+        return losses.flow_matching(path, lambda x, t, y: network(params, x, t, y), loss_key, data.normalize(pixels), y)
 
     return jax.jit(training.make_step(loss, optimizer, training.ema_warmup(0.99)))
 

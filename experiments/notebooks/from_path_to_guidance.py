@@ -213,7 +213,7 @@ any_state = any_state + 0.5 * jax.random.normal(move_key, (COUNT, 2))
 
 @jax.jit
 def both_guidances(scale):
-    by_classifier = guidance.classifier(null_field, log_classifier, path, scale)
+    by_classifier = guidance.classifier(path, null_field, log_classifier, scale)
     classifier_free = guidance.classifier_free(field, scale, null_label=NULL)
     return tuple(jax.vmap(guided)(any_state, any_time, any_label) for guided in (by_classifier, classifier_free))
 
@@ -236,7 +236,7 @@ for scale in SCALES:
 # %%
 w, t, y = 4.0, 0.5, 1
 ways = {
-    "by classifier": guidance.classifier(null_field, log_classifier, path, w),
+    "by classifier": guidance.classifier(path, null_field, log_classifier, w),
     "classifier-free": guidance.classifier_free(field, w, null_label=NULL),
 }
 noises = jax.random.normal(jax.random.key(4), (12, 2))
@@ -296,7 +296,7 @@ def loss_of(factor):
         z_key, coin_key, loss_key = jax.random.split(key, 3)
         z = mixture.sample(z_key, y)
         dropped = guidance.drop_label(coin_key, y, rate=0.5, null_label=NULL)
-        loss = losses.flow_matching(lambda x, t, y: factor * field(x, t, y), path, loss_key, z, dropped)
+        loss = losses.flow_matching(path, lambda x, t, y: factor * field(x, t, y), loss_key, z, dropped)
         return loss, dropped == NULL
 
     loss, is_null = jax.vmap(one)(loss_keys, any_label)

@@ -53,7 +53,7 @@ def loss(params, key, example):
     def field(x, t, y):
         return network.apply(params, x, t, y, False, rngs={"dropout": dropout_key})
 
-    return losses.flow_matching(field, path, loss_key, data.normalize(pixels), y)
+    return losses.flow_matching(path, field, loss_key, data.normalize(pixels), y)
 
 
 optimizer = optax.adam(optax.warmup_cosine_decay_schedule(0.0, 2e-3, 100, NUM_STEPS))

@@ -64,7 +64,7 @@ def loss(params, key, example):
     def field(x, t, y):
         return network.apply(params, x, t, y, False, rngs={"dropout": dropout_key})
 
-    return losses.flow_matching(field, path, loss_key, data.normalize(pixels), y)
+    return losses.flow_matching(path, field, loss_key, data.normalize(pixels), y)
 
 
 # %% [markdown]

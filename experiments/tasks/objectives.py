@@ -66,7 +66,7 @@ def _matching_loss(
         def prediction(x: Array, t: Array, y: Array) -> Array:
             return cast(Array, network.apply(params, x, t, y, not trains, rngs={"dropout": dropout_key}))
 
-        return matching(prediction, path, noise_key, z, y, time_density=density)
+        return matching(path, prediction, noise_key, z, y, time_density=density)
 
     return loss
 
@@ -81,7 +81,7 @@ def _classifier_loss(experiment: Experiment, task: Task, network: Any, path: Gau
         def log_classifier(x: Array, t: Array) -> Array:
             return cast(Array, network.apply(params, x, t, not trains, rngs={"dropout": dropout_key}))
 
-        return losses.classifier_cross_entropy(log_classifier, path, noise_key, z, y, density)
+        return losses.classifier_cross_entropy(path, log_classifier, noise_key, z, y, density)
 
     return loss
 

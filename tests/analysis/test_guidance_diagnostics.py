@@ -21,7 +21,7 @@ def test_every_number_by_hand(clustered):
     keys = jax.random.split(KEY, 400)
 
     def at(key):
-        return guidance_diagnostics.diagnostics(path, pair, scale, Y, key, bound)(
+        return guidance_diagnostics.diagnostics(path, pair, key, scale, Y, bound)(
             solvers.euler(lambda x, t: x).init(x), t
         )
 
@@ -46,7 +46,7 @@ def test_they_are_observed_in_the_scan_and_grouped_by_label(clustered):
 
     def draw(key, y):
         solver = solvers.heun(guidance.given(guidance.extrapolate(pair, 2.0), y))
-        observe = guidance_diagnostics.diagnostics(path, pair, 2.0, y, KEY)
+        observe = guidance_diagnostics.diagnostics(path, pair, KEY, 2.0, y)
         return solvers.integrate(
             solver, key, jax.random.normal(key, (2,)), ts, lambda carry, t: (carry.x, observe(carry, t))
         )

@@ -200,7 +200,7 @@ def test_the_oracles_residuals_vanish(t, x64, clustered):
     path, null = paths.linear(), clustered.num_classes
     field, log_probs = clustered.vector_field(path), clustered.label_log_probs(path)
     x, t, y = jnp.array([0.3, -0.8]), jnp.asarray(t), jnp.asarray(1)
-    by_classifier, by_label = residuals.guidance_terms(field, log_probs, path, null, x, t, y)
+    by_classifier, by_label = residuals.guidance_terms(path, field, log_probs, x, t, y, null)
     np.testing.assert_allclose(by_classifier, by_label, rtol=1e-8, atol=1e-10)
     mean = residuals.posterior_mean_field(field, log_probs, null)(x, t)
     np.testing.assert_allclose(mean, field(x, t, jnp.asarray(null)), rtol=1e-8)
@@ -211,7 +211,7 @@ def test_a_wrong_classifier_shows_in_the_residuals(clustered):
     field, log_probs = clustered.vector_field(path), clustered.label_log_probs(path)
     wrong = lambda x, t: jax.nn.log_softmax(0.5 * log_probs(x, t))  # noqa: E731
     x, t, y = jnp.array([0.3, -0.8]), jnp.float32(0.4), jnp.int32(1)
-    by_classifier, by_label = residuals.guidance_terms(field, wrong, path, null, x, t, y)
+    by_classifier, by_label = residuals.guidance_terms(path, field, wrong, x, t, y, null)
     assert float(jnp.max(jnp.abs(by_classifier - by_label))) > 1e-2
     mean = residuals.posterior_mean_field(field, wrong, null)(x, t)
     assert float(jnp.max(jnp.abs(mean - field(x, t, jnp.int32(null))))) > 1e-2

@@ -55,7 +55,7 @@ def _solve(build):
 
 
 def _loss(field):
-    return losses.flow_matching(field, PATH, KEY, X)
+    return losses.flow_matching(PATH, field, KEY, X)
 
 
 FIXED_WANTED = {
@@ -71,11 +71,11 @@ FIXED_WANTED = {
     "an interval's": _solve(solvers.euler),
     "an interval's as one field": lambda field: output_like_x("field", field)(X, T),
     "score_of": lambda field: conversions.score_of(PATH, field)(X, T),
-    "change_path": lambda field: conversions.change_path(field, PATH, paths.cosine())(X, T),
+    "change_path": lambda field: conversions.change_path(PATH, paths.cosine(), field)(X, T),
     "clipped": lambda field: guidance.static_threshold(PATH, field)(X, T),
     "exact": lambda field: likelihood.exact_divergence(field)(X, T),
     "a loss": _loss,
-    "classifier": lambda field: guidance.classifier(field, lambda x, t: x, PATH, 2.0)(X, T, Y),
+    "classifier": lambda field: guidance.classifier(PATH, field, lambda x, t: x, 2.0)(X, T, Y),
 }
 LABELLED_WANTED = {
     "given": lambda field: guidance.given(field, Y)(X, T),
@@ -84,7 +84,7 @@ LABELLED_WANTED = {
     "weighted": lambda field: guidance.compose(field, [0, 1], [0.5, 0.5])(X, T),
     "clipped": lambda field: guidance.static_threshold(PATH, field)(X, T, Y),
     "noise_of": lambda field: conversions.noise_of(PATH, field)(X, T, Y),
-    "a loss": lambda field: losses.flow_matching(field, PATH, KEY, X, Y),
+    "a loss": lambda field: losses.flow_matching(PATH, field, KEY, X, Y),
     "evaluations": lambda field: solvers.num_function_evaluations(
         lambda one: solvers.euler(guidance.given(one, Y)), field, X, TS
     ),

@@ -174,7 +174,7 @@ DOORS = [
     ),
     Door(
         "conversions.change_path",
-        lambda field, old, new, x, t: change_path(field, old, new)(x, t),
+        lambda field, old, new, x, t: change_path(old, new, field)(x, t),
         {"field": FIELD, "old": PATHS, "new": PATHS, "x": ANY_STATE, "t": TIME},
     ),
     *(

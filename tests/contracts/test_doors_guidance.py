@@ -55,7 +55,7 @@ def _field_of(make):
 
 
 def _classifier(field_or_none=None, scale=2.0, start=0.01, null_field=None, log_classifier=None):
-    return guidance.classifier(null_field, log_classifier, PATH, scale, start)
+    return guidance.classifier(PATH, null_field, log_classifier, scale, start)
 
 
 NULL_FIELDS = Kind((guidance.given(ORACLE, NUM_CLASSES),), FIELD.refused)
@@ -131,7 +131,7 @@ DOORS = [
     Door(
         "guidance.classifier_pair",
         lambda null_field, log_classifier, path, start, x, t, y: guidance.classifier_pair(
-            null_field, log_classifier, path, start
+            path, null_field, log_classifier, start
         ).both(x, t, y),
         AT_NULL
         | {

@@ -75,7 +75,7 @@ def _log_normal(x):
 
 
 def _diagnosed(path, pair, scale, y, key, bound):
-    observe = guidance_diagnostics.diagnostics(path, pair, scale, y, key, bound)
+    observe = guidance_diagnostics.diagnostics(path, pair, key, scale, y, bound)
     return observe(solvers.euler(lambda x, t: x).init(jnp.ones(2)), 0.5)
 
 
@@ -93,7 +93,7 @@ DOORS = [
         Door(
             f"losses.{loss.__name__}",
             lambda given, path, key, z, time_density, weight, loss=loss: loss(
-                given, path, key, z, time_density=time_density, weight=weight
+                path, given, key, z, time_density=time_density, weight=weight
             ),
             OTHERS | {"given": FIELD},
             named={"given": name, "time_density": r"time_density\(key\)|time_density", "weight": r"weight\(t\)|weight"},
@@ -107,8 +107,8 @@ DOORS = [
     Door(
         "losses.flow_matching: the target itself has no loss",
         lambda path, key, z: losses.noise_matching(
-            lambda x, t: (x - path.alpha(t) * jnp.asarray(z)) / path.beta(t),
             path,
+            lambda x, t: (x - path.alpha(t) * jnp.asarray(z)) / path.beta(t),
             key,
             z,
             time_density=lambda key: 0.25,
@@ -118,7 +118,7 @@ DOORS = [
     ),
     Door(
         "losses.flow_matching with a label",
-        lambda y: losses.flow_matching(lambda x, t, y: y * x, PATH, KEY, jnp.ones(2), y),
+        lambda y: losses.flow_matching(PATH, lambda x, t, y: y * x, KEY, jnp.ones(2), y),
         {"y": LABEL},
     ),
     Door(
@@ -278,7 +278,7 @@ def test_the_answer_is_right_or_the_error_clear(door):
 
 def test_a_loss_over_no_number_is_refused_and_not_nan():
     with pytest.raises(ValueError, match="z must hold at least one number, got the shape \\(0,\\)"):
-        jax.jit(lambda z: losses.flow_matching(lambda x, t: x, PATH, KEY, z))(jnp.ones(0))
+        jax.jit(lambda z: losses.flow_matching(PATH, lambda x, t: x, KEY, z))(jnp.ones(0))
 
 
 def test_a_field_in_the_place_of_its_divergence_is_refused():
@@ -291,7 +291,7 @@ def test_losses_pass_their_checks_under_jit_vmap_and_grad():
     keys, z, y = jax.random.split(KEY, 4), jnp.ones((4, 2)), jnp.array([0, 1, 2, 3])
 
     def loss(size, key, z, y):
-        return losses.flow_matching(lambda x, t, y: size * x + y, PATH, key, z, y)
+        return losses.flow_matching(PATH, lambda x, t, y: size * x + y, key, z, y)
 
     slopes = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, 0, 0, 0)))(0.5, keys, z, y)
     single = [jax.grad(loss)(0.5, *each) for each in zip(keys, z, [0, 1, 2, 3], strict=True)]

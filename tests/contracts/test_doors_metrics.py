@@ -166,7 +166,7 @@ DOORS = [
     Door(
         "residuals.guidance_terms",
         lambda field, log_classifier, path, null_label, x, t, y: residuals.guidance_terms(
-            field, log_classifier, path, null_label, x, t, y
+            path, field, log_classifier, x, t, y, null_label
         ),
         {
             "field": FIELDS,

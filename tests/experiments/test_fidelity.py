@@ -310,6 +310,6 @@ def test_guidance_rules_agree_on_the_oracle_at_equal_scales():
     mixture, path = mixtures.ring(NUM_CLASSES), paths.linear()
     field, log_probs = mixture.vector_field(path), mixture.label_log_probs(path)
     free = guidance.classifier_free(field, 2.5, NUM_CLASSES)
-    by_classifier = guidance.classifier(guidance.given(field, NUM_CLASSES), log_probs, path, 2.5)
+    by_classifier = guidance.classifier(path, guidance.given(field, NUM_CLASSES), log_probs, 2.5)
     x, t, y = jnp.array([0.4, -0.3]), jnp.float32(0.3), jnp.int32(1)
     np.testing.assert_allclose(free(x, t, y), by_classifier(x, t, y), rtol=1e-4)

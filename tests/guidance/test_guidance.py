@@ -32,7 +32,7 @@ def _both_rules(path, mixture):
 
     def rules(x, t, scale):
         free = guidance.classifier_free(field, scale, NULL)
-        other = guidance.classifier(guidance.given(field, NULL), classifier, path, scale)
+        other = guidance.classifier(path, guidance.given(field, NULL), classifier, scale)
         return jnp.stack([free(x, t, jnp.asarray(Y)), other(x, t, jnp.asarray(Y))])
 
     return np.moveaxis(_over(rules), -2, 0)
@@ -162,8 +162,8 @@ def test_classifier_takes_a_scale_of_time(clustered):
     path = paths.linear()
     null, probs = guidance.given(clustered.vector_field(path), NULL), clustered.label_log_probs(path)
     x, t, y = jnp.asarray(POINTS[0], jnp.float32), jnp.float32(0.25), jnp.asarray(Y)
-    found = guidance.classifier(null, probs, path, lambda t: 12 * t)(x, t, y)
-    np.testing.assert_allclose(found, guidance.classifier(null, probs, path, 3.0)(x, t, y), rtol=1e-6)
+    found = guidance.classifier(path, null, probs, lambda t: 12 * t)(x, t, y)
+    np.testing.assert_allclose(found, guidance.classifier(path, null, probs, 3.0)(x, t, y), rtol=1e-6)
 
 
 def test_the_field_is_called_once():
@@ -199,7 +199,7 @@ def test_classifier_at_time_zero_is_near_its_limit(start, skewed):
     """(G3)'s left side is held at ``start``, and so O(start) from u_y - u_null = alpha' (E[z|y] - E[z]) at t = 0."""
     path, field = paths.linear(), skewed.vector_field(paths.linear())
     null, x = guidance.given(field, NULL), jnp.asarray(POINTS[0])
-    guided = guidance.classifier(null, skewed.label_log_probs(path), path, 1.0, start=start)
+    guided = guidance.classifier(path, null, skewed.label_log_probs(path), 1.0, start=start)
     found = jax.jit(lambda x, t: guided(x, t, jnp.asarray(Y)) - null(x, t))(x, 0.0)
     weights, means = np.asarray(skewed.weights[:, 0]), np.asarray(skewed.means[:, 0])
     assert _relative(found, means[Y] - weights @ means / weights.sum()) < 5 * start
@@ -207,7 +207,7 @@ def test_classifier_at_time_zero_is_near_its_limit(start, skewed):
 
 def test_classifier_term_is_bounded_by_start(path):
     """A classifier whose gradient is 1 at all times gets b(start), not b(0), at t = 0."""
-    guided = guidance.classifier(lambda x, t: 0 * x, lambda x, t: jnp.stack([x[0], x[1]]), path, 1.0, start=0.1)
+    guided = guidance.classifier(path, lambda x, t: 0 * x, lambda x, t: jnp.stack([x[0], x[1]]), 1.0, start=0.1)
     c = paths.coefficients(path, 0.1)
     expected = float(c.beta * c.wronskian / c.alpha)
     for t in (0.0, 0.05, 0.1):
@@ -216,7 +216,7 @@ def test_classifier_term_is_bounded_by_start(path):
 
 def test_classifier_is_finite_on_the_closed_interval(path, skewed):
     null, probs = guidance.given(skewed.vector_field(path), NULL), skewed.label_log_probs(path)
-    guided = guidance.classifier(null, probs, path, 4.0)
+    guided = guidance.classifier(path, null, probs, 4.0)
     at = jax.jit(jax.vmap(lambda t: guided(jnp.asarray(POINTS[0], jnp.float32), t, jnp.asarray(Y))))
     found = at(jnp.linspace(0, 1, 11))
     assert np.all(np.isfinite(found))
@@ -225,7 +225,7 @@ def test_classifier_is_finite_on_the_closed_interval(path, skewed):
 def test_a_classifier_without_information_changes_nothing(path):
     """Where p(y|x) does not depend on x, (G2) is the null field for every scale."""
     null = mixtures.ring().vector_field(path)
-    guided = guidance.classifier(guidance.given(null, 8), lambda x, t: jnp.log(jnp.array([0.3, 0.7])), path, 5.0)
+    guided = guidance.classifier(path, guidance.given(null, 8), lambda x, t: jnp.log(jnp.array([0.3, 0.7])), 5.0)
     x, t = jnp.asarray(POINTS[0], jnp.float32), jnp.float32(0.3)
     np.testing.assert_array_equal(guided(x, t, jnp.asarray(0)), null(x, t, jnp.asarray(8)))
 
@@ -233,7 +233,7 @@ def test_a_classifier_without_information_changes_nothing(path):
 @pytest.mark.parametrize("start", [0.0, -0.1, 1.5])
 def test_a_start_outside_the_interval_is_refused(start):
     with pytest.raises(ValueError, match="start"):
-        guidance.classifier(lambda x, t: x, lambda x, t: x, paths.linear(), 1.0, start=start)
+        guidance.classifier(paths.linear(), lambda x, t: x, lambda x, t: x, 1.0, start=start)
 
 
 @pytest.mark.parametrize("scale", [np.nan, np.inf, -np.inf])
@@ -241,7 +241,7 @@ def test_a_scale_that_is_not_finite_is_refused(scale):
     with pytest.raises(ValueError, match="scale must be finite"):
         guidance.classifier_free(_wild_field, scale, NULL)
     with pytest.raises(ValueError, match="scale must be finite"):
-        guidance.classifier(lambda x, t: x, lambda x, t: x, paths.linear(), scale)
+        guidance.classifier(paths.linear(), lambda x, t: x, lambda x, t: x, scale)
 
 
 def test_given_fixes_the_label(skewed):
@@ -282,7 +282,7 @@ def test_classifier_guidance_at_the_null_label_is_the_null_field(traced, cluster
     """The classifier has no row K: its term is none, and not that of label K - 1."""
     path, null = paths.linear(), clustered.num_classes
     null_field = guidance.given(clustered.vector_field(path), null)
-    guided = guidance.classifier(null_field, clustered.label_log_probs(path), path, 3.0)
+    guided = guidance.classifier(path, null_field, clustered.label_log_probs(path), 3.0)
     x, t = jnp.array([0.3, -0.4]), jnp.float32(0.5)
     found = (jax.jit(guided) if traced else guided)(x, t, jnp.int32(null))
     np.testing.assert_allclose(found, null_field(x, t), rtol=1e-6)
@@ -292,4 +292,4 @@ def test_classifier_guidance_at_the_null_label_is_the_null_field(traced, cluster
 @pytest.mark.parametrize("start", [0.0, 1.0, -0.1, 2.0])
 def test_a_start_outside_its_interval_is_refused(start):
     with pytest.raises(ValueError, match="start must be above 0 and under 1"):
-        guidance.classifier(lambda x, t: x, lambda x, t: x, paths.linear(), 1.0, start=start)
+        guidance.classifier(paths.linear(), lambda x, t: x, lambda x, t: x, 1.0, start=start)

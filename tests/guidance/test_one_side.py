@@ -96,10 +96,10 @@ def test_classifier_guidance_at_zero_needs_no_classifier():
         calls.append(1)
         return RING.label_log_probs(PATH)(x, t)
 
-    found = guidance.classifier(null_field, log_classifier, PATH, 0)(X, T, jnp.asarray(Y))
+    found = guidance.classifier(PATH, null_field, log_classifier, 0)(X, T, jnp.asarray(Y))
     np.testing.assert_array_equal(found, null_field(X, T))
     assert not calls
-    guidance.classifier(null_field, log_classifier, PATH, 1)(X, T, jnp.asarray(Y))
+    guidance.classifier(PATH, null_field, log_classifier, 1)(X, T, jnp.asarray(Y))
     assert calls
 
 

@@ -346,7 +346,7 @@ def test_rules_act_on_classifier_guidance_too(clustered):
     """The classifier's pair is the exact pair (G3), so a rule on it is the rule on classifier-free guidance."""
     path, field = paths.linear(), clustered.vector_field(paths.linear())
     null = guidance.given(field, NULL)
-    by_classifier = guidance.classifier_pair(null, clustered.label_log_probs(path), path)
+    by_classifier = guidance.classifier_pair(path, null, clustered.label_log_probs(path))
     one, other = (
         _guided_view(path, guidance.extrapolate(guidance.projected(path, pair, 0.2, 0.5), 3.0), "field")
         for pair in (by_classifier, guidance.pair(field, NULL))

@@ -53,7 +53,7 @@ def test_the_oracle_has_the_least_loss(plain_or_steep_path, loss, view, size, cl
 
     def changed(shift, key, y, z):
         field = lambda x, t, y: exact(x, t, y) + shift * _bump(x, t, y)  # noqa: E731
-        return loss(field, path, key, z, y, time_density=INNER)
+        return loss(path, field, key, z, y, time_density=INNER)
 
     each = jax.vmap(changed, in_axes=(None, 0, 0, 0))
     low, best, high = jax.jit(jax.vmap(each, in_axes=(0, None, None, None)))(
@@ -71,7 +71,7 @@ def test_the_posterior_has_the_least_cross_entropy(plain_or_steep_path, clustere
 
     def changed(shift, key, y, z):
         log_classifier = lambda x, t: jax.nn.log_softmax(exact(x, t) + shift * jnp.arange(3.0))  # noqa: E731
-        return losses.classifier_cross_entropy(log_classifier, path, key, z, y)
+        return losses.classifier_cross_entropy(path, log_classifier, key, z, y)
 
     each = jax.vmap(changed, in_axes=(None, 0, 0, 0))
     low, best, high = jax.jit(jax.vmap(each, in_axes=(0, None, None, None)))(
@@ -90,8 +90,8 @@ def test_score_matching_is_noise_matching(path):
         z, y = jnp.array([0.3, -1.2]), jnp.asarray(1)
         noise = lambda x, t, y: -path.beta(t) * _bump(x, t, y)  # noqa: E731
         options = {"time_density": INNER, "weight": lambda t: 1 + t}
-        by_noise = losses.noise_matching(noise, path, key, z, y, **options)
-        return losses.score_matching(_bump, path, key, z, y, **options), by_noise
+        by_noise = losses.noise_matching(path, noise, key, z, y, **options)
+        return losses.score_matching(path, _bump, key, z, y, **options), by_noise
 
     by_score, by_noise = jax.jit(jax.vmap(both))(jax.random.split(jax.random.key(1), 50))
     np.testing.assert_allclose(by_score, by_noise, rtol=1e-10)
@@ -103,8 +103,8 @@ def test_losses_and_their_gradients_are_finite_at_both_ends(path, loss, t):
     """Training never divides by beta."""
     value, slope = jax.value_and_grad(
         lambda gain: loss(
-            lambda x, t: gain * x,
             path,
+            lambda x, t: gain * x,
             jax.random.key(0),
             jnp.array([0.3, -1.2]),
             time_density=lambda key: jnp.float32(t),
@@ -117,14 +117,14 @@ def test_losses_and_their_gradients_are_finite_at_both_ends(path, loss, t):
 @pytest.mark.parametrize("loss", [losses.flow_matching, losses.noise_matching, losses.score_matching])
 def test_weight_and_time_density_are_honoured(loss):
     """A weight c(t) multiplies the loss at its own t, and the field sees the times of the density."""
-    call = partial(loss, _bump, paths.cosine(), jax.random.key(3), jnp.array([0.3, -1.2]), jnp.asarray(2))
+    call = partial(loss, paths.cosine(), _bump, jax.random.key(3), jnp.array([0.3, -1.2]), jnp.asarray(2))
     at = partial(call, time_density=lambda key: jnp.float32(0.25))
     np.testing.assert_allclose(at(weight=lambda t: 3 * t), 0.75 * at(), rtol=1e-6)
     assert float(at()) != float(call(time_density=lambda key: jnp.float32(0.5)))
     seen = []
     loss(
-        lambda x, t: seen.append(float(t)) or x,
         paths.cosine(),
+        lambda x, t: seen.append(float(t)) or x,
         jax.random.key(3),
         jnp.ones(2),
         time_density=lambda key: jnp.float32(0.25),
@@ -144,14 +144,14 @@ def test_the_loss_by_hand():
         losses.score_matching: np.mean(((1 - t) * np.sin(drawn.x) + drawn.noise) ** 2),
     }
     for loss, value in expected.items():
-        np.testing.assert_allclose(loss(lambda x, t: jnp.sin(x), path, jax.random.key(3), z), value, rtol=1e-5)
+        np.testing.assert_allclose(loss(path, lambda x, t: jnp.sin(x), jax.random.key(3), z), value, rtol=1e-5)
 
 
 def test_cross_entropy_takes_the_label_that_was_given():
     log_probs = jnp.log(jnp.array([0.2, 0.3, 0.5]))
     found = [
         losses.classifier_cross_entropy(
-            lambda x, t: log_probs, paths.linear(), jax.random.key(0), jnp.ones(2), jnp.asarray(y)
+            paths.linear(), lambda x, t: log_probs, jax.random.key(0), jnp.ones(2), jnp.asarray(y)
         )
         for y in range(3)
     ]
@@ -161,7 +161,7 @@ def test_cross_entropy_takes_the_label_that_was_given():
 @pytest.mark.parametrize("loss", [losses.flow_matching, losses.noise_matching, losses.score_matching])
 def test_the_label_reaches_the_field(loss):
     seen = []
-    loss(lambda x, t, y: seen.append(int(y)) or x, paths.linear(), jax.random.key(0), jnp.ones(2), jnp.asarray(5))
+    loss(paths.linear(), lambda x, t, y: seen.append(int(y)) or x, jax.random.key(0), jnp.ones(2), jnp.asarray(5))
     assert seen == [5]
 
 
@@ -185,7 +185,7 @@ def test_the_least_loss_of_a_gaussian(name, loss, view):
     path, ts = paths.linear(), (np.arange(10_000) + 0.5) / 10_000
     mixture = LabelledMixture(jnp.ones(1), jnp.array([[1.5]]), jnp.array([[[VARIANCE]]]))
     keys, labels, data = _pairs(mixture)
-    values = jax.jit(jax.vmap(partial(loss, getattr(mixture, view)(path), path)))(keys, data, labels)
+    values = jax.jit(jax.vmap(partial(loss, path, getattr(mixture, view)(path))))(keys, data, labels)
     mean, error = _mean_and_error(values)
     assert abs(mean - _least_loss(name, ts).mean()) < 4 * error
 
@@ -225,7 +225,7 @@ def test_bad_densities_are_refused(make, name):
 def test_a_classifier_has_no_loss_at_the_null_label(clustered):
     """Concrete it is refused; traced it is NaN, not the loss of label K - 1."""
     path, null = paths.linear(), clustered.num_classes
-    loss = partial(losses.classifier_cross_entropy, clustered.label_log_probs(path), path, jax.random.key(0))
+    loss = partial(losses.classifier_cross_entropy, path, clustered.label_log_probs(path), jax.random.key(0))
     with pytest.raises(ValueError, match=rf"y must be in \[0, {null - 1}\], got {null}"):
         loss(jnp.zeros(2), null)
     found = jax.jit(lambda y: loss(jnp.zeros(2), y))
@@ -245,4 +245,4 @@ def test_a_density_of_times_on_nothing_is_refused():
 def test_a_network_of_another_shape_is_refused(loss, name):
     """One number for an image would be spread over it, and train to its mean."""
     with pytest.raises(ValueError, match=rf"{name} must give the shape \(4,\), got \(\)"):
-        loss(lambda x, t: jnp.mean(x), paths.linear(), jax.random.key(0), jnp.zeros(4))
+        loss(paths.linear(), lambda x, t: jnp.mean(x), jax.random.key(0), jnp.zeros(4))

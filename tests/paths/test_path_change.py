@@ -21,7 +21,7 @@ def _states():
 def _errors(old, new):
     """The relative error of the changed field against the oracle's own on the new path, at each of TIMES."""
     mixture = mixtures.ring(4)
-    changed, true = change_path(mixture.vector_field(old), old, new), mixture.vector_field(new)
+    changed, true = change_path(old, new, mixture.vector_field(old)), mixture.vector_field(new)
 
     def both(x, t):
         return changed(x, t, jnp.asarray(1)), true(x, t, jnp.asarray(1))
@@ -87,7 +87,7 @@ def test_time_at_beyond_the_paths_ratios_is_the_nearer_end():
 def test_the_change_is_finite_and_differentiable_at_both_ends(plain_or_steep_path):
     """In the state and in time, forwards and backwards."""
     x = jnp.array([0.4, -1.0])
-    changed = change_path(lambda x, t: jnp.sin(x + t), plain_or_steep_path, paths.cosine())
+    changed = change_path(plain_or_steep_path, paths.cosine(), lambda x, t: jnp.sin(x + t))
 
     def slopes(t):
         return [of(changed, argnums=(0, 1))(x, t) for of in (jax.jacfwd, jax.jacrev)]
@@ -100,7 +100,7 @@ def test_the_old_field_is_never_called_at_the_end():
     def singular(x, t):
         return x / (1 - t)
 
-    changed = change_path(singular, paths.linear(), paths.cosine())
+    changed = change_path(paths.linear(), paths.cosine(), singular)
     assert np.all(np.isfinite(jax.vmap(changed, in_axes=(None, 0))(jnp.ones(2), jnp.array([0.999999, 1.0]))))
 
 
@@ -110,8 +110,8 @@ def test_guidance_commutes_with_the_change():
     x, t, y = jnp.array([0.4, -1.0]), jnp.float32(0.7), jnp.asarray(2)
 
     def both(scale):
-        one = change_path(guidance.classifier_free(field, scale, 4), old, new)
-        other = guidance.classifier_free(change_path(field, old, new), scale, 4)
+        one = change_path(old, new, guidance.classifier_free(field, scale, 4))
+        other = guidance.classifier_free(change_path(old, new, field), scale, 4)
         return one(x, t, y), other(x, t, y)
 
     found, expected = jax.jit(jax.vmap(both))(jnp.array([0.0, 1.0, 3.0]))
@@ -125,7 +125,7 @@ def test_a_piecewise_field_keeps_its_edges_as_old_times():
 
     def values(t):
         fields = [guidance.classifier_free(lambda x, t, y: jnp.sin(x + y), scale, 4) for scale in scales]
-        return jnp.stack([change_path(field, old, new)(x, t, y) for field in fields])
+        return jnp.stack([change_path(old, new, field)(x, t, y) for field in fields])
 
     early, late = (jax.jit(values)(jnp.float32(t)) for t in (0.70, 0.72))
     np.testing.assert_allclose(early[0], early[1], rtol=1e-5)
@@ -145,6 +145,6 @@ def test_the_guided_flow_ends_at_the_same_point_on_every_path(new):
         return solvers.integrate(solvers.heun(field), jax.random.key(0), x, jnp.linspace(0, 1, num_steps + 1))
 
     true = end(guided, 1024)
-    errors = [np.linalg.norm(end(change_path(guided, old, PATHS[new]), n) - true) for n in (64, 256)]
+    errors = [np.linalg.norm(end(change_path(old, PATHS[new], guided), n) - true) for n in (64, 256)]
     assert errors[1] < 1e-3
     assert errors[0] > 10 * errors[1]

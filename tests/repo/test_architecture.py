@@ -203,6 +203,37 @@ def test_labelled_fields_are_uniform(name, skewed):
 
 @pytest.mark.parametrize("name", ["flow_matching", "noise_matching", "score_matching"])
 def test_losses_are_uniform(name):
-    """(field, path, key, z, *y, time_density, weight): functions, key, arrays, then keyword settings."""
+    """(path, field, key, z, *y, time_density, weight): path, field, key, arrays, then keyword settings."""
     losses = importlib.import_module("cfgjax.losses")
-    assert _parameters(getattr(losses, name))[1:] == ["path", "key", "z", "y", "time_density", "weight"]
+    predicted = name.removesuffix("_matching").replace("flow", "field")
+    assert _parameters(getattr(losses, name)) == ["path", predicted, "key", "z", "y", "time_density", "weight"]
+
+
+KINDS_IN_ORDER = (
+    {"GaussianPath"},
+    {"Field", "LabelledField", "StateField", "LabelledStateField", "FieldLikeX", "LearnedField", "LogClassifier"}
+    | {"Pair", "StatefulField", "Solver", "SolverLike"},
+    {"Key"},
+    {"Array", "RealArray", "FiniteArray", "DataPoint", "TimeGrid", "Number", "Finite", "Positive", "Time", "Label"},
+)
+"""Words of annotations, by the place that the arguments have: the path, fields, the key, then arrays and numbers."""
+
+
+def _places(function):
+    """The places of the arguments that must be given, of those kinds."""
+    needed = [each for each in inspect.signature(function).parameters.values() if each.default is each.empty]
+    words = [set(re.findall(r"\w+", str(each.annotation))) for each in needed]
+    found = [[place for place, kind in enumerate(KINDS_IN_ORDER) if each & kind] for each in words]
+    return [min(places) for places in found if places]
+
+
+def test_arguments_come_in_one_order():
+    """A path, then fields, then a key, then arrays and numbers.
+
+    Not of ``verify``, where what is looked at comes first, and of the convolution, whose arguments are JAX's.
+    """
+    others = "checks", "verify", "models.convolution"
+    functions = {f"{module}.{name}": value for module, name, value in _objects() if inspect.isfunction(value)}
+    places = {name: _places(value) for name, value in functions.items() if not name.startswith(others)}
+    assert sum(0 in each for each in places.values()) > 30
+    assert not {name for name, each in places.items() if each != sorted(each)}

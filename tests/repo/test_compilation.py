@@ -93,7 +93,7 @@ def test_the_scan_traces_a_field_as_often_for_many_steps_as_for_few():
 @pytest.mark.parametrize("num_devices", [1, 8])
 def test_a_second_training_step_compiles_nothing(num_devices, compilations):
     def loss(params, key, z):
-        return losses.flow_matching(lambda x, t: params["a"] * x, PATH, key, z)
+        return losses.flow_matching(PATH, lambda x, t: params["a"] * x, key, z)
 
     run = training.parallel(training.make_step(loss, optax.adam(1e-3), 0.9), jax.devices()[:num_devices])
     batch = np.ones((8, 2), np.float32)

@@ -49,7 +49,7 @@ def main(out, num_devices, num_processes, process_id, port):
         y = guidance.drop_label(drop_key, jnp.int32(z[0] > 0), 0.3, 2)
         rngs = {"dropout": dropout_key}
         field = lambda x, t, y: network.apply(params, x, t, y, False, rngs=rngs)  # noqa: E731
-        return losses.flow_matching(field, paths.linear(), noise_key, z, y)
+        return losses.flow_matching(paths.linear(), field, noise_key, z, y)
 
     optimizer = optax.sgd(0.05, momentum=0.9)
     step = training.make_step(loss, optimizer, 0.9)

@@ -273,7 +273,7 @@ def _picture_loss(network):
         z, y = example
         y = guidance.drop_label(drop_key, y, 0.25, 4)
         field = lambda x, t, y: network.apply(params, x, t, y, False, rngs={"dropout": dropout_key})  # noqa: E731
-        return losses.flow_matching(field, paths.linear(), loss_key, z, y)
+        return losses.flow_matching(paths.linear(), field, loss_key, z, y)
 
     return loss
 

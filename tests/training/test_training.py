@@ -31,7 +31,7 @@ def _loss(params, key, example):
     """Classifier-free training (L1): the label dropped, then flow matching, from the example's own key."""
     drop_key, loss_key = jax.random.split(key)
     y = guidance.drop_label(drop_key, example["y"], 0.25, NULL)
-    return losses.flow_matching(partial(_network, params), paths.linear(), loss_key, example["z"], y)
+    return losses.flow_matching(paths.linear(), partial(_network, params), loss_key, example["z"], y)
 
 
 def _batch(seed):

@@ -478,17 +478,17 @@ def _own_loss(
     return matching
 
 
-def _through_jvp(field, path, key, z, y):
+def _through_jvp(path, field, key, z, y):
     """A loss that calls the field inside a transformation."""
-    return losses.flow_matching(lambda x, t, y: jax.jvp(lambda x: field(x, t, y), (x,), (x,))[0], path, key, z, y)
+    return losses.flow_matching(path, lambda x, t, y: jax.jvp(lambda x: field(x, t, y), (x,), (x,))[0], key, z, y)
 
 
 RIGHT_LOSSES = {
     "labels dropped": _own_loss(rate=0.1),
     "a weight of t and x": _own_loss(weight=lambda t, x, z, noise: 1 + 5 * t**2 + jnp.sum(x**2)),
     "inside jvp": _through_jvp,
-    "null and labelled at once": lambda field, path, key, z, y: (
-        losses.flow_matching(field, path, key, z, y) + losses.flow_matching(field, path, key, z, jnp.asarray(NULL))
+    "null and labelled at once": lambda path, field, key, z, y: (
+        losses.flow_matching(path, field, key, z, y) + losses.flow_matching(path, field, key, z, jnp.asarray(NULL))
     ),
 }
 
@@ -548,10 +548,10 @@ WRONG_LOSSES = {
         "its weight depends on the data point z",
     ),
     "no number": (
-        lambda field, path, key, z, y: field(z, 0.5, y),
+        lambda path, field, key, z, y: field(z, 0.5, y),
         "gives the shape (2,) for ONE example, not a number",
     ),
-    "not traced": (lambda field, path, key, z, y: float(field(z, 0.5, y)[0]), "cannot be traced by jax.jit"),
+    "not traced": (lambda path, field, key, z, y: float(field(z, 0.5, y)[0]), "cannot be traced by jax.jit"),
 }
 FAST_LOSSES = {"L1", "no number", "not traced"}
 
