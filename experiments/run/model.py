@@ -126,7 +126,7 @@ def model_of(experiment: Experiment, task: Task) -> Model:
 
     def field(params: Tree) -> LabelledField:
         own = task.objective.to_field(path, lambda x, t, y: network.apply(params, x, t, y))
-        return conversions.change_path(own, path, sampled_on) if changes_path else own
+        return conversions.change_path(path, sampled_on, own) if changes_path else own
 
     return Model(
         path=sampled_on,
