@@ -179,7 +179,7 @@ class StatefulField(NamedTuple):
 
 
 class EMAProfile(NamedTuple):
-    """How a moving average weighs the past: after ``step`` steps, with the relative ``width`` of ``averages`` (A2)."""
+    """How a moving average weighs the past: after ``step`` steps, with the ``width`` of ``posthoc_ema`` (A2)."""
 
     step: float
     width: float

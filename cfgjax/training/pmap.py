@@ -89,7 +89,7 @@ def parallel(
         step: the pure step.
         devices: the devices to use; by default all of them, of all processes.
         donate: give the old state's memory to the new one. Pass False for an evaluation, which keeps its state.
-        compiler_options: as of ``jax.jit``, such as ``compiler.batched_product_options()``. ``jax.pmap`` takes none,
+        compiler_options: as of ``jax.jit``, such as ``xla_flags.batched_product_options()``. ``jax.pmap`` takes none,
             so the program is compiled ahead of its first run; over several processes pmap allows no such call, and
             the options are left out.
 
