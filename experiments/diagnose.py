@@ -62,7 +62,7 @@ class Options:
     seed: int = 0
     """Seed of the samples."""
     data_dir: Annotated[Path | None, optional("FOLDER", "the run's own")] = None
-    """Folder of prepared data sets; asked only for runs whose config does not tell the data's shape."""
+    """Folder of prepared data sets; needed only for runs whose config lacks the data's shape."""
     out: Path = Path("diagnostics.png")
     """Picture to write; the numbers go beside it, as .csv."""
 

@@ -1,7 +1,7 @@
 """Sample a finished (or running) run again and measure it: the curves of fidelity and coverage against w.
 
 Reads the run's last checkpoint; writes samples.png, curves.png, curves.csv and metrics.json into --out, by default
-RUN/evaluation. Distances are over the features of a recogniser trained here on the real training set, or your own; one
+RUN/evaluation. Distances are over the features of a classifier trained here on the real training set, or your own; one
 that is not there yet is kept only where --data-dir is given: no folder that a config alone names is written to.
 """
 
@@ -59,7 +59,7 @@ class MeasureOptions:
     """Guidance scales of the classifier."""
     likelihood: int = 0
     """Held-out images whose bits per dimension are measured, labelled and null: 0, or at least 2."""
-    features: Annotated[str | None, optional("MODULE:FUNCTION", "the recogniser's")] = None
+    features: Annotated[str | None, optional("MODULE:FUNCTION", "the feature classifier's")] = None
     """The space of distances: a function of your own, images [n, H, W, C] in [-1, 1] -> [n, d]."""
 
 
@@ -72,7 +72,7 @@ class Options:
     ema_width: Annotated[float | None, optional("FLOAT", "the run's own average")] = None
     """Relative width of the moving average of the parameters, made of the run's snapshots."""
     data_dir: Annotated[Path | None, optional("FOLDER", OWN)] = None
-    """Folder of prepared data sets; a recogniser that is trained now is kept there only if it is named."""
+    """Folder of prepared data sets; a feature classifier that is trained now is kept there only if it is named."""
     out: Annotated[Path | None, optional("FOLDER", "RUN/evaluation")] = None
     """Folder for the results."""
     samples: Annotated[SampleOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=SampleOptions)

@@ -47,7 +47,7 @@ class Options:
     num_samples: int = 200
     """Samples, over all labels in turn."""
     data_dir: Annotated[Path | None, optional("FOLDER", "the run's own")] = None
-    """Folder of prepared data sets; asked only for runs whose config does not tell the data's shape."""
+    """Folder of prepared data sets; needed only for runs whose config lacks the data's shape."""
 
 
 def _field(options: Options) -> tuple[GaussianPath, LabelledField, int, tuple[int, ...]]:

@@ -50,7 +50,7 @@ def _most_on_device(is_torch: bool) -> int:
 
 
 def measure(case: Case, implementation: str) -> int | None:
-    """Bytes, in this process, which should have done nothing else; None where it cannot be told.
+    """Bytes, in this process, which should have done nothing else; None where it is not known.
 
     On a CPU the resident memory beyond that after the imports: weights, inputs, compiled code and working memory, at
     the highest point of a second run. On an accelerator its own statistics.

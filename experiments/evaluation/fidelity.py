@@ -85,7 +85,7 @@ def _distances(samples: np.ndarray, real: np.ndarray) -> dict[str, float]:
     if count <= NEIGHBOURS or num_repeated(real, count)[0] == count:
         return found
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "(samples|reference) repeats")  # counted, and told once for all scales
+        warnings.filterwarnings("ignore", "(samples|reference) repeats")  # counted, and reported once for all scales
         return found | metrics.precision_recall(samples[:count], real[:count], NEIGHBOURS)._asdict()
 
 

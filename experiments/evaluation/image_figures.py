@@ -1,4 +1,4 @@
-"""What the report on images draws and lists: a sheet of samples, and the curves of every number along w."""
+"""What the report on images draws and lists: a grid of samples, and the curves of every number along w."""
 
 import csv
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from experiments.evaluation.guided_samples import Draws
 from experiments.figures.fonts import room_for
-from experiments.figures.image_grid import show_sheet
+from experiments.figures.image_grid import show_grid
 
 TITLES = {"heun": "ODE (Heun)", "euler": "ODE (Euler)", "euler_maruyama": "SDE (Euler-Maruyama)"}
 COLUMNS = (
@@ -33,7 +33,7 @@ def draw_samples(draws: Draws, scales: dict[str, tuple[float, ...]], labels: Seq
     widths = [len(samples) for samples in draws.values()]
     panels = np.ravel(figure.subplots(1, len(draws), width_ratios=widths))
     for axes, (rule, samples) in zip(panels, draws.items(), strict=True):
-        show_sheet(axes, samples[:, :, 0], scales[rule[0]], labels)
+        show_grid(axes, samples[:, :, 0], scales[rule[0]], labels)
         axes.set_title(_title(rule))
     figure.savefig(file, dpi=100)
 
@@ -54,7 +54,7 @@ def _plot(axes: Axes, rows: list[dict[str, Any]], across: str, up: str) -> None:
 def draw_curves(rows: list[dict[str, Any]], real: dict[str, Any], name: str, file: Path) -> None:
     """Writes the picture of the curves: each number against w, and fidelity against coverage along w."""
     figure = Figure(figsize=(13, 7), layout="constrained")
-    figure.suptitle(f"{name}; distances over the recogniser's features; dotted: real against real")
+    figure.suptitle(f"{name}; distances over the feature classifier's features; dotted: real against real")
     panels = figure.subplots(2, 3)
     pairs = (
         ("scale", "recognised"), ("scale", "frechet"), ("scale", "coverage"),

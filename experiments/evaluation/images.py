@@ -1,4 +1,4 @@
-"""The report on images: is the asked label recognised, how true and how varied are the samples, are they copies?"""
+"""The report on images: class accuracy, how true and how varied are the samples, are they copies?"""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ def needs(options: EvaluationOptions) -> list[Need]:
 
 
 def _crossing(rows: list[dict[str, Any]], rate: float) -> dict[str, float]:
-    """The numbers where the recognised rate first reaches ``rate`` along w, by straight lines between the scales."""
+    """The numbers where the class accuracy first reaches ``rate`` along w, by straight lines between the scales."""
     names = ("scale", "frechet", "kernel", "coverage")
     for low, high in itertools.pairwise(rows):
         if low["recognised"] <= rate <= high["recognised"]:
@@ -56,10 +56,10 @@ def _crossing(rows: list[dict[str, Any]], rate: float) -> dict[str, float]:
 
 
 def at_equal_recognition(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For each solver, every guidance at the highest recognised rate that all of them reach: a comparison at equals.
+    """For each solver, every guidance at the highest class accuracy that all of them reach: a comparison at equals.
 
-    Empty where a guidance passes the rate between no two of its scales: then it needs more of them; and where nothing
-    is recognised.
+    Empty where a guidance passes the rate between no two of its scales: then it needs more of them; and where there
+    is no class accuracy.
     """
     found = []
     rows = [row for row in rows if "recognised" in row]
@@ -102,7 +102,7 @@ def _rows(
 
 
 def _bound_of_copies(held_out: np.ndarray) -> str:
-    """Why no sample can be told to be a copy by the held-out images' distances; empty where it can."""
+    """Why the held-out images' distances detect no copy; empty where they do."""
     try:
         metrics.memorization_rate(held_out, held_out)
     except ValueError:
@@ -162,8 +162,8 @@ def _measured(
     """
     draws, scales = guided_draws(run, options)
     drawn, texts, features = run.task.labels, run.task.label_texts, options.features
-    recogniser = feature_classifier_of(settings, run.experiment.data_dir, train, test, options.is_kept)
-    reference = reference_of(recogniser, test, features)
+    classifier = feature_classifier_of(settings, run.experiment.data_dir, train, test, options.is_kept)
+    reference = reference_of(classifier, test, features)
     held_out = metrics.nearest_distances(test.image[:NUM_NEAREST], train.image) if len(test.label) else None
     no_bound = "" if held_out is None else _bound_of_copies(held_out)
     rows = _named(_rows(draws, scales, drawn, reference, train, None if no_bound else held_out), texts)
@@ -175,8 +175,8 @@ def _measured(
     draw_curves(rows, real, settings.name, out_dir / "curves.png")
     write_curves(rows, out_dir / "curves.csv")
     measured: dict[str, Any] = {}
-    if recogniser is not None and recogniser.test_accuracy is not None:
-        measured["recogniser_test_accuracy"] = recogniser.test_accuracy
+    if classifier is not None and classifier.test_accuracy is not None:
+        measured["recogniser_test_accuracy"] = classifier.test_accuracy
     if reference.features is not None:
         measured["features"] = "recogniser" if features is None else getattr(features, "__qualname__", "given")
         measured["real_against_real"] = real

@@ -1,4 +1,4 @@
-"""Which numbers a report can give, by what there is of data and samples; told before training, too."""
+"""Which numbers a report can give, by what there is of data and samples; reported before training, too."""
 
 import math
 from collections.abc import Iterable

@@ -44,7 +44,7 @@ def field_errors(
     return {"labelled": by_time(some_label), "null": by_time(jnp.full(NUM_STATES, null))}
 
 
-def _recognised(mixture: LabelledMixture, path: GaussianPath, samples: np.ndarray) -> float:
+def _class_accuracy(mixture: LabelledMixture, path: GaussianPath, samples: np.ndarray) -> float:
     """The share of samples [K, n, 2] whose own label is the likeliest by the exact posterior."""
     log_probs = mixture.label_log_probs(path)
     likeliest = jax.vmap(jax.vmap(lambda x: jnp.argmax(log_probs(x, jnp.float32(1)))))(jnp.asarray(samples))
@@ -145,15 +145,15 @@ def evaluate(run: Learned, mixture: LabelledMixture, options: EvaluationOptions,
     ]
     has_labels = mixture.num_classes >= RECOGNITION.least.labels
 
-    def recognised(samples: np.ndarray) -> dict[str, float]:
-        return {"recognised": _recognised(mixture, path, samples)} if has_labels else {}
+    def accuracy(samples: np.ndarray) -> dict[str, float]:
+        return {"recognised": _class_accuracy(mixture, path, samples)} if has_labels else {}
 
     return {
         "relative_error": {name: float(np.mean(values)) for name, values in errors.items()},
         "relative_error_by_time": {"t": list(TIMES), **errors},
         "guided_label_0": guided,
         "samples": [
-            {"scale": scale, "solver": solver, **recognised(samples[index])}
+            {"scale": scale, "solver": solver, **accuracy(samples[index])}
             for solver, samples in draws.items()
             for index, scale in enumerate(scales)
         ],

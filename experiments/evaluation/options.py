@@ -17,7 +17,7 @@ class EvaluationOptions:
         classifier_scales: its guidance scales; by default those of the run.
         num_likelihoods: held-out images whose bits per dimension are wanted.
         features: the space of the distances between images.
-        is_kept: whether a recogniser that is trained now is written beside the data.
+        is_kept: whether a feature classifier that is trained now is written beside the data.
     """
 
     solvers: tuple[str, ...] = (ODE, SDE)

@@ -22,9 +22,9 @@ def _number(row: Mapping[str, Any], name: str, form: str) -> str:
 def _headline(metrics: Mapping[str, Any]) -> str:
     lines = []
     if "recogniser_test_accuracy" in metrics:
-        lines.append(f"  recogniser's own test accuracy {100 * metrics['recogniser_test_accuracy']:.1f}%")
+        lines.append(f"  feature classifier's own test accuracy {100 * metrics['recogniser_test_accuracy']:.1f}%")
     if metrics.get("samples"):
-        lines.append(f"  {'guidance':>15} {'solver':>14} {'w':>5} {'recognised':>10} {'Frechet':>10} {'coverage':>10}")
+        lines.append(f"  {'guidance':>15} {'solver':>14} {'w':>5} {'accuracy':>10} {'Frechet':>10} {'coverage':>10}")
     for row in metrics.get("samples", ()):
         start = f"  {row.get('guidance', FREE):>15} {row['solver']:>14} {row['scale']:>5g}"
         numbers = (_number(row, "recognised", ".1%"), _number(row, "frechet", ".3f"), _number(row, "coverage", ".3f"))
@@ -34,9 +34,8 @@ def _headline(metrics: Mapping[str, Any]) -> str:
         numbers = _number(real, "frechet", ".3f"), _number(real, "coverage", ".3f")
         lines.append(f"  {'real against real':>47} {' '.join(numbers)}")
     for row in metrics.get("at_equal_recognition", ()):
-        start = (
-            f"  at {row['recognised']:.1%} recognised, {row['solver']}, {row['guidance']} at w = {row['scale']:.2f}:"
-        )
+        at = f"  at {row['recognised']:.1%} class accuracy, {row['solver']}"
+        start = f"{at}, {row['guidance']} at w = {row['scale']:.2f}:"
         numbers = (
             f"{name} {row[key]:.3f}" for name, key in (("Frechet", "frechet"), ("coverage", "coverage")) if key in row
         )
@@ -52,7 +51,7 @@ def _headline(metrics: Mapping[str, Any]) -> str:
 def report(run: Run, out_dir: Path, options: EvaluationOptions = NOTHING_MORE) -> dict[str, Any]:
     """Samples the run's field, writes pictures and metrics.json into the folder, and returns the metrics.
 
-    Numbers that the data or the samples cannot carry are left out of the metrics, and told in one line before they are
+    Numbers that the data or the samples cannot carry are left out of the metrics, and named in one line before they are
     measured, or after where only then it is known.
     """
     run = with_known_scales(run)

@@ -1,4 +1,4 @@
-"""Images as pictures: one grid of them, a grid for each time, or a sheet of labels by guidance scales."""
+"""Images as pictures: one grid of them, a grid for each time, or one of labels by guidance scales."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from PIL import Image
 
 from cfgjax import data
 from experiments.figures.fonts import room_for
-from experiments.figures.image_grid import show_sheet
+from experiments.figures.image_grid import show_grid
 
 PIXELS = 8
 """Screen pixels for each pixel of an image of 8 x 8, fewer for larger ones."""
@@ -60,8 +60,8 @@ def frames(seen: np.ndarray, labels: np.ndarray) -> Iterator[Image.Image]:
     return map(grid, np.moveaxis(seen, 1, 0))
 
 
-def sheet(samples: np.ndarray, scales: tuple[float, ...], labels: Sequence[str], title: str) -> Figure:
-    """The sheet of images, or of the first channels of latents, [scales, K, 1, height, width, channels]."""
+def sample_grid(samples: np.ndarray, scales: tuple[float, ...], labels: Sequence[str], title: str) -> Figure:
+    """The grid of images, or of the first channels of latents, [scales, K, 1, height, width, channels]."""
     shown = samples[:, :, 0]
     if shown.shape[-1] not in (1, 3):
         shown = (shown[..., :3] if shown.shape[-1] > 3 else shown[..., :1]) / _REACH
@@ -69,7 +69,7 @@ def sheet(samples: np.ndarray, scales: tuple[float, ...], labels: Sequence[str],
         figsize=(0.5 + room_for(labels) + 0.6 * len(scales), 0.7 + 0.6 * samples.shape[1]), layout="constrained"
     )
     axes = figure.subplots()
-    show_sheet(axes, shown, scales, labels)
+    show_grid(axes, shown, scales, labels)
     axes.spines[:].set_visible(False)
     axes.tick_params(labelsize="small")
     axes.set_title(title, fontsize="medium")

@@ -1,4 +1,4 @@
-"""Points of the plane as pictures: coloured by label, in one plot, in frames, or in a sheet of panels."""
+"""Points of the plane as pictures: coloured by label, in one plot, in frames, or in a row of panels."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -42,8 +42,10 @@ def frames(seen: np.ndarray, labels: np.ndarray) -> Iterator[Image.Image]:
     return plots(np.moveaxis(seen, 1, 0), labels, limit=1.05 * float(np.abs(seen).max()))
 
 
-def sheet(limit: float, samples: np.ndarray, scales: tuple[float, ...], labels: Sequence[str], title: str) -> Figure:
-    """The sheet of points [scales, K, n, 2]: a panel for each scale, a colour for each of the labels."""
+def sample_grid(
+    limit: float, samples: np.ndarray, scales: tuple[float, ...], labels: Sequence[str], title: str
+) -> Figure:
+    """The panels of points [scales, K, n, 2]: a panel for each scale, a colour for each of the labels."""
     figure = Figure(figsize=(0.3 + 1.5 * len(scales), 2.1), layout="constrained")
     figure.suptitle(title, fontsize="medium")
     for axes, scale, by_label in zip(np.ravel(figure.subplots(1, len(scales))), scales, samples, strict=True):

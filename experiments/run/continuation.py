@@ -78,7 +78,7 @@ def _function(experiment: Experiment) -> dict[str, object]:
     return {name: value for name, value in settings.items() if name.startswith(_OF_THE_FUNCTION) and name not in _FREE}
 
 
-def require_fits(experiment: Experiment, task: Task) -> None:
+def require_compatible(experiment: Experiment, task: Task) -> None:
     """Compares a run that was not saved yet with the one whose parameters it begins with, if there is one.
 
     Raises:

@@ -69,7 +69,7 @@ def prepare(
     untrained = what_is_untrained(experiment)
     if untrained and task.objective.is_field:
         distributed.warn(f"warning: {untrained} will be learned")
-    distributed.agree(lambda: continuation.require_fits(experiment, task))
+    distributed.agree(lambda: continuation.require_compatible(experiment, task))
     model = model_of(experiment, task)
     most = 1 if debug_nans else experiment.max_consecutive_nonfinite
     return Trainer(experiment, task, model, model.create(), most, debug_nans, tracked)

@@ -119,11 +119,11 @@ def first_difference(name: str, before: Any, after: Any) -> tuple[str, Any, Any]
 
 
 def _difference(old: Experiment, new: Experiment) -> tuple[str, Any, Any] | None:
-    """The first setting in which two runs differ that must not, with its values; what the data tell may be untold."""
+    """The first setting in which two runs differ that must not, with its values; facts of the data may be missing."""
     before, after = _compared(old), _compared(new)
     for name in sorted(before.keys() | after.keys()):
-        is_untold = name in _OF_THE_DATA and None in (before.get(name), after.get(name))
-        if before.get(name) != after.get(name) and not is_untold:
+        is_missing = name in _OF_THE_DATA and None in (before.get(name), after.get(name))
+        if before.get(name) != after.get(name) and not is_missing:
             return first_difference(name, before.get(name), after.get(name))
     return None
 
@@ -185,16 +185,16 @@ def _with_digests_of(old: Experiment, new: Experiment, accepted: Collection[Acce
     if changed:
         cli.warn(f"warning: {changed}; they are accepted")
         return new
-    if None in digests.told(old).values():
-        cli.warn(f"warning: {old.run_dir} does not tell the data that it began on; from here on it tells these")
+    if None in digests.recorded(old).values():
+        cli.warn(f"warning: {old.run_dir} does not record the data that it began on; from here on it records these")
     return digests.with_fuller(old, new)
 
 
 def _with_names_of(old: Experiment, new: Experiment) -> Experiment:
-    """The new experiment, with the labels' names that the old one told where it tells none."""
-    told: dict[str, Any] = {"label_names": getattr(old.data, "label_names", None)}
-    is_told = getattr(new.data, "label_names", ()) is not None
-    return new if is_told else replace(new, data=replace(new.data, **told))
+    """The new experiment, with the old one's names of labels where it has none."""
+    names: dict[str, Any] = {"label_names": getattr(old.data, "label_names", None)}
+    has_names = getattr(new.data, "label_names", ()) is not None
+    return new if has_names else replace(new, data=replace(new.data, **names))
 
 
 def open_run(experiment: Experiment, accepted: Collection[Accepted] = ()) -> Path:
@@ -235,13 +235,13 @@ def write_atomically(file: Path, text: str) -> None:
     Raises:
         OSError: it cannot be written; its ``filename`` is the file.
     """
-    draft = file.with_name(file.name + ".draft")
+    temporary = file.with_name(file.name + ".draft")
     try:
-        with draft.open("w", encoding="utf-8", errors="backslashreplace") as stream:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        draft.replace(file)
+        temporary.replace(file)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(file)) from None
 

@@ -60,15 +60,15 @@ class _Logger:
     def __init__(self, trainer: Trainer) -> None:
         experiment, first = trainer.experiment, int(trainer.state.step)
         self._experiment, self._learning_rate = experiment, trainer.model.learning_rate
-        self._journal = metrics_log.MetricsLog(experiment.run_dir) if distributed.is_process_0() else None
+        self._metrics_log = metrics_log.MetricsLog(experiment.run_dir) if distributed.is_process_0() else None
         self.trackers = trackers_of(trainer.tracking, experiment, first)
         self.bar = progress.bar(experiment.num_steps, "steps", "training", first, patience=0)
         self._since, self._at = first, time.perf_counter()
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends a line, and tells the trackers."""
-        if self._journal is not None:
-            self._journal.append(row)
+        if self._metrics_log is not None:
+            self._metrics_log.append(row)
         self.trackers.write(row)
 
     @contextlib.contextmanager
@@ -80,7 +80,7 @@ class _Logger:
 
     def is_written(self) -> bool:
         """Whether all lines so far are written, so that a checkpoint may follow them; the same on all processes."""
-        return distributed.all_true(self._journal is None or self._journal.is_written())
+        return distributed.all_true(self._metrics_log is None or self._metrics_log.is_written())
 
     def flush(self) -> None:
         """Writes the lines that wait.
@@ -89,7 +89,7 @@ class _Logger:
             OSError: they cannot be written, on one process alone.
             UserError: the same, on several.
         """
-        lines = self._journal
+        lines = self._metrics_log
         distributed.agree(lambda: None if lines is None else lines.flush())
 
     def log(self, steps: range, metrics: Metrics) -> None:
@@ -177,7 +177,7 @@ class _LoopContext(NamedTuple):
     logger: _Logger
     watch: NonfiniteMonitor
     saver: Saver
-    sheets: SampleGrids
+    sample_grids: SampleGrids
 
     def require_finite(self, state: TrainState, steps: range, metrics: Metrics, ends: bool) -> None:
         """Ends the run where losses or gradients were not finite, step after step."""
@@ -189,13 +189,13 @@ class _LoopContext(NamedTuple):
             _explain(self.trainer, self.programs, state, bad, self.saver.last)
 
     def show(self, state: TrainState, steps: range) -> None:
-        """Draws a sheet of samples where one is due."""
-        if not self.sheets.is_due(steps):
+        """Draws a sample grid where one is due."""
+        if not self.sample_grids.is_due(steps):
             return
         with self.logger.paused():
-            sheet = self.sheets.draw(state.ema, steps.stop)
-        if sheet is not None:
-            self.logger.trackers.write_picture(sheet)
+            grid = self.sample_grids.draw(state.ema, steps.stop)
+        if grid is not None:
+            self.logger.trackers.write_picture(grid)
 
     def save(self, state: TrainState) -> float:
         """Measures the held-out loss, and starts to save the state once all lines of metrics before it are written."""
@@ -215,10 +215,10 @@ class _LoopContext(NamedTuple):
 
 def _loop_context(trainer: Trainer, saver: Saver) -> _LoopContext:
     lag = 0 if trainer.looks_for_operation else distributed.LAG
-    sheets = SampleGrids(trainer.experiment, trainer.task, trainer.model, trainer.tracking.samples_every)
+    sample_grids = SampleGrids(trainer.experiment, trainer.task, trainer.model, trainer.tracking.samples_every)
     programs, logger = _programs_of(trainer), _Logger(trainer)
     return _LoopContext(
-        trainer, programs, logger, NonfiniteMonitor(trainer.max_consecutive_nonfinite, lag), saver, sheets
+        trainer, programs, logger, NonfiniteMonitor(trainer.max_consecutive_nonfinite, lag), saver, sample_grids
     )
 
 
@@ -236,24 +236,24 @@ def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: St
     some_process_asks = distributed.AnyTrue()
     blocks_each_step = jax.default_backend() == "cpu" and jax.device_count() > 1
     with Saver(experiment, lease, first or None) as saver:
-        life = _loop_context(trainer, saver)
-        with contextlib.closing(life.logger.trackers), life.logger.bar:
+        context = _loop_context(trainer, saver)
+        with contextlib.closing(context.logger.trackers), context.logger.bar:
             batches = trainer.task.batches(range(first, experiment.num_steps))
             for steps in dispatches(first, replace(experiment, steps_per_dispatch=size)):
                 taken = training.shard_stacked([next(batches) for _ in steps], num_devices)
-                state, metrics = life.programs.advance(state, taken, life.programs.source)
+                state, metrics = context.programs.advance(state, taken, context.programs.source)
                 if blocks_each_step:
                     jax.block_until_ready(metrics)
-                life.logger.log(steps, metrics)
+                context.logger.log(steps, metrics)
                 is_last, is_stopped = steps.stop == experiment.num_steps, some_process_asks(requests.is_asked)
-                life.require_finite(state, steps, metrics, is_last or is_stopped)
+                context.require_finite(state, steps, metrics, is_last or is_stopped)
                 held_out_loss = None
-                life.show(state, steps)
+                context.show(state, steps)
                 if steps.stop % experiment.save_every == 0 or is_last:
-                    held_out_loss = life.save(state)
+                    held_out_loss = context.save(state)
                 if is_stopped:
                     break
-            life.finish(state, held_out_loss)
+            context.finish(state, held_out_loss)
     if distributed.any_true(requests.is_asked):
         at = f"step {int(state.step)} of {experiment.num_steps}"
         raise StoppedError(f"stopped at {at} and saved; the same command goes on from there")

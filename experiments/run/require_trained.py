@@ -10,7 +10,7 @@ from experiments.runtime import distributed
 
 
 def with_known_scales(run: Run) -> Run:
-    """The run, whose own guidance scales are those that it knows; the others are told."""
+    """The run, whose own guidance scales are those that it has learned; the others are named in a warning."""
     experiment, scales = run.experiment, run.experiment.sampling.scales
     known = known_scales(experiment, scales)
     if known == scales or not run.task.objective.is_field:

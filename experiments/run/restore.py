@@ -32,7 +32,7 @@ from experiments.tasks.task import Reads, Task
 
 
 class Run(NamedTuple):
-    """An experiment with its functions and the moving average of its last checkpoint, that of ``step`` if told."""
+    """An experiment with its functions and the moving average of its last checkpoint, that of ``step`` if given."""
 
     experiment: Experiment
     task: Task

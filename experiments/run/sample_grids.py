@@ -1,6 +1,6 @@
-"""Small sheets of samples while a run trains: samples/STEP.png, labels by guidance scales, of the moving average.
+"""Small grids of samples while a run trains: samples/STEP.png, labels by guidance scales, of the moving average.
 
-Nothing of a sheet reaches the training: it has the keys of the run's own samples, those of its report.
+Nothing of a grid reaches the training: it has the keys of the run's own samples, those of its report.
 """
 
 import re
@@ -24,18 +24,18 @@ from experiments.tasks.task import Task
 
 FOLDER = "samples"
 MOST_LABELS, MOST_SCALES = 10, 6
-"""What a sheet shows at most: the first labels and scales."""
+"""What a grid shows at most: the first labels and scales."""
 _NAME = re.compile(r"\d{1,18}\.png")
 
 
 def files(run_dir: Path) -> dict[int, Path]:
-    """The sheets in a run's folder by step, in order."""
+    """The grids in a run's folder by step, in order."""
     found = [file for file in (run_dir / FOLDER).glob("*.png") if _NAME.fullmatch(file.name)]
     return dict(sorted((int(file.stem), file) for file in found))
 
 
 def rewind(run_dir: Path, step: int) -> None:
-    """Removes the sheets that a resumed run will draw again."""
+    """Removes the grids that a resumed run will draw again."""
     for number, file in files(run_dir).items():
         if number > step:
             file.unlink()
@@ -56,25 +56,25 @@ def require_samples(experiment: Experiment, every: int | None) -> None:
 
 
 class SampleGrids:
-    """Draws the sheets of one run; what fails is said once, and neither ends nor changes the run.
+    """Draws the grids of one run; what fails is a warning, and neither ends nor changes the run.
 
     Args:
         experiment: the run.
         task: what it learns from.
         model: its functions.
-        every: steps between two sheets; None draws none.
+        every: steps between two grids; None draws none.
     """
 
     def __init__(self, experiment: Experiment, task: Task, model: Model, every: int | None) -> None:
         self._experiment, self._task, self._model, self._every = experiment, task, model, every
         self._labels = task.labels[:MOST_LABELS]
-        self._per_label = min(experiment.sampling.num_per_class, task.samples.most_on_sheet)
+        self._per_label = min(experiment.sampling.num_per_class, task.samples.most_in_grid)
         self._scales = known_scales(experiment, experiment.sampling.scales)[:MOST_SCALES]
         self._own: Callable[[Tree], np.ndarray] | None = None
         self._is_failure_said = False
 
     def is_due(self, steps: range) -> bool:
-        """Whether a multiple of ``every`` lies among the steps of a dispatch; a sheet is drawn after all of them."""
+        """Whether a multiple of ``every`` lies among the steps of a dispatch; a grid is drawn after all of them."""
         return self._every is not None and steps.stop // self._every > steps.start // self._every
 
     def _sweep(self, ema: Tree) -> Callable[[Tree], np.ndarray]:
@@ -113,24 +113,24 @@ class SampleGrids:
         return drawn.reshape(len(self._scales), len(self._labels), self._per_label, *self._task.shape)
 
     def draw(self, ema: Tree, step: int) -> Path | None:
-        """Writes the sheet of a step, on the first process; None where there is none."""
+        """Writes the grid of a step, on the first process; None where there is none."""
         try:
             samples = self.samples(ema)
             return self._write(samples, step) if distributed.is_process_0() else None
         except (UserError, OSError) as error:
             if not self._is_failure_said:
                 message = " ".join(str(error).split())[:300]
-                distributed.warn(f"warning: no sheet of samples at step {step}: {message}; training goes on")
+                distributed.warn(f"warning: no sample grid at step {step}: {message}; training goes on")
             self._is_failure_said = True
             return None
 
     def _write(self, samples: np.ndarray, step: int) -> Path:
         title = f"step {step}, ODE"
         labels = [self._task.label_texts[y] for y in self._labels]
-        figure = self._task.samples.sheet(samples, self._scales, labels, title)
+        figure = self._task.samples.sample_grid(samples, self._scales, labels, title)
         file = self._experiment.run_dir / FOLDER / f"{step}.png"
         file.parent.mkdir(exist_ok=True)
-        draft = file.with_suffix(".draft")
-        figure.savefig(draft, dpi=100, format="png")
-        draft.replace(file)
+        temporary = file.with_suffix(".draft")
+        figure.savefig(temporary, dpi=100, format="png")
+        temporary.replace(file)
         return file

@@ -101,7 +101,7 @@ class LoadOptions:
     ema_width: Annotated[float | None, optional("FLOAT", "the run's own average")] = None
     """Relative width of the moving average of the parameters, made of the run's snapshots."""
     data_dir: Annotated[Path | None, optional("FOLDER", "the run's own")] = None
-    """Folder of prepared data sets; asked only for runs whose config does not tell the data's shape."""
+    """Folder of prepared data sets; needed only for runs whose config lacks the data's shape."""
 
 
 @dataclass(frozen=True)
@@ -234,8 +234,8 @@ def _rule_of(guided: GuidanceOptions, run: Run, data_dir: Path | None) -> RuleOf
 
 def _check_size(options: Options, task: Task, num_samples: int, num_frames: int, out: Path) -> None:
     """All that is drawn must fit this machine and its kind of file."""
-    is_film, shape = options.output.trajectory, task.shape
-    name = "num_samples x num_steps" if is_film else "num_samples"
+    is_animation, shape = options.output.trajectory, task.shape
+    name = "num_samples x num_steps" if is_animation else "num_samples"
     data.check_memory(name, 2 * _NUMBER * num_samples * num_frames * int(np.prod(shape)))
     if sample_files.is_folder(options.output.out):
         is_image = len(shape) == 3 and shape[-1] in (1, 3)

@@ -35,35 +35,35 @@ def require_writable(out: str) -> Path:
 
 @contextlib.contextmanager
 def whole_file(file: Path) -> Iterator[Path]:
-    """Inside, a draft to be written, which takes the file's place in the end.
+    """Inside, a temporary file to be written, which takes the file's place in the end.
 
     Raises:
         OSError: it cannot be written; its ``filename`` is the file.
     """
-    draft = file.with_name(f".{file.name}.{os.getpid()}.draft")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.draft")
     try:
-        yield draft
-        draft.replace(file)
+        yield temporary
+        temporary.replace(file)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(file)) from None
     finally:
-        draft.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Inside, a draft of a folder to be filled, which takes the place of the new or empty one in the end.
+    """Inside, a temporary folder to be filled, which takes the place of the new or empty one in the end.
 
     Raises:
         OSError: it cannot be written; its ``filename`` is the folder.
     """
     folder = folder.resolve()
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
     try:
-        draft.mkdir()
-        yield draft
-        draft.replace(folder)
+        temporary.mkdir()
+        yield temporary
+        temporary.replace(folder)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(folder)) from None
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

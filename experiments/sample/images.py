@@ -39,8 +39,8 @@ def require_drawable(samples: Samples, shape: tuple[int, ...], num_samples: int,
 
 def write_picture(picture: Image.Image, origin_of: Origin, file: Path) -> None:
     """Writes a PNG that says how it was made."""
-    with sample_files.whole_file(file) as draft:
-        picture.save(draft, format="PNG", pnginfo=provenance.as_png(origin_of))
+    with sample_files.whole_file(file) as temporary:
+        picture.save(temporary, format="PNG", pnginfo=provenance.as_png(origin_of))
 
 
 def write_animation(frames: Iterable[Image.Image], num_frames: int, origin_of: Origin, file: Path) -> None:
@@ -56,22 +56,22 @@ def write_animation(frames: Iterable[Image.Image], num_frames: int, origin_of: O
         if file.suffix == ".gif"
         else {"pnginfo": provenance.as_png(origin_of)}
     )
-    with sample_files.whole_file(file) as draft:
-        first.save(draft, format="GIF" if file.suffix == ".gif" else "PNG", **how)
+    with sample_files.whole_file(file) as temporary:
+        first.save(temporary, format="GIF" if file.suffix == ".gif" else "PNG", **how)
 
 
 def write_each(samples: np.ndarray, labels: np.ndarray, null_label: int, origin_of: Origin, folder: Path) -> None:
     """Writes a PNG of its own size for each image [n, H, W, C], named by its number and label."""
     digits = max(3, len(str(len(samples) - 1)))
-    with sample_files.whole_folder(folder) as draft:
+    with sample_files.whole_folder(folder) as temporary:
         for number, (sample, label) in enumerate(zip(data.to_pixels(samples), labels.tolist(), strict=True)):
             name = "null" if label == null_label else str(label)
             image_of(sample).save(
-                draft / f"{number:0{digits}d}-label-{name}.png", format="PNG", pnginfo=provenance.as_png(origin_of)
+                temporary / f"{number:0{digits}d}-label-{name}.png", format="PNG", pnginfo=provenance.as_png(origin_of)
             )
 
 
 def write_arrays(file: Path, origin_of: Origin, **arrays: np.ndarray) -> None:
     """Writes an .npz that says how it was made, in further arrays."""
-    with sample_files.whole_file(file) as draft, draft.open("wb") as stream:
+    with sample_files.whole_file(file) as temporary, temporary.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays, **{name: np.array(text) for name, text in origin_of.items()})

@@ -68,14 +68,14 @@ def _difference(before: str, after: str) -> str:
     return f"{new} examples in the place of {old}" if old != new else f"other contents of the {old} examples"
 
 
-def told(experiment: Experiment) -> dict[str, str | None]:
+def recorded(experiment: Experiment) -> dict[str, str | None]:
     """The digests that an experiment has a place for, by their dotted names."""
     return {name: getattr(experiment.data, field) for name, field in _FIELDS.items() if hasattr(experiment.data, field)}
 
 
 def changed(old: Experiment, new: Experiment) -> str:
-    """In what the data of the new experiment are not those that the old one tells, in words; else empty."""
-    before, after = told(old), told(new)
+    """In what the data of the new experiment are not those that the old one records, in words; else empty."""
+    before, after = recorded(old), recorded(new)
     for name in before.keys() & after.keys():
         one, other = before[name], after[name]
         if one is not None and other is not None and not agree(one, other):
@@ -85,7 +85,7 @@ def changed(old: Experiment, new: Experiment) -> str:
 
 
 def with_fuller(old: Experiment, new: Experiment) -> Experiment:
-    """The new experiment, with of each digest the one that tells more; they agree."""
-    before, after = told(old), told(new)
+    """The new experiment, with of each digest the fuller one; they agree."""
+    before, after = recorded(old), recorded(new)
     best: Any = {_FIELDS[name]: max(before[name], after[name], key=lambda digest: len(digest or "")) for name in after}
     return replace(new, data=replace(new.data, **best))

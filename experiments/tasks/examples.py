@@ -30,14 +30,14 @@ def abstract_examples(num_examples: int, shape: tuple[int, ...], dtype: Any) -> 
     return points, jax.ShapeDtypeStruct((num_examples,), jnp.int32)
 
 
-def require_as_told(name: str, told: Any, found: Any) -> None:
-    """Compares what the config tells of the data, if it does, with what they are.
+def require_as_configured(name: str, configured: Any, found: Any) -> None:
+    """Compares a setting that describes the data, where it is given, with what they are.
 
     Raises:
         UserError: they differ, naming the setting.
     """
-    if told is not None and told != found:
-        where, ours, its = first_difference(name, told, found)
+    if configured is not None and configured != found:
+        where, ours, its = first_difference(name, configured, found)
         raise UserError(f"data.{where} is {short_repr(ours)}, but the data set has {short_repr(its)}")
 
 
@@ -63,8 +63,8 @@ def held_out_share(name: str, num_held_out: int) -> slice:
     return local_share(usable)
 
 
-def tell_absent(present: np.ndarray, num_classes: int) -> tuple[int, ...]:
-    """The labels that are not present, told in a line."""
+def warn_of_absent(present: np.ndarray, num_classes: int) -> tuple[int, ...]:
+    """The labels that are not present, named in a warning."""
     absent = tuple(np.setdiff1d(np.arange(num_classes), present).tolist())
     if absent:
         distributed.warn(said_of_absent(absent, num_classes))

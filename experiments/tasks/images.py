@@ -20,9 +20,9 @@ from experiments.tasks.examples import (
     abstract_examples,
     held_out_share,
     local_share,
-    require_as_told,
+    require_as_configured,
     require_batch,
-    tell_absent,
+    warn_of_absent,
 )
 from experiments.tasks.label_names import names_to_tell
 from experiments.tasks.objectives import OBJECTIVES
@@ -61,11 +61,11 @@ def samples_of(shape: tuple[int, ...]) -> Samples:
     """How images are shown and stored."""
     return Samples(
         bound=1.0,
-        most_on_sheet=1,
+        most_in_grid=1,
         num_pixels=partial(figures.num_pixels, shape),
         picture=lambda samples, labels: figures.grid(samples),
         frames=figures.frames,
-        sheet=figures.sheet,
+        sample_grid=figures.sample_grid,
         arrays=arrays,
     )
 
@@ -100,7 +100,7 @@ def _kind(experiment: Experiment, settings: ImageData, shape: tuple[int, ...], n
     )
 
 
-def _told(experiment: Experiment, settings: ImageData, shape: tuple[int, ...], num_classes: int) -> Task:
+def _from_settings(experiment: Experiment, settings: ImageData, shape: tuple[int, ...], num_classes: int) -> Task:
     """The task of what the config tells; batches and source are shapes."""
     count = experiment.batch_size
     batch, source = abstract_examples(count, shape, jnp.uint8), None
@@ -149,13 +149,13 @@ def _read(experiment: Experiment, settings: ImageData) -> Task:
     training = data.open_split(settings.name, settings.train_split, experiment.data_dir)
     test = load_test(experiment, settings)
     shape, num_classes = test.pixels.shape[1:], test.num_classes
-    require_as_told("shape", settings.shape, shape)
-    require_as_told("num_classes", settings.num_classes, num_classes)
+    require_as_configured("shape", settings.shape, shape)
+    require_as_configured("num_classes", settings.num_classes, num_classes)
     names = names_to_tell(training.label_names)
     if names is not None:
-        require_as_told("label_names", settings.label_names, names)
+        require_as_configured("label_names", settings.label_names, names)
     require_batch(experiment, len(training))
-    absent = tell_absent(data.present_labels(training), num_classes)
+    absent = warn_of_absent(data.present_labels(training), num_classes)
     usable = held_out_share("test_split", len(test.label))
     test_digest = digests.of_images(test)
     found = _in_memory(experiment, settings, len(training)) if settings.in_memory else _read_ahead(experiment, training)
@@ -177,5 +177,5 @@ def task_of(experiment: Experiment, settings: ImageData, reads: Reads) -> Task:
         UserError: it is not as the experiment says.
     """
     if reads == "shapes" and settings.shape is not None and settings.num_classes is not None:
-        return _told(experiment, settings, settings.shape, settings.num_classes)
+        return _from_settings(experiment, settings, settings.shape, settings.num_classes)
     return _read(experiment, settings)

@@ -31,7 +31,7 @@ def ranges(labels: Sequence[int], most: int = 8) -> str:
 
 
 def said_of_absent(absent: Sequence[int], num_classes: int) -> str:
-    """What is to be told where some labels have no training example."""
+    """The message where some labels have no training example."""
     return (
         f"warning: {len(absent)} of {num_classes} labels have no training example: {ranges(absent)}; they are not "
         "learned, and are left out of samples and measures"

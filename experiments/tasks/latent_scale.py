@@ -8,7 +8,7 @@ from experiments.config.schema import LatentData
 from experiments.runtime import distributed
 
 NARROW, WIDE, FAR = 0.5, 2.0, 1.0
-"""The standard deviations and the mean, after the factor, beyond which it is told."""
+"""The standard deviations and the mean, after the factor, beyond which there is a warning."""
 _USUAL = (1.0, 0.18215)
 """Factors that published latents need: those that are scaled already, and those of Stable Diffusion's first encoder."""
 
@@ -54,7 +54,7 @@ def tell(latents: data.Latents, settings: LatentData) -> None:
     """Prints the scale that latents are trained in, and warns where it is not that of noise."""
     spread, factor = latents.spread(), settings.factor
     deviation = deviation_of(spread)
-    told = f"{deviation:.3g} times data.factor {factor:g} is {factor * deviation:.3g}"
-    cli.info(f"the standard deviation of the latents in {settings.folder}, {told}")
+    scaled = f"{deviation:.3g} times data.factor {factor:g} is {factor * deviation:.3g}"
+    cli.info(f"the standard deviation of the latents in {settings.folder}, {scaled}")
     for warning in warnings_of(spread, factor):
         distributed.warn(warning)

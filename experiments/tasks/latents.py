@@ -16,9 +16,9 @@ from experiments.tasks.examples import (
     abstract_examples,
     held_out_share,
     local_share,
-    require_as_told,
+    require_as_configured,
     require_batch,
-    tell_absent,
+    warn_of_absent,
 )
 from experiments.tasks.objectives import OBJECTIVES
 from experiments.tasks.task import Example, Reads, Samples, Task
@@ -61,7 +61,7 @@ def _kind(experiment: Experiment, settings: LatentData) -> partial[Task]:
     )
 
 
-def _told(experiment: Experiment, settings: LatentData) -> Task:
+def _from_settings(experiment: Experiment, settings: LatentData) -> Task:
     """The task of what the config tells; batches are shapes."""
     batch = abstract_examples(experiment.batch_size, settings.shape, jnp.float32)
     return _kind(experiment, settings)(
@@ -72,7 +72,7 @@ def _told(experiment: Experiment, settings: LatentData) -> Task:
 def _read(experiment: Experiment, settings: LatentData) -> Task:
     """The task of what the folder is found to hold."""
     latents = data.open_latents(experiment.data_dir / settings.folder, experiment.data_dir)
-    require_as_told("shape", settings.shape, latents.latent.shape[1:])
+    require_as_configured("shape", settings.shape, latents.latent.shape[1:])
     low, high = int(latents.label.min()), int(latents.label.max())
     if low < 0 or high >= settings.num_classes:
         raise UserError(f"data.num_classes is {settings.num_classes}, but the labels lie in {low}..{high}")
@@ -88,7 +88,7 @@ def _read(experiment: Experiment, settings: LatentData) -> Task:
     return _kind(experiment, settings)(
         batches=batches,
         held_out=latents.rows(test_rows[held_out_share("num_held_out", len(test_rows))]),
-        absent_labels=tell_absent(np.unique(latents.label[train_rows]), settings.num_classes),
+        absent_labels=warn_of_absent(np.unique(latents.label[train_rows]), settings.num_classes),
         train_digest=digests.of_latents(latents),
     )
 
@@ -100,4 +100,4 @@ def task_of(experiment: Experiment, settings: LatentData, reads: Reads) -> Task:
         DataError: the folder holds none.
         UserError: they are not as the experiment says.
     """
-    return _read(experiment, settings) if reads == "all" else _told(experiment, settings)
+    return _read(experiment, settings) if reads == "all" else _from_settings(experiment, settings)

@@ -27,11 +27,11 @@ def samples_of(radius: float) -> Samples:
     """How points about a ring are shown and stored."""
     return Samples(
         bound=4.0,
-        most_on_sheet=64,
+        most_in_grid=64,
         num_pixels=points.num_pixels,
         picture=points.picture,
         frames=points.frames,
-        sheet=partial(points.sheet, _LIMIT * radius),
+        sample_grid=partial(points.sample_grid, _LIMIT * radius),
         arrays=lambda samples, labels: {"x": samples, "y": labels},
     )
 

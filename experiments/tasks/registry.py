@@ -37,7 +37,7 @@ def task_of(experiment: Experiment, reads: Reads = "all") -> Task:
 
 
 def with_facts(experiment: Experiment, task: Task) -> Experiment:
-    """The experiment that tells what its task is found to be, as "shapes" needs: shape, labels, and digests."""
+    """The experiment with what its task is found to be, as "shapes" needs: shape, labels, and digests."""
     facts = {
         "shape": task.shape,
         "num_classes": task.num_classes,
@@ -46,5 +46,5 @@ def with_facts(experiment: Experiment, task: Task) -> Experiment:
         "train_digest": task.train_digest,
         "test_digest": task.test_digest,
     }
-    told: dict[str, Any] = {each.name: facts[each.name] for each in fields(experiment.data) if each.name in facts}
-    return replace(experiment, data=replace(experiment.data, **told))
+    found: dict[str, Any] = {each.name: facts[each.name] for each in fields(experiment.data) if each.name in facts}
+    return replace(experiment, data=replace(experiment.data, **found))

@@ -23,7 +23,7 @@ def _shown(file: Path) -> str:
 
 
 def text_of(remark: data.Remark) -> str:
-    """What is to be told of some files, in one line."""
+    """A remark on some files, in one line."""
     named = ", ".join(map(_shown, remark.files[:_MOST_FILES])) + (", ..." if len(remark.files) > _MOST_FILES else "")
     return plain(f"{len(remark.files)} {'file' if len(remark.files) == 1 else 'files'} {remark.what}: {named}")
 

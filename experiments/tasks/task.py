@@ -1,6 +1,6 @@
 """The record of what is learned: a kind of data and what is trained on it, as functions and facts.
 
-Training, sampling and reports ask this record alone; which one an experiment names is told by
+Training, sampling and reports ask this record alone; which one an experiment names is given by
 ``experiments.tasks.registry``.
 """
 
@@ -54,20 +54,20 @@ class Samples(NamedTuple):
 
     Attributes:
         bound: the largest absolute value of data.
-        most_on_sheet: samples of a label that a sheet shows.
+        most_in_grid: samples of a label that a sample grid shows.
         num_pixels: n -> pixels of the picture of n samples; None where they are no pictures.
         picture: (samples [n, *D], labels [n]) -> one picture of them.
         frames: (what was seen of n samples at all times [n, times, *D], labels [n]) -> a picture for each time.
-        sheet: (samples [scales, K, n, *D], scales, texts of the K labels, title) -> the figure.
+        sample_grid: (samples [scales, K, n, *D], scales, texts of the K labels, title) -> the figure.
         arrays: (samples, labels) -> the arrays of an .npz.
     """
 
     bound: float
-    most_on_sheet: int
+    most_in_grid: int
     num_pixels: Callable[[int], int | None]
     picture: Callable[[np.ndarray, np.ndarray], Image.Image]
     frames: Callable[[np.ndarray, np.ndarray], Iterator[Image.Image]]
-    sheet: Callable[[np.ndarray, tuple[float, ...], Sequence[str], str], Figure]
+    sample_grid: Callable[[np.ndarray, tuple[float, ...], Sequence[str], str], Figure]
     arrays: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 

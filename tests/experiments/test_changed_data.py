@@ -91,14 +91,14 @@ def test_data_read_from_disk_are_known_by_a_sample_of_them(folders, tmp_path):
     assert whole == _told(folders["first"], tmp_path).data.train_digest
 
 
-def test_a_run_of_an_early_version_opens_and_is_told(folders, tmp_path, capsys):
+def test_a_run_of_an_early_version_opens_with_a_warning(folders, tmp_path, capsys):
     told = _told(folders["first"], tmp_path)
     run_folder.open_run(told)
     config = json.loads((tmp_path / "config.json").read_text())
     del config["data"]["train_digest"], config["data"]["test_digest"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     run_folder.open_run(told)
-    assert "does not tell the data that it began on" in capsys.readouterr().err
+    assert "does not record the data that it began on" in capsys.readouterr().err
     assert run_folder.read_config(tmp_path).data == told.data
 
 
@@ -126,7 +126,7 @@ def test_latents_are_known_by_all_labels_and_a_sample_of_rows(tmp_path):
         run_folder.open_run(told())
 
 
-def test_the_recogniser_of_other_pictures_is_another(tmp_path):
+def test_the_feature_classifier_of_other_pictures_is_another(tmp_path):
     """By all pictures, those behind the first thousand, too."""
     settings = PRESETS["fashion_mnist"][1].data
     train = data.Images(TRAIN[0][..., None], TRAIN[1].astype(np.int32), 10)
@@ -135,7 +135,7 @@ def test_the_recogniser_of_other_pictures_is_another(tmp_path):
     assert folder_of(settings, tmp_path, other) != folder_of(settings, tmp_path, train)
 
 
-def test_a_run_that_guides_another_of_other_data_is_told(folders, tmp_path, capsys):
+def test_a_run_that_guides_another_of_other_data_is_a_warning(folders, tmp_path, capsys):
     guided, other = (Run(_told(folders[name], tmp_path), None, None, None) for name in ("first", "another pixel"))
     warn_of_other_data("classifier", guided, guided)
     assert not capsys.readouterr().err

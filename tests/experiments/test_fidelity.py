@@ -44,7 +44,7 @@ def _as_image(field):
 
 
 def _honest(images):
-    """A recogniser that knows the label of each image by its mean's angle, and raw pixels as features."""
+    """A classifier that knows the label of each image by its mean's angle, and raw pixels as features."""
     centres = np.stack([images.image[images.label == label].mean(axis=0) for label in range(NUM_CLASSES)]).reshape(3, 2)
 
     def log_probs(batch):
@@ -150,7 +150,7 @@ def test_bits_per_dimension_are_the_oracles():
     assert found["labelled"]["mean"] < found["null"]["mean"] - 0.3
 
 
-def test_guidances_are_compared_where_both_recognise_as_many():
+def test_guidances_are_compared_at_equal_class_accuracy():
     """By hand: one curve reaches 0.9 half way between its scales 1 and 2, the other ends there, at scale 5."""
     names = ("guidance", "solver", "scale", "recognised", "frechet", "kernel", "coverage")
     rows = [
@@ -194,7 +194,7 @@ def test_evaluate_writes_the_curves_of_both_guidances(trained_clothes, trained_c
     assert 0.5 < found["recogniser_test_accuracy"] <= 1
     assert {"labelled", "null"} == set(found["bits_per_dimension"])
     assert len(found["residuals"]) == 11
-    assert "recogniser's own test accuracy" in done.stdout
+    assert "feature classifier's own test accuracy" in done.stdout
     for name in ("samples", "curves", "residuals"):
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert np.asarray(picture.convert("L")).std() > 5
@@ -206,7 +206,7 @@ def test_the_classifiers_report_is_by_time(trained_classifier):
     assert all(0 <= row["calibration_error"] <= 1 for row in found["by_time"])
 
 
-def test_the_recogniser_is_trained_once_and_read_back(data_dir, trained_clothes):
+def test_the_feature_classifier_is_trained_once_and_read_back(data_dir, trained_clothes):
     experiment = PRESETS["fashion_mnist"][1]
     train, test = (data.load("fashion_mnist", split, data_dir) for split in ("train", "test"))
     folder = folder_of(experiment.data, data_dir, train)
@@ -229,7 +229,7 @@ def scalar_features(images):
     return images.mean(axis=(1, 2, 3))
 
 
-def test_features_of_ones_own_take_the_recognisers_place(trained_clothes, tmp_path):
+def test_features_of_ones_own_take_the_feature_classifiers_place(trained_clothes, tmp_path):
     name = "tests.experiments.test_fidelity:pixel_features"
     arguments = ["--scales", 1, "--num-per-class", 8, "--num-steps", 2, "--solver", "euler", "--out", tmp_path]
     done = command("evaluate", trained_clothes, *arguments, "--features", name)

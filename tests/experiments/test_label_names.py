@@ -13,7 +13,7 @@ from experiments.cli.main import UserError
 from experiments.config.schema import ADAPTER
 from experiments.evaluation.images import _named
 from experiments.figures.fonts import in_legend
-from experiments.figures.image_grid import show_sheet
+from experiments.figures.image_grid import show_grid
 from experiments.presets.registry import PRESETS
 from experiments.report import html as html_tables
 from experiments.run import folder as run_folder
@@ -130,7 +130,7 @@ def test_names_stand_at_the_rows_of_a_sheet_as_they_are_written(tmp_path):
     figure = Figure()
     axes = figure.subplots()
     names = (*NAMES, "\u732b", "\x1b[31m", "_x")
-    show_sheet(axes, np.zeros((2, 6, 4, 4, 1)), (0.0, 2.0), names)
+    show_grid(axes, np.zeros((2, 6, 4, 4, 1)), (0.0, 2.0), names)
     shown = [text.get_text() for text in axes.get_yticklabels()]
     assert shown == [r"2\$ and 5\$", "circle", "x" * 17 + "...", "3", "4", "_x"]
     figure.savefig(tmp_path / "sheet.png")
@@ -143,7 +143,7 @@ def test_a_legend_leaves_no_label_out():
     assert [text.get_text() for text in axes.legend().get_texts()] == ["0 _background", "1 cat", "2"]
 
 
-def test_the_recognised_rate_is_told_by_name():
+def test_the_class_accuracy_is_given_by_name():
     rows = [{"guidance": "free", "solver": "heun", "scale": 2.0, "by_label": [{"label": 0, "recognised": 0.5}]}]
     (named,), (numbered,) = _named(rows, ("cat",)), _named(rows, ("0",))
     assert named["by_label"] == [{"label": 0, "name": "cat", "recognised": 0.5}]

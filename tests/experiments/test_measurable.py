@@ -52,8 +52,8 @@ def _images(num_images, num_classes):
     return data.Images(pixels, (np.arange(num_images) % num_classes).astype(np.int32), num_classes)
 
 
-def _any_recogniser(settings, data_dir, train, test, is_kept=True):
-    """What is trained in the place of the recogniser: nothing, where it would be trained on two labels or more."""
+def _any_classifier(settings, data_dir, train, test, is_kept=True):
+    """What stands for the feature classifier: nothing, where it would be trained on two labels or more."""
     if len(np.unique(train.label)) < 2:
         return None
     log_probs = lambda images: np.asarray(jax.nn.log_softmax(images[:, 0, :, 0], axis=1))  # noqa: E731
@@ -73,7 +73,7 @@ def measured(monkeypatch, tmp_path):
         )
         monkeypatch.setattr(image_task, "load_test", lambda *_: test)
         monkeypatch.setattr(image_task, "load_train", lambda *_: train)
-        monkeypatch.setattr(image_report, "feature_classifier_of", _any_recogniser)
+        monkeypatch.setattr(image_report, "feature_classifier_of", _any_classifier)
         if samples is None:
             samples = np.random.default_rng(0).uniform(-1, 1, (2, num_classes, num_per_class, 2, 2, 1))
         guidances = [FREE] + [BY_CLASSIFIER] * (options.log_classifier is not None)
@@ -190,7 +190,7 @@ def test_pictures_of_little_are_drawn(num_test, num_classes, num_per_class, meas
 def test_a_mixture_of_one_label_has_no_rate_of_recognition(monkeypatch, tmp_path):
     for name in ("draw_samples", "draw_densities"):
         monkeypatch.setattr(mixture, name, lambda *_: None)
-    monkeypatch.setattr(mixture, "_recognised", lambda *_: 0.5)
+    monkeypatch.setattr(mixture, "_class_accuracy", lambda *_: 0.5)
     monkeypatch.setattr(mixture, "field_errors", lambda *_: {"labelled": [0.5], "null": [math.inf]})
     monkeypatch.setattr(mixture, "_density_draws", lambda *_: np.random.default_rng(0).normal(size=(4, 9, 2)))
     for num_classes in (1, 2):
@@ -272,7 +272,7 @@ def test_what_is_written_is_named_and_nothing_else(monkeypatch, tmp_path, capsys
     assert capsys.readouterr().out == f"wrote {names} in {tmp_path}\n"
 
 
-def test_no_recogniser_is_trained_on_one_label(tmp_path):
+def test_no_feature_classifier_is_trained_on_one_label(tmp_path):
     for num_classes in (1, 3):
         train_set = _images(6, num_classes)._replace(label=np.zeros(6, np.int32))
         assert feature_classifier_of(PRESETS["digits"][1].data, tmp_path, train_set, _images(2, 1)) is None

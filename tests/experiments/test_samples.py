@@ -204,17 +204,17 @@ def test_files_that_do_not_say_how_they_were_made_are_refused(tmp_path):
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     (tmp_path / "a").write_text("old")
-    with pytest.raises(OSError, match="No space left") as full, sample_files.whole_file(tmp_path / "a") as draft:
-        draft.write_text("ne")
+    with pytest.raises(OSError, match="No space left") as full, sample_files.whole_file(tmp_path / "a") as temporary:
+        temporary.write_text("ne")
         raise OSError(28, "No space left on device")
     assert full.value.filename == str(tmp_path / "a")
-    with pytest.raises(OSError, match="No space"), sample_files.whole_folder(tmp_path / "b") as draft:
-        (draft / "c").write_text("")
+    with pytest.raises(OSError, match="No space"), sample_files.whole_folder(tmp_path / "b") as temporary:
+        (temporary / "c").write_text("")
         raise OSError(28, "No space left on device")
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "old"
-    with sample_files.whole_file(tmp_path / "a") as draft:
-        draft.write_text("new")
+    with sample_files.whole_file(tmp_path / "a") as temporary:
+        temporary.write_text("new")
     assert (tmp_path / "a").read_text() == "new"
 
 

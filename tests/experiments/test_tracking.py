@@ -290,7 +290,7 @@ def test_a_full_disk_ends_neither_events_nor_sheets_nor_the_run(tmp_path, monkey
     monkeypatch.setattr(sample_grids.SampleGrids, "_write", full)
     done = _train(tmp_path / "run")
     assert done.stderr.count("tensorboard failed") == 1
-    assert done.stderr.count("no sheet of samples at step 15: [Errno 28] No space left") == 1
+    assert done.stderr.count("no sample grid at step 15: [Errno 28] No space left") == 1
     assert "at step 30" not in done.stderr
     jax.tree.map(np.testing.assert_array_equal, final_state(trained_mixture), final_state(tmp_path / "run"))
 

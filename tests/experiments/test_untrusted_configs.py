@@ -303,26 +303,26 @@ def test_a_folder_of_latents_that_leads_out_is_refused(latents, tmp_path):
 
 @pytest.fixture
 def images():
-    """Images for which no recogniser was trained."""
+    """Images for which no feature classifier was trained."""
     pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), np.uint8)
     return data.Images(pixels, np.arange(20, dtype=np.int32) % 2, 2)
 
 
-def _save_recogniser(folder, params):
+def _save_classifier(folder, params):
     state = training.init_state(params, optax.adam(1e-3), jax.random.key(0))
     with checkpoints.Writer(folder) as writer:
         writer.save(int(state.step), state, {})
 
 
-def test_a_recogniser_that_is_none_is_refused_with_what_to_do(images, tmp_path):
+def test_a_feature_classifier_that_is_none_is_refused_with_what_to_do(images, tmp_path):
     settings = PRESETS["digits"][1].data
     folder = folder_of(settings, tmp_path, images)
-    _save_recogniser(folder, {"other": np.ones(2, np.float32)})
+    _save_classifier(folder, {"other": np.ones(2, np.float32)})
     with pytest.raises(checkpoints.CheckpointError, match=f"remove {folder} to train the feature classifier again"):
         feature_classifier_of(settings, tmp_path, images, images)
 
 
-def test_a_recogniser_is_written_only_where_that_is_asked_for(images, tmp_path, capsys):
+def test_a_feature_classifier_is_written_only_where_that_is_asked_for(images, tmp_path, capsys):
     settings = PRESETS["digits"][1].data
     found = feature_classifier_of(settings, tmp_path, images, images, is_kept=False)
     assert found.log_probs(images.image).shape == (20, 2)
@@ -330,7 +330,9 @@ def test_a_recogniser_is_written_only_where_that_is_asked_for(images, tmp_path, 
     assert "by --data-dir to keep it" in capsys.readouterr().out
 
 
-def test_a_recogniser_that_another_process_lacks_is_trained_by_all_and_not_written_twice(images, tmp_path, monkeypatch):
+def test_a_feature_classifier_that_another_process_lacks_is_trained_by_all_and_not_written_twice(
+    images, tmp_path, monkeypatch
+):
     """Where one of them read it back while the others train, they would wait for each other."""
     settings = PRESETS["digits"][1].data
     first = feature_classifier_of(settings, tmp_path, images, images)
@@ -342,14 +344,14 @@ def test_a_recogniser_that_another_process_lacks_is_trained_by_all_and_not_writt
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == files
 
 
-def test_evaluate_keeps_a_recogniser_only_in_a_folder_that_the_user_names(tmp_path):
+def test_evaluate_keeps_a_feature_classifier_only_in_a_folder_that_the_user_names(tmp_path):
     experiment = PRESETS["digits"][1]
     run = Run(experiment, task_of(experiment, "shapes"), None, None)
     assert not _evaluation_options(Options(tmp_path), run).is_kept
     assert _evaluation_options(Options(tmp_path, data_dir=tmp_path), run).is_kept
 
 
-def test_a_folder_of_recognisers_that_leads_out_is_refused(images, tmp_path):
+def test_a_folder_of_feature_classifiers_that_leads_out_is_refused(images, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "data" / "recognisers").symlink_to(tmp_path / "elsewhere")
