@@ -159,6 +159,6 @@ class Task:
 
     def left_out(self, num_per_class: int, options: EvaluationOptions = NOTHING_MORE) -> dict[str, str]:
         """The numbers that a report on so many samples of each label cannot give, with a reason each."""
-        num_labels = len(self.labels)
-        there = Counts(num_labels * num_per_class, self.num_held_out, num_labels)
+        num_present = len(self.labels)
+        there = Counts(num_present * num_per_class, self.num_held_out, num_present)
         return left_out(self.needs(options), there)
