@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from cfgjax.checks import is_traced, require_between, require_key, require_label, require_rank, require_scalar
 from cfgjax.contracts import LIKE_X, Contract, Finite, Key, Label, NonNegative, RealArray, Time, checked
 from cfgjax.paths import as_state, coefficients, sample
-from cfgjax.types import Array, GaussianPath, LogClassifier, PathSample, Schedule, TimeDensity
+from cfgjax.types import Array, GaussianPath, LogClassifier, Number, PathSample, Schedule, TimeDensity
 
 
 def _data_point(name: str, z: Array) -> Array:
@@ -165,7 +165,7 @@ def classifier_cross_entropy(
     log_classifier: LogClassifier,
     key: Key,
     z: DataPoint,
-    y: Label,
+    y: Number,
     time_density: TimeDensity = _UNIFORM,
 ) -> Array:
     """The cross-entropy (L4) of a noisy classifier at one example and one random time, in nats, [].

@@ -24,7 +24,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from cfgjax.checks import is_traced, of_numpy, require_finite, require_label, require_real, require_shape, short_repr
-from cfgjax.contracts import Finite, Key, Label, Positive, PositiveInt, Time, checked
+from cfgjax.contracts import Finite, Key, Positive, PositiveInt, Time, checked
 from cfgjax.paths import before_end, coefficients
 from cfgjax.types import Array, Coefficients, GaussianPath, LabelledField, LogClassifier, Number
 
@@ -251,7 +251,7 @@ class LabelledMixture:
         return denoiser
 
     @checked
-    def sample(self, key: Key, y: Label, path: GaussianPath | None = None, t: Time = 1.0) -> Array:
+    def sample(self, key: Key, y: Number, path: GaussianPath | None = None, t: Time = 1.0) -> Array:
         """A draw of p(z|y), or of p_t(x|y) where a path is given, [D]; the null label draws from the marginal.
 
         Args:
