@@ -105,9 +105,7 @@ def restore_field(run_dir: Path, data_dir: Path | None = None, ema_width: float 
     """
     run = restore_run(run_dir, data_dir, ema_width, "shapes")
     if not run.task.objective.is_field:
-        raise UserError(
-            f"run_dir must hold a run of a field, got the noisy classifier in {run_dir}, which draws no samples"
-        )
+        raise UserError(f"run_dir {run_dir} holds a classifier, which draws no samples")
     return run
 
 
