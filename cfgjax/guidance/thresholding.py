@@ -6,7 +6,7 @@ from typing import Annotated, cast
 
 import jax.numpy as jnp
 
-from cfgjax.checks import BELOW_ONE, is_traced, require_between
+from cfgjax.checks import BELOW_ONE, is_traced, require_between, require_point
 from cfgjax.contracts import AnyField, Contract, FieldLikeX, Positive, PositiveOrInf, between, checked
 from cfgjax.conversions import from_field
 from cfgjax.paths import before_end, coefficients
@@ -99,5 +99,9 @@ def zero_init(field: AnyField, start: Edge) -> AnyField:
 
     Source: Fan et al., arXiv 2503.18886 (zero-init).
     """
-    still = cast(AnyField, lambda x, t, *y: jnp.zeros_like(x))
+
+    def still(x: Array, t: Array, *y: Array) -> Array:
+        require_point(x, t)
+        return jnp.zeros_like(x)
+
     return cast(AnyField, Piecewise((float(start),), (still, field)))
