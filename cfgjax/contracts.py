@@ -134,8 +134,6 @@ Key = Annotated[Array, Contract(checks.require_key)]
 """ONE key, as jax.random.key(0) is."""
 RealArray = Annotated[Array, Contract(checks.require_real)]
 """An array of real numbers, or one number."""
-FiniteArray = Annotated[Array, Contract(checks.require_finite)]
-"""An array of real numbers, finite where concrete."""
 ArrayTree = Annotated[Tree, Contract(checks.require_arrays)]
 """A tree of arrays or numbers."""
 FloatTree = Annotated[Tree, Contract(checks.require_floats)]

@@ -170,6 +170,11 @@ class LabelledMixture:
         """K, which is also the null label."""
         return self.weights.shape[0]
 
+    @property
+    def num_labels(self) -> int:
+        """``num_classes`` by its older name, on which code outside may rely."""
+        return self.num_classes
+
     @checked
     def log_density(self, path: GaussianPath) -> LabelledDensity:
         """log p_t(x|y) of (M2), as a function (x [D], t [], y []) -> []; the null label gives log p_t(x)."""

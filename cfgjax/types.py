@@ -76,6 +76,9 @@ class Pair(NamedTuple):
     null: LabelledField | None = None
 
 
+AxisName = Any
+"""The name of a mapped axis of JAX, or a tuple of names."""
+
 TimeDensity = Callable[[Array], Array]
 """``key -> t []``: draws a training time in [0, 1]."""
 

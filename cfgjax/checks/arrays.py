@@ -171,7 +171,7 @@ def require_arrays(name: str, tree: Any, is_shape_enough: bool = False) -> None:
 
 
 def require_integers(name: str, value: object) -> None:
-    """Raises TypeError for what is neither an array nor a integer."""
+    """Raises TypeError for what is neither an array nor an integer."""
     if not is_number(value, jnp.integer):
         raise TypeError(f"{name} must be an array of integers, got {kind_of(value)}")
 

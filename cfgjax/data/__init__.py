@@ -6,7 +6,6 @@ A set is prepared once as array_record files, read back by ``load``, and visited
 
 from __future__ import annotations
 
-from cfgjax.data.digits import Digits as Digits
 from cfgjax.data.idx import is_mnist_like as is_mnist_like
 from cfgjax.data.labels import label_counts as label_counts
 from cfgjax.data.labels import present_labels as present_labels

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from cfgjax.contracts import checked
 from cfgjax.data.untrusted import DataError
 from cfgjax.data.untrusted.idx import read_idx
 from cfgjax.data.untrusted.image_decoding import encode_png
 from cfgjax.data.untrusted.safe_files import require_inside
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
 
 FAMILY = ("mnist", "fashion_mnist", "kmnist", "emnist")
 TRANSPOSED = "Prepared with rows and columns of its pictures exchanged."
@@ -56,6 +59,8 @@ def idx_builder(name: str, source: Path, data_dir: Path, transpose: bool = False
     Raises:
         DataError: files that are missing or wrong.
     """
+    import tensorflow_datasets as tfds
+
     family, _, config = name.partition("/")
     registered = cast(Any, tfds.builder_cls(family))
     prefixes = (f"emnist-{config}-train", f"emnist-{config}-test") if config else ("train", "t10k")

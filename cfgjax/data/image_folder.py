@@ -7,10 +7,9 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
 from PIL import Image, ImageOps
 
 from cfgjax.data.listing import Picture, Remark, list_pictures
@@ -18,6 +17,10 @@ from cfgjax.data.untrusted import DataError
 from cfgjax.data.untrusted.depth import require_eight_bits
 from cfgjax.data.untrusted.image_decoding import decode, encode_png
 from cfgjax.data.untrusted.safe_files import read_bounded
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
 
 _MOST_BYTES = 2**28
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -158,6 +161,8 @@ def folder_builder(
     Raises:
         DataError: a name or folder that is not as it should be; an unreadable picture, named, unless skipped.
     """
+    import tensorflow_datasets as tfds
+
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise DataError(f"a data set's name must be of small letters, digits and underscores, got {name!r}")
     listed, names, left_out = list_pictures(Path(os.path.abspath(source)))  # noqa: PTH100

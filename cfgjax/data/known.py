@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import tensorflow_datasets as tfds
-
 from cfgjax.data.untrusted import DataError
 
 
@@ -15,6 +13,8 @@ def registered(name: str) -> Any:
     Raises:
         DataError: it knows none of this name, or none of this configuration.
     """
+    import tensorflow_datasets as tfds
+
     family, _, config = name.partition("/")
     try:
         found = cast(Any, tfds.builder_cls(family))

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
 from cfgjax.contracts import PathLike, PositiveInt, checked, instance
-from cfgjax.data.digits import Digits
 from cfgjax.data.idx import idx_builder, is_mnist_like
 from cfgjax.data.image_folder import folder_builder
 from cfgjax.data.known import registered, urls_of
@@ -46,6 +44,8 @@ class Images(NamedTuple):
 
 
 def _quiet() -> None:
+    import tensorflow_datasets as tfds
+
     logging.getLogger("absl").setLevel(logging.ERROR)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
@@ -84,6 +84,8 @@ def _local_builder(
     if transpose and (source is None or not is_mnist_like(name)):
         raise DataError("transpose is for idx files, whose folder is given as source")
     if name == "digits" and source is None:
+        from cfgjax.data.digits import Digits
+
         return Digits(data_dir=str(data_dir), file_format="array_record"), []
     if source is not None and is_mnist_like(name):
         registered(name)
@@ -192,6 +194,8 @@ def _require_records(instructions: list[Any], data_dir: Path) -> list[Path]:
 
 
 def _builder_of(folder: Path) -> Any:
+    import tensorflow_datasets as tfds
+
     try:
         return tfds.builder_from_directory(str(folder.resolve()))
     except Exception as error:  # what is declared was read strictly; what is left is not ours to name
@@ -206,6 +210,8 @@ def open_split(name: str, split: str, data_dir: PathLike) -> Split:
         DataError: it is not prepared there, not as array_record, not of images and labels, leads out of the folder,
             declares what is not allowed, or has no such split or an empty one. Nothing is ever downloaded here.
     """
+    import tensorflow_datasets as tfds
+
     _quiet()
     data_dir = Path(data_dir)
     folder = _require_prepared(name, data_dir)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, SupportsIndex
 
 import numpy as np
-from tensorflow_datasets.proto import tf_example_pb2
 
 from cfgjax.contracts import instance
 from cfgjax.data.untrusted import DataError
 from cfgjax.data.untrusted.array_record import require_bounded_chunks
 from cfgjax.data.untrusted.image_decoding import MOST_PIXELS, unpack
 
-_EXAMPLE: Any = vars(tf_example_pb2)["Example"]
 _SLACK = 65_536
 """Bytes of a record beside its picture."""
 _AT_ONCE = 1024
@@ -29,6 +28,13 @@ class Record(NamedTuple):
     label: int
 
 
+@cache
+def _example_type() -> Any:
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    return vars(tf_example_pb2)["Example"]
+
+
 def parse(content: bytes) -> Record:
     """The image and the label of a serialised tf.train.Example.
 
@@ -36,7 +42,7 @@ def parse(content: bytes) -> Record:
         DataError: it is none, or lacks one of them.
     """
     try:
-        features = _EXAMPLE.FromString(content).features.feature
+        features = _example_type().FromString(content).features.feature
         (picture,), (label,) = features["image"].bytes_list.value, features["label"].int64_list.value
     except Exception as error:  # protobuf's own error is not public under one name
         raise DataError(f"it holds no image and label: {(str(error).splitlines() or ['malformed'])[0]}") from None

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen
 
 from cfgjax.checks import require_real
-from cfgjax.contracts import PositiveInt, check_fields
+from cfgjax.contracts import PositiveInt, check_fields, checked
 from cfgjax.types import Array
 
 _XAVIER = linen.initializers.xavier_uniform()
@@ -33,7 +33,8 @@ def require_image(x: Array, patch: int) -> None:
         raise ValueError(f"patch must divide the image's sides, got patch {patch} on {height} x {width}")
 
 
-def to_patches(x: Array, patch: int) -> Array:
+@checked
+def to_patches(x: Array, patch: PositiveInt) -> Array:
     """The image [H, W, C] as patches [H / patch, W / patch, patch * patch * C]."""
     require_image(x, patch)
     height, width, channels = x.shape

@@ -65,6 +65,7 @@ class DiTBlock(linen.Module):
     @linen.compact
     def __call__(self, tokens: Array, condition: Array, deterministic: bool) -> Array:
         """The block at tokens [T, width] and a condition [width]."""
+        check_fields(self)
         width = tokens.shape[-1]
         modulation = linen.Dense(6 * width, dtype=self.dtype, kernel_init=_ZEROS)(condition)
         gain, shift, gate, inner_gain, inner_shift, inner_gate = jnp.split(modulation, 6)

@@ -1,4 +1,4 @@
-"""A residual multilayer MLP for one example of any shape."""
+"""A residual MLP for one example of any shape."""
 
 from __future__ import annotations
 

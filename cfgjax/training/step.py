@@ -16,7 +16,7 @@ from cfgjax.contracts import FloatTree, Key, NonNegativeInt, PositiveInt, checke
 from cfgjax.training.batching import num_examples, require_divisible
 from cfgjax.training.ema import EMADecay, EMADecays, decay_at, ema_update, ema_update_all, to_float32
 from cfgjax.training.optimizers import Optimizer, evaluated, require_recovering
-from cfgjax.types import Array, Loss, Number, TrainState, Tree
+from cfgjax.types import Array, AxisName, Loss, Number, TrainState, Tree
 
 Metrics = dict[str, Array]
 StepNumber = Annotated[Number, whole(0)]
@@ -26,7 +26,7 @@ StepNumber = Annotated[Number, whole(0)]
 class Step(Protocol):
     """A pure function (state, batch, source) -> outputs that averages over a named axis where one is given."""
 
-    def __call__(self, state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None) -> object:
+    def __call__(self, state: TrainState, batch: Tree, source: Tree = None, *, axis_name: AxisName = None) -> object:
         """The step's outputs."""
 
 
@@ -53,7 +53,7 @@ def init_state(params: FloatTree, optimizer: Optimizer, key: Key, num_averages: 
 
 
 @checked
-def example_keys(key: Key, step: StepNumber, num_local: PositiveInt, axis_name: str | None = None) -> Array:
+def example_keys(key: Key, step: StepNumber, num_local: PositiveInt, axis_name: AxisName = None) -> Array:
     """One key for each local example, [num_local], by its global index (T2)."""
     offset = 0 if axis_name is None else jax.lax.axis_index(axis_name) * num_local
     step_key = jax.random.fold_in(key, step)
@@ -108,7 +108,7 @@ def _over_microbatches(gradient: Callable[..., Tree], num_microbatches: int, key
     return jax.tree.map(lambda leaf: leaf / num_microbatches, total)
 
 
-def _average(tree: Tree, axis_name: str | None) -> Tree:
+def _average(tree: Tree, axis_name: AxisName) -> Tree:
     return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
@@ -131,7 +131,7 @@ def make_value_and_grad(loss: Loss, num_microbatches: PositiveInt = 1) -> Callab
     """
 
     def gradient(
-        state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
+        state: TrainState, batch: Tree, source: Tree = None, *, axis_name: AxisName = None
     ) -> tuple[Array, Tree]:
         num_local = _num_examples(state, batch, source)
         keys = example_keys(state.key, state.step, num_local, axis_name)
@@ -172,7 +172,7 @@ def make_step(
     gradient_of = make_value_and_grad(loss, num_microbatches)
 
     def step(
-        state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
+        state: TrainState, batch: Tree, source: Tree = None, *, axis_name: AxisName = None
     ) -> tuple[TrainState, Metrics]:
         value, gradient = gradient_of(state, batch, source, axis_name=axis_name)
         require_recovering(state.opt_state)
@@ -197,7 +197,7 @@ class MultiStep:
     """The axis of a batch's leaves that holds the examples; of a plain step's batch it is 0."""
 
     def __call__(
-        self, state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None
+        self, state: TrainState, batch: Tree, source: Tree = None, *, axis_name: AxisName = None
     ) -> tuple[TrainState, Metrics]:
         """The state after the K steps, and the metrics of each."""
 
@@ -234,7 +234,7 @@ def make_eval_step(loss: Loss, num_microbatches: PositiveInt = 1) -> Callable[..
         TypeError, ValueError: at the call, those of ``make_value_and_grad``.
     """
 
-    def evaluate(state: TrainState, batch: Tree, source: Tree = None, *, axis_name: str | None = None) -> Metrics:
+    def evaluate(state: TrainState, batch: Tree, source: Tree = None, *, axis_name: AxisName = None) -> Metrics:
         num_local = _num_examples(state, batch, source)
         keys = example_keys(state.key, 0, num_local, axis_name)
         mean = partial(_mean_loss, loss, state.ema)

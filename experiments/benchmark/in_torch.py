@@ -56,7 +56,7 @@ class _Condition(nn.Module):
         return functional.silu(time + self.labels(y))
 
 
-class MLP(nn.Module):
+class ResidualMLP(nn.Module):
     """The residual MLP, (x [B, *D], t [B], y [B])."""
 
     def __init__(self, network: MLP, weights: Tree, shape: tuple[int, ...]) -> None:
@@ -129,7 +129,7 @@ class Transformer(nn.Module):
         return patches.reshape(x.shape)
 
 
-NETWORKS: dict[type, Callable[..., nn.Module]] = {MLP: MLP, DiT: Transformer}
+NETWORKS: dict[type, Callable[..., nn.Module]] = {MLP: ResidualMLP, DiT: Transformer}
 """PyTorch's networks by the type of ours."""
 
 

@@ -123,7 +123,7 @@ class LatentData:
 
 @dataclass(frozen=True)
 class MLPNetwork:
-    """The residual multilayer MLP."""
+    """The residual MLP."""
 
     __pydantic_config__ = STRICT
     width: Size = 256

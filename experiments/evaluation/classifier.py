@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from cfgjax import data, metrics, paths
 from cfgjax.types import Array, GaussianPath, LogClassifier
@@ -56,6 +55,8 @@ def needs(options: EvaluationOptions) -> list[Need]:
 
 def evaluate(run: Learned, test: data.Images, out_dir: Path, missing: Mapping[str, str]) -> dict[str, Any]:
     """The numbers by t, unless they are missing; writes classifier.png."""
+    from matplotlib.figure import Figure
+
     if BY_TIME.numbers in missing:
         return {}
     rows = by_time(run.log_classifier, run.path, test, run.experiment.sampling.seed)

@@ -1,17 +1,21 @@
 """What the report on images draws and lists: a grid of samples, and the curves of every number along w."""
 
+from __future__ import annotations
+
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from experiments.evaluation.guided_samples import Draws
 from experiments.figures.fonts import room_for
 from experiments.figures.image_grid import show_grid
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 TITLES = {"heun": "ODE (Heun)", "euler": "ODE (Euler)", "euler_maruyama": "SDE (Euler-Maruyama)"}
 COLUMNS = (
@@ -27,6 +31,8 @@ def _title(rule: tuple[str, str]) -> str:
 
 def draw_samples(draws: Draws, scales: dict[str, tuple[float, ...]], labels: Sequence[str], file: Path) -> None:
     """Writes the picture: for each rule a row for each label and a column for each scale, one noise along a row."""
+    from matplotlib.figure import Figure
+
     num_classes = next(iter(draws.values())).shape[1]
     num_columns = sum(len(samples) for samples in draws.values())
     figure = Figure(figsize=(1.2 + room_for(labels) + 1.1 * num_columns, 0.6 + 1.0 * num_classes), layout="constrained")
@@ -53,6 +59,8 @@ def _plot(axes: Axes, rows: list[dict[str, Any]], across: str, up: str) -> None:
 
 def draw_curves(rows: list[dict[str, Any]], real: dict[str, Any], name: str, file: Path) -> None:
     """Writes the picture of the curves: each number against w, and fidelity against coverage along w."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(13, 7), layout="constrained")
     figure.suptitle(f"{name}; distances over the feature classifier's features; dotted: real against real")
     panels = figure.subplots(2, 3)

@@ -27,7 +27,7 @@ class Need(NamedTuple):
 
 WORDS = "samples at each scale", "pictures held out", "labels with training examples"
 RECOGNITION = Need("recognised", Counts(1, 0, 2))
-ACCURACY = Need("recogniser's accuracy", Counts(1, 1, 2))
+ACCURACY = Need("feature classifier's accuracy", Counts(1, 1, 2))
 DISTANCES = Need("frechet, kernel", Counts(2, 4, 2))
 NEIGHBOURHOODS = Need("precision, recall, density, coverage", Counts(NEIGHBOURS + 1, 2 * (NEIGHBOURS + 1), 2))
 COPIES = Need("copies", Counts(1, 1, 1))

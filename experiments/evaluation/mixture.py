@@ -1,13 +1,13 @@
 """The report on the mixture: the learned field against the oracle, and what guidance does to the density."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from cfgjax.analysis.residuals import relative_error
 from cfgjax.mixtures import LabelledMixture
@@ -18,6 +18,10 @@ from experiments.evaluation.measurable import RECOGNITION, Need
 from experiments.evaluation.options import EvaluationOptions
 from experiments.run.batch_sampling import sample_keys
 from experiments.tasks.task import Learned
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 TIMES = tuple(round(0.05 * index, 2) for index in range(1, 20))
 NUM_STATES = 8192
@@ -81,6 +85,8 @@ def draw_densities(
     rows: dict[str, np.ndarray], scales: tuple[float, ...], mixture: LabelledMixture, path: GaussianPath, file: Path
 ) -> None:
     """Writes the picture: a row for each law, a column for each scale; red lines are the true density of label 0."""
+    from matplotlib.figure import Figure
+
     limit = 1.8 * float(jnp.max(jnp.abs(mixture.means)))
     figure = Figure(figsize=(2.4 * len(scales) + 0.6, 2.4 * len(rows) + 0.7), layout="constrained")
     figure.suptitle("guided densities of label 0 (shaded) over the true density given label 0 (red)")
@@ -97,6 +103,8 @@ def draw_densities(
 
 def draw_samples(draws: dict[str, np.ndarray], scales: tuple[float, ...], limit: float, file: Path) -> None:
     """Writes the picture: for each solver a row for each label and a column for each scale, one noise along a row."""
+    from matplotlib.figure import Figure
+
     num_classes = next(iter(draws.values())).shape[1]
     num_columns = len(draws) * len(scales)
     figure = Figure(figsize=(1.1 * num_columns, 1.1 * num_classes + 0.6), layout="constrained")

@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from matplotlib.figure import Figure
 
 from cfgjax import data
 from cfgjax.analysis.residuals import guidance_terms, posterior_mean_field, relative_error
@@ -52,6 +51,8 @@ def residuals(
 
 def draw_residuals(rows: list[dict[str, Any]], file: Path) -> None:
     """Writes the picture."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 3.8), layout="constrained")
     axes = figure.subplots()
     for name in ("guidance_residual", "guidance_cosine", "guidance_length_ratio", "null_residual"):

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from functools import cache
 
-from matplotlib import font_manager
-
 _LONGEST = 20
 """Letters of a label on an axis."""
 
@@ -12,6 +10,8 @@ _LONGEST = 20
 @cache
 def _letters() -> frozenset[int]:
     """The letters of the font that pictures are drawn with."""
+    from matplotlib import font_manager
+
     font = font_manager.get_font(font_manager.findfont(font_manager.FontProperties()))
     return frozenset(font.get_charmap())
 

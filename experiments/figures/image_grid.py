@@ -1,12 +1,17 @@
 """Grids of images: a row for each label, a column for each scale."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from cfgjax import data
 from experiments.figures.fonts import all_drawn
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def grid_of(samples: np.ndarray) -> np.ndarray:

@@ -1,15 +1,21 @@
 """Images as pictures: one grid of them, a grid for each time, or one of labels by guidance scales."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from cfgjax import data
 from experiments.figures.fonts import room_for
 from experiments.figures.image_grid import show_grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 PIXELS = 8
 """Screen pixels for each pixel of an image of 8 x 8, fewer for larger ones."""
@@ -62,6 +68,8 @@ def frames(seen: np.ndarray, labels: np.ndarray) -> Iterator[Image.Image]:
 
 def sample_grid(samples: np.ndarray, scales: tuple[float, ...], labels: Sequence[str], title: str) -> Figure:
     """The grid of images, or of the first channels of latents, [scales, K, 1, height, width, channels]."""
+    from matplotlib.figure import Figure
+
     shown = samples[:, :, 0]
     if shown.shape[-1] not in (1, 3):
         shown = (shown[..., :3] if shown.shape[-1] > 3 else shown[..., :1]) / _REACH

@@ -1,11 +1,16 @@
 """Points of the plane as pictures: coloured by label, in one plot, in frames, or in a row of panels."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 SIDE = 600
 """Pixels of a side of a plot."""
@@ -18,6 +23,9 @@ def num_pixels(num_samples: int) -> int:
 
 def plots(frames: Iterable[np.ndarray], labels: np.ndarray, limit: float | None = None) -> Iterator[Image.Image]:
     """A scatter plot of points [n, 2] for each frame, coloured by label, all to the same ``limit`` if there is one."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(5, 5), dpi=SIDE / 5, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -46,6 +54,8 @@ def sample_grid(
     limit: float, samples: np.ndarray, scales: tuple[float, ...], labels: Sequence[str], title: str
 ) -> Figure:
     """The panels of points [scales, K, n, 2]: a panel for each scale, a colour for each of the labels."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(0.3 + 1.5 * len(scales), 2.1), layout="constrained")
     figure.suptitle(title, fontsize="medium")
     for axes, scale, by_label in zip(np.ravel(figure.subplots(1, len(scales))), scales, samples, strict=True):

@@ -5,33 +5,21 @@ from types import TracebackType
 from typing import Any, Self
 
 import filelock
-import tensorstore
 
 from cfgjax import checkpoints
 from cfgjax.checkpoints import CheckpointError
 from cfgjax.types import TrainState
 from experiments.cli import malloc
 from experiments.config.schema import ADAPTER, Experiment
-from experiments.run import ema_snapshots
+from experiments.run import ema_snapshots, tensorstore_counters
 from experiments.run import folder as run_folder
 from experiments.run import lock as run_lock
 from experiments.runtime import distributed
-
-COUNTERS = "experimental_collect_matching_metrics"
-"""tensorstore's function that never frees the values in what it returns."""
 
 
 def keep_of(experiment: Experiment) -> checkpoints.RetentionPolicy:
     """The rules by which checkpoints stay."""
     return checkpoints.RetentionPolicy(experiment.keep.last, experiment.keep.every, experiment.keep.best)
-
-
-def _leave_uncounted() -> None:
-    """Takes tensorstore's counters from Orbax, which asks for them at every save, for a line of its log.
-
-    tensorstore never frees the values in what it gives: some 15 kB a save.
-    """
-    setattr(tensorstore, COUNTERS, lambda *_, **__: [])
 
 
 class Saver:
@@ -44,7 +32,7 @@ class Saver:
     """
 
     def __init__(self, experiment: Experiment, lease: filelock.SoftFileLease | None, restored: int | None) -> None:
-        _leave_uncounted()
+        tensorstore_counters.leave_out()
         self._config: dict[str, Any] = ADAPTER.dump_python(experiment, mode="json")
         self._lease = lease
         self._writer = checkpoints.Writer(run_folder.checkpoints_of(experiment.run_dir), keep_of(experiment))

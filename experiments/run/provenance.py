@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
+from experiments.config.renamed import RENAMED
 from experiments.run.folder import settings_that_count
 from experiments.run.restore import Run
 
@@ -32,8 +33,13 @@ Origin = Mapping[str, str]
 
 
 def digest(run: Run) -> str:
-    """Sixteen digits that change with every setting by which a run's parameters change, and with no other."""
-    settings = json.dumps(settings_that_count(run.experiment), sort_keys=True, default=str)
+    """Sixteen digits that change with every setting by which a run's parameters change, and with no other.
+
+    Settings that were renamed count by their older names: files of older runs keep their digests.
+    """
+    older = {new: old for old, new in RENAMED.items()}
+    counted = {older.get(name, name): value for name, value in settings_that_count(run.experiment).items()}
+    settings = json.dumps(counted, sort_keys=True, default=str)
     return hashlib.sha256(settings.encode()).hexdigest()[:_MOST_DIGITS]
 
 

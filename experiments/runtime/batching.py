@@ -13,7 +13,7 @@ ON_CPU, ON_ACCELERATOR = 8 * 2**20, 4 * 2**30
 """Bytes that the largest value of a chunk may take: what stays in a CPU's caches; elsewhere a share of the memory."""
 
 MOST_ON_CPU, MOST = 1024, 8192
-"""Examples of a chunk, however small; on a CPU more of a MLP's rows are slower than fewer, chunk after chunk."""
+"""Examples of a chunk, however small; on a CPU more of an MLP's rows are slower than fewer, chunk after chunk."""
 
 
 class Plan(NamedTuple):

@@ -4,15 +4,16 @@ Training, sampling and reports ask this record alone; which one an experiment na
 ``experiments.tasks.registry``.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen
-from matplotlib.figure import Figure
 from PIL import Image
 
 from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Loss, Tree
@@ -20,6 +21,10 @@ from experiments.config.schema import DiTNetwork, Experiment, MLPNetwork, UNetNe
 from experiments.evaluation.measurable import Counts, Need, left_out
 from experiments.evaluation.options import NOTHING_MORE, EvaluationOptions
 from experiments.tasks.label_names import numbers_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 Reads = Literal["all", "measures", "shapes"]
 """What is read of the data: all that training needs, what samples are measured by, or nothing that the config tells."""
@@ -44,7 +49,7 @@ class Objective(NamedTuple):
 
     network: Callable[[MLPNetwork | UNetNetwork | DiTNetwork, int], linen.Module]
     label: tuple[Array | np.ndarray, ...]
-    loss: Callable[[Experiment, "Task", Any, GaussianPath, bool], Loss]
+    loss: Callable[[Experiment, Task, Any, GaussianPath, bool], Loss]
     to_field: ToField
     is_field: bool = True
 
@@ -80,7 +85,7 @@ class Learned(Protocol):
         ...
 
     @property
-    def task(self) -> "Task":
+    def task(self) -> Task:
         """What it learned from."""
         ...
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from cfgjax.contracts import Contract, Key, Label, NonNegative, RealArray, StateField, UnitInterval, checked, whole
+from tests.contracts.test_values import is_checked
 from tests.repo.test_architecture import _objects
 
 
@@ -28,7 +29,7 @@ def test_arguments_are_checked_in_their_order():
         two(1, second=-2)
 
 
-def test_every_one_of_several_arguments_is_checked():
+def test_every_one_of_several_argumentsis_checked():
     field = lambda x, t: x  # noqa: E731
     assert _built(field, 1, jnp.int32(2))[1] == (1, 2)
     with pytest.raises(ValueError, match="y must be at least 0, got -3"):
@@ -86,15 +87,8 @@ def _has_a_contract(function):
     return any(isinstance(each, Contract) for hint in kinds for each in getattr(hint, "__metadata__", ()))
 
 
-def _is_checked(function):
-    layers = [function]
-    while hasattr(layers[-1], "__wrapped__"):
-        layers.append(layers[-1].__wrapped__)
-    return any(each.__code__.co_qualname.startswith("checked.") for each in layers)
-
-
-def test_what_an_annotation_promises_is_checked():
+def test_what_an_annotation_promisesis_checked():
     functions = {f"{module}.{name}": value for module, name, value in _objects() if inspect.isfunction(value)}
     promising = {name for name, value in functions.items() if _has_a_contract(value)}
     assert len(promising) > 60
-    assert not {name for name in promising if not _is_checked(functions[name])}
+    assert not {name for name in promising if not is_checked(functions[name])}

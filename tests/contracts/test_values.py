@@ -21,11 +21,13 @@ from tests.support.values import NAMED, values_of
 ROOT = str(Path(cfgjax.__file__).parent)
 
 
-def _is_checked(function):
+def is_checked(function):
+    """Whether ``checked`` is among the function's decorators."""
     layers = [function]
     while hasattr(layers[-1], "__wrapped__"):
         layers.append(layers[-1].__wrapped__)
-    return any(each.__code__.co_qualname.startswith("checked.") for each in layers)
+    codes = (getattr(each, "__code__", None) for each in layers)
+    return any(code is not None and code.co_qualname.startswith("checked.") for code in codes)
 
 
 def _functions():
@@ -34,7 +36,7 @@ def _functions():
     for info in pkgutil.walk_packages([ROOT], "cfgjax."):
         for name, value in vars(importlib.import_module(info.name)).items():
             is_own = getattr(value, "__module__", "") == info.name and inspect.isfunction(value)
-            if is_own and not name.startswith("_") and _is_checked(value):
+            if is_own and not name.startswith("_") and is_checked(value):
                 found[f"{info.name.removeprefix('cfgjax.')}.{name}"] = value
     return found
 

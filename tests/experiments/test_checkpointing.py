@@ -10,7 +10,8 @@ import tensorstore
 
 from experiments import train
 from experiments.presets.registry import PRESETS
-from experiments.run.checkpointing import COUNTERS, Saver
+from experiments.run.checkpointing import Saver
+from experiments.run.tensorstore_counters import COUNTERS
 
 LEAK = f"""
 import gc

@@ -128,7 +128,7 @@ def test_three_pictures_held_out_are_named_with_what_is_needed(measured, capsys)
 def test_features_of_ones_own_need_no_labels(measured):
     mean = lambda images: images.mean(axis=(2, 3))  # noqa: E731
     found = measured(12, 1, 6, EvaluationOptions(features=mean))
-    assert set(found["left_out"]) == {"recognised", "recogniser's accuracy"}
+    assert set(found["left_out"]) == {"recognised", "feature classifier's accuracy"}
     assert np.isfinite(found["samples"][0]["frechet"])
 
 

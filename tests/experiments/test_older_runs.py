@@ -1,5 +1,6 @@
 """A run's folder that was written before settings were renamed still opens, is sampled, averaged and gone on with."""
 
+import dataclasses
 import json
 import zipfile
 from pathlib import Path
@@ -8,6 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.config.schema import ADAPTER
+from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run.restore import restore_run
 from tests.support.commands import command
@@ -38,6 +41,15 @@ def test_it_was_written_under_the_old_names(run_dir):
 def test_its_settings_are_read_under_the_new_names(run_dir):
     experiment = run_folder.read_config(run_dir)
     assert (experiment.num_microbatches, experiment.max_consecutive_nonfinite) == (2, 5)
+
+
+def test_a_run_of_images_by_a_transformer_is_read_under_the_new_names(tmp_path):
+    experiment = dataclasses.replace(PRESETS["fashion_mnist"][1], run_dir=tmp_path)
+    settings = ADAPTER.dump_python(experiment, mode="json")
+    settings["data"]["num_labels"] = settings["data"].pop("num_classes")
+    settings["network"]["time_ends"] = settings["network"].pop("time_range")
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    assert run_folder.read_config(tmp_path) == experiment
 
 
 def test_a_name_that_is_given_twice_is_refused(run_dir):

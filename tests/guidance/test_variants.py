@@ -8,34 +8,21 @@ import numpy as np
 import pytest
 
 from cfgjax import conversions, guidance, mixtures, paths, solvers
+from tests.support import tables
 
-NULL, Y = 3, 1
+NULL, Y = tables.NULL, 1
 TIMES = np.array([0.0, 0.02, 0.3, 0.7, 0.98, 1.0])
 INSIDE = TIMES[1:-1]
 POINTS = np.random.default_rng(2).normal(size=(4, 2))
 
 
-def _worse(field):
-    return lambda x, t, y: 0.8 * field(x, t, y) + 0.1 * jnp.sin(x)
+def _stack(path, field, scale):
+    damped = guidance.tangential_damping(path, guidance.pair(field, NULL))
+    return guidance.rescaled(guidance.projected(path, guidance.cfg_zero_star(damped)), scale)
 
 
-def _pairwise(change, **settings):
-    """A rule on pairs as a rule on a field."""
-    return lambda path, field, scale: guidance.extrapolate(change(path, guidance.pair(field, NULL), **settings), scale)
-
-
-RULES = {
-    "classifier_free": lambda path, field, scale: guidance.classifier_free(field, scale, NULL),
-    "autoguidance": lambda path, field, scale: guidance.autoguidance(field, _worse(field), scale),
-    "cfg_zero_star": _pairwise(lambda path, pair: guidance.cfg_zero_star(pair)),
-    "tangential_damping": _pairwise(guidance.tangential_damping),
-    "projected": _pairwise(guidance.projected, eta=0.2, max_norm=0.5),
-    "rescaled": lambda path, field, scale: guidance.rescaled(guidance.pair(field, NULL), scale, phi=0.7),
-    "stack": lambda path, field, scale: guidance.rescaled(
-        guidance.projected(path, guidance.cfg_zero_star(guidance.tangential_damping(path, guidance.pair(field, NULL)))),
-        scale,
-    ),
-}
+RULES = {name: row.build for name, row in tables.RULES.items()} | {"stack": _stack}
+NEUTRAL = {name: (row.neutral, row.tolerance) for name, row in tables.RULES.items() if row.neutral is not None}
 
 
 @pytest.fixture(params=list(RULES))
@@ -88,8 +75,7 @@ def test_a_sample_does_not_depend_on_its_batch(name, clustered):
 @pytest.mark.parametrize(
     ("neutral", "tolerance"),
     [
-        (_pairwise(guidance.projected, eta=1.0), 1e-12),
-        (lambda path, field, scale: guidance.rescaled(guidance.pair(field, NULL), scale, phi=0.0), 0),
+        *NEUTRAL.values(),
         (
             lambda path, field, scale: guidance.static_threshold(
                 path, RULES["classifier_free"](path, field, scale), np.inf
@@ -114,7 +100,7 @@ def test_a_sample_does_not_depend_on_its_batch(name, clustered):
             0,
         ),
     ],
-    ids=["projected", "rescaled", "infinite max_norm", "wide max_norm", "dynamic", "zero_init", "interval"],
+    ids=[*NEUTRAL, "infinite max_norm", "wide max_norm", "dynamic", "zero_init", "interval"],
 )
 def test_neutral_settings_are_classifier_free_guidance(neutral, tolerance, clustered, plain_or_steep_path):
     path, field = plain_or_steep_path, clustered.vector_field(plain_or_steep_path)
@@ -179,7 +165,7 @@ def test_projected_guidance_acts_on_the_denoiser(eta, max_norm, plain_or_steep_p
     path, field, scale = plain_or_steep_path, clustered.vector_field(plain_or_steep_path), 3.0
     null, labelled = _views(path, field, "denoiser")
     found = _guided_view(
-        path, _pairwise(guidance.projected, eta=eta, max_norm=max_norm)(path, field, scale), "denoiser"
+        path, tables.pairwise(guidance.projected, eta=eta, max_norm=max_norm)(path, field, scale), "denoiser"
     )
     change = labelled - null
     size = np.linalg.norm(change, axis=-1, keepdims=True)
@@ -335,8 +321,8 @@ def test_weights_over_labels_call_the_field_once():
 @pytest.mark.usefixtures("x64")
 def test_autoguidance_leads_away_from_the_worse_field(clustered):
     field, x, t = clustered.vector_field(paths.linear()), jnp.asarray(POINTS[0]), jnp.asarray(0.4)
-    found = guidance.autoguidance(field, _worse(field), 2.0)(x, t, jnp.asarray(Y))
-    good, worse = field(x, t, jnp.asarray(Y)), _worse(field)(x, t, jnp.asarray(Y))
+    found = guidance.autoguidance(field, tables.weak(field), 2.0)(x, t, jnp.asarray(Y))
+    good, worse = field(x, t, jnp.asarray(Y)), tables.weak(field)(x, t, jnp.asarray(Y))
     np.testing.assert_allclose(found, 2 * good - worse, rtol=1e-12)
     np.testing.assert_array_equal(guidance.autoguidance(field, field, 5.0)(x, t, jnp.asarray(Y)), good)
 

@@ -1,6 +1,7 @@
 """The house rules, read from the sources: floors of imports, names, docstrings, and one shape for every solver."""
 
 import ast
+import graphlib
 import importlib
 import inspect
 import pkgutil
@@ -102,6 +103,31 @@ def test_only_models_know_flax_and_only_checkpoints_orbax(module):
     assert "experiments" not in packages
 
 
+EXPERIMENTS = {
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path.read_text()
+    for path in (ROOT.parent / "experiments").rglob("*.py")
+}
+IS_RUN = '\nif __name__ == "__main__":\n    main()\n'
+COMMANDS = {name for name, source in EXPERIMENTS.items() if source.endswith(IS_RUN)}
+
+
+def _experiments_imported_by(source):
+    names = _imports(source)
+    return {name for each in names for name in (each, each.rpartition(".")[0]) if name in EXPERIMENTS}
+
+
+def test_a_command_imports_no_command():
+    assert len(COMMANDS) > 20
+    found = {name: _experiments_imported_by(source) & COMMANDS for name, source in EXPERIMENTS.items()}
+    assert {name: commands for name, commands in found.items() if commands} == {}
+
+
+def test_modules_of_experiments_stand_on_floors():
+    """No module imports one that imports it, over any number of others."""
+    graph = {name: _experiments_imported_by(source) - {name} for name, source in EXPERIMENTS.items()}
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(EXPERIMENTS)
+
+
 def _modules_after(statement):
     code = f"{statement}; import sys; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
@@ -111,6 +137,12 @@ def _modules_after(statement):
 def test_importing_the_solvers_is_light():
     loaded = _modules_after("import cfgjax.solvers, cfgjax.guidance, cfgjax.losses, cfgjax.mixtures")
     assert loaded.isdisjoint({"tensorflow_datasets", "tensorflow", "orbax", "flax", "grain"})
+
+
+@pytest.mark.parametrize("statement", ["import cfgjax.data", "import experiments.sample.__main__"])
+def test_what_only_some_need_is_imported_late(statement):
+    """tensorflow-datasets and matplotlib take half of the seconds until a command's help is there."""
+    assert _modules_after(statement).isdisjoint({"tensorflow_datasets", "matplotlib", "sklearn", "grain"})
 
 
 def test_help_shows_types_by_their_names():
@@ -214,7 +246,7 @@ KINDS_IN_ORDER = (
     {"Field", "LabelledField", "StateField", "LabelledStateField", "FieldLikeX", "LearnedField", "LogClassifier"}
     | {"Pair", "StatefulField", "Solver", "SolverLike"},
     {"Key"},
-    {"Array", "RealArray", "FiniteArray", "DataPoint", "TimeGrid", "Number", "Finite", "Positive", "Time", "Label"},
+    {"Array", "RealArray", "DataPoint", "TimeGrid", "Number", "Finite", "Positive", "Time", "Label"},
 )
 """Words of annotations, by the place that the arguments have: the path, fields, the key, then arrays and numbers."""
 

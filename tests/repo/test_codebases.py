@@ -345,7 +345,7 @@ def _shift(level):
 
 
 def test_the_grids_of_diffusers_are_the_pages_numbers_and_its_expressions():
-    names = {"jnp": jnp, "grids": solvers.time_grids}
+    names = {"jnp": jnp, "time_grids": solvers.time_grids}
     for name, levels, times in _table("diffusers: steps and guiders"):
         np.testing.assert_allclose([float(level) for level in levels.split(",")], _levels(name, 4), atol=5.1e-7)
         for n in (4, 7):

@@ -1,11 +1,11 @@
-"""One table for what many tests go through: the solvers, each with what is known of it."""
+"""Tables of what many tests go through: the solvers and the rules of guidance, each with what is known of it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from cfgjax import solvers
+from cfgjax import guidance, solvers
 from cfgjax.types import Pair, StatefulField
 
 
@@ -95,3 +95,44 @@ def solvers_that(**facts):
 
 def _fits(found, wanted):
     return found is not None if wanted is ... else found == wanted
+
+
+NULL = 3
+
+
+class RuleRow(NamedTuple):
+    """A rule of guidance by ``build: (path, field, scale) -> labelled field``, the null label NULL.
+
+    ``neutral`` is the same rule by the numbers at which it is classifier-free guidance, to the ``tolerance``.
+    """
+
+    build: Callable[[Any, Any, Any], Any]
+    neutral: Callable[[Any, Any, Any], Any] | None = None
+    tolerance: float = 0.0
+
+
+def weak(field):
+    """A field with errors, to lead away from."""
+    return lambda x, t, y: 0.8 * field(x, t, y) + 0.1 * jnp.sin(x)
+
+
+def pairwise(change, **settings):
+    """A rule on pairs as one on a field."""
+    return lambda path, field, scale: guidance.extrapolate(change(path, guidance.pair(field, NULL), **settings), scale)
+
+
+def _rescaled(phi):
+    return lambda path, field, scale: guidance.rescaled(guidance.pair(field, NULL), scale, phi)
+
+
+RULES = {
+    "classifier_free": RuleRow(lambda path, field, scale: guidance.classifier_free(field, scale, NULL)),
+    "autoguidance": RuleRow(lambda path, field, scale: guidance.autoguidance(field, weak(field), scale)),
+    "cfg_zero_star": RuleRow(pairwise(lambda path, pair: guidance.cfg_zero_star(pair))),
+    "tangential_damping": RuleRow(pairwise(guidance.tangential_damping)),
+    "projected": RuleRow(
+        pairwise(guidance.projected, eta=0.2, max_norm=0.5), pairwise(guidance.projected, eta=1.0), 1e-12
+    ),
+    "rescaled": RuleRow(_rescaled(0.7), _rescaled(0.0)),
+}
+"""The name of every rule that has a scale -> its row."""
