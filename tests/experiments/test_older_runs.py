@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from cfgjax import mixtures
 from experiments.config.schema import ADAPTER
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
@@ -79,3 +80,7 @@ def test_it_is_gone_on_with(run_dir):
     assert "resuming" in done.stdout
     settings = json.loads((run_dir / "config.json").read_text())
     assert (settings["num_microbatches"], settings["num_steps"]) == (2, 8)
+
+
+def test_a_mixture_has_its_number_of_classes_by_the_older_name_too():
+    assert mixtures.ring(4).num_labels == 4
