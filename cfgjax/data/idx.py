@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -13,10 +13,6 @@ from cfgjax.data.untrusted import DataError
 from cfgjax.data.untrusted.idx import read_idx
 from cfgjax.data.untrusted.image_decoding import encode_png
 from cfgjax.data.untrusted.safe_files import require_inside
-
-if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
-
 
 FAMILY = ("mnist", "fashion_mnist", "kmnist", "emnist")
 TRANSPOSED = "Prepared with rows and columns of its pictures exchanged."
@@ -47,7 +43,7 @@ def _read_split(folder: Path, prefix: str, num_classes: int) -> tuple[np.ndarray
     return images, labels
 
 
-def idx_builder(name: str, source: Path, data_dir: Path, transpose: bool = False) -> tfds.core.DatasetBuilder:
+def idx_builder(name: str, source: Path, data_dir: Path, transpose: bool = False) -> Any:
     """The builder of a data set of the family, reading the four idx files in a folder.
 
     Args:

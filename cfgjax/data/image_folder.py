@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -17,10 +17,6 @@ from cfgjax.data.untrusted import DataError
 from cfgjax.data.untrusted.depth import require_eight_bits
 from cfgjax.data.untrusted.image_decoding import decode, encode_png
 from cfgjax.data.untrusted.safe_files import read_bounded
-
-if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
-
 
 _MOST_BYTES = 2**28
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -148,7 +144,7 @@ def folder_builder(
     data_dir: Path,
     image_size: int | None = None,
     on_corrupt: Literal["refuse", "skip"] = "refuse",
-) -> tuple[tfds.core.DatasetBuilder, list[Remark]]:
+) -> tuple[Any, list[Remark]]:
     """The builder of a folder of pictures, and what is to be told of its files: those left out, and the odd ones.
 
     Args:
