@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cfgjax.models import MLP
+from cfgjax.models.embeddings import TimeEmbedding
 
 SHAPES = [(2,), (8, 8, 1), ()]
 NUM_CLASSES = 3
@@ -108,3 +109,15 @@ def test_the_network_trains():
     moved = jax.tree.map(lambda leaf, slope: leaf - 0.5 * slope, params, gradient(params))
     first = gradient(moved)["params"]["Dense_0"]["kernel"]
     assert np.max(np.abs(first)) > 1e-4
+
+
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (999.0, 0.0)])
+def test_the_time_embedding_by_hand(ends):
+    """Cosines, then sines, of frequencies from 1 to 50 in geometric steps, through two dense layers and SiLU."""
+    model, t = TimeEmbedding(6, max_frequency=50.0, num_features=8, ends=ends), 0.3
+    params = model.init(jax.random.key(0), t)
+    first, second = (params["params"][name] for name in ("Dense_0", "Dense_1"))
+    angles = np.geomspace(1, 50, 4) * (ends[0] + (ends[1] - ends[0]) * t)
+    hidden = np.concatenate([np.cos(angles), np.sin(angles)]) @ first["kernel"] + first["bias"]
+    expected = (hidden / (1 + np.exp(-hidden))) @ second["kernel"] + second["bias"]
+    np.testing.assert_allclose(model.apply(params, t), expected, rtol=2e-3, atol=2e-3)

@@ -167,6 +167,22 @@ def test_the_score_is_not_called_at_the_end():
     assert sorted(times) == [0.25] * 3 + [0.5] * 3
 
 
+def test_the_score_is_not_called_at_the_end_of_mapped_grids():
+    """Under vmap over the grid both branches of a step are computed: of one that ends at t = 1, at the step's start."""
+    times = []
+
+    def score(x, t):
+        jax.debug.callback(lambda t: times.append(float(t)), t)
+        return -x
+
+    solver = solvers.langevin_corrected(solvers.euler(lambda x, t: x), score, _fixed_step, 1)
+    step = jax.vmap(lambda t_next: solver.step(KEY, solver.init(jnp.ones(2)), jnp.float32(0.5), t_next).x)
+    ends = step(jnp.float32([0.75, 1.0]))
+    jax.effects_barrier()
+    assert sorted(times) == [0.5, 0.75]
+    np.testing.assert_array_equal(ends[1], 1.5)
+
+
 @pytest.mark.slow
 def test_whole_solves_are_finite_on_every_path(path):
     labelled, guided = _labelled_and_guided(path, 3.0)
