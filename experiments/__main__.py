@@ -49,9 +49,9 @@ def page() -> str:
     found = commands()
     known = [name for names in KINDS.values() for name in names]
     others = tuple(name for name in found if name not in known)
-    blocks = []
+    width, blocks = max(map(len, found)), []
     for kind, names in (KINDS | ({_OTHERS: others} if others else {})).items():
-        rows = [f"  {name:17s} {found[name]}" for name in names if name in found]
+        rows = [f"  {name:{width}s} {found[name]}" for name in names if name in found]
         blocks.append("\n".join([f"{kind}:", *rows]))
     return "\n\n".join([_USAGE, *blocks])
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from cfgjax import checkpoints, data
-from experiments import train
 from experiments.cli.main import UserError
 from experiments.config.schema import DiTNetwork, LatentData
 from experiments.evaluation.feature_classifier import folder_of
 from experiments.presets.registry import PRESETS
 from experiments.run import ema_snapshots
 from experiments.run import folder as run_folder
+from experiments.run.fit import fit
 from experiments.run.restore import Run, restore_run, warn_of_other_data
 from experiments.tasks.registry import task_of, with_facts
 from tests.support.pictures import stripes, write_idx
@@ -164,14 +164,14 @@ def test_a_finished_run_refuses_other_data_and_is_restored_with_a_warning(folder
     }
     first = dataclasses.replace(preset, run_dir=tmp_path / "run", data_dir=folders["first"], **small)
     other = dataclasses.replace(first, data_dir=folders["another pixel"])
-    train.fit(first)
+    fit(first)
     with pytest.raises(UserError, match="other contents of the 1100 examples; pass --run-dir"):
-        train.fit(other)
+        fit(other)
     restore_run(first.run_dir)
     assert "data" not in capsys.readouterr().err
     restore_run(first.run_dir, other.data_dir)
     assert "warning: the training data in" in capsys.readouterr().err
-    train.fit(other, ("data",))
+    fit(other, ("data",))
     assert "they are accepted" in capsys.readouterr().err
     restore_run(first.run_dir, other.data_dir)
     assert "data" not in capsys.readouterr().err

@@ -8,9 +8,9 @@ import sys
 import pytest
 import tensorstore
 
-from experiments import train
 from experiments.presets.registry import PRESETS
 from experiments.run.checkpointing import Saver
+from experiments.run.fit import prepare
 from experiments.run.tensorstore_counters import COUNTERS
 
 LEAK = f"""
@@ -41,7 +41,7 @@ def test_saves_leave_next_to_nothing(tmp_path, monkeypatch):
     """Lists above all: 26 a save with the counters, two without."""
     monkeypatch.setattr(tensorstore, COUNTERS, getattr(tensorstore, COUNTERS))
     experiment = dataclasses.replace(PRESETS["mixture"][1], run_dir=tmp_path)
-    trainer, lists = train.prepare(experiment), []
+    trainer, lists = prepare(experiment), []
     with Saver(experiment, None, None) as saver:
         for step in range(10):
             saver.save(trainer.state._replace(step=trainer.state.step + step))

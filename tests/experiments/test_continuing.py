@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from cfgjax import checkpoints
-from experiments import train
 from experiments.cli.main import UserError
 from experiments.config.schema import ADAPTER, DiTNetwork, MixtureData, MLPNetwork, Optimizer, Sampling
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run.continuation import with_source
+from experiments.run.fit import fit, prepare
 from experiments.run.model import _schedule_of, never_falls
 from experiments.run.restore import restore_run
 from tests.experiments.test_resume import final_state
@@ -37,7 +37,7 @@ def _rows(run_dir, name):
 def finished(tmp_path_factory):
     """The folder of a finished run of six steps."""
     run_dir = tmp_path_factory.mktemp("continuing") / "run"
-    train.fit(_short(run_dir))
+    fit(_short(run_dir))
     return run_dir
 
 
@@ -61,11 +61,11 @@ def test_a_longer_run_is_asked_for_and_goes_on_by_the_learning_rates_of_its_new_
     run_dir = _copied(finished, tmp_path)
     before = final_state(run_dir)
     with pytest.raises(UserError, match=r"num_steps = 6, not 12; pass --run-dir for a new run, or --accept num_steps"):
-        train.fit(_short(run_dir, 12))
+        fit(_short(run_dir, 12))
     with pytest.raises(UserError, match="num_steps must be above 6, the step of the newest checkpoint, got 5"):
-        train.fit(_short(run_dir, 5), ("num_steps",))
+        fit(_short(run_dir, 5), ("num_steps",))
     jax.tree.map(np.testing.assert_array_equal, final_state(run_dir), before)
-    train.fit(_short(run_dir, 12), ("num_steps",))
+    fit(_short(run_dir, 12), ("num_steps",))
     assert run_folder.read_config(run_dir).former_num_steps == ((6, 6),)
     rates = _rows(run_dir, "learning_rate")
     first, second = (_schedule_of(_short(run_dir, num_steps)) for num_steps in (6, 12))
@@ -74,7 +74,7 @@ def test_a_longer_run_is_asked_for_and_goes_on_by_the_learning_rates_of_its_new_
     assert rates[6] > 2 * rates[5]
     restore_run(run_dir)
     checkpoints.quarantine(run_folder.checkpoints_of(run_dir), {12: ""}, tmp_path / "aside")
-    train.fit(_short(run_dir, 12))
+    fit(_short(run_dir, 12))
     assert int(final_state(run_dir).step) == 12
 
 
@@ -85,9 +85,9 @@ def test_a_run_of_two_lengths_is_the_same_wherever_it_stopped(finished, tmp_path
     for name, lost in (("whole", ()), ("back", (9, 12))):
         (tmp_path / name).mkdir()
         run_dir = _copied(finished, tmp_path / name)
-        train.fit(_short(run_dir, 12), ("num_steps",))
+        fit(_short(run_dir, 12), ("num_steps",))
         checkpoints.quarantine(run_folder.checkpoints_of(run_dir), dict.fromkeys(lost, ""), tmp_path / name / "aside")
-        train.fit(_short(run_dir, 12))
+        fit(_short(run_dir, 12))
         ends.append(final_state(run_dir))
     jax.tree.map(np.testing.assert_array_equal, *ends)
 
@@ -95,11 +95,11 @@ def test_a_run_of_two_lengths_is_the_same_wherever_it_stopped(finished, tmp_path
 @pytest.mark.slow
 def test_a_run_may_be_resumed_with_another_way_to_compute_the_same(finished, tmp_path):
     run_dir = tmp_path / "run"
-    train.fit(_short(run_dir, batch_size=16, num_microbatches=2, steps_per_dispatch=3))
+    fit(_short(run_dir, batch_size=16, num_microbatches=2, steps_per_dispatch=3))
     for one, other in zip(jax.tree.leaves(final_state(run_dir)), jax.tree.leaves(final_state(finished)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
     checkpoints.quarantine(run_folder.checkpoints_of(run_dir), {6: ""}, tmp_path / "aside")
-    train.fit(_short(run_dir))
+    fit(_short(run_dir))
     for one, other in zip(jax.tree.leaves(final_state(run_dir)), jax.tree.leaves(final_state(finished)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
@@ -110,16 +110,16 @@ def test_a_run_begins_with_the_parameters_of_another(which, finished, tmp_path):
     """A new optimizer at a learning rate of next to nothing: after the first step they are still those."""
     source = final_state(finished)
     asked = _short(tmp_path / "new", 1, seed=5, save_every=1, optimizer=Optimizer(1e-9, 0, average_widths=(0.1,)))
-    train.fit(with_source(asked, finished, which))
+    fit(with_source(asked, finished, which))
     end = final_state(tmp_path / "new")
     for tree in (end.params, end.ema, *end.averages):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), tree, getattr(source, which))
     assert int(end.step) == 1
     told = run_folder.read_config(tmp_path / "new").started_from
     assert (told.run_dir, told.which, told.step) == (str(finished), which, 6)
-    train.fit(asked)
+    fit(asked)
     with pytest.raises(UserError, match=r"started_from\.which = .*pass --run-dir"):
-        train.fit(with_source(asked, finished, {"ema": "params", "params": "ema"}[which]))
+        fit(with_source(asked, finished, {"ema": "params", "params": "ema"}[which]))
 
 
 @pytest.mark.slow
@@ -134,7 +134,7 @@ def test_a_run_begins_with_the_parameters_of_another(which, finished, tmp_path):
 )
 def test_parameters_of_another_network_or_function_are_refused(changes, message, finished, tmp_path):
     with pytest.raises(UserError, match=f"from .*: its {message}"):
-        train.prepare(with_source(_short(tmp_path / "new", **changes), finished, "ema"))
+        prepare(with_source(_short(tmp_path / "new", **changes), finished, "ema"))
     assert not (tmp_path / "new").exists()
 
 

@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 
 from cfgjax import checkpoints
-from experiments import train
 from experiments.cli.main import UserError
 from experiments.config.schema import ADAPTER, MLPNetwork, Sampling
 from experiments.diagnose import Options as DiagnoseOptions
@@ -16,6 +15,7 @@ from experiments.guided_distributions import Options as LawsOptions
 from experiments.guided_distributions import print_distributions
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
+from experiments.run.fit import prepare
 from experiments.run.model import model_of
 from experiments.run.require_trained import require_rows, require_scales, with_known_scales
 from experiments.run.restore import Run
@@ -142,7 +142,7 @@ def test_a_preset_trains_all_rows():
 
 
 def test_training_says_before_it_starts_what_will_not_be_learned(runs_of, capsys):
-    train.prepare(dataclasses.replace(runs_of[0.0].experiment))
+    prepare(dataclasses.replace(runs_of[0.0].experiment))
     assert "warning: label_drop_rate 0 trains no null label" in capsys.readouterr().err
-    train.prepare(runs_of[0.4].experiment)
+    prepare(runs_of[0.4].experiment)
     assert not capsys.readouterr().err
