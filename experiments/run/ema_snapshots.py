@@ -90,6 +90,7 @@ def reconstructed(experiment: Experiment, run_dir: Path, width: float) -> Tree:
         raise UserError(f"ema_width needs a run with snapshots, trained with --optimizer.average-widths, not {run_dir}")
     kept, wanted = _profiles(steps, widths), EMAProfile(steps[-1], width)
     try:
+        posthoc_ema.exponent_of(width)  # whose error names the width alone
         coefficients = posthoc_ema.weights(kept, wanted)
     except ValueError as error:
         raise UserError(f"ema_width: {error}") from None
