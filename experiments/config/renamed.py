@@ -25,3 +25,15 @@ def with_new_names(settings: Any, prefix: str = "") -> Any:
         name if names[name] in settings else names[name]: with_new_names(value, f"{prefix}{name}.")
         for name, value in settings.items()
     }
+
+
+def with_older_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings by dotted names, those that were renamed under their older names.
+
+    A mixture, which has a radius, called its number of classes as now.
+
+    >>> with_older_names({"num_microbatches": 2, "data.num_classes": 8, "data.radius": 2.0})
+    {'num_chunks': 2, 'data.num_classes': 8, 'data.radius': 2.0}
+    """
+    older = {new: old for old, new in RENAMED.items() if old != "data.num_labels" or "data.radius" not in settings}
+    return {older.get(name, name): value for name, value in settings.items()}

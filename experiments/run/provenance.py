@@ -14,19 +14,14 @@ from PIL.PngImagePlugin import PngInfo
 
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
-from experiments.config.renamed import RENAMED
+from experiments.config.renamed import with_older_names
 from experiments.run.folder import settings_that_count
 from experiments.run.restore import Run
 
 NAMES = ("command", "settings", "step", "version")
-
-
 _MOST_BYTES = 2**16
 """Of a text that is read back."""
-
-
 _MOST_DIGITS = 16
-
 
 Origin = Mapping[str, str]
 """By NAMES: the command line, the digest of the run's settings, the step of its checkpoint, cfgjax's version."""
@@ -37,9 +32,7 @@ def digest(run: Run) -> str:
 
     Settings that were renamed count by their older names: files of older runs keep their digests.
     """
-    older = {new: old for old, new in RENAMED.items()}
-    counted = {older.get(name, name): value for name, value in settings_that_count(run.experiment).items()}
-    settings = json.dumps(counted, sort_keys=True, default=str)
+    settings = json.dumps(with_older_names(settings_that_count(run.experiment)), sort_keys=True, default=str)
     return hashlib.sha256(settings.encode()).hexdigest()[:_MOST_DIGITS]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cfgjax import mixtures
+from experiments.config.renamed import with_older_names
 from experiments.config.schema import ADAPTER
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
@@ -51,6 +52,12 @@ def test_a_run_of_images_by_a_transformer_is_read_under_the_new_names(tmp_path):
     settings["network"]["time_ends"] = settings["network"].pop("time_range")
     (tmp_path / "config.json").write_text(json.dumps(settings))
     assert run_folder.read_config(tmp_path) == experiment
+
+
+def test_its_digest_counts_settings_by_the_names_that_they_had(run_dir):
+    written = run_folder.flat(json.loads((run_dir / "config.json").read_text()))
+    counted = with_older_names(run_folder.settings_that_count(run_folder.read_config(run_dir)))
+    assert counted.keys() <= written.keys()
 
 
 def test_a_name_that_is_given_twice_is_refused(run_dir):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax import checks, contracts, guidance, losses, mixtures, paths, solvers
+from cfgjax import checks, contracts, guidance, mixtures, paths, solvers
 from cfgjax.types import Field, GaussianPath, LabelledField, Pair, Solver
 
 NUM_CLASSES, NULL = 3, 3
@@ -205,12 +205,10 @@ NAMED = {
     "log_classifier": MIXTURE.label_log_probs(PATH),
     "start": 0.25,
     "x": jnp.array([1.0, -2.0]),
-    "z": jnp.array([0.5, 0.25]),
     "t": 0.25,
     "y": 1,
     "null_label": NULL,
     "labels": [0, 1],
     "weights": [0.5, 0.5],
-    "time_density": losses.uniform(),
 }
 """The name of an argument -> the value to use for it, whatever its annotation."""
