@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfgjax.models import MLP
+from cfgjax.models import MLP, DiT
 from cfgjax.models.embeddings import TimeEmbedding
 
 SHAPES = [(2,), (8, 8, 1), ()]
@@ -111,13 +111,31 @@ def test_the_network_trains():
     assert np.max(np.abs(first)) > 1e-4
 
 
-@pytest.mark.parametrize("ends", [(0.0, 1.0), (999.0, 0.0)])
-def test_the_time_embedding_by_hand(ends):
-    """Cosines, then sines, of frequencies from 1 to 50 in geometric steps, through two dense layers and SiLU."""
-    model, t = TimeEmbedding(6, max_frequency=50.0, num_features=8, ends=ends), 0.3
+@pytest.mark.parametrize("settings", [{}, {"max_frequency": 50.0, "num_features": 8, "ends": (999.0, 0.0)}])
+def test_the_time_embedding_by_hand(settings):
+    """Cosines, then sines, of frequencies in geometric steps from 1, through two dense layers and SiLU."""
+    model, t = TimeEmbedding(6, **settings), 0.3
     params = model.init(jax.random.key(0), t)
     first, second = (params["params"][name] for name in ("Dense_0", "Dense_1"))
-    angles = np.geomspace(1, 50, 4) * (ends[0] + (ends[1] - ends[0]) * t)
+    start, stop = settings.get("ends", (0.0, 1.0))
+    frequencies = np.geomspace(1, settings.get("max_frequency", 100.0), settings.get("num_features", 6) // 2)
+    angles = frequencies * (start + (stop - start) * t)
     hidden = np.concatenate([np.cos(angles), np.sin(angles)]) @ first["kernel"] + first["bias"]
     expected = (hidden / (1 + np.exp(-hidden))) @ second["kernel"] + second["bias"]
     np.testing.assert_allclose(model.apply(params, t), expected, rtol=2e-3, atol=2e-3)
+
+
+def _initial(network):
+    x = jnp.zeros((4, 4, 2))
+    return jax.jit(network.init)(jax.random.key(0), x, jnp.zeros(()), jnp.zeros((), jnp.int32))["params"]
+
+
+@pytest.mark.parametrize(
+    ("network", "std"),
+    [(MLP(1000, embedding_width=64, depth=0), 1.0), (DiT(width=64, depth=0, num_classes=1000), 0.02)],
+)
+def test_labels_start_as_normal_rows(network, std):
+    """Within 4 standard errors of their width: 1, or the transformer paper's 0.02."""
+    rows = _initial(network)["LabelEmbedding_0"]["Embed_0"]["embedding"]
+    assert rows.shape == (1001, 64)
+    assert float(jnp.std(rows)) == pytest.approx(std, rel=4 / (2 * rows.size) ** 0.5)
