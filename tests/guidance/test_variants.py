@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cfgjax import conversions, guidance, mixtures, paths, solvers
+from cfgjax.guidance.variants import denoiser_slope
 from tests.support import tables
 
 NULL, Y = tables.NULL, 1
@@ -282,6 +283,15 @@ def test_every_number_is_differentiable(number, clustered):
     np.testing.assert_allclose(slope, expected, rtol=1e-5)
     assert abs(slope) > 1e-3
     assert np.isfinite(jax.grad(total)(value, jnp.asarray(NULL)))
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_slope_of_the_denoiser_and_its_derivative():
+    """beta / W: 1 - t, or (1 - t^2) / (2 t) on the path of squares; 1 at t = 0 there, and no NaN beside it."""
+    slope = jax.value_and_grad(denoiser_slope, argnums=1)
+    np.testing.assert_allclose(slope(paths.linear(), 0.4), (0.6, -1.0), rtol=1e-12)
+    np.testing.assert_allclose(slope(paths.polynomial(2), 0.4), (1.05, -3.625), rtol=1e-12)
+    np.testing.assert_array_equal(slope(paths.polynomial(2), 0.0), (1.0, 0.0))
 
 
 @pytest.mark.usefixtures("x64")

@@ -78,6 +78,11 @@ def test_time_at_inverts_the_ratio(exact_path):
     assert found[-1] == 1
 
 
+def test_time_at_a_floating_point_time_is_that_time():
+    for t in (0.125, 0.5, 0.75):
+        assert float(time_at(paths.linear(), t, 1 - t)) == t
+
+
 def test_time_at_beyond_the_paths_ratios_is_the_nearer_end():
     path = PATHS["original_variance_preserving"]
     assert float(time_at(path, 1e-3, 1.0)) == 0

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from cfgjax import guidance, mixtures, paths, solvers
 from cfgjax.solvers.exponential import _moments
@@ -155,6 +156,18 @@ def test_ends_are_finite_on_the_paths_with_singular_ends(name, path_name):
     assert np.all(np.isfinite(found))
     assert np.all(np.isfinite(slopes))
     assert abs(float(jnp.mean(found[1])) + 2.0) < 0.4
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["heun", *RULES, "cfg_plus_plus"])
+def test_gradients_in_state_and_times_are_difference_quotients(name):
+    """From t = 0 to t = 1, where a step's rule is another one and no quotient of what is left out may be NaN."""
+
+    def end(x, inner):
+        solver = SOLVERS[name].build(paths.linear(), lambda x, t: jnp.cos(3 * t) - x**2)
+        return solvers.integrate(solver, KEY, x, jnp.concatenate([jnp.zeros(1), inner, jnp.ones(1)]))
+
+    check_grads(jax.jit(end), (jnp.asarray(START), jnp.array([0.2, 0.5, 0.9])), order=1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", RULES)
