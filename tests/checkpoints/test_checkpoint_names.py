@@ -19,7 +19,7 @@ import pytest
 
 from cfgjax import checkpoints, training
 from cfgjax.checkpoints import save as checkpoints_save
-from tests.support.doors import examples
+from tests.support.calls import examples
 
 
 class Fields(NamedTuple):

@@ -19,7 +19,7 @@ import cfgjax
 from cfgjax import guidance, paths, solvers, training, verify
 from cfgjax.analysis import likelihood
 from cfgjax.analysis.sweep import sweep
-from tests.support.doors import MIXTURE, NUM_CLASSES, PATH, UP
+from tests.support.calls import MIXTURE, NUM_CLASSES, PATH, UP
 
 IMPLS = ["rbg", "unsafe_rbg"]
 SOURCES = sorted(Path(cfgjax.__file__).parent.rglob("*.py"))
@@ -40,7 +40,7 @@ def test_the_reason(impl, is_a_loop):
 
 
 def _enters(key):
-    """Every public way of a key into training and sampling that is not refused elsewhere by the doors' fuzzing."""
+    """Every public way of a key into training and sampling that is not refused elsewhere by the fuzz of calls."""
     step = partial(training.example_keys, step=0, num_local=2)
     return {
         "training.init_state": lambda: training.init_state({"a": jnp.ones(2)}, optax.sgd(0.1), key),
@@ -72,7 +72,7 @@ def test_every_key_of_the_library_says_its_implementation():
         (file.name, node)
         for file in SOURCES
         for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("jax.random.key", "jax.random.PRNGKey")
+        if isinstance(node, ast.Case) and ast.unparse(node.func) in ("jax.random.key", "jax.random.PRNGKey")
     ]
     assert calls
     assert not [ast.unparse(call) for _, call in calls if "impl" not in [keyword.arg for keyword in call.keywords]]

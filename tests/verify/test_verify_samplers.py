@@ -409,3 +409,9 @@ def test_mistakes_in_batches_are_named(draw, words):
     report = verify.samples(draw, MIXTURE)
     assert not report.passed
     assert words in report.causes[0]
+
+
+@pytest.mark.parametrize("num_samples", [0, 1, 5, 2.5])
+def test_too_few_samples_to_judge_are_refused(num_samples):
+    with pytest.raises((TypeError, ValueError), match="num_samples must be"):
+        verify.samples(_batch, MIXTURE, num_samples=num_samples)

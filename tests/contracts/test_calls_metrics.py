@@ -1,4 +1,4 @@
-"""The doors of metrics, pixels and batches: the right answer or one clear error."""
+"""Calls of metrics, pixels and batches: the right answer or one clear error."""
 
 import warnings
 
@@ -8,7 +8,7 @@ import pytest
 
 from cfgjax import data, metrics
 from cfgjax.analysis import residuals
-from tests.support.doors import (
+from tests.support.calls import (
     COUNT,
     FIELD,
     FUNCTIONS,
@@ -25,9 +25,9 @@ from tests.support.doors import (
     STATE,
     TIME,
     WORDS,
-    Door,
-    Kind,
-    knock_often,
+    Case,
+    Choices,
+    fuzz,
     plain,
 )
 
@@ -42,35 +42,37 @@ NO_SET = (
     np.full((9, 2), INF),
     np.ones((9, 2), complex),
 )
-SETS = Kind(
+SETS = Choices(
     (RNG.normal(size=(9, 2)), RNG.normal(size=(7, 2)).astype(np.float32), jnp.ones((8, 2)), np.ones((9, 2), int)),
     NO_SET,
 )
 FEATURES = SETS.but(refused=(np.ones(9), np.ones((9, 2, 1)), np.ones((1, 2)), np.ones((9, 3))))
 POINTS = SETS.but(allowed=(np.ones((1, 2)),), refused=(np.ones((9, 3)), np.ones((9, 2, 1))))
 MANY = SETS.but(refused=(np.ones((1, 2)), np.ones((9, 3))))
-ROW = Kind(
+ROW = Choices(
     (np.array([0.5, 1.0]), [1.0, 2.0, 3.0], jnp.ones(4)),
     (1.0, [], [NAN], [INF, 1.0], np.ones((2, 2)), "row", None, [1j]),
 )
-LOG_PROBS = Kind(
+LOG_PROBS = Choices(
     (np.log([[0.8, 0.2], [0.1, 0.9]]), np.array([[0, -INF], [-1, -1]]), jnp.log(jnp.full((2, 2), 0.5))),
     (np.zeros((0, 2)), np.zeros(2), np.full((2, 2), NAN), np.ones((2, 2)), np.zeros((2, 2), complex), "p", None, 0.0),
 )
-LABELS = Kind(
+LABELS = Choices(
     (np.array([0, 1]), [1, 0], jnp.array([1, 1])),
     (np.array([0, 2]), np.array([-1, 0]), [0.0, 1.0], [0], np.zeros((2, 1), int), "ab", None, []),
 )
 BETWEEN = {"samples": FEATURES, "reference": FEATURES._replace(refused=(*FEATURES.refused[:-1], np.ones((9, 4))))}
 EITHER = {"samples": "samples|reference|others", "reference": "samples|reference|others", "others": "samples|others"}
 LOG_CLASSIFIER = MIXTURE.label_log_probs(PATH)
-FIELDS = Kind((MIXTURE.vector_field(PATH),), FIELD.refused)
-CLASSIFIERS = Kind((LOG_CLASSIFIER,), (*FUNCTIONS, lambda x, t: jnp.sum(x), lambda x, t: jnp.ones(2), lambda x, t: "p"))
-PIXELS = Kind(
+FIELDS = Choices((MIXTURE.vector_field(PATH),), FIELD.refused)
+CLASSIFIERS = Choices(
+    (LOG_CLASSIFIER,), (*FUNCTIONS, lambda x, t: jnp.sum(x), lambda x, t: jnp.ones(2), lambda x, t: "p")
+)
+PIXELS = Choices(
     (np.arange(4, dtype=np.uint8), np.array([0, 255]), jnp.array([1.5, 200.0]), 128, np.zeros((2, 0), np.uint8)),
     (np.array([-1, 3]), np.array([256]), np.array([NAN]), 300.0, "pixels", None, np.ones(2, complex), np.array(["a"])),
 )
-IMAGES = Kind(
+IMAGES = Choices(
     (np.arange(12.0).reshape(2, 3, 2), jnp.ones((1, 1, 1)), np.zeros((2, 2, 3), np.uint8)),
     (np.ones((2, 2)), np.ones((4, 2, 2, 1)), "image", None, 1.0, np.ones((2, 2, 1), complex)),
 )
@@ -95,8 +97,8 @@ def _neighbourhood(samples, reference, neighbours):
         return metrics.precision_recall(samples, reference, neighbours)
 
 
-DOORS = [
-    Door(
+CASES = [
+    Case(
         "metrics.nearest_distances",
         metrics.nearest_distances,
         {"samples": POINTS, "reference": POINTS._replace(refused=(*NO_SET, np.ones((9, 4))))},
@@ -106,14 +108,14 @@ DOORS = [
         EITHER,
         1e-6,
     ),
-    Door(
+    Case(
         "metrics.energy_distance",
         metrics.energy_distance,
         {"samples": MANY, "others": MANY._replace(refused=(*NO_SET, np.ones((9, 4))))},
         None,
         EITHER,
     ),
-    Door(
+    Case(
         "metrics.memorization_rate",
         metrics.memorization_rate,
         {"nearest": ROW, "held_out_nearest": ROW.but(refused=([0.0, 0.0],)), "quantile": SHARE},
@@ -121,15 +123,15 @@ DOORS = [
             plain(nearest) < np.quantile(plain(held_out_nearest), float(quantile))
         ),
     ),
-    Door("metrics.frechet_distance", metrics.frechet_distance, BETWEEN, None, EITHER),
-    Door(
+    Case("metrics.frechet_distance", metrics.frechet_distance, BETWEEN, None, EITHER),
+    Case(
         "metrics.frechet_distance of one set",
         lambda samples: metrics.frechet_distance(samples, samples),
         {"samples": FEATURES._replace(refused=NO_SET)},
         lambda samples: 0.0,
     ),
-    Door("metrics.kernel_mmd", metrics.kernel_mmd, BETWEEN, None, EITHER),
-    Door(
+    Case("metrics.kernel_mmd", metrics.kernel_mmd, BETWEEN, None, EITHER),
+    Case(
         "metrics.precision_recall",
         _neighbourhood,
         BETWEEN
@@ -138,24 +140,26 @@ DOORS = [
         None,
         EITHER | {"neighbours": "neighbours|samples|reference"},
     ),
-    Door(
+    Case(
         "metrics.num_repeated",
         metrics.num_repeated,
         {"points": SETS, "neighbours": COUNT._replace(allowed=(1, 3, np.int64(2)), more=None).but(refused=(9, 100))},
         lambda points, neighbours: len(points) if np.all(plain(points) == 1) else 0,
         {"points": "points|neighbours", "neighbours": "neighbours|points"},
     ),
-    Door(
+    Case(
         "metrics.calibration_error",
         metrics.calibration_error,
         {"log_probs": LOG_PROBS, "labels": LABELS, "num_bins": COUNT},
     ),
-    Door(
+    Case(
         "residuals.relative_error",
         lambda learned, exact: residuals.relative_error(learned, exact),
         {
-            "learned": Kind((jnp.full((3, 2), 2.0), np.full((3, 2), 2)), (np.ones((3, 2), complex), "learned", None)),
-            "exact": Kind(
+            "learned": Choices(
+                (jnp.full((3, 2), 2.0), np.full((3, 2), 2)), (np.ones((3, 2), complex), "learned", None)
+            ),
+            "exact": Choices(
                 (jnp.ones((3, 2)), np.ones((3, 2), int)),
                 (jnp.ones((3, 1)), jnp.ones(2), jnp.ones((0, 2)), np.zeros((3, 2)), "e"),
             ),
@@ -163,7 +167,7 @@ DOORS = [
         lambda learned, exact: 1.0,
         {"learned": "learned|exact", "exact": "learned|exact"},
     ),
-    Door(
+    Case(
         "residuals.guidance_terms",
         lambda field, log_classifier, path, null_label, x, t, y: residuals.guidance_terms(
             path, field, log_classifier, x, t, y, null_label
@@ -172,13 +176,13 @@ DOORS = [
             "field": FIELDS,
             "log_classifier": CLASSIFIERS._replace(refused=CLASSIFIERS.refused[:-2]),
             "path": PATHS,
-            "null_label": Kind((NUM_CLASSES,), LABEL.refused),
+            "null_label": Choices((NUM_CLASSES,), LABEL.refused),
             "x": STATE,
             "t": TIME,
             "y": NULL_OR_LABEL,
         },
     ),
-    Door(
+    Case(
         "residuals.posterior_mean_field",
         lambda field, log_classifier, x, t: residuals.posterior_mean_field(field, log_classifier, NUM_CLASSES)(x, t),
         {"field": FIELDS, "log_classifier": CLASSIFIERS, "x": STATE, "t": TIME},
@@ -186,34 +190,27 @@ DOORS = [
         {},
         1e-3,
     ),
-    Door(
-        "residuals.posterior_mean_field: num_classes",
-        lambda num_classes: residuals.posterior_mean_field(FIELDS.allowed[0], LOG_CLASSIFIER, num_classes)(
-            jnp.ones(2), 0.5
-        ),
-        {"num_classes": COUNT._replace(allowed=(3, np.int64(3)), more=None)},
-    ),
-    Door("data.normalize", data.normalize, {"pixels": PIXELS}, lambda pixels: plain(pixels) / 127.5 - 1, {}, 1e-6),
-    Door(
+    Case("data.normalize", data.normalize, {"pixels": PIXELS}, lambda pixels: plain(pixels) / 127.5 - 1, {}, 1e-6),
+    Case(
         "data.to_pixels of data.normalize",
         lambda pixels: data.to_pixels(data.normalize(pixels)),
         {"pixels": PIXELS._replace(allowed=PIXELS.allowed[:2])},
         lambda pixels: pixels,
     ),
-    Door(
+    Case(
         "data.to_pixels",
         data.to_pixels,
-        {"image": Kind(([0.0, 2.0], np.zeros((2, 2)), jnp.ones(3)), ([NAN], np.full(2, INF), "image", None, [1j]))},
+        {"image": Choices(([0.0, 2.0], np.zeros((2, 2)), jnp.ones(3)), ([NAN], np.full(2, INF), "image", None, [1j]))},
         lambda image: np.clip(np.round((plain(image) + 1) * 127.5), 0, 255),
     ),
-    Door(
+    Case(
         "data.dequantise",
         lambda key, pixels: jnp.floor((data.dequantise(key, pixels) + 1) * 128),
         {"key": KEYS, "pixels": PIXELS._replace(allowed=(PIXELS.allowed[0],))},
         lambda key, pixels: pixels,
     ),
-    Door("data.random_flip", _flipped, {"key": KEYS, "image": IMAGES}),
-    Door(
+    Case("data.random_flip", _flipped, {"key": KEYS, "image": IMAGES}),
+    Case(
         "data.batch_indices",
         _indices,
         {
@@ -227,9 +224,9 @@ DOORS = [
 ]
 
 
-@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
-def test_the_answer_is_right_or_the_error_clear(door):
-    knock_often(door, 12)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_answer_is_right_or_the_error_clear(case):
+    fuzz(case)
 
 
 def test_sets_of_unlike_examples_are_not_spread():

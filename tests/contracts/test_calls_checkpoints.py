@@ -1,4 +1,4 @@
-"""The doors of checkpoints: a folder, a rule of what is kept, a step, or one clear error before anything is written."""
+"""Calls of checkpoints: a folder, a rule of what is kept, a step, or one clear error before anything is written."""
 
 import atexit
 import shutil
@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from cfgjax import checkpoints
-from tests.support.doors import NAN, Door, Kind, knock_often
+from tests.support.calls import NAN, Case, Choices, fuzz
 
 NO_COUNT = (-1, 2.5, NAN, True, "three", 1j, jnp.ones(2, int))
-LAST = Kind((None, 1, 2), (0, *NO_COUNT))
-EVERY = Kind((None, 1, 100), (0, *NO_COUNT))
-BEST = Kind((0, 1, 3), (None, *NO_COUNT))
+LAST = Choices((None, 1, 2), (0, *NO_COUNT))
+EVERY = Choices((None, 1, 100), (0, *NO_COUNT))
+BEST = Choices((0, 1, 3), (None, *NO_COUNT))
 
 
-ROOT = Path(tempfile.mkdtemp(prefix="doors"))
+ROOT = Path(tempfile.mkdtemp(prefix="calls"))
 atexit.register(shutil.rmtree, ROOT, ignore_errors=True)
 
 
@@ -43,10 +43,9 @@ STATE = {"a": jnp.arange(3.0), "key": jax.random.key(1)}
 FOLDER, PARAMS = _new_folder(), _new_folder()
 AVERAGES = ({"w": jnp.arange(3.0)},)
 NO_PLACE = (None, 3, 1.5, b"folder", ["folder"], object())
-PLACES = Kind((FOLDER, str(FOLDER)), NO_PLACE)
+PLACES = Choices((FOLDER, str(FOLDER)), NO_PLACE)
 NO_TREE = ("three", {"a": object()}, [None, "b"], np.array(["a"]))
-STEP = Kind((3, np.int64(3)), (*NO_COUNT, [3]))
-DAMAGED = Kind(({}, {7: "cut"}), (None, 3, "corrupt", [7], {"7": "cut"}, {-1: "cut"}))
+STEP = Choices((3, np.int64(3)), (*NO_COUNT, [3]))
 
 
 def _save(step, tree, metadata, held_out_loss):
@@ -62,91 +61,59 @@ def _save(step, tree, metadata, held_out_loss):
             raise
 
 
-def _quarantine(folder, corrupt, into):
-    """Sets aside checkpoints of a folder that has a file in their place."""
-    own = _new_folder()
-    (own / "7").mkdir(parents=True)
-    checkpoints.quarantine(own if folder == FOLDER else folder, corrupt, own / "corrupt" if into == FOLDER else into)
-
-
-DOORS = [
-    Door("checkpoints.all_steps", checkpoints.all_steps, {"folder": PLACES}),
-    Door("checkpoints.latest_step", checkpoints.latest_step, {"folder": PLACES}, lambda folder: 3),
-    Door(
+CASES = [
+    Case("checkpoints.latest_step", checkpoints.latest_step, {"folder": PLACES}, lambda folder: 3),
+    Case(
         "checkpoints.restore",
         lambda folder, like, step: checkpoints.restore(folder, like, step).state["a"],
-        {"folder": PLACES, "like": Kind((STATE,), NO_TREE), "step": STEP.but(allowed=(None,))},
+        {"folder": PLACES, "like": Choices((STATE,), NO_TREE), "step": STEP.but(allowed=(None,))},
         lambda folder, like, step: np.arange(3.0),
     ),
-    Door(
+    Case(
         "checkpoints.restore_params",
         lambda folder, step, which, like: checkpoints.restore_params(folder, step, which, like).state["w"],
         {
-            "folder": Kind((PARAMS,), NO_PLACE),
+            "folder": Choices((PARAMS,), NO_PLACE),
             "step": STEP.but(allowed=(None,)),
-            "which": Kind(("ema", "params", 0), ("averages", "", None, -1, 1.5, True, ["ema"])),
-            "like": Kind((None, {"w": jnp.ones(3)}), NO_TREE),
+            "which": Choices(("ema", "params", 0), ("averages", "", None, -1, 1.5, True, ["ema"])),
+            "like": Choices((None, {"w": jnp.ones(3)}), NO_TREE),
         },
         lambda folder, step, which, like: np.arange(3.0),
     ),
-    Door(
-        "checkpoints.quarantine",
-        _quarantine,
-        {"folder": Kind((FOLDER,), NO_PLACE), "corrupt": DAMAGED, "into": Kind((FOLDER,), NO_PLACE)},
-    ),
-    Door(
+    Case(
         "checkpoints.Writer",
         lambda folder, keep: checkpoints.Writer(folder, keep).__exit__(None, None, None),
         {
             "folder": PLACES,
-            "keep": Kind(
+            "keep": Choices(
                 (checkpoints.RetentionPolicy(),), (None, 2, (2, None, 0), "last", checkpoints.RetentionPolicy)
             ),
         },
     ),
-    Door(
+    Case(
         "checkpoints.Writer.save",
         _save,
         {
-            "step": Kind((0, 3, np.int64(5)), NO_COUNT),
-            "tree": Kind((STATE, {"n": 3, "half": jnp.ones(2, jnp.bfloat16)}), NO_TREE),
-            "metadata": Kind(
+            "step": Choices((0, 3, np.int64(5)), NO_COUNT),
+            "tree": Choices((STATE, {"n": 3, "half": jnp.ones(2, jnp.bfloat16)}), NO_TREE),
+            "metadata": Choices(
                 ({}, {"a": [1, None]}), (None, 3, "ring", [("a", 1)], {"a": object()}, {"a": jnp.ones(2)})
             ),
-            "held_out_loss": Kind((None, 0.5, np.float32(2)), ("low", 1j, [0.5], np.ones(1))),
+            "held_out_loss": Choices((None, 0.5, np.float32(2)), ("low", 1j, [0.5], np.ones(1))),
         },
     ),
-    Door(
-        "checkpoints.checksums",
-        checkpoints.checksums,
-        {
-            "leaves": Kind(
-                ({}, {"a": jnp.ones(2), "b": np.arange(3)}),
-                (
-                    None,
-                    3,
-                    [jnp.ones(2)],
-                    {"a": "three"},
-                    {"a": None},
-                    {"key": jax.random.key(0)},
-                    {"a": {"b": 1.0}},
-                    {"a": jnp.ones(2, complex)},
-                ),
-            )
-        },
-    ),
-    Door(
+    Case(
         "checkpoints.host_checksum",
         lambda leaf: int(checkpoints.host_checksum(leaf), 16),
         {
-            "leaf": Kind(
+            "leaf": Choices(
                 (np.ones(2, np.float32), np.ones((2, 3), np.int32), np.ones(2, np.int8)),
                 (None, "three", jax.random.key(0), [1, 2], np.array(["a"])),
             )
         },
         lambda leaf: int(checkpoints.checksums({"": jnp.asarray(leaf)})[""], 16),
     ),
-    Door(
+    Case(
         "checkpoints.RetentionPolicy",
         lambda last, every, best: _open(checkpoints.RetentionPolicy(last, every, best)),
         {"last": LAST, "every": EVERY, "best": BEST},
@@ -162,9 +129,9 @@ def _saved():
         writer.save(3, {name: {"w": jnp.arange(3.0)} for name in ("ema", "params")} | {"averages": AVERAGES}, {})
 
 
-@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
-def test_the_answer_is_right_or_the_error_clear(door):
-    knock_often(door, 10)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_answer_is_right_or_the_error_clear(case):
+    fuzz(case)
 
 
 @pytest.mark.parametrize(

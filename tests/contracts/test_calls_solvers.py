@@ -1,6 +1,4 @@
-"""The doors of the solvers: the right answer or one clear error."""
-
-from functools import partial
+"""Calls of the solvers: the right answer or one clear error."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +6,7 @@ import numpy as np
 import pytest
 
 from cfgjax import guidance, solvers
-from tests.support.doors import (
+from tests.support.calls import (
     ANY_STATE,
     COUNT,
     FIELD,
@@ -25,46 +23,36 @@ from tests.support.doors import (
     NUM_CLASSES,
     PATH,
     PATHS,
-    SCALE,
-    STATE,
     TIME,
     UP,
     WORDS,
-    Door,
-    Kind,
-    knock_often,
+    Case,
+    Choices,
+    fuzz,
     numbers,
     plain,
 )
+from tests.support.tables import SOLVERS, solvers_that
 
 DOWN = UP[::-1]
 EXACT = MIXTURE.vector_field(PATH)
 PAIR = guidance.pair(EXACT, NUM_CLASSES)
-PAIRS = Kind((PAIR,), (EXACT, None, "pair", (1, 2)))
+PAIRS = Choices((PAIR,), (EXACT, None, "pair", (1, 2)))
 Y = NULL_OR_LABEL._replace(refused=LABEL.refused)
 SHORT = jnp.array([0.25, 0.5], jnp.float32)
 SIZE = numbers(0.5, 0, 1.0, refused=(-1.0, INF), low=0, high=4)
 AMOUNTS = {"amount": SIZE, "noise_scale": SIZE, "start": TIME, "stop": TIME}
-DIFFUSION = Kind(
+DIFFUSION = Choices(
     (solvers.constant(0.5), solvers.root_linear(), lambda t: 0.0, lambda t: t),
     (*FUNCTIONS, lambda t: -1.0, lambda t: 1 / t, lambda t: jnp.ones(1), lambda t: "one", lambda t: NAN, lambda t: 1j),
 )
-STEP_SIZE = Kind((lambda t, t_next: 0.01,), (*FUNCTIONS, lambda t, t_next: jnp.ones(2), lambda t, t_next: "one"))
-SOLVER = Kind((solvers.euler(lambda x, t: x), solvers.heun(lambda x, t: x)), (None, "heun", solvers.heun, lambda x: x))
-MAKER = Kind((solvers.euler, solvers.heun), (*FUNCTIONS, lambda field: field, lambda field: None))
-RULES = {
-    "euler": solvers.euler,
-    "midpoint": solvers.midpoint,
-    "heun": solvers.heun,
-    "rk4": solvers.rk4,
-    "adams_bashforth": solvers.adams_bashforth,
-    "implicit_euler": partial(solvers.implicit_euler, num_iterations=30),
-    "ddim": partial(solvers.ddim, PATH),
-    "dpm_solver": partial(solvers.dpm_solver, PATH),
-    "unipc": partial(solvers.unipc, PATH),
-    "reversible": partial(solvers.reversible, solvers.heun),
-}
-BY_PATH = {"ddim": solvers.ddim, "dpm_solver": solvers.dpm_solver, "unipc": solvers.unipc}
+STEP_SIZE = Choices((lambda t, t_next: 0.01,), (*FUNCTIONS, lambda t, t_next: jnp.ones(2), lambda t, t_next: "one"))
+SOLVER = Choices(
+    (solvers.euler(lambda x, t: x), solvers.heun(lambda x, t: x)), (None, "heun", solvers.heun, lambda x: x)
+)
+MAKER = Choices((solvers.euler, solvers.heun), (*FUNCTIONS, lambda field: field, lambda field: None))
+OF_A_FIELD = [name for name in solvers_that(is_stochastic=False) if name not in ("cfg_plus_plus", "with_field_state")]
+"""Those whose field is called by the name."""
 
 
 def _solve(solver, x=SHORT, ts=SHORT, key=KEY):
@@ -88,12 +76,12 @@ def _predicted(labelled, guided, step_size, make_solver):
     return _solve(solvers.predictor_corrector_guidance(PATH, labelled, guided, step_size, 1, make_solver))
 
 
-POPULATION = Kind(
+POPULATION = Choices(
     (jnp.ones((3, 2)), np.ones((1, 2)), np.ones((2, 2), int)), (np.ones((2, 2), complex), jnp.ones((0, 2)), 1.0)
 )
 REMEMBERED = guidance.adaptive_projected(PATH, PAIR, 2.0, 1)
-DOORS = [
-    Door(
+CASES = [
+    Case(
         "solvers.integrate: a state without motion stays",
         lambda solver, key, x, ts: solvers.integrate(solver, key, x, ts),
         {
@@ -104,7 +92,7 @@ DOORS = [
         },
         lambda solver, key, x, ts: plain(x),
     ),
-    Door(
+    Case(
         "solvers.solve",
         lambda solver, key, x, ts, observe: solvers.solve(solver, key, x, ts, observe)[0].x,
         {
@@ -112,109 +100,79 @@ DOORS = [
             "key": KEYS,
             "x": ANY_STATE,
             "ts": GRID._replace(refused=NO_GRID),
-            "observe": Kind((None, lambda carry, t: t), FUNCTIONS[1:]),
+            "observe": Choices((None, lambda carry, t: t), FUNCTIONS[1:]),
         },
         lambda solver, key, x, ts, observe: plain(x),
     ),
-    Door(
+    Case(
         "solvers.euler_step",
         lambda field, x, t: solvers.euler_step(field)(x, t, t),
         {"field": FIELD, "x": ANY_STATE._replace(allowed=ANY_STATE.allowed[2:4]), "t": TIME._replace(refused=())},
         lambda field, x, t: plain(x),
     ),
-    Door(
+    Case(
         "solvers.integrate: dx = 1",
         lambda x, ts: _solve(solvers.euler(lambda x, t: jnp.ones_like(x)), x, ts),
         {"x": ANY_STATE, "ts": GRID._replace(refused=NO_GRID)},
         lambda x, ts: plain(x) + plain(ts)[-1] - plain(ts)[0],
     ),
-    Door(
+    Case(
         "solvers.integrate: forwards only",
         lambda ts: _solve(solvers.churn(PATH, lambda x, t: x, 0.1), SHORT, ts),
         {"ts": GRID},
     ),
-    Door(
-        "solvers.integrate: observe",
-        lambda observe: solvers.integrate(solvers.euler(lambda x, t: x), KEY, SHORT, UP, observe),
-        {"observe": Kind((lambda carry, t: carry.x, None), tuple(each for each in FUNCTIONS if each is not None))},
-    ),
     *(
-        Door(
+        Case(
             f"solvers.{name}",
-            lambda field, x, rule=rule: _once(rule(field), x),
+            lambda field, x, name=name: _once(SOLVERS[name].build(PATH, field), x),
             {"field": FIELD, "x": ANY_STATE},
         )
-        for name, rule in RULES.items()
+        for name in OF_A_FIELD
     ),
     *(
-        Door(f"solvers.{name} on a path", lambda path, rule=rule: _solve(rule(path, lambda x, t: x)), {"path": PATHS})
-        for name, rule in BY_PATH.items()
-    ),
-    *(
-        Door(
+        Case(
             f"solvers.{name}",
             lambda path, field, diffusion, rule=rule: _solve(rule(path, field, diffusion)),
             {"path": PATHS, "field": FIELD, "diffusion": DIFFUSION},
         )
         for name, rule in (("euler_maruyama", solvers.euler_maruyama), ("stochastic_heun", solvers.stochastic_heun))
     ),
-    Door(
+    Case(
         "solvers.churn",
         lambda path, field, **amounts: _solve(solvers.churn(path, field, **amounts)),
         {"path": PATHS, "field": FIELD} | AMOUNTS,
     ),
-    Door(
+    Case(
         "solvers.langevin_corrected",
         _langevin,
         {"score": FIELD, "step_size": STEP_SIZE, "num_corrections": COUNT._replace(refused=(-1, 2.5, NAN, *WORDS))},
     ),
-    Door(
-        "solvers.langevin_corrected: solver",
-        lambda solver: _solve(solvers.langevin_corrected(solver, lambda x, t: -x, lambda t, t_next: 0.1)),
-        {"solver": SOLVER},
-    ),
-    Door(
+    Case(
         "solvers.predictor_corrector_guidance",
         _predicted,
         {"labelled": FIELD, "guided": FIELD, "step_size": STEP_SIZE, "make_solver": MAKER},
         named={"labelled": "labelled|field", "guided": "guided|field", "make_solver": "make_solver|solver"},
     ),
-    Door(
+    Case(
         "solvers.with_final_step",
         lambda solver, last: _solve(solvers.with_final_step(solver, last), ts=jnp.array([0.5, 1.0])),
         {
             "solver": SOLVER,
-            "last": Kind(
+            "last": Choices(
                 (solvers.euler_step(lambda x, t: x), lambda x, t, t_next: np.zeros(2, int)),
                 (*FUNCTIONS, lambda x, t, t_next: jnp.ones(1), lambda x, t, t_next: "end", lambda x, t, t_next: 1j * x),
             ),
         },
     ),
-    Door(
+    Case(
         "solvers.tweedie_step, mean_step",
         lambda path, field, diffusion: (
             solvers.tweedie_step(path, field)(SHORT, 0.5, 1.0),
             solvers.mean_step(path, field, diffusion)(SHORT, 0.5, 1.0),
         ),
-        {"path": PATHS, "field": FIELD, "diffusion": Kind(DIFFUSION.allowed, FUNCTIONS)},
+        {"path": PATHS, "field": FIELD, "diffusion": Choices(DIFFUSION.allowed, FUNCTIONS)},
     ),
-    Door(
-        "solvers.cfg_plus_plus",
-        lambda path, pair, y, scale, x: _once(solvers.cfg_plus_plus(path, pair, y, scale), x),
-        {
-            "path": PATHS,
-            "pair": PAIRS,
-            "y": Y,
-            "scale": SCALE.but(allowed=(lambda t: t,)),
-            "x": STATE._replace(refused=()),
-        },
-    ),
-    Door(
-        "solvers.implicit_euler",
-        lambda num_iterations: _solve(solvers.implicit_euler(lambda x, t: x, num_iterations)),
-        {"num_iterations": COUNT._replace(refused=(0, -1, 2.5, NAN, *WORDS))},
-    ),
-    Door(
+    Case(
         "solvers.reversible",
         lambda make_solver, coupling, partner: _solve(
             solvers.reversible(make_solver, lambda x, t: x, coupling, partner)
@@ -222,25 +180,22 @@ DOORS = [
         {
             "make_solver": MAKER,
             "coupling": numbers(0.5, 1, 0.999, refused=(0, 1.5, -1.0, INF), low=0.125, high=1),
-            "partner": Kind((None, SHORT, np.ones(2)), (jnp.ones(3), jnp.ones(1), 1.0, "partner", np.ones(2, complex))),
+            "partner": Choices(
+                (None, SHORT, np.ones(2)), (jnp.ones(3), jnp.ones(1), 1.0, "partner", np.ones(2, complex))
+            ),
         },
     ),
-    Door(
+    Case(
         "solvers.with_field_state",
         lambda make_solver, field: _solve(solvers.with_field_state(make_solver, field)),
-        {"make_solver": MAKER, "field": Kind((REMEMBERED,), (*FUNCTIONS, lambda x, t: x, PAIR))},
+        {"make_solver": MAKER, "field": Choices((REMEMBERED,), (*FUNCTIONS, lambda x, t: x, PAIR))},
     ),
-    Door(
-        "solvers.remat",
-        lambda solver: _solve(solvers.remat(solver)),
-        {"solver": SOLVER},
-    ),
-    Door(
+    Case(
         "solvers.systematic_resampling",
         solvers.systematic_resampling,
         {
             "key": KEYS,
-            "log_weights": Kind(
+            "log_weights": Choices(
                 (np.array([-INF, 0, -INF]), jnp.array([-900.0, 5.0, -900.0]), np.array([0, 900, 0])),
                 (
                     3,
@@ -259,7 +214,7 @@ DOORS = [
         },
         lambda key, log_weights: np.ones(3),
     ),
-    Door(
+    Case(
         "solvers.feynman_kac",
         _tilted,
         {
@@ -274,17 +229,17 @@ DOORS = [
 ]
 
 
-@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
-def test_the_answer_is_right_or_the_error_clear(door):
-    knock_often(door, 6)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_answer_is_right_or_the_error_clear(case):
+    fuzz(case)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", OF_A_FIELD)
 def test_no_field_is_spread_over_the_state(name):
     """One number for a whole state would have been added to each of its coordinates."""
     for value in (jnp.ones(()), jnp.ones(1), jnp.ones((2, 1))):
         with pytest.raises(ValueError, match=r"must give the shape \(2,\), got"):
-            jax.jit(lambda x, value=value: _solve(RULES[name](lambda x, t: value), x))(SHORT)
+            jax.jit(lambda x, value=value: _solve(SOLVERS[name].build(PATH, lambda x, t: value), x))(SHORT)
 
 
 def test_a_traced_grid_is_checked_for_its_shape_and_type_alone():

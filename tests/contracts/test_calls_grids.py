@@ -1,4 +1,4 @@
-"""The doors of grids, diffusions and adaptive solves: the right answer or one clear error."""
+"""Calls of grids, diffusions and adaptive solves: the right answer or one clear error."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from cfgjax import guidance, solvers
 from cfgjax.piecewise import Piecewise
 from cfgjax.solvers import adaptive, time_grids
-from tests.support.doors import (
+from tests.support.calls import (
     ANY_STATE,
     COUNT,
     FIELD,
@@ -21,21 +21,21 @@ from tests.support.doors import (
     POSITIVE,
     SCALE,
     TIME,
-    Door,
-    Kind,
-    knock_often,
+    Case,
+    Choices,
+    fuzz,
     numbers,
     plain,
 )
 
 SIZE = numbers(0.5, 0, 1.0, refused=(-1.0, INF), low=0, high=4)
-BUILD = Kind((lambda field: solvers.euler(guidance.given(field, 0)),), (*FUNCTIONS, lambda field: field))
-DOORS = [
-    Door(
+BUILD = Choices((lambda field: solvers.euler(guidance.given(field, 0)),), (*FUNCTIONS, lambda field: field))
+CASES = [
+    Case(
         "solvers.effective_scale",
         solvers.effective_scale,
         {
-            "path": Kind((PATH,), PATHS.refused),
+            "path": Choices((PATH,), PATHS.refused),
             "scale": SCALE,
             "t": TIME._replace(allowed=(0.25, np.float64(0.5)), more=None),
             "t_next": TIME._replace(allowed=(0.75, 1.0), more=None),
@@ -43,43 +43,34 @@ DOORS = [
         lambda path, scale, t, t_next: scale * t_next * (1 - t) / (t_next - t),
         tolerance=1e-2,
     ),
-    Door(
+    Case(
         "solvers.num_function_evaluations",
         solvers.num_function_evaluations,
         {
             "build": BUILD,
-            "field": Kind((lambda x, t, y: x,), FUNCTIONS),
+            "field": Choices((lambda x, t, y: x,), FUNCTIONS),
             "x": ANY_STATE._replace(allowed=ANY_STATE.allowed[:8]),
             "ts": GRID._replace(refused=NO_GRID),
         },
         lambda build, field, x, ts: np.ones(len(ts) - 1),
     ),
     *(
-        Door(f"solvers.{name}", lambda strength, make=make: make(strength)(0.5), {"strength": SIZE})
+        Case(f"solvers.{name}", lambda strength, make=make: make(strength)(0.5), {"strength": SIZE})
         for name, make in (
             ("root_linear", solvers.root_linear),
             ("decreasing", solvers.decreasing),
             ("increasing_decreasing", solvers.increasing_decreasing),
         )
     ),
-    Door("solvers.constant", lambda value: solvers.constant(value)(0.5), {"value": SIZE}, lambda value: plain(value)),
-    Door(
-        "solvers.root_beta, memoryless, relative_step",
-        lambda path, strength, start, ratio: (
-            solvers.root_beta(path, strength)(0.5),
-            solvers.memoryless(path, start)(0.5),
-            solvers.relative_step(path, ratio)(0.25, 0.5),
-        ),
-        {"path": PATHS, "strength": SIZE, "start": TIME, "ratio": SIZE},
-    ),
-    Door(
+    Case("solvers.constant", lambda value: solvers.constant(value)(0.5), {"value": SIZE}, lambda value: plain(value)),
+    Case(
         "solvers.diffusion_step",
         lambda diffusion: solvers.diffusion_step(diffusion)(0.25, 0.5),
-        {"diffusion": Kind((lambda t: 2.0,), FUNCTIONS)},
+        {"diffusion": Choices((lambda t: 2.0,), FUNCTIONS)},
         lambda diffusion: 1.0,
     ),
     *(
-        Door(
+        Case(
             f"solvers.time_grids.{name}",
             lambda num_steps, make=make: make(num_steps)[jnp.array([0, -1])],
             {"num_steps": COUNT},
@@ -87,35 +78,35 @@ DOORS = [
         )
         for name, make in (("uniform", time_grids.uniform), ("cosine", time_grids.cosine))
     ),
-    Door(
+    Case(
         "solvers.time_grids.karras",
         lambda path, num_steps, rho: time_grids.karras(path, num_steps, rho)[-1],
         {"path": PATHS, "num_steps": COUNT._replace(allowed=(2, 5), more=None).but(refused=(1,)), "rho": POSITIVE},
         lambda path, num_steps, rho: 1.0,
     ),
-    Door(
+    Case(
         "solvers.time_grids.logit_normal",
         lambda num_steps, mean, std: time_grids.logit_normal(num_steps, mean, std)[0],
         {"num_steps": COUNT, "mean": numbers(0.5, 0, -1, refused=(INF,)), "std": POSITIVE},
         lambda num_steps, mean, std: 0.0,
     ),
-    Door(
+    Case(
         "solvers.time_grids.sigmoid, shifted",
         lambda num_steps, reach, shift: time_grids.shifted(time_grids.sigmoid(num_steps, reach), shift)[-1],
         {"num_steps": COUNT, "reach": POSITIVE, "shift": POSITIVE},
         lambda num_steps, reach, shift: 1.0,
     ),
-    Door(
+    Case(
         "solvers.time_grids.insert_times",
         lambda ts, points: time_grids.insert_times(ts, points)[[0, -1]],
         {
             "ts": GRID._replace(refused=NO_GRID),
-            "points": Kind(((), [0.0], (0.0, 1.0)), ((NAN,), ("a",), (1j,), 0.5, None)),
+            "points": Choices(((), [0.0], (0.0, 1.0)), ((NAN,), ("a",), (1j,), 0.5, None)),
         },
         lambda ts, points: plain(ts)[[0, -1]],
         tolerance=1e-2,
     ),
-    Door(
+    Case(
         "solvers.adaptive.integrate",
         lambda field, x, start, stop, rtol, max_steps: (
             adaptive.integrate(field, x, start, stop, rtol, 1e-3, max_steps).x
@@ -132,9 +123,9 @@ DOORS = [
 ]
 
 
-@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
-def test_the_answer_is_right_or_the_error_clear(door):
-    knock_often(door, 8)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_answer_is_right_or_the_error_clear(case):
+    fuzz(case)
 
 
 @pytest.mark.parametrize(

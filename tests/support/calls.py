@@ -1,7 +1,7 @@
-"""What comes to a door: values that are allowed and values that are not, by the kind of the argument; and what is due.
+"""Calls of public functions with values that are allowed and values that are not, and what is due.
 
-A ``Door`` is a public function with the kinds of its arguments. Of allowed values it must give the right answer; of a
-value that is not allowed ONE clear error: a ValueError or TypeError of the library's own, in one line, that names the
+A ``Case`` is a public function with the choices for its arguments. Of allowed values it must give the right answer; of
+one that is not allowed ONE clear error: a ValueError or TypeError of the library's own, in one line, that names the
 argument. FUZZ_EXAMPLES multiplies the number of examples; FUZZ_COUNTS names a file to which their numbers are added.
 """
 
@@ -43,7 +43,7 @@ def _write_counts():
 atexit.register(_write_counts)
 
 
-class Kind(NamedTuple):
+class Choices(NamedTuple):
     """The values of an argument that are allowed, and those that are not."""
 
     allowed: tuple
@@ -51,7 +51,7 @@ class Kind(NamedTuple):
     more: st.SearchStrategy | None = None
 
     def but(self, allowed=(), refused=()):
-        """The kind with values moved to the other side, or added."""
+        """The choices with values moved to the other side, or added."""
         return self._replace(allowed=(*self.allowed, *allowed), refused=(*self.refused, *refused))
 
     def draw(self, is_refused):
@@ -62,15 +62,15 @@ class Kind(NamedTuple):
         return listed if self.more is None else listed | self.more
 
 
-class Door(NamedTuple):
-    """A public function, called with an argument of each kind; ``expected`` of the same arguments is the right answer.
+class Case(NamedTuple):
+    """A public function, called with one of the choices for each argument; ``expected`` of the same is the answer.
 
     ``named`` tells for an argument by which words a message may name it, where not by its own name.
     """
 
     name: str
     call: Callable[..., Any]
-    kinds: dict[str, Kind]
+    choices: dict[str, Choices]
     expected: Callable[..., Any] | None = None
     named: dict[str, str] = {}  # noqa: RUF012
     tolerance: float = 1e-4
@@ -86,7 +86,7 @@ def numbers(*allowed, refused=(), low=None, high=None):
     """Numbers, among others those from low to high; NaN, arrays and words are none."""
     more = None if low is None else st.floats(low, high, width=32, allow_subnormal=False)
     typed = tuple(kind(each) for each in allowed[:1] for kind in (np.float64, jnp.float32, jnp.bfloat16))
-    return Kind((*allowed, *typed), (NAN, jnp.float32(NAN), *refused, *SEVERAL, *WORDS), more)
+    return Choices((*allowed, *typed), (NAN, jnp.float32(NAN), *refused, *SEVERAL, *WORDS), more)
 
 
 TIME = numbers(0.25, 0, 1, 0.0, 1.0, jnp.int32(1), refused=(-0.1, 1.1, INF, np.float32(-1e-3), 2), low=0, high=1)
@@ -94,8 +94,8 @@ INNER = numbers(0.25, 0.5, 0.9, refused=(-0.1, 1.1, INF, 2), low=0.0625, high=0.
 SCALE = numbers(2.5, 0, 1, -1, 1e6, 0.0, 1.0, jnp.int32(2), refused=NOT_FINITE, low=-100, high=100)
 SHARE = numbers(0.25, 0, 1, 0.5, refused=(-0.1, 1.1, INF), low=0, high=1)
 POSITIVE = numbers(0.5, 1, 3.0, refused=(0, 0.0, -1.0, INF), low=0.0625, high=8)
-COUNT = Kind((1, 2, 5, np.int64(3)), (0, -1, 2.5, 2.0, jnp.ones(2, int), NAN, True, *WORDS), st.integers(1, 6))
-LABEL = Kind(
+COUNT = Choices((1, 2, 5, np.int64(3)), (0, -1, 2.5, 2.0, jnp.ones(2, int), NAN, True, *WORDS), st.integers(1, 6))
+LABEL = Choices(
     (0, NUM_CLASSES - 1, np.int64(1), jnp.uint8(1), jnp.int32(0), np.int32(2)),
     (-1, jnp.int32(-1), 1.0, jnp.float32(1), NAN, True, jnp.ones(1, int), np.zeros(2, int), [1], *WORDS),
 )
@@ -105,8 +105,8 @@ ANY_LABEL = LABEL.but(allowed=(NUM_CLASSES, 7))
 RAW_KEY = jax.random.key_data(KEY)
 SHARED_KEYS = tuple(jax.random.key(7, impl=impl) for impl in ("rbg", "unsafe_rbg"))
 NO_KEY = (0, 1.5, jax.random.split(KEY, 2), jnp.zeros(2), jnp.zeros(2, int), jnp.zeros(3, jnp.uint32), [0, 1], *WORDS)
-KEYS = Kind((KEY, RAW_KEY, np.asarray(RAW_KEY)), (*NO_KEY, *SHARED_KEYS))
-PATHS = Kind((paths.linear(), paths.cosine(), paths.variance_preserving()), (paths.linear, "linear", None, (1, 2)))
+KEYS = Choices((KEY, RAW_KEY, np.asarray(RAW_KEY)), (*NO_KEY, *SHARED_KEYS))
+PATHS = Choices((paths.linear(), paths.cosine(), paths.variance_preserving()), (paths.linear, "linear", None, (1, 2)))
 FUNCTIONS = (None, "", 3, 1.5, (), jnp.ones(2))
 
 
@@ -119,12 +119,14 @@ def typed(values, kinds=(np.float64, np.float32, jnp.float32, jnp.float16, jnp.b
 
 
 NO_ARRAY = (np.ones(2, complex), jnp.ones(2, jnp.complex64), np.array(["a", "b"]), KEY, np.ones(2, bool), *WORDS[:3])
-STATE = Kind(typed([1, -2]), (*NO_ARRAY, jnp.ones(3), jnp.ones((2, 1)), jnp.float32(1), jnp.ones(0), np.ones(1), 1.0))
-ANY_STATE = Kind(
+STATE = Choices(
+    typed([1, -2]), (*NO_ARRAY, jnp.ones(3), jnp.ones((2, 1)), jnp.float32(1), jnp.ones(0), np.ones(1), 1.0)
+)
+ANY_STATE = Choices(
     (*typed([1, -2]), jnp.float32(0.5), jnp.ones(1), jnp.ones(0), np.ones((2, 3)), jnp.ones((1, 2, 1), jnp.bfloat16)),
     NO_ARRAY,
 )
-LIKE = Kind(
+LIKE = Choices(
     (lambda x: x, lambda x: np.full(np.shape(x), 0.5, np.float32), lambda x: np.zeros(np.shape(x), int)),
     (
         lambda x: jnp.ones((*np.shape(x), 1)),
@@ -134,7 +136,7 @@ LIKE = Kind(
         lambda x: "value",
     ),
 )
-FIELD = Kind(
+FIELD = Choices(
     (
         lambda x, t, *y: -x,
         lambda x, t, *y: jnp.zeros_like(x),
@@ -167,8 +169,8 @@ NO_GRID = (
     *WORDS[:3],
     0.5,
 )
-GRID = Kind((UP, np.linspace(0, 1, 3), jnp.array([0.25, 0.5]), UP.astype(jnp.bfloat16)), (*NO_GRID, UP[::-1]))
-DOWN_GRID = Kind((UP[::-1], np.linspace(0.75, 0, 3)), (*NO_GRID, UP))
+GRID = Choices((UP, np.linspace(0, 1, 3), jnp.array([0.25, 0.5]), UP.astype(jnp.bfloat16)), (*NO_GRID, UP[::-1]))
+DOWN_GRID = Choices((UP[::-1], np.linspace(0.75, 0, 3)), (*NO_GRID, UP))
 
 
 def plain(value):
@@ -192,7 +194,7 @@ SCALES = SCALE.but(
     refused=(lambda t: jnp.ones(2), lambda t: None, lambda t, y: "scale"),
 )
 ORACLE = MIXTURE.vector_field(PATH)
-PLAIN_FIELD = Kind((telling, ORACLE), FIELD.refused)
+PLAIN_FIELD = Choices((telling, ORACLE), FIELD.refused)
 
 
 def _is_coarse(values):
@@ -208,30 +210,30 @@ def _require_clear(error, names):
     assert "\n" not in message and len(message) < 400, f"not one line: {message}"
 
 
-def _require_right(door, found, values):
+def _require_right(case, found, values):
     leaves = [leaf for leaf in jax.tree.leaves(found) if isinstance(leaf, jax.Array | np.ndarray | np.generic | float)]
     leaves = [leaf for leaf in leaves if not jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)]
-    if door.is_finite:
+    if case.is_finite:
         assert all(np.all(np.isfinite(plain(leaf))) for leaf in leaves), f"not finite: {found}"
     assert not any(isinstance(leaf, jax.Array) and leaf.dtype == jnp.float64 for leaf in leaves)
-    if door.expected is not None:
-        wanted = jax.tree.leaves(door.expected(**values))
-        tolerance = 5e-2 if _is_coarse(jax.tree.leaves(values)) else door.tolerance
+    if case.expected is not None:
+        wanted = jax.tree.leaves(case.expected(**values))
+        tolerance = 5e-2 if _is_coarse(jax.tree.leaves(values)) else case.tolerance
         for leaf, value in zip(jax.tree.leaves(found), wanted, strict=True):
             assert np.shape(leaf) == np.shape(value), f"shape {np.shape(leaf)} for {np.shape(value)}"
             np.testing.assert_allclose(plain(leaf), plain(value), rtol=tolerance, atol=tolerance)
 
 
-def outcome(door, values, refused):
-    """Calls the door once: "answer" or "error", whichever is due, or an AssertionError that tells what came instead."""
+def _outcome(case, values, refused):
+    """Calls once: "answer" or "error", whichever is due, or an AssertionError that tells what came instead."""
     try:
-        found = door.call(**values)
+        found = case.call(**values)
     except (ValueError, TypeError) as error:
         assert refused, f"refuses what is allowed: {error}"
-        _require_clear(error, [door.named.get(name, name) for name in refused])
+        _require_clear(error, [case.named.get(name, name) for name in refused])
         return "error"
     assert not refused, f"takes what is not allowed in silence, and gives {found}"
-    _require_right(door, found, values)
+    _require_right(case, found, values)
     return "answer"
 
 
@@ -246,23 +248,21 @@ def examples(number):
     )
 
 
-def knock(door, data, least=0):
-    """One example: arguments of which ``least`` to two are not allowed."""
-    refusable = [name for name, kind in door.kinds.items() if kind.refused]
-    refused = data.draw(
-        st.sets(st.sampled_from(refusable), min_size=least, max_size=2) if refusable else st.just(set()),
-        label="refused",
-    )
-    values = {name: data.draw(kind.draw(name in refused), label=name) for name, kind in door.kinds.items()}
-    COUNTS[door.name, outcome(door, values, refused)] += 1
+def _check(case, data):
+    """One example: arguments of which up to two are not allowed."""
+    refusable = [name for name, choices in case.choices.items() if choices.refused]
+    names = st.sets(st.sampled_from(refusable), max_size=2) if refusable else st.just(set())
+    refused = data.draw(names, label="refused")
+    values = {name: data.draw(choices.draw(name in refused), label=name) for name, choices in case.choices.items()}
+    COUNTS[case.name, _outcome(case, values, refused)] += 1
 
 
-def knock_often(door, number, least=0):
-    """A quarter of so many examples, each as ``knock``: ``test_values`` tries every contract by all of its values."""
+def fuzz(case):
+    """Tries two examples of a case, or FUZZ_EXAMPLES times as many."""
 
     @hypothesis.given(data=st.data())
-    @examples(max(2, number // 4))
-    def knocks(data):
-        knock(door, data, least)
+    @examples(2)
+    def tried(data):
+        _check(case, data)
 
-    knocks()
+    tried()

@@ -1,11 +1,11 @@
-"""The doors of guidance's scales and labels: the right answer or one clear error."""
+"""Calls of guidance's scales and labels: the right answer or one clear error."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cfgjax import guidance
-from tests.support.doors import (
+from tests.support.calls import (
     ANY_LABEL,
     ANY_STATE,
     FUNCTIONS,
@@ -21,17 +21,17 @@ from tests.support.doors import (
     SCALES,
     SHARE,
     TIME,
-    Door,
-    Kind,
+    Case,
+    Choices,
+    fuzz,
     guided_telling,
-    knock_often,
     numbers,
     plain,
     telling,
 )
 
 TIMES_OF_INTERVAL = {"start": numbers(0.125, 0, refused=(-0.5, 1.5, INF)), "stop": numbers(0.75, 1, refused=(-0.5, 2))}
-WEIGHTS = Kind(
+WEIGHTS = Choices(
     (jnp.array([0.25, 0.75]), [3, -2], np.array([1.0, 0.0]), lambda t: jnp.stack([t, 1 - t])),
     (
         jnp.ones(2),
@@ -45,7 +45,7 @@ WEIGHTS = Kind(
         lambda t: jnp.ones(3),
     ),
 )
-LABELS = Kind(
+LABELS = Choices(
     ([0, 1], jnp.array([3, 0]), np.array([2, 1], np.uint8)),
     ([0.0, 1.0], [-1, 1], jnp.zeros((2, 1), int), jnp.zeros(0, int), "ab", None, [True, False]),
 )
@@ -60,27 +60,27 @@ def _sampled(key, y, rate, null_label):
     return dropped
 
 
-DOORS = [
-    Door("guidance.scale_at", guidance.scale_at, {"scale": SCALES, "t": TIME, "y": ANY_LABEL}),
-    Door(
+CASES = [
+    Case("guidance.scale_at", guidance.scale_at, {"scale": SCALES, "t": TIME, "y": ANY_LABEL}),
+    Case(
         "guidance.interval",
         lambda scale, start, stop: guidance.scale_at(guidance.interval(scale, start, stop), 0.5),
         {"scale": SCALE.but(refused=(guidance.interval(2.0, 0, 1),)), **TIMES_OF_INTERVAL},
         lambda scale, start, stop: plain(scale),
     ),
-    Door(
+    Case(
         "guidance.from_zero_based_scale",
         lambda zero_based_scale: guidance.scale_at(guidance.from_zero_based_scale(zero_based_scale), 0.5),
         {"zero_based_scale": SCALE.but(refused=(guidance.interval(2.0, 0, 1),))},
         lambda zero_based_scale: 1 + plain(zero_based_scale),
     ),
-    Door(
+    Case(
         "guidance.given",
         lambda field, y, x, t: guidance.given(field, y)(x, t),
-        {"field": Kind((telling,), FUNCTIONS), "y": ANY_LABEL, "x": ANY_STATE._replace(refused=()), "t": POINT["t"]},
+        {"field": Choices((telling,), FUNCTIONS), "y": ANY_LABEL, "x": ANY_STATE._replace(refused=()), "t": POINT["t"]},
         lambda field, y, x, t: (1 + plain(y)) * (1 + plain(t)) * plain(x),
     ),
-    Door(
+    Case(
         "guidance.drop_label",
         _sampled,
         {
@@ -90,12 +90,12 @@ DOORS = [
             "null_label": ANY_LABEL.but(refused=(2**31,)),
         },
     ),
-    Door(
+    Case(
         "guidance.compose",
         lambda field, labels, weights, x, t: guidance.compose(field, labels, weights)(x, t),
         {"field": PLAIN_FIELD, "labels": LABELS, "weights": WEIGHTS, "x": POINT["x"], "t": POINT["t"]},
     ),
-    Door(
+    Case(
         "guidance.interpolate_labels",
         lambda first, second, amount, x, t: guidance.interpolate_labels(telling, first, second, amount)(x, t),
         {"first": ANY_LABEL, "second": ANY_LABEL, "amount": SHARE, "x": POINT["x"], "t": POINT["t"]},
@@ -105,9 +105,9 @@ DOORS = [
 ]
 
 
-@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
-def test_the_answer_is_right_or_the_error_clear(door):
-    knock_often(door, 8)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_answer_is_right_or_the_error_clear(case):
+    fuzz(case)
 
 
 def test_a_null_label_that_the_labels_type_cannot_hold_is_refused():

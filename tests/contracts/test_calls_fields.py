@@ -1,4 +1,4 @@
-"""The doors of paths, conversions, change of path and mixtures: the right answer or one clear error."""
+"""Calls of paths, conversions, change of path and mixtures: the right answer or one clear error."""
 
 import jax
 import jax.numpy as jnp
@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 
 from cfgjax import conversions, mixtures, paths
-from cfgjax.conversions import change_path, time_at
-from tests.support.doors import (
+from cfgjax.conversions import change_path
+from tests.support.calls import (
     ANY_STATE,
-    COUNT,
     FIELD,
-    FUNCTIONS,
     INF,
     INNER,
     KEYS,
@@ -20,13 +18,11 @@ from tests.support.doors import (
     NULL_OR_LABEL,
     PATH,
     PATHS,
-    POSITIVE,
     STATE,
     TIME,
-    WORDS,
-    Door,
-    Kind,
-    knock_often,
+    Case,
+    Choices,
+    fuzz,
     numbers,
     plain,
 )
@@ -84,51 +80,45 @@ def _by_identity(path, x, t, y):
 MIXED = {"path": PATHS, "x": STATE, "t": TIME, "y": NULL_OR_LABEL}
 POWER = numbers(2.0, 1, 3, refused=(0.5, 0, -1, INF), low=1, high=4)
 RATE = numbers(1.0, 0.5, 3.0, refused=(-1.0, INF), low=0.0625, high=8)
-FIELDS_OF_SHAPE = FIELD._replace(refused=(*FUNCTIONS, *FIELD.refused[len(FUNCTIONS) :]))
-DOORS = [
-    Door("paths.coefficients", lambda path, t: paths.coefficients(path, t), {"path": PATHS, "t": TIME}, _coefficients),
-    Door("paths.before_end", paths.before_end, {"t": TIME}, lambda t: min(float(t), 1 - 2**-24)),
-    Door(
+CASES = [
+    Case("paths.coefficients", lambda path, t: paths.coefficients(path, t), {"path": PATHS, "t": TIME}, _coefficients),
+    Case("paths.before_end", paths.before_end, {"t": TIME}, lambda t: min(float(t), 1 - 2**-24)),
+    Case(
         "paths.polynomial",
         lambda power, t: paths.polynomial(power).alpha(jnp.float32(t)),
         {"power": POWER, "t": INNER._replace(refused=())},
         lambda power, t: float(t) ** float(power),
     ),
-    Door(
+    Case(
         "paths.variance_preserving",
         lambda rate_min, rate_max: paths.variance_preserving(rate_min, rate_max).alpha(jnp.ones(())),
         {"rate_min": RATE.but(allowed=(0,)), "rate_max": RATE.but(refused=(0,))},
         lambda rate_min, rate_max: 1.0,
     ),
-    Door("paths.as_float", paths.as_float, {"value": ANY_STATE.but(allowed=(0.5, 3))}, plain),
-    Door("paths.as_state", paths.as_state, {"x": ANY_STATE}, lambda x: plain(x)),
-    Door(
+    Case("paths.as_float", paths.as_float, {"value": ANY_STATE.but(allowed=(0.5, 3))}, plain),
+    Case("paths.as_state", paths.as_state, {"x": ANY_STATE}, lambda x: plain(x)),
+    Case(
         "paths.noise_like",
         lambda key, x: (paths.noise_like(key, x) - jax.random.normal(key, jnp.shape(x))).mean() if jnp.size(x) else 0,
         {"key": KEYS, "x": ANY_STATE},
         lambda key, x: 0.0,
     ),
-    Door("paths.as_time", paths.as_time, {"t": TIME}, lambda t: plain(t)),
-    Door(
+    Case("paths.as_time", paths.as_time, {"t": TIME}, lambda t: plain(t)),
+    Case(
         "paths.ddpm",
         lambda t: paths.ddpm().alpha(jnp.float32(t)) ** 2 + paths.ddpm().beta(jnp.float32(t)) ** 2,
         {"t": TIME._replace(refused=())},
         lambda t: 1.0,
     ),
-    Door("paths.sample", paths.sample, {"path": PATHS, "key": KEYS, "z": ANY_STATE, "t": TIME}, _sampled),
-    Door(
-        "paths.conditional_field",
-        lambda path, x, z, t: paths.conditional_field(path, x, z(x), t),
-        {"path": PATHS, "x": ANY_STATE, "z": LIKE, "t": TIME},
-    ),
-    Door(
+    Case("paths.sample", paths.sample, {"path": PATHS, "key": KEYS, "z": ANY_STATE, "t": TIME}, _sampled),
+    Case(
         "paths.conditional_score",
         lambda path, x, z, t: paths.conditional_score(path, x, z(x), t),
         {"path": PATHS, "x": ANY_STATE, "z": LIKE, "t": INNER},
         lambda path, x, z, t: (plain(path.alpha(t)) * plain(z(x)) - plain(x)) / plain(path.beta(t)) ** 2,
         tolerance=1e-3,
     ),
-    Door(
+    Case(
         "conversions.from_field",
         lambda path, value, x, t: conversions.from_field(path, value(x), x, t),
         CONVERSION | {"t": INNER},
@@ -136,7 +126,7 @@ DOORS = [
         tolerance=1e-3,
     ),
     *(
-        Door(
+        Case(
             f"conversions.from_{name}",
             lambda path, value, x, t, convert=convert, view=view: view(convert(path, value(x), x, t)),
             CONVERSION,
@@ -145,7 +135,7 @@ DOORS = [
         for name, (convert, view) in CYCLES.items()
     ),
     *(
-        Door(
+        Case(
             f"conversions.{name}_of, field_of_{name}",
             _there_and_back(name),
             {"path": PATHS, "field": FIELD, "x": ANY_STATE, "t": INNER},
@@ -155,7 +145,7 @@ DOORS = [
         for name in CYCLES
     ),
     *(
-        Door(
+        Case(
             f"conversions.field_of_{name}",
             lambda path, given, x, t, name=name: getattr(conversions, f"field_of_{name}")(path, given)(x, t),
             {"path": PATHS, "given": FIELD, "x": ANY_STATE, "t": INNER},
@@ -163,57 +153,38 @@ DOORS = [
         )
         for name in CYCLES
     ),
-    Door(
-        "conversions.time_at",
-        time_at,
-        {
-            "path": PATHS,
-            "alpha": POSITIVE.but(allowed=(0,))._replace(refused=(-1.0, INF, *WORDS)),
-            "beta": POSITIVE._replace(refused=POSITIVE.refused[4:]),
-        },
-    ),
-    Door(
+    Case(
         "conversions.change_path",
         lambda field, old, new, x, t: change_path(old, new, field)(x, t),
         {"field": FIELD, "old": PATHS, "new": PATHS, "x": ANY_STATE, "t": TIME},
     ),
     *(
-        Door(f"mixtures.LabelledMixture.{maker}", _state_at(maker), MIXED)
+        Case(f"mixtures.LabelledMixture.{maker}", _state_at(maker), MIXED)
         for maker in ("vector_field", "score", "noise", "denoiser", "log_density")
     ),
-    Door("mixtures: x = alpha D + beta E", _by_identity, MIXED, lambda path, x, t, y: plain(x), tolerance=1e-3),
-    Door(
+    Case("mixtures: x = alpha D + beta E", _by_identity, MIXED, lambda path, x, t, y: plain(x), tolerance=1e-3),
+    Case(
         "mixtures.LabelledMixture.label_log_probs",
         lambda path, x, t: jnp.sum(jnp.exp(MIXTURE.label_log_probs(path)(x, t))),
         {"path": PATHS, "x": STATE, "t": TIME},
         lambda path, x, t: 1.0,
     ),
-    Door(
+    Case(
         "mixtures.LabelledMixture.sample",
         lambda key, y, t: MIXTURE.sample(key, y, PATH, t),
         {"key": KEYS, "y": NULL_OR_LABEL, "t": TIME},
     ),
-    Door("mixtures.LabelledMixture.sample_label", MIXTURE.sample_label, {"key": KEYS}),
-    Door(
-        "mixtures.ring",
-        lambda num_classes, radius, std: mixtures.ring(num_classes, radius, std).means,
-        {"num_classes": COUNT, "radius": numbers(2.0, 0, refused=(INF,), low=-4, high=4), "std": POSITIVE},
-    ),
-    Door(
-        "mixtures.grid",
-        lambda side, spacing, std: mixtures.grid(side, spacing, std).covariances,
-        {"side": COUNT, "spacing": numbers(2.0, 0, refused=(INF,), low=-4, high=4), "std": POSITIVE},
-    ),
-    Door(
+    Case("mixtures.LabelledMixture.sample_label", MIXTURE.sample_label, {"key": KEYS}),
+    Case(
         "mixtures.LabelledMixture",
         lambda weights, means, covariances: mixtures.LabelledMixture(weights, means, covariances).weights,
         {
-            "weights": Kind(
+            "weights": Choices(
                 (jnp.ones(2), [1, 2], np.array([0.5, 0.5])),
                 ([1.0, -1.0], [0, 1], [INF, 1], jnp.ones((2, 1, 1)), ["a", "b"], [1j, 1], jnp.zeros(0), None, 1.0),
             ),
-            "means": Kind((np.zeros((2, 1)), [[0], [1]]), (np.full((2, 1), np.nan), np.zeros((2, 0)), "means", 1j)),
-            "covariances": Kind(
+            "means": Choices((np.zeros((2, 1)), [[0], [1]]), (np.full((2, 1), np.nan), np.zeros((2, 0)), "means", 1j)),
+            "covariances": Choices(
                 (np.ones((2, 1, 1)), [[[1.0]], [[2.0]]]),
                 (-np.ones((2, 1, 1)), np.ones((2, 1)), np.full((2, 1, 1), np.inf), "c", np.ones((2, 1, 1), complex)),
             ),
@@ -222,9 +193,9 @@ DOORS = [
 ]
 
 
-@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
-def test_the_answer_is_right_or_the_error_clear(door):
-    knock_often(door, 8)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_answer_is_right_or_the_error_clear(case):
+    fuzz(case)
 
 
 @pytest.mark.parametrize("maker", ["vector_field", "score", "noise", "denoiser"])
@@ -251,7 +222,7 @@ def test_shapes_and_types_are_checked_while_jax_traces(t):
 
 
 def test_checks_pass_under_every_transformation():
-    """jit, vmap, grad and scan of a converted, guided sum of doors give what plain calls give."""
+    """jit, vmap, grad and scan of a converted, guided sum of calls give what plain calls give."""
     field = MIXTURE.vector_field(PATH)
 
     def score(x, t, y):

@@ -1,4 +1,4 @@
-"""Every public function of the library is checked by contracts, or has a door: no wrong argument goes untried."""
+"""Every public function of the library is checked by contracts, or has a case: no wrong argument goes untried."""
 
 import importlib
 import inspect
@@ -24,8 +24,8 @@ INNER = (
 PARTS = sorted(
     {info.name for info in pkgutil.iter_modules(cfgjax.__path__)} - {"analysis", "checks", "contracts"} | set(INNER)
 )
-"""Without the checks themselves, which are what the doors are made of."""
-TABLES = sorted(path.stem for path in Path(__file__).parent.glob("test_doors_*.py"))
+"""Without the checks themselves, which contracts are made of."""
+TABLES = sorted(path.stem for path in Path(__file__).parent.glob("test_calls_*.py"))
 
 WITHOUT = {
     "data.DataError": "error",
@@ -40,7 +40,7 @@ WITHOUT = {
     "verify.Check": "record",
     "verify.Report": "record",
 }
-"""A public name without a door -> why it needs none, or the file where its wrong arguments are tested."""
+"""A public name without a case -> why it needs none, or the file where its wrong arguments are tested."""
 
 
 def _place(value):
@@ -67,12 +67,12 @@ def _is_asked(value):
 ASKED = [name for part in PARTS for name, value in _public(part).items() if _is_asked(value)]
 
 
-def _with_doors():
-    """The names that the doors of all tables open: "part.name", or "part.name, another" for two of a part."""
-    doors = [door.name for table in TABLES for door in importlib.import_module(f"tests.contracts.{table}").DOORS]
+def _with_cases():
+    """The names that the cases of all tables call: "part.name", or "part.name, another" for two of a part."""
+    tables = [importlib.import_module(f"tests.contracts.{table}").CASES for table in TABLES]
     found = set()
-    for door in doors:
-        part, _, rest = door.partition(".")
+    for case in (case for table in tables for case in table):
+        part, _, rest = case.name.partition(".")
         found |= {f"{part}.{word}" for word in re.findall(r"(?:^|, )(\w+)", rest)}
     return found
 
@@ -81,13 +81,13 @@ CHECKED = {name for part in PARTS for name, value in _public(part).items() if is
 """Those whose arguments ``test_values`` tries."""
 
 
-def test_every_public_function_is_checked_or_has_a_door_or_a_reason():
-    assert sorted(set(ASKED) - CHECKED - _with_doors() - WITHOUT.keys()) == []
+def test_every_public_function_is_checked_or_has_a_case_or_a_reason():
+    assert sorted(set(ASKED) - CHECKED - _with_cases() - WITHOUT.keys()) == []
 
 
-def test_no_reason_is_given_for_what_has_a_door_or_is_not_there():
+def test_no_reason_is_given_for_what_has_a_case_or_is_not_there():
     assert sorted(WITHOUT.keys() - set(ASKED)) == []
-    assert sorted(WITHOUT.keys() & _with_doors()) == []
+    assert sorted(WITHOUT.keys() & _with_cases()) == []
 
 
 @pytest.mark.parametrize("file", sorted({reason for reason in WITHOUT.values() if reason.endswith(".py")}))

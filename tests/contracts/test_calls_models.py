@@ -1,4 +1,4 @@
-"""The doors of the networks: the right answer or one clear error."""
+"""Calls of the networks: the right answer or one clear error."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from cfgjax import models
 from cfgjax.models.embeddings import sincos_positions
-from tests.support.doors import (
+from tests.support.calls import (
     ANY_STATE,
     COUNT,
     INF,
@@ -18,14 +18,14 @@ from tests.support.doors import (
     POSITIVE,
     SHARE,
     TIME,
-    Door,
-    Kind,
-    knock_often,
+    Case,
+    Choices,
+    fuzz,
     plain,
     typed,
 )
 
-IMAGE = Kind(
+IMAGE = Choices(
     typed(np.arange(64).reshape(8, 8, 1) % 3),
     (
         *NO_ARRAY,
@@ -44,8 +44,8 @@ RATE = SHARE._replace(allowed=(0.25, 0, 1.0))
 DEPTH = SMALL.but(allowed=(0,))._replace(refused=COUNT.refused[1:])
 WIDTH = COUNT._replace(allowed=(8, 16), more=None)
 HALF = POSITIVE._replace(allowed=(10.0, 100), more=None)
-WORDS_OF_NORM = Kind(("layer", "rms"), ("batch", None, 3, ""))
-WORDS_OF_POSITIONS = Kind(("sine", "learned"), ("none", None, 3, ""))
+WORDS_OF_NORM = Choices(("layer", "rms"), ("batch", None, 3, ""))
+WORDS_OF_POSITIONS = Choices(("sine", "learned"), ("none", None, 3, ""))
 UNET = {"width": 8, "multipliers": (1, 2), "blocks_per_level": 1, "attention": (4,), "head_width": 8}
 DIT = {"width": 16, "depth": 1, "num_heads": 2}
 
@@ -73,20 +73,20 @@ def _probabilities(x, t, num_classes=NUM_CLASSES, **settings):
     return [np.zeros(num_classes)]
 
 
-DOORS = [
-    Door("models.MLP", _of(models.MLP, num_classes=NUM_CLASSES, width=8, depth=1), AT | {"x": STATES}, _like),
-    Door(
+CASES = [
+    Case("models.MLP", _of(models.MLP, num_classes=NUM_CLASSES, width=8, depth=1), AT | {"x": STATES}, _like),
+    Case(
         "models.MLP: settings",
         _of(models.MLP),
-        {"x": Kind((jnp.ones(2),), ()), "t": Kind((0.5,), ()), "y": Kind((0,), ())}
+        {"x": Choices((jnp.ones(2),), ()), "t": Choices((0.5,), ()), "y": Choices((0,), ())}
         | {"num_classes": SMALL, "width": WIDTH, "depth": DEPTH, "dropout": RATE, "max_frequency": HALF},
         _like,
     ),
-    Door("models.DiT", _of(models.DiT, num_classes=NUM_CLASSES, **DIT), AT | {"x": IMAGE}, _like, {"x": "x|patch"}),
-    Door(
+    Case("models.DiT", _of(models.DiT, num_classes=NUM_CLASSES, **DIT), AT | {"x": IMAGE}, _like, {"x": "x|patch"}),
+    Case(
         "models.DiT: settings",
         _of(models.DiT, **DIT),
-        {"x": Kind((jnp.ones((8, 8, 1)),), ()), "t": Kind((0.5,), ()), "y": Kind((0,), ())}
+        {"x": Choices((jnp.ones((8, 8, 1)),), ()), "t": Choices((0.5,), ()), "y": Choices((0,), ())}
         | {
             "num_classes": SMALL,
             "width": COUNT._replace(allowed=(16, 32), more=None).but(refused=(17, 6)),
@@ -99,28 +99,28 @@ DOORS = [
         },
         _like,
     ),
-    Door(
+    Case(
         "models.DiTClassifier",
         _of(models.DiTClassifier, **DIT),
         {"x": IMAGE, "t": TIME, "num_classes": SMALL},
         _probabilities,
         {"x": "x|patch"},
     ),
-    Door(
+    Case(
         "models.UNet",
         _of(models.UNet, num_classes=NUM_CLASSES, **UNET),
         AT | {"x": IMAGE},
         _like,
         {"x": "x|multipliers"},
     ),
-    Door(
+    Case(
         "models.UNet: settings",
         _of(models.UNet, **UNET),
-        {"x": Kind((jnp.ones((8, 8, 1)),), ()), "t": Kind((0.5,), ()), "y": Kind((0,), ())}
+        {"x": Choices((jnp.ones((8, 8, 1)),), ()), "t": Choices((0.5,), ()), "y": Choices((0,), ())}
         | {
             "num_classes": SMALL,
             "width": WIDTH,
-            "multipliers": Kind(((1,), (1, 2)), ((), (0,), (1, -1), (1.5,), (1, 1, 1, 1, 1))),
+            "multipliers": Choices(((1,), (1, 2)), ((), (0,), (1, -1), (1.5,), (1, 1, 1, 1, 1))),
             "blocks_per_level": SMALL,
             "head_width": WIDTH,
             "patch": SMALL.but(refused=(3, 16)),
@@ -129,14 +129,14 @@ DOORS = [
         _like,
         {"patch": "patch|multipliers"},
     ),
-    Door(
+    Case(
         "models.UNetClassifier",
         _of(models.UNetClassifier, **UNET),
         {"x": IMAGE, "t": TIME, "num_classes": SMALL},
         _probabilities,
         {"x": "x|multipliers"},
     ),
-    Door(
+    Case(
         "models.ConvNet",
         lambda x, **settings: _shape(models.ConvNet(**settings), x),
         {
@@ -148,19 +148,19 @@ DOORS = [
         },
         lambda x, num_classes, num_features, **settings: [np.zeros(num_features), np.zeros(num_classes)],
     ),
-    Door(
+    Case(
         "models.TimeEmbedding",
         lambda t, width, max_frequency: _shape(models.TimeEmbedding(width, max_frequency), t),
         {"t": TIME, "width": WIDTH.but(refused=(1,)), "max_frequency": HALF},
         lambda t, width, max_frequency: [np.zeros(width)],
     ),
-    Door(
+    Case(
         "models.LabelEmbedding",
         lambda y, num_classes, width: _shape(models.LabelEmbedding(num_classes, width), y),
         {"y": NULL_OR_LABEL, "num_classes": COUNT._replace(allowed=(NUM_CLASSES,), more=None), "width": WIDTH},
         lambda y, num_classes, width: [np.zeros(width)],
     ),
-    Door(
+    Case(
         "models.sincos_positions",
         sincos_positions,
         {"rows": SMALL, "columns": SMALL, "width": COUNT._replace(allowed=(4, 8), more=None).but(refused=(6,))},
@@ -168,9 +168,9 @@ DOORS = [
 ]
 
 
-@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
-def test_the_answer_is_right_or_the_error_clear(door):
-    knock_often(door, 8)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_answer_is_right_or_the_error_clear(case):
+    fuzz(case)
 
 
 def test_a_label_that_is_none_does_not_take_another_ones_row():

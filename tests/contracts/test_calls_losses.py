@@ -1,14 +1,14 @@
-"""The doors of losses, likelihood, sweeps, diagnostics and training: the right answer or one clear error."""
+"""Calls of losses, likelihood, sweeps, diagnostics and training: the right answer or one clear error."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfgjax import guidance, losses, solvers, training
+from cfgjax import losses, solvers, training
 from cfgjax.analysis import guidance_diagnostics, likelihood
 from cfgjax.analysis.sweep import sweep
-from tests.support.doors import (
+from tests.support.calls import (
     ANY_STATE,
     COUNT,
     DATA_LABEL,
@@ -22,17 +22,14 @@ from tests.support.doors import (
     LABEL,
     MIXTURE,
     NAN,
-    NULL_OR_LABEL,
-    NUM_CLASSES,
     PATH,
     PATHS,
     POSITIVE,
-    SCALE,
     SHARE,
     WORDS,
-    Door,
-    Kind,
-    knock_often,
+    Case,
+    Choices,
+    fuzz,
     numbers,
     plain,
 )
@@ -40,20 +37,20 @@ from tests.support.doors import (
 NOT_EMPTY = ANY_STATE._replace(
     allowed=ANY_STATE.allowed[:8], refused=(*ANY_STATE.refused, jnp.ones(0), np.ones((2, 0)))
 )
-DENSITY = Kind(
+DENSITY = Choices(
     (losses.uniform(), losses.logit_normal(), lambda key: 0.5),
     (*FUNCTIONS, lambda key: 1.5, lambda key: jnp.ones(2), lambda key: "t", lambda key: NAN),
 )
-WEIGHT = Kind((losses.flat, lambda t: 0.5), (*FUNCTIONS, lambda t: jnp.ones(2), lambda t: "weight"))
+WEIGHT = Choices((losses.flat, lambda t: 0.5), (*FUNCTIONS, lambda t: jnp.ones(2), lambda t: "weight"))
 OTHERS = {"path": PATHS, "key": KEYS, "z": NOT_EMPTY, "time_density": DENSITY, "weight": WEIGHT}
-CLASSIFIER = Kind(
+CLASSIFIER = Choices(
     (MIXTURE.label_log_probs(PATH), lambda x, t: np.full(3, -1.0)),
     (*FUNCTIONS, lambda x, t: jnp.sum(x), lambda x, t: jnp.ones((3, 1)), lambda x, t: "p", lambda x, t: jnp.ones(0)),
 )
 START = numbers(0.25, 0, 0.5, refused=(-0.1, 1.5, INF, 1))
 STOP = numbers(0.75, 1, refused=(-0.1, 1.5, INF, 0))
 UP, DOWN = GRID._replace(allowed=GRID.allowed[:3]), DOWN_GRID
-MAKER = Kind((solvers.euler, solvers.heun), (*FUNCTIONS, lambda field: field, lambda field: None))
+MAKER = Choices((solvers.euler, solvers.heun), (*FUNCTIONS, lambda field: field, lambda field: None))
 NOT_DIVERGENCES = (
     *FUNCTIONS,
     lambda x, t: x,
@@ -61,10 +58,9 @@ NOT_DIVERGENCES = (
     lambda x, t: (jnp.ones(3), 0.0),
     lambda x, t: "both",
 )
-DIVERGENCE = Kind((likelihood.exact_divergence(lambda x, t: jnp.zeros_like(x)),), NOT_DIVERGENCES)
-SOME = Kind((jnp.ones(2), np.ones(2), np.ones(2, int)), (np.ones(2, complex), "x", None, KEY))
-PAIRS = Kind((guidance.pair(MIXTURE.vector_field(PATH), NUM_CLASSES),), (None, "pair", (1, 2), lambda x, t, y: x))
-AXIS = Kind(
+DIVERGENCE = Choices((likelihood.exact_divergence(lambda x, t: jnp.zeros_like(x)),), NOT_DIVERGENCES)
+SOME = Choices((jnp.ones(2), np.ones(2), np.ones(2, int)), (np.ones(2, complex), "x", None, KEY))
+AXIS = Choices(
     (jnp.arange(2), np.ones((3, 2)), [jnp.ones(2), np.zeros(2)]),
     (1.0, jnp.ones(0), "ab", None, [jnp.ones(2), jnp.ones(3)]),
 )
@@ -72,11 +68,6 @@ AXIS = Kind(
 
 def _log_normal(x):
     return -0.5 * (np.sum(plain(x) ** 2) + plain(x).size * np.log(2 * np.pi))
-
-
-def _diagnosed(path, pair, scale, y, key, bound):
-    observe = guidance_diagnostics.diagnostics(path, pair, key, scale, y, bound)
-    return observe(solvers.euler(lambda x, t: x).init(jnp.ones(2)), 0.5)
 
 
 def _by_label(labels, num_classes):
@@ -88,9 +79,9 @@ def _batch(num_examples):
     return {"x": np.arange(2 * num_examples).reshape(-1, 2), "y": jnp.arange(num_examples)}
 
 
-DOORS = [
+CASES = [
     *(
-        Door(
+        Case(
             f"losses.{loss.__name__}",
             lambda given, path, key, z, time_density, weight, loss=loss: loss(
                 path, given, key, z, time_density=time_density, weight=weight
@@ -104,7 +95,7 @@ DOORS = [
             (losses.score_matching, "score"),
         )
     ),
-    Door(
+    Case(
         "losses.flow_matching: the target itself has no loss",
         lambda path, key, z: losses.noise_matching(
             path,
@@ -116,63 +107,63 @@ DOORS = [
         {"path": PATHS, "key": KEYS, "z": NOT_EMPTY._replace(refused=())},
         lambda path, key, z: 0.0,
     ),
-    Door(
+    Case(
         "losses.flow_matching with a label",
         lambda y: losses.flow_matching(PATH, lambda x, t, y: y * x, KEY, jnp.ones(2), y),
         {"y": LABEL},
     ),
-    Door(
+    Case(
         "losses.classifier_cross_entropy",
         losses.classifier_cross_entropy,
         {"log_classifier": CLASSIFIER, "path": PATHS, "key": KEYS, "z": SOME, "y": DATA_LABEL, "time_density": DENSITY},
     ),
-    Door(
+    Case(
         "losses.uniform",
         lambda start, stop, key: losses.uniform(start, stop)(key),
         {"start": START, "stop": STOP, "key": KEYS},
     ),
-    Door(
+    Case(
         "losses.logit_normal",
         lambda location, spread, key: losses.logit_normal(location, spread)(key),
         {"location": numbers(0.5, 0, refused=(INF,)), "spread": numbers(0.5, 0, refused=(-1, INF)), "key": KEYS},
     ),
-    Door(
+    Case(
         "likelihood.exact_divergence",
         lambda field, x: likelihood.exact_divergence(field)(x, 0.5)[0],
         {"field": FIELD, "x": ANY_STATE},
     ),
-    Door(
+    Case(
         "likelihood.exact_divergence of x / 2",
         lambda x: likelihood.exact_divergence(lambda x, t: x / 2)(x, 0.5)[1],
         {"x": ANY_STATE},
         lambda x: np.size(x) / 2,
     ),
-    Door(
+    Case(
         "likelihood.estimated_divergence of x / 2",
         lambda x, key: likelihood.estimated_divergence(lambda x, t: x / 2, key)(x, 0.5)[1],
         {"x": ANY_STATE, "key": KEYS},
         lambda x, key: np.size(x) / 2,
     ),
-    Door(
+    Case(
         "likelihood.estimated_divergence",
         lambda field, key: likelihood.estimated_divergence(field, key)(jnp.ones(2), 0.5),
         {"field": FIELD, "key": KEYS},
     ),
-    Door(
+    Case(
         "likelihood.log_density without motion",
         lambda make_solver, divergence, x, ts: likelihood.log_density(make_solver, divergence, x, ts)[0],
         {"make_solver": MAKER, "divergence": DIVERGENCE, "x": SOME, "ts": DOWN},
         lambda make_solver, divergence, x, ts: _log_normal(x),
         named={"make_solver": "make_solver|solver"},
     ),
-    Door(
+    Case(
         "likelihood.sample_log_density without motion",
         lambda make_solver, divergence, noise, ts: likelihood.sample_log_density(make_solver, divergence, noise, ts)[0],
         {"make_solver": MAKER, "divergence": DIVERGENCE, "noise": SOME, "ts": UP},
         lambda make_solver, divergence, noise, ts: _log_normal(noise),
         named={"make_solver": "make_solver|solver"},
     ),
-    Door(
+    Case(
         "likelihood.bits_per_dimension",
         likelihood.bits_per_dimension,
         {"log_density": numbers(-3.0, 0, 2, refused=(INF, -INF)), "num_dimensions": COUNT, "value_range": POSITIVE},
@@ -180,29 +171,17 @@ DOORS = [
             -plain(log_density) / (num_dimensions * np.log(2)) + np.log2(256 / plain(value_range))
         ),
     ),
-    Door(
+    Case(
         "sweep.sweep",
         lambda draw, one, other, chunk: sweep(draw, one, other, chunk=chunk),
-        {"draw": Kind((lambda a, b: jnp.float32(1),), FUNCTIONS), "one": AXIS, "other": AXIS, "chunk": COUNT},
+        {"draw": Choices((lambda a, b: jnp.float32(1),), FUNCTIONS), "one": AXIS, "other": AXIS, "chunk": COUNT},
         named={"one": "axis 0", "other": "axis 1"},
     ),
-    Door(
-        "guidance_diagnostics.diagnostics",
-        _diagnosed,
-        {
-            "path": PATHS,
-            "pair": PAIRS,
-            "scale": SCALE,
-            "y": NULL_OR_LABEL._replace(refused=LABEL.refused),
-            "key": KEYS,
-            "bound": POSITIVE,
-        },
-    ),
-    Door(
+    Case(
         "guidance_diagnostics.by_label",
         _by_label,
         {
-            "labels": Kind(
+            "labels": Choices(
                 (jnp.array([0, 1, 0]), np.array([1, 1, 0])),
                 (
                     jnp.array([0, 1, 7]),
@@ -217,50 +196,40 @@ DOORS = [
             "num_classes": COUNT._replace(allowed=(2, 5), more=None),
         },
     ),
-    Door(
+    Case(
         "losses.flat",
         losses.flat,
-        {"t": Kind((0.5, jnp.float32(1), np.zeros(())), ("t", None, 1j, object()))},
+        {"t": Choices((0.5, jnp.float32(1), np.zeros(())), ("t", None, 1j, object()))},
         lambda t: 1.0,
     ),
-    Door(
+    Case(
         "training.example_keys",
         lambda key, step, num_local: jax.random.key_data(training.example_keys(key, step, num_local)).shape[0],
         {"key": KEYS, "step": COUNT._replace(refused=(-1, 2.5, NAN, jnp.ones(1, int), *WORDS)), "num_local": COUNT},
         lambda key, step, num_local: int(num_local),
     ),
-    Door(
+    Case(
         "training.ema_warmup",
         lambda decay: training.ema_warmup(decay)(jnp.asarray(1000)),
         {"decay": SHARE},
         lambda decay: min(float(decay), 1001 / 1010),
     ),
-    Door(
-        "training.multi_step",
-        lambda step: (training.multi_step(step), 0)[1],
-        {"step": Kind((lambda *_: 0,), FUNCTIONS)},
-    ),
-    Door(
-        "training.make_eval_step",
-        lambda loss: (training.make_eval_step(loss), 0)[1],
-        {"loss": Kind((lambda params, key, example: 0.0,), FUNCTIONS)},
-    ),
-    Door(
+    Case(
         "training.shard",
         lambda batch, num_devices: training.shard(batch, num_devices),
         {
-            "batch": Kind(
+            "batch": Choices(
                 (_batch(12), np.arange(60)),
                 ({}, (), 1.0, {"x": np.ones((6, 2)), "y": np.ones(4)}, {"x": np.ones(12), "y": 3.0}, jnp.ones((0, 2))),
             ),
             "num_devices": COUNT._replace(allowed=(1, 2, 3), more=None),
         },
     ),
-    Door(
+    Case(
         "training.shard_stacked",
         lambda batches, num_devices: training.shard_stacked(batches, num_devices),
         {
-            "batches": Kind(
+            "batches": Choices(
                 ([_batch(12)] * 2, [np.arange(6)]),
                 ([], [_batch(12), _batch(6)], [_batch(12), np.arange(12)], [{}], [1.0]),
             ),
@@ -271,9 +240,9 @@ DOORS = [
 ]
 
 
-@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
-def test_the_answer_is_right_or_the_error_clear(door):
-    knock_often(door, 8)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_answer_is_right_or_the_error_clear(case):
+    fuzz(case)
 
 
 def test_a_loss_over_no_number_is_refused_and_not_nan():

@@ -1,4 +1,4 @@
-"""The doors of guidance: the right answer or one clear error."""
+"""Calls of guidance: the right answer or one clear error."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from cfgjax import guidance
 from cfgjax.checks import is_known_as
-from tests.support.doors import (
+from tests.support.calls import (
     ANY_LABEL,
     ANY_STATE,
     DOWN_GRID,
@@ -32,18 +32,17 @@ from tests.support.doors import (
     SHARE,
     STATE,
     TIME,
-    WORDS,
-    Door,
-    Kind,
+    Case,
+    Choices,
+    fuzz,
     guided_telling,
-    knock_often,
     numbers,
     plain,
     telling,
 )
 
 PAIR = guidance.pair(telling, NUM_CLASSES)
-PAIRS = Kind((PAIR, guidance.pair(ORACLE, NUM_CLASSES)), (telling, None, "pair", (1, 2)))
+PAIRS = Choices((PAIR, guidance.pair(ORACLE, NUM_CLASSES)), (telling, None, "pair", (1, 2)))
 
 
 def _both_of(make):
@@ -58,20 +57,20 @@ def _classifier(field_or_none=None, scale=2.0, start=0.01, null_field=None, log_
     return guidance.classifier(PATH, null_field, log_classifier, scale, start)
 
 
-NULL_FIELDS = Kind((guidance.given(ORACLE, NUM_CLASSES),), FIELD.refused)
-CLASSIFIERS = Kind(
+NULL_FIELDS = Choices((guidance.given(ORACLE, NUM_CLASSES),), FIELD.refused)
+CLASSIFIERS = Choices(
     (MIXTURE.label_log_probs(PATH),),
     (*FUNCTIONS, lambda x, t: jnp.sum(x), lambda x, t: jnp.ones((3, 1)), lambda x, t: "p", lambda x, t: jnp.ones(0)),
 )
-POLICIES = Kind(
+POLICIES = Choices(
     (lambda *point: jnp.float32(2), lambda x, t, y, null, labelled: 1 + t + y, lambda *point: 3),
     (*FUNCTIONS, lambda *point: jnp.ones(2), lambda *point: None, lambda *point: "scale", lambda *point: NAN),
 )
 NOT_NULL = SCALES._replace(allowed=tuple(each for each in SCALES.allowed if not is_known_as(each, 0)), more=None)
 """At a known w = 0 a classifier is not called, and so not checked."""
 AT_NULL = {"x": STATE, "t": TIME, "y": NULL_OR_LABEL}
-DOORS = [
-    Door(
+CASES = [
+    Case(
         "guidance.interpolate",
         lambda null, labelled, scale: guidance.interpolate(null, labelled, scale),
         {
@@ -81,36 +80,36 @@ DOORS = [
         },
         lambda null, labelled, scale: plain(null) + plain(scale) * (plain(labelled) - plain(null)),
     ),
-    Door(
+    Case(
         "guidance.classifier_free",
         lambda scale, null_label, x, t, y: guidance.classifier_free(telling, scale, null_label)(x, t, y),
         {"scale": SCALE, "null_label": ANY_LABEL, "x": ANY_STATE, "t": INNER._replace(refused=()), "y": ANY_LABEL},
         lambda scale, null_label, x, t, y: guided_telling(scale, x, t, y, null_label),
         tolerance=1e-3,
     ),
-    Door(
+    Case(
         "guidance.pair",
         _both_of(lambda field: guidance.pair(field, NUM_CLASSES)),
         POINT | {"field": PLAIN_FIELD, "y": NULL_OR_LABEL._replace(refused=LABEL.refused)},
     ),
-    Door(
+    Case(
         "guidance.autoguidance_pair",
         _both_of(guidance.autoguidance_pair),
         POINT | {"field": PLAIN_FIELD, "weak_field": PLAIN_FIELD, "y": NULL_OR_LABEL._replace(refused=LABEL.refused)},
     ),
-    Door(
+    Case(
         "guidance.extrapolate",
         _field_of(guidance.extrapolate),
         POINT | {"pair": PAIRS, "scale": SCALES, "t": TIME, "y": NULL_OR_LABEL._replace(refused=LABEL.refused)},
     ),
-    Door(
+    Case(
         "guidance.autoguidance",
         lambda scale, x, t, y: guidance.autoguidance(telling, lambda x, t, y: jnp.zeros_like(x), scale)(x, t, y),
         POINT | {"scale": SCALE},
         lambda scale, x, t, y: plain(scale) * (1 + plain(y)) * (1 + plain(t)) * plain(x),
         tolerance=1e-3,
     ),
-    Door(
+    Case(
         "guidance.classifier",
         _field_of(_classifier),
         AT_NULL
@@ -121,14 +120,14 @@ DOORS = [
             "start": numbers(0.01, 0.5, refused=(0, 1, -1.0, INF)),
         },
     ),
-    Door(
+    Case(
         "guidance.classifier at w = 1",
         lambda x, t, y: _classifier(None, 1, 0.01, NULL_FIELDS.allowed[0], CLASSIFIERS.allowed[0])(x, t, y),
         {"x": STATE, "t": INNER, "y": NULL_OR_LABEL},
         lambda x, t, y: ORACLE(plain(x).astype(np.float32), t, y),
         tolerance=2e-3,
     ),
-    Door(
+    Case(
         "guidance.classifier_pair",
         lambda null_field, log_classifier, path, start, x, t, y: guidance.classifier_pair(
             path, null_field, log_classifier, start
@@ -137,11 +136,11 @@ DOORS = [
         | {
             "null_field": NULL_FIELDS,
             "log_classifier": CLASSIFIERS,
-            "path": Kind((PATH,), PATHS.refused),
+            "path": Choices((PATH,), PATHS.refused),
             "start": numbers(0.01, 0.5, refused=(0, 1, -1.0, INF)),
         },
     ),
-    Door(
+    Case(
         "guidance.policy",
         lambda scale_of, x, t, y: guidance.classifier_free(telling, guidance.policy(scale_of), NUM_CLASSES)(x, t, y),
         POINT | {"scale_of": POLICIES},
@@ -149,23 +148,17 @@ DOORS = [
         named={"scale_of": "scale_of|scale"},
         tolerance=1e-3,
     ),
-    Door(
+    Case(
         "guidance.rescaled",
         _field_of(guidance.rescaled),
         POINT | {"pair": PAIRS, "scale": SCALES, "phi": SHARE},
     ),
-    Door(
-        "guidance.projected",
-        _both_of(guidance.projected),
-        POINT | {"path": PATHS, "pair": PAIRS, "eta": SCALE, "max_norm": POSITIVE._replace(refused=(0, -1.0, *WORDS))},
-    ),
-    Door("guidance.cfg_zero_star", _both_of(guidance.cfg_zero_star), POINT | {"pair": PAIRS}),
-    Door(
+    Case(
         "guidance.tangential_damping",
         _both_of(guidance.tangential_damping),
         POINT | {"path": PATHS, "pair": PAIRS, "t": TIME},
     ),
-    Door(
+    Case(
         "guidance.adaptive_projected",
         lambda path, pair, scale, y, momentum, x, t: guidance.adaptive_projected(path, pair, scale, y, momentum).apply(
             x, t, jnp.zeros(2)
@@ -180,7 +173,7 @@ DOORS = [
             "t": TIME,
         },
     ),
-    Door(
+    Case(
         "guidance.static_threshold",
         lambda path, field, bound, x, t: guidance.static_threshold(path, field, bound)(x, t),
         {
@@ -191,7 +184,7 @@ DOORS = [
             "t": TIME,
         },
     ),
-    Door(
+    Case(
         "guidance.dynamic_threshold",
         lambda path, field, percentile, x, t: guidance.dynamic_threshold(path, field, percentile)(x, t),
         {
@@ -202,22 +195,12 @@ DOORS = [
             "t": TIME,
         },
     ),
-    Door(
-        "guidance.zero_init",
-        lambda field, start, x, t: guidance.zero_init(field, start)(x, jnp.float32(t)),
-        {
-            "field": Kind(FIELD.allowed, FUNCTIONS),
-            "start": numbers(0.25, 0, 0.5, refused=(-0.1, 1, 1.0, INF), low=0, high=0.9375),
-            "x": ANY_STATE._replace(refused=()),
-            "t": TIME._replace(refused=()),
-        },
-    ),
 ]
 
 
-@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
-def test_the_answer_is_right_or_the_error_clear(door):
-    knock_often(door, 8)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_answer_is_right_or_the_error_clear(case):
+    fuzz(case)
 
 
 def test_a_label_that_a_classifier_does_not_know_is_refused():
