@@ -189,6 +189,12 @@ def test_calibration_error_by_hand():
     np.testing.assert_allclose(metrics.calibration_error(log_probs, labels, num_bins=10), expected, rtol=1e-12)
 
 
+def test_a_sure_example_shares_the_last_bin():
+    """One at 1, wrong, and one at 0.95, right, are 1.95 sure of 1 right."""
+    log_probs = np.array([[0.0, -np.inf], np.log([0.05, 0.95])])
+    np.testing.assert_allclose(metrics.calibration_error(log_probs, np.array([1, 1]), num_bins=10), 0.475, rtol=1e-12)
+
+
 def test_a_sure_and_right_classifier_is_calibrated():
     log_probs = np.array([[0.0, -np.inf], [-np.inf, 0.0]])
     assert metrics.calibration_error(log_probs, np.array([0, 1])) == 0.0

@@ -82,10 +82,15 @@ def test_the_iteration_converges_as_documented():
     np.testing.assert_allclose(error(4.0, 6) / error(4.0, 5), 0.4, rtol=1e-6)
 
 
-def _one_step(rate, num_iterations, x=1.0):
+def _one_step(rate, *num_iterations, x=1.0):
     """From 0.5 to 0.4 on dx = -rate x, with q = rate / 10."""
-    solver = solvers.implicit_euler(lambda x, t: -rate * x, num_iterations)
+    solver = solvers.implicit_euler(lambda x, t: -rate * x, *num_iterations)
     return solver.step(KEY, solver.init(jnp.full(1, x)), jnp.asarray(0.5), jnp.asarray(0.4))
+
+
+@pytest.mark.usefixtures("x64")
+def test_by_default_it_iterates_20_times():
+    assert float(_one_step(4.0).change) == pytest.approx(0.4**20, rel=1e-6)
 
 
 @pytest.mark.usefixtures("x64")

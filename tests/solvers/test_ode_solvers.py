@@ -159,6 +159,32 @@ def test_ends_are_finite_on_the_paths_with_singular_ends(name, path_name):
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("ends", "start", "inner", "last", "weights"),
+    [
+        ((0.2, 0.5), 0, 1 / 2, 1, (1 / 6, 2 / 6, 2 / 6, 1 / 6)),
+        ((0.5, 1.0), 0, 1 / 2, 3 / 4, (2 / 9, 3 / 9, 0, 4 / 9)),
+        ((1.0, 0.6), 1 / 3, 1 / 3, 1, (0, 0, 3 / 4, 1 / 4)),
+    ],
+    ids=["O3", "O5", "O6"],
+)
+def test_kutta_s_stages_by_hand(ends, start, inner, last, weights):
+    """(O3), (O5) towards t = 1 and (O6) from there, of any field: the times of their stages and their weights."""
+    x, t, h = START, ends[0], ends[1] - ends[0]
+
+    def field(x, t):
+        return np.cos(3 * t) - x**2
+
+    stages = [field(x, t + start * h)]
+    for place in (inner, inner, last):
+        stages.append(field(x + place * h * stages[-1], t + place * h))
+    expected = x + h * sum(weight * stage for weight, stage in zip(weights, stages, strict=True))
+    solver = solvers.rk4(lambda x, t: jnp.cos(3 * t) - x**2)
+    found = solver.step(KEY, solver.init(jnp.asarray(x)), *map(jnp.asarray, ends)).x
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["heun", *RULES, "cfg_plus_plus"])
 def test_gradients_in_state_and_times_are_difference_quotients(name):
     """From t = 0 to t = 1, where a step's rule is another one and no quotient of what is left out may be NaN."""

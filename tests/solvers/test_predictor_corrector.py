@@ -175,7 +175,7 @@ def test_the_score_is_not_called_at_the_end_of_mapped_grids():
         jax.debug.callback(lambda t: times.append(float(t)), t)
         return -x
 
-    solver = solvers.langevin_corrected(solvers.euler(lambda x, t: x), score, _fixed_step, 1)
+    solver = solvers.langevin_corrected(solvers.euler(lambda x, t: x), score, _fixed_step)
     step = jax.vmap(lambda t_next: solver.step(KEY, solver.init(jnp.ones(2)), jnp.float32(0.5), t_next).x)
     ends = step(jnp.float32([0.75, 1.0]))
     jax.effects_barrier()
