@@ -21,10 +21,10 @@ from experiments.cli.main import UserError
 from experiments.cli.options import optional
 from experiments.config.schema import ADAPTER, DiTNetwork, Experiment, LatentData, Sampling
 from experiments.run import folder as run_folder
-from experiments.run.model import model_of
+from experiments.run.train_setup import optimizer_of
 from experiments.runtime import progress
 from experiments.tasks.memory_limit import require_affordable
-from experiments.tasks.registry import task_of
+from experiments.tasks.registry import facts_of
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,9 @@ def _read(options: Options) -> tuple[Architecture, Tree]:
 
 def _write(options: Options, architecture: Architecture, params: Tree) -> None:
     experiment = run_folder.validate(experiment_of(options.kind, architecture, options.out))
-    task = task_of(experiment, "shapes")
-    require_affordable(experiment, task.shape, task.num_classes)
-    optimizer = model_of(experiment, task).optimizer
-    state = training.init_state(params, optimizer, jax.random.key(experiment.seed))
+    facts = facts_of(experiment)
+    require_affordable(experiment, facts.shape, facts.num_classes)
+    state = training.init_state(params, optimizer_of(experiment), jax.random.key(experiment.seed))
     run_folder.make_folder("out", options.out)
     run_folder.open_run(experiment)
     with checkpoints.Writer(run_folder.checkpoints_of(options.out)) as writer:

@@ -32,6 +32,7 @@ from experiments.run.require_trained import require_rows
 from experiments.run.restore import Run, restore_field
 from experiments.runtime import progress
 from experiments.runtime.batching import plan_batching
+from experiments.tasks.task import TaskFacts
 
 TITLES = {
     "distance": "|u_y - u_null|",
@@ -67,7 +68,7 @@ class Options:
     """Picture to write; the numbers go beside it, as .csv."""
 
 
-def observe(run: Run, options: Options, ts: Array) -> tuple[Diagnostics, np.ndarray]:
+def observe(run: Run[TaskFacts], options: Options, ts: Array) -> tuple[Diagnostics, np.ndarray]:
     """The diagnostics of each label, [K, n + 1] each, NaN of one never learned; the evaluations of each step, [n]."""
     task, path, field = run.task, run.path, run.field
     null, scale = task.num_classes, guidance.interval(options.scale, *options.interval)

@@ -24,7 +24,8 @@ from experiments.cli.options import optional
 from experiments.config.schema import Experiment
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
-from experiments.run.model import Model, model_of, state_of
+from experiments.run.model import Model, model_of
+from experiments.run.train_setup import state_of, train_setup_of
 from experiments.runtime import progress
 from experiments.tasks.registry import task_of
 from experiments.tasks.task import Task
@@ -117,9 +118,9 @@ def dryrun(experiment: Experiment, devices: list[jax.Device], ways: tuple[str, .
         raise UserError(f"batch_size must be divisible by {num_parts}, got {experiment.batch_size}")
     task = task_of(experiment, "shapes")
     model = model_of(experiment, task)
-    state = jax.eval_shape(lambda: state_of(experiment, task, model.network, model.optimizer))
+    setup, state = train_setup_of(experiment, task, model), jax.eval_shape(lambda: state_of(experiment, model))
     step = training.make_step(
-        model.loss, model.optimizer, model.ema_decay, experiment.num_microbatches, average_decays=model.average_decays
+        setup.loss, setup.optimizer, setup.ema_decay, experiment.num_microbatches, average_decays=setup.average_decays
     )
     batch = jax.eval_shape(lambda tree: training.shard(tree, len(devices)), next(task.batches(range(1))))
     forward = forward_flops(model, task, state.params)

@@ -23,10 +23,10 @@ from experiments.evaluation.options import EvaluationOptions
 from experiments.evaluation.run_report import report
 from experiments.run import folder as run_folder
 from experiments.run.require_trained import require_rows, require_scales
-from experiments.run.restore import Run, restore_run
-from experiments.run.restore_classifier import load_classifier
+from experiments.run.restore import Run, classifier_for, restore_run
 from experiments.runtime import distributed
 from experiments.runtime.distributed import Launch
+from experiments.tasks.task import Task
 
 OWN = "the run's own"
 
@@ -96,7 +96,7 @@ def load_features(name: str) -> Features:
     return found
 
 
-def _require_usable(options: Options, run: Run) -> None:
+def _require_usable(options: Options, run: Run[Task]) -> None:
     measures = options.measures
     if not options.samples.solver:
         raise UserError("solver must name at least one")
@@ -114,7 +114,7 @@ def _require_usable(options: Options, run: Run) -> None:
         require_rows(run, (*run.task.labels, run.task.num_classes), "likelihood")
 
 
-def _evaluation_options(options: Options, run: Run) -> EvaluationOptions:
+def _evaluation_options(options: Options, run: Run[Task]) -> EvaluationOptions:
     _require_usable(options, run)
     measures = options.measures
     if measures.classifier_scales is not None:
@@ -123,7 +123,7 @@ def _evaluation_options(options: Options, run: Run) -> EvaluationOptions:
         solvers=options.samples.solver,
         log_classifier=None
         if measures.classifier is None
-        else load_classifier(measures.classifier, run, options.data_dir),
+        else classifier_for(run, restore_run(measures.classifier, options.data_dir)),
         classifier_scales=measures.classifier_scales,
         num_likelihoods=measures.likelihood,
         features=None if measures.features is None else load_features(measures.features),
@@ -131,7 +131,7 @@ def _evaluation_options(options: Options, run: Run) -> EvaluationOptions:
     )
 
 
-def _with_sampling(run: Run, **chosen: Any) -> Run:
+def _with_sampling(run: Run[Task], **chosen: Any) -> Run[Task]:
     """The run with some settings of its sampling replaced, once they are found in range."""
     sampling = dataclasses.replace(run.experiment.sampling, **chosen)
     return run._replace(experiment=run_folder.validate(dataclasses.replace(run.experiment, sampling=sampling)))

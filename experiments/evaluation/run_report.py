@@ -13,6 +13,7 @@ from experiments.evaluation.options import NOTHING_MORE, EvaluationOptions
 from experiments.run import folder as run_folder
 from experiments.run.require_trained import with_known_scales
 from experiments.run.restore import Run
+from experiments.tasks.task import Task
 
 
 def _number(row: Mapping[str, Any], name: str, form: str) -> str:
@@ -48,7 +49,7 @@ def _headline(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def report(run: Run, out_dir: Path, options: EvaluationOptions = NOTHING_MORE) -> dict[str, Any]:
+def report(run: Run[Task], out_dir: Path, options: EvaluationOptions = NOTHING_MORE) -> dict[str, Any]:
     """Samples the run's field, writes pictures and metrics.json into the folder, and returns the metrics.
 
     Numbers that the data or the samples cannot carry are left out of the metrics, and named in one line before they are

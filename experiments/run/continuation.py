@@ -17,8 +17,8 @@ from experiments.config.schema import Experiment
 from experiments.run import folder as run_folder
 from experiments.run.trained_labels import knows_labels, knows_null
 from experiments.runtime import distributed
-from experiments.tasks.registry import task_of
-from experiments.tasks.task import Task
+from experiments.tasks.registry import facts_of
+from experiments.tasks.task import TaskFacts
 
 _OF_THE_FUNCTION = "network.", "objective", "path"
 _FREE = {"network.dropout", "network.dtype", "network.rematerialise"}
@@ -78,7 +78,7 @@ def _function(experiment: Experiment) -> dict[str, object]:
     return {name: value for name, value in settings.items() if name.startswith(_OF_THE_FUNCTION) and name not in _FREE}
 
 
-def require_compatible(experiment: Experiment, task: Task) -> None:
+def require_compatible(experiment: Experiment, task: TaskFacts) -> None:
     """Compares a run that was not saved yet with the one whose parameters it begins with, if there is one.
 
     Raises:
@@ -89,7 +89,7 @@ def require_compatible(experiment: Experiment, task: Task) -> None:
     where = Path(experiment.started_from.run_dir)
     source = run_folder.read_config(where)
     before, after = _function(source), _function(experiment)
-    its = task_of(source, "shapes")
+    its = facts_of(source)
     before |= {"data.shape": its.shape, "data.num_classes": its.num_classes}
     after |= {"data.shape": task.shape, "data.num_classes": task.num_classes}
     for name in sorted(before.keys() | after.keys(), key=lambda name: (name != "network.kind", name)):

@@ -17,9 +17,10 @@ from experiments.run import continuation, ema_snapshots, launches, metrics_log, 
 from experiments.run import folder as run_folder
 from experiments.run import lock as run_lock
 from experiments.run.loop import Trainer, advance
-from experiments.run.model import model_of, never_falls
+from experiments.run.model import model_of
 from experiments.run.restore import Run
 from experiments.run.trackers import UNTRACKED, Tracking
+from experiments.run.train_setup import never_falls, train_setup_of
 from experiments.run.trained_labels import what_is_untrained
 from experiments.runtime import distributed
 from experiments.runtime.signals import StoppedError, StopRequests
@@ -72,7 +73,8 @@ def prepare(
     distributed.agree(lambda: continuation.require_compatible(experiment, task))
     model = model_of(experiment, task)
     most = 1 if debug_nans else experiment.max_consecutive_nonfinite
-    return Trainer(experiment, task, model, model.create(), most, debug_nans, tracked)
+    setup = train_setup_of(experiment, task, model)
+    return Trainer(experiment, task, model, setup, setup.create(), most, debug_nans, tracked)
 
 
 @contextlib.contextmanager
@@ -128,7 +130,7 @@ def resume_and_train(
     requests: StopRequests,
     line: str | None = None,
     accepted: tuple[run_folder.Accepted, ...] = (),
-) -> Run:
+) -> Run[Task]:
     """The run resumed, if it has a checkpoint, and trained to its last step."""
     with requests.deferred():
         trainer = _resumed(trainer, accepted)
@@ -142,7 +144,7 @@ def resume_and_train(
     return Run(trainer.experiment, trainer.task, trainer.model, state.ema)
 
 
-def fit(experiment: Experiment, accepted: tuple[run_folder.Accepted, ...] = ()) -> Run:
+def fit(experiment: Experiment, accepted: tuple[run_folder.Accepted, ...] = ()) -> Run[Task]:
     """The experiment trained to its last step, or resumed from its newest whole checkpoint.
 
     Args:

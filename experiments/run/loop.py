@@ -21,6 +21,7 @@ from experiments.run.model import Model
 from experiments.run.nonfinite import NonfiniteMonitor
 from experiments.run.sample_grids import SampleGrids
 from experiments.run.trackers import UNTRACKED, Tracking, trackers_of
+from experiments.run.train_setup import TrainSetup
 from experiments.runtime import distributed, progress
 from experiments.runtime.batching import plan_batching
 from experiments.runtime.signals import StoppedError, StopRequests
@@ -33,6 +34,7 @@ class Trainer(NamedTuple):
     experiment: Experiment
     task: Task
     model: Model
+    setup: TrainSetup
     state: TrainState
     max_consecutive_nonfinite: int
     looks_for_operation: bool
@@ -59,7 +61,7 @@ class _Logger:
 
     def __init__(self, trainer: Trainer) -> None:
         experiment, first = trainer.experiment, int(trainer.state.step)
-        self._experiment, self._learning_rate = experiment, trainer.model.learning_rate
+        self._experiment, self._learning_rate = experiment, trainer.setup.learning_rate
         self._metrics_log = metrics_log.MetricsLog(experiment.run_dir) if distributed.is_process_0() else None
         self.trackers = trackers_of(trainer.tracking, experiment, first)
         self.bar = progress.bar(experiment.num_steps, "steps", "training", first, patience=0)
@@ -135,16 +137,16 @@ def _num_microbatches(count: int, most_at_once: int) -> int:
 
 
 def _programs_of(trainer: Trainer) -> _Programs:
-    experiment, task, model, state = trainer.experiment, trainer.task, trainer.model, trainer.state
+    experiment, task, setup, state = trainer.experiment, trainer.task, trainer.setup, trainer.state
     step = training.make_step(
-        model.loss, model.optimizer, model.ema_decay, experiment.num_microbatches, average_decays=model.average_decays
+        setup.loss, setup.optimizer, setup.ema_decay, experiment.num_microbatches, average_decays=setup.average_decays
     )
     one = jax.tree.map(lambda leaf: leaf[0], task.held_out)
-    options = plan_batching(model.loss, state.params, state.key, one, shared=1).compiler_options
+    options = plan_batching(setup.loss, state.params, state.key, one, shared=1).compiler_options
     num_held_out = len(jax.tree.leaves(task.held_out)[0]) // jax.local_device_count()
     most_at_once = experiment.batch_size // (jax.device_count() * experiment.num_microbatches)
-    evaluation = training.make_eval_step(model.evaluation_loss, _num_microbatches(num_held_out, most_at_once))
-    norms = nonfinite.gradient_norms(model.loss, experiment.num_microbatches)
+    evaluation = training.make_eval_step(setup.evaluation_loss, _num_microbatches(num_held_out, most_at_once))
+    norms = nonfinite.gradient_norms(setup.loss, experiment.num_microbatches)
     on_devices = fsdp.fsdp if experiment.placement == "sharded" else training.parallel
     return _Programs(
         on_devices(training.multi_step(nonfinite.counting(step)), compiler_options=options),
@@ -162,7 +164,7 @@ def _explain(trainer: Trainer, programs: _Programs, state: TrainState, first: in
     norms = jax.device_get(programs.norms(state, training.shard(batch, jax.local_device_count()), programs.source))
     place = None
     if trainer.looks_for_operation:
-        found = nonfinite.first_operation(trainer.model.loss, state, first, batch, trainer.task.source)
+        found = nonfinite.first_operation(trainer.setup.loss, state, first, batch, trainer.task.source)
         places = [text for text in distributed.all_texts(found or "") if text]
         place = next(iter(places), "none of a single example: only their mean is not finite")
     with distributed.own_folder(trainer.experiment.run_dir) as folder:

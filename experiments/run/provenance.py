@@ -17,6 +17,7 @@ from experiments.cli.main import UserError
 from experiments.config.renamed import with_older_names
 from experiments.run.folder import settings_that_count
 from experiments.run.restore import Run
+from experiments.tasks.task import TaskFacts
 
 NAMES = ("command", "settings", "step", "version")
 _MOST_BYTES = 2**16
@@ -27,7 +28,7 @@ Origin = Mapping[str, str]
 """By NAMES: the command line, the digest of the run's settings, the step of its checkpoint, cfgjax's version."""
 
 
-def digest(run: Run) -> str:
+def digest(run: Run[TaskFacts]) -> str:
     """Sixteen digits that change with every setting by which a run's parameters change, and with no other.
 
     Settings that were renamed count by their older names: files of older runs keep their digests.
@@ -36,7 +37,7 @@ def digest(run: Run) -> str:
     return hashlib.sha256(settings.encode()).hexdigest()[:_MOST_DIGITS]
 
 
-def of_run(run: Run) -> Origin:
+def of_run(run: Run[TaskFacts]) -> Origin:
     """The origin of what this process's command makes of a run."""
     return {
         "command": cli.line(), "settings": digest(run), "step": str(run.step), "version": version("cfgjax"),

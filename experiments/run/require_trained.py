@@ -7,9 +7,10 @@ from experiments.cli.main import UserError
 from experiments.run.restore import Run
 from experiments.run.trained_labels import known_scales, knows_labels, knows_null, what_is_untrained
 from experiments.runtime import distributed
+from experiments.tasks.task import Task, TaskFacts
 
 
-def with_known_scales(run: Run) -> Run:
+def with_known_scales(run: Run[Task]) -> Run[Task]:
     """The run, whose own guidance scales are those that it has learned; the others are named in a warning."""
     experiment, scales = run.experiment, run.experiment.sampling.scales
     known = known_scales(experiment, scales)
@@ -20,7 +21,7 @@ def with_known_scales(run: Run) -> Run:
     return run._replace(experiment=replace(experiment, sampling=replace(experiment.sampling, scales=known)))
 
 
-def require_rows(run: Run, labels: Iterable[int], what: str) -> None:
+def require_rows(run: Run[TaskFacts], labels: Iterable[int], what: str) -> None:
     """Finds out whether a run trained the rows of some labels, null among them.
 
     Args:
@@ -47,7 +48,7 @@ def rows_of(scale: float, labels: Iterable[int], others: Iterable[int]) -> set[i
     return set(map(int, (*(labels if scale != 0 else ()), *(others if scale != 1 else ()))))
 
 
-def require_scales(run: Run, scales: Iterable[float], labels: Iterable[int] | None = None) -> None:
+def require_scales(run: Run[TaskFacts], scales: Iterable[float], labels: Iterable[int] | None = None) -> None:
     """Finds out whether a run trained what classifier-free guidance needs, by default of all labels in its data.
 
     Raises:

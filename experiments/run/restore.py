@@ -9,8 +9,9 @@ In a notebook one line gives the field that it learned, for any jit, vmap, guida
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,20 +23,23 @@ from experiments.cli.main import UserError
 from experiments.config.schema import Experiment
 from experiments.run import ema_snapshots
 from experiments.run import folder as run_folder
-from experiments.run.model import Model, model_of
+from experiments.run.model import Model, model_of, path_of_field
 from experiments.run.trained_labels import what_is_untrained
 from experiments.runtime import distributed
 from experiments.tasks import digests
+from experiments.tasks.label_names import ranges
 from experiments.tasks.memory_limit import require_affordable
-from experiments.tasks.registry import task_of, with_facts
-from experiments.tasks.task import Reads, Task
+from experiments.tasks.registry import facts_of, task_of, with_facts
+from experiments.tasks.task import Reads, Task, TaskFacts
+
+Known = TypeVar("Known", bound=TaskFacts, covariant=True)
 
 
-class Run(NamedTuple):
+class Run(NamedTuple, Generic[Known]):
     """An experiment with its functions and the moving average of its last checkpoint, that of ``step`` if given."""
 
     experiment: Experiment
-    task: Task
+    task: Known
     model: Model
     ema: Tree
     step: int | None = None
@@ -60,13 +64,33 @@ class Run(NamedTuple):
         return self.model.log_classifier(self._on_one_device)
 
 
+def _restored(
+    run_dir: Path, data_dir: Path | None, ema_width: float | None, read: Callable[[Experiment], Known]
+) -> Run[Known]:
+    """The run in a folder, with what ``read`` gives of its task."""
+    experiment = run_folder.read_config(run_dir)
+    if data_dir is not None:
+        experiment = dataclasses.replace(experiment, data_dir=data_dir)
+    task = distributed.agree(lambda: read(experiment))
+    distributed.agree(lambda: require_affordable(experiment, task.shape, task.num_classes))
+    model = model_of(experiment, task)
+    like = jax.eval_shape(model.init, jax.random.key(0))
+    restored = checkpoints.restore_params(run_folder.checkpoints_of(run_dir), like=like)
+    for message in restored.corrupt.values():
+        distributed.warn(f"warning: {message}; step {restored.step} is read instead")
+    run_folder.require_same_as_saved(run_dir, experiment, restored.metadata)
+    ema = restored.state if ema_width is None else ema_snapshots.reconstructed(experiment, run_dir, ema_width)
+    cli.debug(f"read step {restored.step} of {run_dir}")
+    return Run(experiment, task, model, ema, restored.step)
+
+
 def restore_run(
     run_dir: Path,
     data_dir: Path | None = None,
     ema_width: float | None = None,
     reads: Reads = "all",
-) -> Run:
-    """The run in a folder; its data may have moved to another ``data_dir``.
+) -> Run[Task]:
+    """The run in a folder, with its data, which may have moved to another ``data_dir``.
 
     Its parameters are the moving average of its newest whole checkpoint, or with an ``ema_width`` the one of that
     relative width, made of the run's snapshots. What is read of its data is as for ``task_of``.
@@ -76,34 +100,29 @@ def restore_run(
         CheckpointError: no checkpoint that reads.
         DataError: its data set is not prepared.
     """
-    experiment = run_folder.read_config(run_dir)
-    if data_dir is not None:
-        experiment = dataclasses.replace(experiment, data_dir=data_dir)
-    task = distributed.agree(lambda: task_of(experiment, reads))
-    distributed.agree(lambda: require_affordable(experiment, task.shape, task.num_classes))
-    changed = digests.changed(experiment, with_facts(experiment, task))
-    if changed:
-        distributed.warn(f"warning: {changed}; what is measured now is measured by these")
-    model = model_of(experiment, task)
-    like = jax.eval_shape(model.create).ema
-    restored = checkpoints.restore_params(run_folder.checkpoints_of(run_dir), like=like)
-    for message in restored.corrupt.values():
-        distributed.warn(f"warning: {message}; step {restored.step} is read instead")
-    run_folder.require_same_as_saved(run_dir, experiment, restored.metadata)
-    ema = restored.state
-    if ema_width is not None:
-        ema = ema_snapshots.reconstructed(experiment, run_dir, ema_width)
-    cli.debug(f"read step {restored.step} of {run_dir}")
-    return Run(experiment, task, model, ema, restored.step)
+
+    def read(experiment: Experiment) -> Task:
+        task = task_of(experiment, reads)
+        changed = digests.changed(experiment, with_facts(experiment, task))
+        if changed:
+            distributed.warn(f"warning: {changed}; what is measured now is measured by these")
+        return task
+
+    return _restored(run_dir, data_dir, ema_width, read)
 
 
-def restore_field(run_dir: Path, data_dir: Path | None = None, ema_width: float | None = None) -> Run:
-    """The run of a field in a folder, as by ``restore_run``; no data are read.
+def restore_without_data(run_dir: Path, data_dir: Path | None = None, ema_width: float | None = None) -> Run[TaskFacts]:
+    """The run in a folder, as by ``restore_run``, but that no data are read which its config describes."""
+    return _restored(run_dir, data_dir, ema_width, facts_of)
+
+
+def restore_field(run_dir: Path, data_dir: Path | None = None, ema_width: float | None = None) -> Run[TaskFacts]:
+    """The run of a field in a folder, as by ``restore_without_data``.
 
     Raises:
         UserError: it holds a classifier.
     """
-    run = restore_run(run_dir, data_dir, ema_width, "shapes")
+    run = restore_without_data(run_dir, data_dir, ema_width)
     if not run.task.objective.is_field:
         raise UserError(f"run_dir {run_dir} holds a classifier, which draws no samples")
     return run
@@ -131,8 +150,33 @@ def field_of(run_dir: Path | str, ema_width: float | None = None) -> LabelledFie
     return run.field
 
 
-def warn_of_other_data(name: str, run: Run, guided: Run) -> None:
+def warn_of_other_data(name: str, run: Run[TaskFacts], guided: Run[TaskFacts]) -> None:
     """Says where a run that guides another learned from other data of the same name."""
     changed = digests.changed(guided.experiment, run.experiment)
     if changed:
         distributed.warn(f"warning: {name} {run.experiment.run_dir}: {changed}")
+
+
+def classifier_for(guided: Run[TaskFacts], run: Run[TaskFacts]) -> LogClassifier:
+    """The noisy classifier of a run that guides another one.
+
+    Raises:
+        UserError: a run of something else, or of other data or another path than the guided run's.
+    """
+    folder, objective = run.experiment.run_dir, run.experiment.objective
+    if run.task.objective.is_field:
+        raise UserError(f"classifier {folder} holds a run of objective {objective!r}, not a classifier")
+    pairs = {
+        "data": tuple(getattr(each.experiment.data, "name", "") for each in (run, guided)),
+        "path": (path_of_field(run.experiment), path_of_field(guided.experiment)),
+        "shape": (run.task.shape, guided.task.shape),
+        "num_classes": (run.task.num_classes, guided.task.num_classes),
+    }
+    for name, (its, wanted) in pairs.items():
+        if its != wanted:
+            raise UserError(f"classifier {folder} has {name} {its}, the run {wanted}")
+    warn_of_other_data("classifier", run, guided)
+    if run.task.absent_labels:
+        unseen = ranges(run.task.absent_labels)
+        distributed.warn(f"warning: classifier {folder} never saw the labels {unseen}, and leads away from them")
+    return run.log_classifier

@@ -54,10 +54,10 @@ def of_latents(latents: data.Latents) -> str:
     return f"{count}:{_sum_of(sample.shape[1:], sample, np.asarray(latents.label, np.int64))}"
 
 
-def agree(one: str | None, other: str | None) -> bool:
+def may_be_equal(one: str | None, other: str | None) -> bool:
     """Whether two digests may be of the same data: what both tell is the same.
 
-    >>> agree("60:ab:cd", "60:ab"), agree("60:ab:cd", "60:ab:ef"), agree("60:ab", None)
+    >>> may_be_equal("60:ab:cd", "60:ab"), may_be_equal("60:ab:cd", "60:ab:ef"), may_be_equal("60:ab", None)
     (True, False, True)
     """
     return one is None or other is None or all(a == b for a, b in zip(one.split(":"), other.split(":"), strict=False))
@@ -78,7 +78,7 @@ def changed(old: Experiment, new: Experiment) -> str:
     before, after = recorded(old), recorded(new)
     for name in before.keys() & after.keys():
         one, other = before[name], after[name]
-        if one is not None and other is not None and not agree(one, other):
+        if one is not None and other is not None and not may_be_equal(one, other):
             where = f"the {NAMES[name]} data in {new.data_dir} are not those that {old.run_dir} began on"
             return f"{where}: {_difference(one, other)}"
     return ""

@@ -14,7 +14,7 @@ from cfgjax.types import Array, Tree
 from experiments.config.schema import Experiment, ImageData
 from experiments.evaluation import images as report
 from experiments.evaluation.options import EvaluationOptions
-from experiments.figures import images as figures
+from experiments.figures import image_grid
 from experiments.tasks import digests
 from experiments.tasks.examples import (
     abstract_examples,
@@ -26,7 +26,7 @@ from experiments.tasks.examples import (
 )
 from experiments.tasks.label_names import names_to_tell
 from experiments.tasks.objectives import OBJECTIVES
-from experiments.tasks.task import Example, Learned, Reads, Samples, Task
+from experiments.tasks.task import Example, Learned, Reads, Samples, Task, TaskFacts
 
 MOST_IMAGES = 50_000
 """How many training images a report looks at, of a set that is not held in memory."""
@@ -62,10 +62,10 @@ def samples_of(shape: tuple[int, ...]) -> Samples:
     return Samples(
         bound=1.0,
         most_in_grid=1,
-        num_pixels=partial(figures.num_pixels, shape),
-        picture=lambda samples, labels: figures.grid(samples),
-        frames=figures.frames,
-        sample_grid=figures.sample_grid,
+        num_pixels=partial(image_grid.num_pixels, shape),
+        picture=lambda samples, labels: image_grid.grid(samples),
+        frames=image_grid.frames,
+        sample_grid=image_grid.sample_grid,
         arrays=arrays,
     )
 
@@ -80,8 +80,32 @@ def _example(settings: ImageData) -> Example:
     return example
 
 
-def _kind(experiment: Experiment, settings: ImageData, shape: tuple[int, ...], num_classes: int) -> partial[Task]:
-    """The task of images, but for what is read of the data."""
+def _told(experiment: Experiment, settings: ImageData) -> TaskFacts | None:
+    """What the config tells of the data set; None where it lacks the shape or the number of labels."""
+    if settings.shape is None or settings.num_classes is None:
+        return None
+    return TaskFacts(
+        shape=settings.shape,
+        num_classes=settings.num_classes,
+        objective=OBJECTIVES[experiment.objective],
+        samples=samples_of(settings.shape),
+        class_names=settings.label_names,
+        absent_labels=settings.absent_labels or (),
+    )
+
+
+def facts_of(experiment: Experiment, settings: ImageData) -> TaskFacts:
+    """What sampling needs to know of a data set of images, which is read where the config does not tell it.
+
+    Raises:
+        DataError: the data set is needed, and not prepared.
+        UserError: it is not as the experiment says.
+    """
+    return _told(experiment, settings) or _read(experiment, settings)
+
+
+def _kind(experiment: Experiment, settings: ImageData, facts: TaskFacts) -> partial[Task]:
+    """The task of images, but for their examples."""
 
     def evaluate(run: Learned, options: EvaluationOptions, out_dir: Path, missing: Mapping[str, str]) -> dict[str, Any]:
         train, test = load_train(experiment, settings), load_test(experiment, settings)
@@ -89,30 +113,23 @@ def _kind(experiment: Experiment, settings: ImageData, shape: tuple[int, ...], n
 
     return partial(
         Task,
-        shape=shape,
-        num_classes=num_classes,
+        **vars(facts),
         example=_example(settings),
-        objective=OBJECTIVES[experiment.objective],
-        samples=samples_of(shape),
         needs=report.needs,
         evaluate=evaluate,
         measures_images=True,
     )
 
 
-def _from_settings(experiment: Experiment, settings: ImageData, shape: tuple[int, ...], num_classes: int) -> Task:
+def _from_settings(experiment: Experiment, settings: ImageData, told: TaskFacts) -> Task:
     """The task of what the config tells; batches and source are shapes."""
     count = experiment.batch_size
-    batch, source = abstract_examples(count, shape, jnp.uint8), None
+    batch, source = abstract_examples(count, told.shape, jnp.uint8), None
     if settings.in_memory:
         batch = jax.ShapeDtypeStruct((count,), jnp.int32)
-        source = abstract_examples(NOMINAL_EXAMPLES, shape, jnp.uint8)
-    return _kind(experiment, settings, shape, num_classes)(
-        batches=lambda steps: (batch for _ in steps),
-        held_out=batch,
-        source=source,
-        class_names=settings.label_names,
-        absent_labels=settings.absent_labels or (),
+        source = abstract_examples(NOMINAL_EXAMPLES, told.shape, jnp.uint8)
+    return _kind(experiment, settings, told)(
+        batches=lambda steps: (batch for _ in steps), held_out=batch, source=source
     )
 
 
@@ -155,14 +172,19 @@ def _read(experiment: Experiment, settings: ImageData) -> Task:
     if names is not None:
         require_as_configured("label_names", settings.label_names, names)
     require_batch(experiment, len(training))
-    absent = warn_of_absent(data.present_labels(training), num_classes)
+    facts = TaskFacts(
+        shape=shape,
+        num_classes=num_classes,
+        objective=OBJECTIVES[experiment.objective],
+        samples=samples_of(shape),
+        class_names=names or settings.label_names,
+        absent_labels=warn_of_absent(data.present_labels(training), num_classes),
+    )
     usable = held_out_share("test_split", len(test.label))
     test_digest = digests.of_images(test)
     found = _in_memory(experiment, settings, len(training)) if settings.in_memory else _read_ahead(experiment, training)
-    return _kind(experiment, settings, shape, num_classes)(
+    return _kind(experiment, settings, facts)(
         held_out=(test.pixels[usable], test.label[usable]),
-        class_names=names or settings.label_names,
-        absent_labels=absent,
         num_held_out=len(test.label),
         test_digest=test_digest,
         **found,
@@ -176,6 +198,5 @@ def task_of(experiment: Experiment, settings: ImageData, reads: Reads) -> Task:
         DataError: the data set is not prepared.
         UserError: it is not as the experiment says.
     """
-    if reads == "shapes" and settings.shape is not None and settings.num_classes is not None:
-        return _from_settings(experiment, settings, settings.shape, settings.num_classes)
-    return _read(experiment, settings)
+    told = _told(experiment, settings) if reads == "shapes" else None
+    return _read(experiment, settings) if told is None else _from_settings(experiment, settings, told)

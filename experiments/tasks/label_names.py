@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from experiments.cli.main import UserError
 from experiments.config.schema import LONGEST_NAME, MOST_NAMES
 
 
@@ -45,12 +46,12 @@ def names_to_tell(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
     return names if all(name.isprintable() and len(name) <= LONGEST_NAME for name in names) else None
 
 
-def labels_by_word(names: tuple[str, ...]) -> dict[str, int]:
+def _by_word(names: tuple[str, ...]) -> dict[str, int]:
     """The labels by what they may be called: name, number, and null; numbers that are names are no other's numbers.
 
-    >>> labels_by_word(("cat", "dog"))
+    >>> _by_word(("cat", "dog"))
     {'null': 2, '0': 0, '1': 1, '2': 2, 'cat': 0, 'dog': 1}
-    >>> labels_by_word(("1", "10", "2"))
+    >>> _by_word(("1", "10", "2"))
     {'null': 3, '1': 0, '10': 1, '2': 2}
     """
     null = len(names)
@@ -59,10 +60,23 @@ def labels_by_word(names: tuple[str, ...]) -> dict[str, int]:
     return {"null": null} | numbers | dict(zip(names, range(null), strict=True))
 
 
-def allowed(names: tuple[str, ...], known: dict[str, int]) -> str:
+def _allowed(names: tuple[str, ...], known: dict[str, int]) -> str:
     """What a label may be called, for a message."""
     null, some = len(names), ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     if names == numbers_of(null):
         return f"in 0..{null} ({null} is null)"
     has_numbers = known.get(str(null)) == null
     return f"one of {some}, or in 0..{null} ({null} is null)" if has_numbers else f"one of {some}, or null"
+
+
+def labels_called(option: str, words: tuple[str, ...], names: tuple[str, ...]) -> list[int]:
+    """The labels that an option calls by number or by name, of labels of these names.
+
+    Raises:
+        UserError: a word that calls none, with those that do.
+    """
+    known = _by_word(names) if words else {}
+    for word in words:
+        if word not in known:
+            raise UserError(f"{option} must be {_allowed(names, known)}, got {word}")
+    return [known[word] for word in words]

@@ -21,7 +21,7 @@ from experiments.tasks.examples import (
     warn_of_absent,
 )
 from experiments.tasks.objectives import OBJECTIVES
-from experiments.tasks.task import Example, Reads, Samples, Task
+from experiments.tasks.task import Example, Reads, Samples, Task, TaskFacts
 
 
 def samples_of(shape: tuple[int, ...], factor: float) -> Samples:
@@ -47,15 +47,23 @@ def _rows(num_examples: int, num_held_out: int) -> tuple[np.ndarray, np.ndarray]
     return order[:num_held_out], np.sort(order[num_held_out:])
 
 
-def _kind(experiment: Experiment, settings: LatentData) -> partial[Task]:
-    """The task of latents, but for what is read of them."""
-    return partial(
-        Task,
+def facts_of(experiment: Experiment, settings: LatentData) -> TaskFacts:
+    """What sampling needs to know of latents, by the config."""
+    return TaskFacts(
         shape=settings.shape,
         num_classes=settings.num_classes,
-        example=_example(settings),
         objective=OBJECTIVES[experiment.objective],
         samples=samples_of(settings.shape, settings.factor),
+        absent_labels=settings.absent_labels or (),
+    )
+
+
+def _kind(experiment: Experiment, settings: LatentData) -> partial[Task]:
+    """The task of latents, but for their examples."""
+    return partial(
+        Task,
+        **vars(facts_of(experiment, settings)),
+        example=_example(settings),
         needs=lambda options: [],
         evaluate=lambda run, options, out_dir, missing: report.evaluate(run, settings.factor, options, out_dir),
     )
@@ -64,9 +72,7 @@ def _kind(experiment: Experiment, settings: LatentData) -> partial[Task]:
 def _from_settings(experiment: Experiment, settings: LatentData) -> Task:
     """The task of what the config tells; batches are shapes."""
     batch = abstract_examples(experiment.batch_size, settings.shape, jnp.float32)
-    return _kind(experiment, settings)(
-        batches=lambda steps: (batch for _ in steps), held_out=batch, absent_labels=settings.absent_labels or ()
-    )
+    return _kind(experiment, settings)(batches=lambda steps: (batch for _ in steps), held_out=batch)
 
 
 def _read(experiment: Experiment, settings: LatentData) -> Task:

@@ -12,7 +12,7 @@ from experiments.evaluation import mixture as report
 from experiments.figures import points
 from experiments.tasks.examples import local_share
 from experiments.tasks.objectives import OBJECTIVES
-from experiments.tasks.task import Samples, Task
+from experiments.tasks.task import Samples, Task, TaskFacts
 
 _LIMIT = 1.8
 """Half the width of a panel of points, in radii of the ring."""
@@ -36,6 +36,16 @@ def samples_of(radius: float) -> Samples:
     )
 
 
+def facts_of(experiment: Experiment, settings: MixtureData) -> TaskFacts:
+    """What sampling needs to know of a mixture."""
+    return TaskFacts(
+        shape=(2,),
+        num_classes=settings.num_classes,
+        objective=OBJECTIVES[experiment.objective],
+        samples=samples_of(settings.radius),
+    )
+
+
 def task_of(experiment: Experiment, settings: MixtureData) -> Task:
     """The task of a mixture; there is nothing to be read."""
     mixture = mixture_of(settings)
@@ -47,13 +57,10 @@ def task_of(experiment: Experiment, settings: MixtureData) -> Task:
 
     share = np.zeros(experiment.batch_size, np.int32)[local_share(experiment.batch_size)]
     return Task(
-        shape=(2,),
-        num_classes=mixture.num_classes,
+        **vars(facts_of(experiment, settings)),
         batches=lambda steps: (share for _ in steps),
         example=example,
         held_out=share,
-        objective=OBJECTIVES[experiment.objective],
-        samples=samples_of(settings.radius),
         needs=report.needs,
         evaluate=lambda run, options, out_dir, missing: report.evaluate(run, mixture, options, out_dir),
     )

@@ -6,7 +6,12 @@ from typing import Any
 from experiments.cli.main import UserError
 from experiments.config.schema import MOST_ABSENT, Experiment, ImageData, LatentData, MixtureData
 from experiments.tasks import images, latents, mixture, noisy_classifier
-from experiments.tasks.task import Reads, Task
+from experiments.tasks.task import Reads, Task, TaskFacts
+
+
+def _require_images_of_a_classifier(experiment: Experiment) -> None:
+    if experiment.objective == "classifier" and not isinstance(experiment.data, ImageData):
+        raise UserError("objective 'classifier' needs pictures: a preset of an image data set")
 
 
 def task_of(experiment: Experiment, reads: Reads = "all") -> Task:
@@ -22,18 +27,35 @@ def task_of(experiment: Experiment, reads: Reads = "all") -> Task:
         DataError: its data set is not prepared.
         UserError: its data set is not as the experiment says, or none for its objective.
     """
+    _require_images_of_a_classifier(experiment)
     settings = experiment.data
-    if experiment.objective == "classifier":
-        if isinstance(settings, ImageData):
-            return noisy_classifier.task_of(experiment, settings, reads)
-        raise UserError("objective 'classifier' needs pictures: a preset of an image data set")
     match settings:
         case MixtureData():
             return mixture.task_of(experiment, settings)
+        case ImageData() if experiment.objective == "classifier":
+            return noisy_classifier.task_of(experiment, settings, reads)
         case ImageData():
             return images.task_of(experiment, settings, reads)
         case LatentData():
             return latents.task_of(experiment, settings, reads)
+
+
+def facts_of(experiment: Experiment) -> TaskFacts:
+    """What sampling needs of the task that an experiment names; read only where the experiment does not tell it.
+
+    Raises:
+        DataError: its data set is needed, and not prepared.
+        UserError: its data set is not as the experiment says, or none for its objective.
+    """
+    _require_images_of_a_classifier(experiment)
+    settings = experiment.data
+    match settings:
+        case MixtureData():
+            return mixture.facts_of(experiment, settings)
+        case ImageData():
+            return images.facts_of(experiment, settings)
+        case LatentData():
+            return latents.facts_of(experiment, settings)
 
 
 def with_facts(experiment: Experiment, task: Task) -> Experiment:

@@ -106,45 +106,24 @@ class Learned(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """A source of labelled data points, and what is done with them.
+class TaskFacts:
+    """What of a task is known where nothing is read: all that the sampling of a field needs.
 
     Attributes:
         shape: of one data point.
         num_classes: K; label K is the null label.
-        batches: steps -> their batches in order, each this host's share of batch_size examples; batch n is a pure
-            function of n.
-        example: (key, one example of a batch) -> (z, y), inside the step.
-        held_out: this host's share of a batch that is never learned from, for the loss during training.
-        source: what lies whole on every device; the batches are indices into it. None where they hold the examples.
         objective: what is trained.
         samples: how samples are shown and stored.
-        needs: (what is asked of a report) -> the numbers that it gives.
-        evaluate: (run, what is asked, folder, numbers left out with their reasons) -> the metrics; writes pictures and
-            samples into the folder.
-        measures_images: whether likelihoods, a classifier to compare with, and features may be asked of a report.
         class_names: the labels' names in order; None where they are called by their numbers.
         absent_labels: those without a training example: never learned, so neither drawn unasked nor measured.
-        num_held_out: pictures held out in all, for measures; 0 where they are not read.
-        train_digest, test_digest: of the data, as ``experiments.tasks.digests`` makes them; None where none are read.
     """
 
     shape: tuple[int, ...]
     num_classes: int
-    batches: Callable[[range], Iterator[Tree]]
-    example: Example
-    held_out: Tree
-    source: Tree = None
     objective: Objective
     samples: Samples
-    needs: Callable[[EvaluationOptions], Sequence[Need]]
-    evaluate: Callable[[Learned, EvaluationOptions, Path, Mapping[str, str]], dict[str, Any]]
-    measures_images: bool = False
     class_names: tuple[str, ...] | None = None
     absent_labels: tuple[int, ...] = ()
-    num_held_out: int = 0
-    train_digest: str | None = None
-    test_digest: str | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -161,6 +140,36 @@ class Task:
     def inputs(self) -> tuple[Any, ...]:
         """What the network takes of one data point: x, t, and of a field its label; all zero."""
         return jnp.zeros(self.shape), jnp.zeros(()), *self.objective.label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(TaskFacts):
+    """A source of labelled data points, and what is done with them.
+
+    Attributes:
+        batches: steps -> their batches in order, each this host's share of batch_size examples; batch n is a pure
+            function of n.
+        example: (key, one example of a batch) -> (z, y), inside the step.
+        held_out: this host's share of a batch that is never learned from, for the loss during training.
+        source: what lies whole on every device; the batches are indices into it. None where they hold the examples.
+        needs: (what is asked of a report) -> the numbers that it gives.
+        evaluate: (run, what is asked, folder, numbers left out with their reasons) -> the metrics; writes pictures and
+            samples into the folder.
+        measures_images: whether likelihoods, a classifier to compare with, and features may be asked of a report.
+        num_held_out: pictures held out in all, for measures; 0 where they are not read.
+        train_digest, test_digest: of the data, as ``experiments.tasks.digests`` makes them; None where none are read.
+    """
+
+    batches: Callable[[range], Iterator[Tree]]
+    example: Example
+    held_out: Tree
+    source: Tree = None
+    needs: Callable[[EvaluationOptions], Sequence[Need]]
+    evaluate: Callable[[Learned, EvaluationOptions, Path, Mapping[str, str]], dict[str, Any]]
+    measures_images: bool = False
+    num_held_out: int = 0
+    train_digest: str | None = None
+    test_digest: str | None = None
 
     def left_out(self, num_per_class: int, options: EvaluationOptions = NOTHING_MORE) -> dict[str, str]:
         """The numbers that a report on so many samples of each label cannot give, with a reason each."""

@@ -14,8 +14,8 @@ from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run.continuation import with_source
 from experiments.run.fit import fit, prepare
-from experiments.run.model import _schedule_of, never_falls
 from experiments.run.restore import restore_run
+from experiments.run.train_setup import _schedule_of, never_falls
 from tests.experiments.test_resume import final_state
 from tests.support.commands import assert_one_line, command
 

@@ -14,9 +14,10 @@ from experiments.cli.main import UserError
 from experiments.presets.registry import PRESETS
 from experiments.run.folder import read_config
 from experiments.run.model import model_of
-from experiments.run.restore import restore_run
+from experiments.run.restore import restore_field
+from experiments.run.train_setup import train_setup_of
 from experiments.runtime import progress
-from experiments.tasks.registry import task_of
+from experiments.tasks.registry import facts_of, task_of
 from tests.support.commands import assert_one_line, command
 
 safetensors = pytest.importorskip("safetensors.numpy")
@@ -53,7 +54,7 @@ def test_published_weights_are_drawn_from_like_a_run(kind, weights, tmp_path, mo
     options = ["--labels", 2, "--scale", 3, "--solver", "euler", "--num-steps", 2, "--out", tmp_path / "drawn.npz"]
     done = command("sample", run_dir, *options)
     assert done.returncode == 0, done.stderr
-    run = restore_run(run_dir, reads="shapes")
+    run = restore_field(run_dir)
     noise_key, solver_key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
     noise = jax.random.normal(noise_key, (4, 4, 4))
     guided = guidance.given(guidance.classifier_free(field, 3.0, 3), 2)
@@ -95,12 +96,12 @@ def test_what_no_file_of_sit_tells_is_said(tmp_path):
 def test_a_run_of_steps_cannot_be_a_classifier(weights, tmp_path):
     assert "REPA" not in _bring(weights, tmp_path / "run", "dit").stderr
     experiment = read_config(tmp_path / "run")
-    model = model_of(experiment, task_of(experiment, "shapes"))
+    model = model_of(experiment, facts_of(experiment))
     assert float(model.path.beta(1.0)) == float(paths.linear().beta(1.0))
     clothes = PRESETS["fashion_mnist_classifier"][1]
     steps = dataclasses.replace(clothes, path="ddpm")
     with pytest.raises(UserError, match="objective 'classifier' needs the path of a field, not 'ddpm'"):
-        model_of(steps, task_of(steps, "shapes"))
+        model_of(steps, facts_of(steps))
 
 
 @pytest.mark.slow
@@ -109,7 +110,7 @@ def test_any_run_on_the_steps_is_drawn_on_the_linear_path():
     experiment = dataclasses.replace(PRESETS["mixture"][1], path="ddpm", objective="noise")
     task = task_of(experiment)
     model = model_of(experiment, task)
-    params = jax.tree.map(lambda leaf: leaf + 0.1, model.create().params)
+    params = jax.tree.map(lambda leaf: leaf + 0.1, model.init(jax.random.key(0)))
     predict = partial(model.network.apply, params)
     x, t, y, key = jnp.array([0.5, -1.0]), jnp.float32(0.4), jnp.int32(3), jax.random.key(1)
     expected = pretrained.field("dit", predict)(x, t, y)
@@ -119,4 +120,5 @@ def test_any_run_on_the_steps_is_drawn_on_the_linear_path():
     z, label = task.example(data_key, 0)
     dropped = guidance.drop_label(label_key, label, experiment.label_drop_rate, 8)
     loss = losses.noise_matching(paths.ddpm(), predict, noise_key, z, dropped, time_density=losses.uniform())
-    np.testing.assert_allclose(model.evaluation_loss(params, key, jnp.int32(0)), loss, rtol=1e-4)
+    setup = train_setup_of(experiment, task, model)
+    np.testing.assert_allclose(setup.evaluation_loss(params, key, jnp.int32(0)), loss, rtol=1e-4)

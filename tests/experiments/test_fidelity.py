@@ -20,8 +20,7 @@ from experiments.evaluation.images import at_equal_recognition
 from experiments.evaluation.likelihoods import bits_per_dimension
 from experiments.evaluation.residuals import residuals
 from experiments.presets.registry import PRESETS
-from experiments.run.restore import restore_run
-from experiments.run.restore_classifier import load_classifier
+from experiments.run.restore import classifier_for, restore_run, restore_without_data
 from tests.support.commands import assert_one_line, command
 
 pytestmark = pytest.mark.slow
@@ -280,7 +279,7 @@ def test_a_classifier_guides_runs_that_are_sampled_on_its_path(path, fits, train
     run = restore_run(trained_clothes)
     on_path = run._replace(experiment=dataclasses.replace(run.experiment, path=path))
     with contextlib.nullcontext() if fits else pytest.raises(UserError, match="has path linear, the run cosine"):
-        load_classifier(trained_classifier, on_path, None)
+        classifier_for(on_path, restore_without_data(trained_classifier))
 
 
 def test_sample_draws_by_the_classifier(trained_clothes, trained_classifier, tmp_path):

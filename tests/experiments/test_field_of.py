@@ -14,6 +14,7 @@ from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run.model import model_of
 from experiments.run.restore import field_of
+from experiments.run.train_setup import train_setup_of
 from experiments.tasks.registry import task_of
 
 
@@ -23,7 +24,7 @@ def _saved(run_dir, **changes):
     experiment = dataclasses.replace(PRESETS["mixture"][1], **small)
     task = task_of(experiment)
     model = model_of(experiment, task)
-    state = model.create()
+    state = train_setup_of(experiment, task, model).create()
     ema = jax.tree.map(
         lambda leaf: leaf + 0.01 * jnp.cos(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), state.ema
     )

@@ -17,8 +17,7 @@ from experiments.figures.image_grid import show_grid
 from experiments.presets.registry import PRESETS
 from experiments.report import html as html_tables
 from experiments.run import folder as run_folder
-from experiments.sample.__main__ import SampleOptions, _labels
-from experiments.tasks.label_names import names_to_tell
+from experiments.tasks.label_names import labels_called, names_to_tell
 from experiments.tasks.registry import task_of, with_facts
 from tests.support.commands import SMALL, assert_one_line, command
 
@@ -95,7 +94,7 @@ def test_names_that_do_not_fit_a_config_are_not_told(names):
 @pytest.mark.parametrize(
     ("names", "words", "expected"),
     [
-        (("cat", "dog"), (), [0, 1]),
+        (("cat", "dog"), (), []),
         (("cat", "dog"), ("dog", "0", "2", "null"), [1, 0, 2, 2]),
         (("1", "10", "2"), ("10", "2", "null"), [1, 2, 3]),
         (("1", "2", "3"), ("3", "null"), [2, 3]),
@@ -105,7 +104,7 @@ def test_names_that_do_not_fit_a_config_are_not_told(names):
     ],
 )
 def test_labels_are_asked_for_by_name_or_by_number(names, words, expected):
-    assert _labels(SampleOptions(words), names).tolist() == expected
+    assert labels_called("labels", words, names) == expected
 
 
 @pytest.mark.parametrize(
@@ -122,7 +121,7 @@ def test_labels_are_asked_for_by_name_or_by_number(names, words, expected):
 )
 def test_a_label_that_is_none_is_told_what_is_allowed(names, word, allowed):
     with pytest.raises(UserError) as told:
-        _labels(SampleOptions((word,)), names)
+        labels_called("labels", (word,), names)
     assert str(told.value) == f"labels must be {allowed}"
 
 

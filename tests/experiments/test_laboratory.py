@@ -19,7 +19,7 @@ from experiments.gallery.rules import GALLERY_ROWS
 from experiments.run.restore import restore_run
 from experiments.runtime import progress
 from experiments.runtime.batching import Plan
-from experiments.sample.__main__ import _worse
+from experiments.sample.guided import _worse_field
 from tests.support.commands import assert_one_line, command
 
 TINY = ["--num-samples", "64"]
@@ -168,7 +168,7 @@ def test_a_worse_run_may_be_trained_on_another_path_that_is_sampled_on_the_same(
     run = restore_run(trained_mixture)
     on_path = run._replace(experiment=dataclasses.replace(run.experiment, path=path))
     with contextlib.nullcontext() if fits else pytest.raises(UserError, match="same kind of data and path"):
-        _worse(on_path, trained_mixture, None)
+        _worse_field(on_path, trained_mixture, None)
 
 
 @pytest.mark.parametrize(

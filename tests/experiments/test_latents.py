@@ -9,8 +9,9 @@ from experiments.cli.main import UserError
 from experiments.config.schema import LatentData
 from experiments.presets.registry import PRESETS
 from experiments.run.restore import Run
-from experiments.sample.__main__ import Options, OutputOptions, _write
-from experiments.tasks.registry import task_of
+from experiments.sample.options import OutputOptions
+from experiments.sample.output import write
+from experiments.tasks.registry import facts_of, task_of
 from tests.support.commands import SMALL_DIT, assert_one_line, command
 
 NUM_CLASSES, NUM_LATENTS = 4, 160
@@ -117,9 +118,8 @@ def test_what_a_folder_of_latents_holds_is_told_by_prepare(folder, tmp_path):
 
 def test_files_of_latents_tell_their_factor(folder, tmp_path):
     experiment = _experiment(folder, factor=0.25)
-    run = Run(experiment, task_of(experiment, "shapes"), None, None, 1)
-    options = Options(tmp_path, output=OutputOptions(str(tmp_path / "x.npz")))
-    _write(options, run, np.zeros((2, 4, 4, 5)), np.zeros(2, np.int32), 1, tmp_path / "x.npz")
+    run = Run(experiment, facts_of(experiment), None, None, 1)
+    write(OutputOptions(str(tmp_path / "x.npz")), run, np.zeros((2, 4, 4, 5)), np.zeros(2, np.int32), 1)
     assert float(np.load(tmp_path / "x.npz")["factor"]) == 0.25
 
 

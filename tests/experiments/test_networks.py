@@ -13,6 +13,7 @@ from cfgjax import training
 from experiments.config.schema import DiTNetwork, UNetNetwork
 from experiments.presets.registry import PRESETS
 from experiments.run.model import model_of
+from experiments.run.train_setup import train_setup_of
 from experiments.runtime import progress
 from experiments.tasks.registry import task_of
 from tests.experiments.test_resume import final_state
@@ -35,14 +36,14 @@ def parts(request, data_dir):
         PRESETS[name][1], data_dir=data_dir, network=NETWORKS[name], batch_size=16, num_microbatches=1
     )
     task = task_of(experiment)
-    return task, model_of(experiment, task)
+    return task, train_setup_of(experiment, task, model_of(experiment, task))
 
 
 def _run(parts, num_devices, num_steps, watch=None):
-    task, model = parts
+    task, setup = parts
     optimizer, devices = optax.sgd(0.1), jax.devices()[:num_devices]
-    step = training.parallel(training.make_step(model.loss, optimizer, 0.9), devices)
-    params = jax.tree.map(np.asarray, model.create().params)
+    step = training.parallel(training.make_step(setup.loss, optimizer, 0.9), devices)
+    params = jax.tree.map(np.asarray, setup.create().params)
     state = training.init_state(jax.tree.map(jax.numpy.asarray, params), optimizer, jax.random.key(0))
     source = training.replicate(task.source, devices)
     for index, batch in enumerate(task.batches(range(num_steps))):

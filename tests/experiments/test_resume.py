@@ -11,7 +11,8 @@ import pytest
 from cfgjax import checkpoints
 from experiments.run import folder as run_folder
 from experiments.run.model import model_of
-from experiments.tasks.registry import task_of
+from experiments.run.train_setup import state_of
+from experiments.tasks.registry import facts_of
 from tests.support.commands import SMALL, command, finish, start
 
 LONG = [*(word.replace("--num-steps=40", "--num-steps=300") for word in SMALL), "--steps-per-dispatch=4"]
@@ -20,8 +21,8 @@ LONG = [*(word.replace("--num-steps=40", "--num-steps=300") for word in SMALL), 
 def final_state(run_dir):
     """The numbers of a run's last checkpoint."""
     experiment = run_folder.read_config(run_dir)
-    model = model_of(experiment, task_of(experiment))
-    return jax.tree.map(_numbers, checkpoints.restore(run_folder.checkpoints_of(run_dir), model.create()).state)
+    like = state_of(experiment, model_of(experiment, facts_of(experiment)))
+    return jax.tree.map(_numbers, checkpoints.restore(run_folder.checkpoints_of(run_dir), like).state)
 
 
 def _numbers(leaf):

@@ -19,13 +19,14 @@ from experiments.run import batch_sampling
 from experiments.run import folder as run_folder
 from experiments.run.batch_sampling import draw_all, equal_parts
 from experiments.run.provenance import digest
-from experiments.run.restore import restore_run
-from experiments.sample import files as sample_files
-from experiments.sample.__main__ import GuidanceOptions, _called, _require_trained, _rule_of
-from experiments.sample.images import require_drawable
+from experiments.run.restore import restore_field, restore_run
+from experiments.sample import output
+from experiments.sample.guided import require_trained, rule_of
+from experiments.sample.options import GuidanceOptions, OutputOptions
+from experiments.tasks.label_names import labels_called
 from experiments.tasks.latents import samples_of as latents_as
 from experiments.tasks.mixture import samples_of as points_about
-from experiments.tasks.registry import task_of, with_facts
+from experiments.tasks.registry import facts_of, task_of, with_facts
 from tests.support.commands import assert_one_line, command
 
 FEW = ["--labels", 3, 10, "--num-samples", 3, "--num-steps", 4, "--seed", 5]
@@ -186,7 +187,7 @@ def test_a_file_says_how_it_was_made(name, alone, tmp_path):
 
 
 def test_the_settings_digest_follows_the_settings_that_count(alone):
-    run = restore_run(alone, reads="shapes")
+    run = restore_field(alone)
     changed = lambda **fields: digest(run._replace(experiment=dataclasses.replace(run.experiment, **fields)))  # noqa: E731
     assert changed(save_every=11, run_dir=alone / "x") == digest(run)
     assert changed(seed=1) != digest(run)
@@ -204,16 +205,16 @@ def test_files_that_do_not_say_how_they_were_made_are_refused(tmp_path):
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     (tmp_path / "a").write_text("old")
-    with pytest.raises(OSError, match="No space left") as full, sample_files.whole_file(tmp_path / "a") as temporary:
+    with pytest.raises(OSError, match="No space left") as full, output.whole_file(tmp_path / "a") as temporary:
         temporary.write_text("ne")
         raise OSError(28, "No space left on device")
     assert full.value.filename == str(tmp_path / "a")
-    with pytest.raises(OSError, match="No space"), sample_files.whole_folder(tmp_path / "b") as temporary:
+    with pytest.raises(OSError, match="No space"), output.whole_folder(tmp_path / "b") as temporary:
         (temporary / "c").write_text("")
         raise OSError(28, "No space left on device")
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "old"
-    with sample_files.whole_file(tmp_path / "a") as temporary:
+    with output.whole_file(tmp_path / "a") as temporary:
         temporary.write_text("new")
     assert (tmp_path / "a").read_text() == "new"
 
@@ -261,7 +262,7 @@ def test_samples_do_not_depend_on_the_calls_they_are_drawn_in():
 
 def test_samples_that_are_no_pictures_need_another_file():
     with pytest.raises(UserError, match=r"must end in \.npz"):
-        require_drawable(latents_as((32, 32, 4), 1.0), (32, 32, 4), 3)
+        output.require_room(OutputOptions("x.png"), facts_of(PRESETS["imagenet256_latent"][1]), 3, 1)
 
 
 @pytest.mark.parametrize(
@@ -347,19 +348,17 @@ def test_a_negative_label_is_led_away_from(trained_mixture, tmp_path):
 )
 def test_a_negative_label_that_is_none_is_refused(arguments, expected, trained_mixture):
     with pytest.raises(UserError, match=expected):
-        _rule_of(GuidanceOptions(**arguments), restore_run(trained_mixture), None)
+        rule_of(GuidanceOptions(**arguments), restore_run(trained_mixture), None)
 
 
 def test_a_negative_label_takes_the_null_label_s_place_in_what_must_be_trained(trained_mixture):
     run = restore_run(trained_mixture)
     untrained = run._replace(experiment=dataclasses.replace(run.experiment, label_drop_rate=0.0))
     with pytest.raises(UserError, match="needs the null label"):
-        _require_trained(GuidanceOptions(), untrained, np.array([1]))
-    _require_trained(GuidanceOptions(negative_label="3"), untrained, np.array([1]))
+        require_trained(GuidanceOptions(), untrained, np.array([1]))
+    require_trained(GuidanceOptions(negative_label="3"), untrained, np.array([1]))
 
 
 def test_a_negative_label_may_be_called_by_its_name():
-    assert (
-        _called("negative_label", ("dog",), ("cat", "dog")) == _called("negative_label", ("1",), ("cat", "dog")) == [1]
-    )
-    assert _called("negative_label", ("null",), ("cat", "dog")) == [2]
+    for word, label in (("dog", 1), ("1", 1), ("null", 2)):
+        assert labels_called("negative_label", (word,), ("cat", "dog")) == [label]

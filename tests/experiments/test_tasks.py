@@ -11,7 +11,8 @@ import pytest
 import experiments
 from experiments.config.schema import LatentData
 from experiments.presets.registry import PRESETS
-from experiments.tasks.registry import task_of, with_facts
+from experiments.tasks.registry import facts_of, task_of, with_facts
+from experiments.tasks.task import TaskFacts
 
 CHOICE = re.compile(r"isinstance\([^)]*\w+Data\b|case \w+Data\(|objective [!=]= ")
 
@@ -41,9 +42,12 @@ def _forms(tree):
 def test_what_the_config_tells_is_what_is_read(experiment, tmp_path):
     read = task_of(experiment)
     told = with_facts(experiment, read)
-    abstract = task_of(dataclasses.replace(told, data_dir=tmp_path / "nowhere"), "shapes")
-    for name in ("shape", "num_classes", "class_names", "absent_labels", "label_texts", "objective", "measures_images"):
-        assert getattr(abstract, name) == getattr(read, name), name
+    elsewhere = dataclasses.replace(told, data_dir=tmp_path / "nowhere")
+    abstract, facts = task_of(elsewhere, "shapes"), facts_of(elsewhere)
+    assert type(facts) is TaskFacts
+    for name in ("shape", "num_classes", "class_names", "absent_labels", "label_texts", "objective"):
+        assert getattr(facts, name) == getattr(abstract, name) == getattr(read, name), name
+    assert abstract.measures_images == read.measures_images
     batch, of_shapes = next(read.batches(range(1))), next(abstract.batches(range(1)))
     assert jax.tree.map(np.shape, batch) == jax.tree.map(lambda leaf: leaf.shape, of_shapes)
     assert _forms(batch) == _forms(of_shapes)

@@ -19,6 +19,7 @@ from experiments.run.fit import prepare
 from experiments.run.model import model_of
 from experiments.run.require_trained import require_rows, require_scales, with_known_scales
 from experiments.run.restore import Run
+from experiments.run.train_setup import state_of
 from experiments.run.trained_labels import known_scales
 from experiments.solver_error import Options as AccuracyOptions
 from experiments.solver_error import compare
@@ -48,7 +49,7 @@ def runs_of(tmp_path_factory):
     experiments = {rate: _experiment(tmp_path_factory.mktemp(f"rate{rate:g}"), rate) for rate in (0.0, 1.0, 0.4)}
     task = task_of(experiments[0.0])
     models = {rate: model_of(experiment, task) for rate, experiment in experiments.items()}
-    state = models[0.0].create()
+    state = state_of(experiments[0.0], models[0.0])
     for experiment in experiments.values():
         _saved(experiment, state)
     return {rate: Run(experiments[rate], task, models[rate], state.ema, 2) for rate in experiments}

@@ -26,7 +26,7 @@ from experiments.run.model import model_of
 from experiments.run.restore import Run
 from experiments.runtime import distributed
 from experiments.tasks.memory_limit import num_inner, num_parameters
-from experiments.tasks.registry import task_of
+from experiments.tasks.registry import facts_of, task_of
 from tests.support.commands import assert_one_line, command
 from tests.support.fuzzing import mutations, tries
 
@@ -239,9 +239,9 @@ def test_what_is_refused_is_less_than_what_a_network_has():
     """The estimates are lower bounds: every preset's own, against its true number of parameters."""
     for name in ("mixture", "digits", "fashion_mnist", "fashion_mnist_classifier", "imagenet64", "imagenet256_latent"):
         experiment = PRESETS[name][1]
-        task = task_of(experiment, "shapes")
-        state = jax.eval_shape(model_of(experiment, task).create)
-        true = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        task = facts_of(experiment)
+        params = jax.eval_shape(model_of(experiment, task).init, jax.random.key(0))
+        true = sum(leaf.size for leaf in jax.tree.leaves(params))
         assert true / 8 < num_parameters(experiment.network, task.shape, task.num_classes) <= true, name
         assert num_inner(experiment.network, task.shape) > 0
 

@@ -1,0 +1,99 @@
+"""How a run learns: its loss, its optimizer, its moving averages, and the state before its first step."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cfgjax import training
+from cfgjax.training import fsdp, posthoc_ema
+from cfgjax.types import Array, Loss, Number, TrainState
+from experiments.config.schema import Experiment
+from experiments.run import nonfinite
+from experiments.run.model import PATHS, Model
+from experiments.tasks.task import Task
+
+
+class TrainSetup(NamedTuple):
+    """What the training of a model takes; ``create`` makes the state where the experiment wants it to lie."""
+
+    loss: Loss
+    evaluation_loss: Loss
+    optimizer: optax.GradientTransformation
+    learning_rate: optax.Schedule
+    ema_decay: Callable[[Array], Array]
+    average_decays: tuple[Callable[[Number], Array], ...]
+    create: Callable[[], TrainState]
+
+
+def _schedule_of(experiment: Experiment) -> optax.Schedule:
+    """The learning rate of an update, given how many came before it: warm-up, then cosine decay.
+
+    Up to the step at which the run became longer it is that of its former length.
+    """
+    settings = experiment.optimizer
+
+    def of_length(num_steps: int) -> optax.Schedule:
+        warmup = min(settings.warmup_steps, num_steps - 1)
+        return optax.warmup_cosine_decay_schedule(0.0, settings.learning_rate, warmup, num_steps)
+
+    def followed_by(until: int, first: optax.Schedule, rest: optax.Schedule) -> optax.Schedule:
+        return lambda count: jnp.where(jnp.asarray(count) < until, first(count), rest(count))
+
+    schedule = of_length(experiment.num_steps)
+    for until, num_steps in reversed(experiment.former_num_steps):
+        schedule = followed_by(until, of_length(num_steps), schedule)
+    return schedule
+
+
+def never_falls(experiment: Experiment) -> str:
+    """Why a run ends at its highest learning rate, in words; else empty."""
+    warmup, num_steps = experiment.optimizer.warmup_steps, experiment.num_steps
+    if not 1 < num_steps <= warmup + 1:
+        return ""
+    return (
+        f"optimizer.warmup_steps {warmup} leaves none of num_steps {num_steps}: the learning rate only rises; "
+        f"--optimizer.warmup-steps {num_steps // 10} lets it fall"
+    )
+
+
+def optimizer_of(experiment: Experiment) -> optax.GradientTransformation:
+    """AdamW with a schedule and clipping; updates that are not finite are left out."""
+    settings = experiment.optimizer
+    adamw = optax.adamw(_schedule_of(experiment), weight_decay=settings.weight_decay)
+    return nonfinite.skipping(optax.chain(optax.clip_by_global_norm(settings.clip_norm), adamw))
+
+
+def state_of(experiment: Experiment, model: Model) -> TrainState:
+    """The state before the first step, wherever it comes to lie.
+
+    Raises:
+        UserError: a network that does not fit the data point's shape.
+    """
+    init_key, run_key = jax.random.split(jax.random.key(experiment.seed))
+    num_averages = len(experiment.optimizer.average_widths)
+    return training.init_state(model.init(init_key), optimizer_of(experiment), run_key, num_averages)
+
+
+def _placed(experiment: Experiment, model: Model) -> TrainState:
+    """The state before the first step, where the experiment wants it to lie."""
+    if experiment.placement == "sharded":
+        return fsdp.init_state(lambda: state_of(experiment, model))
+    return training.replicate(state_of(experiment, model))
+
+
+def train_setup_of(experiment: Experiment, task: Task, model: Model) -> TrainSetup:
+    """What the training of an experiment's model on its task takes."""
+    loss = partial(task.objective.loss, experiment, task, model.network, PATHS[experiment.path]())
+    return TrainSetup(
+        loss=loss(True),
+        evaluation_loss=loss(False),
+        optimizer=optimizer_of(experiment),
+        learning_rate=_schedule_of(experiment),
+        ema_decay=training.ema_warmup(experiment.optimizer.ema_decay),
+        average_decays=tuple(map(posthoc_ema.power_function_decay, experiment.optimizer.average_widths)),
+        create=partial(_placed, experiment, model),
+    )

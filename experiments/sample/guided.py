@@ -1,0 +1,78 @@
+"""The guided field that the options ask for, once what it needs of the run is found to be trained."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from cfgjax import guidance
+from cfgjax.types import LabelledField
+from experiments.cli.main import UserError
+from experiments.config.samplers import Rule, RuleOf, by_classifier, by_name
+from experiments.run.model import path_of_field
+from experiments.run.require_trained import require_rows, rows_of
+from experiments.run.restore import Run, classifier_for, restore_without_data, warn_of_other_data
+from experiments.sample.options import GuidanceOptions
+from experiments.tasks.label_names import labels_called
+from experiments.tasks.task import TaskFacts
+
+
+def _led_from(guided: GuidanceOptions, run: Run[TaskFacts]) -> int:
+    """The label to lead away from: the null label, or the negative one."""
+    negative = guided.negative_label
+    if negative is None:
+        return run.task.num_classes
+    if guided.worse is not None or guided.classifier is not None:
+        raise UserError("negative_label must be left out where a worse network or a classifier is given")
+    (label,) = labels_called("negative_label", (negative,), run.task.label_texts)
+    return label
+
+
+def require_trained(guided: GuidanceOptions, run: Run[TaskFacts], labels: np.ndarray) -> None:
+    """Looks for labels, null among them, whose rows are needed and the run never trained.
+
+    Raises:
+        UserError: there is one, named.
+    """
+    others = (_led_from(guided, run),) if guided.worse is None else ()
+    if guided.classifier is not None:
+        require_rows(run, others, "classifier")
+        return
+    used = rows_of(guided.scale, labels, others) | (set() if guided.is_plain else set(labels.tolist()))
+    require_rows(run, used, f"w = {guided.scale:g}")
+
+
+def _worse_field(run: Run[TaskFacts], worse_dir: Path, data_dir: Path | None) -> LabelledField:
+    """The field of the worse run."""
+    worse = restore_without_data(worse_dir, data_dir)
+    is_alike = (worse.task.shape, worse.task.num_classes) == (run.task.shape, run.task.num_classes)
+    is_same_path = path_of_field(worse.experiment) == path_of_field(run.experiment)
+    if not (is_alike and is_same_path and worse.task.objective.is_field):
+        raise UserError(f"worse must be a run on the same kind of data and path, got {worse_dir}")
+    warn_of_other_data("worse", worse, run)
+    require_rows(worse, worse.task.labels[:1], "worse")
+    return worse.field
+
+
+def rule_of(guided: GuidanceOptions, run: Run[TaskFacts], data_dir: Path | None) -> RuleOf:
+    """The function that makes the guidance of the run's field, and of the worse one or the classifier.
+
+    Raises:
+        UserError: options that leave each other out, or a run that does not fit.
+    """
+    null, path = _led_from(guided, run), run.path
+    if guided.classifier is not None:
+        if guided.worse is not None:
+            raise UserError("classifier must be left out where a worse network is given")
+        if not guided.is_plain:
+            raise UserError("classifier must be left out where a rule or an interval is asked for")
+        log_classifier = classifier_for(run, restore_without_data(guided.classifier, data_dir))
+        return lambda placed: by_classifier(placed(run.field), null, log_classifier, path)
+    worse = None if guided.worse is None else _worse_field(run, guided.worse, data_dir)
+
+    def of_fields(placed: Callable[[LabelledField], LabelledField]) -> Rule:
+        field = placed(run.field)
+        pair = guidance.pair(field, null) if worse is None else guidance.autoguidance_pair(field, placed(worse))
+        return by_name(guided.rule, path, pair, guided.interval)
+
+    return of_fields

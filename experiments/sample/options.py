@@ -1,0 +1,122 @@
+"""The options of ``experiments.sample``, and the ranges in which they must lie."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from cfgjax import data
+from experiments.cli.main import UserError
+from experiments.cli.options import optional
+from experiments.config.samplers import GridName, RuleName, SolverName
+
+NUMBER_BYTES = 4
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Which samples, and how many."""
+
+    labels: Annotated[tuple[str, ...], optional("LABEL [LABEL ...]", "each label that was trained on once")] = ()
+    """Label of each sample in turn, repeated as needed, by number or by name; K, or null, is the null label."""
+    num_samples: Annotated[int | None, optional("INT", "one for each of --labels")] = None
+    """Number of samples."""
+    seed: int = 0
+    """Seed of the noise, from 0; sample i is the same in any number of samples."""
+    chunk: Annotated[int | None, optional("INT", "as many as the device's memory is quick with")] = None
+    """Samples computed together."""
+
+
+@dataclass(frozen=True)
+class GuidanceOptions:
+    """How the labelled and the null field are put together; docs/guidance.md shows each rule."""
+
+    scale: float = 2.0
+    """Guidance scale w: 0 null, 1 labelled, above 1 guided; at 0 and at 1 one field is evaluated, else both."""
+    rule: RuleName = "classifier_free"
+    """What is done with the labelled and the null field."""
+    interval: tuple[float, float] = (0.0, 1.0)
+    """Times, from 0 noise to 1 data, between which guidance acts; outside the labelled field alone is evaluated."""
+    negative_label: Annotated[str | None, optional("LABEL", "the null label")] = None
+    """Label to lead away from in the null label's place, by number or by name."""
+    worse: Annotated[Path | None, optional("FOLDER", "the run's own null field")] = None
+    """Folder of a run of a worse network on the same data, to lead away from in the null label's place."""
+    classifier: Annotated[Path | None, optional("FOLDER", "classifier-free")] = None
+    """Folder of a run of a noisy classifier, to guide the null field by its gradient."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the two fields are put together as everywhere, at all times."""
+        return self.rule == "classifier_free" and self.interval == (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """How noise becomes data."""
+
+    solver: SolverName = "heun"
+    """Of the SDE with sigma_t^2 = 2 beta_t: the two stochastic ones; of the ODE: the others (adaptive: diffrax's)."""
+    grid: GridName = "uniform"
+    """How the times of the steps are spread over 0..1."""
+    num_steps: int = 32
+    """Solver steps from noise to data; adaptive chooses its own."""
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What is read."""
+
+    ema_width: Annotated[float | None, optional("FLOAT", "the run's own average")] = None
+    """Relative width of the moving average of the parameters, made of the run's snapshots."""
+    data_dir: Annotated[Path | None, optional("FOLDER", "the run's own")] = None
+    """Folder of prepared data sets; needed only for runs whose config lacks the data's shape."""
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is written, whole or not at all. A file is overwritten, a folder must be new or empty."""
+
+    out: Annotated[str, tyro.conf.arg(metavar="PATH")] = "samples.png"
+    """File to write (.png, .npz; for a trajectory .gif, .apng, .npz), or a folder with a slash at its end."""
+    trajectory: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show every sample at all times of its solve, noise first: num_steps + 1 frames."""
+    show: Literal["state", "denoised"] = "state"
+    """What a trajectory shows: x_t, or the data that the guided field expects at the end of it."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to draw."""
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    sample: Annotated[SampleOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=SampleOptions)
+    guidance: Annotated[GuidanceOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=GuidanceOptions)
+    solver: Annotated[SolverOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=SolverOptions)
+    run: Annotated[LoadOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=LoadOptions)
+    output: Annotated[OutputOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=OutputOptions)
+
+
+def _require(is_right: bool, message: str) -> None:
+    if not is_right:
+        raise UserError(message)
+
+
+def require_in_range(options: Options) -> None:
+    """Looks at every number among the options.
+
+    Raises:
+        UserError: one out of its range, named.
+    """
+    which, guided, solving = options.sample, options.guidance, options.solver
+    _require(abs(guided.scale) <= 1e4, f"scale must be finite, in -10000..10000, got {guided.scale}")
+    _require(0 <= which.seed < 2**32, f"seed must be in 0..{2**32 - 1}, got {which.seed}")
+    counts = {"num_steps": solving.num_steps, "num_samples": which.num_samples, "chunk": which.chunk}
+    for name, count in counts.items():
+        _require(count is None or count >= 1, f"{name} must be at least 1, got {count}")
+    data.check_memory("num_steps", 2 * NUMBER_BYTES * solving.num_steps)
+    start, stop = guided.interval
+    _require(0 <= start < stop <= 1, f"interval must be 0 <= start < stop <= 1, got {start:g} {stop:g}")
+    is_enough = solving.grid != "karras" or solving.num_steps >= 2
+    _require(is_enough, "num_steps must be at least 2 for the grid karras, got 1")
