@@ -6,6 +6,7 @@ from pathlib import Path
 
 import filelock
 import jax
+import jax.numpy as jnp
 
 from cfgjax import checkpoints
 from cfgjax.checkpoints import NoCheckpointError
@@ -141,7 +142,8 @@ def resume_and_train(
         if distributed.any_true(requests.is_asked):
             raise StoppedError("stopped before the first step; the same command goes on from the last save")
         state = advance(trainer, lease, requests)
-    return Run(trainer.experiment, trainer.task, trainer.model, state.ema)
+    ema = jax.tree.map(lambda leaf: jnp.asarray(distributed.whole(leaf)), state.ema)
+    return Run(trainer.experiment, trainer.task, trainer.model, ema)
 
 
 def fit(experiment: Experiment, accepted: tuple[run_folder.Accepted, ...] = ()) -> Run[Task]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 
 from cfgjax import checkpoints
 from cfgjax.types import GaussianPath, LabelledField, LogClassifier, Tree
@@ -36,7 +35,10 @@ Known = TypeVar("Known", bound=TaskFacts, covariant=True)
 
 
 class Run(NamedTuple, Generic[Known]):
-    """An experiment with its functions and the moving average of its last checkpoint, that of ``step`` if given."""
+    """An experiment with its functions and the moving average of its last checkpoint, that of ``step`` if given.
+
+    The average lies on one device.
+    """
 
     experiment: Experiment
     task: Known
@@ -50,18 +52,14 @@ class Run(NamedTuple, Generic[Known]):
         return self.model.path
 
     @property
-    def _on_one_device(self) -> Tree:
-        return jax.tree.map(lambda leaf: jnp.asarray(distributed.whole(leaf)), self.ema)
-
-    @property
     def field(self) -> LabelledField:
-        """The learned field, by the moving average, on one device."""
-        return self.model.field(self._on_one_device)
+        """The learned field, by the moving average."""
+        return self.model.field(self.ema)
 
     @property
     def log_classifier(self) -> LogClassifier:
-        """The learned noisy classifier, by the moving average, on one device."""
-        return self.model.log_classifier(self._on_one_device)
+        """The learned noisy classifier, by the moving average."""
+        return self.model.log_classifier(self.ema)
 
 
 def _restored(

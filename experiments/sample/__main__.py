@@ -17,7 +17,7 @@ from experiments.config.samplers import denoised, make_draw, num_evaluations, on
 from experiments.run.batch_sampling import draw_all
 from experiments.run.restore import restore_field
 from experiments.sample import output
-from experiments.sample.guided import require_trained, rule_of
+from experiments.sample.guided import rule_of
 from experiments.sample.options import NUMBER_BYTES, Options, SampleOptions, require_in_range
 from experiments.tasks.label_names import labels_called
 from experiments.tasks.task import TaskFacts
@@ -37,15 +37,14 @@ def sample(options: Options) -> None:
     output.require_writable(options.output)
     run = restore_field(options.run_dir, options.run.data_dir, options.run.ema_width)
     labels = _labels(options.sample, run.task)
-    require_trained(options.guidance, run, labels)
+    rule = rule_of(options.guidance, run, labels, options.run.data_dir)
 
     path, shape, solver, scale = run.path, run.task.shape, options.solver.solver, options.guidance.scale
     ts = times(path, options.solver.num_steps, options.solver.grid, options.guidance.interval)
     num_frames = len(ts) if options.output.trajectory else 1
     output.require_room(options.output, run.task, len(labels), num_frames)
-    rule, watch = rule_of(options.guidance, run, options.run.data_dir), None
-    if options.output.trajectory:
-        watch = denoised(path) if options.output.show == "denoised" else states
+    watches = {"state": states, "denoised": denoised(path)}
+    watch = watches[options.output.show] if options.output.trajectory else None
     draw = make_draw(one_sided(rule(lambda field: field), scale), path, shape, solver, ts, watch)
 
     count = num_evaluations(rule, run.field, path, shape, solver, ts, scale)

@@ -28,12 +28,8 @@ def _led_from(guided: GuidanceOptions, run: Run[TaskFacts]) -> int:
     return label
 
 
-def require_trained(guided: GuidanceOptions, run: Run[TaskFacts], labels: np.ndarray) -> None:
-    """Looks for labels, null among them, whose rows are needed and the run never trained.
-
-    Raises:
-        UserError: there is one, named.
-    """
+def _require_trained(guided: GuidanceOptions, run: Run[TaskFacts], labels: np.ndarray) -> None:
+    """Raises UserError where a label's row, null's among them, is needed that the run never trained."""
     others = (_led_from(guided, run),) if guided.worse is None else ()
     if guided.classifier is not None:
         require_rows(run, others, "classifier")
@@ -54,12 +50,13 @@ def _worse_field(run: Run[TaskFacts], worse_dir: Path, data_dir: Path | None) ->
     return worse.field
 
 
-def rule_of(guided: GuidanceOptions, run: Run[TaskFacts], data_dir: Path | None) -> RuleOf:
+def rule_of(guided: GuidanceOptions, run: Run[TaskFacts], labels: np.ndarray, data_dir: Path | None) -> RuleOf:
     """The function that makes the guidance of the run's field, and of the worse one or the classifier.
 
     Raises:
-        UserError: options that leave each other out, or a run that does not fit.
+        UserError: options that leave each other out, a run that does not fit, or a label that the run never trained.
     """
+    _require_trained(guided, run, labels)
     null, path = _led_from(guided, run), run.path
     if guided.classifier is not None:
         if guided.worse is not None:

@@ -21,7 +21,7 @@ from experiments.run.batch_sampling import draw_all, equal_parts
 from experiments.run.provenance import digest
 from experiments.run.restore import restore_field, restore_run
 from experiments.sample import output
-from experiments.sample.guided import require_trained, rule_of
+from experiments.sample.guided import rule_of
 from experiments.sample.options import GuidanceOptions, OutputOptions
 from experiments.tasks.label_names import labels_called
 from experiments.tasks.latents import samples_of as latents_as
@@ -348,15 +348,15 @@ def test_a_negative_label_is_led_away_from(trained_mixture, tmp_path):
 )
 def test_a_negative_label_that_is_none_is_refused(arguments, expected, trained_mixture):
     with pytest.raises(UserError, match=expected):
-        rule_of(GuidanceOptions(**arguments), restore_run(trained_mixture), None)
+        rule_of(GuidanceOptions(**arguments), restore_run(trained_mixture), np.array([1]), None)
 
 
 def test_a_negative_label_takes_the_null_label_s_place_in_what_must_be_trained(trained_mixture):
     run = restore_run(trained_mixture)
     untrained = run._replace(experiment=dataclasses.replace(run.experiment, label_drop_rate=0.0))
     with pytest.raises(UserError, match="needs the null label"):
-        require_trained(GuidanceOptions(), untrained, np.array([1]))
-    require_trained(GuidanceOptions(negative_label="3"), untrained, np.array([1]))
+        rule_of(GuidanceOptions(), untrained, np.array([1]), None)
+    rule_of(GuidanceOptions(negative_label="3"), untrained, np.array([1]), None)
 
 
 def test_a_negative_label_may_be_called_by_its_name():
