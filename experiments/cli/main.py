@@ -1,6 +1,7 @@
 """The shell of every command: options by tyro, one clear line and exit code 2 for a user's mistake."""
 
 import contextlib
+import gc
 import logging
 import os
 import shlex
@@ -168,6 +169,8 @@ def main(
         args: its command line; by default that of this process.
         presets: summaries and options to start from, by name.
     """
+    if args is None:
+        gc.freeze()  # what the imports made stays until the end, whose collections need not look for it
     quiet_background()
     prog, start = f"python -m {name}", time.perf_counter()
     try:
