@@ -182,10 +182,10 @@ class StatefulField(NamedTuple):
 
 
 class EMAProfile(NamedTuple):
-    """How a moving average weighs the past: after ``step`` steps, with the ``width`` of ``posthoc_ema`` (A2)."""
+    """How a moving average weighs the past: after ``step`` steps, with ``posthoc_ema``'s (A2)."""
 
     step: float
-    width: float
+    relative_std: float
 
 
 class TrainState(NamedTuple):

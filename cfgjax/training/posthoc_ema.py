@@ -2,9 +2,9 @@
 
 (A1) The average after t steps has the profile p(r) = (g + 1) r^g / t^(g+1) over the past 0 < r <= t, of exponent
      g > 0: it integrates to 1, and is the same at every t but for its scale. A decay that is constant has no such form.
-(A2) Its width is its standard deviation over t:  width^2 = (g + 1) / ((g + 2)^2 (g + 3)),  1/12 at g = 0. With
-     y = width (g + 7/3) that is the cubic  y^3 - (1 + width^2 / 3) y + width (4/3 + 2 width^2 / 27) = 0,  and g belongs
-     to the largest of its three real roots.
+(A2) Its relative standard deviation s, over t:  s^2 = (g + 1) / ((g + 2)^2 (g + 3)),  1/12 at g = 0. With
+     y = s (g + 7/3) that is the cubic  y^3 - (1 + s^2 / 3) y + s (4/3 + 2 s^2 / 27) = 0,  and g belongs to the largest
+     of its three real roots.
 (A3) Update t = 1, 2, ... has the decay (1 - 1/t)^(g+1). The parameters after update s then weigh
      (s^(g+1) - (s-1)^(g+1)) / t^(g+1), the integral of (A1) over [s - 1, s]; those before the first update, nothing.
 (A4) With <p, q> the integral of p q, |p|^2 = (g + 1)^2 / ((2g + 1) t); of p after t steps and q, with the exponent h,
@@ -41,8 +41,8 @@ from cfgjax.checks import (
 from cfgjax.contracts import Contract, checked
 from cfgjax.types import Array, EMAProfile, Number, Tree
 
-WIDEST = 12**-0.5
-"""The plain mean's width over all steps, which no average of (A1) reaches."""
+LARGEST_STD = 12**-0.5
+"""The plain mean's relative standard deviation, which no average of (A1) reaches."""
 
 _END = object()
 
@@ -56,43 +56,43 @@ def _require_known(name: str, value: object) -> None:
         raise TypeError(f"{name} must be a number that is not traced, got {short_repr(value)}")
 
 
-def _require_width(name: str, width: float) -> None:
+def _require_relative_std(name: str, relative_std: float) -> None:
     """Raises TypeError or ValueError for what is not one known number in (0, 0.28867...)."""
-    _require_known(name, width)
-    if not 0 < width < WIDEST:
-        raise ValueError(f"{name} must be above 0 and under {WIDEST:.5f}, got {width}")
+    _require_known(name, relative_std)
+    if not 0 < relative_std < LARGEST_STD:
+        raise ValueError(f"{name} must be above 0 and under {LARGEST_STD:.5f}, got {relative_std}")
 
 
-Width = Annotated[float, Contract(_require_width)]
-"""A relative width (A2), above 0 and under 0.28867... and not traced."""
+RelativeStd = Annotated[float, Contract(_require_relative_std)]
+"""A relative standard deviation (A2), above 0 and under 0.28867... and not traced."""
 
 
 @checked
-def exponent_of(width: Width) -> float:
-    """The exponent g of the profile with a relative width (A2), above 0.
+def exponent_of(relative_std: RelativeStd) -> float:
+    """The exponent g of the profile with a relative standard deviation (A2), above 0.
 
     Args:
-        width: the standard deviation of (A1) over its number of steps.
+        relative_std: the standard deviation of (A1) over its number of steps.
 
     >>> round(exponent_of(0.1), 3)
     6.937
     """
-    slope, rest = 1 + width**2 / 3, width * (4 / 3 + 2 * width**2 / 27)
+    slope, rest = 1 + relative_std**2 / 3, relative_std * (4 / 3 + 2 * relative_std**2 / 27)
     angle = math.acos(-1.5 * rest / slope * math.sqrt(3 / slope)) / 3
-    return max(2 * math.sqrt(slope / 3) * math.cos(angle) / width - 7 / 3, 0.0)
+    return max(2 * math.sqrt(slope / 3) * math.cos(angle) / relative_std - 7 / 3, 0.0)
 
 
 @checked
-def power_function_decay(width: Width) -> Callable[[Number], Array]:
-    """The decay (A3) of a moving average of a relative width, as a function of the number of steps done before.
+def power_function_decay(relative_std: RelativeStd) -> Callable[[Number], Array]:
+    """The decay (A3) of the moving average, as a function of the number of steps done before.
 
     Args:
-        width: the standard deviation of (A1) over its number of steps.
+        relative_std: the standard deviation of (A1) over its number of steps.
 
     Returns:
         step -> decay [], for ``training.make_step``. At step 0 it is 0: the average becomes the parameters. In float32
         a decay near 1 is off by up to 3e-8, that is by 3e-8 t / (g + 1) of its distance from 1 at update t. A random
-        walk of 10^6 steps was so reconstructed to 2e-4 to 7e-4 at widths 0.07 to 0.2 with 64 snapshots of two widths.
+        walk of 10^6 steps was so reconstructed to 2e-4 to 7e-4 at 0.07 to 0.2 with 64 snapshots of two averages.
 
     Raises:
         TypeError, ValueError: at the call, a step that is not one number, or negative.
@@ -100,7 +100,7 @@ def power_function_decay(width: Width) -> Callable[[Number], Array]:
     >>> [round(float(power_function_decay(0.1)(step)), 4) for step in (0, 1, 9, 99)]
     [0.0, 0.0041, 0.4333, 0.9233]
     """
-    power = exponent_of(width) + 1
+    power = exponent_of(relative_std) + 1
 
     def decay(step: Number) -> Array:
         require_between("step", step, 0, math.inf)
@@ -121,18 +121,18 @@ def _numbers(name: str, coefficients: object) -> np.ndarray:
 def _plain(name: str, profile: EMAProfile) -> EMAProfile:
     """The profile in Python scalars, checked."""
     if not isinstance(profile, list | tuple) or len(profile) != 2:
-        raise TypeError(f"{name} must be an EMAProfile(step, width), got {short_repr(profile)}")
-    for part, value in zip(("step", "width"), profile, strict=True):
+        raise TypeError(f"{name} must be an EMAProfile(step, relative_std), got {short_repr(profile)}")
+    for part, value in zip(("step", "relative_std"), profile, strict=True):
         _require_known(f"{name}.{part}", value)
-    step, width = (np.asarray(value).item() for value in profile)
+    step, relative_std = (np.asarray(value).item() for value in profile)
     if not 0 < step < math.inf:
         raise ValueError(f"{name}.step must be positive and finite, got {step}")
-    _require_width(f"{name}.width", width)
-    return EMAProfile(step, width)
+    _require_relative_std(f"{name}.relative_std", relative_std)
+    return EMAProfile(step, relative_std)
 
 
 def _kept(name: str, snapshots: Sequence[EMAProfile]) -> list[EMAProfile]:
-    """The profiles in Python scalars: two or more that differ, those of one width in time's order."""
+    """The profiles in Python scalars: two or more that differ, those of one relative_std in time's order."""
     if not isinstance(snapshots, list | tuple):
         raise TypeError(f"{name} must be a list of EMAProfiles, got {type(snapshots).__name__}")
     kept = [_plain(f"{name}[{index}]", profile) for index, profile in enumerate(snapshots)]
@@ -140,21 +140,24 @@ def _kept(name: str, snapshots: Sequence[EMAProfile]) -> list[EMAProfile]:
         raise ValueError(f"{name} must be two or more, got {len(kept)}: one is no average but its own")
     profile, count = Counter(kept).most_common(1)[0]
     if count > 1:
-        raise ValueError(f"{name} must differ, got step {profile.step} with width {profile.width} {count} times")
+        raise ValueError(
+            f"{name} must differ, got step {profile.step} with relative_std {profile.relative_std} {count} times"
+        )
     latest: dict[float, float] = {}
-    for step, width in kept:
-        if step < latest.get(width, 0):
-            raise ValueError(f"steps of one width must increase, got {step} after {latest[width]} with width {width}")
-        latest[width] = step
+    for step, relative_std in kept:
+        if step < latest.get(relative_std, 0):
+            after = f"{latest[relative_std]} with relative_std {relative_std}"
+            raise ValueError(f"steps of one relative_std must increase, got {step} after {after}")
+        latest[relative_std] = step
     return kept
 
 
 Coefficients = Annotated[np.ndarray, Contract(_numbers)]
 """A row of finite numbers, [n]."""
 Profile = Annotated[EMAProfile, Contract(_plain)]
-"""A positive step and a width of (A2)."""
+"""A positive step and a relative standard deviation of (A2)."""
 Snapshots = Annotated[Sequence[EMAProfile], Contract(_kept)]
-"""The steps and widths of two or more averages that differ, the steps of each width in increasing order."""
+"""The profiles of two or more averages that differ, the steps of each relative_std in increasing order."""
 
 
 @checked
@@ -164,15 +167,15 @@ def weights(snapshots: Snapshots, wanted: Profile) -> np.ndarray:
     How near that is, ``profile_error`` tells.
 
     Args:
-        snapshots: the steps and widths of the averages that were kept, in any order in which those of each width follow
+        snapshots: the profiles of the averages that were kept, in any order in which those of each relative_std follow
             one another in time. Only ratios of steps matter: they may be counted in examples.
-        wanted: the step and the width of the average wanted; its step is at most the last snapshot's. Between two
+        wanted: the profile of the average wanted; its step is at most the last snapshot's. Between two
             snapshots its profile breaks off where none of theirs does: a step at which one was kept is followed better.
 
     Raises:
         ValueError: a wanted step beyond the snapshots.
 
-    >>> kept = [EMAProfile(step, width) for step in (500, 1000) for width in (0.05, 0.1)]
+    >>> kept = [EMAProfile(step, relative_std) for step in (500, 1000) for relative_std in (0.05, 0.1)]
     >>> [round(float(weight), 3) + 0.0 for weight in weights(kept, EMAProfile(1000, 0.1))]
     [0.0, 0.0, 0.0, 1.0]
     """
@@ -189,7 +192,7 @@ def profile_error(snapshots: Snapshots, wanted: Profile, coefficients: Coefficie
     slowly come out better. Rounding leaves about 1e-8 of an error that is 0.
 
     Args:
-        snapshots: the steps and widths of the averages that were kept.
+        snapshots: the profiles of the averages that were kept.
         wanted: those of the average wanted.
         coefficients: [n], as of ``weights``.
 
@@ -272,8 +275,8 @@ def _system(snapshots: Sequence[EMAProfile], wanted: EMAProfile) -> tuple[np.nda
     if not wanted.step <= last:
         raise ValueError(f"wanted must have a step up to the last snapshot's, {last}, got {wanted.step}")
     steps = np.array([profile.step for profile in snapshots], np.float64)
-    exponents = np.array([exponent_of(profile.width) for profile in snapshots])
-    exponent = exponent_of(wanted.width)
+    exponents = np.array([exponent_of(profile.relative_std) for profile in snapshots])
+    exponent = exponent_of(wanted.relative_std)
     cosines = _cosine(steps[:, None], exponents[:, None], steps[None], exponents[None])
     to_wanted = _cosine(steps, exponents, wanted.step, exponent)
     return cosines, to_wanted, np.sqrt(steps / wanted.step) * _size(exponent) / _size(exponents)

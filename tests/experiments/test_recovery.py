@@ -274,7 +274,7 @@ def test_snapshots_give_an_average_of_another_width(tmp_path):
         assert done.returncode == 0, done.stderr
     own, kept, made = (np.load(tmp_path / f"{name}.npz")["x"] for name in ("own", "kept", "made"))
     assert len(np.unique([own, kept, made], axis=0)) == 3
-    assert_one_line(command("sample", run_dir, "--ema-width", 0.5), "ema_width: width must be above 0")
+    assert_one_line(command("sample", run_dir, "--ema-width", 0.5), "ema_width: relative_std must be above 0")
 
 
 def test_an_average_of_another_width_needs_snapshots(trained_mixture):

@@ -60,13 +60,13 @@ def test_a_width_outside_is_refused_by_name(width):
     if 0 < width < LIMIT:
         return
     for refuse in (posthoc_ema.exponent_of, posthoc_ema.power_function_decay):
-        with pytest.raises(ValueError, match=r"width must be above 0 and under 0\.28868, got"):
+        with pytest.raises(ValueError, match=r"relative_std must be above 0 and under 0\.28868, got"):
             refuse(width)
 
 
 @pytest.mark.parametrize("width", [0.0, -0.1, LIMIT, 0.3, np.nan, np.inf])
 def test_the_ends_of_the_widths_are_refused(width):
-    with pytest.raises(ValueError, match="width must be above 0"):
+    with pytest.raises(ValueError, match="relative_std must be above 0"):
         posthoc_ema.exponent_of(width)
 
 
@@ -118,7 +118,7 @@ def test_the_error_of_a_profile_is_its_distance(kept, width):
     middles, lengths = (edges[1:] + edges[:-1]) / 2, np.diff(edges)
 
     def density(profile):
-        exponent = posthoc_ema.exponent_of(profile.width)
+        exponent = posthoc_ema.exponent_of(profile.relative_std)
         inside = (exponent + 1) * (middles / profile.step) ** exponent / profile.step
         return np.where(middles < profile.step, inside, 0)
 
@@ -195,14 +195,22 @@ KEPT = _kept_at((100, 200))
     [
         ([], EMAProfile(100, 0.1), "snapshots must be two or more, got 0"),
         (KEPT[:1], KEPT[0], "snapshots must be two or more, got 1"),
-        ([*KEPT, KEPT[0]], EMAProfile(200, 0.1), r"snapshots must differ, got step 100 with width 0\.05 2 times"),
-        ([KEPT[2], *KEPT[:2]], EMAProfile(200, 0.1), "steps of one width must increase, got 100 after 200"),
+        (
+            [*KEPT, KEPT[0]],
+            EMAProfile(200, 0.1),
+            r"snapshots must differ, got step 100 with relative_std 0\.05 2 times",
+        ),
+        ([KEPT[2], *KEPT[:2]], EMAProfile(200, 0.1), "steps of one relative_std must increase, got 100 after 200"),
         ([EMAProfile(0, 0.1), *KEPT], EMAProfile(200, 0.1), "step must be positive and finite, got 0"),
         (KEPT, EMAProfile(np.inf, 0.1), "step must be positive and finite, got inf"),
         (KEPT, EMAProfile(np.nan, 0.1), "step must be positive and finite, got nan"),
         (KEPT, EMAProfile(201, 0.1), "wanted must have a step up to the last snapshot's, 200, got 201"),
-        (KEPT, EMAProfile(200, 0.3), "width must be above 0 and under 0.28868, got 0.3"),
-        ([*KEPT, EMAProfile(300, -1.0)], EMAProfile(200, 0.1), "width must be above 0 and under 0.28868, got -1"),
+        (KEPT, EMAProfile(200, 0.3), "relative_std must be above 0 and under 0.28868, got 0.3"),
+        (
+            [*KEPT, EMAProfile(300, -1.0)],
+            EMAProfile(200, 0.1),
+            "relative_std must be above 0 and under 0.28868, got -1",
+        ),
     ],
 )
 def test_what_weights_cannot_be_is_refused(kept, wanted, message):
