@@ -9,14 +9,14 @@ import dataclasses
 import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.cli.options import optional
-from experiments.config.samplers import ODE, SDE
+from experiments.config.samplers import ODE, SDE, SolverName
 from experiments.config.schema import Sampling
 from experiments.evaluation.feature_classifier import Features
 from experiments.evaluation.options import EvaluationOptions
@@ -37,8 +37,8 @@ class SampleOptions:
 
     scales: Annotated[tuple[float, ...] | None, optional("FLOAT [FLOAT ...]", OWN)] = None
     """Guidance scales w: 0 null, 1 labelled, above 1 guided."""
-    solver: tuple[Literal["heun", "euler", "euler_maruyama"], ...] = (ODE, SDE)
-    """Solvers to sample with: heun and euler follow the ODE, euler_maruyama the SDE with sigma_t^2 = 2 beta_t."""
+    solver: tuple[SolverName, ...] = (ODE, SDE)
+    """Solvers to sample with, as experiments.sample: the stochastic ones by the SDE with sigma_t^2 = 2 beta_t."""
     num_steps: Annotated[int | None, optional("INT", OWN)] = None
     """Solver steps from noise to data."""
     num_per_class: Annotated[int | None, optional("INT", OWN)] = None

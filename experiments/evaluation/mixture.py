@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 TIMES = tuple(round(0.05 * index, 2) for index in range(1, 20))
 NUM_STATES = 8192
 NUM_DENSITY_SAMPLES = 2_000
+KINDS = {ODE: "ODE", SDE: "SDE"}
+"""What the solvers of a report are called in its pictures; others by their names."""
 
 
 def field_errors(
@@ -111,7 +113,7 @@ def draw_samples(draws: dict[str, np.ndarray], scales: tuple[float, ...], limit:
     panels = figure.subplots(num_classes, num_columns, squeeze=False)
     columns = [(solver, index) for solver in draws for index in range(len(scales))]
     for column, (solver, index) in enumerate(columns):
-        kind = "SDE" if solver == SDE else "ODE"
+        kind = KINDS.get(solver, solver)
         panels[0, column].set_title(f"{kind} w = {scales[index]:g}", fontsize=9)
         for label in range(num_classes):
             axes = panels[label, column]

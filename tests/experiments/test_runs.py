@@ -91,12 +91,12 @@ def test_sample_draws_a_picture(trained, tmp_path):
         assert np.asarray(picture.convert("L")).std() > 5
 
 
-def test_evaluate_measures_other_scales_into_another_folder(trained, tmp_path):
+def test_evaluate_measures_other_scales_by_another_solver_into_another_folder(trained, tmp_path):
     run_dir = shutil.copytree(trained, tmp_path / "run")
-    done = command("evaluate", run_dir, "--scales", 1, 3, "--num-per-class", 2)
+    done = command("evaluate", run_dir, "--scales", 1, 3, "--solver", "ddim", "--num-per-class", 2)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((run_dir / "evaluation" / "metrics.json").read_text())
-    assert {row["scale"] for row in metrics["samples"]} == {1.0, 3.0}
+    assert {(row["scale"], row["solver"]) for row in metrics["samples"]} == {(1.0, "ddim"), (3.0, "ddim")}
 
 
 @pytest.mark.slow
