@@ -243,15 +243,15 @@ def rows(images):
     return np.clip(np.asarray(images, np.float64), -1, 1).reshape(len(images), -1)
 
 
-recogniser = SVC().fit(rows(train.image), train.label)
+feature_classifier = SVC().fit(rows(train.image), train.label)
 shown = {"real": np.concatenate([test.image[test.label == label][:8] for label in range(10)])}
 shown |= {name: sample(network, ema, 2.0) for name, (network, ema, _) in fitted.items()}
 
 figure, panels = plt.subplots(1, 3, figsize=(10.5, 4.4), layout="constrained")
 for axes, (name, images) in zip(panels, shown.items(), strict=True):
-    recognised = recogniser.score(rows(images), np.repeat(np.arange(10), 8))
-    print(f"{name}: {recognised:.1%} recognised")
-    assert recognised > 0.85
+    accuracy = feature_classifier.score(rows(images), np.repeat(np.arange(10), 8))
+    print(f"{name}: class accuracy {accuracy:.1%}")
+    assert accuracy > 0.85
     framed = np.pad(np.clip(images[..., 0], -1, 1), ((0, 0), (1, 0), (1, 0)), constant_values=-0.5)
     axes.imshow(framed.reshape(10, 8, 9, 9).swapaxes(1, 2).reshape(90, 72), cmap="gray_r", vmin=-1, vmax=1)
     axes.set(title=name, xticks=[], yticks=np.arange(10) * 9 + 5, yticklabels=names)

@@ -131,10 +131,10 @@ plt.show()
 # %% [markdown]
 # ## The curves
 #
-# Three numbers for each point. **Recognised**: how many samples show the asked digit, by a support vector machine that
+# Three numbers for each point. **Class accuracy**: the share with the asked digit, by a support vector machine that
 # learned the real ones. **Fréchet distance**: how far mean and covariance of the samples' features lie from those of
 # held-out digits; the features are 20 principal components of the real training digits. **Coverage**: the share of
-# held-out digits that have a sample nearby. Dashed: 200 real digits that network and recogniser have not seen.
+# held-out digits that have a sample nearby. Dashed: 200 real digits that network and feature classifier have not seen.
 
 
 # %%
@@ -142,16 +142,16 @@ def rows(images):
     return np.clip(np.asarray(images, np.float64), -1, 1).reshape(len(images), -1)
 
 
-recogniser = SVC().fit(rows(train.image), train.label)
+feature_classifier = SVC().fit(rows(train.image), train.label)
 components = PCA(20).fit(rows(train.image))
 reference = components.transform(rows(test.image))
-NAMES = ("asked digit recognised", "Fréchet distance", "coverage of held-out digits")
+NAMES = ("class accuracy", "Fréchet distance", "coverage of held-out digits")
 
 
 def measure(images, asked):
     features = components.transform(rows(images))
     covered = metrics.precision_recall(features, reference).coverage
-    return recogniser.score(rows(images), asked), metrics.frechet_distance(features, reference), covered
+    return feature_classifier.score(rows(images), asked), metrics.frechet_distance(features, reference), covered
 
 
 measured = np.array([measure(each, labels) for each in samples.reshape(-1, *samples.shape[3:])]).reshape(10, 2, 2, 3)
@@ -182,15 +182,15 @@ plt.show()
 for kind, solver in enumerate(("ODE", "SDE")):
     for column in range(2):
         best = int(np.argmin(measured[:, column, kind, 1]))
-        recognised, distance, covered = measured[best, column, kind]
+        accuracy, distance, covered = measured[best, column, kind]
         print(
             f"{solver}, t in [{INTERVALS[0][column]:g}, {INTERVALS[1][column]:g}]: w = {SCALES[best]:g}, "
-            f"recognised {recognised:.1%}, distance {distance:.2f}, coverage {covered:.2f}"
+            f"class accuracy {accuracy:.1%}, distance {distance:.2f}, coverage {covered:.2f}"
         )
 
-recognised, distance, covered = np.moveaxis(measured[:, 0], -1, 0)  # guided at all times: each [scale, solver]
-assert np.all(recognised[0] < 0.3)  # w = 0 does not listen
-assert np.all(recognised[4] >= recognised[2])  # at w = 1.5 no fewer are recognised than at 1
+accuracy, distance, covered = np.moveaxis(measured[:, 0], -1, 0)  # guided at all times: each [scale, solver]
+assert np.all(accuracy[0] < 0.3)  # w = 0 does not listen
+assert np.all(accuracy[4] >= accuracy[2])  # at w = 1.5 the class accuracy is no less than at 1
 assert np.all(distance[-1] > 2 * distance.min(axis=0))  # w = 8 is far
 assert np.all(covered[-1] < covered[4] / 2)  # and covers little
 np.testing.assert_array_equal(samples[2, 0], samples[2, 1])  # at w = 1 the interval changes nothing

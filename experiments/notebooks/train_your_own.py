@@ -185,19 +185,19 @@ def rows(images):
     return np.clip(np.asarray(images, np.float64), -1, 1).reshape(len(images), -1)
 
 
-recogniser = SVC().fit(rows(train.image), train.label)
-print(f"held-out digits recognised: {recogniser.score(rows(test.image), test.label):.1%}")
+feature_classifier = SVC().fit(rows(train.image), train.label)
+print(f"class accuracy of held-out digits: {feature_classifier.score(rows(test.image), test.label):.1%}")
 held_out = metrics.nearest_distances(rows(test.image), rows(train.image))
-recognised = {}
+accuracy = {}
 for w in SCALES:
     images = rows(samples[w][0])
-    recognised[w] = recogniser.score(images, np.asarray(labels))
+    accuracy[w] = feature_classifier.score(images, np.asarray(labels))
     copied = metrics.memorization_rate(metrics.nearest_distances(images, rows(train.image)), held_out)
-    print(f"w = {w:g}: asked digit recognised {recognised[w]:.1%}, copies {copied:.1%}")
+    print(f"w = {w:g}: class accuracy {accuracy[w]:.1%}, copies {copied:.1%}")
 
-assert recognised[0.0] < 0.25  # chance is 10 %
-assert recognised[1.0] > 0.85
-assert recognised[2.0] > 0.95
+assert accuracy[0.0] < 0.25  # chance is 10 %
+assert accuracy[1.0] > 0.85
+assert accuracy[2.0] > 0.95
 
 # %% [markdown]
 # Next: your own network and pictures in [bring_your_own](bring_your_own.ipynb), the choice of $w$ in
