@@ -1,4 +1,4 @@
-"""Linen networks for one example: (x, t, y) -> like x. The only floor that knows Flax."""
+"""Linen networks for one example: (x, t, y) -> like x. The only package that knows Flax."""
 
 from __future__ import annotations
 

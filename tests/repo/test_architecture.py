@@ -1,4 +1,4 @@
-"""The house rules, read from the sources: floors of imports, names, docstrings, and one shape for every solver."""
+"""The house rules, read from the sources: layers of imports, names, docstrings, and one shape for every solver."""
 
 import ast
 import graphlib
@@ -27,7 +27,7 @@ MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"
 GROUND = [{"types", "xla_flags"}, {"checks"}, {"contracts"}, {"piecewise"}, {"paths"}, {"conversions"}]
 SIBLINGS = {"guidance", "solvers", "losses", "mixtures", "models"}
 UPPER = {"analysis", "checkpoints", "data", "metrics", "training", "verify"}
-FLOORS = [*GROUND, SIBLINGS, UPPER]
+LAYERS = [*GROUND, SIBLINGS, UPPER]
 
 BANNED = {"cfg", "x0", "x1", "x_0", "x_1", "sigma", "eps", "v", "alpha_bar", "fn", "func", "cond", "uncond", "N", "T"}
 BANNED_FILES = {"utils", "util", "common", "misc", "helper", "helpers"}
@@ -38,8 +38,8 @@ def _part(module):
     return module.removesuffix(".py").split("/")[0]
 
 
-def _floor(part):
-    return next(index for index, floor in enumerate(FLOORS) if part in floor)
+def _layer(part):
+    return next(index for index, layer in enumerate(LAYERS) if part in layer)
 
 
 def _imports(source):
@@ -55,9 +55,9 @@ def _imports(source):
 
 
 def _trespasses(part, source):
-    """Imports of the source from the same floor (but its own package) or from one above."""
+    """Imports of the source from the same layer (but its own package) or from one above."""
     inside = {name.split(".")[1] for name in _imports(source) if name.startswith("cfgjax.")}
-    return {other for other in inside if other != part and _floor(other) >= _floor(part)}
+    return {other for other in inside if other != part and _layer(other) >= _layer(part)}
 
 
 def _objects():
@@ -70,13 +70,13 @@ def _objects():
                 yield info.name.removeprefix("cfgjax."), name, value
 
 
-def test_every_module_is_on_a_floor():
-    known = set().union(*FLOORS) | {"__init__"}
+def test_every_module_is_on_a_layer():
+    known = set().union(*LAYERS) | {"__init__"}
     assert {_part(module) for module in MODULES} <= known
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module != "__init__.py"])
-def test_a_module_imports_only_from_floors_under_it(module):
+def test_a_module_imports_only_from_layers_under_it(module):
     assert _trespasses(_part(module), (ROOT / module).read_text()) == set()
 
 
@@ -122,7 +122,7 @@ def test_a_command_imports_no_command():
     assert {name: commands for name, commands in found.items() if commands} == {}
 
 
-def test_modules_of_experiments_stand_on_floors():
+def test_imports_of_experiments_go_one_way():
     """No module imports one that imports it, over any number of others."""
     graph = {name: _experiments_imported_by(source) - {name} for name, source in EXPERIMENTS.items()}
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(EXPERIMENTS)
