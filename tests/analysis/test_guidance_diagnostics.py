@@ -92,6 +92,23 @@ def test_counted_evaluations_are_those_that_happen(name):
     assert each.sum() == len(calls)
 
 
+def test_a_branch_counts_with_its_dearest_side_and_a_scan_with_its_length():
+    def branching(field):
+        def once(x, t):
+            return field(x, t, jnp.asarray(Y))
+
+        return lambda x, t: jax.lax.cond(t < 0.5, once, lambda x, t: once(once(x, t), t), x, t)
+
+    def scanning(field):
+        return lambda x, t: jax.lax.scan(lambda x, _: (field(x, t, jnp.asarray(Y)), None), x, None, length=3)[0]
+
+    for make, expected in ((branching, 2), (scanning, 3)):
+        each = solvers.num_function_evaluations(
+            lambda field, make=make: solvers.euler(make(field)), lambda x, t, y: -x * y, START, np.linspace(0, 1, 3)
+        )
+        assert each.tolist() == [expected, expected]
+
+
 def test_a_population_counts_each_particle():
     def build(field):
         return solvers.feynman_kac(paths.linear(), guidance.pair(field, NULL), Y, 2.0, solvers.constant(1.0))

@@ -78,6 +78,24 @@ def test_label_posterior_is_bayes_rule(path, clustered, clustered_arrays):
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.usefixtures("x64")
+def test_axes_of_three_dimensions(plain_or_steep_path):
+    """Density, score and posterior as above, where the matrix of a covariance's axes is not its own transpose."""
+    rng, path = np.random.default_rng(5), plain_or_steep_path
+    weights, means, factors = np.array([0.4, 0.6]), rng.normal(size=(2, 3)), rng.normal(size=(2, 3, 3))
+    covariances = 0.3 * factors @ np.swapaxes(factors, 1, 2) + 0.1 * np.eye(3)
+    mixture, points = LabelledMixture(*map(jnp.asarray, (weights, means, covariances))), rng.normal(size=(4, 3))
+    grid = {"ts": TIMES[1:-1], "ys": np.arange(2), "points": points}
+    density, posterior = mixture.log_density(path), mixture.label_log_probs(path)
+    for found, t in zip(np.asarray(_over(density, **grid)), grid["ts"], strict=True):
+        alpha, beta = (float(each) for each in paths.coefficients(path, t)[:2])
+        laws = [multivariate_normal(alpha * means[y], alpha**2 * covariances[y] + beta**2 * np.eye(3)) for y in (0, 1)]
+        np.testing.assert_allclose(found, [law.logpdf(points) for law in laws], rtol=1e-9)
+    np.testing.assert_allclose(_over(mixture.score(path), **grid), _over(jax.grad(density), **grid), rtol=1e-8)
+    by_bayes = _over(lambda x, t, y: jnp.log(weights)[y] + density(x, t, y) - density(x, t, jnp.asarray(2)), **grid)
+    np.testing.assert_allclose(_over(lambda x, t, y: posterior(x, t)[y], **grid), by_bayes, rtol=1e-8, atol=1e-12)
+
+
 def _line():
     """Two labels in 1-D, the second of two components."""
     weights, means = jnp.array([[0.3, 0.0], [0.5, 0.2]]), jnp.array([[[-1.0], [0.0]], [[0.5], [1.5]]])
@@ -176,10 +194,10 @@ def _moments(arrays, y):
 
 
 def _assert_moments(samples, mean, covariance):
-    """Mean and each entry of the covariance within 4 standard errors, the latter from the samples' own products."""
+    """Mean and each entry of the covariance within 4 standard errors, the latter's from the samples' own products."""
     samples = np.asarray(samples, np.float64)
     root = np.sqrt(len(samples))
-    assert np.all(np.abs(samples.mean(axis=0) - mean) < 4 * samples.std(axis=0) / root)
+    assert np.all(np.abs(samples.mean(axis=0) - mean) < 4 * np.sqrt(np.diag(covariance)) / root)
     centred = samples - mean
     products = np.einsum("ni,nj->nij", centred, centred)
     assert np.all(np.abs(products.mean(axis=0) - covariance) < 4 * products.std(axis=0) / root)
