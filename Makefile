@@ -10,16 +10,16 @@ train: $(INSTALLED_TO_TRAIN)
 	$(BIN)/python -m experiments.train digits
 
 test: $(INSTALLED) lint types
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 QUICK := tests/paths/test_paths.py tests/paths/test_conversions.py tests/guidance/test_guidance.py
 QUICK += tests/solvers/test_solvers.py tests/losses
 
 quick: $(INSTALLED) lint types
-	$(BIN)/python -m pytest -n 2 --quick -m "not slow" $(QUICK)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --quick -m "not slow" $(QUICK)
 
 slow: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -7,7 +7,14 @@ import tempfile
 
 os.environ["PJRT_NPROC"] = "16"
 if "XLA_FLAGS" not in os.environ:  # the tests compile much and compute little
-    os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
+    os.environ["XLA_FLAGS"] = " ".join(
+        (
+            "--xla_backend_optimization_level=1",
+            "--xla_llvm_disable_expensive_passes=true",
+            "--xla_cpu_use_fusion_emitters=false",
+            "--xla_cpu_parallel_codegen_split_count=1",
+        )
+    )
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # shared with the workers and the processes that tests start
     compilations = tempfile.mkdtemp(prefix="cfgjax-compilations-")
     atexit.register(shutil.rmtree, compilations, ignore_errors=True)
