@@ -218,6 +218,18 @@ def test_thresholds_act_on_the_denoiser(plain_or_steep_path, clustered):
     assert np.any(np.abs(denoiser) > limit)
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (2, 0)])
+def test_the_dynamic_threshold_of_one_number_is_the_static_one(shape):
+    """Its percentile is the number itself; of none there is nothing to clip."""
+    path, x, t = paths.linear(), jnp.full(shape, 2.0), jnp.asarray(0.5)
+    dynamic, static = (
+        guidance.dynamic_threshold(path, lambda x, t: 3 * x),
+        guidance.static_threshold(path, lambda x, t: 3 * x),
+    )
+    np.testing.assert_allclose(dynamic(x, t), static(x, t), rtol=1e-6)
+    np.testing.assert_allclose(static(x, t), np.full(shape, -2.0), rtol=1e-6)
+
+
 def test_a_threshold_bounds_the_samples_and_not_the_scale(clustered):
     """The end of the ODE is the last denoiser: within the bound for any w, where plain guidance leaves it."""
     path, field = paths.linear(), clustered.vector_field(paths.linear())

@@ -1,4 +1,4 @@
-"""U-Net, transformer and their classifiers: parameters, the start, what they depend on, precision, memory."""
+"""U-Net, transformer and their classifiers: the start, what they depend on, precision, memory."""
 
 import dataclasses
 from functools import cache, partial
@@ -62,26 +62,6 @@ def classifier(request):
     """A noisy classifier and its moved parameters."""
     network = CLASSIFIERS[request.param]
     return network, _params(network)
-
-
-def test_the_unet_has_the_parameters_of_its_layers():
-    """One level, attention in the middle, by hand: convolutions, norms, the condition's layers, the label's rows."""
-    width, k = 32, NUM_CLASSES
-    network = UNet(num_classes=k, width=width, multipliers=(1,), blocks_per_level=1, attention=())
-    conv = lambda a, b: 9 * a * b + b  # noqa: E731
-    dense = lambda a, b: a * b + b  # noqa: E731
-
-    def block(a):
-        norms = 2 * a + 2 * width
-        return (
-            norms + conv(a, width) + conv(width, width) + dense(4 * width, 2 * width) + (a != width) * dense(a, width)
-        )
-
-    condition = dense(width, 4 * width) + dense(4 * width, 4 * width) + (k + 1) * 4 * width
-    attention = 2 * width + dense(width, 3 * width) + dense(width, width)
-    blocks = 3 * block(width) + attention + 2 * block(2 * width)
-    expected = condition + conv(2, width) + blocks + 2 * width + conv(width, 2)
-    assert sum(leaf.size for leaf in jax.tree.leaves(_params(network))) == expected
 
 
 def test_a_field_starts_at_zero(field):

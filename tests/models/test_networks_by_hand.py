@@ -231,8 +231,11 @@ def test_the_network_is_its_formula(name):
     shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)["params"]
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) / math.sqrt(max(leaf.shape[0], 4)), shapes)
     found = jax.jit(network.apply)({"params": jax.tree.map(jnp.float32, params)}, *inputs)
+    expected = by_hand(Layers(params), x)
+    shape = (NUM_CLASSES,) if isinstance(network, UNetClassifier | DiTClassifier | ConvNet) else x.shape
+    assert jax.tree.leaves(expected)[-1].shape == shape
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * np.max(np.abs(b))),
         found,
-        by_hand(Layers(params), x),
+        expected,
     )

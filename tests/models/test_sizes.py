@@ -33,6 +33,28 @@ def test_the_transformer_is_by_default_the_papers_small_one():
     assert DiT() == DiT(**SIZES["S"]._asdict(), patch=2)
 
 
+def test_the_unet_has_the_parameters_of_its_layers():
+    """One level, attention in the middle, by hand: convolutions, norms, the condition's layers, the label's rows."""
+    width, k = 32, 3
+    network = UNet(num_classes=k, width=width, multipliers=(1,), blocks_per_level=1, attention=())
+    conv = lambda a, b: 9 * a * b + b  # noqa: E731
+    dense = lambda a, b: a * b + b  # noqa: E731
+
+    def block(a):
+        norms = 2 * a + 2 * width
+        return (
+            norms + conv(a, width) + conv(width, width) + dense(4 * width, 2 * width) + (a != width) * dense(a, width)
+        )
+
+    condition = dense(width, 4 * width) + dense(4 * width, 4 * width) + (k + 1) * 4 * width
+    attention = 2 * width + dense(width, 3 * width) + dense(width, width)
+    blocks = 3 * block(width) + attention + 2 * block(2 * width)
+    expected = condition + conv(2, width) + blocks + 2 * width + conv(width, 2)
+    inputs = jnp.zeros((8, 8, 2)), jnp.zeros(()), jnp.zeros((), jnp.int32)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == expected
+
+
 def test_the_unet_has_the_papers_size():
     """Ho et al., arXiv 2006.11239, appendix B: 35.7 M, less the scales and the labels that theirs has not."""
     network = UNet(num_classes=10, **UNET_SIZES["DDPM"])
