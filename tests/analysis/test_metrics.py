@@ -112,6 +112,8 @@ def test_neighbourhood_by_hand():
     assert missed.coverage == 0.5
     assert missed.recall == 0.0
     assert missed.precision == 1.0
+    far = metrics.precision_recall(np.array([[0.4], [0.5], [0.6], [30.0]]), reference, neighbours=1)
+    assert far.recall == 3 / 4, "one wide ball holds three rows of the reference"
 
 
 def test_a_repeated_reference_is_told():
