@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 INSTALLED_TO_TRAIN := .venv/installed-to-train
 
-.PHONY: train test quick slow lint types docs lock clean
+.PHONY: train test quick slow mutants lint types docs lock clean
 
 train: $(INSTALLED_TO_TRAIN)
 	$(BIN)/python -m experiments.prepare digits
@@ -20,6 +20,17 @@ quick: $(INSTALLED) lint types
 
 slow: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+
+MUTANTS ?= --number 200 --seed 0
+COSMIC_RAY := build/mutants/cosmic-ray
+
+mutants: $(INSTALLED) $(COSMIC_RAY)/installed
+	nice $(COSMIC_RAY)/bin/python tests/mutants.py $(MUTANTS)
+
+$(COSMIC_RAY)/installed:
+	$(PYTHON) -m venv $(COSMIC_RAY)
+	$(COSMIC_RAY)/bin/python -m pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0
+	touch $@
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
