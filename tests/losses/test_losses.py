@@ -209,6 +209,11 @@ def test_logit_normal_times(location, spread):
         assert abs(below - level) < 4 * np.sqrt(level * (1 - level) / NUM_SAMPLES)
 
 
+def test_logit_normal_times_are_by_default_of_the_standard_normal():
+    key = jax.random.key(0)
+    np.testing.assert_allclose(losses.logit_normal()(key), jax.nn.sigmoid(jax.random.normal(key)), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("make", "name"),
     [
