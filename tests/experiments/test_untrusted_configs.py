@@ -141,7 +141,7 @@ def _text(**changed):
         ("", "does not read"),
         (_text(path="\ud800"), "'path' is no text"),
         ("[" * 100_000, "nested too deeply"),
-        ('{"data":' * 5_000, "nested too deeply"),
+        ('{"data":' * 15_000, "nested too deeply"),
         ("\ufeff" + _text(), "does not read"),
         (_text()[:-1] + ', "seed": 1}', "'seed' stands there twice"),
         (_text().replace('"radius": 2.0', '"radius": NaN'), "NaN is no finite number"),

@@ -72,7 +72,7 @@ def test_every_key_of_the_library_says_its_implementation():
         (file.name, node)
         for file in SOURCES
         for node in ast.walk(ast.parse(file.read_text()))
-        if isinstance(node, ast.Case) and ast.unparse(node.func) in ("jax.random.key", "jax.random.PRNGKey")
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("jax.random.key", "jax.random.PRNGKey")
     ]
     assert calls
     assert not [ast.unparse(call) for _, call in calls if "impl" not in [keyword.arg for keyword in call.keywords]]
