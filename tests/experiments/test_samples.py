@@ -66,13 +66,13 @@ def test_a_run_is_sampled_where_its_data_are_missing(alone, arrays):
     assert_one_line(command("evaluate", alone), "is not prepared")
 
 
-def test_a_run_that_does_not_tell_its_shape_needs_its_data(alone, tmp_path, data_dir):
+def test_a_run_that_does_not_tell_its_shape_needs_its_data(alone, arrays, tmp_path, data_dir):
     shutil.copytree(alone, tmp_path / "old")
     _change(tmp_path / "old", lambda config: config | {"data": config["data"] | {"shape": None, "num_classes": None}})
     out = tmp_path / "old.npz"
     assert_one_line(command("sample", tmp_path / "old", *FEW, "--out", out), "experiments.prepare digits")
     _sample(tmp_path / "old", *FEW, "--data-dir", data_dir, "--out", out)
-    np.testing.assert_array_equal(np.load(out)["x"], np.load(alone / "few.npz")["x"])
+    np.testing.assert_array_equal(np.load(out)["x"], arrays[0]["x"])
 
 
 def test_settings_that_tell_the_data_s_shape_go_on_from_those_that_do_not():
