@@ -74,7 +74,6 @@ class Case(NamedTuple):
     expected: Callable[..., Any] | None = None
     named: dict[str, str] = {}  # noqa: RUF012
     tolerance: float = 1e-4
-    is_finite: bool = True
 
 
 WORDS = (None, "", "three", 1j, object())
@@ -213,8 +212,7 @@ def _require_clear(error, names):
 def _require_right(case, found, values):
     leaves = [leaf for leaf in jax.tree.leaves(found) if isinstance(leaf, jax.Array | np.ndarray | np.generic | float)]
     leaves = [leaf for leaf in leaves if not jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)]
-    if case.is_finite:
-        assert all(np.all(np.isfinite(plain(leaf))) for leaf in leaves), f"not finite: {found}"
+    assert all(np.all(np.isfinite(plain(leaf))) for leaf in leaves), f"not finite: {found}"
     assert not any(isinstance(leaf, jax.Array) and leaf.dtype == jnp.float64 for leaf in leaves)
     if case.expected is not None:
         wanted = jax.tree.leaves(case.expected(**values))
