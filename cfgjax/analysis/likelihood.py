@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cfgjax import kernels
 from cfgjax.checks import THREEFRY, is_traced, require_like, require_scalar
 from cfgjax.contracts import Finite, Key, Positive, PositiveInt, RealArray, StateField, TimeGrid, checked
 from cfgjax.paths import as_state
@@ -30,7 +31,10 @@ Divergence = Callable[[Array, Array], tuple[Array, Array]]
 @piecewise
 @checked
 def exact_divergence(field: StateField) -> Divergence:
-    """The field's value and its exact divergence, by one derivative along each of the D axes: for small D."""
+    """The field's value and its exact divergence, by one derivative along each of the D axes: for small D.
+
+    Networks are traced with ``kernels.plain``: flash attention cannot be derived along all axes at once.
+    """
 
     def at(x: Array, t: Array) -> tuple[Array, Array]:
         x = as_state(x)
@@ -39,8 +43,9 @@ def exact_divergence(field: StateField) -> Divergence:
             return as_state(field(row.reshape(x.shape), t)).reshape(-1)
 
         row = x.reshape(-1)
-        value, pull_back = jax.vjp(flat, row)
-        slopes = jax.vmap(lambda axis: pull_back(axis)[0] @ axis)(jnp.eye(x.size, dtype=value.dtype))
+        with kernels.plain():
+            value, pull_back = jax.vjp(flat, row)
+            slopes = jax.vmap(lambda axis: pull_back(axis)[0] @ axis)(jnp.eye(x.size, dtype=value.dtype))
         return value.reshape(x.shape), jnp.sum(slopes)
 
     return at

@@ -1,4 +1,4 @@
-"""What the image networks share: patches, modulation, and attention among tokens of ONE example."""
+"""What the image networks share: patches, modulation, and self-attention among tokens of ONE example."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from flax import linen
 
 from cfgjax.checks import require_real
 from cfgjax.contracts import PositiveInt, check_fields, checked
+from cfgjax.models.attention import attention
 from cfgjax.types import Array
 
 _XAVIER = linen.initializers.xavier_uniform()
@@ -56,28 +57,8 @@ def modulate(hidden: Array, gain: Array, shift: Array) -> Array:
     return jax.vmap(lambda row: (1 + gain) * row + shift)(rows).reshape(hidden.shape)
 
 
-def _is_fit_for_flash(query: Array) -> bool:
-    is_half = query.dtype in (jnp.bfloat16, jnp.float16)
-    return jax.default_backend() == "gpu" and is_half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128
-
-
-def attention(query: Array, key: Array, value: Array) -> Array:
-    """softmax(query . key / sqrt(width)) value in every head, all [num_tokens, num_heads, width]; softmax in float32.
-
-    cuDNN's flash attention on a GPU in half precision. Elsewhere products of matrices, one for each head: on CPUs
-    they are faster than ``jax.nn.dot_product_attention``, whose products keep the heads inside.
-    """
-    if _is_fit_for_flash(query):
-        return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
-    query, key, value = (jnp.swapaxes(each, 0, 1) for each in (query * query.shape[-1] ** -0.5, key, value))
-    weights = jax.nn.softmax((query @ jnp.swapaxes(key, 1, 2)).astype(jnp.float32))
-    return jnp.swapaxes(weights.astype(value.dtype) @ value, 0, 1)
-
-
 class SelfAttention(linen.Module):
     """Attention among the tokens of one example, [num_tokens, width] -> the same.
-
-    On a GPU in half precision it is cuDNN's flash attention.
 
     Args:
         num_heads: which must divide the width.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cfgjax.models import DiT, UNet
-from cfgjax.models.blocks import _is_fit_for_flash, from_patches, modulate, to_patches
+from cfgjax.models.blocks import from_patches, modulate, to_patches
 from cfgjax.models.embeddings import sincos_positions
 
 
@@ -30,19 +30,6 @@ def test_positions_tell_rows_from_columns():
     assert len(np.unique(table.reshape(12, 16), axis=0)) == 12
     np.testing.assert_allclose(table[2, 1, :4], np.sin(2 / 10000.0 ** (np.arange(4) / 4)), rtol=1e-5)
     np.testing.assert_allclose(table[2, 1, 4:8], np.sin(1 / 10000.0 ** (np.arange(4) / 4)), rtol=1e-5)
-
-
-def test_flash_attention_takes_the_heads_that_cudnn_does(monkeypatch):
-    """On a GPU in half precision heads of 8, 16, .., 128 channels."""
-
-    def is_fit(width, dtype=jnp.bfloat16):
-        return _is_fit_for_flash(jnp.zeros((5, 2, width), dtype))
-
-    assert not is_fit(64)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert [width for width in range(4, 160, 4) if is_fit(width)] == list(range(8, 129, 8))
-    assert is_fit(64, jnp.float16)
-    assert not is_fit(64, jnp.float32)
 
 
 def _initialise(network, shape):

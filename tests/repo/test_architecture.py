@@ -24,7 +24,7 @@ from tests.support.tables import SOLVERS
 ROOT = Path(cfgjax.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
-GROUND = [{"types", "xla_flags"}, {"checks"}, {"contracts"}, {"piecewise"}, {"paths"}, {"conversions"}]
+GROUND = [{"types", "xla_flags", "kernels"}, {"checks"}, {"contracts"}, {"piecewise"}, {"paths"}, {"conversions"}]
 SIBLINGS = {"guidance", "solvers", "losses", "mixtures", "models"}
 UPPER = {"analysis", "checkpoints", "data", "metrics", "training", "verify"}
 LAYERS = [*GROUND, SIBLINGS, UPPER]

@@ -1,0 +1,55 @@
+"""Attention among the tokens of ONE example, by the kernel that is best where the program will run.
+
+Which one is chosen when a program is LOWERED: a program that is compiled for GPUs on a machine without any has the
+kernels of GPUs.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from cfgjax import kernels
+from cfgjax.types import Array
+
+
+def _is_cudnn_found() -> bool:
+    """Whether JAX's CUDA plugin with its cuDNN is installed, without which no program can be lowered to use it."""
+    one = jax.ShapeDtypeStruct((8, 1, 8), jnp.bfloat16)
+    try:
+        jax.eval_shape(lambda x: _flash(x, x, x), one)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _is_fit_for_flash(query: Array) -> bool:
+    """Whether cuDNN takes heads like these, in their precision."""
+    is_half = query.dtype in (jnp.bfloat16, jnp.float16)
+    return is_half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128
+
+
+def _flash(query: Array, key: Array, value: Array) -> Array:
+    return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+
+
+def plain_attention(query: Array, key: Array, value: Array) -> Array:
+    """``attention`` by products of matrices, one for each head.
+
+    On CPUs they are faster than ``jax.nn.dot_product_attention``, whose products keep the heads inside. For TPUs XLA
+    itself puts a flash kernel in the place of the products and the softmax between them.
+    """
+    query, key, value = (jnp.swapaxes(each, 0, 1) for each in (query * query.shape[-1] ** -0.5, key, value))
+    weights = jax.nn.softmax((query @ jnp.swapaxes(key, 1, 2)).astype(jnp.float32))
+    return jnp.swapaxes(weights.astype(value.dtype) @ value, 0, 1)
+
+
+def attention(query: Array, key: Array, value: Array) -> Array:
+    """softmax(query . key / sqrt(width)) value in every head, all [num_tokens, num_heads, width]; softmax in float32.
+
+    In a program for NVIDIA's GPUs in half precision it is cuDNN's flash attention, but within ``kernels.plain``;
+    elsewhere ``plain_attention``.
+    """
+    if not kernels.are_plain() and _is_fit_for_flash(query) and _is_cudnn_found():
+        return jax.lax.platform_dependent(query, key, value, cuda=_flash, default=plain_attention)
+    return plain_attention(query, key, value)

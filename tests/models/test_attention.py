@@ -1,0 +1,128 @@
+"""Attention: its value by hand, and the kernel that is chosen where a program is lowered for a GPU, a TPU or a CPU."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax._src.cudnn import fused_attention_stablehlo
+
+from cfgjax import kernels
+from cfgjax.analysis import likelihood
+from cfgjax.models.attention import _is_fit_for_flash, attention
+
+SHAPE = (16, 2, 8)
+
+
+@pytest.fixture
+def cudnn(monkeypatch):
+    """JAX as where its CUDA plugin is installed; nothing is compiled."""
+    monkeypatch.setattr(
+        fused_attention_stablehlo, "cuda_versions", SimpleNamespace(cudnn_get_version=lambda: 91200), raising=True
+    )
+
+
+def tokens(dtype=jnp.bfloat16, *batch):
+    return jax.random.normal(jax.random.key(0), (*batch, *SHAPE)).astype(dtype)
+
+
+def lowered(function, platform, *args):
+    """The text of a function's program for a platform, traced anew."""
+    return jax.jit(lambda *args: function(*args)).trace(*args).lower(lowering_platforms=(platform,)).as_text()
+
+
+def flash_kernels(text):
+    """(flash kernels forward, and of gradients) in a program's text."""
+    backward = text.count("@__cudnn$fmhaSoftmaxBackward")
+    return text.count("@__cudnn$fmhaSoftmax") - backward, backward
+
+
+def energy(x):
+    """A number whose gradient passes through attention."""
+    return jnp.sum(attention(x, x, x).astype(jnp.float32) ** 2)
+
+
+def test_every_token_mixes_the_values_by_its_softmax():
+    query, key, value = (np.asarray(tokens(jnp.float32, 3)[index], np.float64) for index in range(3))
+    scores = np.einsum("qhd,khd->hqk", query, key) / np.sqrt(8)
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    expected = np.einsum("hqk,khd->qhd", weights, value)
+    np.testing.assert_allclose(attention(*map(jnp.float32, (query, key, value))), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_flash_attention_takes_the_heads_that_cudnn_does():
+    """In half precision heads of 8, 16, .., 128 channels."""
+
+    def is_fit(width, dtype=jnp.bfloat16):
+        return _is_fit_for_flash(jnp.zeros((5, 2, width), dtype))
+
+    assert [width for width in range(4, 160, 4) if is_fit(width)] == list(range(8, 129, 8))
+    assert is_fit(64, jnp.float16)
+    assert not is_fit(64, jnp.float32)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "cpu", "tpu"])
+def test_the_kernel_is_that_of_the_platform_lowered_for(platform, cudnn):
+    """From a CPU: one flash kernel forward and one of the gradient for all examples and labels on a GPU, else none."""
+    over_pairs = jax.vmap(jax.vmap(jax.value_and_grad(energy)))
+    text = lowered(over_pairs, platform, tokens(jnp.bfloat16, 3, 2))
+    assert flash_kernels(text) == ((1, 1) if platform == "cuda" else (0, 0))
+    assert ("stablehlo.exponential" in text) == (platform != "cuda")
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_single_precision_has_no_flash_kernel(dtype, cudnn):
+    assert flash_kernels(lowered(energy, "cuda", tokens(dtype))) == ((1, 0) if dtype == jnp.bfloat16 else (0, 0))
+
+
+def test_without_the_plugin_nothing_of_cudnn_is_traced():
+    assert flash_kernels(lowered(energy, "cuda", tokens())) == (0, 0)
+
+
+def slope(x):
+    """The derivative along x, in forward mode."""
+    return jax.jvp(energy, (x,), (x,))[1]
+
+
+def test_forward_mode_is_lowered_with_plain_kernels(cudnn):
+    """And compiled apart: outside of it the same function has flash attention, before and after."""
+    compiled = jax.jit(lambda x: energy(x))
+
+    def again():
+        return flash_kernels(compiled.trace(tokens()).lower(lowering_platforms=("cuda",)).as_text())
+
+    assert again() == (1, 0)
+    with kernels.plain():
+        assert flash_kernels(lowered(slope, "cuda", tokens())) == (0, 0)
+        assert flash_kernels(lowered(jax.vmap(slope), "cuda", tokens(jnp.bfloat16, 3))) == (0, 0)
+        assert again() == (0, 0)
+    assert again() == (1, 0)
+    with pytest.raises(TypeError, match=r"can.t apply forward-mode"):
+        lowered(slope, "cuda", tokens())
+
+
+def test_forward_mode_gives_the_derivative_of_reverse_mode(cudnn):
+    x = tokens()
+    with kernels.plain():
+        forward = slope(x)
+    reverse = jnp.sum(jax.grad(energy)(x).astype(jnp.float32) * x.astype(jnp.float32))
+    np.testing.assert_allclose(float(forward), float(reverse), rtol=0.02)
+
+
+def _field(x, t):
+    return attention(x, x, x)
+
+
+def test_an_estimated_divergence_has_flash_attention(cudnn):
+    divergence = likelihood.estimated_divergence(_field, jax.random.key(0))
+    assert flash_kernels(lowered(divergence, "cuda", tokens(), jnp.float32(0.5))) == (1, 1)
+
+
+def test_an_exact_divergence_has_none(cudnn):
+    """It derives along all axes at once, which cuDNN's kernel does not."""
+    divergence = likelihood.exact_divergence(_field)
+    assert flash_kernels(lowered(divergence, "cuda", tokens(), jnp.float32(0.5))) == (0, 0)
+    assert flash_kernels(lowered(jax.vmap(divergence), "cuda", tokens(jnp.bfloat16, 2), jnp.zeros(2))) == (0, 0)
+    with pytest.raises(TypeError, match="cannot reshape"):
+        lowered(jax.jacrev(lambda x: attention(x, x, x)), "cuda", tokens())
