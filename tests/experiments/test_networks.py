@@ -1,7 +1,6 @@
 """The image networks in the training step: devices, compilations, resumption, and the dry run."""
 
 import dataclasses
-import json
 import shutil
 
 import jax
@@ -14,10 +13,9 @@ from experiments.config.schema import DiTNetwork, UNetNetwork
 from experiments.presets.registry import PRESETS
 from experiments.run.model import model_of
 from experiments.run.train_setup import train_setup_of
-from experiments.runtime import progress
 from experiments.tasks.registry import task_of
 from tests.experiments.test_resume import final_state
-from tests.support.commands import SMALLER, assert_one_line, command
+from tests.support.commands import SMALLER, command
 
 pytestmark = pytest.mark.slow
 
@@ -84,64 +82,3 @@ def test_a_resumed_run_ends_bit_equal(preset, tmp_path, data_dir, request):
     assert done.returncode == 0, done.stderr
     assert "at step 30 of 40" in done.stdout
     jax.tree.map(np.testing.assert_array_equal, final_state(whole), final_state(again))
-
-
-@pytest.mark.parametrize("preset", ["mixture", "digits", "fashion_mnist", "fashion_mnist_classifier"])
-def test_dryrun_compiles_the_true_step_without_data(preset):
-    """Both ways: the state whole on every device, and an eighth of it with the small leaves whole."""
-    done = command("dryrun", preset, "--devices", 8, "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    whole, cut = (found[way]["state_bytes_per_device"] for way in ("replicated", "sharded"))
-    assert found["num_devices"] == 8
-    assert 16 * found["num_params"] <= whole < 16 * found["num_params"] + 200
-    assert whole / 8 <= cut < whole / 2
-    assert min(found[way]["temporary_bytes_per_device"] for way in ("replicated", "sharded")) > 0
-    experiment = PRESETS[preset][1]
-    expected = 3 * found["forward_flops_per_example"] * experiment.batch_size
-    assert found["model_flops_per_step"] == pytest.approx(expected)
-
-
-@pytest.mark.slow
-def test_dryrun_counts_what_lies_on_a_device():
-    """Half the examples on each of two devices need less than all of them on one."""
-    arguments = "fashion_mnist_classifier", "--json", "--sharding", "replicated", "--devices"
-    found = [json.loads(command("dryrun", *arguments, n).stdout) for n in (1, 2)]
-    state, temporary = (
-        [one["replicated"][f"{name}_bytes_per_device"] for one in found] for name in ("state", "temporary")
-    )
-    assert state[0] == state[1]
-    assert found[0]["source_bytes_per_device"] == 60_000 * (784 + 4)
-    assert temporary[1] < 0.7 * temporary[0]
-
-
-@pytest.mark.parametrize("way", ["replicated", "sharded", "both"])
-def test_dryrun_prints_a_column_for_each_way(way, monkeypatch):
-    monkeypatch.setattr(progress, "PATIENCE", 0.0)
-    ways = ["replicated", "sharded"] if way == "both" else [way]
-    done = command("dryrun", "mixture", "--sharding", way, "--devices", 2)
-    assert f"compiling: {len(ways)} of {len(ways)} programs" in done.stderr
-    lines = done.stdout.splitlines()
-    columns = {line[:20].strip(): line[22:].split() for line in lines}
-    assert columns["GiB on each device"] == ways
-    assert all(float(value) > 0 for value in columns["state"][: len(ways)])
-    assert len(columns["temporary"]) == len(ways)
-
-
-def test_dryrun_on_one_device_cuts_nothing():
-    found = json.loads(command("dryrun", "digits", "--devices", 1, "--json").stdout)
-    assert found["sharded"]["state_bytes_per_device"] == found["replicated"]["state_bytes_per_device"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (["fashion"], "preset must be one of digits, mixture"),
-        (["mixture", "--devices", "0"], "devices must be at least 1, got 0"),
-        (["mixture", "--devices", "3"], "batch_size must be divisible by 3, got 512"),
-        (["mixture", "--devices", "1000"], "devices must be at most 8"),
-    ],
-)
-def test_dryrun_refuses_what_it_cannot_compile(arguments, expected):
-    done = command("dryrun", *arguments)
-    assert_one_line(done, expected)

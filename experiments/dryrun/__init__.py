@@ -1,0 +1,1 @@
+"""Programs compiled for accelerators that need not be there, and what their text says."""
