@@ -1,209 +1,48 @@
-"""The same networks with the same weights in PyTorch, sampled and trained through flow_matching.
+"""The networks of ``torch_networks`` sampled and trained through flow_matching.
 
-Only imported where torch and flow_matching are installed. Attention is ``scaled_dot_product_attention``; the compiled
-implementation wraps the network in ``torch.compile``.
+Only imported where torch and flow_matching are installed. The compiled implementation wraps the network in
+``torch.compile``.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 import torch
 from flow_matching.path import CondOTProbPath
 from flow_matching.solver import ODESolver
-from torch import nn
-from torch.nn import functional
 
-from cfgjax.models import MLP, DiT
-from cfgjax.models.embeddings import sincos_positions
-from cfgjax.types import Tree
-from experiments.benchmark.workloads import SCALE, Inputs, Workload
+from experiments.benchmark import torch_training
+from experiments.benchmark.torch_networks import NETWORKS as NETWORKS
+from experiments.benchmark.torch_networks import Guided, autocast, device, network_of, wait
+from experiments.benchmark.workloads import Inputs, Workload
 
 METHODS = {"euler": "euler", "heun": "heun2"}
 """Our solvers by the names of torchdiffeq."""
 
 
-def device() -> Any:
-    """JAX's device, as PyTorch calls it."""
-    return torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
-
-
-def _linear(weights: Tree) -> nn.Linear:
-    kernel = np.asarray(weights["kernel"])
-    layer = nn.Linear(*kernel.shape)
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor(kernel.T.copy()))
-        layer.bias.copy_(torch.tensor(np.asarray(weights["bias"])))
-    return layer
-
-
-def _normed(hidden: Any) -> Any:
-    return functional.layer_norm(hidden, hidden.shape[-1:], eps=1e-6)
-
-
-class _Condition(nn.Module):
-    def __init__(self, weights: Tree, num_features: int) -> None:
-        super().__init__()
-        self.register_buffer("frequencies", torch.tensor(np.geomspace(1, 100, num_features // 2, dtype=np.float32)))
-        self.inner, self.outer = (_linear(weights["TimeEmbedding_0"][f"Dense_{number}"]) for number in range(2))
-        rows = torch.tensor(np.asarray(weights["LabelEmbedding_0"]["Embed_0"]["embedding"]))
-        self.labels = nn.Embedding.from_pretrained(rows, freeze=False)
-
-    def forward(self, t: Any, y: Any) -> Any:
-        angles = t[:, None] * self.frequencies
-        time = self.outer(functional.silu(self.inner(torch.cat([angles.cos(), angles.sin()], dim=-1))))
-        return functional.silu(time + self.labels(y))
-
-
-class ResidualMLP(nn.Module):
-    """The residual MLP, (x [B, *D], t [B], y [B])."""
-
-    def __init__(self, network: MLP, weights: Tree, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        layers = weights["params"]
-        self.condition = _Condition(layers, network.embedding_width)
-        last = 3 * network.depth + 1
-        self.layers = nn.ModuleList(_linear(layers[f"Dense_{number}"]) for number in range(last + 2))
-
-    def forward(self, x: Any, t: Any, y: Any) -> Any:
-        """The field."""
-        condition = self.condition(t, y)
-
-        def modulated(hidden: Any, number: int) -> Any:
-            gain, shift = self.layers[number](condition).chunk(2, dim=-1)
-            return (1 + gain) * _normed(hidden) + shift
-
-        hidden = self.layers[0](x)
-        for number in range(1, len(self.layers) - 2, 3):
-            inner = functional.silu(self.layers[number](modulated(hidden, number + 1)))
-            hidden = hidden + self.layers[number + 2](inner)
-        return self.layers[-2](modulated(hidden, len(self.layers) - 1))
-
-
-class _Block(nn.Module):
-    def __init__(self, weights: Tree, num_heads: int) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.modulation, self.inner, self.outer = (_linear(weights[f"Dense_{number}"]) for number in range(3))
-        self.projection, self.mixing = (_linear(weights["SelfAttention_0"][f"Dense_{number}"]) for number in range(2))
-
-    def attention(self, tokens: Any) -> Any:
-        batch, num_tokens, width = tokens.shape
-        projected = self.projection(tokens).view(batch, num_tokens, 3, self.num_heads, -1)
-        mixed = functional.scaled_dot_product_attention(*projected.permute(2, 0, 3, 1, 4).unbind(0))
-        return self.mixing(mixed.transpose(1, 2).reshape(batch, num_tokens, width))
-
-    def forward(self, tokens: Any, condition: Any) -> Any:
-        gain, shift, gate, inner_gain, inner_shift, inner_gate = self.modulation(condition)[:, None].chunk(6, dim=-1)
-        tokens = tokens + gate * self.attention((1 + gain) * _normed(tokens) + shift)
-        normed = (1 + inner_gain) * _normed(tokens) + inner_shift
-        return tokens + inner_gate * self.outer(functional.gelu(self.inner(normed), approximate="tanh"))
-
-
-class Transformer(nn.Module):
-    """The diffusion transformer, (x [B, H, W, C], t [B], y [B])."""
-
-    def __init__(self, network: DiT, weights: Tree, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        layers, patch = weights["params"], network.patch
-        self.patch, self.grid = patch, (shape[0] // patch, shape[1] // patch)
-        self.condition = _Condition(layers, 256)
-        self.first, self.modulation, self.last = (_linear(layers[f"Dense_{number}"]) for number in range(3))
-        positions = np.asarray(sincos_positions(*self.grid, network.width))
-        self.register_buffer("positions", torch.tensor(positions))
-        blocks = (_Block(layers[f"DiTBlock_{number}"], network.num_heads) for number in range(network.depth))
-        self.blocks = nn.ModuleList(blocks)
-
-    def forward(self, x: Any, t: Any, y: Any) -> Any:
-        """The field."""
-        (rows, columns), patch = self.grid, self.patch
-        condition = self.condition(t, y)
-        patches = x.view(-1, rows, patch, columns, patch, x.shape[-1]).permute(0, 1, 3, 2, 4, 5)
-        tokens = self.first(patches.reshape(len(x), rows * columns, -1)) + self.positions
-        for block in self.blocks:
-            tokens = block(tokens, condition)
-        gain, shift = self.modulation(condition)[:, None].chunk(2, dim=-1)
-        output = self.last((1 + gain) * _normed(tokens) + shift)
-        patches = output.view(len(x), rows, columns, patch, patch, -1).permute(0, 1, 3, 2, 4, 5)
-        return patches.reshape(x.shape)
-
-
-NETWORKS: dict[type, Callable[..., nn.Module]] = {MLP: ResidualMLP, DiT: Transformer}
-"""PyTorch's networks by the type of ours."""
-
-
-def network_of(work: Workload, weights: Tree) -> Any:
-    """The work's network."""
-    return NETWORKS[type(work.network)](work.network, weights, work.shape).to(device())
-
-
-def _half(work: Workload) -> Any:
-    is_half = str(getattr(work.network, "dtype", "float32")) == "bfloat16"
-    return torch.autocast(device().type, dtype=torch.bfloat16, enabled=is_half)
-
-
-def _wait() -> None:
-    if device().type == "cuda":
-        torch.cuda.synchronize()
-
-
-class _Guided(nn.Module):
-    """Both sides of guidance by one call of a doubled batch, as flow_matching wants a field: (x, t [], label)."""
-
-    def __init__(self, network: Any, null_label: int) -> None:
-        super().__init__()
-        self.network, self.null_label = network, null_label
-
-    def forward(self, x: Any, t: Any, label: Any) -> Any:
-        labels = torch.cat([torch.full_like(label, self.null_label), label])
-        both = self.network(torch.cat([x, x]), t.expand(len(labels)), labels)
-        unlabelled, labelled = both.float().chunk(2)
-        return (1 - SCALE) * unlabelled + SCALE * labelled
-
-
 def sampler_of(work: Workload, inputs: Inputs, method: str, ts: np.ndarray, compiles: bool) -> Callable[[], np.ndarray]:
     """A function that draws all samples of the work by flow_matching's ODESolver."""
-    field: Any = _Guided(network_of(work, inputs.weights), work.num_classes)
+    field: Any = Guided(network_of(work, inputs.weights), work.num_classes)
     solver = ODESolver(torch.compile(field) if compiles else field)
     noise, labels = torch.tensor(inputs.noise, device=device()), torch.tensor(inputs.labels, device=device()).long()
     grid = torch.tensor(ts, device=device())
 
     def run() -> np.ndarray:
-        with _half(work):
+        with autocast(work):
             samples = solver.sample(noise, step_size=None, method=METHODS[method], time_grid=grid, label=labels)
-        _wait()
+        wait()
         return samples.cpu().numpy()
 
     return run
 
 
 def trainer_of(work: Workload, inputs: Inputs, compiles: bool) -> Callable[[], None]:
-    """A function that takes train_steps steps: flow_matching's path, AdamW and a moving average."""
-    network = network_of(work, inputs.weights)
-    average = [weight.detach().clone() for weight in network.parameters()]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, weight_decay=1e-4, fused=True)
-    forward: Any = torch.compile(network) if compiles else network
+    """A function that takes train_steps steps on flow_matching's path."""
     path = CondOTProbPath()
-    data, labels = (torch.tensor(each, device=device()) for each in (inputs.data, inputs.data_labels))
 
-    def step() -> None:
-        noise, t = torch.randn_like(data), torch.rand(len(data), device=device())
-        drops = torch.rand(len(data), device=device()) < 0.1
-        kept = torch.where(drops, work.num_classes, labels)
-        point = path.sample(t=t, x_0=noise, x_1=data)
-        with _half(work):
-            found = forward(point.x_t, t, kept)
-        loss = (found.float() - point.dx_t).square().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(average, list(network.parameters()), 0.001)
+    def point(t: Any, noise: Any, data: Any) -> tuple[Any, Any]:
+        found = path.sample(t=t, x_0=noise, x_1=data)
+        return found.x_t, found.dx_t
 
-    def run() -> None:
-        for _ in range(work.train_steps):
-            step()
-        _wait()
-
-    return run
+    return torch_training.trainer_of(work, inputs, point, compiles)
