@@ -19,7 +19,15 @@ KINDS = {
         "convert_weights",
     ),
     "The laboratory": ("gallery", "notebooks", "guided_distributions", "learn_schedule", "diagnose", "solver_error"),
-    "Machines": ("dryrun", "benchmark", "benchmark.write_page", "benchmark.scaling", "fault_injection", "endurance"),
+    "Machines": (
+        "dryrun",
+        "accelerator_check",
+        "benchmark",
+        "benchmark.write_page",
+        "benchmark.scaling",
+        "fault_injection",
+        "endurance",
+    ),
 }
 _OTHERS = "Others"
 _USAGE = "usage: python -m experiments.COMMAND, for example python -m experiments.train --help"

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Annotated, Any
@@ -73,10 +73,10 @@ class Row:
         return asdict(self)
 
 
-def versions() -> dict[str, str]:
+def versions(names: Iterable[str] = VERSIONED) -> dict[str, str]:
     """The versions of what is installed of the libraries that matter."""
     installed = {"python": platform.python_version()}
-    for name in VERSIONED:
+    for name in names:
         try:
             installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

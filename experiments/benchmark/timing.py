@@ -35,9 +35,9 @@ def repeat(run: Callable[[], Any], least_seconds: float) -> float:
             return elapsed / count
 
 
-def product_of(dtype: Any) -> Callable[[float], float]:
-    """A probe: (least seconds) -> FLOP/s of one matrix product of random numbers, in a type."""
-    size = CPU_SIZE if jax.default_backend() == "cpu" else DEVICE_SIZE
+def product_of(dtype: Any, size: int | None = None) -> Callable[[float], float]:
+    """A probe: (least seconds) -> FLOP/s of one matrix product of random numbers, in a type and of a size."""
+    size = size or (CPU_SIZE if jax.default_backend() == "cpu" else DEVICE_SIZE)
     left, right = (jax.random.normal(key, (size, size)).astype(dtype) for key in jax.random.split(jax.random.key(0)))
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(left, right))

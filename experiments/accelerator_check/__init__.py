@@ -1,0 +1,1 @@
+"""Checks of the library on an accelerator that is there for minutes only."""
