@@ -1,6 +1,7 @@
 """The machine: what computes, its driver, and the versions of the libraries."""
 
 import datetime
+import os
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,12 @@ def require_usable(needs_accelerator: bool) -> None:
     """
     try:
         backend = jax.default_backend()
-    except RuntimeError as error:
-        raise UserError(f"JAX finds no device: {error}") from None
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # JAX 0.10.2 asserts where JAX_PLATFORMS names what is not installed
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(f"JAX finds no device with JAX_PLATFORMS={asked!r}: {str(error) or 'none starts'}") from None
     if needs_accelerator and backend == "cpu":
         raise UserError(
             "JAX sees no accelerator, only the CPU: install cfgjax[cuda] or cfgjax[tpu]; --small runs on the CPU, too"

@@ -126,6 +126,7 @@ def test_the_page_is_made_from_the_rows_alone(tmp_path):
     assert text == page.page_of(ROWS)
     assert text.startswith("# Accelerator check: Abacus 9\n\n- device: Abacus 9\n- devices: 2\n\n")
     assert "driver" not in text
+    assert " \n" not in text
     assert "4 rows, 1 failed, 1 skipped" in text
     assert "| a \\| b | images/s 1,234, is same yes, error 1.5e-07 | 3.2 | 2 in 1.5 s, 1 kept |" in text
     assert "| c | failed: ValueError: wrong | 0.0 |  |" in text
@@ -168,9 +169,17 @@ def test_the_command_refuses_what_it_cannot_check(tmp_path):
     assert_one_line(command("accelerator_check", "--small", "--out", tmp_path / rows.NAME), "cannot be made")
 
 
-def test_a_backend_that_does_not_start_is_one_line(monkeypatch):
-    monkeypatch.setattr(device.jax, "default_backend", lambda: _raise(RuntimeError("Unable to initialize 'cuda'")))
-    with pytest.raises(UserError, match="JAX finds no device: Unable to initialize 'cuda'"):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("Unable to initialize 'cuda'"), "JAX_PLATFORMS='cuda': Unable to initialize 'cuda'"),
+        (AssertionError(), "JAX_PLATFORMS='cuda': none starts"),
+    ],
+)
+def test_a_backend_that_does_not_start_is_one_line(error, told, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(device.jax, "default_backend", lambda: _raise(error))
+    with pytest.raises(UserError, match=f"JAX finds no device with {told}"):
         device.require_usable(needs_accelerator=False)
 
 
