@@ -80,8 +80,8 @@ def check(options: Options) -> list[Row]:
         UserError: an option out of range, no accelerator for the full form, or a folder that cannot be used.
     """
     budget = Budget(run_folder.validate(options).minutes)
-    folder = _folder(options)
     device.require_usable(needs_accelerator=not options.small)
+    folder = _folder(options)
     found = []
     for row in checks.run(checks_of(sizes.SMALL if options.small else sizes.FULL, budget), budget):
         rows.append(folder / rows.NAME, row)

@@ -161,7 +161,8 @@ def test_a_run_that_is_interrupted_keeps_its_rows_and_page(tmp_path, monkeypatch
 
 
 def test_the_command_refuses_what_it_cannot_check(tmp_path):
-    assert_one_line(command("accelerator_check", "--out", tmp_path), "JAX sees no accelerator, only the CPU")
+    assert_one_line(command("accelerator_check", "--out", tmp_path / "new"), "JAX sees no accelerator, only the CPU")
+    assert not (tmp_path / "new").exists()
     assert_one_line(command("accelerator_check", "--minutes", 0), "minutes: Input should be greater than 0, got 0.0")
     assert_one_line(command("accelerator_check", "--minutes", "inf"), "minutes")
     (tmp_path / rows.NAME).touch()
