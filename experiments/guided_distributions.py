@@ -63,9 +63,11 @@ def gaussian_pair() -> Pair:
     return guidance.autoguidance_pair(labelled, null)
 
 
-def _moments(x: Array, weights: Array) -> Array:
-    mean = weights @ x
-    return jnp.stack([mean, weights @ jnp.square(x - mean)])
+def moments(x: Array, weights: Array) -> Array:
+    """The mean and the variance of numbers [n] under weights [n] that sum to 1, [2]."""
+    average = partial(jnp.dot, weights, precision=jax.lax.Precision.HIGHEST)
+    mean = average(x)
+    return jnp.stack([mean, average(jnp.square(x - mean))])
 
 
 def _gaussian_table(options: Options) -> None:
@@ -78,8 +80,8 @@ def _gaussian_table(options: Options) -> None:
         solver = solvers.feynman_kac(PATH, pair, 0, scale, diffusion)
         particles, sizes = solvers.solve(solver, solver_key, noise, ts, observe=lambda carry, t: carry.effective_size)
         plain, _ = solvers.solve(solvers.feynman_kac(PATH, pair, 0, scale, diffusion, 0.0), solver_key, noise, ts)
-        tilted = _moments(particles.x[:, 0], jax.nn.softmax(particles.log_weights))
-        return tilted, _moments(plain.x[:, 0], equal), jnp.min(sizes)
+        tilted = moments(particles.x[:, 0], jax.nn.softmax(particles.log_weights))
+        return tilted, moments(plain.x[:, 0], equal), jnp.min(sizes)
 
     keys = jax.random.split(jax.random.key(0), options.num_populations)
     run = jax.jit(lambda scale, strength: jax.lax.map(lambda key: one(key, scale, strength), keys))

@@ -45,7 +45,7 @@ def exact_divergence(field: StateField) -> Divergence:
         row = x.reshape(-1)
         with kernels.plain():
             value, pull_back = jax.vjp(flat, row)
-            slopes = jax.vmap(lambda axis: pull_back(axis)[0] @ axis)(jnp.eye(x.size, dtype=value.dtype))
+            slopes = jax.vmap(lambda axis: jnp.sum(pull_back(axis)[0] * axis))(jnp.eye(x.size, dtype=value.dtype))
         return value.reshape(x.shape), jnp.sum(slopes)
 
     return at

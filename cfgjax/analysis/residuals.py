@@ -83,6 +83,6 @@ def posterior_mean_field(field: LabelledStateField, log_classifier: LogClassifie
         log_probs = log_classifier(x, t)
         require_shape("log_classifier", log_probs, (num_classes,), "give")
         values = jax.lax.map(lambda y: field(x, t, y), jnp.arange(num_classes), batch_size=min(num_classes, _LABELS))
-        return jnp.tensordot(jnp.exp(log_probs), values, axes=1)
+        return jnp.tensordot(jnp.exp(log_probs), values, axes=1, precision=jax.lax.Precision.HIGHEST)
 
     return mean

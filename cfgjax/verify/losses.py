@@ -188,7 +188,8 @@ def _summed_with(
                 shapes = _shapes_at(exact, x, t, y)
                 if residual_of is not None:
                     residuals.append(blank.at[place].set(residual_of(problem, z, exact(x, t, y), shapes, x, t)))
-                return jax.lax.switch(index, fields, x, t, y) + jnp.tensordot(changes[place], shapes, axes=1)
+                change = jnp.tensordot(changes[place], shapes, axes=1, precision=jax.lax.Precision.HIGHEST)
+                return jax.lax.switch(index, fields, x, t, y) + change
 
             number = _number(problem.loss(problem.path, changed, loss_key, z, y))
             return number, sum(residuals[1:], residuals[0])

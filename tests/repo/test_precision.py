@@ -1,0 +1,258 @@
+"""No float32 product of matrices of the library's own is computed in less on an accelerator: read off what is lowered.
+
+A TPU computes a float32 product in bfloat16, a GPU in TF32, unless the program asks for more: the oracle, and all that
+is measured against it, would be right to three digits there. Sums of products are written out, or the product says
+``precision=jax.lax.Precision.HIGHEST``. Networks alone take the caller's (``tests/experiments/test_matmul_precision``).
+"""
+
+import ast
+import importlib
+import inspect
+import re
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cfgjax import guidance, losses, mixtures, paths, solvers, training, verify
+from cfgjax.analysis import guidance_diagnostics, likelihood
+from cfgjax.types import Solver
+from experiments import guided_distributions
+from tests.conftest import PATHS
+from tests.contracts.test_every_function import ASKED, PARTS, TABLES, _public
+from tests.contracts.test_values import _arguments
+from tests.support.lowered import ROOT, lowered, narrowed, products, recorded
+from tests.support.tables import NULL, RULES, SOLVERS
+
+LEFT_OUT = {
+    "checkpoints": "files",
+    "data": "files, and pictures one by one",
+    "fsdp": "places the step's program on devices",
+    "models": "networks, whose products have the caller's precision",
+    "piecewise": "of functions, not of numbers",
+    "pretrained": "networks, and their files",
+    "verify": "compiles by itself: test_what_verify_compiles_is_exact",
+}
+"""A part of the library whose functions are not lowered here one by one -> why."""
+NOT_LOWERED = {
+    "posthoc_ema.exponent_of": "a Python scalar",
+    "training.MultiStep": "record",
+    "training.pmapped": "places the step's program on devices",
+    "training.shard_stacked": "shapes of NumPy's arrays",
+}
+"""A function likewise."""
+
+PATH, MIXTURE, KEY = paths.linear(), mixtures.ring(NULL), jax.random.key(7)
+ORACLE = MIXTURE.vector_field(PATH)
+GUIDED = guidance.given(guidance.classifier_free(ORACLE, 2.5, NULL), 1)
+X, TS = jnp.array([1.0, -2.0]), jnp.linspace(0.0, 1.0, 3)
+POINT = {"key": KEY, "x": X, "t": 0.25, "t_next": 0.5, "y": 1, "step": jnp.asarray(3)}
+"""Arguments, by their names, of what builders make."""
+
+
+def _used(value):
+    """What a function gives, or what that gives in turn where it is a function, a solver or the sides of guidance."""
+    if isinstance(value, Solver):
+        return solvers.integrate(value, KEY, X, TS)
+    if isinstance(value, tuple | list):
+        return [_used(each) for each in value]
+    if callable(value):
+        return _used(value(*(POINT[name] for name in inspect.signature(value).parameters)))
+    return value
+
+
+def _step():
+    def loss(params, key, z):
+        return losses.flow_matching(PATH, lambda x, t: params * x, key, z)
+
+    step = training.make_step(loss, optax.adamw(1e-3), training.ema_warmup(0.9), average_decays=(0.5,))
+    state = training.init_state(jnp.ones(2), optax.adamw(1e-3), KEY, 1)
+    return training.multi_step(step)(state, jnp.ones((2, 4, 2)))
+
+
+def _diagnosed():
+    observe = guidance_diagnostics.diagnostics(PATH, guidance.pair(ORACLE, NULL), KEY, 2.5, 1)
+    seen = solvers.solve(solvers.heun(GUIDED), KEY, X, TS, observe)[1]
+    return guidance_diagnostics.by_label(jax.tree.map(lambda leaf: leaf[None], seen), jnp.array([1]), NULL)
+
+
+def _likelihoods(divergence):
+    down = likelihood.log_density(solvers.heun, divergence, X, TS[::-1])
+    return down, likelihood.sample_log_density(solvers.heun, divergence, X, TS)
+
+
+BY_HAND = {
+    "guidance.drop_label": lambda: guidance.drop_label(KEY, jnp.asarray(1), 0.1, NULL),
+    "guidance.zero_init": lambda: guidance.zero_init(GUIDED, 0.25)(X, 0.5),
+    "guidance_diagnostics.diagnostics": _diagnosed,
+    "guidance_diagnostics.by_label": _diagnosed,
+    "likelihood of the exact divergence": lambda: _likelihoods(likelihood.exact_divergence(GUIDED)),
+    "likelihood of an estimate": lambda: _likelihoods(likelihood.estimated_divergence(GUIDED, KEY)),
+    "training.init_state": _step,
+    "training.multi_step": _step,
+    **{f"paths.{name}": lambda path=path: paths.coefficients(path, 0.25) for name, path in PATHS.items()},
+    **{f"a rule: {name}": lambda row=row: row.build(PATH, ORACLE, 2.5)(X, 0.25, 1) for name, row in RULES.items()},
+    **{
+        f"solvers.{name}": lambda row=row: solvers.solve(
+            row.build(PATH, GUIDED), KEY, jnp.stack([X, -X]) if row.is_weighted else X, TS
+        )
+        for name, row in SOLVERS.items()
+    },
+}
+"""Programs with numbers that their functions need, or that are worth it, by name."""
+
+
+def _names(case):
+    part, _, rest = case.name.partition(".")
+    return {f"{part}.{word}" for word in re.findall(r"(?:^|, )(\w+)", rest)}
+
+
+CASES = [case for table in TABLES for case in importlib.import_module(f"tests.contracts.{table}").CASES]
+ALLOWED = {
+    case.name: lambda case=case: case.call(**{name: each.allowed[0] for name, each in case.choices.items()})
+    for case in CASES
+    if not _names(case) & (BY_HAND.keys() | NOT_LOWERED.keys())
+}
+FUNCTIONS = {name: value for part in PARTS for name, value in _public(part).items()}
+USUAL = {
+    name: lambda function=FUNCTIONS[name]: function(**_arguments(function))
+    for name in set(ASKED) - {name for case in CASES for name in _names(case)} - BY_HAND.keys() - NOT_LOWERED.keys()
+}
+PROGRAMS = ALLOWED | USUAL | BY_HAND
+"""Every public function of the library by its case, by values that its annotations allow, or by hand."""
+
+
+def _part(name):
+    return re.split(r"[.: ]", name)[0]
+
+
+HELD = sorted({_part(name) for name in PROGRAMS} - LEFT_OUT.keys())
+
+
+@pytest.mark.parametrize("part", HELD)
+def test_no_product_is_narrowed_on_an_accelerator(part):
+    names = sorted(name for name in PROGRAMS if _part(name) == part)
+    found = {name: narrowed(lowered(lambda name=name: _used(PROGRAMS[name]()))) for name in names}
+    assert {name: places for name, places in found.items() if places} == {}
+
+
+def test_what_is_left_out_is_there():
+    assert sorted(LEFT_OUT.keys() - {_part(name) for name in ASKED}) == []
+    assert sorted(NOT_LOWERED.keys() - set(ASKED)) == []
+
+
+@pytest.mark.parametrize("view", ["vector_field", "score", "noise", "denoiser", "log_density"])
+def test_the_oracle_has_no_product_at_all(view):
+    """Mapped over examples and differentiated, too."""
+
+    def program(x, t, y):
+        view_of = getattr(MIXTURE, view)(PATH)
+        slope = jax.grad(lambda x: jnp.sum(view_of(x, t, y)))
+        return view_of(x, t, y), slope(x)
+
+    assert products(lowered(jax.vmap(program), jnp.ones((5, 2)), jnp.full(5, 0.25), jnp.arange(5) % NULL)) == []
+
+
+def _sampler(field, key, x, ts, y, scale, null):
+    return solvers.integrate(solvers.heun(guidance.given(guidance.classifier_free(field, scale, null), y)), key, x, ts)
+
+
+VERIFIED = {
+    "diffusion": lambda: verify.diffusion(solvers.euler_maruyama),
+    "field": lambda: verify.field(ORACLE, PATH, MIXTURE),
+    "guidance": lambda: verify.guidance(guidance.classifier_free),
+    "label_dropping": lambda: verify.label_dropping(lambda key, y: guidance.drop_label(key, y, 0.1, NULL), 0.1, NULL),
+    "loss": lambda: verify.loss(losses.flow_matching),
+    "rule": lambda: verify.rule(lambda field, scale, null: guidance.rescaled(guidance.pair(field, null), scale, 0.5)),
+    "sampler": lambda: verify.sampler(_sampler, 2),
+    "samples": lambda: verify.samples(lambda key, y: np.ones((len(y), 2)), MIXTURE),
+    "solver": lambda: verify.solver(solvers.heun, 2),
+}
+"""By each function of ``verify``, what it looks at."""
+
+
+@pytest.mark.parametrize("name", sorted(VERIFIED))
+def test_what_verify_compiles_is_exact(name, monkeypatch):
+    """With random numbers for what the programs would give, checks fail, and the programs that find causes come too."""
+    with recorded(monkeypatch, verify) as programs, warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        assert not VERIFIED[name]().passed
+    assert len(programs) > 0 or name == "samples"
+    assert narrowed(*programs) == []
+
+
+def test_every_function_of_verify_is_looked_at():
+    kinds = {name for name, value in _public("verify").items() if inspect.isfunction(value)}
+    assert {f"verify.{name}" for name in VERIFIED} == kinds
+
+
+def test_moments_of_weighted_particles_are_exact():
+    assert narrowed(lowered(guided_distributions.moments, jnp.ones(5), jnp.ones(5))) == []
+
+
+# What is not lowered here
+
+WITH_NETWORKS = ("cfgjax/models/", "experiments/benchmark/", "experiments/notebooks/")
+"""Where products are those of networks."""
+SOURCES = sorted(
+    path
+    for package in ("cfgjax", "experiments")
+    for path in (ROOT / package).rglob("*.py")
+    if not str(path.relative_to(ROOT)).startswith(WITH_NETWORKS)
+)
+PRODUCT = re.compile(r"\b(jnp\.(dot|matmul|einsum|tensordot|vdot|vecdot|inner|convolve)|lax\.(dot|conv))\w*")
+EXACT = "jax.lax.Precision.HIGHEST"
+
+
+def _silent_products(source):
+    """The lines of the products of JAX, by name, that do not say they are exact."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [
+        call.lineno
+        for call in calls
+        if any(PRODUCT.fullmatch(ast.unparse(each)) for each in (call.func, *call.args))
+        and not any(each.arg == "precision" and ast.unparse(each.value) == EXACT for each in call.keywords)
+    ]
+
+
+def test_products_of_jax_say_that_they_are_exact():
+    found = {str(path.relative_to(ROOT)): _silent_products(path.read_text()) for path in SOURCES}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_a_silent_product_is_found():
+    silent = "jnp.dot(a, b)\njnp.einsum(s, a, precision='high')\npartial(jnp.vdot, a)\nlax.dot_general(a, b, c)"
+    assert _silent_products(silent) == [1, 2, 3, 4]
+    assert _silent_products(f"jnp.dot(a, b, precision={EXACT})\nnp.dot(a, b)\njnp.sum(a)") == []
+
+
+# What is read
+
+
+@pytest.mark.parametrize(
+    ("function", "is_narrowed"),
+    [
+        (lambda a: a @ a, True),
+        (lambda a: jnp.einsum("ij,kj->ik", a, a, precision="high"), True),
+        (lambda a: jnp.tensordot(a[0], a, axes=1), True),
+        (lambda a: jax.lax.conv_general_dilated(a[None, None], a[None, None], (1, 1), "SAME"), True),
+        (lambda a: jax.lax.scan(lambda b, _: (a @ b, None), a, None, 2)[0], True),
+        (lambda a: jax.lax.cond(a[0, 0] > 0, lambda a: a @ a, lambda a: a, a), True),
+        (lambda a: jax.grad(lambda b: jnp.sum(b @ a))(a), True),
+        (lambda a: jax.lax.platform_dependent(a, tpu=lambda a: a @ a, default=lambda a: a), True),
+        (lambda a: jax.lax.platform_dependent(a, cuda=lambda a: a @ a, default=lambda a: a), True),
+        (lambda a: jnp.dot(a, a, precision=jax.lax.Precision.HIGHEST), False),
+        (lambda a: jax.grad(lambda b: jnp.sum(jnp.dot(b, a, precision="highest")))(a), False),
+        (lambda a: a.astype(jnp.bfloat16) @ a.astype(jnp.bfloat16), False),
+        (lambda a: jnp.sum(a * a, axis=1), False),
+    ],
+)
+def test_a_narrowed_product_is_found(function, is_narrowed):
+    places = narrowed(lowered(function, jnp.eye(3)))
+    assert [place.partition(":")[0] for place in places] == ["tests/repo/test_precision.py"] * is_narrowed
+
+
+def test_a_narrowed_product_of_doubles_is_found(x64):
+    assert narrowed(lowered(lambda a: a @ a, jnp.eye(3))) != []
