@@ -1,4 +1,9 @@
-"""Linen networks for one example: (x, t, y) -> like x. The only package that knows Flax."""
+"""Linen networks for one example: (x, t, y) -> like x. The only package that knows Flax.
+
+Products of matrices are computed in ``dtype``; float32 ones on accelerators at the caller's
+``jax.default_matmul_precision``, which narrows them unless it is "highest". The embedding of the time and the last
+layer are float32 in bfloat16 networks, too.
+"""
 
 from __future__ import annotations
 

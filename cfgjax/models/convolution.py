@@ -28,12 +28,23 @@ from cfgjax.types import Array
 
 _ORDER = ("NHWC", "HWIO", "NHWC")
 Pair = tuple[int, int]
+Precision = str | None
+"""By JAX's name, of the products."""
 
 
 def _plain(
-    x: Array, kernel: Array, *, strides: Pair, padding: tuple[Pair, Pair], spread: Pair, kernel_spread: Pair
+    x: Array,
+    kernel: Array,
+    *,
+    strides: Pair,
+    padding: tuple[Pair, Pair],
+    spread: Pair,
+    kernel_spread: Pair,
+    precision: Precision,
 ) -> Array:
-    return lax.conv_general_dilated(x, kernel, strides, padding, spread, kernel_spread, dimension_numbers=_ORDER)
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, spread, kernel_spread, dimension_numbers=_ORDER, precision=precision
+    )
 
 
 def _spread_size(size: int, spread: int) -> int:
@@ -42,7 +53,15 @@ def _spread_size(size: int, spread: int) -> int:
 
 
 def _to_input(
-    cotangent: Array, x: Any, kernel: Array, *, strides: Pair, padding: Any, spread: Pair, kernel_spread: Pair
+    cotangent: Array,
+    x: Any,
+    kernel: Array,
+    *,
+    strides: Pair,
+    padding: Any,
+    spread: Pair,
+    kernel_spread: Pair,
+    precision: Precision,
 ) -> Array:
     """(C2)."""
     sizes = zip(x.aval.shape[1:3], kernel.shape[:2], cotangent.shape[1:3], range(2), strict=True)
@@ -54,11 +73,19 @@ def _to_input(
         wanted.append((low, total - low - _spread_size(found, strides[axis])))
     turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
     settings = {"strides": spread, "padding": tuple(wanted), "spread": strides, "kernel_spread": kernel_spread}
-    return _bind(cotangent, turned, **settings)
+    return _bind(cotangent, turned, **settings, precision=precision)
 
 
 def _to_kernel(
-    cotangent: Array, x: Array, kernel: Any, *, strides: Pair, padding: Any, spread: Pair, kernel_spread: Pair
+    cotangent: Array,
+    x: Array,
+    kernel: Any,
+    *,
+    strides: Pair,
+    padding: Any,
+    spread: Pair,
+    kernel_spread: Pair,
+    precision: Precision,
 ) -> Array:
     """(C3)."""
     wanted = []
@@ -69,7 +96,7 @@ def _to_kernel(
         wanted.append((low, total - low - _spread_size(x.shape[1 + axis], spread[axis])))
     turned, values = jnp.transpose(x, (3, 1, 2, 0)), jnp.transpose(cotangent, (1, 2, 0, 3))
     settings = {"strides": kernel_spread, "padding": tuple(wanted), "spread": spread, "kernel_spread": strides}
-    return jnp.transpose(_bind(turned, values, **settings), (1, 2, 0, 3))
+    return jnp.transpose(_bind(turned, values, **settings, precision=precision), (1, 2, 0, 3))
 
 
 def _over_examples(args: tuple[Array, Array], axes: tuple[Any, Any], **params: Any) -> tuple[Array, int]:
@@ -91,7 +118,7 @@ def _shaped(x: Any, kernel: Any, **params: Any) -> ShapedArray:
 
 
 _convolution = Primitive("convolution")
-_convolution.def_impl(jax.jit(_plain, static_argnames=("strides", "padding", "spread", "kernel_spread")))
+_convolution.def_impl(jax.jit(_plain, static_argnames=("strides", "padding", "spread", "kernel_spread", "precision")))
 _convolution.def_abstract_eval(_shaped)
 ad.defbilinear(_convolution, _to_input, _to_kernel)
 batching.primitive_batchers[_convolution] = _over_examples
@@ -154,7 +181,9 @@ def convolve(
         reach = [_spread_size(*each) for each in zip(rhs.shape[:2], kernel_spread, strict=True)]
         padding = lax.padtype_to_pads(lhs.shape[1:3], reach, window_strides, padding)
     pairs = tuple((int(low), int(high)) for low, high in padding)
-    return _bind(lhs, rhs, strides=tuple(window_strides), padding=pairs, spread=spread, kernel_spread=kernel_spread)
+    settings = {"strides": tuple(window_strides), "padding": pairs, "spread": spread, "kernel_spread": kernel_spread}
+    precision = jax.config.jax_default_matmul_precision  # pyrefly: ignore[missing-attribute]
+    return _bind(lhs, rhs, **settings, precision=precision)
 
 
 Conv = partial(linen.Conv, conv_general_dilated=convolve)
