@@ -1,4 +1,4 @@
-"""Settings of older runs under the names that they have now."""
+"""Settings of older runs: under the names that they have now, and without those that there are since."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +10,9 @@ RENAMED = {
     "network.time_ends": "network.time_range",
 }
 """The dotted name of a setting in config.json and checkpoints of older runs -> its name."""
+
+ADDED = {"matmul_precision": "highest"}
+"""The dotted name of a setting that older runs do not tell -> what it was in them, on CPUs."""
 
 
 def with_new_names(settings: Any, prefix: str = "") -> Any:
@@ -28,12 +31,12 @@ def with_new_names(settings: Any, prefix: str = "") -> Any:
 
 
 def with_older_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings by dotted names, those that were renamed under their older names.
+    """The settings by dotted names as an older run has them: those that were renamed under their older names.
 
-    A mixture, which has a radius, called its number of classes as now.
+    A mixture, which has a radius, called its number of classes as now. One that was added counts where it differs.
 
     >>> with_older_names({"num_microbatches": 2, "data.num_classes": 8, "data.radius": 2.0})
     {'num_chunks': 2, 'data.num_classes': 8, 'data.radius': 2.0}
     """
     older = {new: old for old, new in RENAMED.items() if old != "data.num_labels" or "data.radius" not in settings}
-    return {older.get(name, name): value for name, value in settings.items()}
+    return {older.get(name, name): value for name, value in settings.items() if ADDED.get(name, ...) != value}

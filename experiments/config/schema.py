@@ -48,6 +48,8 @@ Size = Annotated[int, Field(ge=1, le=2**16)]
 SmallInt = Annotated[int, Field(ge=1, le=2**10)]
 """Of layers, heads, and the like."""
 StepsPerCall = Annotated[int, Field(ge=1, le=10**4)]
+MatmulPrecision = Literal["default", "high", "highest"]
+"""As JAX calls them."""
 AnyPath = Annotated[Path, AfterValidator(_plain_path)]
 InnerPath = Annotated[Path, AfterValidator(_path_inside)]
 Digest = Annotated[str, Field(pattern=r"^[0-9]{1,18}(:[0-9a-f]{16}){1,2}$")]
@@ -266,6 +268,8 @@ class Experiment:
     """Probability, 0 to 1, with which an example's label is replaced by the null label."""
     batch_size: Examples = 256
     """Examples in a step, over all devices."""
+    matmul_precision: MatmulPrecision = "highest"
+    """Of a float32 network's products on accelerators: float32, less (high), or the least and fastest (default)."""
     placement: Literal["replicated", "sharded"] = "replicated"
     """Every device holds the whole state (pmap), or each a part (jit over a mesh): the same results, to rounding."""
     num_microbatches: Examples = 1

@@ -17,6 +17,7 @@ from cfgjax.types import Array, Loss, TrainState, Tree
 from experiments.cli import main as cli
 from experiments.evaluation.measurable import RECOGNITION
 from experiments.runtime import distributed, progress
+from experiments.runtime.matmul_precision import at_precision
 
 BATCH_SIZE, NUM_EPOCHS, MOST_STEPS = 128, 30, 4_000
 LEARNING_RATE, EMA_DECAY = 2e-3, 0.99
@@ -37,8 +38,13 @@ class FeatureClassifier(NamedTuple):
     test_accuracy: float | None
 
 
+def _apply_of(network: ConvNet) -> Callable[..., Any]:
+    """The network's function, in float32 on every device: what it measures depends on none."""
+    return at_precision(network.apply, "highest")
+
+
 def _loss(network: ConvNet) -> Loss:
-    apply: Any = network.apply
+    apply = _apply_of(network)
 
     def loss(params: Tree, key: Array, example: Tree) -> Array:
         pixels, y = example
@@ -127,11 +133,11 @@ def feature_classifier_of(
     if len(np.unique(train.label)) < RECOGNITION.least.labels:
         return None
     network = ConvNet(train.num_classes)
-    ema = _trained(network, settings, data_dir, train, is_kept).ema
+    ema, apply_to = _trained(network, settings, data_dir, train, is_kept).ema, _apply_of(network)
 
     @jax.jit
     def apply(images: Array) -> tuple[Array, Array]:
-        return jax.lax.map(lambda image: network.apply(ema, image), images, batch_size=256)
+        return jax.lax.map(lambda image: apply_to(ema, image), images, batch_size=256)
 
     log_probs = lambda images: np.asarray(apply(jnp.asarray(images))[1])  # noqa: E731
     is_right = np.argmax(log_probs(test.image), axis=1) == test.label if len(test.label) else None

@@ -122,7 +122,7 @@ def _write_start(trainer: Trainer, line: str | None) -> None:
     """Writes down that the run is started, and by which command line."""
     step = int(trainer.state.step)
     if distributed.is_process_0():
-        launches.write(trainer.experiment.run_dir, line, step)
+        launches.write(trainer.experiment, line, step)
 
 
 def resume_and_train(

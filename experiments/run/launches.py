@@ -4,12 +4,13 @@ import json
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import jax
 
+from experiments.config.schema import Experiment
 from experiments.runtime import distributed
+from experiments.runtime.matmul_precision import matmul_precision_of
 
 NAME = "starts.jsonl"
 PACKAGES = ("cfgjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -36,18 +37,20 @@ def devices() -> dict[str, Any]:
     }
 
 
-def write(run_dir: Path, command: str | None, step: int) -> None:
+def write(experiment: Experiment, command: str | None, step: int) -> None:
     """Appends a line about this start. That it cannot be written is said, and no reason not to train.
 
     Args:
-        run_dir: the run's folder.
+        experiment: the run.
         command: the command line, or None where no command started the run.
         step: the run goes on from.
     """
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    row = {"time": at, "step": step, "command": command, **devices(), "versions": versions()}
+    on = {**devices(), "matmul_precision": matmul_precision_of(experiment)}
+    row = {"time": at, "step": step, "command": command, **on, "versions": versions()}
+    file = experiment.run_dir / NAME
     try:
-        with (run_dir / NAME).open("a") as stream:
+        with file.open("a") as stream:
             stream.write(json.dumps(row) + "\n")
     except OSError as error:
-        distributed.warn(f"warning: {run_dir / NAME}: {error.strerror}; this start is not written down")
+        distributed.warn(f"warning: {file}: {error.strerror}; this start is not written down")

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from flax import linen
 
 from cfgjax import conversions, paths
 from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Tree
 from experiments.cli.main import UserError
 from experiments.config.schema import Experiment
+from experiments.runtime.matmul_precision import at_precision, matmul_precision_of
 from experiments.tasks.task import TaskFacts
 
 PATHS: dict[str, Callable[[], GaussianPath]] = {
@@ -28,6 +28,13 @@ def path_of_field(experiment: Experiment) -> str:
     return SAMPLED_ON.get(experiment.path, experiment.path)
 
 
+class Network(NamedTuple):
+    """A network's functions, as of a Linen module, with products of matrices in the precision of its run."""
+
+    init: Callable[..., Tree]
+    apply: Callable[..., Any]
+
+
 class Model(NamedTuple):
     """The functions that a run learns.
 
@@ -40,10 +47,16 @@ class Model(NamedTuple):
     """
 
     path: GaussianPath
-    network: linen.Module
+    network: Network
     init: Callable[[Array], Tree]
     field: Callable[[Tree], LabelledField]
     log_classifier: Callable[[Tree], LogClassifier]
+
+
+def _network_of(experiment: Experiment, task: TaskFacts) -> Network:
+    module: Any = task.objective.network(experiment.network, task.num_classes)
+    precision = matmul_precision_of(experiment)
+    return Network(at_precision(module.init, precision), at_precision(module.apply, precision))
 
 
 def model_of(experiment: Experiment, task: TaskFacts) -> Model:
@@ -57,7 +70,7 @@ def model_of(experiment: Experiment, task: TaskFacts) -> Model:
     sampled_on = PATHS[path_of_field(experiment)]() if changes_path else path
     if changes_path and not task.objective.is_field:
         raise UserError(f"objective {experiment.objective!r} needs the path of a field, not {experiment.path!r}")
-    network: Any = task.objective.network(experiment.network, task.num_classes)
+    network = _network_of(experiment, task)
 
     def init(key: Array) -> Tree:
         try:
