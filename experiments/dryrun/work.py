@@ -21,7 +21,7 @@ MOVES = {
 }
 """The opcodes of what moves values and computes none."""
 
-ATTENTION = {"attention", "plain_attention", "SelfAttention.__call__"}
+ATTENTION = {"attention", "plain_attention", "inner_heads_attention", "SelfAttention.__call__"}
 NORMS = {"modulate", "_gated", "_compute_stats", "_normalize", "LayerNorm.__call__", "RMSNorm.__call__"}
 """Functions whose names tell the kind of what was traced in them."""
 

@@ -10,7 +10,7 @@ from jax._src.cudnn import fused_attention_stablehlo
 
 from cfgjax import kernels
 from cfgjax.analysis import likelihood
-from cfgjax.models.attention import _is_fit_for_flash, attention
+from cfgjax.models.attention import _is_fit_for_flash, attention, inner_heads_attention, plain_attention
 
 SHAPE = (16, 2, 8)
 
@@ -43,12 +43,13 @@ def energy(x):
     return jnp.sum(attention(x, x, x).astype(jnp.float32) ** 2)
 
 
-def test_every_token_mixes_the_values_by_its_softmax():
+@pytest.mark.parametrize("kernel", [attention, plain_attention, inner_heads_attention])
+def test_every_token_mixes_the_values_by_its_softmax(kernel):
     query, key, value = (np.asarray(tokens(jnp.float32, 3)[index], np.float64) for index in range(3))
     scores = np.einsum("qhd,khd->hqk", query, key) / np.sqrt(8)
     weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
     expected = np.einsum("hqk,khd->qhd", weights, value)
-    np.testing.assert_allclose(attention(*map(jnp.float32, (query, key, value))), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(kernel(*map(jnp.float32, (query, key, value))), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_flash_attention_takes_the_heads_that_cudnn_does():
@@ -69,6 +70,12 @@ def test_the_kernel_is_that_of_the_platform_lowered_for(platform, cudnn):
     text = lowered(over_pairs, platform, tokens(jnp.bfloat16, 3, 2))
     assert flash_kernels(text) == ((1, 1) if platform == "cuda" else (0, 0))
     assert ("stablehlo.exponential" in text) == (platform != "cuda")
+
+
+def test_a_tpu_has_the_heads_inside():
+    """One transpose, of the result, in the place of five."""
+    counts = {name: lowered(energy, name, tokens()).count("stablehlo.transpose") for name in ("cpu", "tpu", "cuda")}
+    assert counts == {"cpu": 5, "tpu": 1, "cuda": 5}
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
