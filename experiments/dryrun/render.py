@@ -55,7 +55,7 @@ def _rows_of_cycles(found: list[dict[str, Any]]) -> list[str]:
 
 
 def _rows_of_attention(found: list[dict[str, Any]]) -> list[str]:
-    names = {"flash": "flash kernels", "flash_backward": "  of gradients", "plain": "softmaxes written out"}
+    names = {"flash": "flash kernels", "flash_backward": "  of gradients", "plain": "softmax operations"}
     return [_row(name, [str(each.get("attention", {}).get(key, "-")) for each in found]) for key, name in names.items()]
 
 

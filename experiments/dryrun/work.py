@@ -100,7 +100,7 @@ class Attention(NamedTuple):
     Attributes:
         flash: kernels forward.
         flash_backward: kernels of the gradient.
-        plain: softmaxes written out.
+        plain: operations that take the exponentials of a softmax written out; a compiler may take them repeatedly.
     """
 
     flash: int

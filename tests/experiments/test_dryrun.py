@@ -230,12 +230,14 @@ def test_digits_is_compiled_for_tpus():
 
 
 @pytest.mark.slow
-def test_a_transformer_is_compiled_for_a_slice_of_tpus():
-    """DiT-S/2 on sixteen chips: XLA puts flash kernels of its own in the place of attention, 12 of 12 blocks twice."""
-    found = _on_tpu("imagenet256_latent", "--size", "S", "--on", "tpu:v6e:4x4", "--sharding", "replicated")
-    assert found["num_devices"] == 16
+@pytest.mark.parametrize(("on", "num_devices"), [("tpu:v5e:2x4", 8), ("tpu:v6e:4x4", 16)])
+def test_a_transformer_is_compiled_for_a_slice_of_tpus(on, num_devices):
+    """DiT-S/2: twelve blocks' softmaxes, forward and again in the backward pass, and no kernel without cycles."""
+    found = _on_tpu("imagenet256_latent", "--size", "S", "--on", on, "--sharding", "replicated")
     figures = found["replicated"]
-    assert figures["attention"] == {"flash": 24, "flash_backward": 0, "plain": 12}
+    assert found["num_devices"] == num_devices
+    assert (figures["attention"]["flash"], figures["attention"]["flash_backward"]) == (0, 0)
+    assert figures["attention"]["plain"] >= 24
     kinds = figures["cycles_by_kind"]
     assert kinds["products"] == max(kinds.values())
     sources = [each["source"] for each in figures["float32_products"]]
@@ -245,7 +247,6 @@ def test_a_transformer_is_compiled_for_a_slice_of_tpus():
 
 @pytest.mark.slow
 def test_a_program_that_lacks_memory_says_how_much():
-    found = _on_tpu(
-        "imagenet256_latent", "--size", "Ti", "--on", "tpu:v5e:1x1", "--batch-size", "8192", "--sharding", "replicated"
-    )
-    assert found["replicated"]["lacking_bytes_per_device"] > 2**30
+    """65,536 images of 32 x 32 x 4 numbers in float32 and their noise alone are 1 GiB on each of four chips."""
+    arguments = "--size", "Ti", "--on", "tpu:v5e:2x2", "--batch-size", "65536", "--sharding", "replicated"
+    assert _on_tpu("imagenet256_latent", *arguments)["replicated"]["lacking_bytes_per_device"] > 2**30
