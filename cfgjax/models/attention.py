@@ -30,7 +30,21 @@ def _is_fit_for_flash(query: Array) -> bool:
 
 
 def _flash(query: Array, key: Array, value: Array) -> Array:
-    return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+    mixed = jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+    return _with_slope_batched_as(query, mixed)
+
+
+@jax.custom_vjp
+def _with_slope_batched_as(other: Array, value: Array) -> Array:
+    """The value; ``jax.vmap`` batches its cotangent wherever it does the other array: cuDNN's gradient wants it so."""
+    return value
+
+
+def _slope_batched_as(other: Array, slope: Array) -> tuple[None, Array]:
+    return None, jnp.where(other == other, slope, slope)
+
+
+_with_slope_batched_as.defvjp(lambda other, value: (value, other), _slope_batched_as)
 
 
 def plain_attention(query: Array, key: Array, value: Array) -> Array:
