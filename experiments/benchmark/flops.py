@@ -1,6 +1,7 @@
 """Floating-point operations of a function, counted by hand's rules from its trace: two for each multiply-add.
 
-Only matrix products and convolutions count, as in published model FLOPs; a scan's body counts once for each turn.
+Only matrix products and convolutions count, as in published model FLOPs; a scan's body counts once for each turn, and
+of branches, such as those for other devices, the one of most operations.
 """
 
 import math
@@ -35,6 +36,8 @@ def _of_jaxpr(jaxpr: Any) -> int:
             total += _of_convolution(equation)
         elif name == "while":
             raise ValueError("count takes functions without while loops, whose turns are not known")
+        elif name == "cond":
+            total += max(map(_of_jaxpr, inner_programs(equation)))
         else:
             total += equation.params.get("length", 1) * sum(_of_jaxpr(each) for each in inner_programs(equation))
     return total

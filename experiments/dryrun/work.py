@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from cfgjax.solvers.nfe import inner_programs
 from experiments.dryrun.hlo import Instruction, Program, num_bytes
-from experiments.runtime.batching import equations
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 PRODUCTS = {"convolution", "dot"}
@@ -133,18 +133,29 @@ def float32_products(program: Any) -> list[dict[str, Any]]:
     """The products of float32 numbers in a trace: {"source", "count", "flops"} for each line of source, most first.
 
     Args:
-        program: of ``jax.make_jaxpr``.
+        program: of ``jax.make_jaxpr``. Of its branches, such as those for other devices, the one of most such FLOPs
+            counts.
     """
-    flops: Counter[str] = Counter()
-    counts: Counter[str] = Counter()
-    for equation in equations(program.jaxpr):
-        if equation.primitive.name not in ("dot_general", "conv_general_dilated"):
-            continue
-        if all(each.aval.dtype == jnp.float32 for each in equation.invars):
-            source = _source_of(equation)
-            counts[source] += 1
-            flops[source] += _product_flops(equation)
+    found = _products(program.jaxpr)
+    flops, counts = Counter[str](), Counter(source for source, _ in found)
+    for source, size in found:
+        flops[source] += size
     return [{"source": name, "count": counts[name], "flops": size} for name, size in flops.most_common()]
+
+
+def _products(program: Any) -> list[tuple[str, int]]:
+    """(line of source, FLOPs) of each product of float32 numbers in a program and those inside it."""
+    found = []
+    for equation in program.eqns:
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            if all(each.aval.dtype == jnp.float32 for each in equation.invars):
+                found.append((_source_of(equation), _product_flops(equation)))
+            continue
+        inner = [_products(each) for each in inner_programs(equation)]
+        if equation.primitive.name == "cond":
+            inner = [max(inner, key=lambda products: sum(size for _, size in products))]
+        found += (each for products in inner for each in products)
+    return found
 
 
 def _source_of(equation: Any) -> str:

@@ -122,6 +122,15 @@ def test_a_scan_counts_for_each_turn_and_a_while_is_refused():
         flops.count(lambda x: jax.lax.while_loop(lambda x: x[0] < 5, lambda x: matrix @ x, x), jnp.ones(3))
 
 
+def test_of_branches_the_dearest_counts():
+    matrix = jnp.ones((3, 3))
+
+    def either(x):
+        return jax.lax.cond(x[0] > 0, lambda x: matrix @ (matrix @ x), lambda x: matrix @ x, x)
+
+    assert flops.count(either, jnp.ones(3)) == 2 * 2 * 9
+
+
 def test_published_transformers_have_their_published_operations():
     """DiT's multiply-adds at 32 x 32 x 4, in billions (arXiv 2212.09748, table 1): B/2 23.0, L/2 80.7, XL/2 118.6."""
     for size, published in (("B", 23.0), ("L", 80.7), ("XL", 118.6)):

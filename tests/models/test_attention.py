@@ -140,5 +140,9 @@ def test_an_exact_divergence_has_none(cudnn):
     divergence = likelihood.exact_divergence(_field)
     assert flash_kernels(lowered(divergence, "cuda", tokens(), jnp.float32(0.5))) == (0, 0)
     assert flash_kernels(lowered(jax.vmap(divergence), "cuda", tokens(jnp.bfloat16, 2), jnp.zeros(2))) == (0, 0)
+
+
+@pytest.mark.skipif(not jax.__version__.startswith("0.10."), reason="later versions may derive along all axes at once")
+def test_along_all_axes_at_once_flash_attention_is_refused(cudnn):
     with pytest.raises(TypeError, match="cannot reshape"):
         lowered(jax.jacrev(lambda x: attention(x, x, x)), "cuda", tokens())
