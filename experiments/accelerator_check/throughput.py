@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -19,7 +18,7 @@ from experiments.accelerator_check.inputs import inputs_of
 from experiments.accelerator_check.rows import Value
 from experiments.accelerator_check.sizes import HALF, Sizes
 from experiments.benchmark import comparisons, in_cfgjax, timed_functions, timing
-from experiments.benchmark import rows as benchmark_rows
+from experiments.benchmark.rows import forward_flops
 from experiments.benchmark.timed_functions import TimedFunction
 from experiments.benchmark.workloads import Workload
 
@@ -45,13 +44,6 @@ class Found:
     batches: dict[str, int] = field(default_factory=dict)
     too_large: dict[str, int] = field(default_factory=dict)
     samples: dict[str, np.ndarray] = field(default_factory=dict)
-
-
-def forward_flops(work: Workload) -> int:
-    """Of one evaluation on one example, counted on the network in float32, whose attention is no opaque kernel."""
-    is_half = getattr(work.network, "dtype", None) == HALF
-    network = work.network.clone(dtype=jnp.dtype(jnp.float32)) if is_half else work.network
-    return benchmark_rows.forward_flops(work._replace(network=network))
 
 
 def lacks_memory(error: Exception) -> bool:

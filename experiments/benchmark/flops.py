@@ -13,7 +13,7 @@ import jax
 from cfgjax.solvers.nfe import inner_programs
 
 
-def _of_product(equation: Any) -> int:
+def _of_matrices(equation: Any) -> int:
     (contracted, _), _ = equation.params["dimension_numbers"]
     left = equation.invars[0].aval.shape
     return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
@@ -26,14 +26,20 @@ def _of_convolution(equation: Any) -> int:
     return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // outputs
 
 
+def of_product(equation: Any) -> int | None:
+    """The operations of a matrix product or a convolution, of a trace; None for any other equation."""
+    name = equation.primitive.name
+    if name == "dot_general":
+        return _of_matrices(equation)
+    return _of_convolution(equation) if name in ("conv_general_dilated", "convolution") else None
+
+
 def _of_jaxpr(jaxpr: Any) -> int:
     total = 0
     for equation in jaxpr.eqns:
-        name = equation.primitive.name
-        if name == "dot_general":
-            total += _of_product(equation)
-        elif name in ("conv_general_dilated", "convolution"):
-            total += _of_convolution(equation)
+        name, operations = equation.primitive.name, of_product(equation)
+        if operations is not None:
+            total += operations
         elif name == "while":
             raise ValueError("count takes functions without while loops, whose turns are not known")
         elif name == "cond":

@@ -55,12 +55,6 @@ class Instruction(NamedTuple):
         return int(found[1]) if found else 0
 
     @property
-    def op_name(self) -> str:
-        """The path of JAX's names that it was traced under."""
-        found = re.search(r'op_name="([^"]*)"', self.attributes)
-        return found[1] if found else ""
-
-    @property
     def custom_call_target(self) -> str:
         """The kernel that it calls, or empty."""
         found = re.search(r'custom_call_target="([^"]*)"', self.attributes)

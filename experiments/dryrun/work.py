@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
 from cfgjax.solvers.nfe import inner_programs
+from experiments.benchmark.flops import of_product
 from experiments.dryrun.hlo import Instruction, Program, num_bytes
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
@@ -147,9 +147,10 @@ def _products(program: Any) -> list[tuple[str, int]]:
     """(line of source, FLOPs) of each product of float32 numbers in a program and those inside it."""
     found = []
     for equation in program.eqns:
-        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+        operations = of_product(equation)
+        if operations is not None:
             if all(each.aval.dtype == jnp.float32 for each in equation.invars):
-                found.append((_source_of(equation), _product_flops(equation)))
+                found.append((_source_of(equation), operations))
             continue
         inner = [_products(each) for each in inner_programs(equation)]
         if equation.primitive.name == "cond":
@@ -163,14 +164,3 @@ def _source_of(equation: Any) -> str:
     frames = [] if equation.source_info.traceback is None else equation.source_info.traceback.frames
     own = [frame for frame in frames if not re.search(r"/site-packages/(jax|flax|optax)/", frame.file_name)]
     return f"{own[0].file_name}:{own[0].line_num} ({own[0].function_name})" if own else "unknown"
-
-
-def _product_flops(equation: Any) -> int:
-    """2 x multiplications of a product."""
-    left, right = (each.aval.shape for each in equation.invars)
-    out = int(np.prod(equation.outvars[0].aval.shape, dtype=np.int64))
-    if equation.primitive.name == "dot_general":
-        (contracted, _), _ = equation.params["dimension_numbers"]
-        return 2 * out * int(np.prod([left[axis] for axis in contracted], dtype=np.int64))
-    channels = right[equation.params["dimension_numbers"].rhs_spec[0]]
-    return 2 * out * int(np.prod(right, dtype=np.int64)) // channels
