@@ -10,6 +10,8 @@ from cfgjax.models import MLP
 
 PATH = paths.linear()
 NUM_SAMPLES = 64
+NORMAL_ULP = 0 if jax.__version_info__ < (0, 11) else 4
+"""Later compilers for CPUs write exponentials and logarithms of a vector in other instructions than those of one."""
 KEY = jax.random.key(11)
 
 
@@ -63,10 +65,10 @@ def whole(request):
 
 @pytest.mark.parametrize("size", [1, 7])
 def test_batch_size_changes_nothing(whole, size):
-    """Noise to the last bit; samples to rounding, as a product's order of sums depends on its shape."""
+    """Noise to its last bits; samples to rounding, as a product's order of sums depends on its shape."""
     name, noise, samples = whole
     found_noise, found = _in_batches(name, size)
-    np.testing.assert_array_equal(found_noise, noise)
+    np.testing.assert_array_max_ulp(found_noise, noise, NORMAL_ULP)
     np.testing.assert_allclose(found, samples, rtol=1e-5, atol=1e-5)
 
 
@@ -75,7 +77,7 @@ def test_batch_size_changes_nothing(whole, size):
 def test_number_of_devices_changes_nothing(whole, num_devices):
     name, noise, samples = whole
     found_noise, found = _on_devices(name, num_devices)
-    np.testing.assert_array_equal(found_noise, noise)
+    np.testing.assert_array_max_ulp(found_noise, noise, NORMAL_ULP)
     np.testing.assert_allclose(found, samples, rtol=1e-5, atol=1e-5)
 
 
