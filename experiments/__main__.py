@@ -21,6 +21,7 @@ KINDS = {
     "The laboratory": ("gallery", "notebooks", "guided_distributions", "learn_schedule", "diagnose", "solver_error"),
     "Machines": (
         "dryrun",
+        "dryrun.write_page",
         "accelerator_check",
         "benchmark",
         "benchmark.write_page",

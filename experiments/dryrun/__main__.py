@@ -6,7 +6,10 @@ CPU devices. Printed is what a device holds, what the devices send each other, h
 and for TPUs the compiler's estimate of cycles. Nothing is run, so nothing printed is a time on a device.
 """
 
+import contextlib
 import dataclasses
+import datetime
+import importlib.metadata
 import json
 import math
 import os
@@ -123,6 +126,10 @@ def dryrun(experiment: Experiment, target: Target, names: tuple[str, ...]) -> di
     found: dict[str, Any] = {
         "preset": experiment.preset,
         "on": target.name,
+        "size": size_of(experiment),
+        "date": datetime.date.today().isoformat(),
+        "versions": versions(),
+        "command": cli.line(),
         "device_kind": target.devices[0].device_kind,
         "num_devices": len(target.devices),
         "memory_bytes_per_device": target.chip.memory,
@@ -134,6 +141,24 @@ def dryrun(experiment: Experiment, target: Target, names: tuple[str, ...]) -> di
     if is_training:
         found["model_flops_per_step"] = works[names[0]].model_flops
     return found | {name: figures_of(works[name], target) for name in progress.each(names, "programs", "compiling")}
+
+
+def size_of(experiment: Experiment) -> str:
+    """The paper's name of a transformer's size and patch, such as DiT-B/2; empty for other networks."""
+    network = experiment.network
+    if not isinstance(network, DiTNetwork):
+        return ""
+    numbers = network.width, network.depth, network.num_heads
+    return next((f"DiT-{name}/{network.patch}" for name, size in SIZES.items() if size == numbers), "")
+
+
+def versions() -> dict[str, str]:
+    """The versions of what compiles, where installed."""
+    found = {}
+    for name in ("jax", "jaxlib", "libtpu", "jax-cuda13-plugin"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _finite(value: Any) -> Any:

@@ -18,9 +18,10 @@ def _row(name: str, values: list[str], remark: str = "") -> str:
     return f"  {name:24s}{''.join(f'{value:>14s}' for value in values)}  {remark}".rstrip()
 
 
-def _fit(figures: dict[str, Any]) -> str:
+def fit(figures: dict[str, Any]) -> str:
+    """Whether a program fits the device, in words."""
     lacking = figures["lacking_bytes_per_device"]
-    if lacking == float("-inf"):
+    if lacking is None or lacking == float("-inf"):
         return "-"
     return f"lacks {lacking / GIB:.1f} GiB" if lacking > 0 else "fits"
 
@@ -36,7 +37,7 @@ def _rows_of_memory(found: list[dict[str, Any]], source_bytes: int, device_bytes
         _row("data", sources),
         row("arguments", "argument_bytes_per_device", "both, and the batch, as they lie in memory"),
         row("temporary", "temporary_bytes_per_device"),
-        _row("on a device", [_fit(each) for each in found], remark),
+        _row("on a device", [fit(each) for each in found], remark),
     ]
 
 

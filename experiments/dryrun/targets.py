@@ -11,6 +11,7 @@ from jax.experimental import topologies
 
 from experiments.cli.main import UserError
 from experiments.dryrun.compiler_log import warnings_of_compiler
+from experiments.dryrun.scaling import Network
 
 
 class Chip(NamedTuple):
@@ -20,26 +21,29 @@ class Chip(NamedTuple):
         memory: bytes that a program may take of it.
         peak: FLOP/s of dense products in bfloat16.
         clock: cycles/s, by which estimated cycles become seconds; None where nothing estimates any.
-        links: bytes/s that a device sends to its neighbours, all links together.
+        network: its links.
         topology: how many devices are named, as an example.
     """
 
     memory: float
     peak: float
     clock: float | None
-    links: float
+    network: Network
     topology: str
 
 
 TPUS = {
-    "v4": Chip(15.25 * 2**30, 137.5e12, 1.05e9, 150e9, "2x2x1"),
-    "v5e": Chip(15.75 * 2**30, 197e12, 1.5e9, 200e9, "2x4"),
-    "v5p": Chip(95.74 * 2**30, 459e12, 1.75e9, 600e9, "2x2x1"),
-    "v6e": Chip(31.25 * 2**30, 918e12, 1.75e9, 400e9, "4x4"),
-    "tpu7x": Chip(94.75 * 2**30, 1153.5e12, 2.2e9, 600e9, "2x2x1"),
+    "v4": Chip(15.25 * 2**30, 137.5e12, 1.05e9, Network(150e9, 3), "2x2x1"),
+    "v5e": Chip(15.75 * 2**30, 197e12, 1.5e9, Network(200e9, 4), "2x4"),
+    "v5p": Chip(95.74 * 2**30, 459e12, 1.75e9, Network(600e9, 6), "2x2x1"),
+    "v6e": Chip(31.25 * 2**30, 918e12, 1.75e9, Network(400e9, 4), "4x4"),
+    "tpu7x": Chip(94.75 * 2**30, 1153.5e12, 2.2e9, Network(300e9, 3), "2x2x1"),
 }
 """Memory: the limit at which libtpu 0.0.42 refuses a program. Peak and links: by the maker, for a device (v4 and tpu7x
-have two in a chip). Clock: that at which the peak is a power of two of FLOPs a cycle, 2^17 to 2^19."""
+have two in a chip), links one way, half of what it says both ways. Clock: that at which the peak is a power of two of
+FLOPs a cycle, 2^17 to 2^19.
+
+Source of the links: docs.cloud.google.com/tpu/docs/{v5e, v5p, v6e, tpu7x}, for v4 Jouppi et al., arXiv 2304.01433."""
 
 H100 = """
 gpu_device_info {
@@ -55,9 +59,15 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 """
 """The card in the words of XLA's GpuTargetConfig."""
 
-GPUS = {"h100": (Chip(84942979072, 989e12, None, 450e9, "8"), H100)}
+GPUS = {"h100": (Chip(84942979072, 989e12, None, Network(450e9, slow=50e9, island=8), "8"), H100)}
+"""Source of the links: NVIDIA's DGX H100, where 8 cards have 900 GB/s of NVLink both ways and 400 Gb/s of network."""
 
-CPU = Chip(float("inf"), float("nan"), None, float("nan"), "8")
+CPU = Chip(float("inf"), float("nan"), None, Network(float("inf")), "8")
+
+_CHIPS = {
+    **{f"tpu:{name}": chip for name, chip in TPUS.items()},
+    **{f"gpu:{name}": chip for name, (chip, _) in GPUS.items()},
+}
 
 NEEDED = {
     "tpu": ("libtpu", "tpu-compile"),
@@ -87,6 +97,15 @@ class Target(NamedTuple):
     chip: Chip
     devices: list[jax.Device]
     compiler_options: dict[str, str]
+
+
+def chip_of(on: str) -> Chip:
+    """What is known of the devices of an accelerator's name.
+
+    Raises:
+        KeyError: a name that is not known.
+    """
+    return _CHIPS[":".join(on.split(":")[:2])]
 
 
 def _require_compiler(kind: str) -> None:

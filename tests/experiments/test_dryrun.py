@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments.dryrun import targets, work
+from experiments.dryrun.__main__ import size_of
 from experiments.dryrun.figures import lacking
 from experiments.dryrun.hlo import Program, num_bytes
 from experiments.presets.registry import PRESETS
@@ -155,8 +156,16 @@ def test_dryrun_prints_a_column_for_each_way(way, monkeypatch):
     assert len(columns["temporary"]) == len(ways)
 
 
+def test_a_transformer_of_the_papers_size_has_its_name():
+    assert size_of(PRESETS["imagenet256_latent"][1]) == "DiT-XL/2"
+    assert size_of(PRESETS["fashion_mnist"][1]) == size_of(PRESETS["digits"][1]) == ""
+
+
 def test_dryrun_on_one_device_cuts_nothing():
+    """The record says how to make it again, and what with."""
     found = json.loads(command("dryrun", "digits", "--devices", 1, "--json").stdout)
+    assert found["command"] == "python -m experiments.dryrun digits --devices 1 --json"
+    assert found["versions"]["jax"] == jax.__version__
     assert found["sharded"]["state_bytes_per_device"] == found["replicated"]["state_bytes_per_device"]
 
 
