@@ -84,13 +84,16 @@ class Collective(NamedTuple):
 def collectives(program: Program) -> dict[str, Collective]:
     """What devices tell each other: kind -> (count, bytes, how many are asynchronous)."""
     found = defaultdict(lambda: Collective(0, 0, 0))
-    for instruction, times in program.runs(lambda each: not each.opcode.endswith("-start")):
+    for instruction, times in program.runs():
         kind = collective_of(instruction.opcode)
         if kind is None:
             continue
-        before, size = found[kind], times * num_bytes(instruction.shape)
-        waits = times if instruction.opcode.endswith("-done") else 0
-        found[kind] = Collective(before.count + times, before.bytes + size, before.asynchronous + waits)
+        before = found[kind]
+        if not instruction.opcode.endswith("-start"):
+            size = num_bytes(instruction.shape)
+            found[kind] = before._replace(count=before.count + times, bytes=before.bytes + times * size)
+        elif '"is_sync":true' not in instruction.attributes:
+            found[kind] = before._replace(asynchronous=before.asynchronous + times)
     return dict(found)
 
 

@@ -65,8 +65,10 @@ def test_source_lines_are_the_innermost_first(by_hand):
 
 
 def test_collectives_are_counted_with_their_bytes(by_hand):
-    """Two gathered arrays of 16 x 8 x 4 and 8 x 8 x 2 bytes; three permuted ones of 8 x 8 x 2, asynchronous."""
+    """Two gathered arrays of 16 x 8 x 4 and 8 x 8 x 2 bytes; three permuted ones of 8 x 8 x 2, asynchronous; a sum of
+    8 x 8 x 4 that is begun and ended at once."""
     assert work.collectives(by_hand) == {
+        "all-reduce": (1, 256, 0),
         "all-gather": (1, 512 + 128, 0),
         "collective-permute": (3, 3 * 128, 3),
     }
