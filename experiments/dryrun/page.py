@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from experiments.dryrun.render import GIB, MIB, fit, programs_of
-from experiments.dryrun.scaling import ASSUMED_SHARE, LEAST, OnPaper, limit, on_paper
+from experiments.dryrun.scaling import ASSUMED_SHARE, LEAST, OnPaper, efficiencies, limit, on_paper
 from experiments.dryrun.targets import chip_of
 from experiments.dryrun.work import KINDS
 
@@ -24,8 +24,9 @@ network's operations over the chip's in that time.
 SCALING = f"""The examples are those of all devices together. On each device: the network's TFLOP; MiB of the
 collectives' values; ms of the work, by the estimated cycles or, for GPUs, where nothing estimates any, at
 {ASSUMED_SHARE:.0%} of the peak; ms of the collectives, at the least, all links busy by the makers' bandwidths
-(`experiments/dryrun/scaling.py`). Efficiency is work over the time of both: *alone* they follow each other, *hidden*
-the shorter runs beside the longer. Scaling stops where it falls below {LEAST:.0%}.
+(`experiments/dryrun/scaling.py`). Efficiency: the speed for each device over that on the fewest devices listed, where
+the collectives run *alone* or are *hidden*, the shorter beside the longer. Scaling stops where it falls below
+{LEAST:.0%}: too little is left for a device to do, or the collectives take too long.
 """
 
 
@@ -96,37 +97,31 @@ def _cycles(lines: list[Line]) -> list[str]:
     return _table(["million cycles", "of the peak", *kinds], rows)
 
 
-def _scaling(lines: list[Line]) -> list[str]:
-    rows = []
-    for line in lines:
-        found = line.on_paper
-        numbers = found.flops / 1e12, found.bytes / MIB, 1e3 * found.work, 1e3 * found.waits
-        rows.append([*line.start, *map(_number, numbers), f"{found.alone:.0%}", f"{found.hidden:.0%}"])
-    return _table(["TFLOP", "MiB", "ms of work", "ms of collectives", "alone", "hidden"], rows)
-
-
-def _where(efficiencies: Mapping[int, float]) -> str:
-    """The number of devices at which scaling stops, with the efficiency there or at the most devices."""
-    found, most = limit(efficiencies), max(efficiencies)
-    if found is None:
-        return f"at none of these ({efficiencies[most]:.0%} at {most})"
-    return f"at {found} ({efficiencies[found]:.0%})"
-
-
 def _family(line: Line) -> tuple[str, str, str]:
     return line.network, line.program, line.devices
 
 
-def _stops(lines: list[Line]) -> Iterator[str]:
-    """A sentence on each program that was compiled for several numbers of the same devices."""
+def _scaling(lines: list[Line]) -> list[str]:
+    """A row for each program, and a sentence on each that was compiled for several numbers of the same devices."""
+    rows, sentences = [], []
     for family, some in groupby(sorted(lines, key=_family), _family):
-        papers = {line.record["num_devices"]: line.on_paper for line in some}
-        if len(papers) < 2:
-            continue
-        alone = _where({count: each.alone for count, each in papers.items()})
-        hidden = _where({count: each.hidden for count, each in papers.items()})
-        counts = ", ".join(map(str, papers))
-        yield f"- {', '.join(family)}, {counts} devices: scaling stops {alone} alone, {hidden} hidden."
+        papers = [(line, line.record["num_devices"], line.on_paper) for line in some]
+        alone = efficiencies({count: found.alone for _, count, found in papers})
+        hidden = efficiencies({count: found.hidden for _, count, found in papers})
+        for line, count, found in papers:
+            numbers = found.flops / 1e12, found.bytes / MIB, 1e3 * found.work, 1e3 * found.waits
+            rows.append([*line.start, *map(_number, numbers), f"{alone[count]:.0%}", f"{hidden[count]:.0%}"])
+        if len(alone) > 1:
+            start = f"- {', '.join(family)}, {', '.join(map(str, alone))} devices"
+            sentences.append(f"{start}: scaling stops {_where(alone)} alone, {_where(hidden)} hidden.")
+    columns = ["TFLOP", "MiB", "ms of work", "ms of collectives", "alone", "hidden"]
+    return [*_table(columns, rows), "", *sentences]
+
+
+def _where(found: Mapping[int, float]) -> str:
+    """The number of devices at which scaling stops, with the efficiency there or at the most devices."""
+    count, most = limit(found), max(found)
+    return f"at none of these ({found[most]:.0%} at {most})" if count is None else f"at {count} ({found[count]:.0%})"
 
 
 def page(records: list[dict[str, Any]]) -> str:
@@ -143,7 +138,7 @@ def page(records: list[dict[str, Any]]) -> str:
             *("```", *commands, "python -m experiments.dryrun.write_page rows.jsonl", "```"),
             *("", "## Memory and attention", MEMORY, *_memory(lines)),
             *("", "## Estimated cycles", CYCLES, *_cycles(lines)),
-            *("", "## Scaling on paper", SCALING, *_scaling(compiled), "", *_stops(compiled)),
+            *("", "## Scaling on paper", SCALING, *_scaling(compiled)),
             "",
         ]
     )

@@ -23,7 +23,7 @@ ASSUMED_SHARE = 0.5
 """The share of its peak that a device is taken to reach where its compiler estimates no cycles."""
 
 LEAST = 0.5
-"""The efficiency under which more devices are no gain."""
+"""The efficiency under which scaling has stopped."""
 
 
 class Network(NamedTuple):
@@ -82,13 +82,13 @@ class OnPaper(NamedTuple):
 
     @property
     def alone(self) -> float:
-        """Efficiency, the share of the time that is work, where nothing runs beside the collectives."""
-        return self.work / (self.work + self.waits)
+        """Seconds where nothing runs beside the collectives."""
+        return self.work + self.waits
 
     @property
     def hidden(self) -> float:
-        """Efficiency where work runs beside the collectives as far as there is any."""
-        return self.work / max(self.work, self.waits)
+        """Seconds where the shorter of both runs beside the longer."""
+        return max(self.work, self.waits)
 
 
 def on_paper(figures: dict[str, Any], num_devices: int, peak: float, network: Network) -> OnPaper:
@@ -105,6 +105,16 @@ def on_paper(figures: dict[str, Any], num_devices: int, peak: float, network: Ne
     sent = figures["collectives"]
     waits = sum(collective_seconds(kind, each["bytes"], num_devices, network) for kind, each in sent.items())
     return OnPaper(flops, sum(each["bytes"] for each in sent.values()), work, waits)
+
+
+def efficiencies(seconds: Mapping[int, float]) -> dict[int, float]:
+    """The speed for each device over that on the fewest devices, of the seconds of a run by the number of devices.
+
+    >>> efficiencies({16: 4.0, 4: 8.0})
+    {4: 1.0, 16: 0.5}
+    """
+    fewest = min(seconds)
+    return {count: fewest * seconds[fewest] / (count * each) for count, each in sorted(seconds.items())}
 
 
 def limit(efficiencies: Mapping[int, float]) -> int | None:

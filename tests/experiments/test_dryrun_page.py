@@ -47,13 +47,13 @@ def test_on_paper_work_is_by_cycles_or_by_half_of_the_peak():
     sent = {"all-reduce": {"count": 1, "bytes": 16, "asynchronous": 0}}
     found = on_paper({"model_flops": 800.0, "collectives": sent}, 8, 50.0, Network(7.0))
     assert found == (100.0, 16, 4.0, pytest.approx(4.0))
-    assert (found.alone, found.hidden) == (pytest.approx(0.5), pytest.approx(1.0))
+    assert (found.alone, found.hidden) == (pytest.approx(8.0), pytest.approx(4.0))
     by_cycles = {"model_flops": 800.0, "collectives": sent, "seconds_at_clock": 2.0}
-    assert on_paper(by_cycles, 8, 50.0, Network(7.0)).hidden == pytest.approx(0.5)
+    assert on_paper(by_cycles, 8, 50.0, Network(7.0)).work == 2.0
 
 
-def _record(on, num_devices, mib):
-    """The record of a program of 20 ms of work whose collectives average so many MiB, and of one that lacks memory."""
+def _record(on, num_devices, mib, seconds=0.02):
+    """The record of a program of so many seconds of work and MiB that are averaged, and of one that lacks memory."""
     return {
         "preset": "by_hand", "size": "DiT-B/2", "on": on, "num_devices": num_devices, "batch_size": 256,
         "date": "2026-11-28", "versions": {"jax": "0.10.2", "libtpu": "0.0.42.1"},
@@ -63,7 +63,7 @@ def _record(on, num_devices, mib):
             "lacking_bytes_per_device": -1.0, "attention": {"flash": 3, "flash_backward": 2, "plain": 0},
             "collectives": {"all-reduce": {"count": 1, "bytes": mib * 2**20, "asynchronous": 0}}, "cycles": 20_000_000,
             "cycles_by_kind": dict.fromkeys(work.KINDS, 0) | {"products": 15_000_000, "attention": 5_000_000},
-            "seconds_at_clock": 0.02, "share_of_peak": 0.25, "trace_seconds": 1.0, "compile_seconds": 29.0,
+            "seconds_at_clock": seconds, "share_of_peak": 0.25, "trace_seconds": 1.0, "compile_seconds": 29.0,
         },
         "sharded": {
             "model_flops": num_devices * 1e12, "state_bytes_per_device": 2**28, "lacking_bytes_per_device": 3 * 2**30,
@@ -89,25 +89,31 @@ def test_the_page_has_a_row_for_each_program(tmp_path):
         f"{start} replicated | 2.00 | 1.00 | fits | 3 + 2 | 30 |",
         f"{start} sharded | 0.25 | - | lacks 3.0 GiB | - | 5 |",
         f"{start} replicated | 20 | 25.0% | 75% | 25% |",
-        f"{start} replicated | 1 | 16 | 20 | 0.147 | 99% | 100% |",
+        f"{start} replicated | 1 | 16 | 20 | 0.147 | 100% | 100% |",
     ]
     assert not any("scaling stops" in line for line in page)
 
 
 def test_the_page_tells_where_scaling_stops(tmp_path):
-    """3,000 MiB on 64 chips at 400 GB/s are 15.5 ms, beside 20 ms of work; 6,000 MiB on 256 are 31.3 ms.
+    """3,000 MiB on 64 chips at 400 GB/s are 15.5 ms, beside 80 ms of work; 6,000 MiB on 256 are 31.3 ms, beside 20.
 
     On an H100 alone nothing waits. Eight pass 2 x 7/8 of 7 GiB at 450 GB/s in 29.2 ms, 64 besides 2 x 7/8 of an eighth
-    at 50 GB/s, in 62.1 ms together: over twice the work.
+    at 50 GB/s, in 62.1 ms together; of 160 ms of work these have 20 and 2.5 each.
     """
-    tpus = [("tpu:v6e:16x16", 256, 6000), ("tpu:v6e:8x8", 64, 3000)]
-    gpus = [("gpu:h100", 1, 7168), ("gpu:h100:64", 64, 7168), ("gpu:h100:8", 8, 7168)]
+    tpus = [("tpu:v6e:16x16", 256, 6000, 0.02), ("tpu:v6e:8x8", 64, 3000, 0.08)]
+    gpus = [("gpu:h100", 1, 7168, 0.16), ("gpu:h100:64", 64, 7168, 0.0025), ("gpu:h100:8", 8, 7168, 0.02)]
     page = _page(tmp_path, *(_record(*each) for each in [*tpus, *gpus]))
     assert [line for line in page if "scaling stops" in line] == [
-        "- DiT-B/2, 256, replicated, gpu:h100, 1, 8, 64 devices: scaling stops at 8 (41%) alone, at 64 (32%) hidden.",
-        "- DiT-B/2, 256, replicated, tpu:v6e, 64, 256 devices: scaling stops at 256 (39%) alone, "
+        "- DiT-B/2, 256, replicated, gpu:h100, 1, 8, 64 devices: scaling stops at 8 (41%) alone, at 64 (4%) hidden.",
+        "- DiT-B/2, 256, replicated, tpu:v6e, 64, 256 devices: scaling stops at 256 (47%) alone, "
         "at none of these (64% at 256) hidden.",
     ]
+
+
+def test_scaling_stops_where_work_is_no_longer_divided(tmp_path):
+    """Without a byte to send, four times the devices in the same time are a quarter of the efficiency."""
+    page = _page(tmp_path, _record("tpu:v6e:4x4", 16, 0), _record("tpu:v6e:8x8", 64, 0))
+    assert any("scaling stops at 64 (25%) alone, at 64 (25%) hidden." in line for line in page)
 
 
 @pytest.mark.parametrize("line", ["{", "3", '{"on": "cpu"}', '{"on": "tpu:v6e:4x4"}', "", "tpu:v9:2x4", "cpu"])
