@@ -39,8 +39,23 @@ class DivergedError(EndingError):
 
 
 def skipping(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The optimizer that leaves out updates that are not finite and counts them."""
-    return optax.apply_if_finite(optimizer, NEVER)
+    """The optimizer that leaves out updates that are not finite and counts them, with ``apply_if_finite``'s state.
+
+    Optax's asks every array whether it is finite and branches, so that compilers cannot fuse the update with what comes
+    after it. Here the gradient's norm tells, which clipping and the metrics compute in any case, and each number
+    chooses; a gradient whose squares exceed float32, some 1e19, counts as not finite.
+    """
+
+    def update(updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
+        is_finite = jnp.isfinite(optax.tree.norm(updates))
+        updates, inner = optimizer.update(updates, state.inner_state, params)
+        updates = jax.tree.map(lambda leaf: jnp.where(is_finite, leaf, jnp.zeros_like(leaf)), updates)
+        inner = jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), inner, state.inner_state)
+        in_a_row = jnp.where(is_finite, 0, state.notfinite_count + 1)
+        in_all = state.total_notfinite + jnp.where(is_finite, 0, 1)
+        return updates, optax.ApplyIfFiniteState(in_a_row, is_finite, in_all, inner)
+
+    return optax.GradientTransformation(optax.apply_if_finite(optimizer, NEVER).init, update)
 
 
 def counting(step: Step) -> Any:
