@@ -6,6 +6,8 @@ kernels of GPUs.
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -66,6 +68,32 @@ def inner_heads_attention(query: Array, key: Array, value: Array) -> Array:
     scores = jnp.einsum("qhd,khd->hqk", query * query.shape[-1] ** -0.5, key)
     weights = jax.nn.softmax(scores.astype(jnp.float32))
     return jnp.einsum("hqk,khd->qhd", weights.astype(value.dtype), value)
+
+
+def _project(tokens: Array, kernel: Array, bias: Array, num_heads: int) -> tuple[Array, ...]:
+    projected = tokens @ kernel + bias[None]
+    heads = projected.reshape(len(tokens), 3 * num_heads, -1)
+    query, key, value = jnp.split(heads, 3, axis=1)
+    return query, key, value
+
+
+def _project_to_heads(tokens: Array, kernel: Array, bias: Array, num_heads: int) -> tuple[Array, ...]:
+    """A product for each of the three, whose value has its heads' axis from the start: no copy splits it."""
+    kernels, biases = (each.reshape(*each.shape[:-1], 3, num_heads, -1) for each in (kernel, bias))
+    return tuple(jnp.einsum("td,dhc->thc", tokens, kernels[:, i]) + biases[None, i] for i in range(3))
+
+
+def project(tokens: Array, kernel: Array, bias: Array, num_heads: int) -> tuple[Array, ...]:
+    """Query, key and value of the tokens, each [num_tokens, num_heads, width / num_heads].
+
+    Args:
+        tokens: [num_tokens, width].
+        kernel: [width, 3 * width].
+        bias: [3 * width].
+        num_heads: of each.
+    """
+    ways = {"tpu": partial(_project_to_heads, num_heads=num_heads), "default": partial(_project, num_heads=num_heads)}
+    return jax.lax.platform_dependent(tokens, kernel, bias, **ways)
 
 
 def attention(query: Array, key: Array, value: Array) -> Array:

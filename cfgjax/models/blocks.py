@@ -8,7 +8,7 @@ from flax import linen
 
 from cfgjax.checks import require_real
 from cfgjax.contracts import PositiveInt, check_fields, checked
-from cfgjax.models.attention import attention
+from cfgjax.models.attention import attention, project
 from cfgjax.types import Array
 
 _XAVIER = linen.initializers.xavier_uniform()
@@ -57,6 +57,21 @@ def modulate(hidden: Array, gain: Array, shift: Array) -> Array:
     return jax.vmap(lambda row: (1 + gain) * row + shift)(rows).reshape(hidden.shape)
 
 
+class _Projection(linen.Module):
+    """Query, key and value of tokens [num_tokens, width], by the parameters of ``linen.Dense(3 * width)``."""
+
+    num_heads: int
+    dtype: jnp.dtype
+
+    @linen.compact
+    def __call__(self, tokens: Array) -> tuple[Array, ...]:
+        width = tokens.shape[-1]
+        kernel = self.param("kernel", _XAVIER, (width, 3 * width))
+        bias = self.param("bias", linen.initializers.zeros, (3 * width,))
+        tokens, kernel, bias = linen.dtypes.promote_dtype(tokens, kernel, bias, dtype=self.dtype)
+        return project(tokens, kernel, bias, self.num_heads)
+
+
 class SelfAttention(linen.Module):
     """Attention among the tokens of one example, [num_tokens, width] -> the same.
 
@@ -81,8 +96,7 @@ class SelfAttention(linen.Module):
         num_tokens, width = tokens.shape
         if width % self.num_heads:
             raise ValueError(f"num_heads must divide the width {width}, got {self.num_heads}")
-        projected = linen.Dense(3 * width, dtype=self.dtype, kernel_init=_XAVIER)(tokens)
-        query, key, value = jnp.split(projected.reshape(num_tokens, 3 * self.num_heads, -1), 3, axis=1)
-        mixed = attention(query, key, value)
+        mixed = attention(*_Projection(self.num_heads, self.dtype, name="Dense_0")(tokens))
         last_init = linen.initializers.zeros if self.zero_init else _XAVIER
-        return linen.Dense(width, dtype=self.dtype, kernel_init=last_init)(mixed.reshape(num_tokens, width))
+        last = linen.Dense(width, dtype=self.dtype, kernel_init=last_init, name="Dense_1")
+        return last(mixed.reshape(num_tokens, width))

@@ -6,11 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen
 from jax._src.cudnn import fused_attention_stablehlo
 
 from cfgjax import kernels
 from cfgjax.analysis import likelihood
-from cfgjax.models.attention import _is_fit_for_flash, attention, inner_heads_attention, plain_attention
+from cfgjax.models.attention import (
+    _is_fit_for_flash,
+    _project,
+    _project_to_heads,
+    attention,
+    inner_heads_attention,
+    plain_attention,
+)
+from cfgjax.models.blocks import SelfAttention
 
 SHAPE = (16, 2, 8)
 
@@ -50,6 +59,39 @@ def test_every_token_mixes_the_values_by_its_softmax(kernel):
     weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
     expected = np.einsum("hqk,khd->qhd", weights, value)
     np.testing.assert_allclose(kernel(*map(jnp.float32, (query, key, value))), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", [_project, _project_to_heads])
+def test_queries_keys_and_values_are_a_third_of_the_kernel_each(way):
+    x, kernel, bias = (
+        np.asarray(jax.random.normal(jax.random.key(i), s)) for i, s in enumerate([(5, 6), (6, 18), (18,)])
+    )
+    expected = (np.float64(x) @ kernel + bias).reshape(5, 3, 2, 3)
+    for index, found in enumerate(way(jnp.asarray(x), jnp.asarray(kernel), jnp.asarray(bias), 2)):
+        np.testing.assert_allclose(found, expected[:, index], rtol=1e-5, atol=1e-5)
+
+
+def test_self_attention_has_the_parameters_of_two_dense_layers():
+    """By name, shape and, from one key, value; the published weights and older runs hold these."""
+
+    class Layers(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            first, last = (linen.Dense(width, kernel_init=linen.initializers.xavier_uniform()) for width in (18, 6))
+            return last(first(x)[:, :6])
+
+    x = jnp.ones((5, 6))
+    found, expected = (module.init(jax.random.key(3), x) for module in (SelfAttention(2), Layers()))
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_on_a_tpu_no_transpose_and_no_copy_splits_the_heads():
+    """Lowered for a TPU the products have the heads' axis; elsewhere one product is split."""
+    module, x = SelfAttention(2), tokens()[:, 0]
+    params = module.init(jax.random.key(0), x)
+    counts = {name: lowered(module.apply, name, params, x).count("stablehlo.dot_general") for name in ("cpu", "tpu")}
+    assert counts == {"cpu": 4, "tpu": 6}
 
 
 def test_flash_attention_takes_the_heads_that_cudnn_does():
