@@ -182,7 +182,7 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             batch_size=256,
             num_steps=400_000,
             save_every=10_000,
-            network=dit("XL", 2, dtype="bfloat16", rematerialise=True),
+            network=dit("XL", 2, dtype="bfloat16"),
             optimizer=Optimizer(learning_rate=1e-4, warmup_steps=1_000, ema_decay=0.9999),
             sampling=_LARGE_SAMPLING,
         ),
