@@ -1,7 +1,4 @@
-"""The same networks with the same weights in PyTorch; attention is ``scaled_dot_product_attention``.
-
-Only imported where torch is installed.
-"""
+"""The same networks with the same weights in PyTorch. Only imported where torch is installed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cfgjax.models import MLP, DiT
+from cfgjax.models import MLP, DiT, UNet
 from cfgjax.models.embeddings import sincos_positions
 from cfgjax.types import Tree
+from experiments.benchmark.torch_layers import Attention, Condition, linear
+from experiments.benchmark.torch_unet import UNetwork
 from experiments.benchmark.workloads import SCALE, Workload
 
 
@@ -23,31 +22,8 @@ def device() -> Any:
     return torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
 
 
-def _linear(weights: Tree) -> nn.Linear:
-    kernel = np.asarray(weights["kernel"])
-    layer = nn.Linear(*kernel.shape)
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor(kernel.T.copy()))
-        layer.bias.copy_(torch.tensor(np.asarray(weights["bias"])))
-    return layer
-
-
 def _normed(hidden: Any) -> Any:
     return functional.layer_norm(hidden, hidden.shape[-1:], eps=1e-6)
-
-
-class _Condition(nn.Module):
-    def __init__(self, weights: Tree, num_features: int) -> None:
-        super().__init__()
-        self.register_buffer("frequencies", torch.tensor(np.geomspace(1, 100, num_features // 2, dtype=np.float32)))
-        self.inner, self.outer = (_linear(weights["TimeEmbedding_0"][f"Dense_{number}"]) for number in range(2))
-        rows = torch.tensor(np.asarray(weights["LabelEmbedding_0"]["Embed_0"]["embedding"]))
-        self.labels = nn.Embedding.from_pretrained(rows, freeze=False)
-
-    def forward(self, t: Any, y: Any) -> Any:
-        angles = t[:, None] * self.frequencies
-        time = self.outer(functional.silu(self.inner(torch.cat([angles.cos(), angles.sin()], dim=-1))))
-        return functional.silu(time + self.labels(y))
 
 
 class ResidualMLP(nn.Module):
@@ -56,9 +32,9 @@ class ResidualMLP(nn.Module):
     def __init__(self, network: MLP, weights: Tree, shape: tuple[int, ...]) -> None:
         super().__init__()
         layers = weights["params"]
-        self.condition = _Condition(layers, network.embedding_width)
+        self.condition = Condition(layers, network.embedding_width)
         last = 3 * network.depth + 1
-        self.layers = nn.ModuleList(_linear(layers[f"Dense_{number}"]) for number in range(last + 2))
+        self.layers = nn.ModuleList(linear(layers[f"Dense_{number}"]) for number in range(last + 2))
 
     def forward(self, x: Any, t: Any, y: Any) -> Any:
         """The field."""
@@ -78,15 +54,8 @@ class ResidualMLP(nn.Module):
 class _Block(nn.Module):
     def __init__(self, weights: Tree, num_heads: int) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.modulation, self.inner, self.outer = (_linear(weights[f"Dense_{number}"]) for number in range(3))
-        self.projection, self.mixing = (_linear(weights["SelfAttention_0"][f"Dense_{number}"]) for number in range(2))
-
-    def attention(self, tokens: Any) -> Any:
-        batch, num_tokens, width = tokens.shape
-        projected = self.projection(tokens).view(batch, num_tokens, 3, self.num_heads, -1)
-        mixed = functional.scaled_dot_product_attention(*projected.permute(2, 0, 3, 1, 4).unbind(0))
-        return self.mixing(mixed.transpose(1, 2).reshape(batch, num_tokens, width))
+        self.modulation, self.inner, self.outer = (linear(weights[f"Dense_{number}"]) for number in range(3))
+        self.attention = Attention(weights["SelfAttention_0"], num_heads)
 
     def forward(self, tokens: Any, condition: Any) -> Any:
         gain, shift, gate, inner_gain, inner_shift, inner_gate = self.modulation(condition)[:, None].chunk(6, dim=-1)
@@ -102,8 +71,8 @@ class Transformer(nn.Module):
         super().__init__()
         layers, patch = weights["params"], network.patch
         self.patch, self.grid = patch, (shape[0] // patch, shape[1] // patch)
-        self.condition = _Condition(layers, 256)
-        self.first, self.modulation, self.last = (_linear(layers[f"Dense_{number}"]) for number in range(3))
+        self.condition = Condition(layers, 256)
+        self.first, self.modulation, self.last = (linear(layers[f"Dense_{number}"]) for number in range(3))
         positions = np.asarray(sincos_positions(*self.grid, network.width))
         self.register_buffer("positions", torch.tensor(positions))
         blocks = (_Block(layers[f"DiTBlock_{number}"], network.num_heads) for number in range(network.depth))
@@ -123,7 +92,7 @@ class Transformer(nn.Module):
         return patches.reshape(x.shape)
 
 
-NETWORKS: dict[type, Callable[..., nn.Module]] = {MLP: ResidualMLP, DiT: Transformer}
+NETWORKS: dict[type, Callable[..., nn.Module]] = {MLP: ResidualMLP, DiT: Transformer, UNet: UNetwork}
 """PyTorch's networks by the type of ours."""
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cfgjax.models import MLP, DiT, UNet, convolution
+from cfgjax.models import MLP, convolution
 from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import (
     compare,
@@ -32,13 +32,9 @@ from experiments.benchmark.reference_networks import network_of
 from experiments.benchmark.timed_functions import Skipped, TimedFunction
 from experiments.cli.main import UserError
 from tests.support.commands import assert_one_line, finish, start
+from tests.support.small_works import SMALL
 
 HEAD = ("work", "method", "batch", "device_kind", "num_devices", "versions", "date")
-SMALL = {
-    "MLP": workloads.Workload("", MLP(num_classes=3, width=16, embedding_width=8, depth=2), (2,), 3, 6, 6, 4),
-    "transformer": workloads.Workload("", DiT(16, 2, 2, num_classes=3), (8, 8, 2), 3, 6, 6, 4, 2, 3),
-    "unet": workloads.Workload("", UNet(8, (1, 2), 1, (4,), head_width=8), (8, 8, 1), 10, 6, 6, 4, 2, 3),
-}
 
 
 @pytest.fixture(scope="module", autouse=True)
