@@ -16,7 +16,7 @@ from experiments.accelerator_check.checks import Check
 from experiments.accelerator_check.inputs import inputs_of
 from experiments.accelerator_check.rows import Value
 from experiments.accelerator_check.sizes import Sizes
-from experiments.benchmark import comparisons, in_cfgjax
+from experiments.benchmark import in_cfgjax, prepared
 from experiments.benchmark.timed_functions import Skipped
 from experiments.benchmark.workloads import Inputs, Workload
 
@@ -42,8 +42,8 @@ def _field_of(work: Workload) -> Program:
 
 
 def _samples_of(work: Workload, method: str) -> Program:
-    draw = in_cfgjax.sampler_of(in_cfgjax.draw_of(work, method, comparisons.times_of(work, method)), None)
-    return lambda inputs: {"": draw(*comparisons.arguments_of(inputs))}
+    draw = in_cfgjax.sampler_of(in_cfgjax.draw_of(work, method, prepared.times_of(work, method)), None)
+    return lambda inputs: {"": draw(*prepared.arguments_of(inputs))}
 
 
 def _step_of(work: Workload) -> Program:

@@ -14,7 +14,7 @@ from experiments.accelerator_check.inputs import inputs_of
 from experiments.accelerator_check.rows import Value
 from experiments.accelerator_check.sizes import Sizes
 from experiments.accelerator_check.throughput import Found
-from experiments.benchmark import comparisons
+from experiments.benchmark import prepared
 from experiments.benchmark.timed_functions import Skipped
 from experiments.benchmark.workloads import Workload
 
@@ -50,7 +50,7 @@ def _sample(name: str, work: Workload, sizes: Sizes, found: Found, backend: str)
     if isinstance(peer, Skipped):
         return peer
     with peer.attention(backend):
-        ts = comparisons.times_of(work, "heun")
+        ts = prepared.times_of(work, "heun")
         function = peer.sampler(work, inputs_of(work), ts, sizes.compiles)
         values = throughput.speed(function, work, found, 1, sizes.turn_seconds)
     ours, difference = found.samples.get(name), None

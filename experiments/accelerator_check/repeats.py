@@ -15,7 +15,7 @@ from experiments.accelerator_check.checks import Check
 from experiments.accelerator_check.inputs import inputs_of
 from experiments.accelerator_check.rows import Value
 from experiments.accelerator_check.sizes import Sizes
-from experiments.benchmark import comparisons, in_cfgjax
+from experiments.benchmark import in_cfgjax, prepared
 from experiments.benchmark.workloads import LAST_TIME, Workload
 from experiments.cli.compilation_cache import Seen
 
@@ -67,7 +67,7 @@ def _sampler_of(work: Workload) -> Callable[..., Array]:
 def _sampler_calls(work: Workload) -> Calls:
     """The sampler, with other keys, noise, labels, scales and times."""
     inputs = inputs_of(work)
-    weights, ts = jax.tree.map(jnp.asarray, inputs.weights), comparisons.times_of(work, "heun")
+    weights, ts = jax.tree.map(jnp.asarray, inputs.weights), prepared.times_of(work, "heun")
     calls = [
         (
             weights, jax.random.key(seed), np.roll(inputs.noise, seed, 0), np.roll(inputs.labels, seed),

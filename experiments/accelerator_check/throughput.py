@@ -17,7 +17,7 @@ from experiments.accelerator_check.checks import Budget, Check
 from experiments.accelerator_check.inputs import inputs_of
 from experiments.accelerator_check.rows import Value
 from experiments.accelerator_check.sizes import HALF, Sizes
-from experiments.benchmark import comparisons, in_cfgjax, timed_functions, timing
+from experiments.benchmark import in_cfgjax, prepared, timed_functions, timing
 from experiments.benchmark.rows import forward_flops
 from experiments.benchmark.timed_functions import TimedFunction
 from experiments.benchmark.workloads import Workload
@@ -103,9 +103,9 @@ def train(name: str, work: Workload, found: Found, turn_seconds: float) -> dict[
 
 def sample(name: str, work: Workload, found: Found, turn_seconds: float) -> dict[str, Value]:
     """Guided samples by Heun on one device."""
-    program = in_cfgjax.sampler_of(in_cfgjax.draw_of(work, "heun", comparisons.times_of(work, "heun")), None)
+    program = in_cfgjax.sampler_of(in_cfgjax.draw_of(work, "heun", prepared.times_of(work, "heun")), None)
     function = timed_functions.sampling(
-        jax.jit(program), comparisons.arguments_of(inputs_of(work)), work.batch, 2 * work.evaluations, is_exact=True
+        jax.jit(program), prepared.arguments_of(inputs_of(work)), work.batch, 2 * work.evaluations, is_exact=True
     )
     found.samples[name] = np.asarray(function.output)
     values = speed(function, work, found, 1, turn_seconds)

@@ -47,7 +47,7 @@ class More:
     """What is measured besides."""
 
     peers: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Time diffrax, flow_matching and torch.compile too, where they are installed."""
+    """Time diffrax, flow_matching, torch.compile and hackable_diffusion too, where they are installed."""
     memory: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Measure the most memory of each implementation in "train" and "euler", each in a process of its own."""
     curves: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -21,6 +21,7 @@ _IMPORTS = {
     comparisons.EAGER: ("torch", "flow_matching.solver"),
     comparisons.COMPILED: ("torch", "flow_matching.solver", "torch._dynamo", "torch._inductor.compile_fx"),
     comparisons.DIFFRAX: ("diffrax",),
+    comparisons.HACKABLE: ("hackable_diffusion.lib.sampling", "hackable_diffusion.lib.training.time_sampling"),
 }
 """What an implementation imports, some of it only when it is first used."""
 
@@ -65,7 +66,7 @@ def measure(case: Case, implementation: str) -> int | None:
         return None
     _settle()
     before = _status("VmRSS") if is_on_cpu else 0
-    function = comparisons.implementations_of(case, peers=True)[implementation]()
+    function = comparisons.implementations_of(case, with_peers=True)[implementation]()
     if isinstance(function, Skipped):
         return None
     function.run()

@@ -61,6 +61,9 @@ def _dpm_solver(field: Callable, x: Array, memory: tuple, now: tuple) -> tuple[A
     return shrink * x + (t_next - t * shrink) * (denoised + share * (denoised - last)), (denoised, t)
 
 
+Loss = Callable[[Tree, Array, Array, Array], Array]
+"""(weights, key, data [B, *D], labels [B]) -> []."""
+
 RULES = {"euler": _euler, "heun": _heun, "euler_maruyama": _euler_maruyama, "dpm_solver": _dpm_solver}
 EVALUATIONS = {"heun": 2}
 """Evaluations of the field in one step, where not one."""
@@ -95,13 +98,8 @@ def sampler_of(work: Workload, method: str, chunk: int | None) -> Callable[..., 
     return chunked
 
 
-def train_step_of(
-    work: Workload, optimizer: optax.GradientTransformation, num_microbatches: int, num_steps: int
-) -> Callable:
-    """(state, data, labels) -> (state, losses [num_steps]): so many steps in one dispatch.
-
-    A state is (weights, optimizer's state, moving average, key).
-    """
+def loss_of(work: Workload) -> Loss:
+    """The guided flow-matching loss of a batch."""
     network, null = network_of(work), work.num_classes
 
     def loss(weights: Tree, key: Array, data: Array, labels: Array) -> Array:
@@ -111,6 +109,17 @@ def train_step_of(
         wide = t.reshape(-1, *(1 for _ in work.shape))
         found = network(weights, wide * data + (1 - wide) * noise, t, labels)
         return jnp.mean(jnp.square(found - (data - noise)))
+
+    return loss
+
+
+def train_step_of(
+    loss: Loss, optimizer: optax.GradientTransformation, num_microbatches: int, num_steps: int
+) -> Callable:
+    """(state, data, labels) -> (state, losses [num_steps]): so many steps in one dispatch.
+
+    A state is (weights, optimizer's state, moving average, key).
+    """
 
     def gradient_of(weights: Tree, key: Array, data: Array, labels: Array) -> tuple[Array, Tree]:
         slope = jax.value_and_grad(loss)

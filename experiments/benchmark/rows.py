@@ -16,7 +16,7 @@ from experiments.benchmark.timed_functions import Skipped, TimedFunction
 from experiments.benchmark.timing import Rounds
 from experiments.benchmark.workloads import Workload, shapes_of
 
-VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy", "diffrax", "torch", "flow_matching")
+VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy", "diffrax", "torch", "flow_matching", "hackable_diffusion")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import jax
 import optax
 
 from cfgjax import training
-from experiments.benchmark import comparisons, in_cfgjax, timed_functions
+from experiments.benchmark import in_cfgjax, prepared, timed_functions
 from experiments.benchmark.workloads import Case, WorkloadName, compiler_options, inputs_of, workload_of
 
 
@@ -21,9 +21,9 @@ def measure(work_name: WorkloadName) -> float:
     step = training.pmapped(training.multi_step(in_cfgjax.train_step_of(work, optimizer, work.train_chunks)))
     state, batches, source = in_cfgjax.train_inputs(work, inputs, optimizer, work.train_steps)
     *_, of_step = timed_functions.compiled(step, state, batches, source, options=compiler_options(work))
-    draw = in_cfgjax.draw_of(work, "euler", comparisons.times_of(work, "euler"))
+    draw = in_cfgjax.draw_of(work, "euler", prepared.times_of(work, "euler"))
     program = jax.jit(in_cfgjax.sampler_of(draw, work.sample_chunk), compiler_options=compiler_options(work))
-    *_, of_sampler = timed_functions.compiled(program, *comparisons.arguments_of(inputs))
+    *_, of_sampler = timed_functions.compiled(program, *prepared.arguments_of(inputs))
     return of_step + of_sampler
 
 
