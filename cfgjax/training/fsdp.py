@@ -168,6 +168,15 @@ def _merged(leaf: Array, axis: int) -> Array:
     return moved.reshape((*moved.shape[:axis], -1, *moved.shape[axis + 2 :]))
 
 
+def _options_for(mesh: AnyMesh) -> dict[str, str]:
+    """On TPUs weights are gathered once for a product; by default XLA cuts it into a loop over the devices' parts.
+
+    For DiT-XL/2 on 16 v6e chips the loops cost 1.4 times the estimated cycles, most of them copies (libtpu 0.0.42.1).
+    """
+    is_tpu = isinstance(mesh, Mesh) and mesh.devices.flat[0].platform == "tpu"
+    return {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "100000"} if is_tpu else {}
+
+
 @checked
 def program(
     step: Step,
@@ -187,6 +196,7 @@ def program(
         batch: likewise; [num_devices, ...] over all processes.
         source: likewise.
         mesh: by default that of all devices.
+        compiler_options: as of ``jax.jit``, before those that TPUs are given.
 
     Raises:
         ValueError: a batch without the devices in front; what the step refuses.
@@ -206,7 +216,7 @@ def program(
         in_shardings=(placed, _by_device(mesh), _everywhere(mesh)),
         out_shardings=shardings(outputs, mesh, least),
         donate_argnums=(0,) if donate else (),
-        compiler_options=dict(compiler_options or {}),
+        compiler_options=_options_for(mesh) | dict(compiler_options or {}),
     )
 
 

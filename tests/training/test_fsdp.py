@@ -1,5 +1,6 @@
 """States sharded over devices: the bytes of (F3), the numbers of pmap on every shard (F2), and no gathered batch."""
 
+import dataclasses
 import re
 from functools import partial
 
@@ -245,6 +246,13 @@ def test_compiler_options_reach_the_compiler(step):
     run = _sharded(step, _devices(2), compiler_options={"xla_no_such_option": "1"})
     with pytest.raises(jax.errors.JaxRuntimeError, match="xla_no_such_option"):
         run(_state(optax.sgd(0.1)), training.shard(_batch(0), 2))
+
+
+@pytest.mark.parametrize(("platform", "count"), [("tpu", 1), ("gpu", 0), ("cpu", 0)])
+def test_tpus_alone_are_told_to_gather_whole_weights(platform, count):
+    device = dataclasses.make_dataclass("Device", ["platform", "id"], frozen=True)(platform, 0)
+    mesh = Mesh(np.array([device]), "d")
+    assert sum("windowed_einsum" in name for name in fsdp._options_for(mesh)) == count
 
 
 @pytest.mark.parametrize("batch", [{"y": np.zeros((4, 4))}, {"y": np.zeros(8)}, {"y": np.zeros(())}])
