@@ -197,6 +197,15 @@ def test_a_sure_example_shares_the_last_bin():
     np.testing.assert_allclose(metrics.calibration_error(log_probs, np.array([1, 1]), num_bins=10), 0.475, rtol=1e-12)
 
 
+def test_the_last_two_bins_are_two():
+    """One wrong at 0.85 and one right at 0.95: errors of opposite signs, which one bin would set off."""
+    log_probs = np.log([[0.85, 0.15], [0.05, 0.95]])
+    expected = (0.85 + 0.05) / 2
+    np.testing.assert_allclose(
+        metrics.calibration_error(log_probs, np.array([1, 1]), num_bins=10), expected, rtol=1e-12
+    )
+
+
 def test_a_sure_and_right_classifier_is_calibrated():
     log_probs = np.array([[0.0, -np.inf], [-np.inf, 0.0]])
     assert metrics.calibration_error(log_probs, np.array([0, 1])) == 0.0

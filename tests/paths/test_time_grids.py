@@ -172,6 +172,10 @@ def test_points_are_put_on_the_grid():
         (lambda: time_grids.shifted(time_grids.uniform(4), 0.0), "shift must be"),
         (lambda: time_grids.karras(paths.ddpm(), 4), "smallest must be a ratio beta / alpha of the path, between 0.01"),
         (
+            lambda: time_grids.karras(paths.variance_preserving(zero_terminal=False), 4, largest=1e4),
+            "largest must be a ratio beta / alpha of the path, between 0",
+        ),
+        (
             lambda: time_grids.shifted(time_grids.uniform(4), 1e38),
             "shift must give times that increase in float32, got 1e",
         ),
