@@ -39,6 +39,13 @@ def _close(found, expected):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-4), found, expected)
 
 
+@pytest.mark.parametrize(("function", "name"), [(_ours, "convolution"), (_own, "conv_general_dilated")])
+def test_flax_s_order_is_this_module_s(function, name):
+    x, kernel, *_ = _inputs()
+    traced = jax.make_jaxpr(lambda x, kernel: function(x, kernel, (1, 1), "SAME"))(x, kernel)
+    assert [str(each.primitive) for each in traced.eqns] == [name]
+
+
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_values_and_gradients_are_those_of_jax(settings):
     x, kernel, dx, dkernel = _inputs()
