@@ -1,4 +1,4 @@
-"""Write docs/accelerators.md from what ``experiments.dryrun --json`` printed, one record a line."""
+"""Write a page of dry runs: docs/accelerators.md, of what ``experiments.dryrun --json`` printed, one record a line."""
 
 import json
 from dataclasses import dataclass
