@@ -27,8 +27,8 @@ class Requirements(NamedTuple):
     reaches: str = NOT_MEASURED
 
 
-def _on_8_devices(state: str, inner: str) -> str:
-    return f"{state} + {inner} GiB on each of 8 devices (state + inner values, compiled for CPUs, not run)"
+def _on_8_devices(state: str, inner: str, kind: str = "CPUs") -> str:
+    return f"{state} + {inner} GiB on each of 8 devices (state + inner values, compiled for {kind}, not run)"
 
 
 def _resident(memory: str) -> str:
@@ -78,7 +78,7 @@ REQUIREMENTS = {
     "imagenet256_latent": Requirements(
         "latents.npy and labels.npy of your own in data/imagenet256_latents",
         "8 or more GPUs or TPUs",
-        memory=_on_8_devices("10.1", "16.9"),
+        memory=_on_8_devices("10.1", "8.2", "v6e TPUs"),
     ),
 }
 
