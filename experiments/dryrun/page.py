@@ -130,7 +130,7 @@ def page(records: list[dict[str, Any]]) -> str:
     compiled = [line for line in lines if "collectives" in line.figures]
     dates = sorted({record["date"] for record in records})
     versions = sorted({f"{name} {version}" for record in records for name, version in record["versions"].items()})
-    commands = dict.fromkeys(f"{line.record['command']} >> rows.jsonl" for line in lines)
+    commands = dict.fromkeys(f"{line.record['command']}  # >> rows.jsonl" for line in lines)
     return "\n".join(
         [
             HEAD,
