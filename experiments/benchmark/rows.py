@@ -1,10 +1,8 @@
 """A benchmark's rows: one for each implementation in a comparison, with everything its speed is judged by."""
 
 import os
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from typing import Annotated, Any
 
 import jax
@@ -15,6 +13,7 @@ from experiments.benchmark import flops
 from experiments.benchmark.timed_functions import Skipped, TimedFunction
 from experiments.benchmark.timing import Rounds
 from experiments.benchmark.workloads import Workload, shapes_of
+from experiments.runtime.versions import with_python
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "numpy", "diffrax", "torch", "flow_matching", "hackable_diffusion")
 
@@ -75,13 +74,7 @@ class Row:
 
 def versions(names: Iterable[str] = VERSIONED) -> dict[str, str]:
     """The versions of what is installed of the libraries that matter."""
-    installed = {"python": platform.python_version()}
-    for name in names:
-        try:
-            installed[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return installed
+    return with_python(names)
 
 
 def device_kind() -> str:

@@ -6,10 +6,8 @@ CPU devices. Printed is what a device holds, what the devices send each other, h
 and for TPUs the compiler's estimate of cycles. Nothing is run, so nothing printed is a time on a device.
 """
 
-import contextlib
 import dataclasses
 import datetime
-import importlib.metadata
 import json
 import math
 import os
@@ -31,8 +29,13 @@ from experiments.dryrun.targets import Target, target_of
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.runtime import progress
+from experiments.runtime.versions import of_packages
 
 SizeName = Literal["Ti", "S", "B", "L", "XL"]
+
+
+COMPILERS = ("jax", "jaxlib", "libtpu", "jax-cuda13-plugin")
+"""The packages that make the programs."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ def dryrun(experiment: Experiment, target: Target, names: tuple[str, ...]) -> di
         "on": target.name,
         "size": size_of(experiment),
         "date": datetime.date.today().isoformat(),
-        "versions": versions(),
+        "versions": of_packages(COMPILERS),
         "command": cli.line(),
         "device_kind": target.devices[0].device_kind,
         "num_devices": len(target.devices),
@@ -150,15 +153,6 @@ def size_of(experiment: Experiment) -> str:
         return ""
     numbers = network.width, network.depth, network.num_heads
     return next((f"DiT-{name}/{network.patch}" for name, size in SIZES.items() if size == numbers), "")
-
-
-def versions() -> dict[str, str]:
-    """The versions of what compiles, where installed."""
-    found = {}
-    for name in ("jax", "jaxlib", "libtpu", "jax-cuda13-plugin"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
 
 
 def _finite(value: Any) -> Any:

@@ -3,7 +3,6 @@
 import json
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ import jax
 from experiments.config.schema import Experiment
 from experiments.runtime import distributed
 from experiments.runtime.matmul_precision import matmul_precision_of
+from experiments.runtime.versions import with_python
 
 NAME = "starts.jsonl"
 PACKAGES = ("cfgjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -18,13 +18,7 @@ PACKAGES = ("cfgjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "num
 
 def versions() -> dict[str, str]:
     """The installed versions of what a run's numbers come from."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return with_python(PACKAGES)
 
 
 def devices() -> dict[str, Any]:
