@@ -23,9 +23,11 @@ import jax.numpy as jnp
 from cfgjax import checks
 from cfgjax.types import (
     Array,
+    Condition,
     Field,
     GaussianPath,
     LabelledField,
+    Null,
     Number,
     Pair,
     Scale,
@@ -116,8 +118,10 @@ Time = Annotated[Number, between(0, 1)]
 """One time, in [0, 1] where concrete, from noise (0) to data (1)."""
 InnerTime = Annotated[Number, between(checks.TINY, checks.BELOW_ONE)]
 """One time, in (0, 1) where concrete."""
-Label = Annotated[Number, Contract(checks.require_label)]
-"""One label, an integer that is not negative where concrete."""
+AnyCondition = Annotated[Condition, Contract(checks.require_condition)]
+"""A condition y of one example, a label or a tree of at least one array, finite where concrete."""
+AnyNull = Annotated[Null, Contract(checks.require_null)]
+"""A condition that takes y's place on the null side, or a function y -> condition."""
 FiniteFloat = Annotated[float, Contract(checks.require_number)]
 """A Python scalar, finite."""
 PositiveFloat = Annotated[float, Contract(checks.require_positive)]

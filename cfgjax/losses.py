@@ -6,7 +6,7 @@
 (L4) noisy classifier: -log p(y | x, t)                                minimised by the posterior p_t(y|x)
 
 with x = alpha z + beta noise, |.|^2 the squared norm and D the number of coordinates of z.
-Classifier-free training is (L1) with ``guidance.drop_label`` on y.
+Classifier-free training is (L1) with ``guidance.drop_condition`` on y.
 Source: MIT 6.S184 notes (arXiv 2506.02070v3), algorithms 3, 4 and 5; Lipman et al., arXiv 2210.02747.
 """
 
@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from cfgjax.checks import is_traced, require_between, require_key, require_label, require_rank, require_scalar
-from cfgjax.contracts import LIKE_X, Contract, Finite, Key, Label, NonNegative, RealArray, Time, checked
+from cfgjax.contracts import LIKE_X, AnyCondition, Contract, Finite, Key, NonNegative, RealArray, Time, checked
 from cfgjax.paths import as_state, coefficients, sample
-from cfgjax.types import Array, GaussianPath, LogClassifier, Number, PathSample, Schedule, TimeDensity
+from cfgjax.types import Array, Condition, GaussianPath, LogClassifier, Number, PathSample, Schedule, TimeDensity
 
 
 def _data_point(name: str, z: Array) -> Array:
@@ -34,7 +34,7 @@ def _data_point(name: str, z: Array) -> Array:
 DataPoint = Annotated[Array, Contract(_data_point)]
 """An array of at least one real number, taken in floating point."""
 LearnedField = Annotated[Callable[..., Array], LIKE_X]
-"""A Field, or with a label a LabelledField, whose values are found to be like x."""
+"""A Field, or with a condition a LabelledField, whose values are found to be like x."""
 
 
 @checked
@@ -85,7 +85,7 @@ def _mean_square(
     residual: Callable[[Array, PathSample, Array], Array],
     predicted: Callable[..., Array],
     drawn: tuple[Array, PathSample],
-    y: tuple[Label, ...],
+    y: tuple[Condition, ...],
     weight: Schedule,
 ) -> Array:
     """The weighted mean square of ``residual(prediction, draw, t)`` at a drawn time and state, []."""
@@ -104,7 +104,7 @@ def flow_matching(
     field: LearnedField,
     key: Key,
     z: DataPoint,
-    *y: Label,
+    *y: AnyCondition,
     time_density: TimeDensity = _UNIFORM,
     weight: Schedule = flat,
 ) -> Array:
@@ -112,10 +112,10 @@ def flow_matching(
 
     Args:
         path: the path.
-        field: the learned field, called as field(x, t) or, with a label, field(x, t, y).
+        field: the learned field, called as field(x, t) or, with a condition, field(x, t, y).
         key: a key for time and noise.
         z: [*D], the data point.
-        y: [], the label, already dropped where it is to be; leave it out for a Field.
+        y: the condition, already dropped where it is to be; leave it out for a Field.
         time_density: how the time is drawn.
         weight: a further factor, a function of t.
 
@@ -132,7 +132,7 @@ def noise_matching(
     noise: LearnedField,
     key: Key,
     z: DataPoint,
-    *y: Label,
+    *y: AnyCondition,
     time_density: TimeDensity = _UNIFORM,
     weight: Schedule = flat,
 ) -> Array:
@@ -147,7 +147,7 @@ def score_matching(
     score: LearnedField,
     key: Key,
     z: DataPoint,
-    *y: Label,
+    *y: AnyCondition,
     time_density: TimeDensity = _UNIFORM,
     weight: Schedule = flat,
 ) -> Array:

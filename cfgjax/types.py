@@ -22,24 +22,36 @@ Times = Array | np.ndarray
 Tree = Any
 """A pytree of arrays."""
 
+Condition = Any
+"""What y is for ONE example: a label, an integer in 0..K; or any pytree of arrays, the same for all examples.
+
+Of a dict or a tuple the entries are several conditions. ``conditions.Known`` is one that may be left out.
+"""
+
+Null = Any
+"""What takes y's place on the null side: a condition like y, or a function y -> condition that replaces some of it."""
+
 Field = Callable[[Array, Array], Array]
 """``(x [*D], t []) -> [*D]``: a vector field, a score, a noise prediction or a denoiser."""
 
-LabelledField = Callable[[Array, Array, Array], Array]
-"""``(x [*D], t [], y []) -> [*D]``: a Field for each label ``y`` in 0..K-1, and for the null label K."""
+LabelledField = Callable[[Array, Array, Condition], Array]
+"""``(x [*D], t [], y) -> [*D]``: a Field for each condition ``y``, as each label in 0..K-1, and for the null."""
 
 LogClassifier = Callable[[Array, Array], Array]
 """``(x [*D], t []) -> [K]``: the log-probabilities log p_t(y|x) of the K labels."""
 
+LogLikelihood = Callable[[Array, Array, Condition], Array]
+"""``(x [*D], t [], y) -> []``: log p_t(y|x) of a condition, up to what does not depend on x."""
+
 Schedule = Callable[[Array], Array]
 """``t [] -> []``: a differentiable function of time."""
 
-LabelledSchedule = Callable[[Array, Array], Array]
-"""``(t [], y []) -> []``: a differentiable function of time for each label."""
+LabelledSchedule = Callable[[Array, Condition], Array]
+"""``(t [], y) -> []``: a differentiable function of time for each condition."""
 
 
-ScaleOfSides = Callable[[Array, Array, Array, Array, Array], Array]
-"""``(x [*D], t [], y [], null [*D], labelled [*D]) -> []``: a guidance scale of the state and of both sides."""
+ScaleOfSides = Callable[[Array, Array, Condition, Array, Array], Array]
+"""``(x [*D], t [], y, null [*D], labelled [*D]) -> []``: a guidance scale of the state and of both sides."""
 
 
 class Policy(NamedTuple):
@@ -59,8 +71,8 @@ class Interval(NamedTuple):
 Scale = Number | Schedule | LabelledSchedule | Policy | Interval
 """A guidance scale w, as a number, a traced scalar, a function of t or of (t, y), a Policy, or an Interval of these."""
 
-Both = Callable[[Array, Array, Array], tuple[Array, Array]]
-"""``(x [*D], t [], y []) -> (null [*D], labelled [*D])``: both sides of guidance, evaluated together."""
+Both = Callable[[Array, Array, Condition], tuple[Array, Array]]
+"""``(x [*D], t [], y) -> (null [*D], labelled [*D])``: both sides of guidance, evaluated together."""
 
 
 class Pair(NamedTuple):

@@ -18,7 +18,8 @@ import numpy as np
 from cfgjax import guidance
 from cfgjax.analysis.likelihood import estimated_divergence
 from cfgjax.checks import is_traced
-from cfgjax.contracts import GuidanceScale, Key, Label, Positive, PositiveInt, RealArray, checked
+from cfgjax.conditions import as_condition
+from cfgjax.contracts import AnyCondition, GuidanceScale, Key, Positive, PositiveInt, RealArray, checked
 from cfgjax.conversions import from_field
 from cfgjax.types import Array, GaussianPath, Pair
 
@@ -39,7 +40,7 @@ def _divide(numerator: Array, denominator: Array) -> Array:
 
 @checked
 def diagnostics(
-    path: GaussianPath, pair: Pair, key: Key, scale: GuidanceScale, y: Label, bound: Positive = 1.0
+    path: GaussianPath, pair: Pair, key: Key, scale: GuidanceScale, y: AnyCondition, bound: Positive = 1.0
 ) -> Callable[[Any, Array], Diagnostics]:
     """A function (carry, t) -> Diagnostics for ``observe`` of ``solvers.integrate``.
 
@@ -50,7 +51,7 @@ def diagnostics(
         pair: the null and the labelled vector field.
         key: a key of the divergence's probe.
         scale: w of the guided field that (N3) and (N4) speak of.
-        y: [], the label.
+        y: the condition.
         bound: [], the largest absolute value of data.
     """
     guided = guidance.given(guidance.extrapolate(pair, scale), y)
@@ -58,7 +59,7 @@ def diagnostics(
 
     def observe(carry: Any, t: Array) -> Diagnostics:
         x = carry.x
-        null, labelled = pair.both(x, t, jnp.asarray(y))
+        null, labelled = pair.both(x, t, as_condition(y))
         value, slope = divergence(x, t)
         inner, square = jnp.sum(null * labelled), jnp.sum(jnp.square(null))
         sizes = jnp.sqrt(square * jnp.sum(jnp.square(labelled)))

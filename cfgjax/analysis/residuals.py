@@ -12,8 +12,9 @@ import numpy as np
 
 from cfgjax import guidance
 from cfgjax.checks import is_traced, require_shape
-from cfgjax.contracts import Label, LabelledStateField, PositiveInt, RealArray, checked
-from cfgjax.types import Array, Field, GaussianPath, LogClassifier
+from cfgjax.conditions import as_condition, null_for
+from cfgjax.contracts import AnyCondition, AnyNull, LabelledStateField, PositiveInt, RealArray, checked
+from cfgjax.types import Array, Field, GaussianPath, LogClassifier, LogLikelihood
 
 _LABELS = 16
 """Labels whose fields are evaluated at a time, to bound the memory."""
@@ -43,11 +44,11 @@ def relative_error(learned: RealArray, exact: RealArray) -> Array:
 def guidance_terms(
     path: GaussianPath,
     field: LabelledStateField,
-    log_classifier: LogClassifier,
+    log_classifier: LogClassifier | LogLikelihood,
     x: Array,
     t: Array,
-    y: Label,
-    null_label: Label,
+    y: AnyCondition,
+    null: AnyNull,
 ) -> tuple[Array, Array]:
     """Both sides of (R1) at one state: (b_t grad log p_t(y|x), u_y - u_null), each [*D].
 
@@ -55,17 +56,17 @@ def guidance_terms(
 
     Args:
         path: the path of both.
-        field: a labelled field that knows the null label.
-        log_classifier: log p_t(y|x) for all labels.
+        field: a labelled field that knows the null.
+        log_classifier: log p_t(y|x), for all labels or of any condition, as for ``guidance.classifier``.
         x: [*D].
         t: [], before ``start`` of ``guidance.classifier`` the classifier's side is held.
-        y: [], the label.
-        null_label: K.
+        y: the condition.
+        null: K, or of other conditions as for ``guidance.pair``.
     """
-    y = jnp.asarray(y)
+    y, absent = as_condition(y), null_for(null, y)
 
     def null_field(x: Array, t: Array) -> Array:
-        return field(x, t, jnp.asarray(null_label, y.dtype))
+        return field(x, t, absent)
 
     by_classifier = guidance.classifier(path, null_field, log_classifier, 1.0)(x, t, y) - null_field(x, t)
     return by_classifier, field(x, t, y) - null_field(x, t)

@@ -18,6 +18,11 @@ from cfgjax.checks.arrays import require_like as require_like
 from cfgjax.checks.arrays import require_point as require_point
 from cfgjax.checks.arrays import require_rank as require_rank
 from cfgjax.checks.arrays import require_shape as require_shape
+from cfgjax.checks.conditions import condition_like as condition_like
+from cfgjax.checks.conditions import entries as entries
+from cfgjax.checks.conditions import require_condition as require_condition
+from cfgjax.checks.conditions import require_entries as require_entries
+from cfgjax.checks.conditions import require_null as require_null
 from cfgjax.checks.kinds import THREEFRY as THREEFRY
 from cfgjax.checks.kinds import require_choice as require_choice
 from cfgjax.checks.kinds import require_devices as require_devices
@@ -33,8 +38,8 @@ from cfgjax.checks.numbers import BELOW_ONE as BELOW_ONE
 from cfgjax.checks.numbers import HUGE as HUGE
 from cfgjax.checks.numbers import TINY as TINY
 from cfgjax.checks.numbers import is_known_as as is_known_as
+from cfgjax.checks.numbers import is_number as is_number
 from cfgjax.checks.numbers import is_traced as is_traced
-from cfgjax.checks.numbers import label_like as label_like
 from cfgjax.checks.numbers import of_numpy as of_numpy
 from cfgjax.checks.numbers import require_between as require_between
 from cfgjax.checks.numbers import require_count as require_count
@@ -48,4 +53,5 @@ from cfgjax.checks.numbers import require_time as require_time
 from cfgjax.checks.numbers import require_whole as require_whole
 from cfgjax.checks.numbers import short_repr as short_repr
 from cfgjax.checks.scales import require_scale as require_scale
+from cfgjax.checks.scales import takes_condition as takes_condition
 from cfgjax.checks.scales import takes_label as takes_label

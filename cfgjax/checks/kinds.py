@@ -96,7 +96,7 @@ def require_pair(name: str, pair: object) -> None:
     """Raises ValueError for what is no Pair: a field, or the Piecewise of pairs that a piecewise field makes."""
     if not isinstance(pair, Pair):
         raise ValueError(
-            f"{name} must be a Pair, as guidance.pair(field, null_label) of a plain field is, got {type(pair).__name__}"
+            f"{name} must be a Pair, as guidance.pair(field, null) of a plain field is, got {type(pair).__name__}"
         )
 
 

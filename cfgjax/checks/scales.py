@@ -30,6 +30,16 @@ def takes_label(schedule: Callable[..., object]) -> bool:
     return len(places) > 1 and (places[1].default is inspect.Parameter.empty or places[1].name == "y")
 
 
+def takes_condition(log_classifier: Callable[..., object]) -> bool:
+    """Whether a classifier is a function of (x, t, y), one condition's log-likelihood: it needs three arguments."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        places = [each for each in inspect.signature(log_classifier).parameters.values() if each.kind in kinds]
+    except (TypeError, ValueError):
+        return False
+    return sum(each.default is inspect.Parameter.empty or each.name == "y" for each in places) == 3
+
+
 def require_scale(name: str, scale: Scale) -> None:
     """Raises TypeError or ValueError for what is neither a function nor one number, finite where concrete."""
     if isinstance(scale, Interval):

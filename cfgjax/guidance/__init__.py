@@ -12,10 +12,13 @@ Guidance is built of three kinds of parts, and the order in which they are calle
     field -> field              ``static_threshold``, ``dynamic_threshold``, ``zero_init``
 
 So w = 1 is the labelled side for every rule on pairs, whatever is stacked. ``classifier_free``, ``classifier`` and
-``autoguidance`` are the usual two parts in one call. Every number (scale, bound, phi) may be traced and
-differentiated; of a scale known as 1 or 0 one side alone is evaluated. A scale is a number, a function of t or (t, y),
-a ``policy`` of the state and both sides, or an ``interval`` of these. Papers that write (1 + s) for the scale mean
-w = 1 + s: ``from_zero_based_scale``.
+``autoguidance`` are the usual two parts in one call. y is a label, or any tree of arrays; what takes its place on the
+null side is one ``Null`` for training and sampling (``cfgjax.conditions``). Of several conditions at once each has a
+scale of its own by ``classifier_free_chain`` and ``classifier_free_product``.
+
+Every number (scale, bound, phi) may be traced and differentiated; of a scale known as 1 or 0 one side alone is
+evaluated. A scale is a number, a function of t or (t, y), a ``policy`` of the state and both sides, or an ``interval``
+of these. Papers that write (1 + s) for the scale mean w = 1 + s: ``from_zero_based_scale``.
 
 Source: MIT 6.S184, lecture 4 and notes (arXiv 2506.02070v3), section 5; Ho & Salimans, arXiv 2207.12598;
 Dhariwal & Nichol, arXiv 2105.05233; each further rule names its own.
@@ -23,10 +26,12 @@ Dhariwal & Nichol, arXiv 2105.05233; each further rule names its own.
 
 from __future__ import annotations
 
-from cfgjax.guidance.labels import compose as compose
-from cfgjax.guidance.labels import drop_label as drop_label
-from cfgjax.guidance.labels import given as given
-from cfgjax.guidance.labels import interpolate_labels as interpolate_labels
+from cfgjax.guidance.composition import classifier_free_chain as classifier_free_chain
+from cfgjax.guidance.composition import classifier_free_product as classifier_free_product
+from cfgjax.guidance.composition import compose as compose
+from cfgjax.guidance.composition import interpolate_conditions as interpolate_conditions
+from cfgjax.guidance.dropping import drop_condition as drop_condition
+from cfgjax.guidance.dropping import given as given
 from cfgjax.guidance.momentum import adaptive_projected as adaptive_projected
 from cfgjax.guidance.pairs import autoguidance as autoguidance
 from cfgjax.guidance.pairs import autoguidance_pair as autoguidance_pair

@@ -7,7 +7,8 @@ from typing import Annotated
 import jax.numpy as jnp
 
 from cfgjax.checks import BELOW_ONE
-from cfgjax.contracts import Finite, GuidanceScale, Label, PositiveOrInf, between, checked
+from cfgjax.conditions import as_condition
+from cfgjax.contracts import AnyCondition, Finite, GuidanceScale, PositiveOrInf, between, checked
 from cfgjax.conversions import from_field
 from cfgjax.guidance.pairs import alone, interpolate
 from cfgjax.guidance.schedules import scale_at
@@ -23,12 +24,12 @@ def adaptive_projected(
     path: GaussianPath,
     pair: Pair,
     scale: GuidanceScale,
-    y: Label,
+    y: AnyCondition,
     momentum: Momentum = -0.5,
     eta: Finite = 0.0,
     max_norm: PositiveOrInf = jnp.inf,
 ) -> StatefulField:
-    """Adaptive projected guidance of a label with its momentum, as a field with state.
+    """Adaptive projected guidance of a condition with its momentum, as a field with state.
 
     In denoiser space, with d = D_y - D_null of this evaluation and m the memory (0 at the start):
     m' = d + momentum m; m' is shortened to the length ``max_norm``, and its part along D_y multiplied by ``eta``;
@@ -43,7 +44,7 @@ def adaptive_projected(
         pair: the two sides, vector fields.
         scale: w, a number, a function of t or (t, y), or a ``policy``. An ``interval`` is one of them: both sides are
             evaluated everywhere, as the memory needs them; but for a 1 that is known, which asks for no memory.
-        y: [], the label.
+        y: the condition.
         momentum: [], under 1 in size; the paper's is negative and leads away from the last steps' direction.
         eta: [], what is kept of the part along D_y.
         max_norm: [], the greatest length of d, in data units.
@@ -51,12 +52,13 @@ def adaptive_projected(
     Source: Sadat et al., arXiv 2410.02416, algorithm 1.
     """
 
+    y = as_condition(y)
     side = alone(pair._replace(null=None), scale)
 
     def apply(x: Array, t: Array, memory: Tree) -> tuple[Array, Tree]:
         if side is not None:
-            return side(x, t, jnp.asarray(y)), memory
-        null, labelled = pair.both(x, t, jnp.asarray(y))
+            return side(x, t, y), memory
+        null, labelled = pair.both(x, t, y)
         denoiser = from_field(path, labelled, x, t).denoiser
         slope = denoiser_slope(path, t)
         memory = ((labelled - null) * slope + momentum * memory).astype(memory.dtype)

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import is_known_as, is_traced, label_like, require_label, require_like, require_point, require_rank
+from cfgjax.checks import (
+    is_known_as,
+    is_traced,
+    require_condition,
+    require_label,
+    require_like,
+    require_point,
+    require_rank,
+    require_scalar,
+    takes_condition,
+)
+from cfgjax.conditions import as_condition, null_for
 from cfgjax.contracts import (
+    AnyNull,
     Finite,
     GuidanceScale,
     InnerTime,
-    Label,
     LabelledStateField,
     RealArray,
     StateField,
@@ -21,7 +33,20 @@ from cfgjax.contracts import (
 from cfgjax.guidance.schedules import scale_at
 from cfgjax.paths import as_state, as_time, before_end, coefficients
 from cfgjax.piecewise import Piecewise, piecewise
-from cfgjax.types import Array, Field, GaussianPath, Interval, LabelledField, LogClassifier, Number, Pair, Scale
+from cfgjax.types import (
+    Array,
+    Condition,
+    Field,
+    GaussianPath,
+    Interval,
+    LabelledField,
+    LogClassifier,
+    LogLikelihood,
+    Null,
+    Number,
+    Pair,
+    Scale,
+)
 
 
 @checked
@@ -46,34 +71,32 @@ def interpolate(null: RealArray, labelled: RealArray, scale: Finite) -> Array:
 
 @piecewise
 @checked
-def pair(field: LabelledStateField, null_label: Label) -> Pair:
-    """The pair of a field at the null label and at y, evaluated in ONE call of ``field`` on both labels.
+def pair(field: LabelledStateField, null: AnyNull) -> Pair:
+    """The pair of a field at the null and at y, evaluated in ONE call of ``field`` on both.
 
     Args:
-        field: a vector field, score, noise prediction or denoiser that knows the null label.
-        null_label: [], by convention the number of labels K; a label to lead away from ("negative") does as well.
+        field: a vector field, score, noise prediction or denoiser that knows the null.
+        null: what takes y's place (Y1 of ``conditions``): by convention the number of labels K; a condition to lead
+            away from ("negative") does as well. A function of y keeps some conditions: ``conditions.without``.
 
     Raises:
-        ValueError: at a call, a null label that y's type cannot hold.
+        TypeError, ValueError: at a call, a null that is not like y, or a label that y's type cannot hold.
     """
 
-    def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
+    def both(x: Array, t: Array, y: Condition) -> tuple[Array, Array]:
         require_point(x, t)
-        require_label("y", y)
-        labels = jnp.stack([label_like("null_label", null_label, y), jnp.asarray(y)])
-        values = jax.vmap(field, in_axes=(None, None, 0))(x, t, labels)
+        conditions = jax.tree.map(lambda *sides: jnp.stack(sides), null_for(null, y), as_condition(y))
+        values = jax.vmap(field, in_axes=(None, None, 0))(x, t, conditions)
         return values[0], values[1]
 
-    def null(x: Array, t: Array, y: Array) -> Array:
-        require_label("y", y)
-        return field(x, t, label_like("null_label", null_label, y))
+    def at_null(x: Array, t: Array, y: Condition) -> Array:
+        return field(x, t, null_for(null, y))
 
-    def labelled(x: Array, t: Array, y: Array) -> Array:
-        require_label("y", y)
-        label_like("null_label", null_label, y)
-        return field(x, t, jnp.asarray(y))
+    def labelled(x: Array, t: Array, y: Condition) -> Array:
+        null_for(null, y)
+        return field(x, t, as_condition(y))
 
-    return Pair(both, labelled, null)
+    return Pair(both, labelled, at_null)
 
 
 @piecewise
@@ -84,46 +107,57 @@ def autoguidance_pair(field: LabelledStateField, weak_field: LabelledStateField)
     Source: Karras et al., arXiv 2406.02507.
     """
 
-    def labelled(x: Array, t: Array, y: Array) -> Array:
-        require_label("y", y)
-        return field(x, t, y)
+    def labelled(x: Array, t: Array, y: Condition) -> Array:
+        return field(x, t, as_condition(y))
 
-    def null(x: Array, t: Array, y: Array) -> Array:
-        require_label("y", y)
-        return weak_field(x, t, y)
+    def null(x: Array, t: Array, y: Condition) -> Array:
+        return weak_field(x, t, as_condition(y))
 
     return Pair(lambda x, t, y: (null(x, t, y), labelled(x, t, y)), labelled, null)
+
+
+def _log_prob_of(log_classifier: LogClassifier | LogLikelihood, x: Array, t: Array, y: Condition) -> Array:
+    """log p_t(y|x) by either kind of classifier, []; 0 for the null label."""
+    if takes_condition(log_classifier):
+        value = cast(LogLikelihood, log_classifier)(x, t, y)
+        require_scalar("log_classifier", value)
+        return jnp.asarray(value)
+    log_probs = cast(LogClassifier, log_classifier)(x, t)
+    require_rank("log_classifier", log_probs, 1)
+    require_label("y", y, log_probs.shape[0])
+    return jnp.asarray(log_probs).at[y].get(mode="fill", fill_value=0.0)
 
 
 @piecewise
 @checked
 def classifier_pair(
-    path: GaussianPath, null_field: StateField, log_classifier: LogClassifier, start: InnerTime = 0.01
+    path: GaussianPath,
+    null_field: StateField,
+    log_classifier: LogClassifier | LogLikelihood,
+    start: InnerTime = 0.01,
 ) -> Pair:
     """The pair of the null field and u_null + b_t grad_x log p_t(y|x) of (G2); arguments as for ``classifier``.
 
     At the null label both sides are the null field.
 
     Raises:
-        ValueError: at a call, a classifier that does not give [K], a y outside 0..K.
+        TypeError, ValueError: at a call, a classifier of (x, t) that does not give [K], or of (x, t, y) that does not
+            give one number; a y outside 0..K.
     """
 
-    def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
-        x = as_state(x)
+    def both(x: Array, t: Array, y: Condition) -> tuple[Array, Array]:
+        x, y = as_state(x), as_condition(y)
         held = before_end(jnp.maximum(as_time(t), start))
         c = coefficients(path, held)
-
-        def log_prob(x: Array) -> Array:
-            log_probs = log_classifier(x, held)
-            require_rank("log_classifier", log_probs, 1)
-            require_label("y", y, log_probs.shape[0])
-            return jnp.asarray(log_probs).at[y].get(mode="fill", fill_value=0.0)
-
+        gradient = jax.grad(lambda x: _log_prob_of(log_classifier, x, held, y))(x)
         null = null_field(x, t)
-        return null, null + c.beta * c.wronskian / c.alpha * jax.grad(log_prob)(x)
+        return null, null + c.beta * c.wronskian / c.alpha * gradient
 
-    def null(x: Array, t: Array, y: Array) -> Array:
-        require_label("y", y)
+    def null(x: Array, t: Array, y: Condition) -> Array:
+        if takes_condition(log_classifier):
+            require_condition("y", y)
+        else:
+            require_label("y", y)
         return null_field(as_state(x), t)
 
     return Pair(both, lambda x, t, y: both(x, t, y)[1], null)
@@ -139,7 +173,7 @@ def alone(pair: Pair, scale: Scale) -> LabelledField | None:
     if side is None:
         return None
 
-    def of_both(x: Array, t: Array, y: Array) -> Array:
+    def of_both(x: Array, t: Array, y: Condition) -> Array:
         value = jnp.asarray(side(x, t, y))
         return value.astype(jnp.result_type(value, number))
 
@@ -169,7 +203,7 @@ def extrapolate(pair: Pair, scale: GuidanceScale) -> LabelledField:
     if side is not None:
         return side
 
-    def guided(x: Array, t: Array, y: Array) -> Array:
+    def guided(x: Array, t: Array, y: Condition) -> Array:
         null, labelled = pair.both(x, t, y)
         return interpolate(null, labelled, scale_at(scale, t, y, (x, null, labelled)))
 
@@ -183,22 +217,23 @@ def inside(pair: Pair, scale: Interval, build: Callable[[Pair, Scale], LabelledF
     return Piecewise(tuple(starts[1:]), tuple(pieces[start] for start in starts))
 
 
-def classifier_free(field: LabelledField, scale: Scale, null_label: Number) -> LabelledField:
-    """The classifier-free guided field u_null + w (u_y - u_null) of (G1), from ONE call of ``field`` on both labels.
+def classifier_free(field: LabelledField, scale: Scale, null: Null) -> LabelledField:
+    """The classifier-free guided field u_null + w (u_y - u_null) of (G1), from ONE call of ``field`` on null and y.
 
     Args:
-        field: a vector field, score, noise prediction or denoiser that knows the null label; the rule commutes with
-            the conversions between them.
+        field: a vector field, score, noise prediction or denoiser that knows the null; the rule commutes with the
+            conversions between them.
         scale: w: a number, a traced scalar, a function of t or (t, y), a ``policy``, or an ``interval``. No value of
             a traced one compiles anything anew; a 1 or 0 that is known, because it is not traced, is structure.
-        null_label: [], the label of the null field, by convention the number of labels K.
+        null: of the null field, as for ``pair``: by convention the number of labels K, for other conditions one like
+            y, or a function of y.
 
     Returns:
-        A field of the same signature: at w = 1 it is ``field`` at y and at w = 0 ``field`` at the null label, exactly.
-        Where w is known as 1 or 0 ``field`` is called on that label alone, one evaluation; elsewhere they come out of
-        the call on both. (A network's matrix products may round otherwise in the one than in the other.)
+        A field of the same signature: at w = 1 it is ``field`` at y and at w = 0 ``field`` at the null, exactly. Where
+        w is known as 1 or 0 ``field`` is called on that one alone, one evaluation; elsewhere they come out of the call
+        on both. (A network's matrix products may round otherwise in the one than in the other.)
     """
-    return extrapolate(pair(field, null_label), scale)
+    return extrapolate(pair(field, null), scale)
 
 
 def autoguidance(field: LabelledField, weak_field: LabelledField, scale: Scale) -> LabelledField:
@@ -213,7 +248,11 @@ def autoguidance(field: LabelledField, weak_field: LabelledField, scale: Scale) 
 
 
 def classifier(
-    path: GaussianPath, null_field: Field, log_classifier: LogClassifier, scale: Scale, start: Number = 0.01
+    path: GaussianPath,
+    null_field: Field,
+    log_classifier: LogClassifier | LogLikelihood,
+    scale: Scale,
+    start: Number = 0.01,
 ) -> LabelledField:
     """The classifier-guided field u_null + w b_t grad_x log p_t(y|x) of (G2).
 
@@ -224,7 +263,7 @@ def classifier(
     Args:
         path: the path of both.
         null_field: the vector field without a label.
-        log_classifier: log p_t(y|x) for all labels.
+        log_classifier: (x, t) -> log p_t(y|x) for all labels; or, of any condition, (x, t, y) -> log p_t(y|x).
         scale: w: a number, a traced scalar, a function of t or (t, y), a ``policy``, or an ``interval``.
         start: [], the time before which the classifier's term is held; the default bounds b by 99 on the linear path.
 

@@ -1,4 +1,4 @@
-"""Guidance scales that depend on time and label, or on the state.
+"""Guidance scales that depend on time and condition, or on the state.
 
 A scale is a number, a function of t or of (t, y), a ``Policy``, or an ``Interval`` of one of these; ``scale_at`` reads
 all of them.
@@ -12,19 +12,20 @@ from typing import cast
 import jax.numpy as jnp
 
 from cfgjax.checks import is_traced, require_number, takes_label
-from cfgjax.contracts import GuidanceScale, Label, UnitInterval, checked
+from cfgjax.conditions import as_condition
+from cfgjax.contracts import AnyCondition, GuidanceScale, UnitInterval, checked
 from cfgjax.paths import as_time
 from cfgjax.types import Array, Interval, Number, Policy, Scale, ScaleOfSides
 
 
 @checked
-def scale_at(scale: Scale, t: Number, y: Label = 0, sides: tuple[Array, Array, Array] | None = None) -> Array:
-    """The guidance scale w at time t for label y, []: the number itself, or the function's value.
+def scale_at(scale: Scale, t: Number, y: AnyCondition = 0, sides: tuple[Array, Array, Array] | None = None) -> Array:
+    """The guidance scale w at time t for condition y, []: the number itself, or the function's value.
 
     Args:
         scale: w, of any kind.
         t: [], the time.
-        y: [], the label.
+        y: the condition.
         sides: the state x, the null side and the labelled side, [*D] each, of which a policy is a function.
 
     Raises:
@@ -47,10 +48,10 @@ def scale_at(scale: Scale, t: Number, y: Label = 0, sides: tuple[Array, Array, A
                 "scale must be a number or a function of t or (t, y) here, got a policy: no sides are known"
             )
         x, null, labelled = sides
-        value = scale.scale_of(x, time, jnp.asarray(y), null, labelled)
+        value = scale.scale_of(x, time, as_condition(y), null, labelled)
     elif callable(scale):
         schedule = cast(Callable[..., Array], scale)
-        value = schedule(time, jnp.asarray(y)) if takes_label(schedule) else schedule(time)
+        value = schedule(time, as_condition(y)) if takes_label(schedule) else schedule(time)
     else:
         value = scale
     require_number("scale", value)
@@ -67,7 +68,7 @@ def policy(scale_of: ScaleOfSides) -> Policy:
     Gradients pass through w; ``jax.lax.stop_gradient`` on its value keeps them out.
 
     Args:
-        scale_of: (x [*D], t [], y [], null [*D], labelled [*D]) -> w [].
+        scale_of: (x [*D], t [], y, null [*D], labelled [*D]) -> w [].
 
     Source: state-dependent scales, as Koulischer et al., arXiv 2506.06085 (feedback guidance).
 

@@ -16,7 +16,7 @@ from cfgjax.guidance.pairs import alone, inside, interpolate
 from cfgjax.guidance.schedules import scale_at
 from cfgjax.paths import before_end, coefficients
 from cfgjax.piecewise import piecewise
-from cfgjax.types import Array, GaussianPath, Interval, LabelledField, Number, Pair
+from cfgjax.types import Array, Condition, GaussianPath, Interval, LabelledField, Number, Pair
 
 
 def denoiser_slope(path: GaussianPath, t: Number) -> Array:
@@ -68,7 +68,7 @@ def projected(path: GaussianPath, pair: Pair, eta: Finite = 0.0, max_norm: Posit
     Source: Sadat et al., arXiv 2410.02416, algorithm 1.
     """
 
-    def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
+    def both(x: Array, t: Array, y: Condition) -> tuple[Array, Array]:
         null, labelled = pair.both(x, t, y)
         denoiser = from_field(path, labelled, x, t).denoiser
         slope = denoiser_slope(path, t)
@@ -89,7 +89,7 @@ def cfg_zero_star(pair: Pair) -> Pair:
     Source: Fan et al., arXiv 2503.18886.
     """
 
-    def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
+    def both(x: Array, t: Array, y: Condition) -> tuple[Array, Array]:
         null, labelled = pair.both(x, t, y)
         return _along(labelled, null), labelled
 
@@ -114,7 +114,7 @@ def tangential_damping(path: GaussianPath, pair: Pair) -> Pair:
     Source: Kwon et al., arXiv 2503.18137.
     """
 
-    def both(x: Array, t: Array, y: Array) -> tuple[Array, Array]:
+    def both(x: Array, t: Array, y: Condition) -> tuple[Array, Array]:
         null, labelled = pair.both(x, t, y)
         c = coefficients(path, before_end(t))
         is_zero = c.wronskian == 0
@@ -161,7 +161,7 @@ def rescaled(pair: Pair, scale: GuidanceScale, phi: UnitInterval = 0.7) -> Label
     if side is not None:
         return side
 
-    def guided(x: Array, t: Array, y: Array) -> Array:
+    def guided(x: Array, t: Array, y: Condition) -> Array:
         null, labelled = pair.both(x, t, y)
         value = interpolate(null, labelled, scale_at(scale, t, y, (x, null, labelled)))
         spread, wanted = length(value - jnp.mean(value)), length(labelled - jnp.mean(labelled))

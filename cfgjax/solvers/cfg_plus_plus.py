@@ -16,7 +16,8 @@ from typing import Annotated
 import jax.numpy as jnp
 
 from cfgjax.checks import is_known_as, require_number, require_scalar
-from cfgjax.contracts import Contract, Finite, Label, between, checked
+from cfgjax.conditions import as_condition
+from cfgjax.contracts import AnyCondition, Contract, Finite, between, checked
 from cfgjax.conversions import from_field
 from cfgjax.piecewise import piecewise
 from cfgjax.solvers.ends import inside
@@ -50,13 +51,13 @@ def effective_scale(path: GaussianPath, scale: Finite, t: TimeArray, t_next: Tim
 
 @piecewise
 @checked
-def cfg_plus_plus(path: GaussianPath, pair: Pair, y: Label, scale: Rate) -> Solver:
+def cfg_plus_plus(path: GaussianPath, pair: Pair, y: AnyCondition, scale: Rate) -> Solver:
     """The CFG++ step (R2) for a pair of vector fields: one evaluation of both sides a step, never at the step's end.
 
     Args:
         path: the path of both fields.
-        pair: the null and the labelled vector field, for example of ``guidance.pair(field, null_label)``.
-        y: [], the label.
+        pair: the null and the labelled vector field, for example of ``guidance.pair(field, null)``.
+        y: the condition.
         scale: l, a number, a traced scalar or a function of t; the paper's lie in [0, 1]. 0 is DDIM of the null field
             exactly; where it is known, because it is not traced, the null side is evaluated alone. Its meaning depends
             on the grid (R4); compare grids by ``effective_scale``.
@@ -67,10 +68,11 @@ def cfg_plus_plus(path: GaussianPath, pair: Pair, y: Label, scale: Rate) -> Solv
 
     Source: Chung et al., arXiv 2406.08070, algorithm 2.
     """
+    y = as_condition(y)
     null_alone = pair.null if is_known_as(scale, 0) else None
 
     def both(x: Array, t: Array) -> tuple[Array, Array]:
-        return pair.both(x, t, jnp.asarray(y)) if null_alone is None else (null_alone(x, t, jnp.asarray(y)),) * 2
+        return pair.both(x, t, y) if null_alone is None else (null_alone(x, t, y),) * 2
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         x = carry.x

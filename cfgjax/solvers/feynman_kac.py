@@ -21,12 +21,13 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from cfgjax.checks import HUGE, is_traced, require_number, require_real, short_repr
-from cfgjax.contracts import Contract, Key, Label, UnitInterval, checked
+from cfgjax.conditions import as_condition
+from cfgjax.contracts import AnyCondition, Contract, Key, UnitInterval, checked
 from cfgjax.paths import as_float, before_end, coefficients
 from cfgjax.solvers.diffusions import AdmissibleSchedule
 from cfgjax.solvers.sde import euler_maruyama
 from cfgjax.solvers.stateful import with_field_state
-from cfgjax.types import Array, GaussianPath, Number, Pair, StatefulField, Tree, WeightedSolver
+from cfgjax.types import Array, Condition, GaussianPath, Number, Pair, StatefulField, Tree, WeightedSolver
 
 
 class ParticleCarry(NamedTuple):
@@ -95,11 +96,12 @@ def _growth(path: GaussianPath, scale: Number, null: Array, labelled: Array, t: 
     return scale * (scale - 1) * slope * jnp.sum(jnp.square(labelled - null))
 
 
-def _tilting(path: GaussianPath, pair: Pair, y: Number, scale: Number) -> StatefulField:
+def _tilting(path: GaussianPath, pair: Pair, y: Condition, scale: Number) -> StatefulField:
     """The guided field, which records the growth of the log-weight where it was evaluated."""
+    y = as_condition(y)
 
     def apply(x: Array, t: Array, memory: Tree) -> tuple[Array, Tree]:
-        null, labelled = pair.both(x, t, jnp.asarray(y))
+        null, labelled = pair.both(x, t, y)
         growth = _growth(path, scale, null, labelled, t).astype(memory.dtype)
         return null + scale * (labelled - null), growth
 
@@ -120,7 +122,7 @@ ConstantScale = Annotated[Number, Contract(_require_constant)]
 def feynman_kac(
     path: GaussianPath,
     pair: Pair,
-    y: Label,
+    y: AnyCondition,
     scale: ConstantScale,
     diffusion: AdmissibleSchedule,
     threshold: UnitInterval = 0.5,
@@ -131,13 +133,13 @@ def feynman_kac(
     The one solver whose state is a population [n, *D]. ``solve`` returns its ParticleCarry, ``observe`` sees it at each
     time; ``integrate``, which would return the states without their weights, refuses it. Plain draws of the law are
     ``particles.x[systematic_resampling(key, particles.log_weights)]``. Particle i of step k has the key
-    fold_in(step's key, i), i counted over all devices. ``vmap`` over y makes a population for each label. Errors: those
-    of the fields and of the steps (weak order 1), and O(1/n) of weights.
+    fold_in(step's key, i), i counted over all devices. ``vmap`` over y makes a population for each condition. Errors:
+    those of the fields and of the steps (weak order 1), and O(1/n) of weights.
 
     Args:
         path: the path of the fields.
         pair: the null and the labelled vector field, exact or learned, with no rule upon them.
-        y: [], the label.
+        y: the condition.
         scale: [], w, constant in time (T4); may be traced.
         diffusion: sigma_t, as for ``euler_maruyama``; larger ones need more steps and smaller weights.
         threshold: [], the share of n under which the effective sample size leads to systematic resampling; 0 never

@@ -43,7 +43,7 @@ def num_function_evaluations(
     >>> from cfgjax import guidance, solvers
     >>> def build(field):
     ...     scale = guidance.interval(3.0, 0.5, 1.0)
-    ...     return solvers.heun(guidance.given(guidance.classifier_free(field, scale, null_label=8), 1))
+    ...     return solvers.heun(guidance.given(guidance.classifier_free(field, scale, null=8), 1))
     >>> num_function_evaluations(build, lambda x, t, y: x * y, jnp.ones(2), jnp.linspace(0, 1, 5)).tolist()
     [2, 2, 4, 4]
     """

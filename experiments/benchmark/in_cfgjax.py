@@ -63,7 +63,7 @@ def loss_of(work: Workload) -> Callable[[Tree, Array, tuple[Array, Array]], Arra
     def loss(weights: Tree, key: Array, example: tuple[Array, Array]) -> Array:
         z, y = example
         label_key, noise_key = jax.random.split(key)
-        y = guidance.drop_label(label_key, y, 0.1, work.num_classes)
+        y = guidance.drop_condition(label_key, y, 0.1, work.num_classes)
         return losses.flow_matching(PATH, lambda x, t, y: network.apply(weights, x, t, y), noise_key, z, y)
 
     return loss

@@ -9,7 +9,7 @@ import numpy as np
 
 from cfgjax import conversions, guidance, solvers
 from cfgjax.piecewise import Piecewise
-from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier, Number, Pair, Scale, Solver
+from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier, Null, Number, Pair, Scale, Solver
 from experiments.cli.main import UserError
 
 Build = Callable[[GaussianPath, Field], Solver | Piecewise[Solver]]
@@ -75,9 +75,9 @@ def one_sided(rule: Rule, scale: float) -> Rule:
     return (lambda _: rule(scale)) if scale in (0.0, 1.0) else rule
 
 
-def classifier_free(field: LabelledField, null_label: int) -> Rule:
-    """Classifier-free guidance of a field that knows the null label."""
-    return lambda scale: guidance.classifier_free(field, scale, null_label)
+def classifier_free(field: LabelledField, null: Null) -> Rule:
+    """Classifier-free guidance of a field that knows the null."""
+    return lambda scale: guidance.classifier_free(field, scale, null)
 
 
 def by_name(name: RuleName, path: GaussianPath, pair: Pair, ends: tuple[float, float]) -> Rule:
@@ -85,9 +85,9 @@ def by_name(name: RuleName, path: GaussianPath, pair: Pair, ends: tuple[float, f
     return lambda scale: RULES[name](path, pair, scale if ends == (0, 1) else guidance.interval(scale, *ends))
 
 
-def by_classifier(field: LabelledField, null_label: int, log_classifier: LogClassifier, path: GaussianPath) -> Rule:
+def by_classifier(field: LabelledField, null: Null, log_classifier: LogClassifier, path: GaussianPath) -> Rule:
     """Classifier guidance of the null field."""
-    return lambda scale: guidance.classifier(path, guidance.given(field, null_label), log_classifier, scale)
+    return lambda scale: guidance.classifier(path, guidance.given(field, null), log_classifier, scale)
 
 
 def times(

@@ -114,7 +114,7 @@ GALLERY_ROWS = {
         _of_labels(lambda w: jnp.stack([w, w, 1 - 2 * w]), (LABEL, NEIGHBOUR, NULL)),
         values=(0.5, 1.0, 2.0, 4.0),
     ),
-    "interpolate_labels": GalleryRow(
+    "interpolate_conditions": GalleryRow(
         "between two labels: (1 - a) u_1 + a u_5",
         _of_labels(lambda a: jnp.stack([1 - a, a]), (LABEL, OPPOSITE)),
         "a",

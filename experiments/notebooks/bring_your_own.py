@@ -160,7 +160,7 @@ def make_step(network):
     def loss(params, key, example):
         pixels, y = example
         coin_key, loss_key = jax.random.split(key)
-        y = guidance.drop_label(coin_key, y, rate=0.15, null_label=NULL)
+        y = guidance.drop_condition(coin_key, y, rate=0.15, null=NULL)
         return losses.flow_matching(path, lambda x, t, y: network(params, x, t, y), loss_key, data.normalize(pixels), y)
 
     return jax.jit(training.make_step(loss, optimizer, training.ema_warmup(0.99)))
@@ -231,7 +231,7 @@ def sample(network, params, scale, per_label=8):
         return network(params, x, t, y)
 
     def draw(key, y):
-        guided = guidance.given(guidance.classifier_free(field, scale, null_label=NULL), y)
+        guided = guidance.given(guidance.classifier_free(field, scale, null=NULL), y)
         noise = jax.random.normal(key, (8, 8, 1))
         return solvers.integrate(solvers.heun(guided), key, noise, solvers.time_grids.uniform(24))
 
@@ -265,11 +265,11 @@ plt.show()
 
 
 # %%
-def my_rule(field, scale, null_label):
-    return lambda x, t, y: field(x, t, y) + scale * (field(x, t, y) - field(x, t, null_label))
+def my_rule(field, scale, null):
+    return lambda x, t, y: field(x, t, y) + scale * (field(x, t, y) - field(x, t, null))
 
 
 report = verify.guidance(my_rule)
 print(report)
 assert not report.passed
-assert verify.guidance(lambda field, scale, null_label: my_rule(field, scale - 1, null_label)).passed
+assert verify.guidance(lambda field, scale, null: my_rule(field, scale - 1, null)).passed

@@ -214,7 +214,7 @@ any_state = any_state + 0.5 * jax.random.normal(move_key, (COUNT, 2))
 @jax.jit
 def both_guidances(scale):
     by_classifier = guidance.classifier(path, null_field, log_classifier, scale)
-    classifier_free = guidance.classifier_free(field, scale, null_label=NULL)
+    classifier_free = guidance.classifier_free(field, scale, null=NULL)
     return tuple(jax.vmap(guided)(any_state, any_time, any_label) for guided in (by_classifier, classifier_free))
 
 
@@ -237,7 +237,7 @@ for scale in SCALES:
 w, t, y = 4.0, 0.5, 1
 ways = {
     "by classifier": guidance.classifier(path, null_field, log_classifier, w),
-    "classifier-free": guidance.classifier_free(field, w, null_label=NULL),
+    "classifier-free": guidance.classifier_free(field, w, null=NULL),
 }
 noises = jax.random.normal(jax.random.key(4), (12, 2))
 
@@ -295,7 +295,7 @@ def loss_of(factor):
     def one(key, y):
         z_key, coin_key, loss_key = jax.random.split(key, 3)
         z = mixture.sample(z_key, y)
-        dropped = guidance.drop_label(coin_key, y, rate=0.5, null_label=NULL)
+        dropped = guidance.drop_condition(coin_key, y, rate=0.5, null=NULL)
         loss = losses.flow_matching(path, lambda x, t, y: factor * field(x, t, y), loss_key, z, dropped)
         return loss, dropped == NULL
 
@@ -326,7 +326,7 @@ NUM_STEPS = 64
 
 def draw(key, y, scale, is_stochastic):
     noise_key, solver_key = jax.random.split(key)
-    guided = guidance.given(guidance.classifier_free(field, scale, null_label=NULL), y)
+    guided = guidance.given(guidance.classifier_free(field, scale, null=NULL), y)
     sde = solvers.euler_maruyama(path, guided, solvers.root_beta(path))
     solver = sde if is_stochastic else solvers.heun(guided)
     noise = jax.random.normal(noise_key, (2,))

@@ -48,7 +48,7 @@ network = models.MLP(NULL, width=128, depth=3, dropout=0.1)
 def loss(params, key, example):
     pixels, y = example
     coin_key, dropout_key, loss_key = jax.random.split(key, 3)
-    y = guidance.drop_label(coin_key, y, rate=0.15, null_label=NULL)
+    y = guidance.drop_condition(coin_key, y, rate=0.15, null=NULL)
 
     def field(x, t, y):
         return network.apply(params, x, t, y, False, rngs={"dropout": dropout_key})
@@ -87,7 +87,7 @@ def draw(scale, interval, strength, sample):
     traces.append("traced")  # Python runs this line when JAX traces the function, and not when it computes
     (start, stop), (key, y) = interval, sample
     field = guidance.classifier_free(
-        lambda x, t, y: network.apply(state.ema, x, t, y), guidance.interval(scale, start, stop), null_label=NULL
+        lambda x, t, y: network.apply(state.ema, x, t, y), guidance.interval(scale, start, stop), null=NULL
     )
     noise_key, solver_key = jax.random.split(key)
     solver = solvers.euler_maruyama(path, guidance.given(field, y), solvers.root_beta(path, strength))

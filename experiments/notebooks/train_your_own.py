@@ -59,7 +59,7 @@ print(f"{len(train.label)} digits {train.pixels.shape[1:]}, {count:,} parameters
 def loss(params, key, example):
     pixels, y = example
     coin_key, dropout_key, loss_key = jax.random.split(key, 3)
-    y = guidance.drop_label(coin_key, y, rate=0.15, null_label=NULL)
+    y = guidance.drop_condition(coin_key, y, rate=0.15, null=NULL)
 
     def field(x, t, y):
         return network.apply(params, x, t, y, False, rngs={"dropout": dropout_key})
@@ -128,7 +128,7 @@ def field(x, t, y):
 
 def draw(key, y, scale):
     noise = jax.random.normal(key, (8, 8, 1))
-    guided = guidance.given(guidance.classifier_free(field, scale, null_label=NULL), y)
+    guided = guidance.given(guidance.classifier_free(field, scale, null=NULL), y)
     ts = solvers.time_grids.uniform(32)
     return solvers.integrate(solvers.heun(guided), key, noise, ts, observe=lambda carry, t: carry.x)
 

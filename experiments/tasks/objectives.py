@@ -61,7 +61,7 @@ def _matching_loss(
     def loss(params: Tree, key: Array, example: Tree) -> Array:
         data_key, label_key, dropout_key, noise_key = jax.random.split(key, 4)
         z, y = task.example(data_key, example)
-        y = guidance.drop_label(label_key, y, experiment.label_drop_rate, task.num_classes)
+        y = guidance.drop_condition(label_key, y, experiment.label_drop_rate, task.num_classes)
 
         def prediction(x: Array, t: Array, y: Array) -> Array:
             return cast(Array, network.apply(params, x, t, y, not trains, rngs={"dropout": dropout_key}))

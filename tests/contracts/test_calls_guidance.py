@@ -10,6 +10,7 @@ from cfgjax.checks import is_known_as
 from tests.support.calls import (
     ANY_LABEL,
     ANY_STATE,
+    CONDITION,
     DOWN_GRID,
     FIELD,
     FUNCTIONS,
@@ -82,9 +83,9 @@ CASES = [
     ),
     Case(
         "guidance.classifier_free",
-        lambda scale, null_label, x, t, y: guidance.classifier_free(telling, scale, null_label)(x, t, y),
-        {"scale": SCALE, "null_label": ANY_LABEL, "x": ANY_STATE, "t": INNER._replace(refused=()), "y": ANY_LABEL},
-        lambda scale, null_label, x, t, y: guided_telling(scale, x, t, y, null_label),
+        lambda scale, null, x, t, y: guidance.classifier_free(telling, scale, null)(x, t, y),
+        {"scale": SCALE, "null": ANY_LABEL, "x": ANY_STATE, "t": INNER._replace(refused=()), "y": ANY_LABEL},
+        lambda scale, null, x, t, y: guided_telling(scale, x, t, y, null),
         tolerance=1e-3,
     ),
     Case(
@@ -95,7 +96,7 @@ CASES = [
     Case(
         "guidance.autoguidance_pair",
         _both_of(guidance.autoguidance_pair),
-        POINT | {"field": PLAIN_FIELD, "weak_field": PLAIN_FIELD, "y": NULL_OR_LABEL._replace(refused=LABEL.refused)},
+        POINT | {"field": PLAIN_FIELD, "weak_field": PLAIN_FIELD, "y": CONDITION},
     ),
     Case(
         "guidance.extrapolate",

@@ -169,14 +169,14 @@ CASES = [
     ),
     Case(
         "residuals.guidance_terms",
-        lambda field, log_classifier, path, null_label, x, t, y: residuals.guidance_terms(
-            path, field, log_classifier, x, t, y, null_label
+        lambda field, log_classifier, path, null, x, t, y: residuals.guidance_terms(
+            path, field, log_classifier, x, t, y, null
         ),
         {
             "field": FIELDS,
             "log_classifier": CLASSIFIERS._replace(refused=CLASSIFIERS.refused[:-2]),
             "path": PATHS,
-            "null_label": Choices((NUM_CLASSES,), LABEL.refused),
+            "null": Choices((NUM_CLASSES,), LABEL.refused),
             "x": STATE,
             "t": TIME,
             "y": NULL_OR_LABEL,

@@ -40,7 +40,7 @@ def test_a_range_is_told_in_words(low, high, words):
 
 
 def test_labels_and_counts_are_told_in_words():
-    with pytest.raises(ValueError, match=r"^null_label must be at least 0, got -1$"):
+    with pytest.raises(ValueError, match=r"^null must be at least 0, got -1$"):
         guidance.classifier_free(LABELLED, 2.0, -1)
     with pytest.raises(ValueError, match=r"^y must be in \[0, 3\], got 4$"):
         require_label("y", 4, 3)

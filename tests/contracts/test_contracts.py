@@ -7,13 +7,23 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cfgjax.contracts import Contract, Key, Label, NonNegative, RealArray, StateField, UnitInterval, checked, whole
+from cfgjax.contracts import (
+    AnyCondition,
+    Contract,
+    Key,
+    NonNegative,
+    RealArray,
+    StateField,
+    UnitInterval,
+    checked,
+    whole,
+)
 from tests.contracts.test_values import is_checked
 from tests.repo.test_architecture import _objects
 
 
 @checked
-def _built(field: StateField, *y: Label, rate: UnitInterval = 2.0, x: RealArray | None = None):
+def _built(field: StateField, *y: AnyCondition, rate: UnitInterval = 2.0, x: RealArray | None = None):
     """Doc."""
     return field, y, rate, x
 
@@ -51,7 +61,7 @@ def test_the_body_receives_a_field_whose_values_are_like_x():
 def test_a_traced_number_passes_and_a_traced_type_does_not():
     assert jax.jit(lambda rate: _built(lambda x, t: x, rate=rate)[2])(3.0) == 3.0
     with pytest.raises(TypeError, match="y must be an integer"):
-        jax.jit(lambda y: _built(lambda x, t: x, y)[1])(0.5)
+        jax.jit(lambda y: _built(lambda x, t: x, y)[1])(True)
 
 
 def test_the_signature_is_the_written_one_and_a_missing_argument_has_pythons_words():

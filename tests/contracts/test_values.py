@@ -16,7 +16,7 @@ import cfgjax
 from cfgjax import contracts
 from cfgjax.contracts import checks_of
 from cfgjax.types import Pair
-from tests.support.values import NAMED, values_of
+from tests.support.values import NAMED, NO_LABEL, values_of
 
 ROOT = str(Path(cfgjax.__file__).parent)
 
@@ -106,13 +106,15 @@ POINT = {"x": jnp.array([1.0, -2.0]), "t": 0.25, "y": 1}
 REFUSED = {
     "x": values_of(contracts.RealArray).refused,
     "t": values_of(contracts.Time).refused,
-    "y": values_of(contracts.Label).refused,
+    "y": NO_LABEL,
 }
 POINTS = {"Field": ("x", "t"), "LabelledField": ("x", "t", "y"), "AnyField": ("x", "t", "y"), "Pair": ("x", "t", "y")}
 
 
 def _returns(kinds):
-    found = {name: inspect.signature(function).return_annotation for name, function in FUNCTIONS.items()}
+    """The functions that make one of the kinds, but of several conditions, which a label is not."""
+    signatures = {name: inspect.signature(function) for name, function in FUNCTIONS.items()}
+    found = {name: each.return_annotation for name, each in signatures.items() if "scales" not in each.parameters}
     return sorted(name for name, annotation in found.items() if annotation in kinds)
 
 

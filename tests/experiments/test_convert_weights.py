@@ -118,7 +118,7 @@ def test_any_run_on_the_steps_is_drawn_on_the_linear_path():
     assert not np.allclose(expected, predict(x, t, y), rtol=0.1)
     data_key, label_key, _, noise_key = jax.random.split(key, 4)
     z, label = task.example(data_key, 0)
-    dropped = guidance.drop_label(label_key, label, experiment.label_drop_rate, 8)
+    dropped = guidance.drop_condition(label_key, label, experiment.label_drop_rate, 8)
     loss = losses.noise_matching(paths.ddpm(), predict, noise_key, z, dropped, time_density=losses.uniform())
     setup = train_setup_of(experiment, task, model)
     np.testing.assert_allclose(setup.evaluation_loss(params, key, jnp.int32(0)), loss, rtol=1e-4)

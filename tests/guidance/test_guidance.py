@@ -257,7 +257,7 @@ def test_labels_are_dropped_at_their_rate_one_coin_each(rate):
     """The frequency within 4 standard errors, and neighbours independent: draws are not shared."""
     num_examples = 20_000
     keys = jax.random.split(jax.random.key(0), num_examples)
-    labels = jax.vmap(lambda key: guidance.drop_label(key, Y, rate, NULL))(keys)
+    labels = jax.vmap(lambda key: guidance.drop_condition(key, Y, rate, NULL))(keys)
     dropped = np.asarray(labels == NULL)
     assert set(np.unique(labels)) == {Y, NULL}
     assert abs(dropped.mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / num_examples)
@@ -267,14 +267,16 @@ def test_labels_are_dropped_at_their_rate_one_coin_each(rate):
 @pytest.mark.parametrize(("rate", "expected"), [(0.0, [0, 1, 2]), (1.0, [NULL, NULL, NULL])])
 def test_rates_of_zero_and_one_are_exact(rate, expected):
     keys = jax.random.split(jax.random.key(0), (1000, 3))
-    labels = jax.vmap(jax.vmap(lambda key, y: guidance.drop_label(key, y, rate, NULL)), (0, None))(keys, jnp.arange(3))
+    labels = jax.vmap(jax.vmap(lambda key, y: guidance.drop_condition(key, y, rate, NULL)), (0, None))(
+        keys, jnp.arange(3)
+    )
     np.testing.assert_array_equal(labels, np.broadcast_to(expected, (1000, 3)))
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, np.nan])
 def test_a_rate_outside_is_refused(rate):
     with pytest.raises(ValueError, match="rate"):
-        guidance.drop_label(jax.random.key(0), Y, rate, NULL)
+        guidance.drop_condition(jax.random.key(0), Y, rate, NULL)
 
 
 @pytest.mark.parametrize("traced", [False, True])

@@ -172,7 +172,7 @@ def test_one_side_alone_checks_what_both_check(scale):
             guided(X, T, y)
     with pytest.raises(ValueError, match="t must be in"):
         guided(X, 1.5, 1)
-    with pytest.raises(ValueError, match="null_label must be"):
+    with pytest.raises(ValueError, match="null must be"):
         guidance.classifier_free(lambda x, t, y: x, scale, 300)(X, T, jnp.uint8(1))
     with pytest.raises(ValueError, match="field must give the shape"):
         guidance.classifier_free(lambda x, t, y: jnp.ones(3), scale, NULL)(X, T, 1)
@@ -226,7 +226,7 @@ def test_labels_of_weight_zero_are_not_evaluated(transform):
 
 @pytest.mark.parametrize(("amount", "label"), [(0, 2), (1.0, 0)])
 def test_interpolate_labels_evaluates_one_label_at_its_ends(amount, label):
-    between = lambda field: guidance.interpolate_labels(field, 2, 0, amount)  # noqa: E731
+    between = lambda field: guidance.interpolate_conditions(field, 2, 0, amount)  # noqa: E731
     build = lambda field: solvers.euler(between(field))  # noqa: E731
     assert solvers.num_function_evaluations(build, FIELD, X, TS).tolist() == [1] * 4
     found = jax.jit(lambda x: between(FIELD)(x, T))(X)

@@ -320,7 +320,7 @@ def test_weights_over_labels(clustered):
     np.testing.assert_allclose(schedule, 1.4 * values[Y] - 0.4 * values[NULL], rtol=1e-12)
     away = guidance.classifier_free(field, 2.0, 0)(x, t, jnp.asarray(Y))
     np.testing.assert_allclose(away, 2 * values[Y] - values[0], rtol=1e-12)
-    mixed = guidance.interpolate_labels(field, 0, 2, 0.25)(x, t)
+    mixed = guidance.interpolate_conditions(field, 0, 2, 0.25)(x, t)
     np.testing.assert_allclose(mixed, 0.75 * values[0] + 0.25 * values[2], rtol=1e-12)
 
 
@@ -431,8 +431,8 @@ def test_the_memory_costs_no_evaluation():
         (lambda pair: guidance.dynamic_threshold(paths.linear(), _plain, 99.0, np.inf), "bound must be"),
         (lambda pair: guidance.zero_init(_plain, 1.0), "start must be at least 0 and under 1"),
         (lambda pair: guidance.compose(_plain, [0, 1], jnp.array([1.0, 1.0])), "weights must sum to 1, got"),
-        (lambda pair: guidance.compose(_plain, [0, 1], jnp.ones(1)), "weights must have the shape of labels"),
-        (lambda pair: guidance.interpolate_labels(_plain, 0, 1, 1.5), "amount must be in"),
+        (lambda pair: guidance.compose(_plain, [0, 1], jnp.ones(1)), r"weights must be \[n\] for n conditions"),
+        (lambda pair: guidance.interpolate_conditions(_plain, 0, 1, 1.5), "amount must be in"),
         (lambda pair: guidance.extrapolate(pair, guidance.interval(np.inf, 0.2, 0.8)), "scale must be finite"),
     ],
 )

@@ -179,7 +179,7 @@ def test_a_field_trained_on_one_data_point_per_label_tells_them_apart(name):
 
     def loss(params, key, y):
         label_key, noise_key = jax.random.split(key)
-        dropped = guidance.drop_label(label_key, y, 0.2, null)
+        dropped = guidance.drop_condition(label_key, y, 0.2, null)
         return losses.flow_matching(path, partial(network.apply, params), noise_key, data[y], dropped)
 
     num_steps, rate = (80, 3e-3) if isinstance(network, UNet) else (200, 1e-2)

@@ -24,7 +24,14 @@ from tests.support.tables import SOLVERS
 ROOT = Path(cfgjax.__file__).parent
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
-GROUND = [{"types", "xla_flags", "kernels"}, {"checks"}, {"contracts"}, {"piecewise"}, {"paths"}, {"conversions"}]
+GROUND = [
+    {"types", "xla_flags", "kernels"},
+    {"checks"},
+    {"contracts"},
+    {"piecewise", "conditions"},
+    {"paths"},
+    {"conversions"},
+]
 SIBLINGS = {"guidance", "solvers", "losses", "mixtures", "models"}
 UPPER = {"analysis", "checkpoints", "data", "metrics", "training", "verify"}
 LAYERS = [*GROUND, SIBLINGS, UPPER]
@@ -152,7 +159,7 @@ def test_help_shows_types_by_their_names():
         name for name, text in shown.items() if "jax.Array" in text or "[[jax" in text or "collections." in text
     ]
     free = pydoc.plaintext.document(guidance.classifier_free).splitlines()[0]
-    assert free == "classifier_free(field: 'LabelledField', scale: 'Scale', null_label: 'Number') -> 'LabelledField'"
+    assert free == "classifier_free(field: 'LabelledField', scale: 'Scale', null: 'Null') -> 'LabelledField'"
     for field in (typing.get_type_hints(guidance.classifier_free)["field"], typing.get_type_hints(Pair)["labelled"]):
         assert field == LabelledField  # what reads annotations at run time still finds the types
 
@@ -244,9 +251,10 @@ def test_losses_are_uniform(name):
 KINDS_IN_ORDER = (
     {"GaussianPath"},
     {"Field", "LabelledField", "StateField", "LabelledStateField", "FieldLikeX", "LearnedField", "LogClassifier"}
-    | {"Pair", "StatefulField", "Solver", "SolverLike"},
+    | {"LogLikelihood", "Pair", "StatefulField", "Solver", "SolverLike"},
     {"Key"},
-    {"Array", "RealArray", "DataPoint", "TimeGrid", "Number", "Finite", "Positive", "Time", "Label"},
+    {"Array", "RealArray", "DataPoint", "TimeGrid", "Number", "Finite", "Positive", "Time"}
+    | {"AnyCondition", "AnyNull", "Conditions", "Scales", "Matrix"},
 )
 """Words of annotations, by the place that the arguments have: the path, fields, the key, then arrays and numbers."""
 

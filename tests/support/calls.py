@@ -101,6 +101,7 @@ LABEL = Choices(
 NULL_OR_LABEL = LABEL.but(allowed=(NUM_CLASSES,), refused=(NUM_CLASSES + 1, jnp.int32(1000)))
 DATA_LABEL = LABEL.but(refused=(NUM_CLASSES, NUM_CLASSES + 1))
 ANY_LABEL = LABEL.but(allowed=(NUM_CLASSES, 7))
+CONDITION = Choices((*ANY_LABEL.allowed, 0.5, jnp.float32(2)), (-1, jnp.int32(-1), NAN, True, {}, {"a": "b"}, *WORDS))
 RAW_KEY = jax.random.key_data(KEY)
 SHARED_KEYS = tuple(jax.random.key(7, impl=impl) for impl in ("rbg", "unsafe_rbg"))
 NO_KEY = (0, 1.5, jax.random.split(KEY, 2), jnp.zeros(2), jnp.zeros(2, int), jnp.zeros(3, jnp.uint32), [0, 1], *WORDS)

@@ -46,7 +46,7 @@ def main(out, num_devices, num_processes, process_id, port):
 
     def loss(params, key, z):
         drop_key, noise_key, dropout_key = jax.random.split(key, 3)
-        y = guidance.drop_label(drop_key, jnp.int32(z[0] > 0), 0.3, 2)
+        y = guidance.drop_condition(drop_key, jnp.int32(z[0] > 0), 0.3, 2)
         rngs = {"dropout": dropout_key}
         field = lambda x, t, y: network.apply(params, x, t, y, False, rngs=rngs)  # noqa: E731
         return losses.flow_matching(paths.linear(), field, noise_key, z, y)

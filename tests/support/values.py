@@ -72,6 +72,14 @@ def wrong_values(like):
 CHECKED = {
     checks.require_number: Values((0.5, 0, 2, np.float64(1), jnp.int32(1)), (NAN, INF, 1e39, *SEVERAL, *WORDS)),
     checks.require_positive: Values((0.5, 1, np.float32(2)), (0, -1.0, NAN, INF, *SEVERAL, *WORDS)),
+    checks.require_condition: Values(
+        (1, 0, jnp.uint8(1), 0.5, jnp.ones(3), {"label": 1, "text": (jnp.ones((2, 3)), jnp.ones(2, bool))}),
+        (-1, jnp.int32(-1), NAN, True, {}, (), {"a": NAN}, {"a": "three"}, np.ones(2, complex), KEY, *WORDS),
+    ),
+    checks.require_null: Values(
+        (1, jnp.uint8(1), 0.5, {"label": 3, "text": jnp.ones((2, 3))}, lambda y: y),
+        (-1, jnp.int32(-1), NAN, True, {}, {"a": "three"}, np.ones(2, complex), *WORDS),
+    ),
     checks.require_label: Values((1, 0, np.int64(1), jnp.uint8(1), jnp.int32(0)), NO_LABEL),
     checks.require_key: Values((KEY, jax.random.key_data(KEY)), NO_KEY),
     checks.require_real: Values((jnp.array([1.0, -2.0]), np.ones(2), jnp.ones(2, jnp.bfloat16)), NO_ARRAY),
@@ -207,8 +215,13 @@ NAMED = {
     "x": jnp.array([1.0, -2.0]),
     "t": 0.25,
     "y": 1,
-    "null_label": NULL,
+    "null": NULL,
     "labels": [0, 1],
+    "conditions": [0, 1],
+    "scales": {"a": 2.0},
+    "order": ("a",),
+    "matrix": np.eye(2),
+    "noise_std": 0.5,
     "weights": [0.5, 0.5],
 }
 """The name of an argument -> the value to use for it, whatever its annotation."""

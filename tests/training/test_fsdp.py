@@ -279,7 +279,7 @@ def _picture_loss(network):
     def loss(params, key, example):
         drop_key, dropout_key, loss_key = jax.random.split(key, 3)
         z, y = example
-        y = guidance.drop_label(drop_key, y, 0.25, 4)
+        y = guidance.drop_condition(drop_key, y, 0.25, 4)
         field = lambda x, t, y: network.apply(params, x, t, y, False, rngs={"dropout": dropout_key})  # noqa: E731
         return losses.flow_matching(paths.linear(), field, loss_key, z, y)
 

@@ -81,7 +81,7 @@ def test_every_key_of_the_library_says_its_implementation():
 def _answers():
     start, field = jnp.array([0.5, -0.25]), MIXTURE.vector_field(PATH)
     divergence = likelihood.exact_divergence(guidance.given(field, 1))
-    drop = lambda key, y: guidance.drop_label(key, y, 0.1, NUM_CLASSES)  # noqa: E731
+    drop = lambda key, y: guidance.drop_condition(key, y, 0.1, NUM_CLASSES)  # noqa: E731
     return (
         likelihood.log_density(solvers.heun, divergence, start, UP[::-1] * 0.9),
         solvers.num_function_evaluations(lambda field: solvers.heun(guidance.given(field, 0)), field, start, UP),

@@ -30,7 +30,7 @@ def _network(params, x, t, y):
 def _loss(params, key, example):
     """Classifier-free training (L1): the label dropped, then flow matching, from the example's own key."""
     drop_key, loss_key = jax.random.split(key)
-    y = guidance.drop_label(drop_key, example["y"], 0.25, NULL)
+    y = guidance.drop_condition(drop_key, example["y"], 0.25, NULL)
     return losses.flow_matching(paths.linear(), partial(_network, params), loss_key, example["z"], y)
 
 

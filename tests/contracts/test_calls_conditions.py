@@ -1,4 +1,4 @@
-"""Calls of guidance's scales and labels: the right answer or one clear error."""
+"""Calls of guidance's scales and conditions: the right answer or one clear error."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +8,7 @@ from cfgjax import guidance
 from tests.support.calls import (
     ANY_LABEL,
     ANY_STATE,
+    CONDITION,
     FUNCTIONS,
     INF,
     KEY,
@@ -45,23 +46,27 @@ WEIGHTS = Choices(
         lambda t: jnp.ones(3),
     ),
 )
-LABELS = Choices(
-    ([0, 1], jnp.array([3, 0]), np.array([2, 1], np.uint8)),
-    ([0.0, 1.0], [-1, 1], jnp.zeros((2, 1), int), jnp.zeros(0, int), "ab", None, [True, False]),
+CONDITIONS = Choices(
+    (
+        *([0, 1], jnp.array([3, 0]), np.array([2, 1], np.uint8), [0.0, 1.0], jnp.zeros((2, 1), int)),
+        *([{"a": 1, "b": jnp.ones(3)}, {"a": 0, "b": jnp.zeros(3)}], {"a": jnp.arange(2), "b": jnp.ones((2, 3))}),
+    ),
+    (
+        *([-1, 1], np.array([-1, 1]), jnp.zeros(0, int), "ab", None, [True, False], [], [0, 1.0], [jnp.ones(2), 1]),
+        *([{"a": 1}, {"b": 1}], {"a": jnp.ones(2), "b": jnp.ones(3)}, {"a": jnp.ones(2), "b": 1}, 1),
+    ),
 )
 
 
-def _sampled(key, y, rate, null_label):
-    dropped = guidance.drop_label(key, y, rate, null_label)
+def _sampled(key, y, rate, null):
+    dropped = guidance.drop_condition(key, y, rate, null)
     assert dropped.dtype == jnp.asarray(y).dtype
-    assert int(dropped) in {int(y), int(null_label)} and (
-        0 < rate < 1 or int(dropped) == int(null_label if rate else y)
-    )
+    assert int(dropped) in {int(y), int(null)} and (0 < rate < 1 or int(dropped) == int(null if rate else y))
     return dropped
 
 
 CASES = [
-    Case("guidance.scale_at", guidance.scale_at, {"scale": SCALES, "t": TIME, "y": ANY_LABEL}),
+    Case("guidance.scale_at", guidance.scale_at, {"scale": SCALES, "t": TIME, "y": CONDITION}),
     Case(
         "guidance.interval",
         lambda scale, start, stop: guidance.scale_at(guidance.interval(scale, start, stop), 0.5),
@@ -77,27 +82,27 @@ CASES = [
     Case(
         "guidance.given",
         lambda field, y, x, t: guidance.given(field, y)(x, t),
-        {"field": Choices((telling,), FUNCTIONS), "y": ANY_LABEL, "x": ANY_STATE._replace(refused=()), "t": POINT["t"]},
+        {"field": Choices((telling,), FUNCTIONS), "y": CONDITION, "x": ANY_STATE._replace(refused=()), "t": POINT["t"]},
         lambda field, y, x, t: (1 + plain(y)) * (1 + plain(t)) * plain(x),
     ),
     Case(
-        "guidance.drop_label",
+        "guidance.drop_condition",
         _sampled,
         {
             "key": KEYS,
             "y": NULL_OR_LABEL._replace(refused=LABEL.refused),
             "rate": SHARE,
-            "null_label": ANY_LABEL.but(refused=(2**31,)),
+            "null": ANY_LABEL.but(refused=(2**31,)),
         },
     ),
     Case(
         "guidance.compose",
-        lambda field, labels, weights, x, t: guidance.compose(field, labels, weights)(x, t),
-        {"field": PLAIN_FIELD, "labels": LABELS, "weights": WEIGHTS, "x": POINT["x"], "t": POINT["t"]},
+        lambda field, conditions, weights, x, t: guidance.compose(field, conditions, weights)(x, t),
+        {"field": PLAIN_FIELD, "conditions": CONDITIONS, "weights": WEIGHTS, "x": POINT["x"], "t": POINT["t"]},
     ),
     Case(
-        "guidance.interpolate_labels",
-        lambda first, second, amount, x, t: guidance.interpolate_labels(telling, first, second, amount)(x, t),
+        "guidance.interpolate_conditions",
+        lambda first, second, amount, x, t: guidance.interpolate_conditions(telling, first, second, amount)(x, t),
         {"first": ANY_LABEL, "second": ANY_LABEL, "amount": SHARE, "x": POINT["x"], "t": POINT["t"]},
         lambda first, second, amount, x, t: guided_telling(amount, x, t, second, first),
         tolerance=1e-3,
@@ -112,8 +117,8 @@ def test_the_answer_is_right_or_the_error_clear(case):
 
 def test_a_null_label_that_the_labels_type_cannot_hold_is_refused():
     """As a number of 8 bits 300 would be the label 44."""
-    for null_label in (300, jnp.int32(300)):
-        with pytest.raises(ValueError, match=r"null_label must be in \[0, 255\], got 300"):
-            guidance.drop_label(KEY, jnp.uint8(1), 0.5, null_label)
-        with pytest.raises(ValueError, match="null_label must be in"):
-            guidance.classifier_free(telling, 2.0, null_label)(jnp.ones(2), 0.5, jnp.uint8(1))
+    for null in (300, jnp.int32(300)):
+        with pytest.raises(ValueError, match=r"null must be in \[0, 255\], got 300"):
+            guidance.drop_condition(KEY, jnp.uint8(1), 0.5, null)
+        with pytest.raises(ValueError, match="null must be in"):
+            guidance.classifier_free(telling, 2.0, null)(jnp.ones(2), 0.5, jnp.uint8(1))
