@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfgjax import conversions, mixtures, paths
+from cfgjax import conditions, conversions, mixtures, paths
 from cfgjax.conversions import change_path
 from tests.support.calls import (
     ANY_STATE,
@@ -15,9 +15,11 @@ from tests.support.calls import (
     KEYS,
     LIKE,
     MIXTURE,
+    NAN,
     NULL_OR_LABEL,
     PATH,
     PATHS,
+    POSITIVE,
     STATE,
     TIME,
     Case,
@@ -173,6 +175,23 @@ CASES = [
         "mixtures.LabelledMixture.sample",
         lambda key, y, t: MIXTURE.sample(key, y, PATH, t),
         {"key": KEYS, "y": NULL_OR_LABEL, "t": TIME},
+    ),
+    Case(
+        "mixtures.joint, JointMixture",
+        lambda matrix, noise_std, x, t, y: mixtures.joint(MIXTURE, matrix, noise_std).score(PATH)(x, t, y),
+        {
+            "matrix": Choices(
+                (np.eye(2), [[1, 2], [0, 1]], jnp.ones((2, 2))),
+                (np.ones(2), np.ones((2, 3)), np.full((2, 2), NAN), "matrix", None, np.eye(2) * 1j),
+            ),
+            "noise_std": POSITIVE,
+            "x": STATE,
+            "t": TIME,
+            "y": Choices(
+                ({}, {"label": 1}, {"label": 3, "vector": jnp.ones(2)}, {"vector": conditions.unknown(jnp.ones(2))}),
+                (1, None, {"text": 1}, {"label": 4}, {"label": 0.5}, {"vector": jnp.ones(3)}, {"vector": "v"}, "y"),
+            ),
+        },
     ),
     Case("mixtures.LabelledMixture.sample_label", MIXTURE.sample_label, {"key": KEYS}),
     Case(
