@@ -9,6 +9,7 @@ links to the Markdown files of the repository's root, which work on GitHub, to t
 
 import ast
 import copy
+import dataclasses
 import importlib
 import inspect
 import re
@@ -125,7 +126,7 @@ def _of_fields(obj: type) -> tuple[str, None] | None:
             field.annotation = cast(ast.expr, _Written(module).of(field.annotation))
             fields[ast.unparse(field.target)] = ast.unparse(field)
     shown = [field for field in fields.values() if "ClassVar" not in field]
-    return (f"({', '.join(shown)})", None) if shown else None
+    return (f"({', '.join(shown)})", None) if shown or dataclasses.is_dataclass(obj) else None
 
 
 def signature(

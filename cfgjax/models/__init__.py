@@ -2,11 +2,15 @@
 
 Products of matrices are computed in ``dtype``; float32 ones on accelerators at the caller's
 ``jax.default_matmul_precision``, which narrows them unless it is "highest". The embedding of the time and the last
-layer are float32 in bfloat16 networks, too.
+layer are float32 in bfloat16 networks, too, and so are those of conditions: a network's ``conditioning`` makes y any.
 """
 
 from __future__ import annotations
 
+from cfgjax.models.conditioning import Conditioning as Conditioning
+from cfgjax.models.conditioning import Embedded as Embedded
+from cfgjax.models.conditioning import ImageEmbedding as ImageEmbedding
+from cfgjax.models.conditioning import VectorEmbedding as VectorEmbedding
 from cfgjax.models.convnet import ConvNet as ConvNet
 from cfgjax.models.dit import SIZES as SIZES
 from cfgjax.models.dit import DiT as DiT
@@ -14,6 +18,7 @@ from cfgjax.models.dit import DiTClassifier as DiTClassifier
 from cfgjax.models.embeddings import LabelEmbedding as LabelEmbedding
 from cfgjax.models.embeddings import TimeEmbedding as TimeEmbedding
 from cfgjax.models.mlp import MLP as MLP
+from cfgjax.models.sequences import SequenceEmbedding as SequenceEmbedding
 from cfgjax.models.unet import UNET_SIZES as UNET_SIZES
 from cfgjax.models.unet import UNet as UNet
 from cfgjax.models.unet import UNetClassifier as UNetClassifier

@@ -1,4 +1,4 @@
-"""Attention among the tokens of ONE example, by the kernel that is best where the program will run.
+"""Attention among the tokens of ONE example, or to others, by the kernel that is best where the program will run.
 
 Which one is chosen when a program is LOWERED: a program that is compiled for GPUs on a machine without any has the
 kernels of GPUs.
@@ -6,6 +6,7 @@ kernels of GPUs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -49,24 +50,30 @@ def _slope_batched_as(other: Array, slope: Array) -> tuple[None, Array]:
 _with_slope_batched_as.defvjp(lambda other, value: (value, other), _slope_batched_as)
 
 
-def plain_attention(query: Array, key: Array, value: Array) -> Array:
+def _masked(scores: Array, mask: Array | None) -> Array:
+    """The scores [num_heads, num_queries, num_keys] in float32, -inf where the mask [num_keys] is False."""
+    scores = scores.astype(jnp.float32)
+    return scores if mask is None else jnp.where(mask[None, None], scores, -jnp.inf)
+
+
+def plain_attention(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
     """``attention`` by products of matrices, one for each head.
 
     On CPUs they are faster than products that keep the heads inside.
     """
     query, key, value = (jnp.swapaxes(each, 0, 1) for each in (query * query.shape[-1] ** -0.5, key, value))
-    weights = jax.nn.softmax((query @ jnp.swapaxes(key, 1, 2)).astype(jnp.float32))
+    weights = jax.nn.softmax(_masked(query @ jnp.swapaxes(key, 1, 2), mask))
     return jnp.swapaxes(weights.astype(value.dtype) @ value, 0, 1)
 
 
-def inner_heads_attention(query: Array, key: Array, value: Array) -> Array:
+def inner_heads_attention(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
     """``attention`` by products that keep the heads inside, for TPUs.
 
     There XLA puts a flash kernel of its own in the place of ``plain_attention``'s products, and the transposes around
     it alone take twice the estimated cycles of all of this.
     """
     scores = jnp.einsum("qhd,khd->hqk", query * query.shape[-1] ** -0.5, key)
-    weights = jax.nn.softmax(scores.astype(jnp.float32))
+    weights = jax.nn.softmax(_masked(scores, mask))
     return jnp.einsum("hqk,khd->qhd", weights.astype(value.dtype), value)
 
 
@@ -96,13 +103,22 @@ def project(tokens: Array, kernel: Array, bias: Array, num_heads: int) -> tuple[
     return jax.lax.platform_dependent(tokens, kernel, bias, **ways)
 
 
-def attention(query: Array, key: Array, value: Array) -> Array:
+def attention(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
     """softmax(query . key / sqrt(width)) value in every head, all [num_tokens, num_heads, width]; softmax in float32.
 
     In a program for NVIDIA's GPUs in half precision it is cuDNN's flash attention, but within ``kernels.plain``; for
     TPUs ``inner_heads_attention``, elsewhere ``plain_attention``.
+
+    Args:
+        query: [num_queries, num_heads, width].
+        key: [num_keys, num_heads, width].
+        value: as ``key``.
+        mask: [num_keys] booleans, which keys are there: the others have no weight. At least one must be, or all is NaN.
+            With a mask it is the plain products on GPUs, too: there are few keys where conditions are attended to.
     """
-    by_platform = {"tpu": inner_heads_attention}
+    by_platform: dict[str, Callable[..., Array]] = {"tpu": inner_heads_attention}
+    if mask is not None:
+        return jax.lax.platform_dependent(query, key, value, mask, **by_platform, default=plain_attention)
     if not kernels.are_plain() and _is_fit_for_flash(query) and _is_cudnn_found():
         by_platform["cuda"] = _flash
     return jax.lax.platform_dependent(query, key, value, **by_platform, default=plain_attention)

@@ -1,4 +1,4 @@
-"""What the image networks share: patches, modulation, and self-attention among tokens of ONE example."""
+"""What the image networks share: patches, modulation, and attention of ONE example's tokens to theirs or others."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from cfgjax.types import Array
 
 _XAVIER = linen.initializers.xavier_uniform()
 
+Context = tuple[Array, Array]
+"""What tokens attend to beside each other: tokens [n, d] of the condition, and which of them are there, [n]."""
+
 
 def remat(module: type[linen.Module]) -> type[linen.Module]:
-    """The block (hidden, condition, deterministic) whose inner values are computed again in the backward pass.
+    """The block (hidden, condition, deterministic, context) whose inner values are computed again in the backward pass.
 
     It keeps its class's name, so that parameters are called the same either way.
     """
@@ -24,11 +27,11 @@ def remat(module: type[linen.Module]) -> type[linen.Module]:
     return lifted
 
 
-def require_image(x: Array, patch: int) -> None:
+def require_image(x: Array, patch: int, name: str = "x") -> None:
     """Raises TypeError or ValueError unless x is an image [height, width, channels] whose sides the patch divides."""
-    require_real("x", x)
+    require_real(name, x)
     if jnp.ndim(x) != 3 or 0 in jnp.shape(x):
-        raise ValueError(f"x must be ONE image [height, width, channels], got shape {jnp.shape(x)}")
+        raise ValueError(f"{name} must be ONE image [height, width, channels], got shape {jnp.shape(x)}")
     height, width, _ = jnp.shape(x)
     if height % patch or width % patch:
         raise ValueError(f"patch must divide the image's sides, got patch {patch} on {height} x {width}")
@@ -72,6 +75,11 @@ class _Projection(linen.Module):
         return project(tokens, kernel, bias, self.num_heads)
 
 
+def _require_heads(num_heads: int, width: int) -> None:
+    if width % num_heads:
+        raise ValueError(f"num_heads must divide the width {width}, got {num_heads}")
+
+
 class SelfAttention(linen.Module):
     """Attention among the tokens of one example, [num_tokens, width] -> the same.
 
@@ -86,17 +94,49 @@ class SelfAttention(linen.Module):
     zero_init: bool = False
 
     @linen.compact
-    def __call__(self, tokens: Array) -> Array:
-        """The mixture of the tokens' values.
+    def __call__(self, tokens: Array, mask: Array | None = None) -> Array:
+        """The mixture of the values of tokens, of those that are there by a mask [num_tokens].
 
         Raises:
             ValueError: a width that the number of heads does not divide.
         """
         check_fields(self)
         num_tokens, width = tokens.shape
-        if width % self.num_heads:
-            raise ValueError(f"num_heads must divide the width {width}, got {self.num_heads}")
-        mixed = attention(*_Projection(self.num_heads, self.dtype, name="Dense_0")(tokens))
+        _require_heads(self.num_heads, width)
+        query, key, value = _Projection(self.num_heads, self.dtype, name="Dense_0")(tokens)
+        mixed = attention(query, key, value, mask)
         last_init = linen.initializers.zeros if self.zero_init else _XAVIER
         last = linen.Dense(width, dtype=self.dtype, kernel_init=last_init, name="Dense_1")
+        return last(mixed.reshape(num_tokens, width))
+
+
+class CrossAttention(linen.Module):
+    """Attention of one example's tokens [num_tokens, width] to those of its context, [n, d]; starts as 0.
+
+    Source: Rombach et al., arXiv 2112.10752, section 3.3.
+
+    Args:
+        num_heads: which must divide the width.
+        dtype: of the computation.
+    """
+
+    num_heads: PositiveInt
+    dtype: jnp.dtype = jnp.dtype(jnp.float32)
+
+    @linen.compact
+    def __call__(self, tokens: Array, context: Context) -> Array:
+        """The mixture of the values of the context's tokens that are there, which must be at least one.
+
+        Raises:
+            ValueError: a width that the number of heads does not divide.
+        """
+        check_fields(self)
+        num_tokens, width = tokens.shape
+        _require_heads(self.num_heads, width)
+        others, mask = context
+        query = linen.Dense(width, dtype=self.dtype, kernel_init=_XAVIER)(tokens)
+        joint = linen.Dense(2 * width, dtype=self.dtype, kernel_init=_XAVIER)(others)
+        key, value = jnp.split(joint.reshape(len(others), 2 * self.num_heads, -1), 2, axis=1)
+        mixed = attention(query.reshape(num_tokens, self.num_heads, -1), key, value, mask)
+        last = linen.Dense(width, dtype=self.dtype, kernel_init=linen.initializers.zeros)
         return last(mixed.reshape(num_tokens, width))

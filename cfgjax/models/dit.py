@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from flax import linen
 
 from cfgjax.contracts import FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt, UnitFloat, check_fields
-from cfgjax.models.blocks import SelfAttention, from_patches, modulate, remat, to_patches
-from cfgjax.models.embeddings import LabelEmbedding, TimeEmbedding, sincos_positions
-from cfgjax.types import Array
+from cfgjax.models.blocks import Context, CrossAttention, SelfAttention, from_patches, modulate, remat, to_patches
+from cfgjax.models.conditioning import Module, embed
+from cfgjax.models.embeddings import TimeEmbedding, sincos_positions
+from cfgjax.types import Array, Condition
 
 _ZEROS = linen.initializers.zeros
 _XAVIER = linen.initializers.xavier_uniform()
@@ -55,7 +56,10 @@ class _Norm(linen.Module):
 
 
 class DiTBlock(linen.Module):
-    """Attention and a two-layer MLP, each normalised, modulated and gated by the condition; starts as x."""
+    """Attention and a two-layer MLP, each normalised, modulated and gated by the condition; starts as x.
+
+    With a context there is attention to it between them, of normalised tokens, that starts as 0.
+    """
 
     num_heads: int
     norm: Literal["layer", "rms"]
@@ -63,8 +67,8 @@ class DiTBlock(linen.Module):
     dtype: jnp.dtype
 
     @linen.compact
-    def __call__(self, tokens: Array, condition: Array, deterministic: bool) -> Array:
-        """The block at tokens [T, width] and a condition [width]."""
+    def __call__(self, tokens: Array, condition: Array, deterministic: bool, context: Context | None = None) -> Array:
+        """The block at tokens [T, width], a condition [width] and a context."""
         check_fields(self)
         width = tokens.shape[-1]
         modulation = linen.Dense(6 * width, dtype=self.dtype, kernel_init=_ZEROS)(condition)
@@ -72,6 +76,9 @@ class DiTBlock(linen.Module):
         normed = modulate(_Norm(self.norm, self.dtype)(tokens), gain, shift)
         mixed = SelfAttention(self.num_heads, self.dtype)(normed)
         tokens = tokens + _gated(mixed, gate)
+        if context is not None:
+            attend = CrossAttention(self.num_heads, self.dtype)
+            tokens = tokens + attend(_Norm(self.norm, self.dtype)(tokens), context)
         normed = modulate(_Norm(self.norm, self.dtype)(tokens), inner_gain, inner_shift)
         inner = linen.gelu(linen.Dense(4 * width, dtype=self.dtype, kernel_init=_XAVIER)(normed))
         inner = linen.Dropout(self.dropout, deterministic=deterministic)(inner)
@@ -97,14 +104,15 @@ class _Trunk(linen.Module):
     dtype: jnp.dtype = _FLOAT32
     rematerialise: bool = False
 
-    def trunk(self, patches: Array, condition: Array, deterministic: bool) -> Array:
+    def trunk(self, patches: Array, condition: Array, deterministic: bool, context: Context | None = None) -> Array:
         """Patches [rows, columns, size] as tokens [rows * columns, width], after all blocks."""
         rows, columns, size = patches.shape
         dense = linen.Dense(self.width, dtype=self.dtype, kernel_init=_XAVIER)
         tokens = dense(patches.reshape(-1, size)) + self._positions(rows, columns).astype(self.dtype)
         block = remat(DiTBlock) if self.rematerialise else DiTBlock
         for _ in range(self.depth):
-            tokens = block(self.num_heads, self.norm, self.dropout, self.dtype)(tokens, condition, deterministic)
+            apply = block(self.num_heads, self.norm, self.dropout, self.dtype)
+            tokens = apply(tokens, condition, deterministic, context)
         return tokens
 
     def _positions(self, rows: int, columns: int) -> Array:
@@ -123,12 +131,13 @@ class _Trunk(linen.Module):
 
 
 class DiT(_Trunk):
-    """A field (x [H, W, C], t [], y []) -> [H, W, C] by a diffusion transformer; it starts as the field 0.
+    """A field (x [H, W, C], t [], y) -> [H, W, C] by a diffusion transformer; it starts as the field 0.
 
-    Parameters, the time embedding, the last norm and layer and the output are float32 whatever ``dtype``.
+    Tokens of a condition are attended to in every block: Chen et al., arXiv 2310.00426, section 2.3. Parameters, the
+    time embedding, the last norm and layer and the output are float32 whatever ``dtype``.
 
     Args:
-        num_classes: K; row K of the label embedding is the null label's.
+        num_classes: K; row K of the label embedding is the null label's. Not read with a ``conditioning``.
         width: of the tokens.
         depth: number of blocks.
         num_heads: of attention.
@@ -140,22 +149,27 @@ class DiT(_Trunk):
         time_range: the numbers that it embeds at t = 0 and t = 1.
         dtype: of the computation.
         rematerialise: compute a block's inner values again in the backward pass, to save memory.
+        conditioning: a module y -> [width] or ``Embedded`` that makes y any condition; None for a label, 0..K.
     """
 
     num_classes: PositiveInt = 10
+    conditioning: Module | None = None
 
     @linen.compact
-    def __call__(self, x: Array, t: Array, y: Array, deterministic: bool = True) -> Array:
-        """The field at x, t, y, float32.
+    def __call__(self, x: Array, t: Array, y: Condition, deterministic: bool = True) -> Array:
+        """The field at x, t and a condition y, float32.
 
         Raises:
             TypeError, ValueError: an x that is not an image or whose sides the patch does not divide, a width that the
-                number of heads does not divide, a t outside [0, 1], a y outside 0..K.
+                number of heads does not divide, a t outside [0, 1], a label outside 0..K, or a y that the conditioning
+                does not take.
         """
         check_fields(self)
-        patches = to_patches(x, self.patch)
-        condition = linen.silu(self.time(t) + LabelEmbedding(self.num_classes, self.width, std=0.02)(y))
-        tokens = self.normed(self.trunk(patches, condition, deterministic), condition)
+        patches, time = to_patches(x, self.patch), self.time(t)
+        given = embed(self.conditioning, y, self.num_classes, self.width, std=0.02)
+        condition = linen.silu(given.added_to(time))
+        joined = given.joined_to(patches, self.patch)
+        tokens = self.normed(self.trunk(joined, condition, deterministic, given.context), condition)
         output = linen.Dense(patches.shape[-1], kernel_init=_ZEROS)(tokens)
         return from_patches(output.reshape(patches.shape), self.patch)
 

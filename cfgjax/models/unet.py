@@ -15,13 +15,15 @@ import jax.numpy as jnp
 from flax import linen
 
 from cfgjax.contracts import PositiveFloat, PositiveInt, UnitFloat, check_fields
-from cfgjax.models.blocks import SelfAttention, from_patches, modulate, remat, to_patches
+from cfgjax.models.blocks import Context, CrossAttention, SelfAttention, from_patches, modulate, remat, to_patches
+from cfgjax.models.conditioning import Embedded, Module, embed
 from cfgjax.models.convolution import Conv
-from cfgjax.models.embeddings import LabelEmbedding, TimeEmbedding
-from cfgjax.types import Array
+from cfgjax.models.embeddings import TimeEmbedding
+from cfgjax.types import Array, Condition
 
 _ZEROS = linen.initializers.zeros
 _FLOAT32 = jnp.dtype(jnp.float32)
+_NOTHING = Embedded()
 
 
 UNET_SIZES: dict[str, dict[str, Any]] = {
@@ -64,19 +66,23 @@ class ResidualBlock(linen.Module):
 
 
 class MapAttention(linen.Module):
-    """x + attention(norm x) among all positions of a map; starts as x."""
+    """x + attention(norm x) among all positions of a map, and then, with a context, to it likewise; starts as x."""
 
     head_width: int
     dtype: jnp.dtype
 
     @linen.compact
-    def __call__(self, hidden: Array) -> Array:
-        """The block at a map [H, W, C]."""
+    def __call__(self, hidden: Array, context: Context | None = None) -> Array:
+        """The block at a map [H, W, C] and a context."""
         channels = hidden.shape[-1]
         tokens = _group_norm(hidden, self.dtype).reshape(-1, channels)
         heads = max(1, channels // self.head_width)
         mixed = SelfAttention(heads, self.dtype, zero_init=True)(tokens)
-        return hidden + mixed.reshape(hidden.shape)
+        hidden = hidden + mixed.reshape(hidden.shape)
+        if context is None:
+            return hidden
+        tokens = _group_norm(hidden, self.dtype).reshape(-1, channels)
+        return hidden + CrossAttention(heads, self.dtype)(tokens, context).reshape(hidden.shape)
 
 
 class _Stage(linen.Module):
@@ -89,10 +95,10 @@ class _Stage(linen.Module):
     dtype: jnp.dtype
 
     @linen.compact
-    def __call__(self, hidden: Array, condition: Array, deterministic: bool) -> Array:
+    def __call__(self, hidden: Array, condition: Array, deterministic: bool, context: Context | None = None) -> Array:
         hidden = ResidualBlock(self.features, self.dropout, self.dtype)(hidden, condition, deterministic)
         if hidden.shape[0] in self.attention:
-            hidden = MapAttention(self.head_width, self.dtype)(hidden)
+            hidden = MapAttention(self.head_width, self.dtype)(hidden, context)
         return hidden
 
 
@@ -104,10 +110,10 @@ class _Middle(linen.Module):
     dtype: jnp.dtype
 
     @linen.compact
-    def __call__(self, hidden: Array, condition: Array, deterministic: bool) -> Array:
+    def __call__(self, hidden: Array, condition: Array, deterministic: bool, context: Context | None = None) -> Array:
         features = hidden.shape[-1]
         hidden = ResidualBlock(features, self.dropout, self.dtype)(hidden, condition, deterministic)
-        hidden = MapAttention(self.head_width, self.dtype)(hidden)
+        hidden = MapAttention(self.head_width, self.dtype)(hidden, context)
         return ResidualBlock(features, self.dropout, self.dtype)(hidden, condition, deterministic)
 
 
@@ -130,17 +136,17 @@ class _Levels(linen.Module):
     dtype: jnp.dtype = _FLOAT32
     rematerialise: bool = False
 
-    def stage(self, features: int) -> Callable[[Array, Array, bool], Array]:
+    def stage(self, features: int) -> Callable[..., Array]:
         """A stage of so many features, whose inner values are computed again in the backward pass where asked."""
         module: Any = remat(_Stage) if self.rematerialise else _Stage
         return module(features, self.dropout, self.attention, self.head_width, self.dtype)
 
-    def middle(self) -> Callable[[Array, Array, bool], Array]:
+    def middle(self) -> Callable[..., Array]:
         """The blocks of the smallest map, under remat where set."""
         module: Any = remat(_Middle) if self.rematerialise else _Middle
         return module(self.dropout, self.head_width, self.dtype)
 
-    def way_down(self, x: Array, condition: Array, deterministic: bool) -> list[Array]:
+    def way_down(self, x: Array, condition: Array, deterministic: bool, given: Embedded = _NOTHING) -> list[Array]:
         """The maps after the first convolution and after every stage and halving; the last is the smallest."""
         patches = to_patches(x, self.patch)
         halvings = 2 ** (len(self.multipliers) - 1)
@@ -149,29 +155,27 @@ class _Levels(linen.Module):
                 f"multipliers halve the map {len(self.multipliers) - 1} times, which {patches.shape[0]} x "
                 f"{patches.shape[1]} positions do not allow; image {x.shape}, patch {self.patch}"
             )
-        maps = [Conv(self.width, (3, 3), dtype=self.dtype)(patches)]
+        maps = [Conv(self.width, (3, 3), dtype=self.dtype)(given.joined_to(patches, self.patch))]
         for level, multiplier in enumerate(self.multipliers):
             if level:
                 maps.append(Conv(maps[-1].shape[-1], (3, 3), (2, 2), dtype=self.dtype)(maps[-1]))
             for _ in range(self.blocks_per_level):
-                maps.append(self.stage(multiplier * self.width)(maps[-1], condition, deterministic))
+                maps.append(self.stage(multiplier * self.width)(maps[-1], condition, deterministic, given.context))
         return maps
 
-    def condition(self, t: Array, y: Array | None, num_classes: int) -> Array:
-        """silu(time embedding + label embedding), [4 width]."""
-        embedding = TimeEmbedding(4 * self.width, self.max_frequency, num_features=max(self.width, 2))(t)
-        if y is not None:
-            embedding = embedding + LabelEmbedding(num_classes, 4 * self.width)(y)
-        return linen.silu(embedding)
+    def time(self, t: Array) -> Array:
+        """The time embedding, [4 width]."""
+        return TimeEmbedding(4 * self.width, self.max_frequency, num_features=max(self.width, 2))(t)
 
 
 class UNet(_Levels):
-    """A field (x [H, W, C], t [], y []) -> [H, W, C] by a U-Net; it starts as the field 0.
+    """A field (x [H, W, C], t [], y) -> [H, W, C] by a U-Net; it starts as the field 0.
 
-    Parameters, group statistics, the time embedding, the last layer and the output are float32 whatever ``dtype``.
+    Tokens of a condition are attended to where positions are, after them: Rombach et al., arXiv 2112.10752. Parameters,
+    group statistics, the time embedding, the last layer and the output are float32 whatever ``dtype``.
 
     Args:
-        num_classes: K; row K of the label embedding is the null label's.
+        num_classes: K; row K of the label embedding is the null label's. Not read with a ``conditioning``.
         width: channels of the largest map.
         multipliers: of the width, one for each level; the map is halved between levels.
         blocks_per_level: residual blocks on the way down; one more on the way up.
@@ -182,26 +186,30 @@ class UNet(_Levels):
         max_frequency: of the time embedding.
         dtype: of the computation.
         rematerialise: compute inner values again in the backward pass, to save memory.
+        conditioning: a module y -> [4 width] or ``Embedded`` that makes y any condition; None for a label, 0..K.
     """
 
     num_classes: PositiveInt = 10
+    conditioning: Module | None = None
 
     @linen.compact
-    def __call__(self, x: Array, t: Array, y: Array, deterministic: bool = True) -> Array:
-        """The field at x, t, y, float32.
+    def __call__(self, x: Array, t: Array, y: Condition, deterministic: bool = True) -> Array:
+        """The field at x, t and a condition y, float32.
 
         Raises:
             TypeError, ValueError: an x that is not an image, or whose sides patch and halvings do not divide; a t
-                outside [0, 1], a y outside 0..K.
+                outside [0, 1], a label outside 0..K, or a y that the conditioning does not take.
         """
         check_fields(self)
-        condition = self.condition(t, y, self.num_classes)
-        maps = self.way_down(x, condition, deterministic)
-        hidden = self.middle()(maps[-1], condition, deterministic)
+        time = self.time(t)
+        given = embed(self.conditioning, y, self.num_classes, 4 * self.width)
+        condition = linen.silu(given.added_to(time))
+        maps = self.way_down(x, condition, deterministic, given)
+        hidden = self.middle()(maps[-1], condition, deterministic, given.context)
         for level, multiplier in reversed(list(enumerate(self.multipliers))):
             for _ in range(self.blocks_per_level + 1):
                 joined = jnp.concatenate([hidden, maps.pop()], axis=-1)
-                hidden = self.stage(multiplier * self.width)(joined, condition, deterministic)
+                hidden = self.stage(multiplier * self.width)(joined, condition, deterministic, given.context)
             if level:
                 hidden = Conv(hidden.shape[-1], (3, 3), dtype=self.dtype)(_doubled(hidden))
         hidden = linen.silu(_group_norm(hidden, self.dtype)).astype(jnp.float32)
@@ -228,6 +236,6 @@ class UNetClassifier(_Levels):
                 outside [0, 1], a y outside 0..K.
         """
         check_fields(self)
-        hidden = self.way_down(x, self.condition(t, None, 0), deterministic)[-1]
+        hidden = self.way_down(x, linen.silu(self.time(t)), deterministic)[-1]
         pooled = jnp.mean(linen.silu(_group_norm(hidden, self.dtype)).astype(jnp.float32), axis=(0, 1))
         return jax.nn.log_softmax(linen.Dense(self.num_classes)(pooled))

@@ -21,7 +21,8 @@ MOVES = {
 }
 """The opcodes of what moves values and computes none."""
 
-ATTENTION = {"attention", "plain_attention", "inner_heads_attention", "SelfAttention.__call__"}
+_MODULES = {"SelfAttention.__call__", "CrossAttention.__call__"}
+ATTENTION = {"attention", "plain_attention", "inner_heads_attention", *_MODULES}
 NORMS = {"modulate", "_gated", "_compute_stats", "_normalize", "LayerNorm.__call__", "RMSNorm.__call__"}
 """Functions whose names tell the kind of what was traced in them."""
 

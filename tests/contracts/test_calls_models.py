@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cfgjax import models
+from cfgjax.conditions import Known, Tokens, known, unknown
 from cfgjax.models.embeddings import sincos_positions
 from tests.support.calls import (
     ANY_STATE,
@@ -46,6 +47,46 @@ WIDTH = COUNT._replace(allowed=(8, 16), more=None)
 HALF = POSITIVE._replace(allowed=(10.0, 100), more=None)
 WORDS_OF_NORM = Choices(("layer", "rms"), ("batch", None, 3, ""))
 WORDS_OF_POSITIONS = Choices(("sine", "learned"), ("none", None, 3, ""))
+VECTORS = Choices(
+    (*typed([1, -2]), 0.5, 3, known(jnp.ones(2)), unknown(jnp.ones(3))),
+    (*NO_ARRAY, jnp.ones((2, 1)), jnp.ones(0), [0.5, 1.0], (1.0, 2.0), known(jnp.ones((1, 2))), Known(jnp.ones(2), 1)),
+)
+PICTURES = Choices(
+    (*typed(np.ones((4, 2, 1))), known(jnp.ones((4, 2, 1))), unknown(jnp.ones((4, 2, 1)))),
+    (*NO_ARRAY, 1.0, jnp.ones((4, 2)), jnp.ones((1, 4, 2, 1)), jnp.ones((0, 2, 1)), known(jnp.ones((4, 2)))),
+)
+MASK = np.array([True, False])
+TOKENS = Choices(
+    (
+        *(Tokens(values, MASK) for values in typed(np.ones((2, 3)))[:5]),
+        jnp.ones((2, 3)),
+        known(Tokens(jnp.ones((2, 3)))),
+        unknown(Tokens(jnp.ones((2, 3)), MASK)),
+    ),
+    (
+        *NO_ARRAY,
+        np.ones((2, 3), int),
+        jnp.ones(2),
+        jnp.ones((0, 3)),
+        *(Tokens(jnp.ones((2, 3)), mask) for mask in (~MASK[:1], MASK[:1], [True, False], MASK.astype(int))),
+        known(Tokens(jnp.ones((2, 3)), MASK & False)),
+    ),
+)
+WORDS = Choices(
+    (jnp.array([0, 4]), Tokens(np.array([1, 9]), MASK), known(Tokens(np.array([1, 3], np.uint8)))),
+    (jnp.ones((2, 3)), np.array([[1]]), np.array([0, 5]), Tokens(np.array([-1, 2]), MASK), 2, *NO_ARRAY),
+)
+LABEL_AND_SIZE = {"label": models.LabelEmbedding(NUM_CLASSES, 8), "size": models.VectorEmbedding(8)}
+SEVERAL = Choices(
+    ({"label": 1, "size": jnp.ones(2)}, {"size": unknown(jnp.ones(2)), "label": jnp.int32(3)}),
+    (
+        *({"label": 1, "size": size} for size in (jnp.ones((2, 2)), "big", Known(jnp.ones(2), None))),
+        *({"label": label, "size": 1.0} for label in (4, 0.5, None, jnp.ones(2, int))),
+        *({"label": 1}, {}, {"label": 1, "size": 1.0, "text": 1}, {"label": 1, "sizes": 1.0}),
+        *(1, None, "label", (1, 1.0), jnp.ones(2), [1, 1.0]),
+    ),
+)
+MODULES = Choices((None,), (3, "label", jnp.ones(2), lambda y: y, {}))
 UNET = {"width": 8, "multipliers": (1, 2), "blocks_per_level": 1, "attention": (4,), "head_width": 8}
 DIT = {"width": 16, "depth": 1, "num_heads": 2}
 
@@ -54,6 +95,13 @@ def _shape(module, *inputs):
     """The shape and type of a network's value, by a trace of it; Python scalars stay concrete in it."""
     found = jax.eval_shape(lambda: module.init_with_output(KEY, *inputs)[0])
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(found))
+    return [np.zeros(leaf.shape) for leaf in jax.tree.leaves(found)]
+
+
+def _shape_of_tokens(module, y):
+    """The shapes of vector, tokens and mask."""
+    found = jax.eval_shape(lambda: module.init_with_output(KEY, y)[0])
+    assert [leaf.dtype for leaf in jax.tree.leaves(found)] == [jnp.float32, jnp.float32, jnp.bool_]
     return [np.zeros(leaf.shape) for leaf in jax.tree.leaves(found)]
 
 
@@ -79,7 +127,14 @@ CASES = [
         "models.MLP: settings",
         _of(models.MLP),
         {"x": Choices((jnp.ones(2),), ()), "t": Choices((0.5,), ()), "y": Choices((0,), ())}
-        | {"num_classes": SMALL, "width": WIDTH, "depth": DEPTH, "dropout": RATE, "max_frequency": HALF},
+        | {
+            "num_classes": SMALL,
+            "width": WIDTH,
+            "depth": DEPTH,
+            "dropout": RATE,
+            "max_frequency": HALF,
+            "conditioning": MODULES,
+        },
         _like,
     ),
     Case("models.DiT", _of(models.DiT, num_classes=NUM_CLASSES, **DIT), AT | {"x": IMAGE}, _like, {"x": "x|patch"}),
@@ -96,6 +151,7 @@ CASES = [
             "norm": WORDS_OF_NORM,
             "positions": WORDS_OF_POSITIONS,
             "dropout": RATE,
+            "conditioning": MODULES,
         },
         _like,
     ),
@@ -125,6 +181,7 @@ CASES = [
             "head_width": WIDTH,
             "patch": SMALL.but(refused=(3, 16)),
             "dropout": RATE,
+            "conditioning": MODULES,
         },
         _like,
         {"patch": "patch|multipliers"},
@@ -159,6 +216,51 @@ CASES = [
         lambda y, num_classes, width: _shape(models.LabelEmbedding(num_classes, width), y),
         {"y": NULL_OR_LABEL, "num_classes": COUNT._replace(allowed=(NUM_CLASSES,), more=None), "width": WIDTH},
         lambda y, num_classes, width: [np.zeros(width)],
+    ),
+    Case(
+        "models.VectorEmbedding",
+        lambda y, **settings: _shape(models.VectorEmbedding(**settings), y),
+        {
+            "y": VECTORS,
+            "width": WIDTH,
+            "num_features": COUNT._replace(allowed=(0, 2, 8), refused=(-1, -2, 1, 3, 2.0, None, "two"), more=None),
+            "max_frequency": HALF,
+        },
+        lambda y, width, **settings: [np.zeros(width)],
+    ),
+    Case(
+        "models.SequenceEmbedding",
+        lambda y, **settings: _shape_of_tokens(models.SequenceEmbedding(**settings), y),
+        {
+            "y": TOKENS,
+            "width": COUNT._replace(allowed=(8, 16), more=None).but(refused=(6,)),
+            "positions": Choices(("sine", "learned"), (None, "absolute", 3)),
+            "depth": DEPTH,
+            "num_heads": SMALL.but(refused=(3,)),
+        },
+        lambda y, width, **settings: [np.zeros(width), np.zeros((3, width)), np.zeros(3)],
+        {"num_heads": "num_heads|width", "width": "width|num_heads"},
+    ),
+    Case(
+        "models.SequenceEmbedding: words",
+        lambda y, **settings: _shape_of_tokens(models.SequenceEmbedding(8, **settings), y),
+        {"y": WORDS, "vocabulary_size": COUNT._replace(allowed=(5,), refused=(0, -1, 5.0, "five"), more=None)},
+        lambda y, vocabulary_size: [np.zeros(8), np.zeros((3, 8)), np.zeros(3)],
+    ),
+    Case(
+        "models.ImageEmbedding",
+        lambda y: _shape(models.ImageEmbedding(), y),
+        {"y": PICTURES},
+        lambda y: [np.zeros((4, 2, 2))],
+    ),
+    Case(
+        "models.Conditioning",
+        lambda y, parts: _shape(models.Conditioning(parts), y),
+        {
+            "y": SEVERAL,
+            "parts": Choices((LABEL_AND_SIZE,), ({}, None, 3, [models.VectorEmbedding(8)], {"label": 1, "size": 2})),
+        },
+        lambda y, parts: [np.zeros(8)],
     ),
     Case(
         "models.sincos_positions",

@@ -61,6 +61,17 @@ def test_every_token_mixes_the_values_by_its_softmax(kernel):
     np.testing.assert_allclose(kernel(*map(jnp.float32, (query, key, value))), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kernel", [attention, plain_attention, inner_heads_attention])
+def test_a_key_that_is_not_there_has_no_weight(kernel):
+    """Fewer keys than queries, as of a condition: the value is that without them, and no number in them matters."""
+    query, key, value = tokens(jnp.float32, 3)
+    key, value, mask = key[:5], value[:5], np.array([True, False, True, True, False])
+    found = kernel(query, key, value, mask)
+    np.testing.assert_allclose(found, kernel(query, key[mask], value[mask]), rtol=1e-5, atol=1e-6)
+    others = (jnp.where(mask[:, None, None], each, 7.0) for each in (key, value))
+    np.testing.assert_array_equal(kernel(query, *others, mask), found)
+
+
 @pytest.mark.parametrize("way", [_project, _project_to_heads])
 def test_queries_keys_and_values_are_a_third_of_the_kernel_each(way):
     x, kernel, bias = (
@@ -132,6 +143,18 @@ def test_a_tpu_has_the_heads_inside():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_single_precision_has_no_flash_kernel(dtype, cudnn):
     assert flash_kernels(lowered(energy, "cuda", tokens(dtype))) == ((1, 0) if dtype == jnp.bfloat16 else (0, 0))
+
+
+@pytest.mark.parametrize("platform", ["cuda", "cpu", "tpu"])
+def test_with_a_mask_there_is_no_flash_kernel(platform, cudnn):
+    """Also where the other arguments are fit for one; over a batch, with gradients."""
+
+    def masked(x):
+        return jnp.sum(attention(x, x[:3], x[:3], x[:3, 0, 0] > 0).astype(jnp.float32) ** 2)
+
+    text = lowered(jax.vmap(jax.value_and_grad(masked)), platform, tokens(jnp.bfloat16, 3))
+    assert flash_kernels(text) == (0, 0)
+    assert "stablehlo.exponential" in text
 
 
 def test_without_the_plugin_nothing_of_cudnn_is_traced():

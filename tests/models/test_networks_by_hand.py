@@ -1,13 +1,15 @@
 """The networks against NumPy's: every layer by its formula in float64, at random parameters and an oblong image."""
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen
 
-from cfgjax.models import MLP, ConvNet, DiT, DiTClassifier, UNet, UNetClassifier
+from cfgjax.models import MLP, ConvNet, DiT, DiTClassifier, Embedded, UNet, UNetClassifier
 
 NUM_CLASSES = 3
 TIME, LABEL = 0.3, 2
@@ -15,16 +17,24 @@ UNET = {"width": 6, "multipliers": (1, 2), "blocks_per_level": 2, "attention": (
 DIT = {"width": 8, "depth": 2, "num_heads": 2, "patch": 2}
 
 
+class Given(NamedTuple):
+    """What a conditioning gives: a vector, tokens without those that are not there, an image."""
+
+    vector: np.ndarray
+    tokens: np.ndarray
+    image: np.ndarray
+
+
 class Layers:
     """Parameters by the names that Linen gives, in the order in which layers of a kind are made."""
 
-    def __init__(self, params):
-        self.params, self.counts = params, {}
+    def __init__(self, params, given=None):
+        self.params, self.counts, self.given = params, {}, given
 
     def __call__(self, kind):
         number = self.counts[kind] = self.counts.get(kind, -1) + 1
         inner = self.params[f"{kind}_{number}"]
-        return inner if kind in ("Dense", "Conv", "GroupNorm") else Layers(inner)
+        return inner if kind in ("Dense", "Conv", "GroupNorm", "LayerNorm") else Layers(inner, self.given)
 
 
 def dense(params, x):
@@ -58,12 +68,25 @@ def conv(params, x, stride=1):
     return np.einsum("hwcij,ijco->hwo", windows, params["kernel"]) + params["bias"]
 
 
-def attention(layers, tokens, heads):
-    joint = dense(layers("Dense"), tokens).reshape(len(tokens), 3, heads, -1)
-    query, key, value = joint.transpose(1, 2, 0, 3)
+def heads_of(params, tokens, number, heads):
+    return dense(params, tokens).reshape(len(tokens), number, heads, -1).transpose(1, 2, 0, 3)
+
+
+def mixture(query, key, value):
     weights = np.exp(query @ key.transpose(0, 2, 1) / math.sqrt(query.shape[-1]))
     mixed = (weights / weights.sum(axis=-1, keepdims=True)) @ value
-    return dense(layers("Dense"), mixed.transpose(1, 0, 2).reshape(tokens.shape))
+    return mixed.transpose(1, 0, 2).reshape(query.shape[1], -1)
+
+
+def attention(layers, tokens, heads):
+    mixed = mixture(*heads_of(layers("Dense"), tokens, 3, heads))
+    return dense(layers("Dense"), mixed)
+
+
+def cross_attention(layers, tokens, heads):
+    (query,) = heads_of(layers("Dense"), tokens, 1, heads)
+    mixed = mixture(query, *heads_of(layers("Dense"), layers.given.tokens, 2, heads))
+    return dense(layers("Dense"), mixed)
 
 
 def time_embedding(layers, num_features):
@@ -74,6 +97,8 @@ def time_embedding(layers, num_features):
 
 def condition(layers, num_features, has_label):
     time = time_embedding(layers("TimeEmbedding"), num_features)
+    if layers.given is not None:
+        return silu(time + layers.given.vector)
     return silu(time + layers("LabelEmbedding").params["Embed_0"]["embedding"][LABEL] if has_label else time)
 
 
@@ -81,6 +106,11 @@ def patched(x, patch):
     rows, columns = x.shape[0] // patch, x.shape[1] // patch
     split = [np.split(row, columns, axis=1) for row in np.split(x, rows, axis=0)]
     return np.array([[square.ravel() for square in row] for row in split])
+
+
+def joined(layers, x, patch):
+    images = [x] if layers.given is None else [x, layers.given.image]
+    return np.concatenate([patched(image, patch) for image in images], axis=-1)
 
 
 def unpatched(patches, patch):
@@ -102,8 +132,11 @@ def residual_block(layers, x, given):
 
 
 def map_attention(layers, x):
-    tokens = group_norm(layers("GroupNorm"), x, math.gcd(32, x.shape[-1])).reshape(-1, x.shape[-1])
-    return x + attention(layers("SelfAttention"), tokens, x.shape[-1] // 3).reshape(x.shape)
+    heads = x.shape[-1] // 3
+    for kind, mix in (("SelfAttention", attention), ("CrossAttention", cross_attention))[: 1 + bool(layers.given)]:
+        tokens = group_norm(layers("GroupNorm"), x, math.gcd(32, x.shape[-1])).reshape(-1, x.shape[-1])
+        x = x + mix(layers(kind), tokens, heads).reshape(x.shape)
+    return x
 
 
 def stage(layers, x, given):
@@ -121,7 +154,7 @@ def way_down(layers, x, given):
 
 def unet(layers, x, patch=1):
     given = condition(layers, 6, True)
-    maps = way_down(layers, patched(x, patch), given)
+    maps = way_down(layers, joined(layers, x, patch), given)
     middle = layers("_Middle")
     hidden = residual_block(middle("ResidualBlock"), maps[-1], given)
     hidden = residual_block(middle("ResidualBlock"), map_attention(middle("MapAttention"), hidden), given)
@@ -153,12 +186,14 @@ def token_norm(x, norm):
 def dit_block(layers, x, given, norm):
     gain, shift, gate, inner_gain, inner_shift, inner_gate = np.split(dense(layers("Dense"), given), 6)
     x = x + gate * attention(layers("SelfAttention"), (1 + gain) * token_norm(x, norm) + shift, 2)
+    if layers.given is not None:
+        x = x + cross_attention(layers("CrossAttention"), token_norm(x, norm), 2)
     inner = gelu(dense(layers("Dense"), (1 + inner_gain) * token_norm(x, norm) + inner_shift))
     return x + inner_gate * dense(layers("Dense"), inner)
 
 
 def dit_tokens(layers, x, given, norm="layer"):
-    patches = patched(x, 2)
+    patches = joined(layers, x, 2)
     tokens = dense(layers("Dense"), patches.reshape(-1, patches.shape[-1]))
     tokens = tokens + layers.params.get("positions", positions(*patches.shape[:2], 8))
     for _ in range(2):
@@ -184,7 +219,8 @@ def mlp(layers, x):
         gain, shift = np.split(dense(layers("Dense"), given), 2)
         return (1 + gain) * normed(hidden, -1) + shift
 
-    hidden = dense(layers("Dense"), x.ravel())
+    seen = x if layers.given is None else np.concatenate([x.ravel(), layers.given.image.ravel()])
+    hidden = dense(layers("Dense"), seen.ravel())
     for _ in range(2):
         inner = silu(dense(layers("Dense"), modulated(hidden)))
         hidden = hidden + dense(layers("Dense"), inner)
@@ -198,6 +234,13 @@ def convnet(layers, x):
     return features, log_softmax(dense(layers("Dense"), features))
 
 
+class Own(linen.Module):
+    """A conditioning of somebody's own: y is what it gives."""
+
+    def __call__(self, y):
+        return Embedded(**y)
+
+
 NETWORKS = {
     "unet": (UNet(num_classes=NUM_CLASSES, **UNET), unet),
     "patched unet": (UNet(num_classes=NUM_CLASSES, **UNET, patch=2), lambda layers, x: unet(layers, x, 2)),
@@ -209,8 +252,20 @@ NETWORKS = {
     ),
     "dit classifier": (DiTClassifier(num_classes=NUM_CLASSES, **DIT), dit_classifier),
     "mlp": (MLP(num_classes=NUM_CLASSES, width=16, embedding_width=8, depth=2), mlp),
+    "conditioned dit": (DiT(**DIT, conditioning=Own()), dit),
+    "conditioned patched unet": (UNet(**UNET, patch=2, conditioning=Own()), lambda layers, x: unet(layers, x, 2)),
+    "conditioned mlp": (MLP(width=16, embedding_width=8, depth=2, conditioning=Own()), mlp),
     "convnet": (ConvNet(num_classes=NUM_CLASSES, width=16), convnet),
 }
+
+
+def _condition(network, x, rng):
+    """A y of ``Own``, whose second token is not there, and what is there of it."""
+    sizes = {DiT: 8, UNet: 24, MLP: 8}[type(network)], (4, 5), (*x.shape[:2], 3)
+    vector, tokens, image = (jnp.float32(rng.normal(size=size)) for size in sizes)
+    mask = np.array([True, False, True, True])
+    given = Given(*(np.asarray(each, np.float64) for each in (vector, tokens[mask], image)))
+    return {"vector": vector, "tokens": tokens, "mask": mask, "image": image}, given
 
 
 def _inputs(network, x):
@@ -227,11 +282,14 @@ def test_the_network_is_its_formula(name):
     rng = np.random.default_rng(0)
     patch = getattr(network, "patch", 1) if isinstance(network, UNet) else 1
     x = rng.normal(size=(4 * patch, 6 * patch, 2))
-    inputs = _inputs(network, jnp.asarray(x, jnp.float32))
+    inputs, given = _inputs(network, jnp.asarray(x, jnp.float32)), None
+    if getattr(network, "conditioning", None) is not None:
+        y, given = _condition(network, x, rng)
+        inputs = (*inputs[:2], y)
     shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)["params"]
     params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) / math.sqrt(max(leaf.shape[0], 4)), shapes)
     found = jax.jit(network.apply)({"params": jax.tree.map(jnp.float32, params)}, *inputs)
-    expected = by_hand(Layers(params), x)
+    expected = by_hand(Layers(params, given), x)
     shape = (NUM_CLASSES,) if isinstance(network, UNetClassifier | DiTClassifier | ConvNet) else x.shape
     assert jax.tree.leaves(expected)[-1].shape == shape
     jax.tree.map(
