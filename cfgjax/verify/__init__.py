@@ -1,25 +1,27 @@
-"""A user's own pieces against the exact oracle: fields, guidance rules, solvers, samplers, label dropping, losses.
+"""A user's own pieces against the exact oracle: fields, guidance rules, solvers, samplers, dropping, losses.
 
 Each function takes an object, runs it where the answer is known in closed form (``mixtures``), and gives a ``Report``:
 a table of checks, each passed, or failed with its size and the likely cause in words. ``report.require()`` raises
 ``VerificationError`` with the table, for tests. A cause is named only where what the mistake would give fits the
 finding; else the row says that no known cause fits. The seed is fixed: the same object gets the same report.
 
-    field            (x, t, y) -> like x            claims to be the vector field, score, noise prediction or denoiser
-    guidance         (field, scale, null_label)     claims to be classifier-free guidance
-    rule             (field, scale, null_label)     differs from it on purpose, but not where it is neutral
-    solver           field -> Solver                claims to solve dx = u dt with an order
-    sampler          (field, key, x, ts, y, ...)    claims to solve dx = u_w dt with an order
-    diffusion        (path, field, diffusion)       claims to solve dX = [u + sigma^2 s / 2] dt + sigma dW
-    label_dropping   (key, y) -> y                  claims to drop labels, independently for each example
-    loss             (path, field, key, z, y) -> [] claims to be least for the vector field, or another view
-    samples          (key, y [n]) -> [n, D]         claims to sample the labels' laws, a whole batch in one call
+    field               (x, t, y) -> like x             claims to be the vector field, score, noise or denoiser
+    conditional_field   (x, t, y) -> like x             claims it of a label and a vector: both, each alone, and none
+    guidance            (field, scale, null_label)      claims to be classifier-free guidance
+    rule                (field, scale, null_label)      differs from it on purpose, but not where it is neutral
+    solver              field -> Solver                 claims to solve dx = u dt with an order
+    sampler             (field, key, x, ts, y, ...)     claims to solve dx = u_w dt with an order
+    diffusion           (path, field, diffusion)        claims to solve dX = [u + sigma^2 s / 2] dt + sigma dW
+    label_dropping      (key, y) -> y                   claims to drop labels, independently for each example
+    dropping            (key, y) -> y                   claims to drop any conditions, to the null of sampling
+    loss                (path, field, key, z, y) -> []  claims to be least for the vector field, or another view
+    samples             (key, y [n]) -> [n, D]          claims to sample the labels' laws, a whole batch in one call
 
-All but the last (and a batched ``label_dropping``) are called for ONE example. What raises, gives another shape, NaN or
-inf gets one failed row with what happened. Statistical checks give a false alarm with probability under 1e-4 a report;
-the modules' heads derive what they allow. An error of 5 % (of a value in one fifth of t, for one label or in one
-coordinate; of a rate, a scale, a stage or the noise) fails, on the usual oracle: each function says where that does not
-hold. A report ends with what a pass does not show.
+All but the last (and a batched ``label_dropping`` or ``dropping``) are called for ONE example. What raises, gives
+another shape, NaN or inf gets one failed row with what happened. Statistical checks give a false alarm with probability
+under 1e-4 a report; the modules' heads derive what they allow. An error of 5 % (of a value in one fifth of t, for one
+label or in one coordinate; of a rate, a scale, a stage or the noise) fails, on the usual oracle: each function says
+where that does not hold. A report ends with what a pass does not show.
 
 >>> from cfgjax import verify
 >>> def plus_one(field, scale, null_label):  # the convention of some papers, where 0 is the labelled field
@@ -41,6 +43,8 @@ A pass does not show scales outside [0, 7.5], t outside [0.05, 0.95], or that yo
 from __future__ import annotations
 
 from cfgjax.verify.batched import samples as samples
+from cfgjax.verify.condition_dropping import dropping as dropping
+from cfgjax.verify.conditional_fields import conditional_field as conditional_field
 from cfgjax.verify.diffusions import diffusion as diffusion
 from cfgjax.verify.fields import field as field
 from cfgjax.verify.labels import label_dropping as label_dropping

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cfgjax.checks import short_repr
 from cfgjax.piecewise import Piecewise
 from cfgjax.solvers import integrate
-from cfgjax.types import Array, Solver
+from cfgjax.types import Array, Solver, Tree
 from cfgjax.verify.report import CallError
 
 Run = Callable[[Array, Array, Array], Array]
@@ -29,21 +30,30 @@ def format_error(error: Exception) -> str:
     return f"raised {type(error).__name__}" + (f": {lines[0][:160]}" if lines else "")
 
 
-def mapped(function: Callable[..., Any], *arrays: Any, most: int = MAX_LOOPED) -> np.ndarray:
-    """The function's values over the arrays' leading axis, as float64 of NumPy.
+def mapped(
+    function: Callable[..., Any], *arrays: Any, most: int = MAX_LOOPED, batch_size: int | None = None
+) -> np.ndarray:
+    """The function's values over the leading axis of the arrays, or of trees of them, as float64 of NumPy.
 
-    A function that cannot be traced is called in a loop, for the first ``most`` rows only.
+    A function that cannot be traced is called in a loop, for the first ``most`` rows only; one that can, on
+    ``batch_size`` rows at once, None for all.
 
     Raises:
         CallError: the function raises for one example, too, or gives no array; it cannot be traced and ``most`` is 0.
     """
     try:
-        return _array(jax.jit(jax.vmap(function))(*arrays))
+        return _array(jax.jit(_over_rows(function, batch_size))(*arrays))
     except Exception as error:
         values = _looped(function, arrays, max(most, 1))
         if most == 0:
             raise CallError(f"cannot be traced by jax.jit and jax.vmap: {format_error(error)}") from None
         return values
+
+
+def _over_rows(function: Callable[..., Any], batch_size: int | None) -> Callable[..., Any]:
+    if batch_size is None:
+        return jax.vmap(function)
+    return lambda *arrays: jax.lax.map(lambda row: function(*row), arrays, batch_size=batch_size)
 
 
 def swept(function: Callable[..., Any], numbers: Sequence[float], *arrays: Any, most: int = MAX_LOOPED) -> np.ndarray:
@@ -87,9 +97,9 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _looped(function: Callable[..., Any], arrays: tuple[Any, ...], most: int) -> np.ndarray:
-    num_rows = min(jnp.shape(arrays[0])[0], most)
+    num_rows = min(jnp.shape(jax.tree.leaves(arrays)[0])[0], most)
     try:
-        values = [_array(function(*(array[row] for array in arrays))) for row in range(num_rows)]
+        values = [_array(function(*_at(arrays, row))) for row in range(num_rows)]
     except CallError:
         raise
     except Exception as error:
@@ -100,10 +110,14 @@ def _looped(function: Callable[..., Any], arrays: tuple[Any, ...], most: int) ->
     return np.stack(values)
 
 
+def _at(arrays: tuple[Any, ...], rows: int | slice) -> tuple[Any, ...]:
+    return jax.tree.map(lambda array: array[rows], arrays)
+
+
 def _batch_hint(function: Callable[..., Any], arrays: tuple[Any, ...]) -> str:
     """Words for a function that fails for one example and takes a batch of one."""
     try:
-        is_batched = _array(function(*(array[:1] for array in arrays))).shape[:1] == (1,)
+        is_batched = _array(function(*_at(arrays, slice(1)))).shape[:1] == (1,)
     except Exception:
         return ""
     return "; it takes a batch, and is to be written for ONE example" if is_batched else ""
@@ -120,6 +134,30 @@ def require_shape(found: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return found
     hint = "; is it written for a batch?" if math.prod(given) == math.prod(shape) else ""
     raise CallError(f"gives the shape {given} for ONE example of shape {shape}{hint}")
+
+
+def require_tree_like(found: Tree, y: Tree) -> Tree:
+    """What was found, once it has the structure, shapes and types of y.
+
+    Raises:
+        CallError: another one, with its place.
+    """
+    if jax.tree.structure(found) != jax.tree.structure(y):
+        raise CallError(f"gives the structure {_shapes(found)}, where y has {_shapes(y)}")
+    for (path, own), like in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(y), strict=True):
+        name = jax.tree_util.keystr(path)
+        at = f" at {name}" if name else ""
+        if not isinstance(own, jax.Array | np.ndarray | np.generic | float | int):
+            raise CallError(f"gives {type(own).__name__}{at}, not an array")
+        if np.shape(own) != np.shape(like):
+            raise CallError(f"gives the shape {np.shape(own)}{at}, where y has {np.shape(like)}")
+        if jnp.result_type(own) != jnp.result_type(like):
+            raise CallError(f"gives {jnp.result_type(own)}{at}, where y has {jnp.result_type(like)}")
+    return found
+
+
+def _shapes(tree: Tree) -> str:
+    return short_repr(jax.tree.map(np.shape, tree))
 
 
 def require_finite(found: np.ndarray) -> np.ndarray:

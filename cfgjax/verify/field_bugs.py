@@ -13,7 +13,7 @@ import numpy as np
 
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.paths import coefficients
-from cfgjax.types import Array, GaussianPath
+from cfgjax.types import Array, Condition, GaussianPath
 from cfgjax.verify.reference import View, Views
 
 NAMES: dict[View, str] = {
@@ -53,24 +53,28 @@ def _other_views(view: View, all_views: dict[View, np.ndarray]) -> dict[str, np.
     return found
 
 
-def field_mistakes(
-    views: Views, path: GaussianPath, mixture: LabelledMixture, view: View, x: Array, t: Array, y: Array
+def mistakes_with(
+    views: Views, path: GaussianPath, view: View, x: Array, t: Array, y: Condition, others: dict[str, Condition]
 ) -> dict[str, np.ndarray]:
-    """Mistakes of any field: signs, time, views, factors, conversions, labels."""
-    null, own = mixture.num_classes, {name: views.values(name, x, t, y) for name in NAMES}
-    value, c = own[view], _columns(path, t)
+    """Mistakes of any field: signs, time, other conditions in the place of y, views, factors, conversions.
 
-    def elsewhere(t: Array, y: Array) -> np.ndarray:
-        return views.values(view, x, t, y)
-
+    Args:
+        views: the oracle's.
+        path: of the claim.
+        view: of the claim.
+        x: [n, D].
+        t: [n].
+        y: [n], or a tree of [n, ...].
+        others: by the mistake's words, what is taken for y.
+    """
+    own = {name: views.values(name, x, t, y) for name in NAMES}
+    value, mirrored, c = own[view], views.values(view, x, 1 - t, y), _columns(path, t)
     known = {
         "the sign is wrong": -value,
-        "time runs backwards: it is the value at 1 - t": elsewhere(1 - t, y),
-        "time runs backwards, and the sign is turned: it is minus the value at 1 - t": -elsewhere(1 - t, y),
-        "labels are ignored: it is the null label's value": elsewhere(t, jnp.full_like(y, null)),
-        "labels are shifted by one: y - 1 for y": elsewhere(t, (y - 1) % null),
-        "labels are shifted by one: y + 1 for y": elsewhere(t, (y + 1) % null),
+        "time runs backwards: it is the value at 1 - t": mirrored,
+        "time runs backwards, and the sign is turned: it is minus the value at 1 - t": -mirrored,
     }
+    known |= {words: views.values(view, x, t, other) for words, other in others.items()}
     known |= _other_views(view, own)
     known |= {f"a factor {name} too many": factor * value for name, factor in _scalings(view, c).items()}
     return known | (_conversion_mistakes(own, c, np.asarray(x)) if view == "field" else {})
@@ -88,6 +92,30 @@ def _conversion_mistakes(own: dict[View, np.ndarray], c: dict[str, np.ndarray], 
     }
 
 
+def shifted_labels(y: Array, num_classes: int) -> dict[str, Array]:
+    """By the mistake's words, the labels [n] that are taken for y's."""
+    return {
+        "labels are shifted by one: y - 1 for y": (y - 1) % num_classes,
+        "labels are shifted by one: y + 1 for y": (y + 1) % num_classes,
+    }
+
+
+def field_mistakes(
+    views: Views, path: GaussianPath, mixture: LabelledMixture, view: View, x: Array, t: Array, y: Array
+) -> dict[str, np.ndarray]:
+    """Mistakes of any field, and those with labels."""
+    null = mixture.num_classes
+    others = {"labels are ignored: it is the null label's value": jnp.full_like(y, null)} | shifted_labels(y, null)
+    return mistakes_with(views, path, view, x, t, y, others)
+
+
+def label_average(mixture: LabelledMixture, rows: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """The mistake in the null label's place: the average of the labels' values, [n, D] each."""
+    shares = np.asarray(mixture.weights).sum(axis=1) / np.asarray(mixture.weights).sum()
+    mean = np.tensordot(shares, np.stack(rows), axes=1)
+    return {"it is the labels' average under their shares, not under p_t(y|x)": mean}
+
+
 def null_mistakes(
     views: Views, path: GaussianPath, mixture: LabelledMixture, view: View, x: Array, t: Array, y: Array
 ) -> dict[str, np.ndarray]:
@@ -97,9 +125,6 @@ def null_mistakes(
     known = {
         f"the null label gives the row of label {label} for that of {null}": rows[label] for label in {0, null - 1}
     }
-    shares = np.asarray(mixture.weights).sum(axis=1) / np.asarray(mixture.weights).sum()
-    mean = np.tensordot(shares, np.stack(list(rows.values())), axes=1)
-    known["it is the labels' average under their shares, not under p_t(y|x)"] = mean
-    known["the null label gives zero"] = np.zeros_like(mean)
-    others = field_mistakes(views, path, mixture, view, x, t, y)
-    return known | {words: value for words, value in others.items() if "labels" not in words}
+    known |= label_average(mixture, list(rows.values()))
+    known["the null label gives zero"] = np.zeros_like(rows[0])
+    return known | mistakes_with(views, path, view, x, t, y, {})

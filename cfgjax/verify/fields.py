@@ -7,23 +7,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from cfgjax.contracts import Positive, checked
 from cfgjax.mixtures import LabelledMixture
-from cfgjax.types import Array, GaussianPath, LabelledField
+from cfgjax.types import Array, Condition, GaussianPath, LabelledField
 from cfgjax.verify.call_user import mapped, require_finite, require_shape
 from cfgjax.verify.field_bugs import NAMES, Mistakes, field_mistakes, null_mistakes
 from cfgjax.verify.reference import Oracle, Seed, View, Views, states
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_most, collected, likely_cause, relative_error
 
 TIMES = tuple(np.linspace(0.05, 0.95, 19))
-_ROWS, _LABELS, _LEAST = 152, 8, 0.25
+ROWS = 152
+_LABELS, _LEAST = 8, 0.25
 
 
 @checked
@@ -60,12 +62,12 @@ def field(
     return collected(f"verify.field ({NAMES[view]})", checks, limits)
 
 
-class _Rows(NamedTuple):
+class Rows(NamedTuple):
     """Inputs (x, t, y) of a field with x of p_t(x), and what it gave."""
 
     x: Array
     t: Array
-    y: Array
+    y: Condition
     found: np.ndarray
 
     def error(self, expected: np.ndarray) -> float:
@@ -78,25 +80,38 @@ class _Rows(NamedTuple):
         return max(by_time, float(np.max(by_coordinate)))
 
 
+def rows_of(null: int, num_groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The times of ``num_groups`` groups of rows and of some at t = 0 after them, [n]; the labels of one group and of
+    those at 0.
+    """
+    labels = np.unique(np.linspace(0, null - 1, min(null, _LABELS)).astype(int))
+    index = np.arange(ROWS)
+    times = [np.asarray(TIMES)[index % len(TIMES)]] * num_groups
+    return np.concatenate([*times, np.zeros(len(labels))]), labels[index // len(TIMES) % len(labels)], labels
+
+
+def called(field: LabelledField, x: Array, t: Array, y: Condition) -> tuple[list[Rows], np.ndarray]:
+    """What the field gives for each group of rows, and at t = 0; all of ONE mapped call."""
+    found = require_shape(mapped(field, x, t, y, most=len(x)), x.shape[1:])
+    num_groups = len(x) // ROWS
+    require_finite(found[: num_groups * ROWS])
+    parts = [slice(group * ROWS, (group + 1) * ROWS) for group in range(num_groups)]
+    groups = [Rows(x[part], t[part], jax.tree.map(lambda y, part=part: y[part], y), found[part]) for part in parts]
+    return groups, found[num_groups * ROWS :]
+
+
 def _called(
     field: LabelledField, path: GaussianPath, mixture: LabelledMixture, seed: int
-) -> tuple[_Rows, _Rows, np.ndarray]:
-    """Rows for the labels, rows for the null label, and values at t = 0; all of ONE mapped call."""
+) -> tuple[list[Rows], np.ndarray]:
+    """Rows for the labels and rows for the null label, and values at t = 0."""
     null = mixture.num_classes
-    labels = np.unique(np.linspace(0, null - 1, min(null, _LABELS)).astype(int))
-    index = np.arange(_ROWS)
-    times, ys = np.asarray(TIMES)[index % len(TIMES)], labels[index // len(TIMES) % len(labels)]
-    t = jnp.asarray(np.concatenate([times, times, np.zeros(len(labels))]), jnp.result_type(float))
-    y = jnp.asarray(np.concatenate([ys, np.full(_ROWS, null), labels]))
-    x = states(mixture, path, np.asarray(t), seed)
-    found = require_shape(mapped(field, x, t, y, most=len(x)), x.shape[1:])
-    parts = (slice(_ROWS), slice(_ROWS, 2 * _ROWS))
-    require_finite(found[: 2 * _ROWS])
-    first, second = (_Rows(x[part], t[part], y[part], found[part]) for part in parts)
-    return first, second, found[2 * _ROWS :]
+    times, ys, labels = rows_of(null, 2)
+    y = jnp.asarray(np.concatenate([ys, np.full(ROWS, null), labels]))
+    t = jnp.asarray(times, jnp.result_type(float))
+    return called(field, states(mixture, path, np.asarray(t), seed), t, y)
 
 
-def _cause(rows: _Rows, exact: np.ndarray, mistakes: dict[str, np.ndarray], tolerance: float) -> str:
+def _cause(rows: Rows, exact: np.ndarray, mistakes: dict[str, np.ndarray], tolerance: float) -> str:
     words = likely_cause(rows.error, exact, mistakes, tolerance)
     if words != UNKNOWN:
         return words
@@ -108,15 +123,26 @@ def _checks(
     field: LabelledField, path: GaussianPath, mixture: LabelledMixture, view: View, tolerance: float, seed: int
 ) -> Iterator[Check]:
     views = Views(mixture, path)
-    labelled, null, start = _called(field, path, mixture, seed)
+    (labelled, null), start = _called(field, path, mixture, seed)
 
-    def row(name: str, rows: _Rows, mistakes: Mistakes) -> Check:
-        exact = views.values(view, *rows[:3])
+    def row(name: str, rows: Rows, mistakes: Mistakes) -> Check:
         known = partial(mistakes, views, path, mixture, view, *rows[:3])
-        return at_most(name, rows.error(exact), tolerance, lambda: _cause(rows, exact, known(), tolerance))
+        return row_check(name, rows, views.values(view, *rows[:3]), known, tolerance)
 
     yield row("values for labels", labelled, field_mistakes)
     yield row("values for the null label", null, null_mistakes)
-    yield at_most(
+    yield start_check(start)
+
+
+def row_check(
+    name: str, rows: Rows, exact: np.ndarray, mistakes: Callable[[], dict[str, np.ndarray]], tolerance: float
+) -> Check:
+    """The check of a group of rows against the exact values, with a cause of the mistakes' where it fails."""
+    return at_most(name, rows.error(exact), tolerance, lambda: _cause(rows, exact, mistakes(), tolerance))
+
+
+def start_check(start: np.ndarray) -> Check:
+    """The check that values at t = 0 are finite."""
+    return at_most(
         "share not finite at t = 0", float(np.mean(~np.isfinite(start))), 0.0, lambda: "divided by alpha, 0 there"
     )

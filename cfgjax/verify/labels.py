@@ -1,14 +1,7 @@
 """Label dropping: how often, by which draws, and to which label.
 
-(V9) R calls of n labels. The rate's standard error is that of R n draws, or what the calls' own rates scatter by where
-     that is more; allowed are five of them (false alarms under 1e-6), and six for the rate of each label, or of each
-     group of labels where a label has few drops.
-(V10) With eta as found, the calls' rates have variance eta (1 - eta) / n by an independent Bernoulli draw for each
-      example, and n times it by one draw a call. Allowed is a ratio of 2.2: with R = 64 it is chi^2 / 63, above that
-      with probability 1e-7.
-(V11) The rates at each of n places in the calls have variance eta (1 - eta) / R by new draws in each call, and R times
-     it by the same ones. Allowed is a ratio of 1 + 7 sqrt(3.5 / n), seven standard deviations at eta = 0.01, where it
-     is widest.
+Rates and draws are those of (V9) to (V11) of ``draws``; of the rate of each label, or of each group of labels where a
+label has few drops, six standard errors are allowed.
 """
 
 from __future__ import annotations
@@ -24,11 +17,9 @@ from cfgjax.checks import THREEFRY
 from cfgjax.contracts import PositiveInt, between, checked
 from cfgjax.types import Array, Number
 from cfgjax.verify.call_user import mapped, require_finite, require_shape
+from cfgjax.verify.draws import CALLS, DRAWS, LOOPED, draw_checks, rate_cause, rate_check, statistics
 from cfgjax.verify.reference import Seed
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_most, collected
-
-_CALLS, _LABELS, _LOOPED = 64, 16384, 4096
-"""Calls; labels in each; and labels in all for a function that can be called only one at a time."""
 
 
 @checked
@@ -64,13 +55,13 @@ def _called(drop: Callable[[Array, Array], Array], y: Array, is_batched: bool, s
         keys = jax.random.split(root, len(y))
         return require_finite(require_shape(mapped(drop, keys, y), y.shape[1:]))
     keys = jax.random.split(root, y.size)
-    return require_finite(require_shape(mapped(drop, keys, y.reshape(-1), most=_LOOPED), ())).reshape(_CALLS, -1)
+    return require_finite(require_shape(mapped(drop, keys, y.reshape(-1), most=LOOPED), ())).reshape(CALLS, -1)
 
 
 def _checks(
     drop: Callable[[Array, Array], Array], rate: float, null: int, is_batched: bool, seed: int
 ) -> Iterator[Check]:
-    y = jnp.asarray(np.random.default_rng(seed).integers(0, null, size=(_CALLS, _LABELS)))
+    y = jnp.asarray(np.random.default_rng(seed).integers(0, null, size=(CALLS, DRAWS)))
     found = _called(drop, y, is_batched, seed)
     given = np.asarray(y).reshape(-1)[: found.size].reshape(found.shape)
     is_other = (found != given) & (found != null)
@@ -78,42 +69,22 @@ def _checks(
     yield at_most("share neither y nor the null label", np.mean(is_other), 0.0, lambda: _label_cause(wrong, null))
 
     drops = np.where(np.isin(given, wrong), np.nan, found != given)
-    mean, variance = float(np.nanmean(drops)), rate * (1 - rate)
-    by_call, by_place = (_scatter(drops, axis) / max(mean * (1 - mean), 1e-6) for axis in (1, 0))
-    allowed = 5 * np.sqrt(max(by_call, 1.0) * variance / np.sum(~np.isnan(drops)))
-    yield at_most("rate: difference", abs(mean - rate), allowed, lambda: _rate_cause(mean, rate))
+    seen = statistics(drops, rate)
+
+    def cause() -> str:
+        return rate_cause(seen.mean, rate, "label")
+
+    yield rate_check(seen, cause)
     rates, errors = _label_rates(drops, given, rate)
-    by_label = float(np.max(np.abs(rates - rate) / errors) / np.sqrt(max(by_call, 1.0)))
-    words = "rate of each label: standard errors"
-    yield at_most(words, by_label, 6.0, lambda: _each_cause(rates, rate) or _rate_cause(mean, rate))
-    yield at_most(
-        "an independent Bernoulli draw for each example: variance of calls",
-        by_call,
-        2.2,
-        lambda: _call_cause(by_call, found.shape[1]),
-    )
-    allowed = 1 + 7 * np.sqrt(3.5 / found.shape[1])
-    yield at_most("new draws with each key: variance of places", by_place, allowed, lambda: "the key is not used")
-
-
-def _scatter(drops: np.ndarray, axis: int) -> float:
-    """The variance of the rates along an axis, times the number of draws in each (V10)."""
-    counts = np.sum(~np.isnan(drops), axis=axis)
-    return float(np.var(np.nanmean(drops, axis=axis), ddof=1) * counts.mean())
+    by_label = float(np.max(np.abs(rates - rate) / errors) / np.sqrt(seen.call_factor))
+    yield at_most("rate of each label: standard errors", by_label, 6.0, lambda: _each_cause(rates, rate) or cause())
+    yield from draw_checks(seen)
 
 
 def _label_cause(wrong: np.ndarray, null: int) -> str:
     if len(wrong) == 1:
         return f"a dropped label becomes {wrong[0]:g}, and the null label is K = {null}"
     return UNKNOWN
-
-
-def _rate_cause(mean: float, rate: float) -> str:
-    if mean in (0.0, 1.0):
-        return ("all labels are dropped" if mean else "nothing is dropped") + ", or the key is not used"
-    if abs(mean - (1 - rate)) < 0.02:
-        return "the Bernoulli draw is inverted: a label is kept with probability eta"
-    return f"{UNKNOWN}; it drops {mean:.3g}"
 
 
 def _groups(num_classes: int, size: int, rate: float) -> int:
@@ -137,7 +108,3 @@ def _each_cause(rates: np.ndarray, rate: float) -> str:
         return ""
     worst = int(np.argmax(np.abs(rates - rate)))
     return f"the rate depends on the label: that of label {worst} is {rates[worst]:.3g}"
-
-
-def _call_cause(by_call: float, size: int) -> str:
-    return "one Bernoulli draw for a batch" if by_call > size / 3 else UNKNOWN

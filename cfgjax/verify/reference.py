@@ -11,15 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax.contracts import at_least, instance
-from cfgjax.mixtures import LabelledMixture
+from cfgjax.mixtures import JointMixture, LabelledMixture, joint
 from cfgjax.paths import linear
-from cfgjax.types import Array, GaussianPath, LabelledField
+from cfgjax.types import Array, Condition, GaussianPath, LabelledField
 
 View = Literal["field", "score", "noise", "denoiser"]
 VIEWS = ("field", "score", "noise", "denoiser")
 
 Oracle = Annotated[LabelledMixture, instance(LabelledMixture, "a LabelledMixture, as mixtures.ring() is")]
 """A labelled mixture, of which everything is known exactly."""
+JointOracle = Annotated[JointMixture, instance(JointMixture, "a JointMixture, as mixtures.joint(...) is")]
+"""A joint mixture of points and vectors with labels, of which everything is known exactly."""
 Seed = Annotated[int, at_least(0, 2**31 - 1)]
 """An integer of 31 bits, not negative."""
 
@@ -34,6 +36,11 @@ def skewed_mixture() -> LabelledMixture:
     return LabelledMixture(*map(jnp.asarray, (np.array([0.5, 0.2, 0.3]), means, covariances)))
 
 
+def skewed_joint_mixture() -> JointMixture:
+    """The same with two noisy measurements of the points, of which neither is the other's mirror."""
+    return joint(skewed_mixture(), jnp.asarray([[1.1, -0.4], [0.3, 0.9]]), 0.6)
+
+
 def lopsided_mixture() -> LabelledMixture:
     """Three labels of two unequal components each, in 2-D: in no view is a median of the target its mean."""
     means = np.array([[[-1.6, 0.5], [0.9, 1.8]], [[1.8, 1.4], [0.6, -1.2]], [[-0.6, -2.2], [1.5, -0.3]]])
@@ -42,7 +49,7 @@ def lopsided_mixture() -> LabelledMixture:
     return LabelledMixture(*map(jnp.asarray, (weights, means, np.stack([covariances] * 3))))
 
 
-def oracle_views(mixture: LabelledMixture, path: GaussianPath) -> dict[View, LabelledField]:
+def oracle_views(mixture: LabelledMixture | JointMixture, path: GaussianPath) -> dict[View, LabelledField]:
     """The oracle's views by name, each of ONE example."""
     return {
         "field": mixture.vector_field(path),
@@ -53,30 +60,52 @@ def oracle_views(mixture: LabelledMixture, path: GaussianPath) -> dict[View, Lab
 
 
 @partial(jax.jit, static_argnames=("view", "path"))
-def _values(view: View, path: GaussianPath, mixture: LabelledMixture, x: Array, t: Array, y: Array) -> Array:
+def _values(
+    view: View, path: GaussianPath, mixture: LabelledMixture | JointMixture, x: Array, t: Array, y: Condition
+) -> Array:
     return jax.vmap(oracle_views(mixture, path)[view])(x, t, y)
 
 
 class Views(NamedTuple):
-    """The oracle's views on a path over rows (x [n, D], t [n], y [n])."""
+    """The oracle's views on a path over rows (x [n, D], t [n], y [n], or a tree of [n, ...])."""
 
-    mixture: LabelledMixture
+    mixture: LabelledMixture | JointMixture
     path: GaussianPath
 
-    def values(self, view: View, x: Array, t: Array, y: Array) -> np.ndarray:
+    def values(self, view: View, x: Array, t: Array, y: Condition) -> np.ndarray:
         """The view's values, [n, D]."""
         return np.asarray(_values(view, self.path, self.mixture, x, t, y), np.float64)
 
 
 def states(mixture: LabelledMixture, path: GaussianPath, times: np.ndarray, seed: int) -> Array:
     """A state of p_t(x) for each of the times [n], as [n, D]."""
+    return _moved(path, times, *_draws(mixture, len(times), seed))
+
+
+def joint_states(
+    mixture: JointMixture, path: GaussianPath, times: np.ndarray, seed: int
+) -> tuple[Array, dict[str, Array]]:
+    """A state of p_t(x) for each of the times [n], as [n, D], and its data point's vectors, [n, k] each."""
+    z, noise = _draws(mixture.mixture, len(times), seed)
+    ends = np.cumsum((mixture.dimension, *mixture.sizes.values()))
+    points, *vectors = np.split(z, ends[:-1], axis=1)
+    own = {name: jnp.asarray(rows, jnp.result_type(float)) for name, rows in zip(mixture.sizes, vectors, strict=True)}
+    return _moved(path, times, points, noise[:, : mixture.dimension]), own
+
+
+def _draws(mixture: LabelledMixture, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Data points of all labels and noise, [size, D] each."""
     rng = np.random.default_rng(seed)
     weights = np.asarray(mixture.weights, np.float64).reshape(-1)
-    chosen = rng.choice(len(weights), size=len(times), p=weights / weights.sum())
+    chosen = rng.choice(len(weights), size=size, p=weights / weights.sum())
     dimension = mixture.means.shape[-1]
     roots = np.linalg.cholesky(np.asarray(mixture.covariances, np.float64).reshape(-1, dimension, dimension))
-    z, noise = rng.normal(size=(2, len(times), dimension))
-    z = np.asarray(mixture.means, np.float64).reshape(-1, dimension)[chosen] + np.einsum("nij,nj->ni", roots[chosen], z)
+    z, noise = rng.normal(size=(2, size, dimension))
+    means = np.asarray(mixture.means, np.float64).reshape(-1, dimension)
+    return means[chosen] + np.einsum("nij,nj->ni", roots[chosen], z), noise
+
+
+def _moved(path: GaussianPath, times: np.ndarray, z: np.ndarray, noise: np.ndarray) -> Array:
     alpha, beta = (np.expand_dims(np.asarray(part(jnp.asarray(times))), -1) for part in (path.alpha, path.beta))
     return jnp.asarray(alpha * z + beta * noise, jnp.result_type(float))
 

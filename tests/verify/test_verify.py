@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cfgjax import conversions, guidance, losses, mixtures, paths, verify
+from cfgjax.guidance import drop_condition
 from cfgjax.verify.reference import lopsided_mixture, skewed_mixture
 
 SEEDS = range(5)
@@ -391,7 +392,7 @@ def test_mistakes_in_rules_that_differ_are_named(rule, neutral, words):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("rate", [0.02, 0.1, 0.5])
 def test_right_label_dropping_passes(seed, rate):
-    verify.label_dropping(lambda key, y: guidance.drop_label(key, y, rate, NULL), rate, NULL, seed=seed).require()
+    verify.label_dropping(lambda key, y: drop_condition(key, y, rate, NULL), rate, NULL, seed=seed).require()
     verify.label_dropping(
         lambda key, y: jnp.where(jax.random.bernoulli(key, rate, y.shape), NULL, y), rate, NULL, True, seed
     ).require()
@@ -412,20 +413,32 @@ def _draws(key, shape=()):
 WRONG_DROPS = {
     "one draw per batch": (lambda key, y: jnp.where(_draws(key), NULL, y), True, "one Bernoulli draw for a batch"),
     "the one-example rule on a batch": (
-        lambda key, y: guidance.drop_label(key, y, 0.1, NULL),
+        lambda key, y: drop_condition(key, y, 0.1, NULL),
         True,
         "y must be one number for one example",
     ),
     "same draws": (lambda key, y: jnp.where(_draws(jax.random.key(0), y.shape), NULL, y), True, "the key is not used"),
     "fixed key": (lambda key, y: jnp.where(_draws(jax.random.key(0)), NULL, y), False, "the key is not used"),
-    "row K - 1": (lambda key, y: guidance.drop_label(key, y, 0.1, NULL - 1), False, "becomes 2, and the null label is"),
+    "row K - 1": (
+        lambda key, y: drop_condition(key, y, 0.1, NULL - 1),
+        False,
+        "becomes 2, and the null label is",
+    ),
     "row 0": (lambda key, y: y * (1 - _draws(key)), False, "a dropped label becomes 0, and the null label is K = 3"),
     "turned": (lambda key, y: jnp.where(_draws(key), y, NULL), False, "the Bernoulli draw is inverted"),
     "never": (lambda key, y: y, False, "nothing is dropped"),
-    "twice the rate": (lambda key, y: guidance.drop_label(key, y, 0.2, NULL), False, "no known cause fits; it drops"),
-    "5 % more": (lambda key, y: guidance.drop_label(key, y, 0.105, NULL), False, "no known cause fits; it drops 0.105"),
+    "twice the rate": (
+        lambda key, y: drop_condition(key, y, 0.2, NULL),
+        False,
+        "no known cause fits; it drops",
+    ),
+    "5 % more": (
+        lambda key, y: drop_condition(key, y, 0.105, NULL),
+        False,
+        "no known cause fits; it drops 0.105",
+    ),
     "5 % more of one label": (
-        lambda key, y: guidance.drop_label(key, y, jnp.where(y == 1, 0.105, 0.1), NULL),
+        lambda key, y: drop_condition(key, y, jnp.where(y == 1, 0.105, 0.1), NULL),
         False,
         "the rate depends on the label: that of label 1 is 0.105",
     ),
@@ -471,7 +484,7 @@ def _own_loss(
     def matching(path, field, key, z, y):
         time_key, noise_key, drop_key = jax.random.split(key, 3)
         t, noise = jax.random.uniform(time_key), jax.random.normal(noise_key, z.shape)
-        y = guidance.drop_label(drop_key, y, rate, NULL) if rate else y
+        y = drop_condition(drop_key, y, rate, NULL) if rate else y
         x = t * z + (1 - t) * noise
         return weight(t, x, z, noise) * metric(field(x, time(t), y) - target(t, x, y, z, noise))
 
