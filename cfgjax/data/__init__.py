@@ -6,6 +6,11 @@ A set is prepared once as array_record files, read back by ``load``, and visited
 
 from __future__ import annotations
 
+from cfgjax.data.conditioned_images import ConditionedImages as ConditionedImages
+from cfgjax.data.conditioned_images import hold_out as hold_out
+from cfgjax.data.embeddings import Embeddings as Embeddings
+from cfgjax.data.embeddings import join_embeddings as join_embeddings
+from cfgjax.data.embeddings import read_embeddings as read_embeddings
 from cfgjax.data.idx import is_mnist_like as is_mnist_like
 from cfgjax.data.labels import label_counts as label_counts
 from cfgjax.data.labels import present_labels as present_labels
@@ -13,6 +18,8 @@ from cfgjax.data.latents import Latents as Latents
 from cfgjax.data.latents import Spread as Spread
 from cfgjax.data.latents import open_latents as open_latents
 from cfgjax.data.listing import Remark as Remark
+from cfgjax.data.metadata_folder import read_metadata_folder as read_metadata_folder
+from cfgjax.data.parquet import read_parquet as read_parquet
 from cfgjax.data.prefetch import prefetch as prefetch
 from cfgjax.data.shuffle import batch_indices as batch_indices
 from cfgjax.data.sources import Images as Images

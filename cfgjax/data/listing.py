@@ -26,7 +26,7 @@ _TEST_EVERY = 10
 _OF_SYSTEMS = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini"})
 _BESIDE = "left out, beside the class folders"
 _INNER = "left out, in folders inside class folders"
-_OTHER = "left out, of kinds that are not read as pictures"
+OTHER = "left out, of kinds that are not read as pictures"
 _SYSTEM = "left out, hidden or kept by an operating system"
 
 
@@ -52,10 +52,10 @@ class Listing(NamedTuple):
     left_out: list[Remark]
 
 
-_LeftOut = defaultdict[str, list[Path]]
+LeftOut = defaultdict[str, list[Path]]
 
 
-def _children(folder: Path, left_out: _LeftOut) -> list[Path]:
+def children_of(folder: Path, left_out: LeftOut) -> list[Path]:
     """What lies in a folder, in order, without what systems hide there."""
     children = sorted(folder.iterdir())
     is_systems = [child.name.startswith(".") or child.name.casefold() in _OF_SYSTEMS for child in children]
@@ -63,9 +63,9 @@ def _children(folder: Path, left_out: _LeftOut) -> list[Path]:
     return [child for child, is_left_out in zip(children, is_systems, strict=True) if not is_left_out]
 
 
-def _folders(folder: Path, root: Path, left_out: _LeftOut) -> list[Path]:
+def _folders(folder: Path, root: Path, left_out: LeftOut) -> list[Path]:
     """The folders in a folder, whose names can stand in a file of one name a line."""
-    children = _children(folder, left_out)
+    children = children_of(folder, left_out)
     folders = [child for child in children if child.is_dir()]
     left_out[_BESIDE] += [child for child in children if not child.is_dir()]
     for child in folders:
@@ -83,14 +83,14 @@ def _inside(folder: Path) -> list[Path]:
     return sorted(inner) or [folder]
 
 
-def _pictures(folder: Path, root: Path, left_out: _LeftOut) -> list[Path]:
-    children = _children(folder, left_out)
+def _pictures(folder: Path, root: Path, left_out: LeftOut) -> list[Path]:
+    children = children_of(folder, left_out)
     files = [child for child in children if child.suffix.lower() in SUFFIXES]
     for file in files:
         require_file(require_inside(file, root))
     others = [child for child in children if child.suffix.lower() not in SUFFIXES]
     inner = [child for child in others if child.is_dir()]
-    left_out[_OTHER] += [child for child in others if not child.is_dir()]
+    left_out[OTHER] += [child for child in others if not child.is_dir()]
     left_out[_INNER] += [file for child in inner for file in _inside(child)]
     if not files:
         hint = "; pictures in the folders inside it are not read" if inner else ""
@@ -98,7 +98,7 @@ def _pictures(folder: Path, root: Path, left_out: _LeftOut) -> list[Path]:
     return files
 
 
-def _split_of(index: int, count: int) -> str:
+def split_of(index: int, count: int) -> str:
     """The split of one of so many pictures of a class."""
     is_held_out = index == count - 1 > 0 if count < _TEST_EVERY else index % _TEST_EVERY == _TEST_EVERY - 1
     return "test" if is_held_out else "train"
@@ -119,7 +119,7 @@ def list_pictures(source: Path) -> Listing:
     """
     if not source.is_dir():
         raise DataError(f"source {source} is not a folder{told_forms([source])}")
-    left_out: _LeftOut = defaultdict(list)
+    left_out: LeftOut = defaultdict(list)
     children = _folders(source, source, left_out)
     splits = [child for child in children if child.name in SPLITS]
     if splits and len(splits) < len(children):
@@ -136,5 +136,5 @@ def list_pictures(source: Path) -> Listing:
         for label, folder in enumerate(folders):
             files = _pictures(folder, source, left_out)
             for index, file in enumerate(files):
-                found.setdefault(split or _split_of(index, len(files)), []).append(Picture(file, label))
+                found.setdefault(split or split_of(index, len(files)), []).append(Picture(file, label))
     return Listing(found, names, [Remark(what, tuple(sorted(files))) for what, files in left_out.items() if files])

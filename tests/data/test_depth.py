@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from cfgjax import data
-from cfgjax.data.image_folder import read_picture
+from cfgjax.data.picture_files import read_picture
 
 DEEP = np.random.default_rng(0).integers(0, 65536, (6, 5, 3)).astype(np.uint16)
 

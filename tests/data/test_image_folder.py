@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cfgjax import data
-from cfgjax.data.image_folder import read_picture
+from cfgjax.data.picture_files import read_picture
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
 

@@ -12,7 +12,7 @@ from hypothesis import given, strategies
 from PIL import Image, PngImagePlugin
 
 from cfgjax import data
-from cfgjax.data.image_folder import read_picture
+from cfgjax.data.picture_files import read_picture
 from tests.support.fuzzing import mutations, tries
 from tests.support.pictures import idx_bytes, write_family
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,23 +18,34 @@ _MOST_HEADER = 10_000
 _READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
-def _header(file: Path) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Shape, whether the first axis runs fastest, type, and where the numbers begin.
+class Header(NamedTuple):
+    """What stands before the numbers: shape, whether the first axis runs fastest, type, and where they begin."""
+
+    shape: tuple[int, ...]
+    is_fortran: bool
+    dtype: np.dtype
+    start: int
+
+
+def read_header(stream: Any) -> Header:
+    """Shape, order, type, and where the numbers begin, of an array of numbers.
 
     Raises:
-        ValueError: another kind of file, an archive or a pickle among them; or a header of more than 10,000 bytes.
+        ValueError: another kind of file, an archive or a pickle among them; a header of more than 10,000 bytes; or
+            what is no array of numbers.
     """
-    with file.open("rb") as stream:
-        version = np.lib.format.read_magic(stream)
-        if version not in _READERS:
-            raise ValueError(f"it is of version {version}, not 1.0 or 2.0")
-        start = stream.tell()
-        num_bytes = int.from_bytes(stream.read(2 * version[0]), "little")
-        if num_bytes > _MOST_HEADER:
-            raise ValueError(f"its header has {num_bytes} bytes, more than {_MOST_HEADER}")
-        stream.seek(start)
-        shape, is_fortran, dtype = _READERS[version](stream, max_header_size=_MOST_HEADER)
-        return shape, is_fortran, dtype, stream.tell()
+    version = np.lib.format.read_magic(stream)
+    if version not in _READERS:
+        raise ValueError(f"it is of version {version}, not 1.0 or 2.0")
+    start = stream.tell()
+    num_bytes = int.from_bytes(stream.read(2 * version[0]), "little")
+    if num_bytes > _MOST_HEADER:
+        raise ValueError(f"its header has {num_bytes} bytes, more than {_MOST_HEADER}")
+    stream.seek(start)
+    shape, is_fortran, dtype = _READERS[version](stream, max_header_size=_MOST_HEADER)
+    if dtype.hasobject or dtype.names or any(type(length) is not int or length < 0 for length in shape):
+        raise ValueError(f"it is of type {dtype} and shape {shape}, no array of numbers")
+    return Header(shape, is_fortran, dtype, stream.tell())
 
 
 def open_array(file: Path, root: Path) -> np.ndarray:
@@ -48,9 +60,8 @@ def open_array(file: Path, root: Path) -> np.ndarray:
             header says.
     """
     try:
-        shape, is_fortran, dtype, start = _header(require_file(require_inside(file, root)))
-        if dtype.hasobject or dtype.names or any(type(length) is not int or length < 0 for length in shape):
-            raise ValueError(f"it is of type {dtype} and shape {shape}, no array of numbers")
+        with require_file(require_inside(file, root)).open("rb") as stream:
+            shape, is_fortran, dtype, start = read_header(stream)
         found, promised = file.stat().st_size - start, math.prod(shape) * dtype.itemsize
         if found != promised:
             raise ValueError(f"it holds {found} bytes of numbers, not the {promised} of its shape {shape}")
