@@ -30,14 +30,18 @@ from tests.support.tables import NULL, RULES, SOLVERS
 LEFT_OUT = {
     "checkpoints": "files",
     "data": "files, and pictures one by one",
+    "described": "comparisons of numbers",
     "fsdp": "places the step's program on devices",
+    "measured": "sums over the pixels of one picture",
     "models": "networks, whose products have the caller's precision",
     "piecewise": "of functions, not of numbers",
     "pretrained": "networks, and their files",
+    "sentences": "integers",
     "verify": "compiles by itself: test_what_verify_compiles_is_exact",
 }
 """A part of the library whose functions are not lowered here one by one -> why."""
 NOT_LOWERED = {
+    "conditions.without": "of functions, not of numbers",
     "posthoc_ema.exponent_of": "a Python scalar",
     "training.MultiStep": "record",
     "training.pmapped": "places the step's program on devices",
@@ -47,6 +51,7 @@ NOT_LOWERED = {
 
 PATH, MIXTURE, KEY = paths.linear(), mixtures.ring(NULL), jax.random.key(7)
 ORACLE = MIXTURE.vector_field(PATH)
+JOINT = mixtures.joint(MIXTURE, np.eye(2), 0.5)
 GUIDED = guidance.given(guidance.classifier_free(ORACLE, 2.5, NULL), 1)
 X, TS = jnp.array([1.0, -2.0]), jnp.linspace(0.0, 1.0, 3)
 POINT = {"key": KEY, "x": X, "t": 0.25, "t_next": 0.5, "y": 1, "step": jnp.asarray(3)}
@@ -85,7 +90,14 @@ def _likelihoods(divergence):
 
 
 BY_HAND = {
-    "guidance.drop_label": lambda: guidance.drop_label(KEY, jnp.asarray(1), 0.1, NULL),
+    "guidance.drop_condition": lambda: guidance.drop_condition(KEY, jnp.asarray(1), 0.1, NULL),
+    "guidance.classifier_free_chain": lambda: guidance.classifier_free_chain(
+        JOINT.vector_field(PATH), {"label": 2.0, "vector": 3.0}, JOINT.null, ("label", "vector")
+    )(X, 0.25, JOINT.null),
+    "guidance.classifier_free_product": lambda: guidance.classifier_free_product(
+        JOINT.vector_field(PATH), {"label": 2.0, "vector": 3.0}, JOINT.null
+    )(X, 0.25, JOINT.null),
+    "mixtures.JointMixture": lambda: jax.grad(lambda x: JOINT.condition_log_prob(PATH)(x, 0.25, JOINT.null))(X),
     "guidance.zero_init": lambda: guidance.zero_init(GUIDED, 0.25)(X, 0.5),
     "guidance_diagnostics.diagnostics": _diagnosed,
     "guidance_diagnostics.by_label": _diagnosed,
@@ -156,15 +168,30 @@ def test_the_oracle_has_no_product_at_all(view):
     assert products(lowered(jax.vmap(program), jnp.ones((5, 2)), jnp.full(5, 0.25), jnp.arange(5) % NULL)) == []
 
 
+@pytest.mark.parametrize("view", ["log_density", "condition_log_prob", "vector_field", "score", "noise", "denoiser"])
+def test_the_oracle_of_several_conditions_has_no_product_at_all(view):
+    def program(x, t, c):
+        view_of, y = getattr(JOINT, view)(PATH), JOINT.null | {"vector": c}
+        return view_of(x, t, y), jax.grad(lambda x: jnp.sum(view_of(x, t, y)))(x)
+
+    assert products(lowered(jax.vmap(program), jnp.ones((5, 2)), jnp.full(5, 0.25), jnp.ones((5, 2)))) == []
+
+
 def _sampler(field, key, x, ts, y, scale, null):
     return solvers.integrate(solvers.heun(guidance.given(guidance.classifier_free(field, scale, null), y)), key, x, ts)
 
 
 VERIFIED = {
+    "conditional_field": lambda: verify.conditional_field(JOINT.vector_field(PATH), PATH),
+    "dropping": lambda: verify.dropping(
+        lambda key, y: guidance.drop_condition(key, y, 0.1, NULL), NULL, 0.1, MIXTURE.sample_label
+    ),
     "diffusion": lambda: verify.diffusion(solvers.euler_maruyama),
     "field": lambda: verify.field(ORACLE, PATH, MIXTURE),
     "guidance": lambda: verify.guidance(guidance.classifier_free),
-    "label_dropping": lambda: verify.label_dropping(lambda key, y: guidance.drop_label(key, y, 0.1, NULL), 0.1, NULL),
+    "label_dropping": lambda: verify.label_dropping(
+        lambda key, y: guidance.drop_condition(key, y, 0.1, NULL), 0.1, NULL
+    ),
     "loss": lambda: verify.loss(losses.flow_matching),
     "rule": lambda: verify.rule(lambda field, scale, null: guidance.rescaled(guidance.pair(field, null), scale, 0.5)),
     "sampler": lambda: verify.sampler(_sampler, 2),
