@@ -217,7 +217,8 @@ def _on_tpu(*arguments):
     folder = _libtpu()
     if folder is None:
         pytest.skip("libtpu is not installed: pip install 'cfgjax[tpu-compile]', or it alone into build/libtpu")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([folder, str(ROOT)])}
+    folders = filter(None, [folder, str(ROOT), os.environ.get("PYTHONPATH")])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(folders)}
     line = [sys.executable, "-m", "experiments.dryrun", *arguments, "--json"]
     done = subprocess.run(line, env=environment, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
