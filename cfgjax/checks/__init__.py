@@ -23,6 +23,7 @@ from cfgjax.checks.conditions import entries as entries
 from cfgjax.checks.conditions import require_condition as require_condition
 from cfgjax.checks.conditions import require_entries as require_entries
 from cfgjax.checks.conditions import require_null as require_null
+from cfgjax.checks.conditions import require_rates as require_rates
 from cfgjax.checks.kinds import THREEFRY as THREEFRY
 from cfgjax.checks.kinds import require_choice as require_choice
 from cfgjax.checks.kinds import require_devices as require_devices

@@ -9,7 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks.numbers import is_number, is_traced, kind_of, label_like, require_finite, require_label, short_repr
+from cfgjax.checks.numbers import (
+    is_number,
+    is_traced,
+    kind_of,
+    label_like,
+    require_between,
+    require_finite,
+    require_label,
+    short_repr,
+)
 from cfgjax.types import Array, Condition
 
 _LEAF = jax.tree.structure(0)
@@ -112,3 +121,12 @@ def require_entries(name: str, names: tuple[Hashable, ...], y: Condition) -> Non
     missing = [each for each in names if each not in there]
     if missing:
         raise ValueError(f"{name} must be of y's conditions, {', '.join(map(repr, there))}; got {missing[0]!r}")
+
+
+def require_rates(name: str, rates: Any, most: float = 1) -> None:
+    """Raises TypeError or ValueError for what is neither one number nor a tree of them, in [0, most] where concrete."""
+    leaves = jax.tree_util.tree_leaves_with_path(rates)
+    if not leaves:
+        raise TypeError(f"{name} must be one number or a tree of them, got {type(rates).__name__} {short_repr(rates)}")
+    for path, rate in leaves:
+        require_between(_where(name, path), rate, 0, most)

@@ -10,15 +10,20 @@ from cfgjax.checks.numbers import require_number
 from cfgjax.types import Interval, Policy, Scale
 
 
+def _places(function: Callable[..., object]) -> list[inspect.Parameter]:
+    """The arguments that can be given by their place."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [each for each in inspect.signature(function).parameters.values() if each.kind in kinds]
+
+
 def takes_label(schedule: Callable[..., object]) -> bool:
     """Whether a schedule is a function of (t, y): it needs two arguments, or calls its second y.
 
     Raises:
         TypeError: a function that needs more.
     """
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     try:
-        places = [each for each in inspect.signature(schedule).parameters.values() if each.kind in kinds]
+        places = _places(schedule)
     except ValueError:  # a builtin tells none
         return False
     needed = [each.name for each in places if each.default is inspect.Parameter.empty]
@@ -32,9 +37,8 @@ def takes_label(schedule: Callable[..., object]) -> bool:
 
 def takes_condition(log_classifier: Callable[..., object]) -> bool:
     """Whether a classifier is a function of (x, t, y), one condition's log-likelihood: it needs three arguments."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     try:
-        places = [each for each in inspect.signature(log_classifier).parameters.values() if each.kind in kinds]
+        places = _places(log_classifier)
     except (TypeError, ValueError):
         return False
     return sum(each.default is inspect.Parameter.empty or each.name == "y" for each in places) == 3

@@ -35,6 +35,7 @@ from cfgjax.checks import (
 )
 from cfgjax.conditions import as_condition, null_for, without
 from cfgjax.contracts import AnyCondition, AnyNull, Contract, LabelledStateField, UnitInterval, checked
+from cfgjax.guidance.pairs import at_each
 from cfgjax.guidance.schedules import scale_at
 from cfgjax.paths import as_float
 from cfgjax.piecewise import piecewise
@@ -152,13 +153,6 @@ Scales = Annotated[Mapping[Hashable, Scale], Contract(_require_scales)]
 """A guidance scale for each of some conditions of y, by their names."""
 
 
-def _fields_at(field: LabelledField, conditions: list[Condition], x: Array, t: Array) -> Array:
-    """The field's values at several conditions, [n, *D], from one call."""
-    require_point(x, t)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *conditions)
-    return jax.vmap(field, in_axes=(None, None, 0))(x, t, stacked)
-
-
 def _weights(scales: Mapping[Hashable, Scale], names: Sequence[Hashable], t: Array, y: Condition) -> Array:
     return jnp.stack([as_float(scale_at(scales[name], t, y)) for name in names])
 
@@ -199,10 +193,11 @@ def classifier_free_chain(
         raise ValueError(f"order must hold the names of scales, {list(scales)}, each once, got {list(order)}")
 
     def guided(x: Array, t: Array, y: Condition) -> Array:
+        require_point(x, t)
         y = as_condition(y)
         require_entries("scales", order, y)
         kept = [_without(null, y, order[count:]) for count in range(len(order) + 1)]
-        values = _fields_at(field, kept, x, t)
+        values = at_each(field, x, t, kept)
         weights, steps = _weights(scales, order, t, y), jnp.diff(values, axis=0)
         is_near_null = jnp.max(weights) <= 0.5
         from_null = values[0] + _weighted(weights, steps)
@@ -231,10 +226,11 @@ def classifier_free_product(field: LabelledStateField, scales: Scales, null: Any
     names = tuple(scales)
 
     def guided(x: Array, t: Array, y: Condition) -> Array:
+        require_point(x, t)
         y = as_condition(y)
         require_entries("scales", names, y)
         alone = [_without(null, y, [other for other in names if other != name]) for name in names]
-        values = _fields_at(field, [_without(null, y, names), *alone], x, t)
+        values = at_each(field, x, t, [_without(null, y, names), *alone])
         return values[0] + _weighted(_weights(scales, names, t, y), values[1:] - values[:1])
 
     return guided

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import evaluated, is_number, require_between, short_repr
+from cfgjax.checks import evaluated, is_number, require_rates, short_repr
 from cfgjax.conditions import as_condition, null_for
 from cfgjax.contracts import AnyCondition, AnyNull, Contract, Key, UnitInterval, checked
 from cfgjax.paths import as_float
@@ -23,15 +23,7 @@ def given(field: LabelledField, y: AnyCondition) -> Field:
     return lambda x, t: evaluated("field", field, x, t, y)
 
 
-def _require_rates(name: str, rates: Any) -> None:
-    leaves = jax.tree_util.tree_leaves_with_path(rates)
-    if not leaves:
-        raise TypeError(f"{name} must be one number or a tree of them, got {type(rates).__name__} {short_repr(rates)}")
-    for path, rate in leaves:
-        require_between(f"{name}{jax.tree_util.keystr(path)}", rate, 0, 1)
-
-
-Rates = Annotated[Tree, Contract(_require_rates)]
+Rates = Annotated[Tree, Contract(require_rates)]
 """A rate in [0, 1], or a tree of them that y's tree begins with, each for what y has in its place."""
 
 

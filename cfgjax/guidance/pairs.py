@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import jax
@@ -69,6 +69,12 @@ def interpolate(null: RealArray, labelled: RealArray, scale: Finite) -> Array:
     return jnp.where(scale <= 0.5, null + scale * difference, labelled + (scale - 1) * difference)
 
 
+def at_each(field: LabelledField, x: Array, t: Array, conditions: Sequence[Condition]) -> Array:
+    """The field's values at several conditions that are alike, [n, *D], from ONE call."""
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *conditions)
+    return jax.vmap(field, in_axes=(None, None, 0))(x, t, stacked)
+
+
 @piecewise
 @checked
 def pair(field: LabelledStateField, null: AnyNull) -> Pair:
@@ -85,8 +91,7 @@ def pair(field: LabelledStateField, null: AnyNull) -> Pair:
 
     def both(x: Array, t: Array, y: Condition) -> tuple[Array, Array]:
         require_point(x, t)
-        conditions = jax.tree.map(lambda *sides: jnp.stack(sides), null_for(null, y), as_condition(y))
-        values = jax.vmap(field, in_axes=(None, None, 0))(x, t, conditions)
+        values = at_each(field, x, t, [null_for(null, y), as_condition(y)])
         return values[0], values[1]
 
     def at_null(x: Array, t: Array, y: Condition) -> Array:

@@ -39,6 +39,10 @@ def rotate(vectors: Array, values: Array) -> Array:
     return jnp.sum(vectors * jnp.expand_dims(values, -2), axis=-1)
 
 
+View = Callable[[Components, GaussianPath, Array, Array, Number], Array]
+"""``(parts, path, x [D], t [], y []) -> [D] or []``: what is known of the components at one state."""
+
+
 def product(left: Array, right: Array) -> Array:
     """The products of stacks of matrices, as sums: exact float32 on every device."""
     return jnp.sum(jnp.expand_dims(left, -1) * jnp.expand_dims(right, -3), axis=-2)

@@ -33,7 +33,7 @@ from cfgjax.checks import (
 from cfgjax.conditions import Known, known, unknown
 from cfgjax.contracts import Contract, Key, Time, check_fields, checked, instance
 from cfgjax.mixtures import components
-from cfgjax.mixtures.components import Components, masked, product, rotate, symmetric, transposed
+from cfgjax.mixtures.components import Components, View, masked, product, rotate, symmetric, transposed
 from cfgjax.mixtures.labelled import LabelledDensity, LabelledMixture
 from cfgjax.types import Array, Condition, GaussianPath, LabelledField, LogLikelihood
 
@@ -189,7 +189,7 @@ class JointMixture:
             subset.vectors,
         )
 
-    def _view(self, view: Any, path: GaussianPath) -> LabelledField:
+    def _view(self, view: View, path: GaussianPath) -> LabelledField:
         parts = self._parts()
 
         def at(x: Array, t: Array, y: Condition) -> Array:

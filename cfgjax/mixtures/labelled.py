@@ -17,7 +17,7 @@ from jax.scipy.special import logsumexp
 from cfgjax.checks import is_traced, of_numpy, require_finite, require_label, require_real, require_shape, short_repr
 from cfgjax.contracts import Key, Time, checked
 from cfgjax.mixtures import components
-from cfgjax.mixtures.components import Components
+from cfgjax.mixtures.components import Components, View
 from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Number
 
 LabelledDensity = Callable[[Array, Array, Array], Array]
@@ -99,6 +99,15 @@ class LabelledMixture:
     def _parts(self) -> Components:
         return components.diagonalised(self.weights, self.means, self.covariances)
 
+    def _view(self, view: View, path: GaussianPath) -> LabelledField:
+        parts = self._parts()
+
+        def at(x: Array, t: Array, y: Array) -> Array:
+            self._require(x, y)
+            return view(parts, path, x, t, y)
+
+        return at
+
     @property
     def num_classes(self) -> int:
         """K, which is also the null label."""
@@ -112,13 +121,7 @@ class LabelledMixture:
     @checked
     def log_density(self, path: GaussianPath) -> LabelledDensity:
         """log p_t(x|y) of (M2), as a function (x [D], t [], y []) -> []; the null label gives log p_t(x)."""
-        parts = self._parts()
-
-        def log_density(x: Array, t: Array, y: Array) -> Array:
-            self._require(x, y)
-            return components.log_density(parts, path, x, t, y)
-
-        return log_density
+        return self._view(components.log_density, path)
 
     @checked
     def label_log_probs(self, path: GaussianPath) -> LogClassifier:
@@ -134,46 +137,22 @@ class LabelledMixture:
     @checked
     def vector_field(self, path: GaussianPath) -> LabelledField:
         """The exact field u_t(x|y) of (M3, M4); at t = 1 its limit, for a variance-preserving path too."""
-        parts = self._parts()
-
-        def vector_field(x: Array, t: Array, y: Array) -> Array:
-            self._require(x, y)
-            return components.vector_field(parts, path, x, t, y)
-
-        return vector_field
+        return self._view(components.vector_field, path)
 
     @checked
     def score(self, path: GaussianPath) -> LabelledField:
         """The exact score grad_x log p_t(x|y) of (M3, M4), finite on the closed interval."""
-        parts = self._parts()
-
-        def score(x: Array, t: Array, y: Array) -> Array:
-            self._require(x, y)
-            return components.score(parts, path, x, t, y)
-
-        return score
+        return self._view(components.score, path)
 
     @checked
     def noise(self, path: GaussianPath) -> LabelledField:
         """The exact noise prediction E[noise|x, y] of (M3, M4); 0 at t = 1."""
-        parts = self._parts()
-
-        def noise(x: Array, t: Array, y: Array) -> Array:
-            self._require(x, y)
-            return components.noise(parts, path, x, t, y)
-
-        return noise
+        return self._view(components.noise, path)
 
     @checked
     def denoiser(self, path: GaussianPath) -> LabelledField:
         """The exact denoiser E[z|x, y] of (M3, M4); x at t = 1, the label's mean at t = 0."""
-        parts = self._parts()
-
-        def denoiser(x: Array, t: Array, y: Array) -> Array:
-            self._require(x, y)
-            return components.denoiser(parts, path, x, t, y)
-
-        return denoiser
+        return self._view(components.denoiser, path)
 
     @checked
     def sample(self, key: Key, y: Number, path: GaussianPath | None = None, t: Time = 1.0) -> Array:

@@ -14,13 +14,13 @@ with probability 1 - (1 - r) (1 - a), where a is ``rate_of_all``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import combinations
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
-import jax
 import numpy as np
 
-from cfgjax.checks import require_between, short_repr
+from cfgjax.checks import require_rates
 from cfgjax.contracts import AnyNull, Contract, between, checked
 from cfgjax.types import Array, Condition, Number, Tree
 from cfgjax.verify.draws import (
@@ -39,19 +39,11 @@ from cfgjax.verify.reference import Seed
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_most, collected
 
 
-def _require_rates(name: str, rates: Any) -> None:
-    leaves = jax.tree_util.tree_leaves_with_path(rates)
-    if not leaves:
-        raise TypeError(f"{name} must be one number or a tree of them, got {type(rates).__name__} {short_repr(rates)}")
-    for path, rate in leaves:
-        require_between(f"{name}{jax.tree_util.keystr(path)}", rate, 0, 0.99)
-
-
 @checked
 def dropping(
     drop: Drop,
     null: AnyNull,
-    rate: Annotated[Tree, Contract(_require_rates)],
+    rate: Annotated[Tree, Contract(partial(require_rates, most=0.99))],
     draw: Callable[[Array], Condition],
     rate_of_all: Annotated[Number, between(0, 0.99)] = 0.0,
     is_batched: bool = False,
