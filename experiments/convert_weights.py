@@ -19,7 +19,9 @@ from cfgjax.types import Tree
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.cli.options import optional
-from experiments.config.schema import ADAPTER, DiTNetwork, Experiment, LatentData, Sampling
+from experiments.config.kinds import LatentData
+from experiments.config.networks import DiTNetwork
+from experiments.config.schema import ADAPTER, Experiment, Sampling
 from experiments.run import folder as run_folder
 from experiments.run.train_setup import optimizer_of
 from experiments.runtime import progress

@@ -1,7 +1,8 @@
 """Look into guided solves of a run: what guidance does by class and time, as a picture and as numbers.
 
-For each label the mean over samples of |u_y - u_null|, the cosine of both, CFG-Zero's s*, the guided field's
-divergence, and the share of the guided denoiser beyond the data's bound; and how often the network was evaluated.
+For each label, or other condition of the report, the mean over samples of |u_y - u_null|, the cosine of both,
+CFG-Zero's s*, the guided field's divergence, and the share of the guided denoiser beyond the data's bound; and how
+often the network was evaluated.
 For example: python -m experiments.diagnose runs/digits --scale 2.5 --interval 0.2 0.8
 """
 
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 from cfgjax import guidance, solvers
 from cfgjax.analysis.guidance_diagnostics import Diagnostics, by_label, diagnostics
 from cfgjax.piecewise import Piecewise
-from cfgjax.types import Array, LabelledField, Scale, Solver
+from cfgjax.types import Array, Condition, LabelledField, Scale, Solver
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.cli.options import optional
@@ -32,6 +33,7 @@ from experiments.run.require_trained import require_rows
 from experiments.run.restore import Run, restore_field
 from experiments.runtime import progress
 from experiments.runtime.batching import plan_batching
+from experiments.tasks.conditions import take
 from experiments.tasks.task import TaskFacts
 
 TITLES = {
@@ -57,7 +59,7 @@ class Options:
     num_steps: int = 32
     """Steps of Heun's rule from noise to data."""
     num_per_class: int = 16
-    """Samples of each label."""
+    """Samples of each of them."""
     bound: Annotated[float | None, optional("FLOAT", "1 for images, 4 for points")] = None
     """Largest absolute value of data."""
     seed: int = 0
@@ -69,33 +71,34 @@ class Options:
 
 
 def observe(run: Run[TaskFacts], options: Options, ts: Array) -> tuple[Diagnostics, np.ndarray]:
-    """The diagnostics of each label, [K, n + 1] each, NaN of one never learned; the evaluations of each step, [n]."""
-    task, path, field = run.task, run.path, run.field
-    null, scale = task.num_classes, guidance.interval(options.scale, *options.interval)
+    """The diagnostics of each condition, [K, n + 1] each; the evaluations of each step, [n]."""
+    task, path, field, told = run.task, run.path, run.field, run.task.conditions
+    null, scale = told.null, guidance.interval(options.scale, *options.interval)
     bound = options.bound if options.bound is not None else task.samples.bound
 
-    def solver_of(field: LabelledField, y: Array, scale: Scale) -> Solver | Piecewise[Solver]:
+    def solver_of(field: LabelledField, y: Condition, scale: Scale) -> Solver | Piecewise[Solver]:
         return solvers.heun(guidance.given(guidance.classifier_free(field, scale, null), y))
 
-    def draw(key: Array, y: Array) -> Diagnostics:
+    def draw(key: Array, y: Condition) -> Diagnostics:
         noise = jax.random.normal(key, task.shape)
         look = diagnostics(path, guidance.pair(field, null), jax.random.fold_in(key, PROBE), scale, y, bound)
         return solvers.integrate(solver_of(field, y, scale), key, noise, ts, look)[1]
 
-    labels = jnp.asarray(np.tile(task.labels, options.num_per_class), jnp.int32)
-    keys = sample_keys(options.seed, len(labels))
-    chunk = min(plan_batching(draw, keys[0], labels[0]).chunk, len(labels))
+    row = np.tile(np.arange(len(told.texts)), options.num_per_class)
+    keys, ys = sample_keys(options.seed, len(row)), jax.tree.map(jnp.asarray, take(told.rows, row))
+    one = jax.tree.map(lambda leaf: leaf[0], ys)
+    chunk = min(plan_batching(draw, keys[0], one).chunk, len(row))
     program = jax.jit(lambda *each: jax.lax.map(lambda one: draw(*one), each, batch_size=chunk))
-    parts = equal_parts(len(labels), 1, chunk)
+    parts = equal_parts(len(row), 1, chunk)
     looks = [
-        jax.tree.map(np.asarray, program(keys[part], labels[part]))
+        jax.tree.map(np.asarray, program(keys[part], take(ys, part)))
         for part in progress.each(parts, "parts of the samples", "looking")
     ]
-    seen = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(labels)], *looks)
+    seen = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: len(row)], *looks)
     each = solvers.num_function_evaluations(
-        lambda field: solver_of(field, labels[0], scale), field, jnp.zeros(task.shape), ts
+        lambda field: solver_of(field, one, scale), field, jnp.zeros(task.shape), ts
     )
-    return by_label(seen, labels, null), each
+    return by_label(seen, jnp.asarray(row), len(told.texts)), each
 
 
 def _draw(seen: Diagnostics, each: np.ndarray, ts: np.ndarray, labels: dict[int, str], file: Path) -> None:
@@ -103,8 +106,8 @@ def _draw(seen: Diagnostics, each: np.ndarray, ts: np.ndarray, labels: dict[int,
     *panels, last = figure.subplots(2, 3).flat
     for axes, (name, title) in zip(panels, TITLES.items(), strict=True):
         rows = np.asarray(getattr(seen, name))
-        for y, label in labels.items():
-            axes.plot(ts[:-1], rows[y, :-1], label=in_legend(y, label), color=f"C{y % 10}", linewidth=1)
+        for row, (y, label) in zip(rows, labels.items(), strict=True):
+            axes.plot(ts[:-1], row[:-1], label=in_legend(y, label), color=f"C{y % 10}", linewidth=1)
         axes.set(title=title, xlabel="t (0 noise, 1 data)")
     panels[0].legend(title="label", ncols=2, fontsize="x-small")
     last.step(ts, np.concatenate([[0], np.cumsum(each)]), where="post", color="black")
@@ -116,9 +119,9 @@ def _write(seen: Diagnostics, ts: np.ndarray, labels: Iterable[int], file: Path)
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["label", "t", *TITLES])
-        for y in labels:
+        for row, y in enumerate(labels):
             for index, t in enumerate(ts):
-                values = (float(getattr(seen, name)[y, index]) for name in TITLES)
+                values = (float(getattr(seen, name)[row, index]) for name in TITLES)
                 writer.writerow([y, f"{t:g}", *(f"{value:.6g}" for value in values)])
 
 
@@ -147,7 +150,7 @@ def diagnose(options: Options) -> None:
     ts = times(run.path, options.num_steps, "uniform", options.interval)
     seen, each = observe(run, options, jnp.asarray(ts))
     run_folder.make_folder("out", options.out.parent)
-    labels = {int(y): run.task.label_texts[y] for y in run.task.labels}
+    labels = dict(zip(run.task.conditions.numbers.tolist(), run.task.conditions.texts, strict=True))
     _draw(seen, each, ts, labels, options.out)
     _write(seen, ts, labels, options.out.with_suffix(".csv"))
     print(f"wrote {options.out} and {options.out.with_suffix('.csv')}; {each.sum()} evaluations a sample")

@@ -18,7 +18,7 @@ import tyro
 
 from cfgjax import guidance, mixtures, paths, solvers
 from cfgjax.piecewise import Piecewise
-from cfgjax.types import Array, GaussianPath, LabelledField, Solver
+from cfgjax.types import Array, Condition, GaussianPath, LabelledField, Solver
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.cli.options import optional
@@ -28,6 +28,8 @@ from experiments.run.require_trained import require_scales
 from experiments.run.restore import restore_field
 from experiments.runtime import progress
 from experiments.runtime.batching import plan_batching
+from experiments.tasks.conditions import Conditions, in_turn, of_labels
+from experiments.tasks.label_names import numbers_of
 
 REFERENCE_STEPS = 1000
 
@@ -45,18 +47,18 @@ class Options:
     grids: tuple[GridName, ...] = ("uniform", "sigmoid", "karras")
     """Time grids."""
     num_samples: int = 200
-    """Samples, over all labels in turn."""
+    """Samples, over all labels, or other conditions of the run's report, in turn."""
     data_dir: Annotated[Path | None, optional("FOLDER", "the run's own")] = None
     """Folder of prepared data sets; needed only for runs whose config lacks the data's shape."""
 
 
-def _field(options: Options) -> tuple[GaussianPath, LabelledField, int, tuple[int, ...]]:
+def _field(options: Options) -> tuple[GaussianPath, LabelledField, Conditions, tuple[int, ...]]:
     if options.run_dir is None:
         path, ring = paths.linear(), mixtures.ring(8)
-        return path, ring.vector_field(path), 8, (2,)
+        return path, ring.vector_field(path), of_labels(8, np.arange(8), numbers_of(8)), (2,)
     run = restore_field(options.run_dir, options.data_dir)
     require_scales(run, options.scales)
-    return run.path, run.field, run.task.num_classes, run.task.shape
+    return run.path, run.field, run.task.conditions, run.task.shape
 
 
 @functools.cache
@@ -76,17 +78,19 @@ Solve = Callable[[str, Array, float], np.ndarray]
 
 def _solve_of(options: Options) -> tuple[GaussianPath, Solve]:
     """The path, and the solve of the same noises by any solver, each compiled once for a grid's size."""
-    path, field, null, shape = _field(options)
-    labels, keys = jnp.arange(options.num_samples) % null, sample_keys(0, options.num_samples)
+    path, field, told, shape = _field(options)
+    ys = jax.tree.map(jnp.asarray, in_turn(told.rows, options.num_samples))
+    keys = sample_keys(0, options.num_samples)
 
     def compiled(name: str) -> Callable[[Array, Array], Array]:
-        def draw(key: Array, y: Array, scale: Array, ts: Array) -> Array:
-            solver = SOLVERS[name](path, guidance.given(guidance.classifier_free(field, scale, null), y))
+        def draw(key: Array, y: Condition, scale: Array, ts: Array) -> Array:
+            solver = SOLVERS[name](path, guidance.given(guidance.classifier_free(field, scale, told.null), y))
             return solvers.integrate(solver, key, jax.random.normal(key, shape), ts)
 
         def run(scale: Array, ts: Array) -> Array:
-            chunk = min(plan_batching(draw, keys[0], labels[0], scale, ts).chunk, options.num_samples)
-            return jax.lax.map(lambda one: draw(one[0], one[1], scale, ts), (keys, labels), batch_size=chunk)
+            one = jax.tree.map(lambda leaf: leaf[0], ys)
+            chunk = min(plan_batching(draw, keys[0], one, scale, ts).chunk, options.num_samples)
+            return jax.lax.map(lambda one: draw(one[0], one[1], scale, ts), (keys, ys), batch_size=chunk)
 
         return jax.jit(run)
 

@@ -31,7 +31,7 @@ from experiments.accelerator_check.checks import Budget, Check
 from experiments.accelerator_check.rows import Row
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
-from experiments.config.schema import AnyPath, Positive
+from experiments.config.values import AnyPath, Positive
 from experiments.run import folder as run_folder
 
 

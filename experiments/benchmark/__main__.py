@@ -25,7 +25,7 @@ from experiments.benchmark.timed_functions import Skipped, TimedFunction
 from experiments.benchmark.workloads import ON_ACCELERATOR, ON_CPU, Case, Workload, WorkloadName, workload_of
 from experiments.cli import main as cli
 from experiments.cli.options import optional
-from experiments.config.schema import Count, NotNegative, Positive
+from experiments.config.values import Count, NotNegative, Positive
 from experiments.run import folder as run_folder
 from experiments.runtime import progress
 

@@ -33,7 +33,7 @@ from experiments.benchmark import in_cfgjax, timed_functions, timing
 from experiments.benchmark.rows import forward_flops
 from experiments.benchmark.workloads import WORKLOADS, WorkloadName, compiler_options, inputs_of, shapes_of
 from experiments.cli import main as cli
-from experiments.config.schema import Count
+from experiments.config.values import Count
 from experiments.run import folder as run_folder
 
 IN_MACHINE = 8

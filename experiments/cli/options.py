@@ -32,19 +32,21 @@ class Verbosity:
     """Say also what was read, what was compiled, on which devices, and how long it took."""
 
 
-def optional(metavar: str, default: str, name: str | None = None) -> Any:
+def optional(metavar: str, default: str, name: str | None = None, former: str | None = None) -> Any:
     """The look of an option that may be left out: its values' name, and in the place of "None" what happens then.
 
     Args:
         metavar: what its values are called.
         default: what happens without it.
         name: of the option, where it is not its field's.
+        former: a name that it had, and still reads, with its dashes.
     """
 
     def hint(value: str) -> str:
         return f"(default: {default if value in ('None', '') else value})"
 
-    return tyro.conf.arg(name=name, metavar=metavar, help_behavior_hint=hint)
+    aliases = None if former is None else (former,)
+    return tyro.conf.arg(name=name, metavar=metavar, help_behavior_hint=hint, aliases=aliases)
 
 
 def with_verbosity(kind: type) -> Any:

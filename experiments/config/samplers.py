@@ -9,7 +9,19 @@ import numpy as np
 
 from cfgjax import conversions, guidance, solvers
 from cfgjax.piecewise import Piecewise
-from cfgjax.types import Array, Field, GaussianPath, LabelledField, LogClassifier, Null, Number, Pair, Scale, Solver
+from cfgjax.types import (
+    Array,
+    Condition,
+    Field,
+    GaussianPath,
+    LabelledField,
+    LogClassifier,
+    Null,
+    Number,
+    Pair,
+    Scale,
+    Solver,
+)
 from experiments.cli.main import UserError
 
 Build = Callable[[GaussianPath, Field], Solver | Piecewise[Solver]]
@@ -43,15 +55,15 @@ Rule = Callable[[Number], LabelledField]
 RuleOf = Callable[[Callable[[LabelledField], LabelledField]], Rule]
 """(network's field -> what stands in its place) -> the rule of all networks that it evaluates."""
 
-Draw = Callable[[Array, Array, Number], Array]
-"""(key, label [], guidance scale []) -> one sample [*D]."""
+Draw = Callable[[Array, Condition, Number], Array]
+"""(key, condition, guidance scale []) -> one sample [*D]."""
 
 
 Observe = Callable[[Any, Array], Array]
 """(carry, t) -> what is seen, the hook of ``solvers.integrate``."""
 
 Watch = Callable[[Field], Observe]
-"""guided field of one label -> what is seen of its solve."""
+"""guided field of one condition -> what is seen of its solve."""
 
 RULES: dict[str, Callable[[GaussianPath, Pair, Scale], LabelledField]] = {
     "classifier_free": lambda path, pair, scale: guidance.extrapolate(pair, scale),
@@ -129,7 +141,7 @@ def make_draw(
     if solver == ADAPTIVE:
         return _adaptive_draw(rule, shape)
 
-    def draw(key: Array, y: Array, scale: Number) -> Array:
+    def draw(key: Array, y: Condition, scale: Number) -> Array:
         noise_key, solver_key = jax.random.split(key)
         guided = guidance.given(rule(scale), y)
         noise = jax.random.normal(noise_key, shape)
@@ -150,13 +162,14 @@ def num_evaluations(
     solver: str,
     ts: np.ndarray,
     scale: float,
+    y: Condition = 0,
 ) -> int | None:
-    """How often one sample at a scale evaluates fields like this; None for ``adaptive``, whose samples differ in it."""
+    """How often one sample of y at a scale evaluates such fields; None for ``adaptive``, whose samples differ in it."""
     if solver == ADAPTIVE:
         return None
 
     def build(field: LabelledField) -> Solver | Piecewise[Solver]:
-        return SOLVERS[solver](path, guidance.given(rule_of(lambda _: field)(scale), 0))
+        return SOLVERS[solver](path, guidance.given(rule_of(lambda _: field)(scale), y))
 
     return int(solvers.num_function_evaluations(build, field, jnp.zeros(shape), ts).sum())
 
@@ -182,7 +195,7 @@ def _adaptive_draw(rule: Rule, shape: tuple[int, ...]) -> Draw:
     except ImportError as error:
         raise UserError(str(error)) from error
 
-    def draw(key: Array, y: Array, scale: Number) -> Array:
+    def draw(key: Array, y: Condition, scale: Number) -> Array:
         noise = jax.random.normal(jax.random.split(key)[0], shape)
         return adaptive.integrate(guidance.given(rule(scale), y), noise).x
 

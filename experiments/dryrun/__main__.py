@@ -22,7 +22,8 @@ from cfgjax.models import SIZES
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.cli.options import optional
-from experiments.config.schema import DiTNetwork, Experiment
+from experiments.config.networks import DiTNetwork
+from experiments.config.schema import Experiment
 from experiments.dryrun import programs, render, targets
 from experiments.dryrun.figures import figures_of
 from experiments.dryrun.targets import Target, target_of

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from cfgjax import training
+from cfgjax.conditions import as_condition
 from cfgjax.training import fsdp
 from cfgjax.types import TrainState, Tree
 from experiments.cli.main import UserError
@@ -93,7 +94,7 @@ def _training(preset: Preset, way: str, devices: list[jax.Device]) -> Work:
 
 
 def _sampling(preset: Preset, solver: str, devices: list[jax.Device]) -> Work:
-    """Guided samples by ``jit(vmap(draw))``, keys and labels sharded over the devices, parameters on each of them."""
+    """Guided samples by ``jit(vmap(draw))``, keys and conditions sharded over the devices, parameters on each."""
     experiment, task, model, state, forward = preset
     if not task.objective.is_field:
         raise UserError("program must be train for a noisy classifier, of which nothing is sampled, got sample")
@@ -101,20 +102,21 @@ def _sampling(preset: Preset, solver: str, devices: list[jax.Device]) -> Work:
         raise UserError(f"program sample draws {NUM_SAMPLES}, which {len(devices)} devices do not divide")
     ts = samplers.times(model.path, experiment.sampling.num_steps)
 
-    def draw_all(params: Tree, keys: Any, labels: Any, scale: Any) -> Any:
-        rule = samplers.classifier_free(model.field(params), task.num_classes)
+    def draw_all(params: Tree, keys: Any, conditions: Any, scale: Any) -> Any:
+        rule = samplers.classifier_free(model.field(params), task.conditions.null)
         draw = samplers.make_draw(rule, model.path, task.shape, solver, ts)
-        return jax.vmap(lambda key, label: draw(key, label, scale))(keys, labels)
+        return jax.vmap(lambda key, y: draw(key, y, scale))(keys, conditions)
 
     mesh = Mesh(np.asarray(devices), ("devices",))
     rows, whole = NamedSharding(mesh, PartitionSpec("devices")), NamedSharding(mesh, PartitionSpec())
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), NUM_SAMPLES))
-    labels = jax.ShapeDtypeStruct((NUM_SAMPLES,), jnp.int32)
-    args = (state.params, keys, labels, jax.ShapeDtypeStruct((), jnp.float32))
+    null = as_condition(task.conditions.null)
+    conditions = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((NUM_SAMPLES, *leaf.shape), leaf.dtype), null)
+    args = (state.params, keys, conditions, jax.ShapeDtypeStruct((), jnp.float32))
     jitted = jax.jit(draw_all, in_shardings=(whole, rows, rows, whole), out_shardings=rows)
-    any_field = lambda x, t, y: x * y  # noqa: E731
-    rule_of = lambda placed: samplers.classifier_free(placed(any_field), task.num_classes)  # noqa: E731
-    count = samplers.num_evaluations(rule_of, any_field, model.path, task.shape, solver, ts, 2.0)
+    any_field = lambda x, t, y: -x  # noqa: E731
+    rule_of = lambda placed: samplers.classifier_free(placed(any_field), null)  # noqa: E731
+    count = samplers.num_evaluations(rule_of, any_field, model.path, task.shape, solver, ts, 2.0, null)
     return Work(
         lambda: jitted.lower(*args),
         lambda: jax.make_jaxpr(draw_all)(*args),

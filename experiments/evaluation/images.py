@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cfgjax import data, metrics
-from experiments.config.schema import ImageData
+from experiments.config.kinds import ImageData
 from experiments.evaluation.feature_classifier import feature_classifier_of
 from experiments.evaluation.fidelity import Reference, measure, num_repeated, real_vs_real, reference_of
 from experiments.evaluation.guided_samples import Draws, guided_draws

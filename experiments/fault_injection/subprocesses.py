@@ -13,7 +13,8 @@ from pathlib import Path
 from cfgjax.checkpoints import CheckpointError
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
-from experiments.config.schema import Experiment, MLPNetwork
+from experiments.config.networks import MLPNetwork
+from experiments.config.schema import Experiment
 from experiments.presets.registry import PRESETS
 from experiments.run import lock as run_lock
 from experiments.run.fit import fit

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 
-_LONGEST = 20
+_LONGEST = 30
 """Letters of a label on an axis."""
 
 
@@ -19,8 +19,8 @@ def _letters() -> frozenset[int]:
 def as_drawn(y: int, label: str) -> str:
     """What an axis says for a label: its name, cut and no mathematics; its number where the font cannot draw it.
 
-    >>> as_drawn(0, "notes of 5 and 10 dollars"), as_drawn(1, "\u732b")
-    ('notes of 5 and 10...', '1')
+    >>> as_drawn(0, "banknotes of five and of ten dollars"), as_drawn(1, "\u732b")
+    ('banknotes of five and of te...', '1')
     """
     if not label.isprintable() or not _letters().issuperset(map(ord, label)):
         return str(y)

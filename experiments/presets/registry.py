@@ -4,17 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from cfgjax.models import SIZES, UNET_SIZES
-from experiments.config.schema import (
-    DiTNetwork,
-    Experiment,
-    ImageData,
-    LatentData,
-    MixtureData,
-    MLPNetwork,
-    Optimizer,
-    Sampling,
-    UNetNetwork,
-)
+from experiments.config.kinds import ImageData, LatentData, MixtureData
+from experiments.config.networks import DiTNetwork, MLPNetwork, UNetNetwork
+from experiments.config.schema import Experiment, Optimizer, Sampling
 from experiments.presets import requirements
 
 

@@ -1,4 +1,4 @@
-"""Drawing many samples: one compiled program for all labels, scales and keys, on all devices of all processes."""
+"""Drawing many samples: one compiled program for all conditions, scales and keys, on all devices of all processes."""
 
 import contextlib
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from experiments.cli.main import UserError
 from experiments.config.samplers import Draw
 from experiments.runtime import distributed, progress
 from experiments.runtime.batching import compiled, plan_batching
+from experiments.tasks.conditions import count_of, take
 
 _DEVICES = "devices"
 MOST_CALLS = 50
@@ -65,7 +66,7 @@ def own_sweep(
     draw_of: Callable[[Tree], Draw],
     params: Tree,
     keys: Array,
-    labels: np.ndarray,
+    conditions: Tree,
     scales: tuple[float, ...],
     chunk: int | None = None,
     what: str | None = None,
@@ -73,31 +74,33 @@ def own_sweep(
     """The function of parameters that computes this process's share of the samples, [its n, scales, *D].
 
     It is compiled once for all parameters of the shapes of ``params``, and waits for no other process. Sample i has key
-    i and label i at every scale; all devices of this process take their share of its samples, ``chunk`` at a time, by
-    default as many as they are quick with. To show progress on ``what`` is done, the program is called several times.
+    i and condition i at every scale; all devices of this process take their share of its samples, ``chunk`` at a time,
+    by default as many as they are quick with. To show progress on ``what`` is done, it is called several times.
     """
-    rows = _own_rows(len(labels))
-    own_keys, asked = keys[rows], jnp.asarray(labels, jnp.int32)[rows]
+    num_samples = count_of(conditions)
+    rows = _own_rows(num_samples)
+    own_keys, asked = keys[rows], jax.tree.map(jnp.asarray, take(conditions, rows))
+    at = lambda part: (own_keys[part], jax.tree.map(lambda leaf: leaf[part], asked))  # noqa: E731
     draw_one = lambda params, *one: draw_of(params)(*one)  # noqa: E731
-    plan = plan_batching(draw_one, params, own_keys[0], asked[0], jnp.float32(scales[0]), shared=1)
+    plan = plan_batching(draw_one, params, *at(0), jnp.float32(scales[0]), shared=1)
     size = chunk or plan.chunk
     least = len(rows) if what is None else size // len(scales)
     parts = equal_parts(len(rows), jax.local_device_count(), least)
-    cli.debug(f"samples x scales: {len(labels)} x {len(scales)}; at most {size} together; calls: {len(parts)}")
+    cli.debug(f"samples x scales: {num_samples} x {len(scales)}; at most {size} together; calls: {len(parts)}")
 
-    def draw_part(whole: tuple[Tree, Array], each: tuple[Array, Array]) -> Array:
+    def draw_part(whole: tuple[Tree, Array], each: tuple[Array, Tree]) -> Array:
         draw, scales = draw_of(whole[0]), whole[1]
         return sweep(lambda scale, one: draw(one[0], one[1], scale), scales, each, chunk=size)
 
-    example = (params, jnp.asarray(scales)), (own_keys[parts[0]], asked[parts[0]])
+    example = (params, jnp.asarray(scales)), at(parts[0])
     program = compiled(_on_own_devices(draw_part), example, plan.compiler_options)
 
     def run(params: Tree) -> np.ndarray:
         whole, drawn = (params, jnp.asarray(scales)), []
-        shown = None if what is None else progress.bar(len(labels) * len(scales), "samples", what)
+        shown = None if what is None else progress.bar(num_samples * len(scales), "samples", what)
         with shown or contextlib.nullcontext():
             for part in parts:
-                drawn.append(np.asarray(program(whole, (own_keys[part], asked[part]))))
+                drawn.append(np.asarray(program(whole, at(part))))
                 if shown is not None:
                     shown.update(min(len(part) * len(scales) * jax.process_count(), shown.total - shown.n))
         return np.moveaxis(np.concatenate(drawn, axis=1)[:, : len(rows)], 1, 0)
@@ -121,12 +124,12 @@ def gather(own: np.ndarray, num_samples: int, scales: tuple[float, ...]) -> np.n
 def draw_all(
     draw: Draw,
     seed: int,
-    labels: np.ndarray,
+    conditions: Tree,
     scales: tuple[float, ...],
     chunk: int | None = None,
     what: str = "sampling",
 ) -> np.ndarray:
-    """Samples [scales, n, *D] by one compiled program; sample i has its label and its noise at every scale.
+    """Samples [scales, n, *D] by one compiled program; sample i has its condition and its noise at every scale.
 
     All devices of all processes take their share, and every process is given all samples. A device computes ``chunk``
     at a time, by default as many as it is quick with. Its progress is shown as that on ``what`` is done.
@@ -134,5 +137,6 @@ def draw_all(
     Raises:
         UserError: samples that are not finite, with the scale.
     """
-    sweep = own_sweep(lambda _: draw, None, sample_keys(seed, len(labels)), labels, scales, chunk, what)
-    return gather(sweep(None), len(labels), scales)
+    num_samples = count_of(conditions)
+    sweep = own_sweep(lambda _: draw, None, sample_keys(seed, num_samples), conditions, scales, chunk, what)
+    return gather(sweep(None), num_samples, scales)

@@ -54,7 +54,7 @@ class Model(NamedTuple):
 
 
 def _network_of(experiment: Experiment, task: TaskFacts) -> Network:
-    module: Any = task.objective.network(experiment.network, task.num_classes)
+    module: Any = task.objective.network(experiment.network, task)
     precision = matmul_precision_of(experiment)
     return Network(at_precision(module.init, precision), at_precision(module.apply, precision))
 

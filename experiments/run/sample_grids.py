@@ -1,4 +1,4 @@
-"""Small grids of samples while a run trains: samples/STEP.png, labels by guidance scales, of the moving average.
+"""Small grids of samples while a run trains: samples/STEP.png, conditions by guidance scales, of the moving average.
 
 Nothing of a grid reaches the training: it has the keys of the run's own samples, those of its report.
 """
@@ -19,12 +19,13 @@ from experiments.run.batch_sampling import gather, keys_at, own_sweep
 from experiments.run.model import Model
 from experiments.run.trained_labels import known_scales
 from experiments.runtime import distributed
+from experiments.tasks.conditions import take
 from experiments.tasks.objectives import OBJECTIVES
 from experiments.tasks.task import Task
 
 FOLDER = "samples"
-MOST_LABELS, MOST_SCALES = 10, 6
-"""What a grid shows at most: the first labels and scales."""
+MOST_ROWS, MOST_SCALES = 10, 6
+"""What a grid shows at most: the first conditions and scales."""
 _NAME = re.compile(r"\d{1,18}\.png")
 
 
@@ -67,8 +68,10 @@ class SampleGrids:
 
     def __init__(self, experiment: Experiment, task: Task, model: Model, every: int | None) -> None:
         self._experiment, self._task, self._model, self._every = experiment, task, model, every
-        self._labels = task.labels[:MOST_LABELS]
-        self._per_label = min(experiment.sampling.num_per_class, task.samples.most_in_grid)
+        conditions = task.conditions
+        self._texts = conditions.texts[:MOST_ROWS]
+        self._conditions = take(conditions.rows, np.arange(len(self._texts)))
+        self._per_row = min(experiment.sampling.num_per_class, task.samples.most_in_grid)
         self._scales = known_scales(experiment, experiment.sampling.scales)[:MOST_SCALES]
         self._own: Callable[[Tree], np.ndarray] | None = None
         self._is_failure_said = False
@@ -78,8 +81,8 @@ class SampleGrids:
         return self._every is not None and steps.stop // self._every > steps.start // self._every
 
     def _sweep(self, ema: Tree) -> Callable[[Tree], np.ndarray]:
-        """The compiled sampling: the first samples of each label of the run's report, by the ODE."""
-        settings, shape, null = self._experiment.sampling, self._task.shape, self._task.num_classes
+        """The compiled sampling: the first samples of each condition of the run's report, by the ODE."""
+        settings, shape, null = self._experiment.sampling, self._task.shape, self._task.conditions.null
 
         path = self._model.path
         ts = times(path, settings.num_steps)
@@ -88,13 +91,14 @@ class SampleGrids:
             field: LabelledField = self._model.field(params)
             return make_draw(classifier_free(field, null), path, shape, ODE, ts)
 
-        first = np.arange(len(self._labels)).reshape(-1, 1) * settings.num_per_class
-        keys = keys_at(settings.seed, jnp.asarray(np.ravel(first + np.arange(self._per_label))))
-        labels = np.repeat(self._labels, self._per_label)
-        return own_sweep(draw_of, ema, keys, labels, self._scales, settings.chunk)
+        row = np.arange(len(self._texts))
+        first = row.reshape(-1, 1) * settings.num_per_class
+        keys = keys_at(settings.seed, jnp.asarray(np.ravel(first + np.arange(self._per_row))))
+        conditions = take(self._conditions, np.repeat(row, self._per_row))
+        return own_sweep(draw_of, ema, keys, conditions, self._scales, settings.chunk)
 
     def samples(self, ema: Tree) -> np.ndarray:
-        """The samples [scales, labels, n, *D] of parameters, on all processes.
+        """The samples [scales, conditions, n, *D] of parameters, on all processes.
 
         Raises:
             UserError: they are not finite, or a process could not compute them.
@@ -109,8 +113,8 @@ class SampleGrids:
         said = [text for text in distributed.all_texts(trouble) if text]
         if said or own is None:
             raise UserError(said[0])
-        drawn = gather(own, len(self._labels) * self._per_label, self._scales)
-        return drawn.reshape(len(self._scales), len(self._labels), self._per_label, *self._task.shape)
+        drawn = gather(own, len(self._texts) * self._per_row, self._scales)
+        return drawn.reshape(len(self._scales), len(self._texts), self._per_row, *self._task.shape)
 
     def draw(self, ema: Tree, step: int) -> Path | None:
         """Writes the grid of a step, on the first process; None where there is none."""
@@ -126,8 +130,7 @@ class SampleGrids:
 
     def _write(self, samples: np.ndarray, step: int) -> Path:
         title = f"step {step}, ODE"
-        labels = [self._task.label_texts[y] for y in self._labels]
-        figure = self._task.samples.sample_grid(samples, self._scales, labels, title)
+        figure = self._task.samples.sample_grid(samples, self._scales, self._texts, title)
         file = self._experiment.run_dir / FOLDER / f"{step}.png"
         file.parent.mkdir(exist_ok=True)
         temporary = file.with_suffix(".draft")

@@ -9,7 +9,8 @@ from typing import ParamSpec, TypeVar
 
 import jax
 
-from experiments.config.schema import Experiment, MatmulPrecision
+from experiments.config.schema import Experiment
+from experiments.config.values import MatmulPrecision
 
 Args = ParamSpec("Args")
 Value = TypeVar("Value")

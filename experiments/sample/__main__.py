@@ -1,6 +1,7 @@
 """Draw samples of a run: as one picture, one for each, the numbers, or an animation of how they came about.
 
 For example: python -m experiments.sample runs/digits --labels 3 3 7 --scale 2.5 --num-samples 64 --out threes.png
+or: python -m experiments.sample runs/described_digits --prompt "a bold three leaning right" --negative thin --scale 3
 
 The suffix of --out says which: .png one picture of all; a path that ends in a slash, or an empty folder: a .png for
 each; .npz arrays x and y, of pictures arr_0, too; with --trajectory .gif, .apng or .npz. The run's folder is all that
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cfgjax import data
+from cfgjax.types import Tree
 from experiments.cli import main as cli
 from experiments.config.samplers import denoised, make_draw, num_evaluations, one_sided, states, times
 from experiments.run.batch_sampling import draw_all
@@ -19,16 +21,16 @@ from experiments.run.restore import restore_field
 from experiments.sample import output
 from experiments.sample.guided import rule_of
 from experiments.sample.options import NUMBER_BYTES, Options, SampleOptions, require_in_range
-from experiments.tasks.label_names import labels_called
-from experiments.tasks.task import TaskFacts
+from experiments.tasks.conditions import Conditions, asked_for, count_of, in_turn, take
 
 
-def _labels(which: SampleOptions, task: TaskFacts) -> np.ndarray:
-    """The label of each sample; by default of all but those that were absent in training."""
-    chosen = labels_called("labels", which.labels, task.label_texts) or task.labels
-    num_samples = which.num_samples or len(chosen)
+def _conditions(which: SampleOptions, known: Conditions) -> Tree:
+    """The condition of each sample; by default those of the run's report in turn."""
+    asked = asked_for(known, {"labels": which.labels, "prompt": which.prompt, "properties": which.properties})
+    chosen = known.rows if asked is None else asked
+    num_samples = which.num_samples or count_of(chosen)
     data.check_memory("num_samples", NUMBER_BYTES * num_samples)
-    return np.resize(chosen, num_samples).astype(np.int32)
+    return in_turn(chosen, num_samples)
 
 
 def sample(options: Options) -> None:
@@ -36,21 +38,22 @@ def sample(options: Options) -> None:
     require_in_range(options)
     output.require_writable(options.output)
     run = restore_field(options.run_dir, options.run.data_dir, options.run.ema_width)
-    labels = _labels(options.sample, run.task)
-    rule = rule_of(options.guidance, run, labels, options.run.data_dir)
+    conditions = _conditions(options.sample, run.task.conditions)
+    count = count_of(conditions)
+    rule = rule_of(options.guidance, run, conditions, options.run.data_dir)
 
     path, shape, solver, scale = run.path, run.task.shape, options.solver.solver, options.guidance.scale
     ts = times(path, options.solver.num_steps, options.solver.grid, options.guidance.interval)
     num_frames = len(ts) if options.output.trajectory else 1
-    output.require_room(options.output, run.task, len(labels), num_frames)
+    output.require_room(options.output, run.task, count, num_frames)
     watches = {"state": states, "denoised": denoised(path)}
     watch = watches[options.output.show] if options.output.trajectory else None
     draw = make_draw(one_sided(rule(lambda field: field), scale), path, shape, solver, ts, watch)
 
-    count = num_evaluations(rule, run.field, path, shape, solver, ts, scale)
-    cost = "" if count is None else f" ({count} evaluations each)"
-    (samples,) = draw_all(draw, options.sample.seed, labels, (scale,), options.sample.chunk, f"sampling{cost}")
-    output.write(options.output, run, samples, labels, num_frames)
+    nfe = num_evaluations(rule, run.field, path, shape, solver, ts, scale, take(conditions, np.array(0)))
+    cost = "" if nfe is None else f" ({nfe} evaluations each)"
+    (samples,) = draw_all(draw, options.sample.seed, conditions, (scale,), options.sample.chunk, f"sampling{cost}")
+    output.write(options.output, run, samples, conditions, num_frames)
     frames = f", {num_frames} frames" if options.output.trajectory else ""
     print(f"wrote {len(samples)} samples at w = {scale:g}{cost}{frames} to {Path(options.output.out)}")
 

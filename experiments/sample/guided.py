@@ -3,34 +3,43 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from cfgjax import guidance
-from cfgjax.types import LabelledField
+from cfgjax.types import LabelledField, Null, Tree
 from experiments.cli.main import UserError
 from experiments.config.samplers import Rule, RuleOf, by_classifier, by_name
 from experiments.run.model import path_of_field
 from experiments.run.require_trained import require_rows, rows_of
 from experiments.run.restore import Run, classifier_for, restore_without_data, warn_of_other_data
 from experiments.sample.options import GuidanceOptions
-from experiments.tasks.label_names import labels_called
+from experiments.tasks.conditions import Conditions, negative
 from experiments.tasks.task import TaskFacts
 
 
-def _led_from(guided: GuidanceOptions, run: Run[TaskFacts]) -> int:
-    """The label to lead away from: the null label, or the negative one."""
-    negative = guided.negative_label
-    if negative is None:
-        return run.task.num_classes
+def _led_from(guided: GuidanceOptions, known: Conditions) -> Null:
+    """The condition to lead away from: the null, or the negative one."""
+    if guided.negative is None:
+        return known.null
     if guided.worse is not None or guided.classifier is not None:
-        raise UserError("negative_label must be left out where a worse network or a classifier is given")
-    (label,) = labels_called("negative_label", (negative,), run.task.label_texts)
-    return label
+        raise UserError("negative must be left out where a worse network or a classifier is given")
+    return negative(known, guided.negative)
 
 
-def _require_trained(guided: GuidanceOptions, run: Run[TaskFacts], labels: np.ndarray) -> None:
+def _others(guided: GuidanceOptions, run: Run[TaskFacts]) -> list[int]:
+    """The label of what the run's own field leads away from, if it does."""
+    if guided.worse is not None:
+        return []
+    null = _led_from(guided, run.task.conditions)
+    if guided.negative is None:
+        return [run.task.num_classes]
+    return run.task.conditions.labels(jax.tree.map(lambda leaf: np.asarray(leaf)[np.newaxis], null)).tolist()
+
+
+def _require_trained(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree) -> None:
     """Raises UserError where a label's row, null's among them, is needed that the run never trained."""
-    others = (_led_from(guided, run),) if guided.worse is None else ()
+    others, labels = _others(guided, run), run.task.conditions.labels(conditions)
     if guided.classifier is not None:
         require_rows(run, others, "classifier")
         return
@@ -50,14 +59,14 @@ def _worse_field(run: Run[TaskFacts], worse_dir: Path, data_dir: Path | None) ->
     return worse.field
 
 
-def rule_of(guided: GuidanceOptions, run: Run[TaskFacts], labels: np.ndarray, data_dir: Path | None) -> RuleOf:
+def rule_of(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree, data_dir: Path | None) -> RuleOf:
     """The function that makes the guidance of the run's field, and of the worse one or the classifier.
 
     Raises:
         UserError: options that leave each other out, a run that does not fit, or a label that the run never trained.
     """
-    _require_trained(guided, run, labels)
-    null, path = _led_from(guided, run), run.path
+    _require_trained(guided, run, conditions)
+    null, path = _led_from(guided, run.task.conditions), run.path
     if guided.classifier is not None:
         if guided.worse is not None:
             raise UserError("classifier must be left out where a worse network is given")

@@ -18,9 +18,13 @@ NUMBER_BYTES = 4
 class SampleOptions:
     """Which samples, and how many."""
 
-    labels: Annotated[tuple[str, ...], optional("LABEL [LABEL ...]", "each label that was trained on once")] = ()
+    labels: Annotated[tuple[str, ...], optional("LABEL [LABEL ...]", "each that was trained on, once")] = ()
     """Label of each sample in turn, repeated as needed, by number or by name; K, or null, is the null label."""
-    num_samples: Annotated[int | None, optional("INT", "one for each of --labels")] = None
+    prompt: Annotated[tuple[str, ...], optional("TEXT [TEXT ...]", "those of the run's report")] = ()
+    """Of a run that learned from texts: what is asked of each sample in turn, repeated as needed."""
+    properties: Annotated[tuple[str, ...], optional("NAME=VALUE,... [...]", "those of the run's report")] = ()
+    """Of a run that learned from numbers: those of each sample in turn; what is not named is as on average."""
+    num_samples: Annotated[int | None, optional("INT", "one for each label, prompt or properties")] = None
     """Number of samples."""
     seed: int = 0
     """Seed of the noise, from 0; sample i is the same in any number of samples."""
@@ -38,10 +42,10 @@ class GuidanceOptions:
     """What is done with the labelled and the null field."""
     interval: tuple[float, float] = (0.0, 1.0)
     """Times, from 0 noise to 1 data, between which guidance acts; outside the labelled field alone is evaluated."""
-    negative_label: Annotated[str | None, optional("LABEL", "the null label")] = None
-    """Label to lead away from in the null label's place, by number or by name."""
+    negative: Annotated[str | None, optional("CONDITION", "the null", former="--negative-label")] = None
+    """What to lead away from in the null's place: a label by number or by name, a prompt, or properties."""
     worse: Annotated[Path | None, optional("FOLDER", "the run's own null field")] = None
-    """Folder of a run of a worse network on the same data, to lead away from in the null label's place."""
+    """Folder of a run of a worse network on the same data, to lead away from in the null's place."""
     classifier: Annotated[Path | None, optional("FOLDER", "classifier-free")] = None
     """Folder of a run of a noisy classifier, to guide the null field by its gradient."""
 

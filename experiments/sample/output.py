@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from cfgjax import data
+from cfgjax.types import Tree
 from experiments.cli.main import UserError
 from experiments.figures.image_grid import image_of
 from experiments.run import folder as run_folder
@@ -129,12 +130,11 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_each(folder: Path, samples: np.ndarray, labels: np.ndarray, null_label: int, origin_of: Origin) -> None:
-    """Writes a PNG of its own size for each image [n, H, W, C], named by its number and label."""
+def _write_each(folder: Path, samples: np.ndarray, names: list[str], origin_of: Origin) -> None:
+    """Writes a PNG of its own size for each image [n, H, W, C], named by its number and its condition."""
     digits = max(3, len(str(len(samples) - 1)))
-    for number, (sample, label) in enumerate(zip(data.to_pixels(samples), labels.tolist(), strict=True)):
-        name = "null" if label == null_label else str(label)
-        file = folder / f"{number:0{digits}d}-label-{name}.png"
+    for number, (sample, name) in enumerate(zip(data.to_pixels(samples), names, strict=True)):
+        file = folder / f"{number:0{digits}d}-{name}.png"
         image_of(sample).save(file, format="PNG", pnginfo=provenance.as_png(origin_of))
 
 
@@ -157,22 +157,23 @@ def _write_animation(
     first.save(file, format="GIF" if is_gif else "PNG", **how)
 
 
-def write(output: OutputOptions, run: Run[TaskFacts], samples: np.ndarray, labels: np.ndarray, num_frames: int) -> None:
+def write(output: OutputOptions, run: Run[TaskFacts], samples: np.ndarray, conditions: Tree, num_frames: int) -> None:
     """Writes the samples as they are asked for, with how they were made.
 
     Raises:
         OSError: they cannot be written.
     """
-    out, origin_of, shown = Path(output.out), provenance.of_run(run), run.task.samples
+    out, origin_of = Path(output.out), provenance.of_run(run)
+    shown, known = run.task.samples, run.task.conditions
     if _is_folder(output.out):
         with whole_folder(out) as temporary:
-            _write_each(temporary, samples, labels, run.task.num_classes, origin_of)
+            _write_each(temporary, samples, known.names(conditions), origin_of)
         return
     with whole_file(out) as temporary:
         if out.suffix in ARRAYS:
-            _write_arrays(temporary, shown.arrays(samples, labels), origin_of)
+            _write_arrays(temporary, shown.arrays(samples, known.stored(conditions)), origin_of)
         elif output.trajectory:
-            _write_animation(temporary, shown.frames(samples, labels), num_frames, out.suffix == ".gif", origin_of)
+            _write_animation(temporary, shown.frames(samples, conditions), num_frames, out.suffix == ".gif", origin_of)
         else:
-            picture = shown.picture(samples, labels)
+            picture = shown.picture(samples, conditions)
             picture.save(temporary, format="PNG", pnginfo=provenance.as_png(origin_of))

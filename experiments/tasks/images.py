@@ -11,7 +11,8 @@ import numpy as np
 
 from cfgjax import data
 from cfgjax.types import Array, Tree
-from experiments.config.schema import Experiment, ImageData
+from experiments.config.kinds import ImageData
+from experiments.config.schema import Experiment
 from experiments.evaluation import images as report
 from experiments.evaluation.options import EvaluationOptions
 from experiments.figures import image_grid

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from experiments.cli.main import UserError
-from experiments.config.schema import LONGEST_NAME, MOST_NAMES
+from experiments.config.values import LONGEST_NAME, MOST_NAMES
 
 
 def numbers_of(num_classes: int) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import numpy as np
 
 from cfgjax import data
 from experiments.cli import main as cli
-from experiments.config.schema import LatentData
+from experiments.config.kinds import LatentData
 from experiments.runtime import distributed
 
 NARROW, WIDE, FAR = 0.5, 2.0, 1.0

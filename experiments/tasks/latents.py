@@ -9,7 +9,8 @@ import numpy as np
 from cfgjax import data
 from cfgjax.types import Array, Tree
 from experiments.cli.main import UserError
-from experiments.config.schema import Experiment, LatentData
+from experiments.config.kinds import LatentData
+from experiments.config.schema import Experiment
 from experiments.evaluation import latents as report
 from experiments.tasks import digests, images, latent_scale
 from experiments.tasks.examples import (

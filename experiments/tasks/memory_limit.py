@@ -9,7 +9,8 @@ from typing import Any
 
 from cfgjax.data import DataError, check_memory
 from experiments.cli.main import UserError
-from experiments.config.schema import DiTNetwork, Experiment, MLPNetwork, UNetNetwork
+from experiments.config.networks import DiTNetwork, MLPNetwork, UNetNetwork
+from experiments.config.schema import Experiment
 
 _NUMBER = 4
 _COPIES = 4

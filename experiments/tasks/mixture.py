@@ -7,7 +7,8 @@ import numpy as np
 
 from cfgjax import mixtures
 from cfgjax.types import Array
-from experiments.config.schema import Experiment, MixtureData
+from experiments.config.kinds import MixtureData
+from experiments.config.schema import Experiment
 from experiments.evaluation import mixture as report
 from experiments.figures import points
 from experiments.tasks.examples import local_share

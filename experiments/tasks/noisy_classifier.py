@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from experiments.config.schema import Experiment, ImageData
+from experiments.config.kinds import ImageData
+from experiments.config.schema import Experiment
 from experiments.evaluation import classifier as report
 from experiments.tasks import images
 from experiments.tasks.task import Reads, Task

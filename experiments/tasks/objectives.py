@@ -7,27 +7,40 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen
 
 from cfgjax import conversions, guidance, losses
 from cfgjax.models import MLP, DiT, DiTClassifier, UNet, UNetClassifier
-from cfgjax.types import Array, GaussianPath, LabelledField, Loss, Tree
+from cfgjax.types import Array, Condition, GaussianPath, LabelledField, Loss, Tree
 from experiments.cli.main import UserError
-from experiments.config.schema import DiTNetwork, Experiment, MLPNetwork, UNetNetwork
-from experiments.tasks.task import Objective, Task, ToField
+from experiments.config.networks import DiTNetwork, MLPNetwork, UNetNetwork
+from experiments.config.schema import Experiment
+from experiments.tasks.task import Objective, Task, TaskFacts, ToField
 
 NetworkSettings = MLPNetwork | UNetNetwork | DiTNetwork
 TIME_DENSITIES = {"uniform": losses.uniform, "logit_normal": losses.logit_normal}
 
 
-def _options_of(settings: NetworkSettings, num_classes: int) -> dict[str, Any]:
-    options = asdict(settings) | {"num_classes": num_classes}
+def _options_of(settings: NetworkSettings, facts: TaskFacts) -> dict[str, Any]:
+    options = asdict(settings) | {"num_classes": facts.num_classes}
     return options | {"dtype": jnp.dtype(options["dtype"])} if "dtype" in options else options
 
 
-def _field_network(settings: NetworkSettings, num_classes: int) -> linen.Module:
-    options = _options_of(settings, num_classes)
+def _vector_width(settings: NetworkSettings) -> int:
+    """The width of the vector that a network makes of its condition."""
+    match settings:
+        case UNetNetwork(width=width):
+            return 4 * width
+        case DiTNetwork(width=width):
+            return width
+        case MLPNetwork(embedding_width=width):
+            return width
+
+
+def _field_network(settings: NetworkSettings, facts: TaskFacts) -> linen.Module:
+    options, embedding = _options_of(settings, facts), facts.conditions.embedding
+    if embedding is not None:
+        options["conditioning"] = embedding(_vector_width(settings))
     match settings:
         case UNetNetwork():
             return UNet(**options)
@@ -37,13 +50,13 @@ def _field_network(settings: NetworkSettings, num_classes: int) -> linen.Module:
             return MLP(**options)
 
 
-def _classifier_network(settings: NetworkSettings, num_classes: int) -> linen.Module:
+def _classifier_network(settings: NetworkSettings, facts: TaskFacts) -> linen.Module:
     """The network of a noisy classifier.
 
     Raises:
         UserError: asked of the MLP.
     """
-    options = _options_of(settings, num_classes)
+    options = _options_of(settings, facts)
     match settings:
         case UNetNetwork():
             return UNetClassifier(**options)
@@ -56,14 +69,14 @@ def _classifier_network(settings: NetworkSettings, num_classes: int) -> linen.Mo
 def _matching_loss(
     matching: Callable[..., Array], experiment: Experiment, task: Task, network: Any, path: GaussianPath, trains: bool
 ) -> Loss:
-    density = TIME_DENSITIES[experiment.time_density]()
+    density, null = TIME_DENSITIES[experiment.time_density](), task.conditions.null
 
     def loss(params: Tree, key: Array, example: Tree) -> Array:
-        data_key, label_key, dropout_key, noise_key = jax.random.split(key, 4)
+        data_key, drop_key, dropout_key, noise_key = jax.random.split(key, 4)
         z, y = task.example(data_key, example)
-        y = guidance.drop_condition(label_key, y, experiment.label_drop_rate, task.num_classes)
+        y = guidance.drop_condition(drop_key, y, experiment.label_drop_rate, null)
 
-        def prediction(x: Array, t: Array, y: Array) -> Array:
+        def prediction(x: Array, t: Array, y: Condition) -> Array:
             return cast(Array, network.apply(params, x, t, y, not trains, rngs={"dropout": dropout_key}))
 
         return matching(path, prediction, noise_key, z, y, time_density=density)
@@ -91,12 +104,12 @@ def _no_field(path: GaussianPath, prediction: LabelledField) -> LabelledField:
 
 
 def _matching(loss: Callable[..., Array], to_field: ToField) -> Objective:
-    return Objective(_field_network, (np.zeros((), np.int32),), partial(_matching_loss, loss), to_field)
+    return Objective(_field_network, partial(_matching_loss, loss), to_field)
 
 
 OBJECTIVES = {
     "field": _matching(losses.flow_matching, lambda path, field: field),
     "noise": _matching(losses.noise_matching, conversions.field_of_noise),
     "score": _matching(losses.score_matching, conversions.field_of_score),
-    "classifier": Objective(_classifier_network, (), _classifier_loss, _no_field, is_field=False),
+    "classifier": Objective(_classifier_network, _classifier_loss, _no_field, is_field=False),
 }

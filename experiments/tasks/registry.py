@@ -4,7 +4,9 @@ from dataclasses import fields, replace
 from typing import Any
 
 from experiments.cli.main import UserError
-from experiments.config.schema import MOST_ABSENT, Experiment, ImageData, LatentData, MixtureData
+from experiments.config.kinds import ImageData, LatentData, MixtureData
+from experiments.config.schema import Experiment
+from experiments.config.values import MOST_ABSENT
 from experiments.tasks import images, latents, mixture, noisy_classifier
 from experiments.tasks.task import Reads, Task, TaskFacts
 

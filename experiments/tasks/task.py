@@ -16,10 +16,13 @@ import numpy as np
 from flax import linen
 from PIL import Image
 
+from cfgjax.conditions import as_condition
 from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Loss, Tree
-from experiments.config.schema import DiTNetwork, Experiment, MLPNetwork, UNetNetwork
+from experiments.config.networks import DiTNetwork, MLPNetwork, UNetNetwork
+from experiments.config.schema import Experiment
 from experiments.evaluation.measurable import Counts, Need, left_out
 from experiments.evaluation.options import NOTHING_MORE, EvaluationOptions
+from experiments.tasks.conditions import Conditions, of_labels
 from experiments.tasks.label_names import numbers_of
 
 if TYPE_CHECKING:
@@ -40,15 +43,14 @@ class Objective(NamedTuple):
     """What is trained.
 
     Attributes:
-        network: (its settings, K) -> the network.
-        label: the network's inputs beside x and t.
+        network: (its settings, what is known of the task) -> the network.
         loss: (experiment, task, network, path, whether it trains) -> the loss of one example.
         to_field: makes the field of what the network predicts.
-        is_field: whether a field is learned, of which samples are drawn; else a noisy classifier.
+        is_field: whether a field is learned, which is told a condition and of which samples are drawn; else a noisy
+            classifier.
     """
 
-    network: Callable[[MLPNetwork | UNetNetwork | DiTNetwork, int], linen.Module]
-    label: tuple[Array | np.ndarray, ...]
+    network: Callable[[MLPNetwork | UNetNetwork | DiTNetwork, TaskFacts], linen.Module]
     loss: Callable[[Experiment, Task, Any, GaussianPath, bool], Loss]
     to_field: ToField
     is_field: bool = True
@@ -61,17 +63,17 @@ class Samples(NamedTuple):
         bound: the largest absolute value of data.
         most_in_grid: samples of a label that a sample grid shows.
         num_pixels: n -> pixels of the picture of n samples; None where they are no pictures.
-        picture: (samples [n, *D], labels [n]) -> one picture of them.
-        frames: (what was seen of n samples at all times [n, times, *D], labels [n]) -> a picture for each time.
-        sample_grid: (samples [scales, K, n, *D], scales, texts of the K labels, title) -> the figure.
-        arrays: (samples, labels) -> the arrays of an .npz.
+        picture: (samples [n, *D], their n conditions) -> one picture of them.
+        frames: (what was seen of n samples at all times [n, times, *D], n conditions) -> a picture for each time.
+        sample_grid: (samples [scales, K, n, *D], scales, texts of the K conditions, title) -> the figure.
+        arrays: (samples, what is stored of their conditions) -> the arrays of an .npz.
     """
 
     bound: float
     most_in_grid: int
     num_pixels: Callable[[int], int | None]
-    picture: Callable[[np.ndarray, np.ndarray], Image.Image]
-    frames: Callable[[np.ndarray, np.ndarray], Iterator[Image.Image]]
+    picture: Callable[[np.ndarray, Tree], Image.Image]
+    frames: Callable[[np.ndarray, Tree], Iterator[Image.Image]]
     sample_grid: Callable[[np.ndarray, tuple[float, ...], Sequence[str], str], Figure]
     arrays: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
@@ -116,6 +118,7 @@ class TaskFacts:
         samples: how samples are shown and stored.
         class_names: the labels' names in order; None where they are called by their numbers.
         absent_labels: those without a training example: never learned, so neither drawn unasked nor measured.
+        told: what the field is told; None for labels.
     """
 
     shape: tuple[int, ...]
@@ -124,6 +127,12 @@ class TaskFacts:
     samples: Samples
     class_names: tuple[str, ...] | None = None
     absent_labels: tuple[int, ...] = ()
+    told: Conditions | None = None
+
+    @property
+    def conditions(self) -> Conditions:
+        """What the field is told."""
+        return self.told or of_labels(self.num_classes, self.labels, self.label_texts)
 
     @property
     def labels(self) -> np.ndarray:
@@ -138,8 +147,9 @@ class TaskFacts:
 
     @property
     def inputs(self) -> tuple[Any, ...]:
-        """What the network takes of one data point: x, t, and of a field its label; all zero."""
-        return jnp.zeros(self.shape), jnp.zeros(()), *self.objective.label
+        """What the network takes of one data point: x and t, zero, and of a field the null."""
+        null = (as_condition(self.conditions.null),) if self.objective.is_field else ()
+        return jnp.zeros(self.shape), jnp.zeros(()), *null
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from cfgjax import data, paths
+from experiments.config.kinds import LatentData
 from experiments.config.samplers import ODE, classifier_free
-from experiments.config.schema import ADAPTER, LatentData, Sampling
+from experiments.config.schema import ADAPTER, Sampling
 from experiments.evaluation.guided_samples import draw_sweep
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder

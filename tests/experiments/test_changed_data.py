@@ -9,7 +9,8 @@ import pytest
 
 from cfgjax import checkpoints, data
 from experiments.cli.main import UserError
-from experiments.config.schema import DiTNetwork, LatentData
+from experiments.config.kinds import LatentData
+from experiments.config.networks import DiTNetwork
 from experiments.evaluation.feature_classifier import folder_of
 from experiments.presets.registry import PRESETS
 from experiments.run import ema_snapshots

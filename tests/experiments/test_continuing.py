@@ -9,7 +9,9 @@ import pytest
 
 from cfgjax import checkpoints
 from experiments.cli.main import UserError
-from experiments.config.schema import ADAPTER, DiTNetwork, MixtureData, MLPNetwork, Optimizer, Sampling
+from experiments.config.kinds import MixtureData
+from experiments.config.networks import DiTNetwork, MLPNetwork
+from experiments.config.schema import ADAPTER, Optimizer, Sampling
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run.continuation import with_source

@@ -9,7 +9,8 @@ import pytest
 
 from cfgjax import checkpoints, guidance, solvers
 from experiments.cli.main import UserError
-from experiments.config.schema import ADAPTER, MLPNetwork
+from experiments.config.networks import MLPNetwork
+from experiments.config.schema import ADAPTER
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run.model import model_of

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.cli.main import UserError
-from experiments.config.schema import LatentData
+from experiments.config.kinds import LatentData
 from experiments.presets.registry import PRESETS
 from experiments.run.restore import Run
 from experiments.sample.options import OutputOptions

@@ -10,8 +10,8 @@ import pytest
 from cfgjax import training
 from cfgjax.models import DiT, UNet
 from cfgjax.training import fsdp
+from experiments.config.networks import DiTNetwork, MLPNetwork, UNetNetwork
 from experiments.config.renamed import with_older_names
-from experiments.config.schema import DiTNetwork, MLPNetwork, UNetNetwork
 from experiments.evaluation import feature_classifier
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from cfgjax import data, paths
-from experiments.config.schema import MixtureData, MLPNetwork, Sampling
+from experiments.config.kinds import MixtureData
+from experiments.config.networks import MLPNetwork
+from experiments.config.schema import Sampling
 from experiments.evaluation import images as image_report
 from experiments.evaluation import latents, measurable, mixture
 from experiments.evaluation.feature_classifier import FeatureClassifier, feature_classifier_of

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from cfgjax import training
-from experiments.config.schema import DiTNetwork, UNetNetwork
+from experiments.config.networks import DiTNetwork, UNetNetwork
 from experiments.presets.registry import PRESETS
 from experiments.run.model import model_of
 from experiments.run.train_setup import train_setup_of

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from cfgjax import checkpoints, paths
+from experiments.config.networks import MLPNetwork
 from experiments.config.samplers import classifier_free, make_draw, times
-from experiments.config.schema import MLPNetwork, Sampling
+from experiments.config.schema import Sampling
 from experiments.evaluation.mixture import TIMES, field_errors
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder

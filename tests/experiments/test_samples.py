@@ -315,7 +315,7 @@ def test_a_negative_label_is_led_away_from(trained_mixture, tmp_path):
         4,
         "--labels",
         3,
-        "--negative-label",
+        "--negative",
         5,
         "--out",
         out,
@@ -331,19 +331,19 @@ def test_a_negative_label_is_led_away_from(trained_mixture, tmp_path):
 
     np.testing.assert_allclose(np.load(out)["x"][0], drawn(5), rtol=1e-4, atol=1e-5)
     assert np.abs(drawn(5) - drawn(8)).max() > 0.05
-    assert "--negative-label 5" in str(np.load(out)["command"])
+    assert "--negative 5" in str(np.load(out)["command"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"negative_label": "9"}, r"negative_label must be in 0..8 \(8 is null\), got 9"),
-        ({"negative_label": "cat"}, "negative_label must be in 0..8"),
+        ({"negative": "9"}, r"negative must be in 0..8 \(8 is null\), got 9"),
+        ({"negative": "cat"}, "negative must be in 0..8"),
         (
-            {"negative_label": "1", "worse": "runs"},
-            "negative_label must be left out where a worse network or a classif",
+            {"negative": "1", "worse": "runs"},
+            "negative must be left out where a worse network or a classif",
         ),
-        ({"negative_label": "1", "classifier": "runs"}, "negative_label must be left out where a worse network or a"),
+        ({"negative": "1", "classifier": "runs"}, "negative must be left out where a worse network or a"),
     ],
 )
 def test_a_negative_label_that_is_none_is_refused(arguments, expected, trained_mixture):
@@ -356,9 +356,9 @@ def test_a_negative_label_takes_the_null_label_s_place_in_what_must_be_trained(t
     untrained = run._replace(experiment=dataclasses.replace(run.experiment, label_drop_rate=0.0))
     with pytest.raises(UserError, match="needs the null label"):
         rule_of(GuidanceOptions(), untrained, np.array([1]), None)
-    rule_of(GuidanceOptions(negative_label="3"), untrained, np.array([1]), None)
+    rule_of(GuidanceOptions(negative="3"), untrained, np.array([1]), None)
 
 
 def test_a_negative_label_may_be_called_by_its_name():
     for word, label in (("dog", 1), ("1", 1), ("null", 2)):
-        assert labels_called("negative_label", (word,), ("cat", "dog")) == [label]
+        assert labels_called("negative", (word,), ("cat", "dog")) == [label]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import experiments
-from experiments.config.schema import LatentData
+from experiments.config.kinds import LatentData
 from experiments.presets.registry import PRESETS
 from experiments.tasks.registry import facts_of, task_of, with_facts
 from experiments.tasks.task import TaskFacts

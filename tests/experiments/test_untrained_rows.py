@@ -6,7 +6,8 @@ import pytest
 
 from cfgjax import checkpoints
 from experiments.cli.main import UserError
-from experiments.config.schema import ADAPTER, MLPNetwork, Sampling
+from experiments.config.networks import MLPNetwork
+from experiments.config.schema import ADAPTER, Sampling
 from experiments.diagnose import Options as DiagnoseOptions
 from experiments.diagnose import diagnose
 from experiments.evaluate import Options as EvaluateOptions

@@ -15,7 +15,9 @@ from hypothesis import given, strategies
 
 from cfgjax import checkpoints, data, training
 from experiments.cli.main import UserError
-from experiments.config.schema import ADAPTER, DiTNetwork, LatentData, MLPNetwork, Sampling, UNetNetwork
+from experiments.config.kinds import LatentData
+from experiments.config.networks import DiTNetwork, MLPNetwork, UNetNetwork
+from experiments.config.schema import ADAPTER, Sampling
 from experiments.evaluate import Options, _evaluation_options
 from experiments.evaluation import feature_classifier
 from experiments.evaluation.feature_classifier import feature_classifier_of, folder_of

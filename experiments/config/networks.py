@@ -1,0 +1,82 @@
+"""The networks, as settings: frozen dataclasses whose fields are the command line's options."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from experiments.config.history import STRICT
+from experiments.config.values import EmbeddingValue, Fraction, Positive, Size, SmallInt
+
+
+@dataclass(frozen=True)
+class MLPNetwork:
+    """The residual MLP."""
+
+    __pydantic_config__ = STRICT
+    width: Size = 256
+    """Units of every hidden layer."""
+    embedding_width: Annotated[int, Field(ge=2, le=2**16)] = 64
+    """Features of each of the embeddings of time and label."""
+    depth: SmallInt = 4
+    """Number of residual blocks."""
+    dropout: Fraction = 0.0
+    """Share of the hidden units that are dropped in training, 0 to 1."""
+    max_frequency: Positive = 100.0
+    """Highest angular frequency of the time embedding, in radians per unit of time."""
+
+
+@dataclass(frozen=True)
+class UNetNetwork:
+    """The U-Net; for the objective "classifier" its lower half."""
+
+    __pydantic_config__ = STRICT
+    width: Size = 64
+    """Channels of the largest map."""
+    multipliers: Annotated[tuple[SmallInt, ...], Field(min_length=1, max_length=16)] = (1, 2, 2)
+    """Channels of each level, as multiples of width; the map is halved between levels."""
+    blocks_per_level: SmallInt = 2
+    """Residual blocks of a level on the way down; one more on the way up."""
+    attention: Annotated[tuple[Size, ...], Field(max_length=64)] = (7, 8)
+    """Heights of the maps that attend."""
+    head_width: Size = 64
+    """Channels of an attention head."""
+    dropout: Fraction = 0.0
+    """Share of the inner units that are dropped in training, 0 to 1."""
+    patch: SmallInt = 1
+    """Side of the squares of pixels that become one position of the largest map."""
+    max_frequency: Positive = 100.0
+    """Highest angular frequency of the time embedding, in radians per unit of time."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the computation; parameters and outputs are float32 always."""
+    rematerialise: bool = False
+    """Compute inner values again in the backward pass, to save memory."""
+
+
+@dataclass(frozen=True)
+class DiTNetwork:
+    """The diffusion transformer; for the objective "classifier" its trunk with a pooled head."""
+
+    __pydantic_config__ = STRICT
+    width: Size = 384
+    """Width of a token (the paper's S 384, B 768, L 1024, XL 1152)."""
+    depth: SmallInt = 12
+    """Number of blocks (S 12, B 12, L 24, XL 28)."""
+    num_heads: SmallInt = 6
+    """Heads of attention (S 6, B 12, L 16, XL 16)."""
+    patch: SmallInt = 2
+    """Side of the squares of pixels that become one token."""
+    norm: Literal["layer", "rms"] = "layer"
+    """Norm of the tokens."""
+    positions: Literal["sine", "learned"] = "sine"
+    """Embedding of positions."""
+    dropout: Fraction = 0.0
+    """Share of the inner units that are dropped in training, 0 to 1."""
+    max_frequency: Positive = 100.0
+    """Highest angular frequency of the time embedding, in radians per unit of time."""
+    time_range: tuple[EmbeddingValue, EmbeddingValue] = (0.0, 1.0)
+    """Numbers that are embedded at t = 0 and t = 1 (the steps of DDPM: 999 and 0)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the computation; parameters and outputs are float32 always."""
+    rematerialise: bool = False
+    """Compute inner values again in the backward pass, to save memory."""
