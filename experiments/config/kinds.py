@@ -1,7 +1,7 @@
 """The kinds of data, as settings: frozen dataclasses whose fields are the command line's options."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from pydantic import Field
@@ -13,6 +13,9 @@ from experiments.config.values import (
     Count,
     DataName,
     Digest,
+    FourNumbers,
+    FourPositive,
+    Fraction,
     InnerPath,
     LabelNames,
     Labels,
@@ -85,3 +88,41 @@ class LatentData:
     """The labels without a training example, by the folder; None where that is not known."""
     train_digest: Annotated[Digest | None, tyro.conf.Suppress] = None
     """Of the folder's latents, those held out among them; None in a run of an early version."""
+
+
+@dataclass(frozen=True)
+class MeasuredDigits:
+    """The handwritten digits, each told by its stroke weight, width, height and slant."""
+
+    __pydantic_config__ = STRICT
+    mean: FourNumbers = (1.146, 4.198, 7.867, -0.042)
+    """What is taken from weight, width, height and slant: their means over the training images."""
+    deviation: FourPositive = (0.182, 0.540, 0.716, 0.125)
+    """What the differences are divided by: their standard deviations."""
+    num_features: Annotated[int, Field(ge=0, le=2**10)] = 0
+    """Cosines and sines, together, of each property, that are embedded beside it."""
+    max_frequency: Positive = 100.0
+    """The highest angular frequency of these."""
+    train_digest: Annotated[Digest | None, tyro.conf.Suppress] = None
+    """Of the training images that the run began on."""
+    test_digest: Annotated[Digest | None, tyro.conf.Suppress] = None
+    """Of the held-out images."""
+
+
+@dataclass(frozen=True)
+class DescribedDigits:
+    """The handwritten digits, each told by a sentence about what is measured of it."""
+
+    __pydantic_config__ = STRICT
+    rate_of_words: Fraction = 0.5
+    """Probability, 0 to 1, with which each word that can be said is said, drawn anew at each step."""
+    rate_of_class: Fraction = 0.9
+    """Probability, 0 to 1, with which the class is said."""
+    encoder_depth: Annotated[int, Field(ge=0, le=2**10)] = 0
+    """Blocks of the transformer that reads the sentence."""
+    positions: Literal["sine", "learned", "none"] = "none"
+    """Embedding of the words' places; none takes a sentence for the set of its words."""
+    train_digest: Annotated[Digest | None, tyro.conf.Suppress] = None
+    """Of the training images that the run began on."""
+    test_digest: Annotated[Digest | None, tyro.conf.Suppress] = None
+    """Of the held-out images."""

@@ -51,3 +51,5 @@ Digest = Annotated[str, Field(pattern=r"^[0-9]{1,18}(:[0-9a-f]{16}){1,2}$")]
 """Of a data set, as ``experiments.tasks.digests`` makes it."""
 DataName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,100}(/[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99})?$")]
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_%+:.\[\] -]{1,100}$")]
+FourNumbers = tuple[EmbeddingValue, EmbeddingValue, EmbeddingValue, EmbeddingValue]
+FourPositive = tuple[Positive, Positive, Positive, Positive]

@@ -1,7 +1,7 @@
 """What a finished run says of itself: pictures, and metrics.json."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,18 @@ def _number(row: Mapping[str, Any], name: str, form: str) -> str:
     return f"{row[name]:>10{form}}" if name in row else f"{'-':>10}"
 
 
+def _table(rows: Sequence[Mapping[str, Any]], of_rows: tuple[str, ...], form: str) -> list[str]:
+    """Rows as lines under the names of their columns: those that tell the rows apart, and numbers."""
+    if not rows:
+        return []
+    numbers = [name for name in rows[0] if name not in of_rows]
+    head = "  " + " ".join([f"{name:>14}" for name in of_rows] + [f"{name:>10}" for name in numbers])
+    return [head] + [
+        "  " + " ".join([f"{row[name]!s:>14}" for name in of_rows] + [_number(row, name, form) for name in numbers])
+        for row in rows
+    ]
+
+
 def _headline(metrics: Mapping[str, Any]) -> str:
     lines = []
     if "recogniser_test_accuracy" in metrics:
@@ -30,6 +42,8 @@ def _headline(metrics: Mapping[str, Any]) -> str:
         start = f"  {row.get('guidance', FREE):>15} {row['solver']:>14} {row['scale']:>5g}"
         numbers = (_number(row, "recognised", ".1%"), _number(row, "frechet", ".3f"), _number(row, "coverage", ".3f"))
         lines.append(" ".join((start, *numbers)))
+    lines += _table(metrics.get("property_errors", ()), ("solver", "scale"), ".3f")
+    lines += _table(metrics.get("words_met", ()), ("prompts", "solver", "scale"), ".1%")
     if "real_against_real" in metrics:
         real = metrics["real_against_real"]
         numbers = _number(real, "frechet", ".3f"), _number(real, "coverage", ".3f")

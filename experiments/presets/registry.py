@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cfgjax.models import SIZES, UNET_SIZES
-from experiments.config.kinds import ImageData, LatentData, MixtureData
+from experiments.config.kinds import DescribedDigits, ImageData, LatentData, MeasuredDigits, MixtureData
 from experiments.config.networks import DiTNetwork, MLPNetwork, UNetNetwork
 from experiments.config.schema import Experiment, Optimizer, Sampling
 from experiments.presets import requirements
@@ -48,6 +48,30 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             save_every=500,
             network=MLPNetwork(width=384, dropout=0.2),
             sampling=Sampling(num_steps=32),
+        ),
+    ),
+    "measured_digits": (
+        "the same digits by stroke weight, width, height and slant",
+        Experiment(
+            "measured_digits",
+            Path("runs/measured_digits"),
+            MeasuredDigits(),
+            num_steps=2_000,
+            save_every=500,
+            network=MLPNetwork(width=384, dropout=0.2),
+            sampling=Sampling((0.0, 1.0, 2.0, 3.0), num_steps=32),
+        ),
+    ),
+    "described_digits": (
+        'the same digits by sentences: "a thin seven leaning left"',
+        Experiment(
+            "described_digits",
+            Path("runs/described_digits"),
+            DescribedDigits(),
+            num_steps=4_000,
+            save_every=500,
+            network=MLPNetwork(width=384, dropout=0.2),
+            sampling=Sampling((0.0, 1.0, 2.0, 3.0), num_steps=32),
         ),
     ),
     "mixture": (

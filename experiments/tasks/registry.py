@@ -4,10 +4,10 @@ from dataclasses import fields, replace
 from typing import Any
 
 from experiments.cli.main import UserError
-from experiments.config.kinds import ImageData, LatentData, MixtureData
+from experiments.config.kinds import DescribedDigits, ImageData, LatentData, MeasuredDigits, MixtureData
 from experiments.config.schema import Experiment
 from experiments.config.values import MOST_ABSENT
-from experiments.tasks import images, latents, mixture, noisy_classifier
+from experiments.tasks import described, images, latents, measured, mixture, noisy_classifier
 from experiments.tasks.task import Reads, Task, TaskFacts
 
 
@@ -40,6 +40,10 @@ def task_of(experiment: Experiment, reads: Reads = "all") -> Task:
             return images.task_of(experiment, settings, reads)
         case LatentData():
             return latents.task_of(experiment, settings, reads)
+        case MeasuredDigits():
+            return measured.task_of(experiment, settings, reads)
+        case DescribedDigits():
+            return described.task_of(experiment, settings, reads)
 
 
 def facts_of(experiment: Experiment) -> TaskFacts:
@@ -58,6 +62,10 @@ def facts_of(experiment: Experiment) -> TaskFacts:
             return images.facts_of(experiment, settings)
         case LatentData():
             return latents.facts_of(experiment, settings)
+        case MeasuredDigits():
+            return measured.facts_of(experiment, settings)
+        case DescribedDigits():
+            return described.facts_of(experiment, settings)
 
 
 def with_facts(experiment: Experiment, task: Task) -> Experiment:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,7 +18,10 @@ from experiments.tasks.task import TaskFacts
 CHOICE = re.compile(r"isinstance\([^)]*\w+Data\b|case \w+Data\(|objective [!=]= ")
 
 
-@pytest.fixture(params=["mixture", "images", "images read ahead", "latents", "noisy classifier"])
+KINDS = "mixture", "images", "images read ahead", "latents", "noisy classifier", "measured digits", "described digits"
+
+
+@pytest.fixture(params=KINDS)
 def experiment(request, tmp_path, data_dir):
     """An experiment of each kind of data."""
     digits = dataclasses.replace(PRESETS["digits"][1], data_dir=data_dir, batch_size=16)
@@ -32,11 +36,17 @@ def experiment(request, tmp_path, data_dir):
         "images read ahead": dataclasses.replace(digits, data=read_ahead),
         "latents": dataclasses.replace(digits, data=latents, data_dir=tmp_path),
         "noisy classifier": dataclasses.replace(digits, objective="classifier"),
+        "measured digits": dataclasses.replace(digits, data=PRESETS["measured_digits"][1].data),
+        "described digits": dataclasses.replace(digits, data=PRESETS["described_digits"][1].data),
     }[request.param]
 
 
 def _forms(tree):
     return jax.tree.map(lambda leaf: (leaf.shape[1:], np.dtype(leaf.dtype)), tree)
+
+
+def _leaves(tree):
+    return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.asarray(leaf).dtype), tree)
 
 
 def test_what_the_config_tells_is_what_is_read(experiment, tmp_path):
@@ -54,16 +64,16 @@ def test_what_the_config_tells_is_what_is_read(experiment, tmp_path):
     assert _forms(read.source) == _forms(abstract.source)
 
 
-def test_one_example_is_a_data_point_and_its_label(experiment):
+def test_one_example_is_a_data_point_and_its_condition(experiment):
     task = task_of(experiment)
     one = jax.tree.map(lambda leaf: leaf[0], next(task.batches(range(1))))
     if task.source is not None:
         one = jax.tree.map(lambda leaf: leaf[one], task.source)
     z, y = task.example(jax.random.key(0), one)
-    x, _, *label = task.inputs
+    x, _, *told = task.inputs
     assert (z.shape, z.dtype) == (x.shape, x.dtype)
-    assert [np.shape(each) for each in label] == [np.shape(y)] * task.objective.is_field
-    assert 0 <= int(y) < task.num_classes
+    assert [_leaves(each) for each in told] == [_leaves(y)] * task.objective.is_field
+    assert np.all(0 <= task.conditions.labels(jax.tree.map(lambda leaf: leaf[np.newaxis], y)) < task.num_classes)
 
 
 def test_one_place_asks_for_the_kind_of_data():

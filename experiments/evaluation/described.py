@@ -1,0 +1,124 @@
+"""The report on digits told by sentences: is it the digit that was asked, and are the words met?"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfgjax.conditions import Known, Tokens
+from cfgjax.data import sentences
+from cfgjax.data.described import CLASSES, WORDS, Description, Thresholds, describe
+from cfgjax.data.measured import PROPERTIES
+from experiments.config.kinds import ImageData
+from experiments.evaluation.feature_classifier import FeatureClassifier, feature_classifier_of
+from experiments.evaluation.guided_samples import FREE, draws_of
+from experiments.evaluation.image_figures import draw_samples
+from experiments.evaluation.options import EvaluationOptions
+from experiments.tasks.conditions import all_known
+from experiments.tasks.digits import Digits, properties_of
+from experiments.tasks.task import Learned
+
+_CODES = (-1, 1)
+"""Of a property's low and high word."""
+
+
+class Prompts(NamedTuple):
+    """n prompts of one kind: the class [n] and the words [n, 4] that each says, as of ``Description``."""
+
+    label: np.ndarray
+    words: np.ndarray
+
+    @property
+    def conditions(self) -> Known:
+        """Their tokens, as conditions [n, ...]."""
+        ids, mask = jax.vmap(lambda *said: sentences.tokens(Description(*said), sentences.MOST_TOKENS))(*self)
+        return all_known(Tokens(ids, mask))
+
+
+def _of_words(num_words: int) -> Prompts:
+    """Every class with every choice of so many properties and a word for each."""
+    words = []
+    for chosen in itertools.combinations(range(len(WORDS)), num_words):
+        for codes in itertools.product(_CODES, repeat=num_words):
+            row = np.zeros(len(WORDS), np.int32)
+            row[list(chosen)] = codes
+            words.append(row)
+    label = np.repeat(np.arange(len(CLASSES), dtype=np.int32), len(words))
+    return Prompts(label, np.tile(np.stack(words), (len(CLASSES), 1)))
+
+
+def _held_out() -> Prompts:
+    said = [sentences.parse(prompt) for prompt in sentences.HELD_OUT]
+    return Prompts(np.stack([each.label for each in said]), np.stack([each.words for each in said]))
+
+
+def prompts() -> dict[str, Prompts]:
+    """The prompts that are measured: of one word, of two that were learned together, and of two that never were."""
+    two = _of_words(2)
+    is_kept = np.asarray(jax.vmap(sentences.is_held_out)(Description(*map(jnp.asarray, two))))
+    return {
+        "one_word": _of_words(1),
+        "two_words": Prompts(two.label[~is_kept], two.words[~is_kept]),
+        "held_out": _held_out(),
+    }
+
+
+def met(asked: Prompts, samples: np.ndarray, thresholds: Thresholds) -> dict[str, float]:
+    """The share of the asked words that samples [n, m, H, W, 1] meet, of all and of each property."""
+    num_each = samples.shape[1]
+    found = properties_of(samples.reshape(-1, *samples.shape[2:]))
+    labels = jnp.asarray(np.repeat(asked.label, num_each))
+    describe_all: Any = jax.vmap(lambda label, properties: describe(label, properties, thresholds).words)
+    words = describe_all(labels, found)
+    wanted = np.repeat(asked.words, num_each, axis=0)
+    is_met = np.asarray(words) == wanted
+    of_each = {name: float(is_met[wanted[:, i] != 0, i].mean()) for i, name in enumerate(PROPERTIES)}
+    return {"words": float(is_met[wanted != 0].mean())} | of_each
+
+
+def _accuracy(classifier: FeatureClassifier, asked: Prompts, samples: np.ndarray) -> float:
+    """The share of samples [n, m, H, W, 1] that the feature classifier takes for the class that was asked."""
+    num_each = samples.shape[1]
+    likeliest = np.argmax(classifier.log_probs(samples.reshape(-1, *samples.shape[2:])), axis=1)
+    return float(np.mean(likeliest == np.repeat(asked.label, num_each)))
+
+
+def evaluate(
+    run: Learned,
+    settings: ImageData,
+    train: Digits,
+    test: Digits,
+    thresholds: Thresholds,
+    options: EvaluationOptions,
+    out_dir: Path,
+) -> dict[str, Any]:
+    """The shares of right classes and of words met, by kind of prompt, solver and scale; writes samples.png.
+
+    Of each kind there are about as many samples as a report on labels has of all labels.
+    """
+    told, sampling = run.task.conditions, run.experiment.sampling
+    data_dir = run.experiment.data_dir
+    classifier = feature_classifier_of(settings, data_dir, train.images, test.images, options.is_kept)
+    rows, num_samples = [], {}
+    for kind, asked in prompts().items():
+        num_each = -(-len(CLASSES) * sampling.num_per_class // len(asked.label))
+        num_samples[kind] = num_each * len(asked.label)
+        for solver, drawn in draws_of(run, options, asked.conditions, num_each).items():
+            for scale, samples in zip(sampling.scales, drawn, strict=True):
+                row = {"prompts": kind, "solver": solver, "scale": scale}
+                right = {} if classifier is None else {"recognised": _accuracy(classifier, asked, samples)}
+                rows.append(row | right | met(asked, samples, thresholds))
+    shown = {(FREE, solver): samples for solver, samples in draws_of(run, options, told.rows, 1).items()}
+    draw_samples(shown, {FREE: sampling.scales}, told.texts, out_dir / "samples.png")
+    own = None if classifier is None else classifier.test_accuracy
+    return {
+        **({} if own is None else {"recogniser_test_accuracy": own}),
+        "num_samples": num_samples,
+        "words_met": rows,
+        "samples": [],
+    }
