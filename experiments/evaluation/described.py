@@ -19,10 +19,11 @@ from experiments.evaluation.feature_classifier import FeatureClassifier, feature
 from experiments.evaluation.guided_samples import FREE, draws_of
 from experiments.evaluation.image_figures import draw_samples
 from experiments.evaluation.options import EvaluationOptions
-from experiments.tasks.conditions import all_known
+from experiments.tasks.conditions import all_known, concatenated, count_of, take
 from experiments.tasks.digits import Digits, properties_of
 from experiments.tasks.task import Learned
 
+_SHOWN = "shown"
 _CODES = (-1, 1)
 """Of a property's low and high word."""
 
@@ -88,6 +89,31 @@ def _accuracy(classifier: FeatureClassifier, asked: Prompts, samples: np.ndarray
     return float(np.mean(likeliest == np.repeat(asked.label, num_each)))
 
 
+def _measured(
+    asked: Prompts, samples: np.ndarray, thresholds: Thresholds, classifier: FeatureClassifier | None
+) -> dict[str, float]:
+    right = {} if classifier is None else {"recognised": _accuracy(classifier, asked, samples)}
+    return right | met(asked, samples, thresholds)
+
+
+def _drawn(
+    run: Learned, options: EvaluationOptions, kinds: dict[str, Prompts], counts: dict[str, int]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Samples [scales, n, m, *D] by kind and solver, m of each prompt as counted; of the task's own conditions one.
+
+    They are drawn together, so that each solver is compiled once.
+    """
+    own = {_SHOWN: run.task.conditions.rows} | {kind: asked.conditions for kind, asked in kinds.items()}
+    num_each = {_SHOWN: 1} | counts
+    rows = [take(its, np.repeat(np.arange(count_of(its)), num_each[kind])) for kind, its in own.items()]
+    ends = np.cumsum([count_of(each) for each in rows])[:-1]
+    found: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in own}
+    for solver, samples in draws_of(run, options, concatenated(rows), 1).items():
+        for kind, its in zip(own, np.split(samples[:, :, 0], ends, axis=1), strict=True):
+            found[kind][solver] = its.reshape(len(its), -1, num_each[kind], *its.shape[2:])
+    return found
+
+
 def evaluate(
     run: Learned,
     settings: ImageData,
@@ -101,24 +127,22 @@ def evaluate(
 
     Of each kind there are about as many samples as a report on labels has of all labels.
     """
-    told, sampling = run.task.conditions, run.experiment.sampling
-    data_dir = run.experiment.data_dir
+    sampling, data_dir, kinds = run.experiment.sampling, run.experiment.data_dir, prompts()
     classifier = feature_classifier_of(settings, data_dir, train.images, test.images, options.is_kept)
-    rows, num_samples = [], {}
-    for kind, asked in prompts().items():
-        num_each = -(-len(CLASSES) * sampling.num_per_class // len(asked.label))
-        num_samples[kind] = num_each * len(asked.label)
-        for solver, drawn in draws_of(run, options, asked.conditions, num_each).items():
-            for scale, samples in zip(sampling.scales, drawn, strict=True):
-                row = {"prompts": kind, "solver": solver, "scale": scale}
-                right = {} if classifier is None else {"recognised": _accuracy(classifier, asked, samples)}
-                rows.append(row | right | met(asked, samples, thresholds))
-    shown = {(FREE, solver): samples for solver, samples in draws_of(run, options, told.rows, 1).items()}
-    draw_samples(shown, {FREE: sampling.scales}, told.texts, out_dir / "samples.png")
+    counts = {kind: -(-len(CLASSES) * sampling.num_per_class // len(its.label)) for kind, its in kinds.items()}
+    drawn = _drawn(run, options, kinds, counts)
+    rows = [
+        {"prompts": kind, "solver": solver, "scale": scale} | _measured(asked, samples, thresholds, classifier)
+        for kind, asked in kinds.items()
+        for solver, its in drawn[kind].items()
+        for scale, samples in zip(sampling.scales, its, strict=True)
+    ]
+    shown = {(FREE, solver): samples for solver, samples in drawn[_SHOWN].items()}
+    draw_samples(shown, {FREE: sampling.scales}, run.task.conditions.texts, out_dir / "samples.png")
     own = None if classifier is None else classifier.test_accuracy
     return {
         **({} if own is None else {"recogniser_test_accuracy": own}),
-        "num_samples": num_samples,
+        "num_samples": {kind: counts[kind] * len(asked.label) for kind, asked in kinds.items()},
         "words_met": rows,
         "samples": [],
     }

@@ -10,7 +10,7 @@ from cfgjax.data.measured import PROPERTIES
 from experiments.evaluation.guided_samples import FREE, draws_of
 from experiments.evaluation.image_figures import draw_samples
 from experiments.evaluation.options import EvaluationOptions
-from experiments.tasks.conditions import all_known
+from experiments.tasks.conditions import all_known, concatenated, count_of
 from experiments.tasks.digits import Digits, properties_of
 from experiments.tasks.task import Learned
 
@@ -29,12 +29,13 @@ def evaluate(run: Learned, spread: Spread, test: Digits, options: EvaluationOpti
     """
     told, scales = run.task.conditions, run.experiment.sampling.scales
     asked = (test.properties - spread.mean) / spread.deviation
-    drawn = draws_of(run, options, all_known(asked.astype(np.float32)), 1)
+    drawn = draws_of(run, options, concatenated([told.rows, all_known(asked.astype(np.float32))]), 1)
+    num_shown = count_of(told.rows)
     rows = []
     for solver, samples in drawn.items():
-        for scale, its in zip(scales, samples[:, :, 0], strict=True):
+        for scale, its in zip(scales, samples[:, num_shown:, 0], strict=True):
             found = (np.asarray(properties_of(its)) - spread.mean) / spread.deviation
             rows.append({"solver": solver, "scale": scale, **errors(asked, found)})
-    shown = {(FREE, solver): samples for solver, samples in draws_of(run, options, told.rows, 1).items()}
+    shown = {(FREE, solver): samples[:, :num_shown] for solver, samples in drawn.items()}
     draw_samples(shown, {FREE: scales}, told.texts, out_dir / "samples.png")
     return {"num_samples": len(asked), "property_errors": rows, "samples": []}

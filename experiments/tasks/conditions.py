@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -68,6 +68,11 @@ def take(conditions: Tree, indices: np.ndarray) -> Tree:
     {'label': array([5, 3, 5])}
     """
     return jax.tree.map(lambda leaf: np.asarray(leaf)[indices], conditions)
+
+
+def concatenated(parts: Sequence[Tree]) -> Tree:
+    """The conditions of several trees [n, ...], one after another."""
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def in_turn(conditions: Tree, count: int) -> Tree:
