@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cfgjax import metrics
 from cfgjax.conditions import Known, Tokens
 from cfgjax.data import sentences
 from cfgjax.data.described import CLASSES, WORDS, Description, Thresholds, describe
@@ -89,11 +90,20 @@ def _accuracy(classifier: FeatureClassifier, asked: Prompts, samples: np.ndarray
     return float(np.mean(likeliest == np.repeat(asked.label, num_each)))
 
 
-def _measured(
-    asked: Prompts, samples: np.ndarray, thresholds: Thresholds, classifier: FeatureClassifier | None
-) -> dict[str, float]:
-    right = {} if classifier is None else {"recognised": _accuracy(classifier, asked, samples)}
-    return right | met(asked, samples, thresholds)
+class _Reference(NamedTuple):
+    """What samples are measured by: the words' thresholds, the feature classifier, and the images learned from."""
+
+    thresholds: Thresholds
+    classifier: FeatureClassifier | None
+    train_image: np.ndarray
+    held_out_distances: np.ndarray
+
+    def measure(self, asked: Prompts, samples: np.ndarray) -> dict[str, float]:
+        """The numbers of samples [n, m, H, W, 1] of n prompts."""
+        right = {} if self.classifier is None else {"recognised": _accuracy(self.classifier, asked, samples)}
+        near = metrics.nearest_distances(samples.reshape(-1, *samples.shape[2:]), self.train_image)
+        copies = {"copies": metrics.memorization_rate(near, self.held_out_distances)}
+        return right | met(asked, samples, self.thresholds) | copies
 
 
 def _drawn(
@@ -114,25 +124,32 @@ def _drawn(
     return found
 
 
-def evaluate(
-    run: Learned,
-    settings: ImageData,
-    train: Digits,
-    test: Digits,
-    thresholds: Thresholds,
-    options: EvaluationOptions,
-    out_dir: Path,
-) -> dict[str, Any]:
-    """The shares of right classes and of words met, by kind of prompt, solver and scale; writes samples.png.
+class Sets(NamedTuple):
+    """The digits that a report measures by: all that are not held out, which of them were learned, and the others."""
 
-    Of each kind there are about as many samples as a report on labels has of all labels.
+    train: Digits
+    is_learned: np.ndarray
+    test: Digits
+    thresholds: Thresholds
+
+
+def evaluate(
+    run: Learned, settings: ImageData, known: Sets, options: EvaluationOptions, out_dir: Path
+) -> dict[str, Any]:
+    """The shares of right classes, of words met and of copies, by kind of prompt, solver and scale.
+
+    Writes samples.png. Copies are nearer to an image learned from than all but 1 % of the held-out images are. Of each
+    kind there are about as many samples as a report on labels has of all labels.
     """
     sampling, data_dir, kinds = run.experiment.sampling, run.experiment.data_dir, prompts()
-    classifier = feature_classifier_of(settings, data_dir, train.images, test.images, options.is_kept)
+    train, test = known.train.images, known.test.images
+    classifier = feature_classifier_of(settings, data_dir, train, test, options.is_kept)
     counts = {kind: -(-len(CLASSES) * sampling.num_per_class // len(its.label)) for kind, its in kinds.items()}
+    learned = train.image[known.is_learned]
+    reference = _Reference(known.thresholds, classifier, learned, metrics.nearest_distances(test.image, learned))
     drawn = _drawn(run, options, kinds, counts)
     rows = [
-        {"prompts": kind, "solver": solver, "scale": scale} | _measured(asked, samples, thresholds, classifier)
+        {"prompts": kind, "solver": solver, "scale": scale} | reference.measure(asked, samples)
         for kind, asked in kinds.items()
         for solver, its in drawn[kind].items()
         for scale, samples in zip(sampling.scales, its, strict=True)

@@ -111,13 +111,14 @@ def task_of(experiment: Experiment, settings: DescribedDigits, reads: Reads) -> 
         return digits.from_settings(experiment, told, _example(settings), one)
     train, test = digits.read(experiment.data_dir)
     thresholds = described.thresholds_of(train.properties, train.images.label)
-    is_held_out = jax.vmap(sentences.is_held_out)(descriptions_of(train, thresholds))
+    is_learned = ~np.asarray(jax.vmap(sentences.is_held_out)(descriptions_of(train, thresholds)))
+    known = report.Sets(train, is_learned, test, thresholds)
     return digits.from_data(
         experiment,
         told,
         _example(settings),
         lambda its: descriptions_of(its, thresholds),
-        train.take(np.flatnonzero(~np.asarray(is_held_out))),
+        train.take(np.flatnonzero(is_learned)),
         test,
-        lambda run, options, out_dir: report.evaluate(run, digits.IMAGES, train, test, thresholds, options, out_dir),
+        lambda run, options, out_dir: report.evaluate(run, digits.IMAGES, known, options, out_dir),
     )
