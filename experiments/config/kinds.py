@@ -114,7 +114,7 @@ class DescribedDigits:
     """The handwritten digits, each told by a sentence about what is measured of it."""
 
     __pydantic_config__ = STRICT
-    rate_of_words: Fraction = 0.5
+    rate_of_words: Fraction = 0.8
     """Probability, 0 to 1, with which each word that can be said is said, drawn anew at each step."""
     rate_of_class: Fraction = 0.9
     """Probability, 0 to 1, with which the class is said."""

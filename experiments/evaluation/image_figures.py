@@ -35,7 +35,9 @@ def draw_samples(draws: Draws, scales: dict[str, tuple[float, ...]], labels: Seq
 
     num_classes = next(iter(draws.values())).shape[1]
     num_columns = sum(len(samples) for samples in draws.values())
-    figure = Figure(figsize=(1.2 + room_for(labels) + 1.1 * num_columns, 0.6 + 1.0 * num_classes), layout="constrained")
+    figure = Figure(
+        figsize=(1.2 + len(draws) * room_for(labels) + 1.1 * num_columns, 0.6 + num_classes), layout="constrained"
+    )
     widths = [len(samples) for samples in draws.values()]
     panels = np.ravel(figure.subplots(1, len(draws), width_ratios=widths))
     for axes, (rule, samples) in zip(panels, draws.items(), strict=True):

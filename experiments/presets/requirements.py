@@ -4,7 +4,7 @@ import textwrap
 from typing import NamedTuple
 
 NOT_MEASURED = "not measured"
-LEGEND = "Times and what is reached: one run each, 2 CPU cores, 2026-11-23 (docs/pictures.md)."
+LEGEND = "Times and what is reached: one run each, 2 CPU cores (docs/pictures.md, docs/digits_in_words.md)."
 _DIGITS = "python -m experiments.prepare digits (they ship inside scikit-learn)"
 _TENSORFLOW = "python -m experiments.prepare {}, once, with TensorFlow"
 _FASHION = "python -m experiments.prepare fashion_mnist --source FOLDER_OF_ITS_IDX_FILES"
@@ -44,8 +44,20 @@ REQUIREMENTS = {
         _resident("0.9"),
         "class accuracy at w = 0, 1, 2, 4 by the ODE: 9.3, 99.7, 100, 100 %",
     ),
-    "measured_digits": Requirements(_DIGITS, "2 CPU cores"),
-    "described_digits": Requirements(_DIGITS, "2 CPU cores"),
+    "measured_digits": Requirements(
+        _DIGITS,
+        "2 CPU cores",
+        "2 min 4 s beside other work",
+        reaches="root mean square error of the properties asked at w = 0, 1, 2, 3 by the ODE, in standard deviations: "
+        "1.27, 0.23, 0.17, 0.20",
+    ),
+    "described_digits": Requirements(
+        _DIGITS,
+        "2 CPU cores",
+        "4 min 44 s beside other work",
+        reaches="at w = 3 by the ODE: class accuracy 100 %, one word met 99.6 %, both of two 98.8 % each, of "
+        "combinations never learned 95.2 %",
+    ),
     "mixture": Requirements(
         "none",
         "2 CPU cores",

@@ -1,18 +1,20 @@
 """Digits told by properties and by sentences: what is learned, asked for, drawn and measured."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfgjax import checkpoints, conditions, guidance, solvers, verify
+from cfgjax import checkpoints, conditions, guidance, paths, solvers, verify
 from cfgjax.data import parse_json, read_bounded, sentences
 from cfgjax.data.described import CLASSES, WORDS, thresholds_of
 from experiments.config.networks import MLPNetwork
 from experiments.config.schema import ADAPTER, Sampling
 from experiments.evaluation import described, measured
+from experiments.evaluation.options import EvaluationOptions
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run.model import model_of
@@ -147,6 +149,35 @@ def test_prompts_that_are_measured_are_those_of_one_and_two_words_but_for_the_he
         np.testing.assert_array_equal(np.count_nonzero(its.words, axis=1), num_words)
     as_rows = lambda its: {tuple(row) for row in np.column_stack([its.label, its.words]).tolist()}  # noqa: E731
     assert not as_rows(kinds["two_words"]) & as_rows(kinds["held_out"])
+
+
+def test_the_report_on_sentences_is_of_what_was_asked_and_drawn(data_dir, tmp_path, monkeypatch):
+    """Of a field that leads to one training image of each class: all copies, and the words that these have."""
+    experiment = _experiment("described_digits", tmp_path, data_dir)
+    experiment = dataclasses.replace(experiment, sampling=Sampling((1.0,), num_steps=2, num_per_class=23))
+    task, (train, _) = task_of(experiment), digits.read(data_dir)
+    learned = np.flatnonzero(~_held_out_by_hand(train))
+    rows = [learned[train.images.label[learned] == y][0] for y in range(10)]
+    targets, first = jnp.asarray(train.images.image[rows]), sentences.VOCABULARY.index("zero")
+
+    def field(x, t, y):
+        label = jnp.max(jnp.where(y.value.mask, y.value.values - first, 0))
+        return (targets[jnp.minimum(label, 9)] - x) / (1 - t)
+
+    monkeypatch.setattr(described, "feature_classifier_of", lambda *of: None)
+    run = SimpleNamespace(experiment=experiment, task=task, path=paths.linear(), field=field)
+    found = task.evaluate(run, EvaluationOptions(solvers=("euler",)), tmp_path, {})
+    assert found["num_samples"] == {"one_word": 240, "two_words": 230, "held_out": 230}
+    own = np.asarray(
+        descriptions_of(train.take(np.array(rows)), thresholds_of(train.properties, train.images.label)).words
+    )
+    assert [row["prompts"] for row in found["words_met"]] == ["one_word", "two_words", "held_out"]
+    one_word, _, held_out = found["words_met"]
+    assert one_word["copies"] == held_out["copies"] == 1
+    assert one_word["words"] == pytest.approx(np.mean(own != 0) / 2)
+    assert one_word["slant"] == pytest.approx(np.mean(own[:, 3] != 0) / 2)
+    said = np.stack([sentences.parse(prompt).words for prompt in sentences.HELD_OUT])
+    assert held_out["words"] == pytest.approx(np.mean((own == said)[said != 0]))
 
 
 def test_errors_are_root_mean_squares():

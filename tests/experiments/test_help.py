@@ -106,7 +106,8 @@ def test_a_command_without_its_dot_is_told_how(capsys):
 
 
 def test_every_figure_of_the_presets_stands_in_the_documents():
-    documents = "".join((ROOT / name).read_text() for name in ("README.md", "docs/pictures.md"))
+    names = "README.md", "docs/pictures.md", "docs/digits_in_words.md"
+    documents = "".join((ROOT / name).read_text() for name in names)
     assert requirements.REQUIREMENTS.keys() == PRESETS.keys()
     for name, known in requirements.REQUIREMENTS.items():
         for figure in re.findall(r"\d+\.\d+|\d+ min(?: \d+ s)?", " ".join((known.time, known.memory, known.reaches))):
