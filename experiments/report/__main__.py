@@ -30,7 +30,7 @@ MOST_STARTS = 100
 HEADLINES = "recogniser test accuracy", "relative error, labelled", "relative error, null"
 MOST_NORMS = 12
 DESCRIPTIONS = {
-    "samples.png": "Samples: a row for each label, a column for each guidance scale w, one noise along a row.",
+    "samples.png": "Samples: a row for each label or other condition, a column for each w, one noise along a row.",
     "densities.png": "Guided densities of label 0 by the exact and the learned field, over the true density (red).",
     "curves.png": "What was measured of the samples along w, and fidelity against coverage; dotted: real images.",
     "residuals.png": "How far the labelled field is from the one that Bayes' rule makes of the classifier, by time.",

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 from experiments.report.read_run import is_number
 
 MOST_ROWS, MOST_COLUMNS, MOST_LETTERS, MOST_LEAVES = 200, 24, 300, 9
-SHARES = frozenset({"recognised", "precision", "recall", "coverage", "copies", "accuracy", "recogniser_test_accuracy"})
+SHARES = frozenset(
+    {"recognised", "precision", "recall", "coverage", "copies", "accuracy", "recogniser_test_accuracy", "words"}
+)
 """Numbers that are shown in percent."""
 TITLES = {
     "samples": "Samples by guidance scale",
@@ -16,6 +18,8 @@ TITLES = {
     "relative_error_by_time": "Relative error of the field by time (0 noise, 1 data)",
     "guided_label_0": "Guided samples of label 0",
     "residuals": "Residuals by time (0 noise, 1 data)",
+    "words_met": "Right classes, words met, of all and of each property, and copies",
+    "property_errors": "Root mean square errors of the properties asked, in standard deviations",
 }
 HEADS = {"scale": "w", "frechet": "Fréchet", "t": "t"}
 
