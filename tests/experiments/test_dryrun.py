@@ -116,7 +116,7 @@ def test_a_missing_compiler_is_told_with_its_extra(kind, monkeypatch):
     assert_one_line(done, f"pip install 'cfgjax[{kind[:3]}-compile]'")
 
 
-@pytest.mark.parametrize("preset", ["mixture", "digits", "fashion_mnist_classifier"])
+@pytest.mark.parametrize("preset", ["mixture", pytest.param("fashion_mnist_classifier", marks=pytest.mark.slow)])
 def test_dryrun_compiles_the_true_step_without_data(preset):
     """Both ways: the state whole on every device, and an eighth of it with the small leaves whole."""
     done = command("dryrun", preset, "--devices", 8, "--json")
@@ -145,7 +145,7 @@ def test_dryrun_counts_what_lies_on_a_device():
     assert temporary[1] < 0.7 * temporary[0]
 
 
-@pytest.mark.parametrize("way", ["replicated", "sharded", "both"])
+@pytest.mark.parametrize("way", ["sharded", "both"])
 def test_dryrun_prints_a_column_for_each_way(way, monkeypatch):
     monkeypatch.setattr(progress, "PATIENCE", 0.0)
     ways = ["replicated", "sharded"] if way == "both" else [way]
@@ -194,14 +194,13 @@ def test_dryrun_refuses_what_it_cannot_compile(arguments, expected):
     assert_one_line(done, expected)
 
 
-@pytest.mark.parametrize("solver", ["euler", "heun"])
-def test_guided_sampling_is_compiled_too(solver):
+def test_guided_sampling_is_compiled_too():
     """64 images by 32 steps, each of one evaluation by Euler and two by Heun, of both labels."""
     found = json.loads(command("dryrun", "digits", "--program", "sample", "--json", "--devices", 2).stdout)
-    evaluations = {"euler": 1, "heun": 2}[solver] * 2 * 32
-    assert found[solver]["model_flops"] == pytest.approx(evaluations * 64 * found["forward_flops_per_example"])
-    assert found[solver]["state_bytes_per_device"] == 4 * found["num_params"]
-    assert found[solver]["collectives"] == {}
+    for solver, evaluations in (("euler", 2 * 32), ("heun", 2 * 2 * 32)):
+        assert found[solver]["model_flops"] == pytest.approx(evaluations * 64 * found["forward_flops_per_example"])
+        assert found[solver]["state_bytes_per_device"] == 4 * found["num_params"]
+        assert found[solver]["collectives"] == {}
 
 
 def _libtpu():
