@@ -21,7 +21,7 @@ from experiments.run import lock as run_lock
 from tests.experiments.test_resume import _loss_lines, final_state
 from tests.support.commands import SMALL, assert_one_line, command, finish, start
 
-LONG = [word.replace("--num-steps=40", "--num-steps=600") for word in SMALL]
+LONG = [word.replace("--num-steps=40", "--num-steps=200") for word in SMALL]
 ENDLESS = [word.replace("--num-steps=40", "--num-steps=1000000") for word in SMALL]
 
 
@@ -56,10 +56,10 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on_to_the_same_bits(number, 
     stopped = finish(process)
     assert stopped.returncode == 75, stopped.stderr
     step = checkpoints.latest_step(run_folder.checkpoints_of(tmp_path / "run"))
-    assert f"stopped at step {step} of 600 and saved" in stopped.stderr
+    assert f"stopped at step {step} of 200 and saved" in stopped.stderr
     assert not (tmp_path / "run" / run_lock.NAME).exists()
     done = finish(start("train", "mixture", "--run-dir", tmp_path / "run", *LONG))
-    assert f"at step {step} of 600" in done.stdout
+    assert f"at step {step} of 200" in done.stdout
     jax.tree.map(np.testing.assert_array_equal, final_state(uninterrupted), final_state(tmp_path / "run"))
     assert _loss_lines(uninterrupted) == _loss_lines(tmp_path / "run")
 

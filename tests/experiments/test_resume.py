@@ -15,7 +15,7 @@ from experiments.run.train_setup import state_of
 from experiments.tasks.registry import facts_of
 from tests.support.commands import SMALL, command, finish, start
 
-LONG = [*(word.replace("--num-steps=40", "--num-steps=300") for word in SMALL), "--steps-per-dispatch=4"]
+LONG = [*(word.replace("--num-steps=40", "--num-steps=200") for word in SMALL), "--steps-per-dispatch=4"]
 
 
 def final_state(run_dir):
@@ -52,8 +52,7 @@ def uninterrupted(tmp_path_factory, data_dir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attempt", range(2))
-def test_a_run_killed_at_a_random_moment_ends_bit_equal(attempt, tmp_path, data_dir, uninterrupted):
+def test_a_run_killed_at_a_random_moment_ends_bit_equal(tmp_path, data_dir, uninterrupted):
     run_dir = tmp_path / "killed"
     arguments = ["train", "digits", "--data-dir", data_dir, "--run-dir", run_dir, *LONG]
     process = start(*arguments)
@@ -64,7 +63,7 @@ def test_a_run_killed_at_a_random_moment_ends_bit_equal(attempt, tmp_path, data_
     killed_at = checkpoints.latest_step(run_folder.checkpoints_of(run_dir))
     done = finish(start(*arguments))
     assert done.returncode == 0, done.stderr
-    assert f"at step {killed_at} of 300" in done.stdout
+    assert f"at step {killed_at} of 200" in done.stdout
     jax.tree.map(np.testing.assert_array_equal, final_state(uninterrupted), final_state(run_dir))
     assert _loss_lines(uninterrupted) == _loss_lines(run_dir)
 
