@@ -114,7 +114,7 @@ def _sampling(preset: Preset, solver: str, devices: list[jax.Device]) -> Work:
     conditions = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((NUM_SAMPLES, *leaf.shape), leaf.dtype), null)
     args = (state.params, keys, conditions, jax.ShapeDtypeStruct((), jnp.float32))
     jitted = jax.jit(draw_all, in_shardings=(whole, rows, rows, whole), out_shardings=rows)
-    any_field = lambda x, t, y: -x  # noqa: E731
+    any_field = lambda x, t, y: x * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(y))  # noqa: E731
     rule_of = lambda placed: samplers.classifier_free(placed(any_field), null)  # noqa: E731
     count = samplers.num_evaluations(rule_of, any_field, model.path, task.shape, solver, ts, 2.0, null)
     return Work(

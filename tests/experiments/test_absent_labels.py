@@ -17,7 +17,7 @@ from experiments.evaluation.guided_samples import draw_sweep
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run.restore import Run
-from experiments.sample.__main__ import _labels
+from experiments.sample.__main__ import _conditions
 from experiments.sample.options import SampleOptions
 from experiments.tasks.label_names import ranges
 from experiments.tasks.registry import facts_of, task_of, with_facts
@@ -75,10 +75,10 @@ def test_a_run_of_before_they_were_told_goes_on(told):
 
 
 def test_they_are_drawn_only_where_they_are_asked_for(told):
-    facts = facts_of(told)
-    assert _labels(SampleOptions(), facts).tolist() == [1, 3]
-    assert _labels(SampleOptions(num_samples=5), facts).tolist() == [1, 3, 1, 3, 1]
-    assert _labels(SampleOptions(("0", "1")), facts).tolist() == [0, 1]
+    told = facts_of(told).conditions
+    assert _conditions(SampleOptions(), told).tolist() == [1, 3]
+    assert _conditions(SampleOptions(num_samples=5), told).tolist() == [1, 3, 1, 3, 1]
+    assert _conditions(SampleOptions(("0", "1")), told).tolist() == [0, 1]
 
 
 def test_a_report_draws_the_others_in_their_place(told):

@@ -131,7 +131,7 @@ def test_names_stand_at_the_rows_of_a_sheet_as_they_are_written(tmp_path):
     names = (*NAMES, "\u732b", "\x1b[31m", "_x")
     show_grid(axes, np.zeros((2, 6, 4, 4, 1)), (0.0, 2.0), names)
     shown = [text.get_text() for text in axes.get_yticklabels()]
-    assert shown == [r"2\$ and 5\$", "circle", "x" * 17 + "...", "3", "4", "_x"]
+    assert shown == [r"2\$ and 5\$", "circle", "x" * 27 + "...", "3", "4", "_x"]
     figure.savefig(tmp_path / "sheet.png")
 
 
