@@ -21,16 +21,22 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, NamedTuple, cast
+from typing import Annotated, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from cfgjax import conversions, paths
-from cfgjax.checks import require_kind, require_shape, short_repr
-from cfgjax.contracts import Contract, PositiveInt, checked, one_of, record
+from cfgjax.contracts import PositiveInt, checked, one_of, record
 from cfgjax.models import SIZES, DiT
-from cfgjax.models.weight_files import require_published_names, require_weights_file
+from cfgjax.models.weight_files import (
+    Shapes,
+    finite_tensor,
+    nested,
+    read_safetensors,
+    require_published_names,
+    require_shapes,
+    shape_of,
+)
 from cfgjax.types import LabelledField, Tree
 
 KINDS = ("sit", "dit")
@@ -41,17 +47,6 @@ TIME_RANGE = {"sit": (0.0, 1.0), "dit": (paths.NUM_STEPS - 1.0, 0.0)}
 
 Kind = Annotated[str, one_of(*KINDS)]
 """Whose weights, of SiT or of DiT."""
-
-
-def _require_shapes(name: str, shapes: object) -> None:
-    require_kind(name, shapes, Mapping, "a mapping of names to shapes")
-    for tensor, shape in cast(Mapping, shapes).items():
-        if not isinstance(tensor, str) or not isinstance(shape, list | tuple):
-            raise TypeError(f"{name} must map names to tuples of lengths, got {short_repr(f'{tensor!r}: {shape!r}')}")
-
-
-Shapes = Annotated[Mapping[str, tuple[int, ...]], Contract(_require_shapes)]
-"""A tensor's name -> its shape."""
 
 
 class Architecture(NamedTuple):
@@ -131,14 +126,6 @@ def _shapes_of(architecture: Architecture) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _shape(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
-    if name not in shapes:
-        raise ValueError(f"tensor {name} is missing")
-    if len(shapes[name]) != rank or 0 in shapes[name]:
-        raise ValueError(f"tensor {name} must have {rank} axes, none of them empty, got shape {shapes[name]}")
-    return tuple(shapes[name])
-
-
 def _num_heads(width: int, depth: int, given: int | None) -> int:
     if given is not None:
         if width % given:
@@ -163,32 +150,16 @@ def architecture_of(shapes: Shapes, num_heads: PositiveInt | None = None) -> Arc
             shape than the others ask for, by name; a size of no paper without ``num_heads``; one that no width has.
     """
     require_published_names(shapes)
-    width, channels, patch, _ = _shape(shapes, "x_embedder.proj.weight", 4)
-    num_tokens, num_rows = _shape(shapes, _POSITIONS, 3)[1], _shape(shapes, _LABELS, 2)[0]
-    num_outputs, _ = _shape(shapes, "final_layer.linear.weight", 2)
+    width, channels, patch, _ = shape_of(shapes, "x_embedder.proj.weight", 4)
+    num_tokens, num_rows = shape_of(shapes, _POSITIONS, 3)[1], shape_of(shapes, _LABELS, 2)[0]
+    num_outputs, _ = shape_of(shapes, "final_layer.linear.weight", 2)
     depth = len({found[1] for name in shapes if (found := re.match(r"blocks\.(\d+)\.", name))})
     heads = _num_heads(width, depth, num_heads)
     has_variance = num_outputs != patch**2 * channels
     side = patch * math.isqrt(num_tokens)
     architecture = Architecture(width, depth, heads, patch, channels, side, num_rows - 1, has_variance)
-    wanted = _shapes_of(architecture)
-    for name in [*wanted, *shapes]:
-        if name not in wanted:
-            raise ValueError(f"tensor {name[:200]} is unexpected")
-        if _shape(shapes, name, len(wanted[name])) != wanted[name]:
-            raise ValueError(f"tensor {name} must have shape {wanted[name]}, got {tuple(shapes[name])}")
+    require_shapes(shapes, _shapes_of(architecture))
     return architecture
-
-
-def _nested(flat: Mapping[str, np.ndarray]) -> Tree:
-    tree: Tree = {}
-    for place, leaf in flat.items():
-        *above, name = place.split("/")
-        owner = tree
-        for part in above:
-            owner = owner.setdefault(part, {})
-        owner[name] = jnp.asarray(leaf)
-    return tree
 
 
 @checked
@@ -205,11 +176,7 @@ def parameters(tensor: Callable[[str], np.ndarray], architecture: KnownArchitect
     shapes = _shapes_of(architecture)
 
     def finite(name: str) -> np.ndarray:
-        array = np.asarray(tensor(name)).astype(np.float32)
-        require_shape(f"tensor {name}", array, shapes[name])
-        if not np.all(np.isfinite(array)):
-            raise ValueError(f"tensor {name} is not finite")
-        return array
+        return finite_tensor(tensor, name, shapes[name])
 
     flat = {"LabelEmbedding_0/Embed_0/embedding": finite(_LABELS), "positions": finite(_POSITIONS)[0]}
     for name, layer in _layers(architecture).items():
@@ -217,7 +184,7 @@ def parameters(tensor: Callable[[str], np.ndarray], architecture: KnownArchitect
         rows = layer.arrange(np.moveaxis(weight, 1, -1))
         flat[f"{layer.place}/kernel"] = rows.reshape(len(rows), -1).T
         flat[f"{layer.place}/bias"] = layer.arrange(finite(f"{name}.bias"))
-    return {"params": _nested(flat)}
+    return {"params": nested(flat)}
 
 
 @checked
@@ -234,22 +201,12 @@ def read(file: Path, num_heads: PositiveInt | None = None) -> tuple[Architecture
         ValueError: another kind of file; what ``architecture_of`` refuses, before any tensor is read; a tensor that is
             not F32, F16 or BF16, or not finite. One line that names the file.
     """
-    require_weights_file(file)
-    try:
-        import safetensors
-    except ImportError as error:
-        raise ImportError("pretrained.read needs safetensors: python -m pip install 'cfgjax[safetensors]'") from error
-    try:
-        with safetensors.safe_open(file, framework="np") as opened:
-            found = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
-            for name, each in found.items():
-                if each.get_dtype() not in ("F32", "F16", "BF16"):
-                    raise ValueError(f"tensor {name[:200]} must be F32, F16 or BF16, got {each.get_dtype()}")
-            shapes = {name: tuple(each.get_shape()) for name, each in found.items()}
-            architecture = architecture_of(shapes, num_heads)
-            return architecture, parameters(opened.get_tensor, architecture)
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise ValueError(f"{file}: {' '.join(str(error).split())}") from None
+
+    def build(shapes: Mapping[str, tuple[int, ...]], tensor: Callable[[str], np.ndarray]) -> tuple[Architecture, Tree]:
+        architecture = architecture_of(shapes, num_heads)
+        return architecture, parameters(tensor, architecture)
+
+    return read_safetensors(file, build)
 
 
 @checked
