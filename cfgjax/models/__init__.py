@@ -1,4 +1,4 @@
-"""Linen networks for one example: (x, t, y) -> like x. The only package that knows Flax.
+"""Linen networks for one example: (x, t, y) -> like x; autoencoders of images. The only package that knows Flax.
 
 Products of matrices are computed in ``dtype``; float32 ones on accelerators at the caller's
 ``jax.default_matmul_precision``, which narrows them unless it is "highest". The embedding of the time and the last
@@ -7,6 +7,8 @@ layer are float32 in bfloat16 networks, too, and so are those of conditions: a n
 
 from __future__ import annotations
 
+from cfgjax.models.autoencoder import AUTOENCODERS as AUTOENCODERS
+from cfgjax.models.autoencoder import AutoencoderKL as AutoencoderKL
 from cfgjax.models.conditioning import Conditioning as Conditioning
 from cfgjax.models.conditioning import Embedded as Embedded
 from cfgjax.models.conditioning import ImageEmbedding as ImageEmbedding
@@ -17,6 +19,12 @@ from cfgjax.models.dit import DiT as DiT
 from cfgjax.models.dit import DiTClassifier as DiTClassifier
 from cfgjax.models.embeddings import LabelEmbedding as LabelEmbedding
 from cfgjax.models.embeddings import TimeEmbedding as TimeEmbedding
+from cfgjax.models.latents import LATENT_SCALINGS as LATENT_SCALINGS
+from cfgjax.models.latents import LatentScaling as LatentScaling
+from cfgjax.models.latents import decode_tiled as decode_tiled
+from cfgjax.models.latents import sample_latent as sample_latent
+from cfgjax.models.latents import scale_latent as scale_latent
+from cfgjax.models.latents import unscale_latent as unscale_latent
 from cfgjax.models.mlp import MLP as MLP
 from cfgjax.models.sequences import SequenceEmbedding as SequenceEmbedding
 from cfgjax.models.unet import UNET_SIZES as UNET_SIZES

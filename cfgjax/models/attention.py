@@ -122,3 +122,19 @@ def attention(query: Array, key: Array, value: Array, mask: Array | None = None)
     if not kernels.are_plain() and _is_fit_for_flash(query) and _is_cudnn_found():
         by_platform["cuda"] = _flash
     return jax.lax.platform_dependent(query, key, value, **by_platform, default=plain_attention)
+
+
+QUERIES_AT_ONCE = 1024
+"""Of ``attention_in_chunks``."""
+
+
+def attention_in_chunks(query: Array, key: Array, value: Array) -> Array:
+    """``attention``, in the memory of ``QUERIES_AT_ONCE`` rows of scores: 64 MiB for 128 x 128 positions in float32.
+
+    Each row is softmaxed over all keys, so that chunks change no more than the order of sums; a gradient computes the
+    scores again.
+    """
+    if len(query) <= QUERIES_AT_ONCE:
+        return attention(query, key, value)
+    one = jax.checkpoint(lambda each: attention(each[None], key, value)[0])
+    return jax.lax.map(one, query, batch_size=QUERIES_AT_ONCE)

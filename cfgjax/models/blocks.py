@@ -54,6 +54,11 @@ def from_patches(patches: Array, patch: int) -> Array:
     return blocks.reshape(rows * patch, columns * patch, channels)
 
 
+def doubled(hidden: Array) -> Array:
+    """The map [H, W, C] with every position four times, [2 H, 2 W, C]."""
+    return jnp.repeat(jnp.repeat(hidden, 2, axis=0), 2, axis=1)
+
+
 def modulate(hidden: Array, gain: Array, shift: Array) -> Array:
     """(1 + gain) * hidden + shift at every position: hidden [..., width], gain and shift [width]."""
     rows = hidden.reshape(-1, hidden.shape[-1])

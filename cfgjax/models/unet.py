@@ -15,7 +15,16 @@ import jax.numpy as jnp
 from flax import linen
 
 from cfgjax.contracts import PositiveFloat, PositiveInt, UnitFloat, check_fields
-from cfgjax.models.blocks import Context, CrossAttention, SelfAttention, from_patches, modulate, remat, to_patches
+from cfgjax.models.blocks import (
+    Context,
+    CrossAttention,
+    SelfAttention,
+    doubled,
+    from_patches,
+    modulate,
+    remat,
+    to_patches,
+)
 from cfgjax.models.conditioning import Embedded, Module, embed
 from cfgjax.models.convolution import Conv
 from cfgjax.models.embeddings import TimeEmbedding
@@ -117,11 +126,6 @@ class _Middle(linen.Module):
         return ResidualBlock(features, self.dropout, self.dtype)(hidden, condition, deterministic)
 
 
-def _doubled(hidden: Array) -> Array:
-    """The map [H, W, C] with every position four times, [2 H, 2 W, C]."""
-    return jnp.repeat(jnp.repeat(hidden, 2, axis=0), 2, axis=1)
-
-
 class _Levels(linen.Module):
     """What U-Net and classifier share: the settings and the way down."""
 
@@ -211,7 +215,7 @@ class UNet(_Levels):
                 joined = jnp.concatenate([hidden, maps.pop()], axis=-1)
                 hidden = self.stage(multiplier * self.width)(joined, condition, deterministic, given.context)
             if level:
-                hidden = Conv(hidden.shape[-1], (3, 3), dtype=self.dtype)(_doubled(hidden))
+                hidden = Conv(hidden.shape[-1], (3, 3), dtype=self.dtype)(doubled(hidden))
         hidden = linen.silu(_group_norm(hidden, self.dtype)).astype(jnp.float32)
         size = self.patch * self.patch * x.shape[-1]
         return from_patches(Conv(size, (3, 3), kernel_init=_ZEROS)(hidden), self.patch)

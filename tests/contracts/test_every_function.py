@@ -20,6 +20,7 @@ INNER = (
     "data.measured",
     "data.sentences",
     "models.pretrained",
+    "models.pretrained_autoencoder",
     "training.fsdp",
     "training.posthoc_ema",
 )

@@ -36,6 +36,7 @@ LEFT_OUT = {
     "models": "networks, whose products have the caller's precision",
     "piecewise": "of functions, not of numbers",
     "pretrained": "networks, and their files",
+    "pretrained_autoencoder": "networks, and their files",
     "sentences": "integers",
     "verify": "compiles by itself: test_what_verify_compiles_is_exact",
 }
