@@ -212,7 +212,7 @@ class AutoencoderKL(linen.Module):
 
     @property
     def downsampling(self) -> int:
-        """F, by which an image is higher and wider than its latent (A1)."""
+        """The f of (A1), by which an image is higher and wider than its latent."""
         return 2 ** (len(self.widths) - 1)
 
     def encode(self, image: Array) -> tuple[Array, Array]:

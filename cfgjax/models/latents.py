@@ -106,7 +106,7 @@ def _tiles(shape: tuple[int, ...], sides: list[int], overlap: int, times: int) -
 
 
 def _upsampling(image: jax.ShapeDtypeStruct, sides: list[int]) -> int:
-    """f of (D3), by which an image is higher and wider than its latent."""
+    """The f of (D3), by which an image is higher and wider than its latent."""
     shape = getattr(image, "shape", ())
     times = shape[0] // sides[0] if len(shape) == 3 else 0
     if times == 0 or shape[:2] != (times * sides[0], times * sides[1]):

@@ -74,7 +74,7 @@ def _other_folder(names: set[str]) -> str:
     if "model_index.json" in names:
         return "the folder of a diffusers pipeline"
     if "config.json" in names:
-        return "the folder of a diffusers model"
+        return "the folder of a diffusers model, whose .safetensors file is to be named"
     return "a folder, not a file"
 
 
