@@ -18,7 +18,10 @@ from cfgjax.data.latents import Latents as Latents
 from cfgjax.data.latents import Spread as Spread
 from cfgjax.data.latents import open_latents as open_latents
 from cfgjax.data.listing import Remark as Remark
+from cfgjax.data.metadata_folder import holds_metadata as holds_metadata
 from cfgjax.data.metadata_folder import read_metadata_folder as read_metadata_folder
+from cfgjax.data.metadata_writer import write_metadata_folder as write_metadata_folder
+from cfgjax.data.parquet import holds_parquet as holds_parquet
 from cfgjax.data.parquet import read_parquet as read_parquet
 from cfgjax.data.prefetch import prefetch as prefetch
 from cfgjax.data.shuffle import batch_indices as batch_indices

@@ -15,7 +15,6 @@ _FORMS = {
     ".pkl": "a pickle",
     ".pickle": "a pickle",
     ".pt": "a pickle of PyTorch",
-    ".parquet": "a table of Parquet",
     ".arrow": "a table of Arrow",
     ".h5": "HDF5",
     ".hdf5": "HDF5",
@@ -46,6 +45,10 @@ def told_forms(files: Sequence[Path]) -> str:
     for file in files:
         if file.name == "latents.npy":
             return ", but latents.npy: latents are read from a folder inside that of prepared data sets, as they are"
+        if file.suffix.lower() == ".parquet":
+            return f", but {file.name}: pictures in Parquet are read by data.read_parquet"
+        if file.name in ("metadata.csv", "metadata.jsonl"):
+            return f", but {file.name}: pictures with metadata are read by data.read_metadata_folder"
         form = _form_of(file)
         if form is not None:
             return f", but {file.name} ({form}): write its pictures as SOURCE/CLASS/0.png and so on"

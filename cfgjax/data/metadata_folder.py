@@ -30,6 +30,13 @@ NAMES = ("metadata.csv", "metadata.jsonl")
 _LINKS = "left out, links of folders"
 
 
+@checked
+def holds_metadata(source: PathLike) -> bool:
+    """Whether a folder has metadata.csv or metadata.jsonl in it, or in a folder of a split."""
+    folders = (Path(source), *(Path(source, split) for split in SPLITS))
+    return any((folder / name).is_file() for folder in folders for name in NAMES)
+
+
 class _Found(NamedTuple):
     pictures: list[Path]
     metadata: list[Path]

@@ -42,17 +42,32 @@ def _shard(file: Path) -> _Shard:
     return _Shard(found["name"], int(found["index"]), int(found["count"]), file)
 
 
+def _inside(source: Path) -> list[Path]:
+    """The Parquet files in a folder, or in its folder ``data``."""
+    for folder in (source, source / "data"):
+        files = sorted(file for file in folder.glob("*.parquet") if not file.name.startswith("."))
+        if files:
+            return files
+    return []
+
+
+@checked
+def holds_parquet(source: PathLike) -> bool:
+    """Whether a source is a Parquet file, or a folder with some in it or in its folder ``data``."""
+    source = Path(source)
+    return bool(_inside(source)) if source.is_dir() else source.suffix == ".parquet"
+
+
 def _files(source: Path) -> list[Path]:
     """The Parquet files of a source."""
     if not source.is_dir():
         if _shard(source).count > 1:
             raise DataError(f"{source} is one of {_shard(source).count} shards: give their folder")
         return [source]
-    for folder in (source, source / "data"):
-        files = sorted(file for file in folder.glob("*.parquet") if not file.name.startswith("."))
-        if files:
-            return files
-    raise DataError(f"source {source} holds no .parquet")
+    files = _inside(source)
+    if not files:
+        raise DataError(f"source {source} holds no .parquet")
+    return files
 
 
 def _require_whole(name: str, shards: list[_Shard]) -> None:
