@@ -6,7 +6,6 @@ that is not there yet is kept only where --data-dir is given: no folder that a c
 """
 
 import dataclasses
-import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,11 +13,11 @@ from typing import Annotated, Any
 import tyro
 
 from experiments.cli import main as cli
+from experiments.cli.functions import load_function
 from experiments.cli.main import UserError
 from experiments.cli.options import optional
 from experiments.config.samplers import ODE, SDE, SolverName
 from experiments.config.schema import Sampling
-from experiments.evaluation.feature_classifier import Features
 from experiments.evaluation.options import EvaluationOptions
 from experiments.evaluation.run_report import report
 from experiments.run import folder as run_folder
@@ -73,27 +72,13 @@ class Options:
     """Relative width of the moving average of the parameters, made of the run's snapshots."""
     data_dir: Annotated[Path | None, optional("FOLDER", OWN)] = None
     """Folder of prepared data sets; a feature classifier that is trained now is kept there only if it is named."""
+    tokenizer: Annotated[str | None, optional("MODULE:FUNCTION", "none")] = None
+    """What reads texts, of a run that was trained with one: text -> integers [n] or numbers [n, d]."""
     out: Annotated[Path | None, optional("FOLDER", "RUN/evaluation")] = None
     """Folder for the results."""
     samples: Annotated[SampleOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=SampleOptions)
     measures: Annotated[MeasureOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MeasureOptions)
     launch: Annotated[Launch, tyro.conf.OmitArgPrefixes] = field(default_factory=Launch)
-
-
-def load_features(name: str) -> Features:
-    """The function that MODULE:FUNCTION names.
-
-    Raises:
-        UserError: there is none.
-    """
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"features must be MODULE:FUNCTION that imports, got {name!r}: {error}") from None
-    if not callable(found):
-        raise UserError(f"features must be a function, got {name!r}, a {type(found).__name__}")
-    return found
 
 
 def _require_usable(options: Options, run: Run[Task]) -> None:
@@ -126,7 +111,7 @@ def _evaluation_options(options: Options, run: Run[Task]) -> EvaluationOptions:
         else classifier_for(run, restore_run(measures.classifier, options.data_dir)),
         classifier_scales=measures.classifier_scales,
         num_likelihoods=measures.likelihood,
-        features=None if measures.features is None else load_features(measures.features),
+        features=None if measures.features is None else load_function("features", measures.features),
         is_kept=options.data_dir is not None,
     )
 
@@ -142,7 +127,8 @@ def evaluate(options: Options) -> None:
     distributed.start(options.launch)
     wanted = {each.name: getattr(options.samples, each.name) for each in dataclasses.fields(Sampling)}
     chosen = {name: value for name, value in wanted.items() if value is not None}
-    run = _with_sampling(restore_run(options.run_dir, options.data_dir, options.ema_width, "measures"), **chosen)
+    run = restore_run(options.run_dir, options.data_dir, options.ema_width, "measures", options.tokenizer)
+    run = _with_sampling(run, **chosen)
     asked = _evaluation_options(options, run)
     out = options.out or options.run_dir / "evaluation"
     distributed.on_process_0(lambda: run_folder.make_folder("out", out))

@@ -4,8 +4,10 @@ It prints what the set holds, and every file of a source that was left out.
 
 digits ships inside scikit-learn. mnist, fashion_mnist, kmnist and emnist/CONFIG are read from the folder --source of
 their four idx files. Any other name with a --source is a folder of class folders, SOURCE/CLASS/*.png or
-SOURCE/{train,test}/CLASS/*.png. Everything else is downloaded by tensorflow-datasets, which needs TensorFlow for it.
-A folder of latents in DATA_DIR needs no preparation: what it holds is printed.
+SOURCE/{train,test}/CLASS/*.png; or pictures with texts or numbers: a folder with metadata.jsonl or metadata.csv, a
+.parquet file or a folder of these, which becomes DATA_DIR/NAME/{train,test}/*.png with a metadata.jsonl each.
+Everything else is downloaded by tensorflow-datasets, which needs TensorFlow for it. A folder of latents, or of pictures
+with metadata, in DATA_DIR needs no preparation: what it holds is printed.
 """
 
 import contextlib
@@ -22,7 +24,7 @@ from experiments.cli.main import UserError
 from experiments.cli.options import optional
 from experiments.run import folder as run_folder
 from experiments.runtime import progress
-from experiments.tasks import summary
+from experiments.tasks import picture_folder, summary
 
 
 @dataclass(frozen=True)
@@ -32,43 +34,76 @@ class Options:
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """The data set: digits, mnist, fashion_mnist, kmnist, emnist/CONFIG, a name of your own, or one of tfds."""
     source: Annotated[Path | None, optional("FOLDER", "downloaded, or shipped")] = None
-    """A local folder to read: idx files, or class folders of pictures."""
+    """What to read: a folder of idx files, of class folders, or of pictures with metadata; or a .parquet file."""
     image_size: Annotated[int | None, optional("PIXELS", "as they are")] = None
     """For a folder of pictures: side, in pixels, of the square that each is cut and resized to."""
     on_corrupt: Literal["refuse", "skip"] = "refuse"
     """For a folder of pictures: what to do with one that does not read: end, or leave it out and name it."""
+    columns: Annotated[tuple[str, ...] | None, optional("COLUMN [COLUMN ...]", "all")] = None
+    """For pictures with metadata: which columns to keep."""
+    embeddings: Annotated[Path | None, optional("FILE", "none")] = None
+    """For pictures with metadata: stored embeddings, .npz or .safetensors, by file_name or in the order of the rows."""
     transpose: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """For idx files: make columns of rows, as those of emnist hold its pictures lying on their side."""
     data_dir: Path = Path("data")
     """Folder of prepared data sets."""
 
 
-def prepare(options: Options) -> None:
-    """Prepares the data set unless it is prepared already."""
+def _require_usable(options: Options) -> None:
+    """Raises UserError for options that are of another kind of source."""
     if options.image_size is not None and options.image_size < 1:
         raise UserError(f"image_size must be at least 1, got {options.image_size}")
     is_folder = options.source is not None and not data.is_mnist_like(options.name)
+    has_metadata = options.source is not None and is_folder and picture_folder.reader_of(options.source) is not None
     if not is_folder and (options.image_size is not None or options.on_corrupt != "refuse"):
         raise UserError("image_size and on_corrupt are for a folder of pictures, given as --source")
+    if has_metadata and options.on_corrupt != "refuse":
+        raise UserError("on_corrupt is for class folders; of pictures with metadata each must read")
+    if not has_metadata and (options.columns is not None or options.embeddings is not None):
+        raise UserError("columns and embeddings are for a --source with metadata.csv, metadata.jsonl or .parquet")
     if options.transpose and (options.source is None or is_folder):
         raise UserError("transpose is for idx files, whose folder is given as --source")
-    run_folder.make_folder("data_dir", options.data_dir)
-    if data.is_prepared(options.name, options.data_dir):
-        print(f"{options.name} is prepared in {options.data_dir} already")
-        summary.tell(options.name, options.data_dir)
-        return
-    if summary.holds_latents(options.name, options.data_dir):
-        summary.tell_latents(options.name, options.data_dir)
-        return
-    is_local = options.source is not None or options.name == "digits"
+
+
+def _is_told(options: Options) -> bool:
+    """Whether the data set is there already, and what it holds printed."""
+    name, data_dir = options.name, options.data_dir
+    if data.is_prepared(name, data_dir):
+        print(f"{name} is prepared in {data_dir} already")
+        summary.tell(name, data_dir)
+    elif summary.holds_latents(name, data_dir):
+        summary.tell_latents(name, data_dir)
+    elif picture_folder.is_there(name, data_dir):
+        print(f"{name} in {data_dir} holds pictures with metadata")
+        picture_folder.tell(name, data_dir)
+    else:
+        return False
+    return True
+
+
+def _write(options: Options) -> list[data.Remark]:
+    """Writes the data set, and returns what is to be told of the source's files."""
+    name, data_dir, source, size = options.name, options.data_dir, options.source, options.image_size
+    if source is not None and not data.is_mnist_like(name) and picture_folder.reader_of(source) is not None:
+        return picture_folder.write(name, data_dir, source, size, options.columns, options.embeddings)
+    is_local = source is not None or name == "digits"
     silent = contextlib.redirect_stdout(io.StringIO()) if is_local else contextlib.nullcontext()
     with progress.of_others(), silent:
-        remarks = data.prepare(
-            options.name, options.data_dir, options.source, options.image_size, options.on_corrupt, options.transpose
-        )
-    for remark in remarks:
+        return data.prepare(name, data_dir, source, size, options.on_corrupt, options.transpose)
+
+
+def prepare(options: Options) -> None:
+    """Prepares the data set unless it is prepared already."""
+    _require_usable(options)
+    run_folder.make_folder("data_dir", options.data_dir)
+    if _is_told(options):
+        return
+    for remark in _write(options):
         print(summary.text_of(remark))
     print(f"{options.name} is prepared in {options.data_dir}")
+    if picture_folder.is_there(options.name, options.data_dir):
+        picture_folder.tell(options.name, options.data_dir)
+        return
     summary.tell(options.name, options.data_dir)
     if options.name.startswith("emnist/") and not options.transpose:
         cli.warn("warning: emnist's pictures lie on their side: prepare them with --transpose to have them upright")

@@ -29,6 +29,7 @@ from experiments.run.trackers import Tracking
 from experiments.runtime import distributed
 from experiments.runtime.distributed import Launch
 from experiments.runtime.signals import StopRequests
+from experiments.tasks import texts
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def train(options: Options) -> None:
         experiment = options.experiment
         if options.source is not None:
             experiment = continuation.with_source(experiment, options.source, options.from_parameters)
-        trainer = prepare(experiment, options.debug_nans, options.tracking, options.accept)
+        tokenizer = texts.named(experiment)
+        trainer = prepare(experiment, options.debug_nans, options.tracking, options.accept, tokenizer)
         with owned_folder(run_dir) as lease, distributed.own_folder(run_dir) as folder:
             report(resume_and_train(trainer, lease, requests, cli.line(), options.accept), folder)
 

@@ -9,19 +9,27 @@ from pydantic import Field
 from experiments.cli.options import optional
 from experiments.config.history import STRICT
 from experiments.config.values import (
+    LONGEST_SHOWN,
+    MOST_SHOWN,
     AbsentLabels,
+    Column,
+    Columns,
     Count,
     DataName,
     Digest,
     FourNumbers,
     FourPositive,
     Fraction,
+    FunctionName,
     InnerPath,
     LabelNames,
     Labels,
+    Numbers,
     Positive,
     Size,
     SplitName,
+    Tokens,
+    Vocabulary,
 )
 
 
@@ -126,3 +134,72 @@ class DescribedDigits:
     """Of the training images that the run began on."""
     test_digest: Annotated[Digest | None, tyro.conf.Suppress] = None
     """Of the held-out images."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What is said of one picture: its class, numbers in their own units, and text, as far as these are asked for."""
+
+    __pydantic_config__ = STRICT
+    label: Annotated[int, Field(ge=0, lt=10**6)] | None
+    numbers: Numbers
+    text: Annotated[str, Field(max_length=LONGEST_SHOWN)] | None
+
+
+@dataclass(frozen=True)
+class ConditionedData:
+    """A folder of pictures, each told by what its metadata.jsonl or metadata.csv says: a class, numbers, a text."""
+
+    __pydantic_config__ = STRICT
+    folder: InnerPath
+    """The folder, inside data_dir, as experiments.prepare writes it."""
+    label: Annotated[Column | None, optional("COLUMN", "none")] = None
+    """The column of the classes: names, or integers."""
+    numbers: Annotated[Columns, optional("[COLUMN ...]", "none")] = ()
+    """Columns of numbers, which make one vector of mean 0 and standard deviation 1."""
+    text: Annotated[Column | None, optional("COLUMN", "none")] = None
+    """The column of the texts."""
+    tokenizer: Annotated[FunctionName | None, optional("MODULE:FUNCTION", "the words of the training texts")] = None
+    """How texts are read: a function of your own, text -> integers [n], or numbers [n, d]."""
+    length: Annotated[Tokens | None, optional("INT", "what the training texts have")] = None
+    """The most tokens of a text; what a longer one says after them is not read."""
+    embeddings: Annotated[InnerPath | None, optional("FILE", "none")] = None
+    """In the place of texts: a file in the folder, .npz or .safetensors, with embeddings [n, d] or [n, length, d]."""
+    encoder_depth: Annotated[int, Field(ge=0, le=2**10)] = 1
+    """Blocks of the transformer that reads the text."""
+    positions: Literal["sine", "learned", "none"] = "sine"
+    """Embedding of the tokens' places; none takes a text for the set of its words."""
+    drop_each: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Of several conditions: the probability with which each is dropped by itself, so that a part can be asked for."""
+    shape: Annotated[tuple[Size, Size, Size] | None, optional("INT INT INT", "what it has")] = None
+    """Height, width and channels, in pixels, which the pictures must have."""
+    num_classes: Annotated[Labels | None, tyro.conf.Suppress] = None
+    """Number of classes; 1 where there is no column of them."""
+    label_names: Annotated[LabelNames | None, tyro.conf.Suppress] = None
+    """The classes' names in order; None where they have none that a config can hold."""
+    absent_labels: Annotated[AbsentLabels | None, tyro.conf.Suppress] = None
+    """The classes without a training picture."""
+    mean: Annotated[Numbers | None, tyro.conf.Suppress] = None
+    """What is taken from the numbers: their means over the training pictures."""
+    deviation: Annotated[Numbers | None, tyro.conf.Suppress] = None
+    """What the differences are divided by: their standard deviations."""
+    vocabulary: Annotated[Vocabulary | None, tyro.conf.Suppress] = None
+    """The words of the training texts, whose places from 1 are their tokens."""
+    num_tokens: Annotated[Labels | None, tyro.conf.Suppress] = None
+    """Tokens that the tokenizer has."""
+    token_width: Annotated[Size | None, tyro.conf.Suppress] = None
+    """d of the embeddings, or of what the tokenizer gives."""
+    examples: Annotated[
+        Annotated[tuple[Said, ...], Field(min_length=1, max_length=MOST_SHOWN)] | None, tyro.conf.Suppress
+    ] = None
+    """What is said of the first pictures held out: the conditions of which samples are drawn where none are given."""
+    train_digest: Annotated[Digest | None, tyro.conf.Suppress] = None
+    """Of the training pictures, and what is said of them, that the run began on."""
+    test_digest: Annotated[Digest | None, tyro.conf.Suppress] = None
+    """Of the held-out ones."""
+
+
+TOLD_BY = "folder", "label", "numbers", "text", "tokenizer", "embeddings"
+"""Settings that say by what pictures of a folder are told."""
+LEARNED = "length", "mean", "deviation", "vocabulary", "num_tokens", "token_width", "examples"
+"""Settings that a run's first start finds in its data, and that stay what they are when the data change."""

@@ -9,7 +9,14 @@ from pydantic import Field, TypeAdapter
 
 from experiments.cli.options import optional
 from experiments.config.history import STRICT, FormerLengths, StartedFrom
-from experiments.config.kinds import DescribedDigits, ImageData, LatentData, MeasuredDigits, MixtureData
+from experiments.config.kinds import (
+    ConditionedData,
+    DescribedDigits,
+    ImageData,
+    LatentData,
+    MeasuredDigits,
+    MixtureData,
+)
 from experiments.config.networks import DiTNetwork, MLPNetwork, UNetNetwork
 from experiments.config.values import (
     AnyPath,
@@ -85,7 +92,7 @@ class Experiment:
     preset: Annotated[tyro.conf.Suppress[str], Field(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]
     run_dir: AnyPath
     """Folder of the run: config, metrics, checkpoints, pictures. A run found there is resumed."""
-    data: MixtureData | ImageData | LatentData | MeasuredDigits | DescribedDigits
+    data: MixtureData | ImageData | LatentData | MeasuredDigits | DescribedDigits | ConditionedData
     data_dir: AnyPath = Path("data")
     """Folder of prepared data sets."""
     path: Literal["linear", "cosine", "variance_preserving", "polynomial", "ddpm"] = "linear"

@@ -53,3 +53,16 @@ DataName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,100}(/[A-Za-z0-9_][A-Za-z
 SplitName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_%+:.\[\] -]{1,100}$")]
 FourNumbers = tuple[EmbeddingValue, EmbeddingValue, EmbeddingValue, EmbeddingValue]
 FourPositive = tuple[Positive, Positive, Positive, Positive]
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,199}:[A-Za-z_][A-Za-z0-9_]{0,99}$")]
+"""MODULE:FUNCTION."""
+Column = Annotated[str, Field(pattern=r"^[^=,\x00-\x1f]{1,200}$")]
+"""The name of a column of metadata; of numbers it stands before =, between commas."""
+Columns = Annotated[tuple[Column, ...], Field(max_length=1000)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Numbers = Annotated[tuple[Finite, ...], Field(max_length=1000)]
+MOST_WORDS, LONGEST_WORD, MOST_TOKENS, MOST_SHOWN, LONGEST_SHOWN = 10_000, 50, 1024, 10, 1000
+"""Of a vocabulary, of a word, of a text that is read, of the examples that a config tells, and of a text of these."""
+Word = Annotated[str, Field(min_length=1, max_length=LONGEST_WORD)]
+Vocabulary = Annotated[tuple[Word, ...], Field(max_length=MOST_WORDS)]
+Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+"""Of a text."""

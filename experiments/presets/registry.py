@@ -4,7 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from cfgjax.models import SIZES, UNET_SIZES
-from experiments.config.kinds import DescribedDigits, ImageData, LatentData, MeasuredDigits, MixtureData
+from experiments.config.kinds import (
+    ConditionedData,
+    DescribedDigits,
+    ImageData,
+    LatentData,
+    MeasuredDigits,
+    MixtureData,
+)
 from experiments.config.networks import DiTNetwork, MLPNetwork, UNetNetwork
 from experiments.config.schema import Experiment, Optimizer, Sampling
 from experiments.presets import requirements
@@ -72,6 +79,20 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             save_every=500,
             network=MLPNetwork(width=384, dropout=0.2),
             sampling=Sampling((0.0, 1.0, 2.0, 3.0), num_steps=32),
+        ),
+    ),
+    "conditioned_images": (
+        "pictures of your own with texts, numbers or classes, a small transformer",
+        Experiment(
+            "conditioned_images",
+            Path("runs/conditioned_images"),
+            ConditionedData(Path("pictures")),
+            batch_size=64,
+            num_steps=3_000,
+            save_every=500,
+            network=DiTNetwork(width=128, depth=4, num_heads=4, patch=4),
+            optimizer=Optimizer(learning_rate=1e-3, warmup_steps=200, ema_decay=0.998),
+            sampling=Sampling((0.0, 1.0, 2.0, 3.0), num_steps=24, num_per_class=4),
         ),
     ),
     "mixture": (

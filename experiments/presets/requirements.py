@@ -58,6 +58,10 @@ REQUIREMENTS = {
         reaches="at w = 3 by the ODE: class accuracy 100 %, one word met 99.6 %, both of two 98.8 % each, of "
         "combinations never learned 95.2 %",
     ),
+    "conditioned_images": Requirements(
+        "python -m experiments.prepare NAME --source FOLDER (metadata.jsonl or .csv beside pictures, or .parquet)",
+        "2 CPU cores",
+    ),
     "mixture": Requirements(
         "none",
         "2 CPU cores",

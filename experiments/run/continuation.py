@@ -1,8 +1,9 @@
 """How a run goes on from what was before it: longer than it was to be, or from the parameters of another run."""
 
 from collections.abc import Collection
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from cfgjax.types import Array, TrainState, Tree
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.config.history import StartedFrom, Which
+from experiments.config.kinds import LEARNED, TOLD_BY
 from experiments.config.schema import Experiment
 from experiments.run import folder as run_folder
 from experiments.run.trained_labels import knows_labels, knows_null
@@ -38,6 +40,19 @@ def _longer(old: Experiment, new: Experiment) -> Experiment:
     return replace(new, former_num_steps=(*old.former_num_steps, *([(done, old.num_steps)] if is_new else [])))
 
 
+def _with_learned(old: Experiment, new: Experiment) -> Experiment:
+    """The new experiment with what the old one, of the same settings, found in its data: its network depends on it."""
+    before, after = old.data, new.data
+    is_same = type(before) is type(after) and all(
+        getattr(before, name, None) == getattr(after, name, None) for name in TOLD_BY
+    )
+    missing = [each.name for each in fields(after) if each.name in LEARNED and getattr(after, each.name) is None]
+    if not is_same or not missing:
+        return new
+    found: Any = {name: getattr(before, name) for name in missing}
+    return replace(new, data=replace(after, **found))
+
+
 def with_past(experiment: Experiment, accepted: Collection[run_folder.Accepted] = ()) -> Experiment:
     """The experiment, with what the config in its folder tells of its past.
 
@@ -49,6 +64,7 @@ def with_past(experiment: Experiment, accepted: Collection[run_folder.Accepted] 
     old = run_folder.read_config(experiment.run_dir)
     if experiment.started_from is None:
         experiment = replace(experiment, started_from=old.started_from)
+    experiment = _with_learned(old, experiment)
     if experiment.num_steps != old.num_steps and "num_steps" in accepted:
         return _longer(old, experiment)
     return replace(experiment, former_num_steps=old.former_num_steps)

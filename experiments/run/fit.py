@@ -28,6 +28,7 @@ from experiments.runtime.signals import StoppedError, StopRequests
 from experiments.tasks.memory_limit import require_affordable
 from experiments.tasks.registry import task_of, with_facts
 from experiments.tasks.task import Task
+from experiments.tasks.texts import Tokenizer
 
 
 def _require_divisible(experiment: Experiment) -> None:
@@ -51,6 +52,7 @@ def prepare(
     debug_nans: bool = False,
     tracked: Tracking = UNTRACKED,
     accepted: Collection[run_folder.Accepted] = (),
+    tokenizer: Tokenizer | None = None,
 ) -> Trainer:
     """The run before its first step; nothing is written.
 
@@ -63,7 +65,7 @@ def prepare(
     sample_grids.require_samples(experiment, tracked.samples_every)
     distributed.on_process_0(lambda: trackers.require_installed(tracked))
     _require_divisible(experiment)
-    task = distributed.agree(lambda: task_of(experiment))
+    task = distributed.agree(lambda: task_of(experiment, tokenizer=tokenizer))
     distributed.agree(lambda: require_affordable(experiment, task.shape, task.num_classes))
     _require_same_data(task)
     experiment = with_facts(experiment, task)

@@ -19,7 +19,7 @@ from experiments.config.schema import ADAPTER, MUTABLE, Experiment
 from experiments.tasks import digests
 
 T = TypeVar("T")
-_MOST_BYTES = 2**20
+_MOST_BYTES = 2**22
 """Of config.json."""
 _NAMES = "data.label_names"
 _OF_THE_DATA = "data.shape", "data.num_classes", _NAMES

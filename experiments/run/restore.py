@@ -25,11 +25,12 @@ from experiments.run import folder as run_folder
 from experiments.run.model import Model, model_of, path_of_field
 from experiments.run.trained_labels import what_is_untrained
 from experiments.runtime import distributed
-from experiments.tasks import digests
+from experiments.tasks import digests, texts
 from experiments.tasks.label_names import ranges
 from experiments.tasks.memory_limit import require_affordable
 from experiments.tasks.registry import facts_of, task_of, with_facts
 from experiments.tasks.task import Reads, Task, TaskFacts
+from experiments.tasks.texts import Tokenizer
 
 Known = TypeVar("Known", bound=TaskFacts, covariant=True)
 
@@ -87,11 +88,13 @@ def restore_run(
     data_dir: Path | None = None,
     ema_width: float | None = None,
     reads: Reads = "all",
+    tokenizer: str | None = None,
 ) -> Run[Task]:
     """The run in a folder, with its data, which may have moved to another ``data_dir``.
 
     Its parameters are the moving average of its newest whole checkpoint, or with an ``ema_width`` the one of that
-    relative width, made of the run's snapshots. What is read of its data is as for ``task_of``.
+    relative width, made of the run's snapshots. What is read of its data is as for ``task_of``. A tokenizer is named by
+    the command line, never by the run.
 
     Raises:
         UserError: no run there.
@@ -100,7 +103,7 @@ def restore_run(
     """
 
     def read(experiment: Experiment) -> Task:
-        task = task_of(experiment, reads)
+        task = task_of(experiment, reads, texts.loaded(experiment, "tokenizer", tokenizer))
         changed = digests.changed(experiment, with_facts(experiment, task))
         if changed:
             distributed.warn(f"warning: {changed}; what is measured now is measured by these")
@@ -114,13 +117,18 @@ def restore_without_data(run_dir: Path, data_dir: Path | None = None, ema_width:
     return _restored(run_dir, data_dir, ema_width, facts_of)
 
 
-def restore_field(run_dir: Path, data_dir: Path | None = None, ema_width: float | None = None) -> Run[TaskFacts]:
-    """The run of a field in a folder, as by ``restore_without_data``.
+def restore_field(
+    run_dir: Path,
+    data_dir: Path | None = None,
+    ema_width: float | None = None,
+    tokenizer_of: Callable[[Experiment], Tokenizer | None] = lambda experiment: None,
+) -> Run[TaskFacts]:
+    """The run of a field in a folder, as by ``restore_without_data``, with what reads prompts where they need it.
 
     Raises:
-        UserError: it holds a classifier.
+        UserError: it holds a classifier; errors of ``tokenizer_of``.
     """
-    run = restore_without_data(run_dir, data_dir, ema_width)
+    run = _restored(run_dir, data_dir, ema_width, lambda experiment: facts_of(experiment, tokenizer_of(experiment)))
     if not run.task.objective.is_field:
         raise UserError(f"run_dir {run_dir} holds a classifier, which draws no samples")
     return run

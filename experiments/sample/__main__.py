@@ -8,6 +8,7 @@ each; .npz arrays x and y, of pictures arr_0, too; with --trajectory .gif, .apng
 is read. Each file says how it was made: python -m experiments.provenance threes.png
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from experiments.run.restore import restore_field
 from experiments.sample import output
 from experiments.sample.guided import rule_of
 from experiments.sample.options import NUMBER_BYTES, Options, SampleOptions, require_in_range
+from experiments.tasks import texts
 from experiments.tasks.conditions import Conditions, asked_for, count_of, in_turn, take
 
 
@@ -37,7 +39,8 @@ def sample(options: Options) -> None:
     """Draws the samples and writes them."""
     require_in_range(options)
     output.require_writable(options.output)
-    run = restore_field(options.run_dir, options.run.data_dir, options.run.ema_width)
+    tokenizer_of = partial(texts.loaded, option="tokenizer", name=options.run.tokenizer)
+    run = restore_field(options.run_dir, options.run.data_dir, options.run.ema_width, tokenizer_of)
     conditions = _conditions(options.sample, run.task.conditions)
     count = count_of(conditions)
     rule = rule_of(options.guidance, run, conditions, options.run.data_dir)

@@ -16,7 +16,7 @@ NUMBER_BYTES = 4
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """Which samples, and how many."""
+    """Which samples, and how many; of a run with several conditions what is not given is null."""
 
     labels: Annotated[tuple[str, ...], optional("LABEL [LABEL ...]", "each that was trained on, once")] = ()
     """Label of each sample in turn, repeated as needed, by number or by name; K, or null, is the null label."""
@@ -43,7 +43,7 @@ class GuidanceOptions:
     interval: tuple[float, float] = (0.0, 1.0)
     """Times, from 0 noise to 1 data, between which guidance acts; outside the labelled field alone is evaluated."""
     negative: Annotated[str | None, optional("CONDITION", "the null", former="--negative-label")] = None
-    """What to lead away from in the null's place: a label by number or by name, a prompt, or properties."""
+    """What to lead away from in the null's place: a prompt, else a label by number or by name, else properties."""
     worse: Annotated[Path | None, optional("FOLDER", "the run's own null field")] = None
     """Folder of a run of a worse network on the same data, to lead away from in the null's place."""
     classifier: Annotated[Path | None, optional("FOLDER", "classifier-free")] = None
@@ -75,6 +75,8 @@ class LoadOptions:
     """Relative width of the moving average of the parameters, made of the run's snapshots."""
     data_dir: Annotated[Path | None, optional("FOLDER", "the run's own")] = None
     """Folder of prepared data sets; needed only for runs whose config lacks the data's shape."""
+    tokenizer: Annotated[str | None, optional("MODULE:FUNCTION", "none")] = None
+    """What reads prompts, of a run that was trained with one or on stored embeddings: text -> [n] or [n, d]."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
 """What sampling leaves, whole or not at all: one picture, one picture each, an animation of the solve, or arrays."""
 
-import contextlib
 import os
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from experiments.cli.main import UserError
 from experiments.figures.image_grid import image_of
 from experiments.run import folder as run_folder
 from experiments.run import provenance
+from experiments.run.drafts import whole_file, whole_folder
 from experiments.run.provenance import Origin
 from experiments.run.restore import Run
 from experiments.sample.options import NUMBER_BYTES, OutputOptions
@@ -92,42 +91,6 @@ def require_room(output: OutputOptions, task: TaskFacts, num_samples: int, num_f
             raise UserError(f"out must be a file for samples of shape {shape}: they are no images")
     elif Path(output.out).suffix not in ARRAYS:
         _require_drawable(task.samples, shape, num_samples, num_frames)
-
-
-@contextlib.contextmanager
-def whole_file(file: Path) -> Iterator[Path]:
-    """Inside, a temporary file to be written, which takes the file's place in the end.
-
-    Raises:
-        OSError: it cannot be written; its ``filename`` is the file.
-    """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.draft")
-    try:
-        yield temporary
-        temporary.replace(file)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(file)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Inside, a temporary folder to be filled, which takes the place of the new or empty one in the end.
-
-    Raises:
-        OSError: it cannot be written; its ``filename`` is the folder.
-    """
-    folder = folder.resolve()
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
-    try:
-        temporary.mkdir()
-        yield temporary
-        temporary.replace(folder)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(folder)) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write_each(folder: Path, samples: np.ndarray, names: list[str], origin_of: Origin) -> None:

@@ -33,8 +33,10 @@ class Conditions(NamedTuple):
             the first one gives a condition to lead away from, too.
         join: what the parts gave, each [n, ...], by name -> n conditions.
         labels: n conditions -> the label of each, [n], K for null; 0 for each where they have no labels.
-        stored: n conditions -> what an .npz has of them as y.
+        stored: n conditions -> what an .npz has of them, as the task's samples take it: an array y, or arrays by names.
         names: n conditions -> n names, of which those of files are made.
+        rates: of several conditions, with which probability each is dropped by itself in training, a tree that y's
+            begins with; None where all are dropped together alone.
         embedding: the width of a network's vectors -> the module that embeds a condition; None for a label.
     """
 
@@ -45,8 +47,9 @@ class Conditions(NamedTuple):
     parts: Mapping[str, Parse]
     join: Callable[[dict[str, Tree]], Tree]
     labels: Callable[[Tree], np.ndarray]
-    stored: Callable[[Tree], np.ndarray]
+    stored: Callable[[Tree], Any]
     names: Callable[[Tree], list[str]]
+    rates: Tree = None
     embedding: Callable[[int], linen.Module] | None = None
 
 

@@ -54,6 +54,17 @@ def of_latents(latents: data.Latents) -> str:
     return f"{count}:{_sum_of(sample.shape[1:], sample, np.asarray(latents.label, np.int64))}"
 
 
+def of_conditioned(images: data.ConditionedImages) -> str:
+    """The digest of images in memory with what their columns say of them."""
+    rows = _rows(len(images.pixels))
+    form = images.pixels.shape[1:], sorted(images.columns), sorted(images.class_names.items())
+
+    def all_of(its: data.ConditionedImages) -> list[Any]:
+        return [its.pixels, *(its.columns[name] for name in sorted(its.columns))]
+
+    return f"{len(images.pixels)}:{_sum_of(form, *all_of(images.take(rows)))}:{_sum_of(form, *all_of(images))}"
+
+
 def may_be_equal(one: str | None, other: str | None) -> bool:
     """Whether two digests may be of the same data: what both tell is the same.
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,11 @@ from cfgjax.data import measured
 from cfgjax.types import Array, Tree
 from experiments.config.kinds import ImageData
 from experiments.config.schema import Experiment
-from experiments.evaluation.options import EvaluationOptions
-from experiments.tasks import digests, images
+from experiments.tasks import digests, images, in_memory
 from experiments.tasks.conditions import Conditions
-from experiments.tasks.examples import abstract_examples, held_out_share, local_share, require_batch
+from experiments.tasks.in_memory import Evaluate
 from experiments.tasks.objectives import OBJECTIVES
-from experiments.tasks.task import Example, Learned, Task, TaskFacts
+from experiments.tasks.task import Example, Task, TaskFacts
 
 IMAGES = ImageData("digits", shape=(8, 8, 1), num_classes=10)
 SHAPE = (8, 8, 1)
@@ -68,32 +67,9 @@ def facts_of(experiment: Experiment, told: Conditions) -> TaskFacts:
     )
 
 
-Evaluate = Callable[[Learned, EvaluationOptions, Path], dict[str, Any]]
-"""(run, what is asked, folder) -> the metrics."""
-
-
 def from_settings(experiment: Experiment, told: Conditions, example: Example, of_one: Tree) -> Task:
-    """The task by its config alone; batches and source are shapes.
-
-    Args:
-        experiment: the settings.
-        told: what the field is told.
-        example: as of a Task.
-        of_one: the shapes of what is said of one image.
-    """
-    count = experiment.batch_size
-    pixels, _ = abstract_examples(images.NOMINAL_EXAMPLES, SHAPE, jnp.uint8)
-    said = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((images.NOMINAL_EXAMPLES, *leaf.shape), leaf.dtype), of_one)
-    rows = jax.ShapeDtypeStruct((count,), jnp.int32)
-    return Task(
-        **vars(facts_of(experiment, told)),
-        batches=lambda steps: (rows for _ in steps),
-        example=example,
-        held_out=rows,
-        source=(pixels, said),
-        needs=lambda options: [],
-        evaluate=lambda run, options, out_dir, missing: {},
-    )
+    """The task by its config alone; of_one are the shapes of what is said of one image."""
+    return in_memory.from_settings(experiment, facts_of(experiment, told), example, of_one)
 
 
 def from_data(
@@ -119,26 +95,12 @@ def from_data(
     Raises:
         UserError: a batch larger than the set, fewer held out than devices.
     """
-    count = len(train.properties)
-    require_batch(experiment, count)
-    share, usable = local_share(experiment.batch_size), held_out_share("test_split", len(test.properties))
-    held_out = test.take(np.arange(len(test.properties))[usable])
-
-    def rows(step: int) -> np.ndarray:
-        return data.batch_indices(experiment.seed, step, experiment.batch_size, count)[share].astype(np.int32)
-
-    def measure(run: Learned, options: EvaluationOptions, out_dir: Path, missing: Mapping[str, str]) -> dict[str, Any]:
-        return evaluate(run, options, out_dir)
-
-    return Task(
-        **vars(facts_of(experiment, told)),
-        batches=lambda steps: map(rows, steps),
-        example=example,
-        held_out=(held_out.images.pixels, says(held_out)),
-        source=jax.tree.map(jnp.asarray, (train.images.pixels, says(train))),
-        needs=lambda options: [],
-        evaluate=measure,
-        num_held_out=len(test.properties),
-        train_digest=digests.of_images(train.images),
-        test_digest=digests.of_images(test.images),
+    return in_memory.from_data(
+        experiment,
+        facts_of(experiment, told),
+        example,
+        (train.images.pixels, says(train)),
+        (test.images.pixels, says(test)),
+        evaluate,
+        {"train_digest": digests.of_images(train.images), "test_digest": digests.of_images(test.images)},
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import jax
@@ -16,14 +15,16 @@ from cfgjax.data.latents import Spread
 from cfgjax.data.measured import PROPERTIES
 from cfgjax.models import VectorEmbedding
 from cfgjax.types import Array, Tree
-from experiments.cli.main import UserError
 from experiments.config.kinds import MeasuredDigits
 from experiments.config.schema import Experiment
 from experiments.evaluation import measured as report
 from experiments.tasks import digits
 from experiments.tasks.conditions import Conditions, Words, all_known
+from experiments.tasks.properties import parsed
 from experiments.tasks.task import Example, Reads, Task, TaskFacts
 
+_MOST = 1e3
+"""The largest absolute value of a property that may be asked for."""
 _ASIDE = 1.5
 """How far the conditions that are drawn unasked lie from the average, in standard deviations."""
 
@@ -33,29 +34,11 @@ def spread_of(settings: MeasuredDigits) -> Spread:
     return Spread(np.asarray(settings.mean, np.float32), np.asarray(settings.deviation, np.float32))
 
 
-def _parsed(option: str, word: str) -> dict[str, float]:
-    """The values that a word gives, by their properties: weight=1.5,slant=0.2."""
-    found: dict[str, float] = {}
-    for one in word.split(","):
-        name, _, value = (part.strip() for part in one.partition("="))
-        if name not in PROPERTIES:
-            raise UserError(f"{option} must be NAME=VALUE,... of {', '.join(PROPERTIES)}, got {one[:40]!r}")
-        if name in found:
-            raise UserError(f"{option} gives {name} twice: {word[:80]!r}")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            raise UserError(f"{option} must give a number for {name}, got {value[:40]!r}") from None
-        if not math.isfinite(found[name]) or abs(found[name]) > 1e3:
-            raise UserError(f"{option} must give a number in -1000..1000 for {name}, got {value[:40]}")
-    return found
-
-
 def _parser(spread: Spread) -> Callable[[str, Words], Tree]:
     def parse(option: str, words: Words) -> Tree:
         values = np.tile(spread.mean, (len(words), 1))
         for row, word in zip(values, words, strict=True):
-            for name, value in _parsed(option, word).items():
+            for name, value in parsed(option, word, PROPERTIES, _MOST).items():
                 row[PROPERTIES.index(name)] = value
         return _known((values - spread.mean) / spread.deviation)
 

@@ -69,12 +69,13 @@ def _classifier_network(settings: NetworkSettings, facts: TaskFacts) -> linen.Mo
 def _matching_loss(
     matching: Callable[..., Array], experiment: Experiment, task: Task, network: Any, path: GaussianPath, trains: bool
 ) -> Loss:
-    density, null = TIME_DENSITIES[experiment.time_density](), task.conditions.null
+    density, null, rate = TIME_DENSITIES[experiment.time_density](), task.conditions.null, experiment.label_drop_rate
+    rates = rate if task.conditions.rates is None else task.conditions.rates
 
     def loss(params: Tree, key: Array, example: Tree) -> Array:
         data_key, drop_key, dropout_key, noise_key = jax.random.split(key, 4)
         z, y = task.example(data_key, example)
-        y = guidance.drop_condition(drop_key, y, experiment.label_drop_rate, null)
+        y = guidance.drop_condition(drop_key, y, rates, null, rate_of_all=rate)
 
         def prediction(x: Array, t: Array, y: Condition) -> Array:
             return cast(Array, network.apply(params, x, t, y, not trains, rngs={"dropout": dropout_key}))

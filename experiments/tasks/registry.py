@@ -4,11 +4,19 @@ from dataclasses import fields, replace
 from typing import Any
 
 from experiments.cli.main import UserError
-from experiments.config.kinds import DescribedDigits, ImageData, LatentData, MeasuredDigits, MixtureData
+from experiments.config.kinds import (
+    ConditionedData,
+    DescribedDigits,
+    ImageData,
+    LatentData,
+    MeasuredDigits,
+    MixtureData,
+)
 from experiments.config.schema import Experiment
 from experiments.config.values import MOST_ABSENT
-from experiments.tasks import described, images, latents, measured, mixture, noisy_classifier
+from experiments.tasks import conditioned, described, images, latents, measured, mixture, noisy_classifier
 from experiments.tasks.task import Reads, Task, TaskFacts
+from experiments.tasks.texts import Tokenizer
 
 
 def _require_images_of_a_classifier(experiment: Experiment) -> None:
@@ -16,7 +24,7 @@ def _require_images_of_a_classifier(experiment: Experiment) -> None:
         raise UserError("objective 'classifier' needs pictures: a preset of an image data set")
 
 
-def task_of(experiment: Experiment, reads: Reads = "all") -> Task:
+def task_of(experiment: Experiment, reads: Reads = "all", tokenizer: Tokenizer | None = None) -> Task:
     """The task that an experiment names.
 
     Args:
@@ -24,6 +32,7 @@ def task_of(experiment: Experiment, reads: Reads = "all") -> Task:
         reads: with "all" everything that training needs is read; with "measures" what samples are measured by; with
             "shapes" nothing, where the experiment tells the data's shape and number of labels: batches and source are
             shapes in the place of numbers.
+        tokenizer: reads texts, as the command line names it; the name that an experiment tells is not imported.
 
     Raises:
         DataError: its data set is not prepared.
@@ -33,20 +42,23 @@ def task_of(experiment: Experiment, reads: Reads = "all") -> Task:
     settings = experiment.data
     match settings:
         case MixtureData():
-            return mixture.task_of(experiment, settings)
+            found = mixture.task_of(experiment, settings)
         case ImageData() if experiment.objective == "classifier":
-            return noisy_classifier.task_of(experiment, settings, reads)
+            found = noisy_classifier.task_of(experiment, settings, reads)
         case ImageData():
-            return images.task_of(experiment, settings, reads)
+            found = images.task_of(experiment, settings, reads)
         case LatentData():
-            return latents.task_of(experiment, settings, reads)
+            found = latents.task_of(experiment, settings, reads)
         case MeasuredDigits():
-            return measured.task_of(experiment, settings, reads)
+            found = measured.task_of(experiment, settings, reads)
         case DescribedDigits():
-            return described.task_of(experiment, settings, reads)
+            found = described.task_of(experiment, settings, reads)
+        case ConditionedData():
+            found = conditioned.task_of(experiment, settings, reads, tokenizer)
+    return found
 
 
-def facts_of(experiment: Experiment) -> TaskFacts:
+def facts_of(experiment: Experiment, tokenizer: Tokenizer | None = None) -> TaskFacts:
     """What sampling needs of the task that an experiment names; read only where the experiment does not tell it.
 
     Raises:
@@ -66,10 +78,12 @@ def facts_of(experiment: Experiment) -> TaskFacts:
             return measured.facts_of(experiment, settings)
         case DescribedDigits():
             return described.facts_of(experiment, settings)
+        case ConditionedData():
+            return conditioned.facts_of(experiment, settings, tokenizer)
 
 
 def with_facts(experiment: Experiment, task: Task) -> Experiment:
-    """The experiment with what its task is found to be, as "shapes" needs: shape, labels, and digests."""
+    """The experiment with what its task is found to be, as "shapes" needs: shape, labels, digests, what it learned."""
     facts = {
         "shape": task.shape,
         "num_classes": task.num_classes,
@@ -77,6 +91,7 @@ def with_facts(experiment: Experiment, task: Task) -> Experiment:
         "absent_labels": task.absent_labels if len(task.absent_labels) <= MOST_ABSENT else None,
         "train_digest": task.train_digest,
         "test_digest": task.test_digest,
+        **task.learned,
     }
     found: dict[str, Any] = {each.name: facts[each.name] for each in fields(experiment.data) if each.name in facts}
     return replace(experiment, data=replace(experiment.data, **found))

@@ -12,8 +12,8 @@ from experiments.tasks.label_names import names_to_tell, numbers_of, said_of_abs
 
 _MOST_FILES = 20
 """That a line names."""
-_MOST_CHANNELS = 16
-_CHANNELS = {1: "gray", 3: "in colour"}
+_MOSTCHANNELS = 16
+CHANNELS = {1: "gray", 3: "in colour"}
 
 
 def _shown(file: Path) -> str:
@@ -42,7 +42,7 @@ def lines_of(found: data.Summary) -> list[str]:
     splits = ", ".join(f"{split} {counts.sum()}" for split, counts in found.counts.items())
     names = names_to_tell(found.label_names) or numbers_of(len(total))
     return [
-        f"{total.sum()} pictures {size}, {_CHANNELS[channels]}: {splits}",
+        f"{total.sum()} pictures {size}, {CHANNELS[channels]}: {splits}",
         f"{len(total)} labels, {_smallest(total, names)}",
     ]
 
@@ -68,7 +68,7 @@ def holds_latents(name: str, data_dir: Path) -> bool:
 
 
 def _listed(values: np.ndarray) -> str:
-    return ", ".join(f"{value:.2g}" for value in values[:_MOST_CHANNELS]) + (", ..." * (len(values) > _MOST_CHANNELS))
+    return ", ".join(f"{value:.2g}" for value in values[:_MOSTCHANNELS]) + (", ..." * (len(values) > _MOSTCHANNELS))
 
 
 def tell_latents(name: str, data_dir: Path) -> None:

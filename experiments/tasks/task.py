@@ -7,7 +7,7 @@ Training, sampling and reports ask this record alone; which one an experiment na
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -75,7 +75,7 @@ class Samples(NamedTuple):
     picture: Callable[[np.ndarray, Tree], Image.Image]
     frames: Callable[[np.ndarray, Tree], Iterator[Image.Image]]
     sample_grid: Callable[[np.ndarray, tuple[float, ...], Sequence[str], str], Figure]
-    arrays: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+    arrays: Callable[[np.ndarray, Any], dict[str, np.ndarray]]
 
 
 class Learned(Protocol):
@@ -167,6 +167,7 @@ class Task(TaskFacts):
             samples into the folder.
         measures_images: whether likelihoods, a classifier to compare with, and features may be asked of a report.
         num_held_out: pictures held out in all, for measures; 0 where they are not read.
+        learned: more settings of the data, by their names, as they were found in these.
         train_digest, test_digest: of the data, as ``experiments.tasks.digests`` makes them; None where none are read.
     """
 
@@ -178,6 +179,7 @@ class Task(TaskFacts):
     evaluate: Callable[[Learned, EvaluationOptions, Path, Mapping[str, str]], dict[str, Any]]
     measures_images: bool = False
     num_held_out: int = 0
+    learned: Mapping[str, Any] = field(default_factory=dict)
     train_digest: str | None = None
     test_digest: str | None = None
 

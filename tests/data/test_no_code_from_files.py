@@ -42,7 +42,7 @@ CALLS = {
     *(f"builtins.{name}" for name in BUILTINS),
 }
 """np.load among them: what it reads follows the file's first bytes, not its name."""
-OF_THE_COMMAND_LINE = {("experiments/evaluate.py", "load_features")}
+OF_THE_COMMAND_LINE = {("experiments/cli/functions.py", "load_function")}
 OF_A_CONSTANT = {("experiments/benchmark/memory.py", "measure")}
 
 

@@ -10,15 +10,25 @@ import numpy as np
 import pytest
 
 import experiments
-from experiments.config.kinds import LatentData
+from experiments.config.kinds import ConditionedData, LatentData
 from experiments.presets.registry import PRESETS
 from experiments.tasks.registry import facts_of, task_of, with_facts
 from experiments.tasks.task import TaskFacts
+from tests.support import told
 
 CHOICE = re.compile(r"isinstance\([^)]*\w+Data\b|case \w+Data\(|objective [!=]= ")
 
 
-KINDS = "mixture", "images", "images read ahead", "latents", "noisy classifier", "measured digits", "described digits"
+KINDS = (
+    "mixture",
+    "images",
+    "images read ahead",
+    "latents",
+    "noisy classifier",
+    "measured digits",
+    "described digits",
+    "told",
+)
 
 
 @pytest.fixture(params=KINDS)
@@ -30,7 +40,10 @@ def experiment(request, tmp_path, data_dir):
     np.save(tmp_path / "mine" / "latents.npy", np.random.default_rng(0).normal(size=(60, 4, 4, 2)).astype(np.float32))
     np.save(tmp_path / "mine" / "labels.npy", np.arange(60) % 3)
     latents = LatentData(Path("mine"), (4, 4, 2), num_classes=3, num_held_out=8)
+    told.write_rows(tmp_path / "told", told.rows())
+    pictures = ConditionedData(Path("told"), label="label", numbers=("bright", "count"), text="caption")
     return {
+        "told": dataclasses.replace(digits, data=pictures, data_dir=tmp_path),
         "mixture": dataclasses.replace(PRESETS["mixture"][1], batch_size=16),
         "images": digits,
         "images read ahead": dataclasses.replace(digits, data=read_ahead),

@@ -149,7 +149,7 @@ def _text(**changed):
         (_text().replace('"radius": 2.0', '"radius": NaN'), "NaN is no finite number"),
         (_text().replace('"radius": 2.0', '"radius": -Infinity'), "-Infinity is no finite number"),
         (_text().replace('"radius": 2.0', '"radius": 1e999'), "1e999 is no finite number"),
-        (_text() + " " * 2**20, "holds more than 1048576 bytes"),
+        (_text() + " " * 2**22, "holds more than 4194304 bytes"),
         (_text(num_steps="7000"), "num_steps: Input should be a valid integer"),
         (_text(num_steps=7000.0), "num_steps: Input should be a valid integer"),
         (_text(num_steps=True), "num_steps: Input should be a valid integer"),
