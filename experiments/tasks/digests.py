@@ -87,7 +87,7 @@ def recorded(experiment: Experiment) -> dict[str, str | None]:
 def changed(old: Experiment, new: Experiment) -> str:
     """In what the data of the new experiment are not those that the old one records, in words; else empty."""
     before, after = recorded(old), recorded(new)
-    for name in before.keys() & after.keys():
+    for name in [name for name in before if name in after]:
         one, other = before[name], after[name]
         if one is not None and other is not None and not may_be_equal(one, other):
             where = f"the {NAMES[name]} data in {new.data_dir} are not those that {old.run_dir} began on"
