@@ -9,6 +9,7 @@ For example: python -m experiments.diagnose runs/digits --scale 2.5 --interval 0
 import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,7 @@ from experiments.run.require_trained import require_rows
 from experiments.run.restore import Run, restore_field
 from experiments.runtime import progress
 from experiments.runtime.batching import plan_batching
+from experiments.tasks import texts
 from experiments.tasks.conditions import take
 from experiments.tasks.task import TaskFacts
 
@@ -66,6 +68,8 @@ class Options:
     """Seed of the samples."""
     data_dir: Annotated[Path | None, optional("FOLDER", "the run's own")] = None
     """Folder of prepared data sets; needed only for runs whose config lacks the data's shape."""
+    tokenizer: Annotated[str | None, optional("MODULE:FUNCTION", "none")] = None
+    """What reads texts, of a run that was trained with one: text -> integers [n] or numbers [n, d]."""
     out: Path = Path("diagnostics.png")
     """Picture to write; the numbers go beside it, as .csv."""
 
@@ -145,7 +149,7 @@ def _check(options: Options) -> None:
 def diagnose(options: Options) -> None:
     """Looks, draws and writes."""
     _check(options)
-    run = restore_field(options.run_dir, options.data_dir)
+    run = restore_field(options.run_dir, options.data_dir, tokenizer_of=partial(texts.loaded, name=options.tokenizer))
     require_rows(run, (*run.task.labels, run.task.num_classes), "diagnose")
     ts = times(run.path, options.num_steps, "uniform", options.interval)
     seen, each = observe(run, options, jnp.asarray(ts))

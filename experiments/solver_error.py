@@ -28,6 +28,7 @@ from experiments.run.require_trained import require_scales
 from experiments.run.restore import restore_field
 from experiments.runtime import progress
 from experiments.runtime.batching import plan_batching
+from experiments.tasks import texts
 from experiments.tasks.conditions import Conditions, in_turn, of_labels
 from experiments.tasks.label_names import numbers_of
 
@@ -50,13 +51,17 @@ class Options:
     """Samples, over all labels, or other conditions of the run's report, in turn."""
     data_dir: Annotated[Path | None, optional("FOLDER", "the run's own")] = None
     """Folder of prepared data sets; needed only for runs whose config lacks the data's shape."""
+    tokenizer: Annotated[str | None, optional("MODULE:FUNCTION", "none")] = None
+    """What reads texts, of a run that was trained with one: text -> integers [n] or numbers [n, d]."""
 
 
 def _field(options: Options) -> tuple[GaussianPath, LabelledField, Conditions, tuple[int, ...]]:
     if options.run_dir is None:
         path, ring = paths.linear(), mixtures.ring(8)
         return path, ring.vector_field(path), of_labels(8, np.arange(8), numbers_of(8)), (2,)
-    run = restore_field(options.run_dir, options.data_dir)
+    run = restore_field(
+        options.run_dir, options.data_dir, tokenizer_of=functools.partial(texts.loaded, name=options.tokenizer)
+    )
     require_scales(run, options.scales)
     return run.path, run.field, run.task.conditions, run.task.shape
 

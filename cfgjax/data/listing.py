@@ -107,7 +107,8 @@ def split_of(index: int, count: int) -> str:
 def _instead(files: list[Path]) -> str:
     """What a source holds in the place of class folders, for a message."""
     if any(file.suffix.lower() in SUFFIXES for file in files):
-        return ", but pictures: each label has a folder of its own, SOURCE/CLASS/0.png and so on, or metadata.jsonl tells of each"
+        way = "each label has a folder of its own, SOURCE/CLASS/0.png and so on, or SOURCE/metadata.jsonl tells of each"
+        return f", but pictures: {way}"
     return told_forms(files)
 
 

@@ -103,7 +103,7 @@ def restore_run(
     """
 
     def read(experiment: Experiment) -> Task:
-        task = task_of(experiment, reads, texts.loaded(experiment, "tokenizer", tokenizer))
+        task = task_of(experiment, reads, texts.loaded(experiment, tokenizer))
         changed = digests.changed(experiment, with_facts(experiment, task))
         if changed:
             distributed.warn(f"warning: {changed}; what is measured now is measured by these")

@@ -39,7 +39,7 @@ def sample(options: Options) -> None:
     """Draws the samples and writes them."""
     require_in_range(options)
     output.require_writable(options.output)
-    tokenizer_of = partial(texts.loaded, option="tokenizer", name=options.run.tokenizer)
+    tokenizer_of = partial(texts.loaded, name=options.run.tokenizer)
     run = restore_field(options.run_dir, options.run.data_dir, options.run.ema_width, tokenizer_of)
     conditions = _conditions(options.sample, run.task.conditions)
     count = count_of(conditions)

@@ -121,6 +121,11 @@ class _Columns(NamedTuple):
         nulls |= {"text": conditions.unknown(form_of(settings).nothing)} if "text" in self.names else {}
         return {name: nulls[name] for name in self.names}
 
+    @property
+    def reads_texts(self) -> bool:
+        """Whether texts can be read here."""
+        return reader_of(self.settings, self.tokenizer, is_strict=False) is not None
+
     def nulls(self, count: int) -> dict[str, Tree]:
         """n nulls."""
         return jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (count, *np.shape(leaf))), self.null)
@@ -240,7 +245,7 @@ def _text_of(settings: ConditionedData, example: Said, number: int) -> str:
     values = dict(zip(settings.numbers, example.numbers, strict=True))
     label = None if example.label is None else label_texts_of(settings)[example.label]
     words = [label, example.text, *(f"{name} {value:.3g}" for name, value in values.items())]
-    return ", ".join(word for word in words if word) or f"test {number}"
+    return ", ".join(word for word in words if word) or f"picture {number} held out"
 
 
 def conditions_of(
@@ -255,11 +260,13 @@ def conditions_of(
     """
     names, examples = names_of(settings), settings.examples or ()
     columns = _Columns(settings, names, tokenizer)
+    is_read = stored is not None or (settings.text is not None and columns.reads_texts)
+    unread = ", its text not read" if "text" in names and not is_read else ""
     return Conditions(
         null=columns.null,
         rows=columns.said(examples, stored),
         numbers=np.arange(len(examples)),
-        texts=tuple(_text_of(settings, each, number) for number, each in enumerate(examples)),
+        texts=tuple(_text_of(settings, each, number) + unread for number, each in enumerate(examples)),
         parts=columns.parts(),
         join=columns.join,
         labels=columns.labels,

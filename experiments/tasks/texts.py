@@ -33,8 +33,8 @@ class Tokenizer(NamedTuple):
     function: Callable[[str], Any]
 
 
-def loaded(experiment: Experiment, option: str, name: str | None) -> Tokenizer | None:
-    """The tokenizer that an option of the command line names; None where the run needs none.
+def loaded(experiment: Experiment, name: str | None) -> Tokenizer | None:
+    """The tokenizer that --tokenizer names; None where the run needs none.
 
     What a config names is not imported.
 
@@ -44,14 +44,14 @@ def loaded(experiment: Experiment, option: str, name: str | None) -> Tokenizer |
     recorded = getattr(experiment.data, "tokenizer", None)
     if name is None and recorded is not None:
         raise UserError(
-            f"{option} must be given: the texts of {experiment.run_dir} were read by {recorded}, which is code that no "
-            f"config may name; --{option} {recorded} runs it"
+            f"tokenizer must be given: the texts of {experiment.run_dir} were read by {recorded}, which is code that "
+            f"no config may name; --tokenizer {recorded} runs it"
         )
     if name is None:
         return None
     if recorded is None and getattr(experiment.data, "embeddings", None) is None:
-        raise UserError(f"{option} is for a run whose texts were read by one, or of stored embeddings; got {name}")
-    return Tokenizer(name, load_function(option, name))
+        raise UserError(f"tokenizer is for a run whose texts were read by one, or of stored embeddings; got {name}")
+    return Tokenizer(name, load_function("tokenizer", name))
 
 
 def named(experiment: Experiment) -> Tokenizer | None:

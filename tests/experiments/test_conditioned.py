@@ -452,7 +452,9 @@ def test_no_code_runs_because_a_config_names_it(data_dir, tmp_path, monkeypatch)
     named = "tokenizer must be given: the texts of"
     assert_one_line(command("sample", folder, "--prompt", "red", "--out", tmp_path / "samples.png"), named)
     assert_one_line(command("evaluate", folder), "--tokenizer planted:ids runs it")
-    restore_field(folder)
+    assert_one_line(command("diagnose", folder), named)
+    assert_one_line(command("solver_error", folder), named)
+    assert restore_field(folder).task.conditions.texts[0] == "A framed, blue one, its text not read"
     with pytest.raises(UserError, match=r"data.text is read by planted:ids, which only the command line may name"):
         fit(_experiment(data_dir, tmp_path / "fit", settings))
     done = command("train", "conditioned_images", "--data-dir", data_dir, "--data.folder", "mine", "--data.text",
