@@ -17,6 +17,7 @@ KINDS = {
         "evaluate",
         "report",
         "convert_weights",
+        "encode",
     ),
     "The laboratory": ("gallery", "notebooks", "guided_distributions", "learn_schedule", "diagnose", "solver_error"),
     "Machines": (

@@ -21,6 +21,7 @@ from experiments.config.schema import Sampling
 from experiments.evaluation.options import EvaluationOptions
 from experiments.evaluation.run_report import report
 from experiments.run import folder as run_folder
+from experiments.run.autoencoder import Decoder, decoder_of
 from experiments.run.require_trained import require_rows, require_scales
 from experiments.run.restore import Run, classifier_for, restore_run
 from experiments.runtime import distributed
@@ -58,6 +59,8 @@ class MeasureOptions:
     """Guidance scales of the classifier."""
     likelihood: int = 0
     """Held-out images whose bits per dimension are measured, labelled and null: 0, or at least 2."""
+    autoencoder: Annotated[Path | None, optional("FILE", "latents alone")] = None
+    """Of a run of latents: weights of the autoencoder, in diffusers' layout, that shows them as pictures."""
     features: Annotated[str | None, optional("MODULE:FUNCTION", "the feature classifier's")] = None
     """The space of distances: a function of your own, images [n, H, W, C] in [-1, 1] -> [n, d]."""
 
@@ -99,6 +102,10 @@ def _require_usable(options: Options, run: Run[Task]) -> None:
         require_rows(run, (*run.task.labels, run.task.num_classes), "likelihood")
 
 
+def _decoder_of(file: Path | None, task: Task) -> Decoder | None:
+    return None if file is None else decoder_of(file, task.shape, task.scaling)
+
+
 def _evaluation_options(options: Options, run: Run[Task]) -> EvaluationOptions:
     _require_usable(options, run)
     measures = options.measures
@@ -111,6 +118,7 @@ def _evaluation_options(options: Options, run: Run[Task]) -> EvaluationOptions:
         else classifier_for(run, restore_run(measures.classifier, options.data_dir)),
         classifier_scales=measures.classifier_scales,
         num_likelihoods=measures.likelihood,
+        decoder=_decoder_of(measures.autoencoder, run.task),
         features=None if measures.features is None else load_function("features", measures.features),
         is_kept=options.data_dir is not None,
     )

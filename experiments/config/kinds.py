@@ -17,6 +17,7 @@ from experiments.config.values import (
     Count,
     DataName,
     Digest,
+    EmbeddingValue,
     FourNumbers,
     FourPositive,
     Fraction,
@@ -90,6 +91,8 @@ class LatentData:
     """Number of labels."""
     factor: Positive = 0.18215
     """What latents are multiplied with, so that their variance is about 1."""
+    shift: EmbeddingValue = 0.0
+    """What is taken from latents before that, so that their mean is about 0."""
     num_held_out: Count = 1024
     """How many are held out, chosen at random once."""
     absent_labels: Annotated[AbsentLabels | None, tyro.conf.Suppress] = None

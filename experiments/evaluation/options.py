@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from cfgjax.types import LogClassifier
 from experiments.config.samplers import ODE, SDE
 from experiments.evaluation.feature_classifier import Features
+from experiments.run.autoencoder import Decoder
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class EvaluationOptions:
         classifier_scales: its guidance scales; by default those of the run.
         num_likelihoods: held-out images whose bits per dimension are wanted.
         features: the space of the distances between images.
+        decoder: of latents, to show what is drawn as pictures.
         is_kept: whether a feature classifier that is trained now is written beside the data.
     """
 
@@ -25,6 +27,7 @@ class EvaluationOptions:
     classifier_scales: tuple[float, ...] | None = None
     num_likelihoods: int = 0
     features: Features | None = None
+    decoder: Decoder | None = None
     is_kept: bool = True
 
 

@@ -17,6 +17,7 @@ from cfgjax import data
 from cfgjax.types import Tree
 from experiments.cli import main as cli
 from experiments.config.samplers import denoised, make_draw, num_evaluations, one_sided, states, times
+from experiments.run.autoencoder import decoder_of
 from experiments.run.batch_sampling import draw_all
 from experiments.run.restore import restore_field
 from experiments.sample import output
@@ -24,6 +25,7 @@ from experiments.sample.guided import rule_of
 from experiments.sample.options import NUMBER_BYTES, Options, SampleOptions, require_in_range
 from experiments.tasks import texts
 from experiments.tasks.conditions import Conditions, asked_for, count_of, in_turn, take
+from experiments.tasks.latents import decoded_facts
 
 
 def _conditions(which: SampleOptions, known: Conditions) -> Tree:
@@ -48,7 +50,10 @@ def sample(options: Options) -> None:
     path, shape, solver, scale = run.path, run.task.shape, options.solver.solver, options.guidance.scale
     ts = times(path, options.solver.num_steps, options.solver.grid, options.guidance.interval)
     num_frames = len(ts) if options.output.trajectory else 1
-    output.require_room(options.output, run.task, count, num_frames)
+    weights, task = options.run.autoencoder, run.task
+    decoder = None if weights is None else decoder_of(weights, task.shape, task.scaling)
+    shown = run.task if decoder is None else decoded_facts(run.task, decoder)
+    output.require_room(options.output, shown, count, num_frames)
     watches = {"state": states, "denoised": denoised(path)}
     watch = watches[options.output.show] if options.output.trajectory else None
     draw = make_draw(one_sided(rule(lambda field: field), scale), path, shape, solver, ts, watch)
@@ -56,7 +61,8 @@ def sample(options: Options) -> None:
     nfe = num_evaluations(rule, run.field, path, shape, solver, ts, scale, take(conditions, np.array(0)))
     cost = "" if nfe is None else f" ({nfe} evaluations each)"
     (samples,) = draw_all(draw, options.sample.seed, conditions, (scale,), options.sample.chunk, f"sampling{cost}")
-    output.write(options.output, run, samples, conditions, num_frames)
+    samples = samples if decoder is None else decoder.decode_all(samples)
+    output.write(options.output, run._replace(task=shown), samples, conditions, num_frames)
     frames = f", {num_frames} frames" if options.output.trajectory else ""
     print(f"wrote {len(samples)} samples at w = {scale:g}{cost}{frames} to {Path(options.output.out)}")
 

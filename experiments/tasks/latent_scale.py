@@ -30,8 +30,8 @@ def factor_for(deviation: float) -> float | None:
     return next(usual, float(f"{1 / deviation:.3g}"))
 
 
-def warnings_of(spread: data.Spread, factor: float) -> list[str]:
-    """What is wrong with the scale that a factor gives to latents, in lines."""
+def warnings_of(spread: data.Spread, factor: float, shift: float = 0.0) -> list[str]:
+    """What is wrong with the scale that factor and shift give to latents, in lines."""
     deviation, found = deviation_of(spread), []
     if not NARROW <= factor * deviation <= WIDE:
         better = factor_for(deviation)
@@ -40,7 +40,7 @@ def warnings_of(spread: data.Spread, factor: float) -> list[str]:
             f"warning: the latents' standard deviation times data.factor is {factor * deviation:.3g}, where that of "
             f"noise is 1; {hint}"
         )
-    means = factor * spread.mean
+    means = factor * (spread.mean - shift)
     if np.abs(means).max() > FAR:
         channel = int(np.argmax(np.abs(means)))
         found.append(
@@ -56,5 +56,5 @@ def tell(latents: data.Latents, settings: LatentData) -> None:
     deviation = deviation_of(spread)
     scaled = f"{deviation:.3g} times data.factor {factor:g} is {factor * deviation:.3g}"
     cli.info(f"the standard deviation of the latents in {settings.folder}, {scaled}")
-    for warning in warnings_of(spread, factor):
+    for warning in warnings_of(spread, factor, settings.shift):
         distributed.warn(warning)

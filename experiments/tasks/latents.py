@@ -1,6 +1,7 @@
 """Latents of a folder: images encoded by another network, which decodes what is drawn."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from experiments.cli.main import UserError
 from experiments.config.kinds import LatentData
 from experiments.config.schema import Experiment
 from experiments.evaluation import latents as report
+from experiments.run.autoencoder import Decoder
 from experiments.tasks import digests, images, latent_scale
 from experiments.tasks.examples import (
     abstract_examples,
@@ -25,17 +27,18 @@ from experiments.tasks.objectives import OBJECTIVES
 from experiments.tasks.task import Example, Reads, Samples, Task, TaskFacts
 
 
-def samples_of(shape: tuple[int, ...], factor: float) -> Samples:
-    """How latents are shown and stored: as images are, and with ``factor``, by which the encoder's were multiplied."""
-    return images.samples_of(shape)._replace(
-        arrays=lambda samples, labels: {"x": samples, "y": labels, "factor": np.asarray(factor)}
+def samples_of(settings: LatentData) -> Samples:
+    """How latents are shown and stored: as images are, and with the factor and the shift that they were trained in."""
+    scaling = {"factor": np.asarray(settings.factor), "shift": np.asarray(settings.shift)}
+    return images.samples_of(settings.shape)._replace(
+        arrays=lambda samples, labels: {"x": samples, "y": labels, **scaling}
     )
 
 
 def _example(settings: LatentData) -> Example:
     def example(key: Array, drawn: tuple[Array, Array]) -> tuple[Array, Array]:
         latent, y = drawn
-        return settings.factor * latent, y
+        return settings.factor * (latent - settings.shift if settings.shift else latent), y
 
     return example
 
@@ -54,8 +57,9 @@ def facts_of(experiment: Experiment, settings: LatentData) -> TaskFacts:
         shape=settings.shape,
         num_classes=settings.num_classes,
         objective=OBJECTIVES[experiment.objective],
-        samples=samples_of(settings.shape, settings.factor),
+        samples=samples_of(settings),
         absent_labels=settings.absent_labels or (),
+        scaling=(settings.factor, settings.shift),
     )
 
 
@@ -66,7 +70,7 @@ def _kind(experiment: Experiment, settings: LatentData) -> partial[Task]:
         **vars(facts_of(experiment, settings)),
         example=_example(settings),
         needs=lambda options: [],
-        evaluate=lambda run, options, out_dir, missing: report.evaluate(run, settings.factor, options, out_dir),
+        evaluate=lambda run, options, out_dir, missing: report.evaluate(run, options, out_dir),
     )
 
 
@@ -108,3 +112,8 @@ def task_of(experiment: Experiment, settings: LatentData, reads: Reads) -> Task:
         UserError: they are not as the experiment says.
     """
     return _read(experiment, settings) if reads == "all" else _from_settings(experiment, settings)
+
+
+def decoded_facts(facts: TaskFacts, decoder: Decoder) -> TaskFacts:
+    """A task of latents as one of the pictures that they are decoded to, for what is shown and stored."""
+    return replace(facts, shape=decoder.shape, samples=images.samples_of(decoder.shape))

@@ -119,6 +119,8 @@ class TaskFacts:
         class_names: the labels' names in order; None where they are called by their numbers.
         absent_labels: those without a training example: never learned, so neither drawn unasked nor measured.
         told: what the field is told; None for labels.
+        scaling: of latents the factor and the shift of factor (z - shift), the scale of training of an encoder's z;
+            None for what needs no decoder.
     """
 
     shape: tuple[int, ...]
@@ -128,6 +130,7 @@ class TaskFacts:
     class_names: tuple[str, ...] | None = None
     absent_labels: tuple[int, ...] = ()
     told: Conditions | None = None
+    scaling: tuple[float, float] | None = None
 
     @property
     def conditions(self) -> Conditions:

@@ -1,0 +1,202 @@
+"""Encode pictures to latents, to train on: a prepared data set through an autoencoder's weights.
+
+For example: python -m experiments.encode pets --autoencoder vae/diffusion_pytorch_model.safetensors --out pets_latents
+writes data/pets_latents/latents.npy [n, H, W, C] and labels.npy [n], in the encoder's own scale, prints their spread
+and the options to train on them. Stopped or killed, the same command goes on where it was, to the same bytes.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from cfgjax import data
+from cfgjax.models import sample_latent
+from cfgjax.models.pretrained_autoencoder import PretrainedAutoencoder
+from cfgjax.types import Array, Tree
+from experiments.cli import main as cli
+from experiments.cli.main import UserError
+from experiments.run import autoencoder
+from experiments.run.autoencoder import read_autoencoder, weights_file
+from experiments.run.batch_sampling import keys_at
+from experiments.run.drafts import whole_file
+from experiments.runtime import progress
+from experiments.runtime.batching import plan_batching
+from experiments.tasks import summary
+
+SHARD = 256
+"""Pictures of a file of the work that is under way; what a kill costs at most."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to encode, and by what."""
+
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    """The prepared data set."""
+    autoencoder: Path
+    """The safetensors file of the weights, in diffusers' layout, or its folder."""
+    out: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
+    """The folder of latents to make, inside data_dir."""
+    split: str = "train"
+    """The split of the data set."""
+    keep: Literal["mean", "draw"] = "mean"
+    """Of the encoder's Gaussian its mean, or one draw, the same at each call."""
+    flip: bool = False
+    """Encode every picture mirrored, too: twice as many latents, the mirrored ones behind the others."""
+    seed: int = 0
+    """Seed of the draws."""
+    data_dir: Path = Path("data")
+    """Folder of prepared data sets."""
+
+
+class _Work(NamedTuple):
+    """What is encoded: picture i of ``num_latents``, mirrored from the split's length on."""
+
+    split: data.Split
+    found: PretrainedAutoencoder
+    options: Options
+
+    @property
+    def num_latents(self) -> int:
+        """Of all pictures, and of those mirrored."""
+        return len(self.split) * (2 if self.options.flip else 1)
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """The pictures of some rows, as the encoder takes them, in [-1, 1]."""
+        records = self.split.__getitems__((rows % len(self.split)).tolist())
+        images = [np.asarray(data.normalize(record["image"]), np.float32) for record in records]
+        channels = self.found.network.image_channels
+        images = [np.repeat(image, channels, axis=-1) if image.shape[-1] == 1 else image for image in images]
+        is_mirrored = rows >= len(self.split)
+        return np.stack([image[:, ::-1] if flip else image for image, flip in zip(images, is_mirrored, strict=True)])
+
+
+def _require_encodable(work: _Work) -> None:
+    """Raises UserError for pictures that the encoder does not take."""
+    height, width, channels = work.split.shape
+    network = work.found.network
+    if height is None or width is None:
+        raise UserError(f"{work.options.name} has pictures of several sizes; prepare it with --image-size")
+    if channels not in (1, network.image_channels):
+        raise UserError(f"autoencoder takes {network.image_channels} channels, {work.options.name} has {channels}")
+    if height % network.downsampling or width % network.downsampling:
+        raise UserError(
+            f"autoencoder needs sides that {network.downsampling} divides, {work.options.name} has {height} x {width}; "
+            "prepare it with another --image-size"
+        )
+
+
+def _digest(file: Path) -> str:
+    with weights_file(file).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _begun(folder: Path, work: _Work) -> None:
+    """Makes the folder of the work under way, or finds there the same work, begun before.
+
+    Raises:
+        UserError: it holds other work.
+    """
+    options = work.options
+    told: dict[str, Any] = {name: str(value) for name, value in asdict(options).items() if name != "data_dir"}
+    told |= {"autoencoder": _digest(options.autoencoder), "count": work.num_latents}
+    file = folder / "settings.json"
+    folder.mkdir(exist_ok=True)
+    if not file.exists():
+        file.write_text(json.dumps(told))
+    elif data.parse_json(data.read_bounded(file, 2**16)) != told:
+        raise UserError(f"out: {folder} holds the beginning of other work; remove it, or choose another out")
+
+
+def _encoder(work: _Work) -> Any:
+    """(parameters, images, their keys) -> latents, over all devices."""
+    network, params, _ = work.found
+
+    def one(params: Tree, image: Array, key: Array) -> Array:
+        mean, log_variance = autoencoder.encode(network, params, image)
+        return mean if work.options.keep == "mean" else sample_latent(key, mean, log_variance)
+
+    height, width, _ = work.split.shape
+    shape = jax.ShapeDtypeStruct((height or 1, width or 1, network.image_channels), jnp.float32)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    plan = plan_batching(one, params, shape, key, shared=1)
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()), ("devices",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("devices"))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    size = jax.device_count() * max(1, min(plan.chunk, SHARD // jax.device_count()))
+    batched = jax.jit(
+        jax.vmap(one, (None, 0, 0)), in_shardings=(whole, rows, rows), compiler_options=plan.compiler_options
+    )
+
+    def encode(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
+        found = []
+        for start in range(0, len(images), size):
+            part = np.minimum(np.arange(start, start + size), len(images) - 1)
+            keys = keys_at(work.options.seed, jnp.asarray(indices[part]))
+            found.append(np.asarray(batched(params, images[part], keys)))
+        return np.concatenate(found)[: len(images)]
+
+    return encode
+
+
+def _write_shards(folder: Path, work: _Work) -> list[Path]:
+    """The files of latents, those made that are missing."""
+    encode = _encoder(work)
+    starts = range(0, work.num_latents, SHARD)
+    files = [folder / f"{start:09d}.npy" for start in starts]
+    for start, file in progress.each(list(zip(starts, files, strict=True)), f"parts of {SHARD} pictures", "encoding"):
+        if file.exists():
+            continue
+        rows = np.arange(start, min(start + SHARD, work.num_latents))
+        with whole_file(file) as temporary, temporary.open("wb") as stream:
+            np.save(stream, encode(work.images(rows), rows), allow_pickle=False)
+    return files
+
+
+def _join(files: list[Path], folder: Path, work: _Work) -> None:
+    """Writes latents.npy and labels.npy of the parts."""
+    folder.mkdir(exist_ok=True)
+    first = np.load(files[0], mmap_mode="r")
+    whole = np.lib.format.open_memmap(folder / "latents.npy", "w+", np.float32, (work.num_latents, *first.shape[1:]))
+    for index, file in enumerate(files):
+        part = np.load(file)
+        whole[index * SHARD : index * SHARD + len(part)] = part
+    whole.flush()
+    labels = np.concatenate(list(work.split.labels()))
+    np.save(folder / "labels.npy", np.tile(labels, 2 if work.options.flip else 1).astype(np.int32))
+
+
+def encode(options: Options) -> None:
+    """Encodes the pictures, or goes on with it."""
+    out = data.require_inside(options.data_dir / options.out, options.data_dir)
+    if summary.holds_latents(options.out, options.data_dir):
+        raise UserError(f"out: {out} holds latents already")
+    if out.exists():
+        raise UserError(f"out: {out} exists already, and holds no latents")
+    split = data.open_split(options.name, options.split, options.data_dir)
+    work = _Work(split, read_autoencoder(options.autoencoder), options)
+    _require_encodable(work)
+    begun = out.with_name(f".{out.name}.encoding")
+    _begun(begun, work)
+    joined = begun / "joined"
+    _join(_write_shards(begun, work), joined, work)
+    joined.replace(out)
+    shutil.rmtree(begun)
+    summary.tell_latents(options.out, options.data_dir)
+
+
+def main(args: list[str] | None = None) -> None:
+    """The command line."""
+    cli.main(encode, Options, "experiments.encode", __doc__, args)
+
+
+if __name__ == "__main__":
+    main()
