@@ -67,6 +67,13 @@ def test_a_call_is_the_image_of_the_mean():
     assert _difference(SD.apply(params, IMAGE), expected) < MOST
 
 
+def test_a_batch_is_its_examples():
+    params, images = _params(_tensors()), jnp.stack([IMAGE, IMAGE[::-1]])
+    call = jax.jit(SD.apply)
+    found = jax.jit(jax.vmap(SD.apply, (None, 0)))(params, images)
+    np.testing.assert_allclose(found, [call(params, image) for image in images], rtol=1e-4, atol=1e-4)
+
+
 CHANGES = {
     "zeros all round": ({"padding": by_hand.ALL_ROUND}, 1.0),
     "epsilon 1e-5": ({"epsilon": 1e-5}, 1e-3),
