@@ -9,7 +9,7 @@ import numpy as np
 
 from cfgjax.data import ConditionedImages, Images
 from experiments.config.kinds import ConditionedData
-from experiments.evaluation.feature_classifier import FeatureClassifier, feature_classifier_of
+from experiments.evaluation.feature_classifier import FeatureClassifier, class_accuracy, feature_classifier_of
 from experiments.evaluation.guided_samples import FREE, draws_of
 from experiments.evaluation.image_figures import draw_samples
 from experiments.evaluation.options import EvaluationOptions
@@ -36,12 +36,6 @@ def _classifier_of(
     return feature_classifier_of(name, run.experiment.data_dir, train, test, is_kept)
 
 
-def accuracy(classifier: FeatureClassifier, labels: np.ndarray, samples: np.ndarray) -> float:
-    """The share of samples [n, m, H, W, C] that are taken for the label that was asked, [n]."""
-    likeliest = np.argmax(classifier.log_probs(samples.reshape(-1, *samples.shape[2:])), axis=1)
-    return float(np.mean(likeliest == np.repeat(labels, samples.shape[1])))
-
-
 def evaluate(
     run: Learned,
     settings: ConditionedData,
@@ -56,8 +50,8 @@ def evaluate(
     """
     told, sampling = run.task.conditions, run.experiment.sampling
     drawn = draws_of(run, options, told.rows, sampling.num_per_class)
-    draw_samples({(FREE, solver): its for solver, its in drawn.items()}, {FREE: sampling.scales}, told.texts,
-                 out_dir / "samples.png")  # fmt: skip
+    shown = {(FREE, solver): its for solver, its in drawn.items()}
+    draw_samples(shown, {FREE: sampling.scales}, told.texts, out_dir / "samples.png")
     for solver, samples in drawn.items():
         scales, texts = np.asarray(sampling.scales), np.asarray(told.texts)
         np.savez(
@@ -68,7 +62,7 @@ def evaluate(
         return {"samples": []}
     labels = told.labels(told.rows)
     rows = [
-        {"solver": solver, "scale": scale, "recognised": accuracy(classifier, labels, its)}
+        {"solver": solver, "scale": scale, "recognised": class_accuracy(classifier, labels, its)}
         for solver, samples in drawn.items()
         for scale, its in zip(sampling.scales, samples, strict=True)
     ]

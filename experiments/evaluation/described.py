@@ -16,7 +16,7 @@ from cfgjax.data import sentences
 from cfgjax.data.described import CLASSES, WORDS, Description, Thresholds, describe
 from cfgjax.data.measured import PROPERTIES
 from experiments.config.kinds import ImageData
-from experiments.evaluation.feature_classifier import FeatureClassifier, feature_classifier_of
+from experiments.evaluation.feature_classifier import FeatureClassifier, class_accuracy, feature_classifier_of
 from experiments.evaluation.guided_samples import FREE, draws_of
 from experiments.evaluation.image_figures import draw_samples
 from experiments.evaluation.options import EvaluationOptions
@@ -83,13 +83,6 @@ def met(asked: Prompts, samples: np.ndarray, thresholds: Thresholds) -> dict[str
     return {"words": float(is_met[wanted != 0].mean())} | of_each
 
 
-def _accuracy(classifier: FeatureClassifier, asked: Prompts, samples: np.ndarray) -> float:
-    """The share of samples [n, m, H, W, 1] that the feature classifier takes for the class that was asked."""
-    num_each = samples.shape[1]
-    likeliest = np.argmax(classifier.log_probs(samples.reshape(-1, *samples.shape[2:])), axis=1)
-    return float(np.mean(likeliest == np.repeat(asked.label, num_each)))
-
-
 class _Reference(NamedTuple):
     """What samples are measured by: the words' thresholds, the feature classifier, and the images learned from."""
 
@@ -100,7 +93,7 @@ class _Reference(NamedTuple):
 
     def measure(self, asked: Prompts, samples: np.ndarray) -> dict[str, float]:
         """The numbers of samples [n, m, H, W, 1] of n prompts."""
-        right = {} if self.classifier is None else {"recognised": _accuracy(self.classifier, asked, samples)}
+        right = {} if self.classifier is None else {"recognised": class_accuracy(self.classifier, asked.label, samples)}
         near = metrics.nearest_distances(samples.reshape(-1, *samples.shape[2:]), self.train_image)
         copies = {"copies": metrics.memorization_rate(near, self.held_out_distances)}
         return right | met(asked, samples, self.thresholds) | copies

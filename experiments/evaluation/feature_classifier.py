@@ -38,6 +38,12 @@ class FeatureClassifier(NamedTuple):
     test_accuracy: float | None
 
 
+def class_accuracy(classifier: FeatureClassifier, labels: np.ndarray, samples: np.ndarray) -> float:
+    """The share of samples [n, m, H, W, C] that are taken for the label that was asked of them, [n]."""
+    likeliest = np.argmax(classifier.log_probs(samples.reshape(-1, *samples.shape[2:])), axis=1)
+    return float(np.mean(likeliest == np.repeat(labels, samples.shape[1])))
+
+
 def _apply_of(network: ConvNet) -> Callable[..., Any]:
     """The network's function, in float32 on every device: what it measures depends on none."""
     return at_precision(network.apply, "highest")

@@ -14,6 +14,7 @@ from cfgjax.data.described import CLASSES, WORDS, thresholds_of
 from experiments.config.networks import MLPNetwork
 from experiments.config.schema import ADAPTER, Sampling
 from experiments.evaluation import described, measured
+from experiments.evaluation.feature_classifier import FeatureClassifier, class_accuracy
 from experiments.evaluation.options import EvaluationOptions
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
@@ -178,6 +179,14 @@ def test_the_report_on_sentences_is_of_what_was_asked_and_drawn(data_dir, tmp_pa
     assert one_word["slant"] == pytest.approx(np.mean(own[:, 3] != 0) / 2)
     said = np.stack([sentences.parse(prompt).words for prompt in sentences.HELD_OUT])
     assert held_out["words"] == pytest.approx(np.mean((own == said)[said != 0]))
+
+
+def test_class_accuracy_is_the_share_of_samples_taken_for_what_was_asked():
+    """Of 2 labels and 3 samples each, whose one pixel is the class: 2 and 1 are right."""
+    classifier = FeatureClassifier(np.asarray, lambda images: np.eye(3)[images[:, 0, 0, 0].astype(int)], None)
+    samples = np.array([[0, 0, 2], [0, 2, 1]], float).reshape(2, 3, 1, 1, 1)
+    assert class_accuracy(classifier, np.array([0, 2]), samples) == 0.5
+    assert class_accuracy(classifier, np.array([0, 1]), samples[:, :2]) == 0.5
 
 
 def test_errors_are_root_mean_squares():
