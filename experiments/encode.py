@@ -164,10 +164,10 @@ def _write_shards(folder: Path, work: _Work) -> list[Path]:
 def _join(files: list[Path], folder: Path, work: _Work) -> None:
     """Writes latents.npy and labels.npy of the parts."""
     folder.mkdir(exist_ok=True)
-    first = np.load(files[0], mmap_mode="r")
+    first = np.lib.format.open_memmap(files[0], "r")
     whole = np.lib.format.open_memmap(folder / "latents.npy", "w+", np.float32, (work.num_latents, *first.shape[1:]))
     for index, file in enumerate(files):
-        part = np.load(file)
+        part = np.lib.format.open_memmap(file, "r")
         whole[index * SHARD : index * SHARD + len(part)] = part
     whole.flush()
     labels = np.concatenate(list(work.split.labels()))

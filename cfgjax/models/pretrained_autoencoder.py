@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from cfgjax.checks import require_count, short_repr
+from cfgjax.checks import THREEFRY, require_count, short_repr
 from cfgjax.contracts import PositiveInt, check_fields, checked, instance
 from cfgjax.models.autoencoder import AutoencoderKL
 from cfgjax.models.latents import LATENT_SCALINGS, LatentScaling, Scaling
@@ -66,7 +66,7 @@ def _name(place: str) -> str:
 def _places(network: AutoencoderKL) -> dict[str, tuple[str, tuple[int, ...]]]:
     """For each published name the place of ours, and the published shape."""
     image = jax.ShapeDtypeStruct((network.downsampling,) * 2 + (network.image_channels,), jnp.float32)
-    params = jax.eval_shape(network.init, jax.random.key(0), image)["params"]
+    params = jax.eval_shape(network.init, jax.random.key(0, impl=THREEFRY), image)["params"]
     flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
     found = {}
     for place, leaf in flat.items():

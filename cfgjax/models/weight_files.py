@@ -137,7 +137,7 @@ def require_autoencoder_names(names: Iterable[str]) -> None:
         raise ValueError(f"{whose}; {PAGE}")
 
 
-def shape_of(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
+def shape_of(shapes: Mapping[str, tuple[int, ...]], name: str, rank: int) -> tuple[int, ...]:
     """The shape of one tensor; ValueError where there is none, or another number of axes, or an empty one."""
     if name not in shapes:
         raise ValueError(f"tensor {name} is missing")
@@ -146,7 +146,7 @@ def shape_of(shapes: Shapes, name: str, rank: int) -> tuple[int, ...]:
     return tuple(shapes[name])
 
 
-def require_shapes(shapes: Shapes, wanted: Mapping[str, tuple[int, ...]]) -> None:
+def require_shapes(shapes: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
     """Raises ValueError for a tensor that is missing, unexpected, or of another shape, by its name."""
     for name in [*wanted, *shapes]:
         if name not in wanted:

@@ -93,7 +93,6 @@ def test_the_spelling_with_a_dot_is_found(suffix, tmp_path):
         ("bloodmnist.npz", "NumPy's arrays"),
         ("train_32x32.mat", "MATLAB's arrays"),
         ("data_batch_1.bin", "bare bytes"),
-        ("train.parquet", "a table of Parquet"),
         ("train.tar", "an archive"),
         ("labels.npy", "a NumPy array"),
     ],

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from PIL import Image
 from cfgjax import data, guidance, mixtures, paths, solvers
 from experiments.cli.main import UserError
 from experiments.config import samplers
+from experiments.config.kinds import LatentData
 from experiments.config.samplers import classifier_free, make_draw, times
 from experiments.presets.registry import PRESETS
 from experiments.run import batch_sampling
@@ -108,8 +110,10 @@ def test_the_arrays_of_pictures_hold_their_pixels_for_fid_tools(arrays):
     assert few["arr_0"].dtype == np.uint8
     np.testing.assert_array_equal(few["arr_0"], data.to_pixels(few["x"]))
     assert "arr_0" not in animation
-    latents = latents_as((8, 8, 1), 0.25).arrays(few["x"], few["y"])
-    assert set(latents) == {"x", "y", "factor"}
+    settings = LatentData(Path("latents"), (8, 8, 1), factor=0.25, shift=0.5)
+    latents = latents_as(settings).arrays(few["x"], few["y"])
+    assert set(latents) == {"x", "y", "factor", "shift"}
+    assert (float(latents["factor"]), float(latents["shift"])) == (0.25, 0.5)
     assert set(points_about(2.0).arrays(few["x"].reshape(3, -1), few["y"])) == {"x", "y"}
 
 
