@@ -28,6 +28,8 @@ from experiments.runtime import progress
 from experiments.tasks.memory_limit import require_affordable
 from experiments.tasks.registry import facts_of
 
+KindName = Literal["sit", "repa", "dit", "diffusers_dit"]
+
 
 @dataclass(frozen=True)
 class Options:
@@ -35,23 +37,26 @@ class Options:
 
     weights: Annotated[Path, tyro.conf.Positional]
     """The safetensors file, with the published names."""
-    kind: Literal["sit", "dit"]
-    """What was trained: SiT's velocity on the linear path, or DiT's noise prediction at the steps of DDPM."""
+    kind: KindName
+    """SiT's velocity on the linear path, repa: the same with REPA's time; DiT's noise prediction at the steps of DDPM,
+    diffusers_dit: the same with the frequencies of time by which diffusers computes."""
     out: Path
     """Folder of the run to make."""
     num_heads: Annotated[int | None, optional("INT", "the papers'")] = None
     """Heads of attention, needed where width and depth are none of the papers' sizes (S, B, L, XL)."""
+    side: int = 32
+    """Side of the latents of a file in diffusers' layout, which does not tell it: 32 of pictures of 256 x 256."""
 
 
-def experiment_of(kind: Literal["sit", "dit"], architecture: Architecture, run_dir: Path) -> Experiment:
+def experiment_of(kind: KindName, architecture: Architecture, run_dir: Path) -> Experiment:
     """The experiment that the weights are a run of; its latents are not here."""
-    network = pretrained.network(kind, architecture)
+    network, is_field = pretrained.network(kind, architecture), kind in ("sit", "repa")
     return Experiment(
         f"published_{kind}",
         run_dir,
         LatentData(Path("latents"), (architecture.side, architecture.side, architecture.channels), network.num_classes),
-        path="linear" if kind == "sit" else "ddpm",
-        objective="field" if kind == "sit" else "noise",
+        path="linear" if is_field else "ddpm",
+        objective="field" if is_field else "noise",
         network=DiTNetwork(
             network.width,
             network.depth,
@@ -70,13 +75,13 @@ def _of_repa(architecture: Architecture) -> str:
     hint = "" if architecture.has_variance else ", as the missing channels of variance suggest"
     return (
         f"if these weights were trained with REPA{hint}, the field is minus the right one, as its time runs the other "
-        "way; nothing else in the file tells: see docs/published_weights.md"
+        "way: convert them with --kind repa; nothing else in the file tells (docs/published_weights.md)"
     )
 
 
 def _read(options: Options) -> tuple[Architecture, Tree]:
     try:
-        return pretrained.read(options.weights, options.num_heads)
+        return pretrained.read(options.weights, options.num_heads, options.kind, options.side)
     except (ImportError, ValueError) as error:
         raise UserError(str(error)) from None
     except OSError as error:

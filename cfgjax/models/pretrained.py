@@ -8,6 +8,10 @@
 (W5) Their frequencies of time are 10000^(-k/128), k = 0..127. SiT embeds t, and its t, path and velocity are ours:
      data at t = 1 on the linear path. DiT embeds the number of a step of DDPM, 999 where ours is t = 0 on
      ``paths.ddpm``, and predicts the noise.
+(W6) SiT trained with REPA has data at t = 0 and predicts minus the field: its last layer is negated here, and its time
+     turned. Nothing in a file tells that but ``projectors.``, which are left out.
+(W7) diffusers' layout of DiT (``diffusers_layout``) holds the same network. diffusers itself computes another with it,
+     whose frequencies of time are 10000^(-k/127): that is the kind "diffusers_dit".
 
 Their images are [C, H, W], ours [H, W, C]. Label K is null in both. Needs the extra ``safetensors``; a file is data,
 and never code.
@@ -28,6 +32,7 @@ import numpy as np
 from cfgjax import conversions, paths
 from cfgjax.contracts import PositiveInt, checked, one_of, record
 from cfgjax.models import SIZES, DiT
+from cfgjax.models.diffusers_layout import as_published, is_of_diffusers
 from cfgjax.models.weight_files import (
     Shapes,
     finite_tensor,
@@ -39,14 +44,15 @@ from cfgjax.models.weight_files import (
 )
 from cfgjax.types import LabelledField, Tree
 
-KINDS = ("sit", "dit")
-LAST_FREQUENCY = 10000 ** (-127 / 128)
-"""The last of (W5)'s frequencies, the first being 1."""
-TIME_RANGE = {"sit": (0.0, 1.0), "dit": (paths.NUM_STEPS - 1.0, 0.0)}
+KINDS = ("sit", "repa", "dit", "diffusers_dit")
+LAST_FREQUENCY = dict.fromkeys(KINDS, 10000 ** (-127 / 128)) | {"diffusers_dit": 10000**-1}
+"""The last of each kind's frequencies of time, the first being 1 (W5, W7)."""
+_STEPS = paths.NUM_STEPS - 1.0, 0.0
+TIME_RANGE = {"sit": (0.0, 1.0), "repa": (1.0, 0.0), "dit": _STEPS, "diffusers_dit": _STEPS}
 """What each kind embeds at our t = 0 and t = 1."""
 
 Kind = Annotated[str, one_of(*KINDS)]
-"""Whose weights, of SiT or of DiT."""
+"""Which weights these are, of SiT, of SiT with REPA, of DiT, or of DiT as diffusers computes it."""
 
 
 class Architecture(NamedTuple):
@@ -163,12 +169,13 @@ def architecture_of(shapes: Shapes, num_heads: PositiveInt | None = None) -> Arc
 
 
 @checked
-def parameters(tensor: Callable[[str], np.ndarray], architecture: KnownArchitecture) -> Tree:
-    """The parameters of ``network``, float32, by (W1) to (W4).
+def parameters(tensor: Callable[[str], np.ndarray], architecture: KnownArchitecture, kind: Kind = "sit") -> Tree:
+    """The parameters of ``network``, float32, by (W1) to (W4), and of "repa" (W6).
 
     Args:
         tensor: name -> the tensor, as the ``__getitem__`` of a mapping is; called once for each name.
         architecture: of the weights.
+        kind: whose they are.
 
     Raises:
         TypeError, ValueError: a tensor of another shape, or of what are no real numbers, or not finite, by its name.
@@ -184,16 +191,22 @@ def parameters(tensor: Callable[[str], np.ndarray], architecture: KnownArchitect
         rows = layer.arrange(np.moveaxis(weight, 1, -1))
         flat[f"{layer.place}/kernel"] = rows.reshape(len(rows), -1).T
         flat[f"{layer.place}/bias"] = layer.arrange(finite(f"{name}.bias"))
+    for name in ("Dense_2/kernel", "Dense_2/bias") if kind == "repa" else ():
+        flat[name] = -flat[name]
     return {"params": nested(flat)}
 
 
 @checked
-def read(file: Path, num_heads: PositiveInt | None = None) -> tuple[Architecture, Tree]:
+def read(
+    file: Path, num_heads: PositiveInt | None = None, kind: Kind = "sit", side: PositiveInt = 32
+) -> tuple[Architecture, Tree]:
     """The architecture and the parameters in a safetensors file, its numbers of 16 bits widened.
 
     Args:
-        file: with the published names, and nothing else.
+        file: with the published names, or those of diffusers, and nothing else but the ``projectors.`` of "repa".
         num_heads: as ``architecture_of``.
+        kind: whose weights they are.
+        side: of the latents of a file in diffusers' layout, which does not tell it: 32 of 256 x 256 pictures.
 
     Raises:
         OSError: no file there, or one that cannot be read.
@@ -203,8 +216,12 @@ def read(file: Path, num_heads: PositiveInt | None = None) -> tuple[Architecture
     """
 
     def build(shapes: Mapping[str, tuple[int, ...]], tensor: Callable[[str], np.ndarray]) -> tuple[Architecture, Tree]:
+        if kind == "repa":
+            shapes = {name: shape for name, shape in shapes.items() if not name.startswith("projectors.")}
+        if is_of_diffusers(shapes):
+            shapes, tensor = as_published(shapes, tensor, side)
         architecture = architecture_of(shapes, num_heads)
-        return architecture, parameters(tensor, architecture)
+        return architecture, parameters(tensor, architecture, kind)
 
     return read_safetensors(file, build)
 
@@ -214,7 +231,7 @@ def network(kind: Kind, architecture: KnownArchitecture) -> DiT:
     """The transformer that computes what the published one does, at (x, t, y) in our order and time (W5).
 
     Args:
-        kind: "sit" or "dit".
+        kind: whose weights they are.
         architecture: of its weights.
     """
     return DiT(
@@ -223,7 +240,7 @@ def network(kind: Kind, architecture: KnownArchitecture) -> DiT:
         num_heads=architecture.num_heads,
         patch=architecture.patch,
         positions="learned",
-        max_frequency=LAST_FREQUENCY,
+        max_frequency=LAST_FREQUENCY[kind],
         time_range=TIME_RANGE[kind],
         num_classes=architecture.num_classes,
     )
@@ -234,11 +251,11 @@ def field(kind: Kind, predict: LabelledField) -> LabelledField:
     """The vector field on ``paths.linear`` of what a published network predicts.
 
     Args:
-        kind: "sit", whose prediction is that field (of one trained with REPA, whose t = 1 is noise, the field would be
-            -predict(x, 1 - t, y)), or "dit", whose noise prediction on ``paths.ddpm`` becomes it.
+        kind: "sit" or "repa", whose prediction is that field, or one of DiT's, whose noise prediction on ``paths.ddpm``
+            becomes it.
         predict: the network, (x, t, y) -> like x.
     """
-    if kind == "sit":
+    if kind in ("sit", "repa"):
         return predict
     noise_path = paths.ddpm()
     return conversions.change_path(noise_path, paths.linear(), conversions.field_of_noise(noise_path, predict))

@@ -89,7 +89,7 @@ def _other_names(names: Iterable[str]) -> str | None:
     if "decoder.conv_in.weight" in known:
         return "its names (decoder...) are those of an autoencoder, not of a transformer"
     if any(name.startswith("projectors.") for name in known):
-        return "its projectors are those of REPA, whose time runs the other way: without them the field would be wrong"
+        return "its projectors are those of REPA, whose time runs the other way: it is of the kind repa"
     return None
 
 

@@ -93,6 +93,18 @@ def test_what_no_file_of_sit_tells_is_said(tmp_path):
     assert "trained with REPA, as the missing channels of variance suggest, the field is minus the right" in done.stderr
 
 
+def test_a_run_of_repa_is_its_field(weights, tmp_path):
+    """Minus what the network gives where its time is turned round, on the linear path."""
+    done = _bring(weights, tmp_path / "run", "repa")
+    assert done.returncode == 0, done.stderr
+    run = restore_field(tmp_path / "run")
+    predict = partial(pretrained.network("sit", SMALL_ONE).apply, pretrained.read(weights, num_heads=2)[1])
+    x, y = jax.random.normal(jax.random.key(0), (4, 4, 4)), jnp.int32(1)
+    expected = -predict(x, 0.75, y)
+    np.testing.assert_allclose(run.field(x, 0.25, y), expected, rtol=1e-3, atol=1e-3 * float(jnp.abs(expected).max()))
+    assert float(run.model.path.alpha(0.25)) == 0.25
+
+
 def test_a_run_of_steps_cannot_be_a_classifier(weights, tmp_path):
     assert "REPA" not in _bring(weights, tmp_path / "run", "dit").stderr
     experiment = read_config(tmp_path / "run")

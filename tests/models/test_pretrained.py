@@ -5,7 +5,6 @@ import pickle
 import re
 import struct
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -195,8 +194,10 @@ def test_a_header_whose_length_begins_as_a_pickle_is_read(tmp_path):
     [
         (lambda tensors: {f"module.{name}": each for name, each in tensors.items()}, "its names begin with 'module.'"),
         (lambda tensors: {f"ema._orig_mod.{name}": each for name, each in tensors.items()}, "with 'ema._orig_mod.'"),
-        (lambda tensors: _of_diffusers(tensors), "those of diffusers, not the published ones"),
-        (lambda tensors: tensors | {"projectors.0.0.bias": np.ones(4, np.float32)}, "REPA, whose time runs the other"),
+        (
+            lambda tensors: tensors | {"projectors.0.0.bias": np.ones(4, np.float32)},
+            "REPA, whose time runs the other way: it is of the kind repa",
+        ),
     ],
 )
 def test_other_names_are_called_whose_they_are(change, expected, tmp_path):
@@ -227,22 +228,69 @@ def _of_diffusers(tensors):
     return found
 
 
-def test_the_page_s_lines_rewrite_the_layout_of_diffusers(tmp_path, monkeypatch):
+def test_the_layout_of_diffusers_is_read_as_the_published_one(tmp_path):
     """Every tensor comes back; the positions, which diffusers does not save, are those of the published code."""
-    monkeypatch.chdir(tmp_path)
     tensors = _tensors()
-    _write(tmp_path / "diffusion_pytorch_model.safetensors", _of_diffusers(tensors))
-    page = (Path(__file__).parent.parent.parent / "docs" / "published_weights.md").read_text()
-    (lines,) = (code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "to_{one}" in code)
-    exec(lines.replace("]), 16 ", "]), 4 "), {})
-    found = safetensors.load_file(tmp_path / "dit.safetensors")
-    assert found.keys() == tensors.keys()
-    for name in tensors.keys() - {"pos_embed"}:
-        np.testing.assert_array_equal(found[name], tensors[name])
+    file = _write(tmp_path / "diffusion_pytorch_model.safetensors", _of_diffusers(tensors))
+    architecture, params = pretrained.read(file, 2, "dit", side=8)
+    assert architecture == SMALL
+    found, expected = params["params"].pop("positions"), _parameters(tensors)["params"]
+    del expected["positions"]
+    assert jax.tree.all(jax.tree.map(np.array_equal, params["params"], expected))
     row, column, slow = 3, 1, 10000 ** (-2 / 4)
-    expected = np.sin(column), np.sin(column * slow), np.cos(column * slow), np.sin(row), np.cos(row * slow)
-    np.testing.assert_allclose(found["pos_embed"][0, 4 * row + column, [0, 2, 6, 8, 14]], expected, rtol=1e-6)
-    assert pretrained.read(tmp_path / "dit.safetensors", num_heads=2)[0] == SMALL
+    of_token = np.sin(column), np.sin(column * slow), np.cos(column * slow), np.sin(row), np.cos(row * slow)
+    np.testing.assert_allclose(found[4 * row + column, np.array([0, 2, 6, 8, 14])], of_token, rtol=1e-6)
+
+
+OTHERS_OF_DIFFUSERS = {
+    "another embedder in a block": (
+        _with("transformer_blocks.1.norm1.emb.timestep_embedder.linear_2.bias", lambda a: a + 1),
+        "tensor transformer_blocks.1.norm1.emb.timestep_embedder.linear_2.bias must equal that of transformer_blocks.0",
+    ),
+    "another table of labels": (
+        _with("transformer_blocks.1.norm1.emb.class_embedder.embedding_table.weight", lambda a: a[::-1].copy()),
+        "class_embedder.embedding_table.weight must equal that of transformer_blocks.0",
+    ),
+    "a tensor less": (
+        _without("transformer_blocks.1.attn1.to_k.bias"), "tensor transformer_blocks.1.attn1.to_k.bias is missing",
+    ),
+    "a tensor more": (
+        lambda tensors: tensors | {"transformer_blocks.0.attn2.to_q.bias": np.ones(16, np.float32)},
+        "tensor transformer_blocks.0.attn2.to_q.bias is unexpected",
+    ),
+    "shorter rows": (
+        _with("transformer_blocks.0.attn1.to_v.weight", lambda a: a[:, :8].copy()),
+        r"to_v.weight must have rows like transformer_blocks.0.attn1.to_q.weight's \(16,\), got shape \(16, 8\)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "expected"), OTHERS_OF_DIFFUSERS.values(), ids=OTHERS_OF_DIFFUSERS)
+def test_what_is_no_dit_of_diffusers_is_refused(change, expected, tmp_path):
+    file = _write(tmp_path / "a.safetensors", change(_of_diffusers(_tensors())))
+    with pytest.raises(ValueError, match=f"^{file}: .*{expected}"):
+        pretrained.read(file, 2, "dit", side=8)
+
+
+def test_the_frequencies_of_each_kind_are_those_of_its_code():
+    """128 of them from 1 on: published ones by 10000^(-k/128), those of diffusers by 10000^(-k/127)."""
+    for kind, count in (("sit", 128), ("repa", 128), ("dit", 128), ("diffusers_dit", 127)):
+        last = pretrained.network(kind, SMALL).max_frequency
+        frequencies = np.geomspace(1.0, last, 128)
+        np.testing.assert_allclose(frequencies, 10000.0 ** (-np.arange(128) / count), rtol=1e-12)
+
+
+def test_a_network_of_repa_is_minus_what_it_predicts_at_the_time_turned_round(tmp_path):
+    rng = np.random.default_rng(0)
+    tensors = {name: rng.normal(0, 0.3, each.shape).astype(np.float32) for name, each in _tensors().items()}
+    more = {"projectors.0.0.weight": np.ones((4, 4), np.float32)}
+    architecture, params = pretrained.read(_write(tmp_path / "repa.safetensors", tensors | more), 2, "repa")
+    assert architecture == SMALL
+    field = pretrained.field("repa", partial(pretrained.network("repa", SMALL).apply, params))
+    predict = partial(pretrained.network("sit", SMALL).apply, _parameters(tensors))
+    x, y = jnp.asarray(rng.normal(size=(8, 8, 3)), jnp.float32), jnp.int32(2)
+    for t in (0.0, 0.3, 1.0):
+        np.testing.assert_allclose(field(x, t, y), -predict(x, 1 - t, y), rtol=1e-4, atol=1e-4)
 
 
 def test_heads_that_no_paper_tells_must_be_given():
@@ -250,9 +298,9 @@ def test_heads_that_no_paper_tells_must_be_given():
     with pytest.raises(ValueError, match="num_heads must be given for 2 blocks of width 16"):
         pretrained.architecture_of(shapes)
     for kind in ("flux", None):
-        with pytest.raises(ValueError, match="kind must be one of sit, dit"):
+        with pytest.raises(ValueError, match="kind must be one of sit, repa, dit"):
             pretrained.network(kind, SMALL)
-        with pytest.raises(ValueError, match="kind must be one of sit, dit"):
+        with pytest.raises(ValueError, match="kind must be one of sit, repa, dit"):
             pretrained.field(kind, lambda x, t, y: x)
 
 
