@@ -7,6 +7,7 @@ and the options to train on them. Stopped or killed, the same command goes on wh
 
 import hashlib
 import json
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,8 +30,9 @@ from experiments.run.batch_sampling import keys_at
 from experiments.run.drafts import whole_file
 from experiments.runtime import progress
 from experiments.runtime.batching import plan_batching
-from experiments.tasks import summary
+from experiments.tasks import picture_folder, summary
 
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 SHARD = 256
 """Pictures of a file of the work that is under way; what a kill costs at most."""
 
@@ -49,8 +51,6 @@ class Options:
     """The split of the data set."""
     keep: Literal["mean", "draw"] = "mean"
     """Of the encoder's Gaussian its mean, or one draw, the same at each call."""
-    flip: bool = False
-    """Encode every picture mirrored, too: twice as many latents, the mirrored ones behind the others."""
     seed: int = 0
     """Seed of the draws."""
     data_dir: Path = Path("data")
@@ -58,7 +58,7 @@ class Options:
 
 
 class _Work(NamedTuple):
-    """What is encoded: picture i of ``num_latents``, mirrored from the split's length on."""
+    """What is encoded: the pictures of a split, in its order."""
 
     split: data.Split
     found: PretrainedAutoencoder
@@ -66,17 +66,17 @@ class _Work(NamedTuple):
 
     @property
     def num_latents(self) -> int:
-        """Of all pictures, and of those mirrored."""
-        return len(self.split) * (2 if self.options.flip else 1)
+        """Of all pictures."""
+        return len(self.split)
 
     def images(self, rows: np.ndarray) -> np.ndarray:
         """The pictures of some rows, as the encoder takes them, in [-1, 1]."""
-        records = self.split.__getitems__((rows % len(self.split)).tolist())
-        images = [np.asarray(data.normalize(record["image"]), np.float32) for record in records]
+        images = [np.asarray(data.normalize(record["image"]), np.float32) for record in self._records(rows)]
         channels = self.found.network.image_channels
-        images = [np.repeat(image, channels, axis=-1) if image.shape[-1] == 1 else image for image in images]
-        is_mirrored = rows >= len(self.split)
-        return np.stack([image[:, ::-1] if flip else image for image, flip in zip(images, is_mirrored, strict=True)])
+        return np.stack([np.repeat(image, channels, axis=-1) if image.shape[-1] == 1 else image for image in images])
+
+    def _records(self, rows: np.ndarray) -> list[dict[str, Any]]:
+        return self.split.__getitems__(rows.tolist())
 
 
 def _require_encodable(work: _Work) -> None:
@@ -171,12 +171,25 @@ def _join(files: list[Path], folder: Path, work: _Work) -> None:
         whole[index * SHARD : index * SHARD + len(part)] = part
     whole.flush()
     labels = np.concatenate(list(work.split.labels()))
-    np.save(folder / "labels.npy", np.tile(labels, 2 if work.options.flip else 1).astype(np.int32))
+    np.save(folder / "labels.npy", labels.astype(np.int32))
+
+
+def _require_usable(options: Options) -> None:
+    """Raises UserError for names and numbers that are none, and for a data set of another kind."""
+    if not _NAME.fullmatch(options.out):
+        raise UserError(f"out must be a name of letters, digits, '_', '-' and '.', got {options.out[:60]!r}")
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"seed must be in 0..{2**32 - 1}, got {options.seed}")
+    if picture_folder.is_there(options.name, options.data_dir):
+        raise UserError(f"{options.name} holds pictures with metadata; encode reads prepared sets of labelled pictures")
+    if summary.holds_latents(options.name, options.data_dir):
+        raise UserError(f"{options.name} holds latents already; encode reads prepared sets of labelled pictures")
 
 
 def encode(options: Options) -> None:
     """Encodes the pictures, or goes on with it."""
-    out = data.require_inside(options.data_dir / options.out, options.data_dir)
+    _require_usable(options)
+    out = options.data_dir / options.out
     if summary.holds_latents(options.out, options.data_dir):
         raise UserError(f"out: {out} holds latents already")
     if out.exists():
