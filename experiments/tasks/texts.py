@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -22,7 +22,6 @@ from experiments.config.values import LONGEST_WORD, MOST_WORDS
 
 Read = Callable[[str, str], np.ndarray]
 """(what is read, for a message; a text) -> its tokens: integers [n], or numbers [n, d]."""
-_WORD = re.compile(r"[^\W_]+")
 _MOST_IDS = 10**6
 
 
@@ -65,12 +64,13 @@ def named(experiment: Experiment) -> Tokenizer | None:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text: lower case, split at what is no letter or digit.
+    """The words of a text: lower case, in composed letters, split at what is no letter, mark or number.
 
     >>> words_of("A red circle, 3 px_wide")
     ['a', 'red', 'circle', '3', 'px', 'wide']
     """
-    return _WORD.findall(text.lower())
+    composed = unicodedata.normalize("NFC", text.lower())
+    return "".join(letter if unicodedata.category(letter)[0] in "LMN" else " " for letter in composed).split()
 
 
 def vocabulary_of(texts: Iterable[str]) -> tuple[tuple[str, ...], int]:

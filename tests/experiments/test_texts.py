@@ -22,6 +22,13 @@ def test_words_are_the_vocabulary_s_in_order():
     assert by_words(vocabulary, is_strict=True)("text", "the red \u732b").tolist() == [5, 4, 6]
 
 
+def test_letters_keep_their_marks_and_are_composed():
+    """As words of Hindi have them, and as macOS writes the names of files."""
+    hindi = "\u0939\u093f\u0928\u094d\u0926\u0940"
+    assert texts.words_of(f"{hindi}, {hindi}!") == [hindi, hindi]
+    assert texts.words_of("Cafe\u0301 U\u0308ber_x2") == ["caf\u00e9", "\u00fcber", "x2"]
+
+
 def test_of_too_many_words_the_rarest_are_left_out(monkeypatch):
     monkeypatch.setattr(texts, "MOST_WORDS", 3)
     assert texts.vocabulary_of(["d c b a", "d b", "c"]) == (("b", "c", "d"), 1)
