@@ -87,6 +87,8 @@ def condition_like(name: str, condition: Condition, y: Condition, of: str = "y")
         TypeError, ValueError: a label beside a y (called ``of``) that is none, a y that is a label beside what is none;
             another structure; a leaf of another shape or kind, named; an integer that y's type cannot hold.
     """
+    if is_label(condition) and jax.tree.structure(y) != _LEAF:
+        raise TypeError(f"{name} must have the structure of {of}, {_shapes(y)}, got the label {short_repr(condition)}")
     if is_label(condition):
         require_label(of, y)
     if is_label(y):
