@@ -93,7 +93,7 @@ def _require_usable(options: Options, run: Run[Task]) -> None:
     if measures.classifier is None and measures.classifier_scales is not None:
         raise UserError("classifier_scales need a --classifier")
     if not run.task.measures_images and (measures.likelihood or measures.classifier or measures.features):
-        raise UserError(f"likelihood, classifier and features need a run that draws pictures, not {options.run_dir}")
+        raise UserError(f"likelihood, classifier and features need a run on labelled pictures, not {options.run_dir}")
     if options.samples.scales is not None and run.task.objective.is_field:
         require_scales(run, options.samples.scales)
     if measures.classifier:

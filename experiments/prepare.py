@@ -68,13 +68,14 @@ def _require_usable(options: Options) -> None:
 def _is_told(options: Options) -> bool:
     """Whether the data set is there already, and what it holds printed."""
     name, data_dir = options.name, options.data_dir
+    unread = "" if options.source is None else f"; the source is not read again, unless {data_dir / name} is removed"
     if data.is_prepared(name, data_dir):
-        print(f"{name} is prepared in {data_dir} already")
+        print(f"{name} is prepared in {data_dir} already{unread}")
         summary.tell(name, data_dir)
     elif summary.holds_latents(name, data_dir):
         summary.tell_latents(name, data_dir)
     elif picture_folder.is_there(name, data_dir):
-        print(f"{name} in {data_dir} holds pictures with metadata")
+        print(f"{name} in {data_dir} holds pictures with metadata already{unread}")
         picture_folder.tell(name, data_dir)
     else:
         return False

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 TITLES = {"heun": "ODE (Heun)", "euler": "ODE (Euler)", "euler_maruyama": "SDE (Euler-Maruyama)"}
+_ROOM_FOR_TITLE = 3.3
+"""Inches of a panel."""
 COLUMNS = (
     "guidance", "solver", "scale", "recognised", "frechet", "kernel", "precision", "recall", "density", "coverage",
     "copies", "nearest_training_distance",
@@ -34,10 +36,8 @@ def draw_samples(draws: Draws, scales: dict[str, tuple[float, ...]], labels: Seq
     from matplotlib.figure import Figure
 
     num_classes = next(iter(draws.values())).shape[1]
-    num_columns = sum(len(samples) for samples in draws.values())
-    figure = Figure(
-        figsize=(1.2 + len(draws) * room_for(labels) + 1.1 * num_columns, 0.6 + num_classes), layout="constrained"
-    )
+    width = sum(max(_ROOM_FOR_TITLE, 1.1 * len(samples)) for samples in draws.values())
+    figure = Figure(figsize=(1.2 + len(draws) * room_for(labels) + width, 0.6 + num_classes), layout="constrained")
     widths = [len(samples) for samples in draws.values()]
     panels = np.ravel(figure.subplots(1, len(draws), width_ratios=widths))
     for axes, (rule, samples) in zip(panels, draws.items(), strict=True):

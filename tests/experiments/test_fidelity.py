@@ -264,7 +264,7 @@ def test_evaluate_refuses_what_it_cannot_measure(arguments, expected, trained_cl
 def test_what_a_run_without_pictures_cannot_give_is_refused(options, trained_mixture, trained_classifier):
     for run_dir in (trained_mixture, trained_classifier):
         done = command("evaluate", run_dir, *options)
-        assert_one_line(done, f"need a run that draws pictures, not {run_dir}")
+        assert_one_line(done, f"need a run on labelled pictures, not {run_dir}")
 
 
 def test_a_run_that_is_no_classifier_is_refused_as_one(trained_clothes, trained_classifier):

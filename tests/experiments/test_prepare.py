@@ -31,6 +31,8 @@ def test_what_a_folder_holds_is_told_at_once_and_when_asked_again(times, tmp_pat
     lines = done.stdout.splitlines()
     assert lines[-2:] == ["  14 pictures of 4 x 6, gray: train 12, test 2", "  2 labels, the smallest dog with 2"]
     assert done.stderr == ""
+    if times == 2:
+        assert lines[0].endswith(f"already; the source is not read again, unless {tmp_path}/data/mine is removed")
     if times == 1:
         assert lines[0] == f"1 file left out, of kinds that are not read as pictures: {source}/dog/2.heic"
 
