@@ -35,7 +35,7 @@ from experiments.run.restore import Run, restore_field
 from experiments.runtime import progress
 from experiments.runtime.batching import plan_batching
 from experiments.tasks import texts
-from experiments.tasks.conditions import take
+from experiments.tasks.conditions import take, unasked
 from experiments.tasks.task import TaskFacts
 
 TITLES = {
@@ -89,7 +89,7 @@ def observe(run: Run[TaskFacts], options: Options, ts: Array) -> tuple[Diagnosti
         return solvers.integrate(solver_of(field, y, scale), key, noise, ts, look)[1]
 
     row = np.tile(np.arange(len(told.texts)), options.num_per_class)
-    keys, ys = sample_keys(options.seed, len(row)), jax.tree.map(jnp.asarray, take(told.rows, row))
+    keys, ys = sample_keys(options.seed, len(row)), jax.tree.map(jnp.asarray, take(unasked(told), row))
     one = jax.tree.map(lambda leaf: leaf[0], ys)
     chunk = min(plan_batching(draw, keys[0], one).chunk, len(row))
     program = jax.jit(lambda *each: jax.lax.map(lambda one: draw(*one), each, batch_size=chunk))

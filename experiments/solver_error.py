@@ -29,7 +29,7 @@ from experiments.run.restore import restore_field
 from experiments.runtime import progress
 from experiments.runtime.batching import plan_batching
 from experiments.tasks import texts
-from experiments.tasks.conditions import Conditions, in_turn, of_labels
+from experiments.tasks.conditions import Conditions, in_turn, of_labels, unasked
 from experiments.tasks.label_names import numbers_of
 
 REFERENCE_STEPS = 1000
@@ -84,7 +84,7 @@ Solve = Callable[[str, Array, float], np.ndarray]
 def _solve_of(options: Options) -> tuple[GaussianPath, Solve]:
     """The path, and the solve of the same noises by any solver, each compiled once for a grid's size."""
     path, field, told, shape = _field(options)
-    ys = jax.tree.map(jnp.asarray, in_turn(told.rows, options.num_samples))
+    ys = jax.tree.map(jnp.asarray, in_turn(unasked(told), options.num_samples))
     keys = sample_keys(0, options.num_samples)
 
     def compiled(name: str) -> Callable[[Array, Array], Array]:

@@ -111,15 +111,15 @@ def as_classes(name: str, column: Column, place: Place) -> tuple[np.ndarray, tup
 
 
 def with_classes(
-    columns: dict[str, Column], label: str, place: Place
+    columns: dict[str, Column], label: str | None, place: Place
 ) -> tuple[dict[str, Column], dict[str, tuple[str, ...]]]:
     """The columns, that of the classes as integers, and its names by its own.
 
     Raises:
         DataError: a column that is no class; or none of that name, where it is another than "label".
     """
-    if label not in columns:
-        if label != "label":
+    if label is None or label not in columns:
+        if label not in (None, "label"):
             raise DataError(
                 f"{place(0)}: it has no column {label!r}, only {', '.join(map(repr, columns)) or 'nothing'}"
             )

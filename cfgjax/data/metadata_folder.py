@@ -176,7 +176,7 @@ class Described(NamedTuple):
     left_out: list[Remark]
 
 
-def describe_folder(source: Path, columns: Sequence[str] | None, label: str) -> Described:
+def describe_folder(source: Path, columns: Sequence[str] | None, label: str | None) -> Described:
     """What metadata.jsonl or metadata.csv tells of the pictures of a folder; see ``read_metadata_folder``."""
     if not source.is_dir():
         raise DataError(f"source {source} is not a folder")
@@ -194,7 +194,7 @@ def read_metadata_folder(
     source: PathLike,
     image_size: PositiveInt | None = None,
     columns: tuple[str, ...] | None = None,
-    label: str = "label",
+    label: str | None = "label",
 ) -> tuple[dict[str, ConditionedImages], list[Remark]]:
     """The pictures of a folder with what metadata.jsonl or metadata.csv tells of them, in the order of their paths.
 
@@ -202,7 +202,8 @@ def read_metadata_folder(
         source: the folder.
         image_size: side of the square that every picture is cut and resized to; by default all must have one size.
         columns: the names of those to be read; by default all.
-        label: the column of classes, if there is one: integers, or names, whose order gives the integers.
+        label: the column of classes, if there is one: integers, or names, whose order gives the integers. None for no
+            classes.
 
     Returns:
         The images of each split, of ``all`` where there are none (``hold_out`` makes them); what is to be told of the

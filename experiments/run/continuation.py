@@ -19,6 +19,7 @@ from experiments.config.schema import Experiment
 from experiments.run import folder as run_folder
 from experiments.run.trained_labels import knows_labels, knows_null
 from experiments.runtime import distributed
+from experiments.tasks.conditions import what_is_told
 from experiments.tasks.registry import facts_of
 from experiments.tasks.task import TaskFacts
 
@@ -106,8 +107,10 @@ def require_compatible(experiment: Experiment, task: TaskFacts) -> None:
     source = run_folder.read_config(where)
     before, after = _function(source), _function(experiment)
     its = facts_of(source)
-    before |= {"data.shape": its.shape, "data.num_classes": its.num_classes}
-    after |= {"data.shape": task.shape, "data.num_classes": task.num_classes}
+    before |= {"data.shape": its.shape, "data.num_classes": its.num_classes} | what_is_told(source, its.conditions)
+    after |= {"data.shape": task.shape, "data.num_classes": task.num_classes} | what_is_told(
+        experiment, task.conditions
+    )
     for name in sorted(before.keys() | after.keys(), key=lambda name: (name != "network.kind", name)):
         if before.get(name) != after.get(name):
             one, other = short_repr(before.get(name)), short_repr(after.get(name))

@@ -24,14 +24,14 @@ from experiments.sample import output
 from experiments.sample.guided import rule_of
 from experiments.sample.options import NUMBER_BYTES, Options, SampleOptions, require_in_range
 from experiments.tasks import texts
-from experiments.tasks.conditions import Conditions, asked_for, count_of, in_turn, take
+from experiments.tasks.conditions import Conditions, asked_for, count_of, in_turn, take, unasked
 from experiments.tasks.latents import decoded_facts
 
 
 def _conditions(which: SampleOptions, known: Conditions) -> Tree:
     """The condition of each sample; by default those of the run's report in turn."""
     asked = asked_for(known, {"labels": which.labels, "prompt": which.prompt, "properties": which.properties})
-    chosen = known.rows if asked is None else asked
+    chosen = unasked(known) if asked is None else asked
     num_samples = which.num_samples or count_of(chosen)
     data.check_memory("num_samples", NUMBER_BYTES * num_samples)
     return in_turn(chosen, num_samples)

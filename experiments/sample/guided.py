@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cfgjax import guidance
@@ -14,7 +15,7 @@ from experiments.run.model import path_of_field
 from experiments.run.require_trained import require_rows, rows_of
 from experiments.run.restore import Run, classifier_for, restore_without_data, warn_of_other_data
 from experiments.sample.options import GuidanceOptions
-from experiments.tasks.conditions import Conditions, negative
+from experiments.tasks.conditions import Conditions, negative, take, what_is_told
 from experiments.tasks.task import TaskFacts
 
 
@@ -27,19 +28,21 @@ def _led_from(guided: GuidanceOptions, known: Conditions) -> Null:
     return negative(known, guided.negative)
 
 
-def _others(guided: GuidanceOptions, run: Run[TaskFacts]) -> list[int]:
+def _others(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree) -> list[int]:
     """The label of what the run's own field leads away from, if it does."""
     if guided.worse is not None:
         return []
     null = _led_from(guided, run.task.conditions)
     if guided.negative is None:
         return [run.task.num_classes]
-    return run.task.conditions.labels(jax.tree.map(lambda leaf: np.asarray(leaf)[np.newaxis], null)).tolist()
+    one = jax.tree.map(jnp.asarray, take(conditions, np.array(0)))
+    led_from = null(one) if callable(null) else null
+    return run.task.conditions.labels(jax.tree.map(lambda leaf: np.asarray(leaf)[np.newaxis], led_from)).tolist()
 
 
 def _require_trained(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree) -> None:
     """Raises UserError where a label's row, null's among them, is needed that the run never trained."""
-    others, labels = _others(guided, run), run.task.conditions.labels(conditions)
+    others, labels = _others(guided, run, conditions), run.task.conditions.labels(conditions)
     if guided.classifier is not None:
         require_rows(run, others, "classifier")
         return
@@ -51,9 +54,12 @@ def _worse_field(run: Run[TaskFacts], worse_dir: Path, data_dir: Path | None) ->
     """The field of the worse run."""
     worse = restore_without_data(worse_dir, data_dir)
     is_alike = (worse.task.shape, worse.task.num_classes) == (run.task.shape, run.task.num_classes)
+    is_alike &= what_is_told(worse.experiment, worse.task.conditions) == what_is_told(
+        run.experiment, run.task.conditions
+    )
     is_same_path = path_of_field(worse.experiment) == path_of_field(run.experiment)
     if not (is_alike and is_same_path and worse.task.objective.is_field):
-        raise UserError(f"worse must be a run on the same kind of data and path, got {worse_dir}")
+        raise UserError(f"worse must be a run on the same kind of data, conditions and path, got {worse_dir}")
     warn_of_other_data("worse", worse, run)
     require_rows(worse, worse.task.labels[:1], "worse")
     return worse.field

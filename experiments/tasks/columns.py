@@ -15,7 +15,7 @@ from cfgjax import conditions
 from cfgjax.conditions import Known
 from cfgjax.data.latents import Spread
 from cfgjax.models import Conditioning, LabelEmbedding, SequenceEmbedding, VectorEmbedding
-from cfgjax.types import Tree
+from cfgjax.types import Null, Tree
 from experiments.cli.main import UserError
 from experiments.config.kinds import ConditionedData, Said
 from experiments.tasks.conditions import Conditions, Parse, Words, all_known, count_of
@@ -25,6 +25,10 @@ from experiments.tasks.texts import Form, Read, Tokenizer, asked, by_tokenizer, 
 
 OPTIONS = {"text": "prompt", "label": "labels", "numbers": "properties"}
 """The conditions by their names in y -> the options of ``experiments.sample`` that give them, the first one first."""
+_UNREAD = (
+    "what this run draws unasked is of stored embeddings, which its data alone hold; give --prompt, and by --tokenizer "
+    "the function that makes vectors of it"
+)
 _MOST_NUMBER = 1e30
 _LONGEST_FILE_NAME = 60
 
@@ -176,6 +180,11 @@ class _Columns(NamedTuple):
             )
         return self.nulls(count_of(next(iter(found.values())))) | found
 
+    def negative(self, part: Tree) -> Null:
+        """Y with another first part."""
+        name = self.names[0]
+        return lambda y: {**y, name: jax.tree.map(jnp.asarray, part)}
+
     def said(self, examples: Sequence[Said], stored: Tree | None) -> dict[str, Tree]:
         """What is said of examples; of texts that cannot be read here, null."""
         found: dict[str, Tree] = self.nulls(len(examples))
@@ -272,6 +281,8 @@ def conditions_of(
         labels=columns.labels,
         stored=columns.stored,
         names=columns.file_names,
+        unread=_UNREAD if settings.embeddings is not None and stored is None else "",
+        negative=columns.negative if len(names) > 1 else None,
         rates=dict.fromkeys(names, settings.drop_each) if len(names) > 1 and settings.drop_each > 0 else None,
         embedding=columns.embedding,
     )

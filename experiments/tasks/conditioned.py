@@ -46,7 +46,7 @@ def _only(images: ConditionedImages, wanted: tuple[str, ...]) -> ConditionedImag
 
 
 @lru_cache(maxsize=2)
-def _read(folder: Path, data_dir: Path, wanted: tuple[str, ...], label: str, embeddings: Path | None) -> _Splits:
+def _read(folder: Path, data_dir: Path, wanted: tuple[str, ...], label: str | None, embeddings: Path | None) -> _Splits:
     """The pictures of a folder with some columns, read once in a process.
 
     Raises:
@@ -75,7 +75,7 @@ def _splits_of(experiment: Experiment, settings: ConditionedData) -> _Splits:
     columns.names_of(settings)
     wanted = tuple(name for name in (*settings.numbers, settings.label, settings.text) if name is not None)
     folder = experiment.data_dir / settings.folder
-    found = _read(folder, experiment.data_dir, wanted, settings.label or "label", settings.embeddings)
+    found = _read(folder, experiment.data_dir, wanted, settings.label, settings.embeddings)
     for name in settings.numbers:
         if not isinstance(found.train.columns[name], np.ndarray):
             raise UserError(f"data.numbers must be columns of numbers, and {name!r} in {folder} holds text")

@@ -12,8 +12,9 @@ import numpy as np
 from flax import linen
 
 from cfgjax.conditions import Known
-from cfgjax.types import Condition, Null, Tree
+from cfgjax.types import Null, Tree
 from experiments.cli.main import UserError
+from experiments.config.schema import Experiment
 from experiments.tasks.label_names import labels_called
 
 Words = tuple[str, ...]
@@ -35,6 +36,8 @@ class Conditions(NamedTuple):
         labels: n conditions -> the label of each, [n], K for null; 0 for each where they have no labels.
         stored: n conditions -> what an .npz has of them, as the task's samples take it: an array y, or arrays by names.
         names: n conditions -> n names, of which those of files are made.
+        unread: why the rows lack a part that only the data hold, in words; else empty.
+        negative: of several conditions (what the first part gives of one) -> what to lead away from.
         rates: of several conditions, with which probability each is dropped by itself in training, a tree that y's
             begins with; None where all are dropped together alone.
         embedding: the width of a network's vectors -> the module that embeds a condition; None for a label.
@@ -49,6 +52,8 @@ class Conditions(NamedTuple):
     labels: Callable[[Tree], np.ndarray]
     stored: Callable[[Tree], Any]
     names: Callable[[Tree], list[str]]
+    unread: str = ""
+    negative: Callable[[Tree], Null] | None = None
     rates: Tree = None
     embedding: Callable[[int], linen.Module] | None = None
 
@@ -83,6 +88,17 @@ def in_turn(conditions: Tree, count: int) -> Tree:
     return take(conditions, np.arange(count) % count_of(conditions))
 
 
+def unasked(known: Conditions) -> Tree:
+    """The conditions that are drawn where none are asked for, [n, ...].
+
+    Raises:
+        UserError: what is said there cannot be read here.
+    """
+    if known.unread:
+        raise UserError(known.unread)
+    return known.rows
+
+
 def asked_for(known: Conditions, words: Mapping[str, Words]) -> Tree | None:
     """The conditions that options ask for, [n, ...], n the most words of one; None where none asks.
 
@@ -100,15 +116,26 @@ def asked_for(known: Conditions, words: Mapping[str, Words]) -> Tree | None:
     return known.join({name: in_turn(its, count) for name, its in given.items()})
 
 
-def negative(known: Conditions, word: str) -> Condition:
-    """The condition that an option asks to lead away from.
+def negative(known: Conditions, word: str) -> Null:
+    """What an option asks to lead away from: a condition, or of several at once y with another first part.
 
     Raises:
         UserError: words that are not known.
     """
     name, parse = next(iter(known.parts.items()))
-    one: Any = known.join({name: parse("negative", (word,))})
-    return jax.tree.map(lambda leaf: leaf[0], one)
+    given: Any = parse("negative", (word,))
+    if known.negative is not None:
+        return known.negative(jax.tree.map(lambda leaf: leaf[0], given))
+    return jax.tree.map(lambda leaf: leaf[0], known.join({name: given}))
+
+
+_MEANINGS = ("vocabulary", "tokenizer", "numbers", "embeddings")
+
+
+def what_is_told(experiment: Experiment, known: Conditions) -> dict[str, object]:
+    """What must be the same where one network serves for another: the form of conditions, and what they mean."""
+    told = {f"data.{name}": getattr(experiment.data, name, None) for name in _MEANINGS}
+    return {"conditions": str(jax.tree.map(np.shape, known.null)), **told}
 
 
 def _file_names(null: int, labels: np.ndarray) -> list[str]:

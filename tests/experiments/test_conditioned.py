@@ -17,7 +17,8 @@ from experiments.config.networks import MLPNetwork
 from experiments.config.schema import ADAPTER, Sampling
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
-from experiments.run.fit import fit
+from experiments.run.continuation import with_source
+from experiments.run.fit import fit, prepare
 from experiments.run.model import model_of
 from experiments.run.restore import restore_field
 from experiments.run.train_setup import state_of
@@ -182,7 +183,7 @@ ASKED = {
     "a negative prompt": (
         ["--labels", "0", "--prompt", "a blue one", "--negative", "red"],
         [_y(0, None, "a blue one")],
-        _y(text="red"),
+        _y(0, None, "red"),
     ),
 }  # fmt: skip
 
@@ -411,12 +412,39 @@ def test_stored_embeddings_are_asked_for_by_an_encoder_alone(data_dir, tmp_path)
         command("sample", folder, "--prompt", "hi", *out),
         "prompt needs a --tokenizer MODULE:FUNCTION, text -> vectors of width 2: this run learned from stored",
     )
+    for name, arguments in (("sample", out), ("diagnose", []), ("solver_error", ["--num-samples", 1])):
+        assert_one_line(command(name, folder, *arguments), "what this run draws unasked is of stored embeddings")
     wrong = ["--prompt", "hi", "--tokenizer", f"{MODULE}:other_width"]
     assert_one_line(command("sample", folder, *wrong, *out), "prompt must be read as vectors of width 2, as this run's")
     done = command("sample", folder, "--prompt", "eh?", "--tokenizer", f"{MODULE}:one_vector", *out)
     assert done.returncode == 0, done.stderr
     found = np.load(tmp_path / "samples.npz")
     np.testing.assert_array_equal(found["text_tokens"], [[[3, 1]]])
+
+
+def test_a_run_of_other_words_is_neither_begun_with_nor_led_away_from(run_dir, data_dir, tmp_path):
+    """Of as many words: each row of the table would mean another one."""
+    rows = [row | {"caption": row["caption"].replace("one", "zebra")} for row in ROWS]
+    told.write_rows(tmp_path / "mine", rows)
+    experiment = _experiment(tmp_path, tmp_path / "other")
+    other = _written(experiment)
+    prompt = ["--prompt", "red", "--num-steps", 2, "--out", tmp_path / "samples.npz"]
+    assert_one_line(
+        command("sample", run_dir, *prompt, "--worse", other), "worse must be a run on the same kind of data"
+    )
+    began = with_source(dataclasses.replace(experiment, run_dir=tmp_path / "tuned"), run_dir, "ema")
+    with pytest.raises(UserError, match=r"its data\.vocabulary is .*'one'.*; both must be the same"):
+        prepare(began)
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_a_column_called_label_is_a_text_where_it_is_asked_for_as_one(data_dir, tmp_path):
+    task = task_of(_experiment(data_dir, tmp_path, ConditionedData(Path("mine"), text="label")))
+    assert dict(task.learned)["vocabulary"] == ("framed", "plain")
+    expected = [1 + (row["label"] == "plain") for row in TRAIN]
+    np.testing.assert_array_equal(task.source[1]["text"].value.values[:, 0], expected)
+    with pytest.raises(UserError, match=r"data.numbers must be columns of numbers, and 'label' in .* holds text"):
+        task_of(_experiment(data_dir, tmp_path, ConditionedData(Path("mine"), numbers=("label",))))
 
 
 @pytest.mark.parametrize("name", ["ids", "vectors"])

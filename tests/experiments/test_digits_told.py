@@ -11,6 +11,7 @@ import pytest
 from cfgjax import checkpoints, conditions, guidance, paths, solvers, verify
 from cfgjax.data import parse_json, read_bounded, sentences
 from cfgjax.data.described import CLASSES, WORDS, thresholds_of
+from experiments.cli.main import UserError
 from experiments.config.networks import MLPNetwork
 from experiments.config.schema import ADAPTER, Sampling
 from experiments.evaluation import described, measured
@@ -18,6 +19,8 @@ from experiments.evaluation.feature_classifier import FeatureClassifier, class_a
 from experiments.evaluation.options import EvaluationOptions
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
+from experiments.run.continuation import with_source
+from experiments.run.fit import prepare
 from experiments.run.model import model_of
 from experiments.run.restore import restore_field
 from experiments.run.train_setup import state_of
@@ -258,6 +261,17 @@ def test_conditions_that_cannot_be_are_refused_in_one_line(name, arguments, mess
 def test_a_prompt_is_refused_by_a_run_of_labels(trained_mixture, tmp_path):
     done = command("sample", trained_mixture, "--prompt", "a seven", "--out", tmp_path / "samples.png")
     assert_one_line(done, "prompt is nothing that this run's field is told; give --labels")
+
+
+def test_a_run_of_another_kind_of_condition_is_neither_led_away_from_nor_begun_with(run_dirs, trained_digits, data_dir):
+    out = ["--num-steps", 2, "--out", data_dir / "samples.npz"]
+    measured, described = (run_dirs[name] for name in NAMES)
+    for run, other in ((measured, described), (described, measured), (described, trained_digits)):
+        done = command("sample", run, "--worse", other, *out)
+        assert_one_line(done, f"worse must be a run on the same kind of data, conditions and path, got {other}")
+    experiment = _experiment("described_digits", data_dir / "tuned", data_dir)
+    with pytest.raises(UserError, match=r"its conditions is .*; both must be the same"):
+        prepare(with_source(experiment, measured, "ema"))
 
 
 def test_sampling_reads_no_data(run_dirs, tmp_path):
