@@ -59,7 +59,9 @@ def _worse_field(run: Run[TaskFacts], worse_dir: Path, data_dir: Path | None) ->
     )
     is_same_path = path_of_field(worse.experiment) == path_of_field(run.experiment)
     if not (is_alike and is_same_path and worse.task.objective.is_field):
-        raise UserError(f"worse must be a run on the same kind of data, conditions and path, got {worse_dir}")
+        raise UserError(
+            f"worse must be a run on the same kind of data and path, told by the same conditions, got {worse_dir}"
+        )
     warn_of_other_data("worse", worse, run)
     require_rows(worse, worse.task.labels[:1], "worse")
     return worse.field

@@ -268,7 +268,9 @@ def test_a_run_of_another_kind_of_condition_is_neither_led_away_from_nor_begun_w
     measured, described = (run_dirs[name] for name in NAMES)
     for run, other in ((measured, described), (described, measured), (described, trained_digits)):
         done = command("sample", run, "--worse", other, *out)
-        assert_one_line(done, f"worse must be a run on the same kind of data, conditions and path, got {other}")
+        assert_one_line(
+            done, "worse must be a run on the same kind of data and path, told by the same conditions, got "
+        )
     experiment = _experiment("described_digits", data_dir / "tuned", data_dir)
     with pytest.raises(UserError, match=r"its conditions is .*; both must be the same"):
         prepare(with_source(experiment, measured, "ema"))
