@@ -18,9 +18,10 @@ from cfgjax.models import Conditioning, LabelEmbedding, SequenceEmbedding, Vecto
 from cfgjax.types import Null, Tree
 from experiments.cli.main import UserError
 from experiments.config.kinds import ConditionedData, Said
-from experiments.tasks.conditions import Conditions, Parse, Words, all_known, count_of
+from experiments.tasks import properties
+from experiments.tasks.conditions import Conditions, Parse, Words, count_of
 from experiments.tasks.label_names import labels_called, numbers_of
-from experiments.tasks.properties import parsed
+from experiments.tasks.properties import standardised
 from experiments.tasks.texts import Form, Read, Tokenizer, asked, by_tokenizer, by_words
 
 OPTIONS = {"text": "prompt", "label": "labels", "numbers": "properties"}
@@ -92,11 +93,6 @@ def spread_of(settings: ConditionedData) -> Spread:
     return Spread(np.asarray(settings.mean or (), np.float64), np.asarray(settings.deviation or (), np.float64))
 
 
-def standardised(numbers: np.ndarray, spread: Spread) -> Known:
-    """Numbers [n, k] in their own units as conditions."""
-    return all_known(((numbers - spread.mean) / spread.deviation).astype(np.float32))
-
-
 def form_of(settings: ConditionedData) -> Form:
     """What the tokens of the texts are."""
     num_tokens = settings.num_tokens if settings.vocabulary is None else len(settings.vocabulary) + 1
@@ -138,15 +134,6 @@ class _Columns(NamedTuple):
         """The labels that words call."""
         return np.asarray(labels_called(option, words, label_texts_of(self.settings)), np.int32)
 
-    def numbers_asked(self, option: str, words: Words) -> Known:
-        """The numbers that words give; what they do not name is as on average."""
-        spread, names = spread_of(self.settings), self.settings.numbers
-        values = np.tile(spread.mean, (len(words), 1))
-        for row, word in zip(values, words, strict=True):
-            for name, value in parsed(option, word, names, _MOST_NUMBER).items():
-                row[names.index(name)] = value
-        return standardised(values, spread)
-
     def text_asked(self, option: str, prompts: Words) -> Tree:
         """The tokens of prompts."""
         read = reader_of(self.settings, self.tokenizer, is_strict=True)
@@ -161,7 +148,8 @@ class _Columns(NamedTuple):
 
     def parts(self) -> dict[str, Parse]:
         """How the words of each option are read."""
-        ways = {"text": self.text_asked, "label": self.labels_asked, "numbers": self.numbers_asked}
+        of_numbers = properties.reader_of(spread_of(self.settings), self.settings.numbers, _MOST_NUMBER)
+        ways = {"text": self.text_asked, "label": self.labels_asked, "numbers": of_numbers}
         return {OPTIONS[name]: ways[name] for name in self.names}
 
     def join(self, given: Mapping[str, Tree]) -> dict[str, Tree]:

@@ -21,7 +21,7 @@ from experiments.config.schema import Experiment
 from experiments.config.values import LONGEST_SHOWN, MOST_SHOWN, MOST_TOKENS
 from experiments.evaluation import conditioned as report
 from experiments.runtime import distributed
-from experiments.tasks import columns, digests, in_memory, texts
+from experiments.tasks import columns, digests, in_memory, properties, texts
 from experiments.tasks.conditions import take
 from experiments.tasks.examples import require_as_configured, warn_of_absent
 from experiments.tasks.images import arrays, samples_of
@@ -194,7 +194,7 @@ def _said(settings: ConditionedData, images: ConditionedImages, tokenizer: Token
     if settings.label is not None:
         found["label"] = np.asarray(images.columns[settings.label])
     if settings.numbers:
-        found["numbers"] = columns.standardised(_matrix(images, settings), columns.spread_of(settings))
+        found["numbers"] = properties.standardised(_matrix(images, settings), columns.spread_of(settings))
     if settings.embeddings is not None:
         found["text"] = _stored(images, settings)
     if settings.text is not None:

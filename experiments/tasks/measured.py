@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,8 +17,8 @@ from experiments.config.kinds import MeasuredDigits
 from experiments.config.schema import Experiment
 from experiments.evaluation import measured as report
 from experiments.tasks import digits
-from experiments.tasks.conditions import Conditions, Words, all_known
-from experiments.tasks.properties import parsed
+from experiments.tasks.conditions import Conditions, all_known
+from experiments.tasks.properties import reader_of
 from experiments.tasks.task import Example, Reads, Task, TaskFacts
 
 _MOST = 1e3
@@ -32,21 +30,6 @@ _ASIDE = 1.5
 def spread_of(settings: MeasuredDigits) -> Spread:
     """Means and standard deviations, as the settings tell them."""
     return Spread(np.asarray(settings.mean, np.float32), np.asarray(settings.deviation, np.float32))
-
-
-def _parser(spread: Spread) -> Callable[[str, Words], Tree]:
-    def parse(option: str, words: Words) -> Tree:
-        values = np.tile(spread.mean, (len(words), 1))
-        for row, word in zip(values, words, strict=True):
-            for name, value in parsed(option, word, PROPERTIES, _MOST).items():
-                row[PROPERTIES.index(name)] = value
-        return _known((values - spread.mean) / spread.deviation)
-
-    return parse
-
-
-def _known(standardised: np.ndarray) -> Tree:
-    return all_known(standardised.astype(np.float32))
 
 
 def _rows() -> tuple[np.ndarray, tuple[str, ...]]:
@@ -66,10 +49,10 @@ def conditions_of(settings: MeasuredDigits) -> Conditions:
 
     return Conditions(
         null=conditions.unknown(jnp.zeros(len(PROPERTIES))),
-        rows=_known(rows),
+        rows=all_known(rows.astype(np.float32)),
         numbers=np.arange(len(texts)),
         texts=texts,
-        parts={"properties": _parser(spread)},
+        parts={"properties": reader_of(spread, PROPERTIES, _MOST)},
         join=lambda given: given["properties"],
         labels=lambda ys: np.zeros(len(ys.is_known), np.int32),
         stored=lambda ys: spread.mean + spread.deviation * np.asarray(ys.value),

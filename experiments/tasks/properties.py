@@ -1,9 +1,14 @@
 """Words of the command line that give numbers by their names: weight=1.5,slant=0.2."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
+
+from cfgjax.conditions import Known
+from cfgjax.data.latents import Spread
 from experiments.cli.main import UserError
+from experiments.tasks.conditions import Words, all_known
 
 
 def parsed(option: str, word: str, names: Sequence[str], most: float) -> dict[str, float]:
@@ -32,3 +37,21 @@ def parsed(option: str, word: str, names: Sequence[str], most: float) -> dict[st
         if not math.isfinite(found[name]) or abs(found[name]) > most:
             raise UserError(f"{option} must give a number in -{most:g}..{most:g} for {name}, got {value[:40]}")
     return found
+
+
+def standardised(numbers: np.ndarray, spread: Spread) -> Known:
+    """Numbers [n, k] in their own units as conditions."""
+    return all_known(((numbers - spread.mean) / spread.deviation).astype(np.float32))
+
+
+def reader_of(spread: Spread, names: Sequence[str], most: float) -> Callable[[str, Words], Known]:
+    """What reads an option's words as conditions; a number that a word does not name is as on average."""
+
+    def read(option: str, words: Words) -> Known:
+        values = np.tile(spread.mean, (len(words), 1))
+        for row, word in zip(values, words, strict=True):
+            for name, value in parsed(option, word, names, most).items():
+                row[names.index(name)] = value
+        return standardised(values, spread)
+
+    return read
