@@ -24,12 +24,11 @@ from cfgjax.models.pretrained_autoencoder import PretrainedAutoencoder
 from cfgjax.types import Array, Tree
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
-from experiments.run import autoencoder
 from experiments.run.autoencoder import read_autoencoder, weights_file
 from experiments.run.batch_sampling import keys_at
 from experiments.run.drafts import whole_file
 from experiments.runtime import progress
-from experiments.runtime.batching import plan_batching
+from experiments.runtime.batching import filled_parts, plan_batching
 from experiments.tasks import picture_folder, summary
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -64,19 +63,13 @@ class _Work(NamedTuple):
     found: PretrainedAutoencoder
     options: Options
 
-    @property
-    def num_latents(self) -> int:
-        """Of all pictures."""
-        return len(self.split)
-
     def images(self, rows: np.ndarray) -> np.ndarray:
         """The pictures of some rows, as the encoder takes them, in [-1, 1]."""
-        images = [np.asarray(data.normalize(record["image"]), np.float32) for record in self._records(rows)]
+        images = [
+            np.asarray(data.normalize(record["image"]), np.float32) for record in self.split.__getitems__(rows.tolist())
+        ]
         channels = self.found.network.image_channels
         return np.stack([np.repeat(image, channels, axis=-1) if image.shape[-1] == 1 else image for image in images])
-
-    def _records(self, rows: np.ndarray) -> list[dict[str, Any]]:
-        return self.split.__getitems__(rows.tolist())
 
 
 def _require_encodable(work: _Work) -> None:
@@ -107,7 +100,7 @@ def _begun(folder: Path, work: _Work) -> None:
     """
     options = work.options
     told: dict[str, Any] = {name: str(value) for name, value in asdict(options).items() if name != "data_dir"}
-    told |= {"autoencoder": _digest(options.autoencoder), "count": work.num_latents}
+    told |= {"autoencoder": _digest(options.autoencoder), "count": len(work.split)}
     file = folder / "settings.json"
     folder.mkdir(exist_ok=True)
     if not file.exists():
@@ -121,7 +114,8 @@ def _encoder(work: _Work) -> Any:
     network, params, _ = work.found
 
     def one(params: Tree, image: Array, key: Array) -> Array:
-        mean, log_variance = autoencoder.encode(network, params, image)
+        moments: Any = network.apply(params, image, method="encode")
+        mean, log_variance = moments
         return mean if work.options.keep == "mean" else sample_latent(key, mean, log_variance)
 
     height, width, _ = work.split.shape
@@ -138,8 +132,7 @@ def _encoder(work: _Work) -> Any:
 
     def encode(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
         found = []
-        for start in range(0, len(images), size):
-            part = np.minimum(np.arange(start, start + size), len(images) - 1)
+        for part in filled_parts(len(images), size):
             keys = keys_at(work.options.seed, jnp.asarray(indices[part]))
             found.append(np.asarray(batched(params, images[part], keys)))
         return np.concatenate(found)[: len(images)]
@@ -150,12 +143,12 @@ def _encoder(work: _Work) -> Any:
 def _write_shards(folder: Path, work: _Work) -> list[Path]:
     """The files of latents, those made that are missing."""
     encode = _encoder(work)
-    starts = range(0, work.num_latents, SHARD)
+    starts = range(0, len(work.split), SHARD)
     files = [folder / f"{start:09d}.npy" for start in starts]
     for start, file in progress.each(list(zip(starts, files, strict=True)), f"parts of {SHARD} pictures", "encoding"):
         if file.exists():
             continue
-        rows = np.arange(start, min(start + SHARD, work.num_latents))
+        rows = np.arange(start, min(start + SHARD, len(work.split)))
         with whole_file(file) as temporary, temporary.open("wb") as stream:
             np.save(stream, encode(work.images(rows), rows), allow_pickle=False)
     return files
@@ -165,7 +158,7 @@ def _join(files: list[Path], folder: Path, work: _Work) -> None:
     """Writes latents.npy and labels.npy of the parts."""
     folder.mkdir(exist_ok=True)
     first = np.lib.format.open_memmap(files[0], "r")
-    whole = np.lib.format.open_memmap(folder / "latents.npy", "w+", np.float32, (work.num_latents, *first.shape[1:]))
+    whole = np.lib.format.open_memmap(folder / "latents.npy", "w+", np.float32, (len(work.split), *first.shape[1:]))
     for index, file in enumerate(files):
         part = np.lib.format.open_memmap(file, "r")
         whole[index * SHARD : index * SHARD + len(part)] = part

@@ -2,18 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.models import AutoencoderKL, LatentScaling, pretrained_autoencoder, unscale_latent
+from cfgjax.models import LatentScaling, pretrained_autoencoder, unscale_latent
 from cfgjax.models.pretrained_autoencoder import PretrainedAutoencoder
 from cfgjax.types import Array, Tree
 from experiments.cli.main import UserError
 from experiments.runtime import progress
-from experiments.runtime.batching import plan_batching
+from experiments.runtime.batching import filled_parts, plan_batching
 
 _SCALE_IS_UNUSED = LatentScaling(1.0)
 """Where an autoencoder encodes: latents are kept in its own scale."""
@@ -57,17 +57,17 @@ class Decoder(NamedTuple):
         return images.reshape(*latents.shape[:-3], *self.shape)
 
 
-def _mapped(one: Callable[[Tree, Array], Array], params: Tree, what: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The function of n arrays, as many together as the device's memory is quick with, shown on ``what``."""
+def _mapped(
+    one: Callable[[Tree, Array], Array], params: Tree, shape: tuple[int, ...], what: str
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The function of n arrays of a shape, as many together as the device's memory is quick with, shown on ``what``."""
+    plan = plan_batching(one, params, jax.ShapeDtypeStruct(shape, jnp.float32), shared=1)
+    program = jax.jit(jax.vmap(one, (None, 0)), compiler_options=plan.compiler_options)
 
     def run(values: np.ndarray) -> np.ndarray:
-        plan = plan_batching(one, params, values[0], shared=1)
-        size = min(plan.chunk, len(values))
-        program = jax.jit(jax.vmap(one, (None, 0)), compiler_options=plan.compiler_options)
-        starts = range(0, len(values), size)
-        rows = [np.minimum(np.arange(start, start + size), len(values) - 1) for start in starts]
-        parts = [np.asarray(program(params, values[part])) for part in progress.each(rows, "batches", what)]
-        return np.concatenate(parts)[: len(values)]
+        parts = filled_parts(len(values), min(plan.chunk, len(values)))
+        found = [np.asarray(program(params, values[part])) for part in progress.each(parts, "batches", what)]
+        return np.concatenate(found)[: len(values)]
 
     return run
 
@@ -95,11 +95,4 @@ def decoder_of(file: Path, shape: tuple[int, ...], scaling: tuple[float, float] 
         return jnp.asarray(image)
 
     height, width = (network.downsampling * side for side in shape[:2])
-    return Decoder((height, width, network.image_channels), _mapped(decode, params, "decoding"))
-
-
-def encode(network: AutoencoderKL, params: Tree, image: Array) -> Array:
-    """The mean and the log-variance of an image's latent, one after the other, [2, h, w, c]."""
-    moments: Any = network.apply(params, image, method="encode")
-    mean, log_variance = moments
-    return jnp.stack([mean, log_variance])
+    return Decoder((height, width, network.image_channels), _mapped(decode, params, shape, "decoding"))

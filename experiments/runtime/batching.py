@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from cfgjax import xla_flags
 from cfgjax.solvers.nfe import inner_programs
@@ -78,6 +79,15 @@ def plan_batching(one: Callable[..., Any], *example: Any, shared: int = 0) -> Pl
     largest = max(map(_most_bytes, found), default=1)
     chunk = min(most, 1 << max(0, (room // max(1, largest)).bit_length() - 1))
     return Plan(chunk, xla_flags.batched_product_options() if any(map(_is_batched_product, found)) else {})
+
+
+def filled_parts(num_rows: int, size: int) -> list[np.ndarray]:
+    """The rows in parts of one size, the last filled up by the last row.
+
+    >>> [part.tolist() for part in filled_parts(5, 3)]
+    [[0, 1, 2], [3, 4, 4]]
+    """
+    return [np.minimum(np.arange(start, start + size), num_rows - 1) for start in range(0, num_rows, size)]
 
 
 def compiled(

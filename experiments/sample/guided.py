@@ -28,11 +28,10 @@ def _led_from(guided: GuidanceOptions, known: Conditions) -> Null:
     return negative(known, guided.negative)
 
 
-def _others(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree) -> list[int]:
+def _others(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree, null: Null) -> list[int]:
     """The label of what the run's own field leads away from, if it does."""
     if guided.worse is not None:
         return []
-    null = _led_from(guided, run.task.conditions)
     if guided.negative is None:
         return [run.task.num_classes]
     one = jax.tree.map(jnp.asarray, take(conditions, np.array(0)))
@@ -40,9 +39,9 @@ def _others(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree) -> l
     return run.task.conditions.labels(jax.tree.map(lambda leaf: np.asarray(leaf)[np.newaxis], led_from)).tolist()
 
 
-def _require_trained(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree) -> None:
+def _require_trained(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree, null: Null) -> None:
     """Raises UserError where a label's row, null's among them, is needed that the run never trained."""
-    others, labels = _others(guided, run, conditions), run.task.conditions.labels(conditions)
+    others, labels = _others(guided, run, conditions, null), run.task.conditions.labels(conditions)
     if guided.classifier is not None:
         require_rows(run, others, "classifier")
         return
@@ -73,8 +72,8 @@ def rule_of(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree, data
     Raises:
         UserError: options that leave each other out, a run that does not fit, or a label that the run never trained.
     """
-    _require_trained(guided, run, conditions)
     null, path = _led_from(guided, run.task.conditions), run.path
+    _require_trained(guided, run, conditions, null)
     if guided.classifier is not None:
         if guided.worse is not None:
             raise UserError("classifier must be left out where a worse network is given")
