@@ -1,7 +1,9 @@
 """Published architectures in PyTorch, with random weights, against ours by the map of names (needs PyTorch)."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +34,8 @@ def _norm(tokens):
     return functional.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)
 
 
-def _angles(numbers, count):
-    return torch.outer(numbers, 10000.0 ** (-torch.arange(count, dtype=torch.float64) / count))
+def _angles(numbers, count, divisor=None):
+    return torch.outer(numbers, 10000.0 ** (-torch.arange(count, dtype=torch.float64) / (divisor or count)))
 
 
 def _waves(numbers, count):
@@ -80,7 +82,12 @@ class Block(nn.Module):
 
 
 class Published(nn.Module):
-    """The transformer of both papers under the names of their files; images are [n, C, H, W], t is what it embeds."""
+    """The transformer of both papers under the names of their files; images are [n, C, H, W], t is what it embeds.
+
+    Its frequencies of time are 10000^(-k/divisor), k = 0..127.
+    """
+
+    divisor = 128
 
     def __init__(self, architecture):
         super().__init__()
@@ -97,7 +104,7 @@ class Published(nn.Module):
         )
 
     def forward(self, x, t, y):
-        angles = _angles(t.double(), 128)
+        angles = _angles(t.double(), 128, self.divisor)
         time = self.t_embedder["mlp"](torch.cat([angles.cos(), angles.sin()], dim=1).float())
         condition = time + self.y_embedder["embedding_table"](y)
         tokens = self.x_embedder["proj"](x).flatten(2).transpose(1, 2) + self.pos_embed
@@ -132,22 +139,42 @@ def _tensors(network):
     return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
 
 
-TIMES = {"sit": [0.0, 0.3, 0.8125, 1.0], "dit": [0.0, 0.25, 0.8125, 1.0]}
+class Convention(NamedTuple):
+    """What a kind's network embeds at our times, and what its prediction is multiplied with to be ours."""
+
+    times: tuple[float, ...]
+    embedded: Callable[[np.ndarray], np.ndarray]
+    sign: float = 1.0
+    divisor: int = 128
+
+
+def _of_steps(t):
+    return 999 * (1 - t.astype(np.float64))
+
+
+FLOW_TIMES, STEP_TIMES = (0.0, 0.3, 0.8125, 1.0), (0.0, 0.25, 0.8125, 1.0)
+CONVENTIONS = {
+    "sit": Convention(FLOW_TIMES, lambda t: t),
+    "repa": Convention(FLOW_TIMES, lambda t: 1 - t.astype(np.float64), sign=-1.0),
+    "dit": Convention(STEP_TIMES, _of_steps),
+    "diffusers_dit": Convention(STEP_TIMES, _of_steps, divisor=127),
+}
 LABELS = [207, 1000, 0, 999]
 
 
 def _inputs(architecture, kind, count):
     x = np.random.default_rng(1).normal(size=(count, architecture.side, architecture.side, architecture.channels))
-    return x.astype(np.float32), np.float32(TIMES[kind][:count]), np.int32(LABELS[:count])
+    return x.astype(np.float32), np.float32(CONVENTIONS[kind].times[:count]), np.int32(LABELS[:count])
 
 
 def _theirs(network, kind, x, t, y):
     """What the PyTorch network gives at our state, time and label, in our order."""
-    embedded = t if kind == "sit" else 999 * (1 - t.astype(np.float64))
+    convention = CONVENTIONS[kind]
     given = torch.from_numpy(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
     with torch.inference_mode():
-        found = network(given, torch.from_numpy(embedded), torch.from_numpy(y))
-    return found.numpy().transpose(0, 2, 3, 1)
+        network.divisor = convention.divisor
+        found = network(given, torch.from_numpy(convention.embedded(t)), torch.from_numpy(y))
+    return convention.sign * found.numpy().transpose(0, 2, 3, 1)
 
 
 @cache
@@ -165,10 +192,10 @@ def _difference(found, expected):
 
 
 def _made(architecture):
-    """A network, its tensors, and our parameters of them."""
+    """A network, its tensors, and our parameters of them by kind."""
     network = _random(architecture)
     tensors = _tensors(network)
-    return architecture, network, tensors, pretrained.parameters(tensors.__getitem__, architecture)
+    return architecture, network, tensors, lambda kind: pretrained.parameters(tensors.__getitem__, architecture, kind)
 
 
 @pytest.fixture(scope="module")
@@ -183,13 +210,13 @@ def shallow():
     return _made(_architecture("S", depth=2))
 
 
-@pytest.mark.parametrize("kind", pretrained.KINDS)
+@pytest.mark.parametrize("kind", CONVENTIONS)
 def test_ours_with_the_weights_of_theirs_is_theirs(kind, small):
-    architecture, network, tensors, params = small
+    architecture, network, tensors, params_of = small
     assert pretrained.architecture_of({name: tensor.shape for name, tensor in tensors.items()}) == architecture
     inputs = _inputs(architecture, kind, 4)
     expected = _theirs(network, kind, *inputs)
-    difference = _difference(_ours(kind, architecture, params, inputs), expected)
+    difference = _difference(_ours(kind, architecture, params_of(kind), inputs), expected)
     print(f"{kind} S/2: {difference:.1e}")
     assert difference < MOST
     apart = [_difference(expected[i], expected[j]) for i in range(4) for j in range(i)]
@@ -198,20 +225,21 @@ def test_ours_with_the_weights_of_theirs_is_theirs(kind, small):
 
 @pytest.mark.parametrize(("size", "has_variance"), [("B", False), ("L", True), ("XL", False)])
 def test_the_other_widths(size, has_variance):
-    architecture, network, _, params = _made(_architecture(size, depth=2, has_variance=has_variance))
+    architecture, network, _, params_of = _made(_architecture(size, depth=2, has_variance=has_variance))
     inputs = _inputs(architecture, "sit", 2)
-    difference = _difference(_ours("sit", architecture, params, inputs), _theirs(network, "sit", *inputs))
+    difference = _difference(_ours("sit", architecture, params_of("sit"), inputs), _theirs(network, "sit", *inputs))
     print(f"sit {size}/2, 2 blocks: {difference:.1e}")
     assert difference < MOST
 
 
 def test_the_largest_in_full():
-    """XL/2 with 28 blocks, 675 million parameters, on 32 x 32 x 4 latents, as both kinds."""
-    architecture, network, _, params = _made(_architecture("XL"))
-    inputs = {kind: _inputs(architecture, kind, 2) for kind in pretrained.KINDS}
-    expected = {kind: _theirs(network, kind, *inputs[kind]) for kind in pretrained.KINDS}
+    """XL/2 with 28 blocks, 675 million parameters, on 32 x 32 x 4 latents, as SiT and as DiT."""
+    architecture, network, _, params_of = _made(_architecture("XL"))
+    inputs = {kind: _inputs(architecture, kind, 2) for kind in ("sit", "dit")}
+    expected = {kind: _theirs(network, kind, *inputs[kind]) for kind in inputs}
     del network
-    for kind in pretrained.KINDS:
+    params = params_of("sit")  # those of "dit", too
+    for kind in inputs:
         difference = _difference(_ours(kind, architecture, params, inputs[kind]), expected[kind])
         print(f"{kind} XL/2: {difference:.1e}")
         assert difference < MOST
@@ -230,10 +258,11 @@ def _guided(network, x, number, label):
 
 
 def _their_solve(kind, network, x, label):
-    """DiT's DDIM over whole steps down to the data, or SiT's Euler from 0 to 1."""
-    if kind == "sit":
+    """DiT's DDIM over whole steps down to the data, SiT's Euler from 0 to 1, or REPA's from 1 to 0."""
+    network.divisor = CONVENTIONS[kind].divisor
+    if kind in ("sit", "repa"):
         for i in range(4):
-            x = x + 0.25 * _guided(network, x, i / 4, label)
+            x = x + 0.25 * CONVENTIONS[kind].sign * _guided(network, x, abs((kind == "repa") - i / 4), label)
         return x
     signals = np.append(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[STEPS], 1.0)
     for step, signal, after in zip(STEPS, signals, signals[1:], strict=False):
@@ -243,12 +272,12 @@ def _their_solve(kind, network, x, label):
     return x
 
 
-@pytest.mark.parametrize("kind", pretrained.KINDS)
+@pytest.mark.parametrize("kind", CONVENTIONS)
 def test_a_guided_solve_ends_where_theirs_does(kind, shallow):
     """Direction of time, sign, schedule and guidance together; a state of DDPM is alpha + beta times ours."""
-    architecture, network, _, params = shallow
+    architecture, network, _, params_of = shallow
     ts, x_scale = np.linspace(0, 1, 5), 1.0
-    if kind == "dit":
+    if kind in ("dit", "diffusers_dit"):
         signals = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[STEPS]
         alphas, betas = np.sqrt(signals), np.sqrt(1 - signals)
         ts = np.append(alphas / (alphas + betas), 1.0)
@@ -261,10 +290,12 @@ def test_a_guided_solve_ends_where_theirs_does(kind, shallow):
     def solve(params, x):
         field = pretrained.field(kind, lambda x, t, y: predict(params, x, t, y))
         guided = guidance.given(guidance.classifier_free(field, SCALE, 1000), 207)
-        solver = solvers.euler(guided) if kind == "sit" else solvers.ddim(paths.linear(), guided)
+        solver = solvers.euler(guided) if kind in ("sit", "repa") else solvers.ddim(paths.linear(), guided)
         return solvers.integrate(solver, jax.random.key(0), x, jnp.asarray(ts, jnp.float32))
 
-    difference = _difference(np.asarray(jax.jit(solve)(params, jnp.asarray(x / x_scale, jnp.float32))), expected)
+    difference = _difference(
+        np.asarray(jax.jit(solve)(params_of(kind), jnp.asarray(x / x_scale, jnp.float32))), expected
+    )
     print(f"{kind} solve: {difference:.1e}")
     assert difference < MOST
 
@@ -336,8 +367,10 @@ def test_a_mistaken_map_is_noticed(mutate, shallow):
     ids=str,
 )
 def test_another_structure_is_noticed(changes, shallow):
-    architecture, network, _, params = shallow
+    architecture, network, _, params_of = shallow
     inputs = _inputs(architecture, "sit", 2)
-    difference = _difference(_ours("sit", architecture, params, inputs, **changes), _theirs(network, "sit", *inputs))
+    difference = _difference(
+        _ours("sit", architecture, params_of("sit"), inputs, **changes), _theirs(network, "sit", *inputs)
+    )
     print(f"{difference:.1e}")
     assert difference > 3 * MOST
