@@ -23,8 +23,8 @@ from flax import linen
 from cfgjax.checks import require_real
 from cfgjax.contracts import PositiveInt, check_fields
 from cfgjax.models.attention import attention_in_chunks
-from cfgjax.models.blocks import doubled
 from cfgjax.models.convolution import Conv
+from cfgjax.models.doubling import DoublingConv
 from cfgjax.types import Array
 
 EPSILON = 1e-6
@@ -119,7 +119,7 @@ class _Doubling(_Block):
 
     @linen.compact
     def __call__(self, hidden: Array) -> Array:
-        return self.conv("conv", hidden.shape[-1], doubled(hidden))
+        return DoublingConv(hidden.shape[-1], hidden.dtype, name="conv")(hidden)
 
 
 class _Level(_Block):
