@@ -27,6 +27,7 @@ KINDS = {
         "benchmark",
         "benchmark.write_page",
         "benchmark.scaling",
+        "benchmark.decoding",
         "fault_injection",
         "endurance",
     ),

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,18 @@ def _most_on_device(is_torch: bool) -> int:
     return int(statistics["peak_bytes_in_use"])
 
 
-def measure(case: Case, implementation: str) -> int | None:
+def most_of(build: Callable[[], Callable[[], Any] | None], imports: Iterable[str], is_torch: bool) -> int | None:
     """Bytes, in this process, which should have done nothing else; None where it is not known.
 
     On a CPU the resident memory beyond that after the imports: weights, inputs, compiled code and working memory, at
     the highest point of a second run. On an accelerator its own statistics.
+
+    Args:
+        build: makes what is run, or None where it cannot be.
+        imports: what is imported before, where it is installed.
+        is_torch: whether PyTorch computes.
     """
-    is_torch = implementation in (comparisons.EAGER, comparisons.COMPILED)
-    for name in _IMPORTS.get(implementation, ()):
+    for name in imports:
         if importlib.util.find_spec(name.partition(".")[0]):
             importlib.import_module(name)
     jax.block_until_ready(jnp.zeros(()))
@@ -66,13 +71,24 @@ def measure(case: Case, implementation: str) -> int | None:
         return None
     _settle()
     before = _status("VmRSS") if is_on_cpu else 0
-    function = comparisons.implementations_of(case, with_peers=True)[implementation]()
-    if isinstance(function, Skipped):
+    run = build()
+    if run is None:
         return None
-    function.run()
+    run()
     _settle()
-    function.run()
+    run()
     return _status("VmHWM") - before if is_on_cpu else _most_on_device(is_torch)
+
+
+def measure(case: Case, implementation: str) -> int | None:
+    """``most_of`` an implementation of a case."""
+
+    def build() -> Callable[[], Any] | None:
+        function = comparisons.implementations_of(case, with_peers=True)[implementation]()
+        return None if isinstance(function, Skipped) else function.run
+
+    is_torch = implementation in (comparisons.EAGER, comparisons.COMPILED)
+    return most_of(build, _IMPORTS.get(implementation, ()), is_torch)
 
 
 def of_implementation(case: Case, implementation: str) -> int | None:
