@@ -16,7 +16,8 @@ from cfgjax.contracts import PositiveInt, checked, rows
 
 _SAME = 1e-6
 """Rows nearer than this share of their length are one row, but for the rounding of float32 features."""
-
+_ROUNDED = 1e-4
+"""By how much of its largest number a covariance may miss what it is to be, but for the rounding of float32."""
 
 Features = Annotated[np.ndarray, rows(least=2, ndim=2)]
 """[n, d], finite, n >= 2."""
@@ -30,6 +31,13 @@ def _require_same_width(samples: np.ndarray, reference: np.ndarray) -> None:
 def _root(features: np.ndarray) -> np.ndarray:
     """R with R^T R the covariance, [min(n, d), d]: no product of covariances loses half of the digits."""
     return np.asarray(np.linalg.qr((features - features.mean(axis=0)) / np.sqrt(len(features) - 1), mode="r"))
+
+
+def _distance(mean: np.ndarray, root: np.ndarray, other_mean: np.ndarray, other_root: np.ndarray) -> float:
+    """That of ``frechet_distance``, of two laws with R^T R their covariances."""
+    shared = np.linalg.svd(root @ other_root.T, compute_uv=False).sum()
+    spread = np.sum(root**2) + np.sum(other_root**2)
+    return float(max(np.sum((mean - other_mean) ** 2) + spread - 2 * shared, 0.0))
 
 
 @checked
@@ -52,10 +60,58 @@ def frechet_distance(samples: Features, reference: Features) -> float:
     9.0
     """
     _require_same_width(samples, reference)
-    roots = _root(samples), _root(reference)
-    shared = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
-    spread = np.sum(roots[0] ** 2) + np.sum(roots[1] ** 2)
-    return float(max(np.sum((samples.mean(axis=0) - reference.mean(axis=0)) ** 2) + spread - 2 * shared, 0.0))
+    return _distance(samples.mean(axis=0), _root(samples), reference.mean(axis=0), _root(reference))
+
+
+class FeatureStatistics(NamedTuple):
+    """The mean [d] of features, and their covariance [d, d] with the divisor n - 1: mu and sigma of published files."""
+
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+@checked
+def feature_statistics(features: Features) -> FeatureStatistics:
+    """Mean and covariance of features, in float64.
+
+    Args:
+        features: [n, d].
+    """
+    return FeatureStatistics(features.mean(axis=0), np.atleast_2d(np.cov(features, rowvar=False)))
+
+
+def _root_of(covariance: np.ndarray) -> np.ndarray:
+    """R with R^T R the covariance, [d, d], by its eigenvalues; those that rounding has left below 0 are 0."""
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    if values[0] < -_ROUNDED * max(values[-1], 0):
+        raise ValueError(f"covariance must have no eigenvalue below 0, got {values[0]:g}")
+    return (np.sqrt(np.maximum(values, 0)) * vectors).T
+
+
+@checked
+def frechet_distance_to(
+    samples: Features,
+    mean: Annotated[np.ndarray, rows(ndim=1)],
+    covariance: Annotated[np.ndarray, rows(ndim=2)],
+) -> float:
+    """``frechet_distance`` of samples from a law that is known by its mean and covariance, as ``feature_statistics``.
+
+    Args:
+        samples: [n, d] features.
+        mean: [d].
+        covariance: [d, d].
+
+    Raises:
+        ValueError: unlike widths, or a covariance that is not symmetric or has eigenvalues below 0, but for the
+            rounding of float32.
+    """
+    width = samples.shape[1]
+    if mean.shape != (width,) or covariance.shape != (width, width):
+        shapes = f"{samples.shape}, {mean.shape} and {covariance.shape}"
+        raise ValueError(f"samples, mean and covariance must be [n, d], [d] and [d, d], got {shapes}")
+    if np.max(np.abs(covariance - covariance.T)) > _ROUNDED * np.max(np.abs(covariance)):
+        raise ValueError("covariance must be symmetric")
+    return _distance(samples.mean(axis=0), _root(samples), mean, _root_of(covariance))
 
 
 def _kernel(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -82,6 +82,61 @@ def test_frechet_distance_holds_for_fewer_samples_than_features():
     assert metrics.frechet_distance(first, second) == pytest.approx(metrics.frechet_distance(second, first), rel=1e-9)
 
 
+def test_frechet_distance_to_a_known_law_is_that_to_its_sample():
+    """The closed form of commuting covariances, and the same as of the features themselves."""
+    generator = np.random.default_rng(3)
+    turn = np.linalg.qr(generator.normal(size=(4, 4)))[0]
+    spreads, others = np.array([1.0, 2.0, 0.5, 0.0]), np.array([0.3, 2.5, 0.0, 1.0])
+    shift = np.array([1.0, -2.0, 0.0, 0.5])
+    samples = _with_moments(generator, 50, np.zeros(4), turn * spreads)
+    law = shift, (turn * others**2) @ turn.T
+    expected = np.sum(shift**2) + np.sum((spreads - others) ** 2)
+    np.testing.assert_allclose(metrics.frechet_distance_to(samples, *law), expected, rtol=1e-7)
+    reference = generator.normal(size=(40, 4)) @ generator.normal(size=(4, 4))
+    found = metrics.frechet_distance_to(samples, *metrics.feature_statistics(reference))
+    np.testing.assert_allclose(found, metrics.frechet_distance(samples, reference), rtol=1e-9)
+
+
+def test_frechet_distance_to_holds_for_fewer_samples_than_features():
+    generator = np.random.default_rng(5)
+    samples, reference = generator.normal(size=(12, 40)), generator.normal(size=(9, 40))
+    statistics = metrics.feature_statistics(reference)
+    expected = metrics.frechet_distance(samples, reference)
+    np.testing.assert_allclose(metrics.frechet_distance_to(samples, *statistics), expected, rtol=1e-6)
+    assert metrics.frechet_distance_to(reference, *statistics) < 1e-5 * np.trace(statistics.covariance)
+
+
+def test_frechet_distance_to_is_the_published_formula():
+    """|m - m'|^2 + tr (C + C' - 2 (C C')^1/2) with the root as of FID tools, of covariances of full rank."""
+    generator = np.random.default_rng(8)
+    samples = generator.normal(size=(300, 12)) @ generator.normal(size=(12, 12))
+    mean, covariance = metrics.feature_statistics(generator.normal(size=(200, 12)) + 0.3)
+    own = np.cov(samples, rowvar=False)
+    root = scipy.linalg.sqrtm(own @ covariance).real
+    expected = np.sum((samples.mean(axis=0) - mean) ** 2) + np.trace(own + covariance - 2 * root)
+    np.testing.assert_allclose(metrics.frechet_distance_to(samples, mean, covariance), expected, rtol=1e-9)
+
+
+def test_feature_statistics_are_numpys_of_one_feature_too():
+    mean, covariance = metrics.feature_statistics(np.array([[1.0], [2.0], [6.0]], np.float32))
+    assert (mean.tolist(), covariance.tolist(), covariance.dtype) == ([3.0], [[7.0]], np.float64)
+
+
+@pytest.mark.parametrize(
+    ("mean", "covariance", "complaint"),
+    [
+        (np.zeros(3), np.eye(3), r"samples, mean and covariance must be \[n, d\], \[d\] and \[d, d\]"),
+        (np.zeros(2), np.ones((2, 1)), r"must be \[n, d\], \[d\] and \[d, d\], got \(5, 2\), \(2,\) and \(2, 1\)"),
+        (np.zeros(2), np.array([[1.0, 0.5], [0.0, 1.0]]), "covariance must be symmetric"),
+        (np.zeros(2), np.diag([1.0, -0.1]), "covariance must have no eigenvalue below 0, got -0.1"),
+        (np.zeros(2), np.full((2, 2), np.nan), "covariance must be finite"),
+    ],
+)
+def test_what_is_no_law_is_refused(mean, covariance, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        metrics.frechet_distance_to(np.random.default_rng(0).normal(size=(5, 2)), mean, covariance)
+
+
 def test_kernel_mmd_is_the_sum_over_pairs():
     generator = np.random.default_rng(6)
     first, second = generator.normal(size=(5, 3)), generator.normal(size=(4, 3)) + 1

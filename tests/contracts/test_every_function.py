@@ -19,8 +19,10 @@ INNER = (
     "data.described",
     "data.measured",
     "data.sentences",
+    "models.inception_inputs",
     "models.pretrained",
     "models.pretrained_autoencoder",
+    "models.pretrained_inception",
     "training.fsdp",
     "training.posthoc_ema",
 )
