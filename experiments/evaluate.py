@@ -18,6 +18,9 @@ from experiments.cli.main import UserError
 from experiments.cli.options import optional
 from experiments.config.samplers import ODE, SDE, SolverName
 from experiments.config.schema import Sampling
+from experiments.evaluation.feature_classifier import Features
+from experiments.evaluation.frechet import FrechetMeasure
+from experiments.evaluation.inception import INCEPTION, Convention, frechet_measure
 from experiments.evaluation.options import EvaluationOptions
 from experiments.evaluation.run_report import report
 from experiments.run import folder as run_folder
@@ -62,7 +65,15 @@ class MeasureOptions:
     autoencoder: Annotated[Path | None, optional("FILE", "latents alone")] = None
     """Of a run of latents: weights of the autoencoder, in diffusers' layout, that shows them as pictures."""
     features: Annotated[str | None, optional("MODULE:FUNCTION", "the feature classifier's")] = None
-    """The space of distances: a function of your own, images [n, H, W, C] in [-1, 1] -> [n, d]."""
+    """The space of distances: a function of your own, images [n, H, W, C] in [-1, 1] -> [n, d]; or see --weights."""
+    weights: Annotated[Path | None, optional("FILE", "none")] = None
+    """Frechet distances beside the others, by a network's weights (.safetensors): with --features inception FID and
+    sFID; with a function of your own, (FILE) -> (pictures uint8 [n, H, W, 3] -> [n, d])."""
+    reference: Annotated[Path | None, optional("FILE", "the run's training pictures")] = None
+    """With --weights: .npz of real pictures (arr_0) or their statistics (mu, sigma), as ADM's evaluator reads."""
+    convention: Annotated[Convention | None, optional("NAME", "both, side by side")] = None
+    """With --features inception: pictures resized as ADM's evaluator and torch-fidelity do (tensorflow), or as
+    pytorch-fid does (pytorch_fid)."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +95,23 @@ class Options:
     launch: Annotated[Launch, tyro.conf.OmitArgPrefixes] = field(default_factory=Launch)
 
 
+def _require_weights(measures: MeasureOptions) -> None:
+    """Raises UserError for options of Frechet distances that do not belong together."""
+    if measures.features == INCEPTION and measures.weights is None:
+        raise UserError("features inception needs --weights FILE; docs/published_weights.md says how to get it")
+    if measures.weights is not None and measures.features is None:
+        raise UserError("weights need --features inception, or a function of your own")
+    if measures.reference is not None and measures.weights is None:
+        raise UserError("reference needs --features and --weights")
+    if measures.convention is not None and measures.features != INCEPTION:
+        raise UserError("convention needs --features inception")
+
+
 def _require_usable(options: Options, run: Run[Task]) -> None:
     measures = options.measures
     if not options.samples.solver:
         raise UserError("solver must name at least one")
+    _require_weights(measures)
     if measures.likelihood < 0 or measures.likelihood == 1:
         raise UserError(f"likelihood must be 0, or at least 2 images, got {measures.likelihood}")
     if measures.classifier is None and measures.classifier_scales is not None:
@@ -106,11 +130,23 @@ def _decoder_of(file: Path | None, task: Task) -> Decoder | None:
     return None if file is None else decoder_of(file, task.shape, task.scaling)
 
 
+def _spaces_of(measures: MeasureOptions, task: Task) -> tuple[Features | None, FrechetMeasure | None]:
+    """The space of all distances, and with weights that of further Frechet distances."""
+    name = None if measures.features == INCEPTION else measures.features
+    own = None if name is None else load_function("features", name)
+    if measures.weights is None:
+        return own, None
+    if task.shape[-1] not in (1, 3):
+        raise UserError(f"features with --weights need pictures of 1 or 3 channels, the run's are {task.shape}")
+    return None, frechet_measure(own or INCEPTION, measures.weights, measures.reference, measures.convention)
+
+
 def _evaluation_options(options: Options, run: Run[Task]) -> EvaluationOptions:
     _require_usable(options, run)
     measures = options.measures
     if measures.classifier_scales is not None:
         _with_sampling(run, scales=measures.classifier_scales)
+    features, frechet = _spaces_of(measures, run.task)
     return EvaluationOptions(
         solvers=options.samples.solver,
         log_classifier=None
@@ -119,7 +155,8 @@ def _evaluation_options(options: Options, run: Run[Task]) -> EvaluationOptions:
         classifier_scales=measures.classifier_scales,
         num_likelihoods=measures.likelihood,
         decoder=_decoder_of(measures.autoencoder, run.task),
-        features=None if measures.features is None else load_function("features", measures.features),
+        features=features,
+        frechet=frechet,
         is_kept=options.data_dir is not None,
     )
 

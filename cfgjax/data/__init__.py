@@ -11,6 +11,9 @@ from cfgjax.data.conditioned_images import hold_out as hold_out
 from cfgjax.data.embeddings import Embeddings as Embeddings
 from cfgjax.data.embeddings import join_embeddings as join_embeddings
 from cfgjax.data.embeddings import read_embeddings as read_embeddings
+from cfgjax.data.fid_references import FIDReference as FIDReference
+from cfgjax.data.fid_references import read_fid_reference as read_fid_reference
+from cfgjax.data.fid_references import stream_pictures as stream_pictures
 from cfgjax.data.idx import is_mnist_like as is_mnist_like
 from cfgjax.data.labels import label_counts as label_counts
 from cfgjax.data.labels import present_labels as present_labels

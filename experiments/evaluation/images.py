@@ -135,6 +135,16 @@ def _named(rows: list[dict[str, Any]], labels: Sequence[str]) -> list[dict[str, 
     return [row | {"by_label": [named(one) for one in row["by_label"]]} for row in rows]
 
 
+def _with_frechet(
+    rows: list[dict[str, Any]], draws: Draws, train: data.Images, options: EvaluationOptions
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows with further Frechet distances, where they are asked for, and what these are of."""
+    if options.frechet is None:
+        return rows, {}
+    figures, facts = options.frechet.measure(draws, train.pixels)
+    return [row | its for row, its in zip(rows, figures, strict=True)], facts
+
+
 def _left_out(reference: Reference, no_bound: str, repeated: int, num_real: int) -> dict[str, str]:
     """The numbers that the pictures turned out not to carry, with a reason each."""
     troubles = {
@@ -167,6 +177,7 @@ def _measured(
     held_out = metrics.nearest_distances(test.image[:NUM_NEAREST], train.image) if len(test.label) else None
     no_bound = "" if held_out is None else _bound_of_copies(held_out)
     rows = _named(_rows(draws, scales, drawn, reference, train, None if no_bound else held_out), texts)
+    rows, of_frechet = _with_frechet(rows, draws, train, options)
     num_samples = int(np.prod(next(iter(draws.values())).shape[1:3]))
     repeated, num_real = num_repeated(reference.real, num_samples)
     _tell_repeated(repeated, num_real, rows)
@@ -184,6 +195,7 @@ def _measured(
         measured["held_out_nearest_training_distance"] = float(np.median(held_out))
     missing = _left_out(reference, no_bound, repeated, num_real)
     measured |= {"left_out": missing} if missing else {}
+    measured |= {"frechet_distances": of_frechet} if of_frechet else {}
     return measured | {
         "num_samples": num_samples,
         "samples": rows,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from cfgjax.types import LogClassifier
 from experiments.config.samplers import ODE, SDE
 from experiments.evaluation.feature_classifier import Features
+from experiments.evaluation.frechet import FrechetMeasure
 from experiments.run.autoencoder import Decoder
 
 
@@ -18,6 +19,7 @@ class EvaluationOptions:
         classifier_scales: its guidance scales; by default those of the run.
         num_likelihoods: held-out images whose bits per dimension are wanted.
         features: the space of the distances between images.
+        frechet: further distances, in the space of a network whose weights are named: FID.
         decoder: of latents, to show what is drawn as pictures.
         is_kept: whether a feature classifier that is trained now is written beside the data.
     """
@@ -27,6 +29,7 @@ class EvaluationOptions:
     classifier_scales: tuple[float, ...] | None = None
     num_likelihoods: int = 0
     features: Features | None = None
+    frechet: FrechetMeasure | None = None
     decoder: Decoder | None = None
     is_kept: bool = True
 

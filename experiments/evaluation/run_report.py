@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from experiments.evaluation import measurable
+from experiments.evaluation import frechet, measurable
 from experiments.evaluation.guided_samples import FREE
 from experiments.evaluation.options import NOTHING_MORE, EvaluationOptions
 from experiments.run import folder as run_folder
@@ -42,6 +42,7 @@ def _headline(metrics: Mapping[str, Any]) -> str:
         start = f"  {row.get('guidance', FREE):>15} {row['solver']:>14} {row['scale']:>5g}"
         numbers = (_number(row, "recognised", ".1%"), _number(row, "frechet", ".3f"), _number(row, "coverage", ".3f"))
         lines.append(" ".join((start, *numbers)))
+    lines += frechet.lines(metrics)
     lines += _table(metrics.get("property_errors", ()), ("solver", "scale"), ".3f")
     lines += _table(metrics.get("words_met", ()), ("prompts", "solver", "scale"), ".1%")
     if "real_against_real" in metrics:

@@ -1,5 +1,7 @@
 """The arrays of a .npz file: a zip of .npy files, each unpacked as far as its header promises, none of them a pickle.
 
+A large array can be read in parts.
+
 Source: numpy.savez and savez_compressed.
 """
 
@@ -7,34 +9,68 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cfgjax.data.untrusted import DataError
-from cfgjax.data.untrusted.npy import read_header
+from cfgjax.data.untrusted.npy import Header, read_header
 from cfgjax.data.untrusted.safe_files import check_memory, require_file, require_inside
 
 _MOST_ARRAYS = 1_000
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+def _require_bytes(found: int, promised: int) -> None:
+    if found != promised:
+        raise ValueError(f"it holds {found} bytes of numbers, not the {promised} of its shape")
+
+
+def _header(info: zipfile.ZipInfo, stream: Any) -> Header:
+    """The header of an array, once the archive says that as many bytes follow as it promises."""
     if info.compress_type not in _METHODS:
         raise ValueError("it is packed in another way than NumPy's")
+    header = read_header(stream)
+    _require_bytes(info.file_size - header.start, math.prod(header.shape) * header.dtype.itemsize)
+    return header
+
+
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(info) as stream:
-        header = read_header(stream)
+        header = _header(info, stream)
         promised = math.prod(header.shape) * header.dtype.itemsize
-        if info.file_size != header.start + promised:
-            raise ValueError(
-                f"it holds {info.file_size - header.start} bytes of numbers, not the {promised} of its shape"
-            )
         check_memory(f"array {info.filename!r}", promised)
         content = stream.read(promised + 1)
-    if len(content) != promised:
-        raise ValueError(f"it holds {len(content)} bytes of numbers, not the {promised} of its shape")
+    _require_bytes(len(content), promised)
     return np.frombuffer(content, header.dtype).reshape(header.shape, order="F" if header.is_fortran else "C")
+
+
+@contextmanager
+def _told(file: Path) -> Iterator[list[str]]:
+    """What goes wrong inside becomes a DataError about the last of these names, the file's at first."""
+    shown = [str(file)]
+    try:
+        yield shown
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+    except Exception as error:  # zipfile, zlib and NumPy's reading of literals raise errors of many types
+        raise DataError(f"{shown[-1]} does not read: {(str(error).splitlines() or ['empty'])[0][:300]}") from None
+
+
+def _infos(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """What the archive holds, by the arrays' names."""
+    infos, found = archive.infolist(), {}
+    if len(infos) > _MOST_ARRAYS:
+        raise ValueError(f"it holds {len(infos)} arrays, more than {_MOST_ARRAYS}")
+    for info in infos:
+        name = info.filename.removesuffix(".npy")
+        if name in found:
+            raise ValueError(f"array {name!r} stands there twice")
+        found[name] = info
+    return found
 
 
 def read_npz(file: Path, root: Path, names: Collection[str]) -> dict[str, np.ndarray]:
@@ -51,22 +87,56 @@ def read_npz(file: Path, root: Path, names: Collection[str]) -> dict[str, np.nda
     """
     require_file(require_inside(file, root))
     found: dict[str, np.ndarray] = {}
-    shown = str(file)
-    try:
-        with zipfile.ZipFile(file) as archive:
-            infos = archive.infolist()
-            if len(infos) > _MOST_ARRAYS:
-                raise ValueError(f"it holds {len(infos)} arrays, more than {_MOST_ARRAYS}")
-            for info in infos:
-                name = info.filename.removesuffix(".npy")
-                if name in found:
-                    raise ValueError(f"array {name!r} stands there twice")
-                if name in names:
-                    shown = f"array {name!r} of {file}"
-                    found[name] = _array(archive, info)
-            shown = str(file)
-    except DataError as error:
-        raise DataError(f"{file}: {error}") from None
-    except Exception as error:  # zipfile, zlib and NumPy's reading of literals raise errors of many types
-        raise DataError(f"{shown} does not read: {(str(error).splitlines() or ['empty'])[0][:300]}") from None
+    with _told(file) as shown, zipfile.ZipFile(file) as archive:
+        for name, info in _infos(archive).items():
+            if name in names:
+                shown.append(f"array {name!r} of {file}")
+                found[name] = _array(archive, info)
     return found
+
+
+class Rows(NamedTuple):
+    """An array in parts along its first axis, which are read as they are asked for."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    parts: Iterator[np.ndarray]
+
+
+def stream_npz(file: Path, root: Path, name: str, num_rows: int) -> Rows:
+    """One array in a file, in parts of ``num_rows`` rows.
+
+    Args:
+        file: the file.
+        root: the folder that no link may lead out of.
+        name: of the array.
+        num_rows: of a part, but for the last one.
+
+    Raises:
+        DataError: no .npz, no such array in it, or one that is none of numbers, or whose first axis runs fastest; when
+            a part is asked for, also one that is cut off.
+    """
+    require_file(require_inside(file, root))
+    shown_name = f"array {name!r} of {file}"
+    with _told(file) as shown, zipfile.ZipFile(file) as archive:
+        info = _infos(archive).get(name)
+        shown.append(shown_name)
+        if info is None:
+            raise ValueError("there is none")
+        with archive.open(info) as stream:
+            header = _header(info, stream)
+        if header.is_fortran or not header.shape:
+            raise ValueError("it is not stored row by row")
+
+    def parts() -> Iterator[np.ndarray]:
+        with _told(file) as shown, zipfile.ZipFile(file) as archive, archive.open(info) as stream:
+            shown.append(shown_name)
+            read_header(stream)
+            for start in range(0, header.shape[0], num_rows):
+                shape = (min(num_rows, header.shape[0] - start), *header.shape[1:])
+                promised = math.prod(shape) * header.dtype.itemsize
+                content = stream.read(promised)
+                _require_bytes(len(content), promised)
+                yield np.frombuffer(content, header.dtype).reshape(shape)
+
+    return Rows(header.shape, header.dtype, parts())
