@@ -1,7 +1,8 @@
 """Reference batches of FID in a .npz file, as ADM's evaluator and pytorch-fid write them.
 
 ``mu`` [2048] and ``sigma`` [2048, 2048] are mean and covariance of the features of real pictures, ``mu_s`` and
-``sigma_s`` those of the spatial ones (2023); ``arr_0`` [n, H, W, 3] of uint8 are the pictures themselves.
+``sigma_s`` those of the spatial ones (2023); ``arr_0`` [n, H, W, 3] of uint8 are the pictures themselves, which here
+may have one channel, too.
 
 Source: guided-diffusion, evaluations/evaluator.py; pytorch-fid, fid_score.py.
 """
@@ -76,7 +77,7 @@ def read_fid_reference(file: PathLike) -> FIDReference:
 
 @checked
 def stream_pictures(file: PathLike, num_rows: PositiveInt) -> Iterator[np.ndarray]:
-    """The pictures in a file, uint8 [n, H, W, 3], n being ``num_rows`` but for the last ones.
+    """The pictures in a file, uint8 [n, H, W, C], n being ``num_rows`` but for the last ones.
 
     Args:
         file: .npz; no more than a part of its pictures is in memory.
@@ -89,6 +90,7 @@ def stream_pictures(file: PathLike, num_rows: PositiveInt) -> Iterator[np.ndarra
     file = Path(file)
     _require_no_pickle(file)
     rows = stream_npz(file, file.parent, PICTURES, num_rows)
-    if rows.dtype != np.uint8 or len(rows.shape) != 4 or rows.shape[-1] != 3 or 0 in rows.shape:
-        raise DataError(f"{file}: array {PICTURES!r} must be uint8 [n, H, W, 3], got {rows.dtype} {rows.shape}")
+    if rows.dtype != np.uint8 or len(rows.shape) != 4 or rows.shape[-1] not in (1, 3) or 0 in rows.shape:
+        wanted = "uint8 [n, H, W, C] with 1 or 3 channels"
+        raise DataError(f"{file}: array {PICTURES!r} must be {wanted}, got {rows.dtype} {rows.shape}")
     return rows.parts

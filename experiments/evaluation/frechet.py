@@ -89,7 +89,8 @@ class FrechetMeasure:
         if self.laws:
             known = {_named(figure, name): law for figure, law in self.laws.items() for name in self.spaces}
             return dict(known), _facts_of(self.reference)
-        parts = _parts(train) if self.reference is None else data.stream_pictures(self.reference, _PART)
+        streamed = None if self.reference is None else data.stream_pictures(self.reference, _PART)
+        parts = _parts(train) if streamed is None else map(in_colour, streamed)
         found = _features(self.spaces, progress.each(parts, "parts", "features of real pictures"))
         count = len(next(iter(found.values()), ()))
         if count < 2:

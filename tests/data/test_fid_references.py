@@ -54,10 +54,10 @@ def test_other_statistics_are_refused(name, tmp_path):
         data.read_fid_reference(tmp_path / "reference.npz")
 
 
-@pytest.mark.parametrize("pictures", [PICTURES / 255, PICTURES[..., :1], PICTURES[0], PICTURES[:0]])
+@pytest.mark.parametrize("pictures", [PICTURES / 255, PICTURES[..., :2], PICTURES[0], PICTURES[:0]])
 def test_other_pictures_are_refused(pictures, tmp_path):
     np.savez(tmp_path / "reference.npz", pictures)
-    with pytest.raises(data.DataError, match=r"array 'arr_0' must be uint8 \[n, H, W, 3\], got "):
+    with pytest.raises(data.DataError, match=r"array 'arr_0' must be uint8 \[n, H, W, C\] with 1 or 3 channels, got "):
         data.stream_pictures(tmp_path / "reference.npz", 3)
 
 

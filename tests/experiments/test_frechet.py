@@ -84,8 +84,9 @@ def test_figures_are_compared_with_the_statistics_of_a_file(tmp_path):
     assert "num_reference" not in facts
 
 
-def test_figures_are_compared_with_the_pictures_of_a_file(tmp_path):
-    np.savez(tmp_path / "reference.npz", in_colour(TRAIN))
+@pytest.mark.parametrize("pictures", [TRAIN, in_colour(TRAIN)])
+def test_figures_are_compared_with_the_pictures_of_a_file(pictures, tmp_path):
+    np.savez(tmp_path / "reference.npz", pictures)
     found, facts = _measure(TWO, tmp_path / "reference.npz")
     assert found == _measure(TWO)[0]
     assert (facts["reference"], facts["num_reference"]) == ("reference.npz", 60)
@@ -164,11 +165,11 @@ def test_the_distances_of_ones_own_weights_are_in_the_report(trained_clothes, tm
 
 @pytest.mark.slow
 def test_fid_of_a_run_of_digits(trained_digits, tmp_path):
-    """By random weights, against pictures that `sample` wrote: in both conventions, and of themselves none."""
+    """By random weights, in both conventions, against the pictures in an .npz that `sample` wrote."""
     safetensors = pytest.importorskip("safetensors.numpy")
     weights, reference = tmp_path / "inception.safetensors", tmp_path / "reference.npz"
     safetensors.save_file(inception_by_hand.random_tensors(pretrained_inception.shapes_of()), weights)
-    np.savez(reference, RNG.integers(0, 256, (6, 8, 8, 3), np.uint8))
+    assert command("sample", trained_digits, "--num-samples", 6, "--out", reference).returncode == 0
     few = ["--solver", "euler", "--scales", 2, "--num-per-class", 1, "--out", tmp_path]
     options = ["--features", "inception", "--weights", weights, "--reference", reference]
     done = command("evaluate", trained_digits, *few, *options)
