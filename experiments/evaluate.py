@@ -65,15 +65,13 @@ class MeasureOptions:
     autoencoder: Annotated[Path | None, optional("FILE", "latents alone")] = None
     """Of a run of latents: weights of the autoencoder, in diffusers' layout, that shows them as pictures."""
     features: Annotated[str | None, optional("MODULE:FUNCTION", "the feature classifier's")] = None
-    """The space of distances: a function of your own, images [n, H, W, C] in [-1, 1] -> [n, d]; or see --weights."""
+    """The space of distances: a function of your own, images [n, H, W, C] in [-1, 1] -> [n, d]; inception is FID's."""
     weights: Annotated[Path | None, optional("FILE", "none")] = None
-    """Frechet distances beside the others, by a network's weights (.safetensors): with --features inception FID and
-    sFID; with a function of your own, (FILE) -> (pictures uint8 [n, H, W, 3] -> [n, d])."""
+    """Of FID's Inception, or what your function makes one of pictures of: further Frechet distances, such as FID."""
     reference: Annotated[Path | None, optional("FILE", "the run's training pictures")] = None
-    """With --weights: .npz of real pictures (arr_0) or their statistics (mu, sigma), as ADM's evaluator reads."""
-    convention: Annotated[Convention | None, optional("NAME", "both, side by side")] = None
-    """With --features inception: pictures resized as ADM's evaluator and torch-fidelity do (tensorflow), or as
-    pytorch-fid does (pytorch_fid)."""
+    """What these compare with: .npz of pictures, arr_0, or of statistics, mu and sigma, as ADM's evaluator reads."""
+    convention: Annotated[Convention | None, optional("NAME", "both")] = None
+    """How FID resizes: tensorflow, as ADM's evaluator and torch-fidelity do, or pytorch_fid."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from cfgjax import data
 from cfgjax.models import inception_inputs, pretrained_inception
-from cfgjax.models.inception import FIDInception
+from cfgjax.models.inception import NUM_FEATURES, NUM_SPATIAL, FIDInception
 from cfgjax.types import Array, Tree
 from experiments.cli.main import UserError
 from experiments.evaluation.frechet import FrechetMeasure, Law, Spaces, of_user, sha256_of
@@ -25,6 +25,7 @@ INPUTS: dict[str, Callable[[Array], Array]] = {
     "pytorch_fid": inception_inputs.pytorch_fid_input,
 }
 _FIGURES = ("fid", "sfid")
+_WIDTHS = {"fid": NUM_FEATURES, "sfid": 17 * 17 * NUM_SPATIAL}
 
 
 def _space(params: Tree, to_input: Callable[[Array], Array]) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
@@ -66,10 +67,15 @@ def _laws(reference: Path, is_inception: bool) -> dict[str, Law]:
 
     Raises:
         DataError: it holds neither.
+        UserError: statistics of other features than the Inception's.
     """
     found = data.read_fid_reference(reference)
     kept = zip(_FIGURES if is_inception else ("fd",), found, strict=False)
     laws = {figure: law for figure, law in kept if law is not None}
+    for figure, (mean, _) in laws.items() if is_inception else ():
+        if mean.size != _WIDTHS[figure]:
+            wanted = f"{_WIDTHS[figure]} features for {figure}"
+            raise UserError(f"reference {reference} must hold statistics of {wanted}, got {mean.size}")
     if not laws:
         data.stream_pictures(reference, 1)
     return laws

@@ -8,6 +8,7 @@ import pytest
 
 from cfgjax import data, metrics
 from cfgjax.analysis import residuals
+from cfgjax.models import inception_inputs
 from tests.support.calls import (
     COUNT,
     FIELD,
@@ -49,6 +50,18 @@ SETS = Choices(
 FEATURES = SETS.but(refused=(np.ones(9), np.ones((9, 2, 1)), np.ones((1, 2)), np.ones((9, 3))))
 POINTS = SETS.but(allowed=(np.ones((1, 2)),), refused=(np.ones((9, 3)), np.ones((9, 2, 1))))
 MANY = SETS.but(refused=(np.ones((1, 2)), np.ones((9, 3))))
+MEANS = Choices(
+    (np.zeros(2), [1.0, -2.0], jnp.ones(2)),
+    (1.0, None, "mean", np.zeros(3), np.zeros((2, 1)), [NAN, 0.0], [INF, 0.0], [1j, 0.0]),
+)
+COVARIANCES = Choices(
+    (np.eye(2), jnp.ones((2, 2)), [[0.0, 0.0], [0.0, 2.0]]),
+    (1.0, None, "law", np.eye(3), np.ones((2, 1)), np.array([[1.0, 1.0], [0.0, 1.0]]), -np.eye(2), np.eye(2) * NAN),
+)
+PICTURES = Choices(
+    (np.arange(24, dtype=np.uint8).reshape(2, 4, 3), jnp.full((3, 2, 3), 255.0), np.ones((1, 1, 3))),
+    (1.0, None, "picture", np.ones((2, 3)), np.ones((2, 2, 1)), np.ones((0, 2, 3)), np.ones((2, 2, 3), complex)),
+)
 ROW = Choices(
     (np.array([0.5, 1.0]), [1.0, 2.0, 3.0], jnp.ones(4)),
     (1.0, [], [NAN], [INF, 1.0], np.ones((2, 2)), "row", None, [1j]),
@@ -130,6 +143,21 @@ CASES = [
         {"samples": FEATURES._replace(refused=NO_SET)},
         lambda samples: 0.0,
     ),
+    Case(
+        "metrics.feature_statistics",
+        lambda features: metrics.feature_statistics(features).covariance,
+        {"features": FEATURES._replace(refused=(*NO_SET, np.ones((1, 2)), np.ones(9)))},
+        lambda features: np.cov(plain(features), rowvar=False),
+        {},
+        1e-6,
+    ),
+    Case(
+        "metrics.frechet_distance_to",
+        metrics.frechet_distance_to,
+        {"samples": FEATURES, "mean": MEANS, "covariance": COVARIANCES},
+        None,
+        dict.fromkeys(("samples", "mean", "covariance"), "samples|mean|covariance"),
+    ),
     Case("metrics.kernel_mmd", metrics.kernel_mmd, BETWEEN, None, EITHER),
     Case(
         "metrics.precision_recall",
@@ -190,6 +218,8 @@ CASES = [
         {},
         1e-3,
     ),
+    Case("inception_inputs.tensorflow_input", inception_inputs.tensorflow_input, {"pixels": PICTURES}),
+    Case("inception_inputs.pytorch_fid_input", inception_inputs.pytorch_fid_input, {"pixels": PICTURES}),
     Case("data.normalize", data.normalize, {"pixels": PIXELS}, lambda pixels: plain(pixels) / 127.5 - 1, {}, 1e-6),
     Case(
         "data.to_pixels of data.normalize",

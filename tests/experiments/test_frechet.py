@@ -8,10 +8,12 @@ import pytest
 
 from cfgjax import data, metrics
 from cfgjax.models import pretrained_inception
+from cfgjax.models.inception import FIDInception
+from cfgjax.models.inception_inputs import pytorch_fid_input
 from experiments.cli.main import UserError
 from experiments.evaluation import frechet
 from experiments.evaluation.frechet import FrechetMeasure, in_colour, of_user
-from experiments.evaluation.inception import frechet_measure
+from experiments.evaluation.inception import frechet_measure, inception_spaces
 from tests.support import inception_by_hand
 from tests.support.commands import assert_one_line, command
 
@@ -125,6 +127,13 @@ def test_a_reference_without_statistics_or_pictures_is_refused(tmp_path):
         frechet_measure("inception", tmp_path / "weights", tmp_path / "reference.npz", None)
 
 
+def test_statistics_of_other_features_than_the_inceptions_are_refused(tmp_path):
+    np.savez(tmp_path / "reference.npz", mu=np.zeros(64), sigma=np.eye(64))
+    (tmp_path / "weights").write_bytes(b"")
+    with pytest.raises(UserError, match=r"must hold statistics of 2048 features for fid, got 64"):
+        frechet_measure("inception", tmp_path / "weights", tmp_path / "reference.npz", None)
+
+
 def row_means(weights):
     """Features by a network of a user's own: none, whose weights are not looked at."""
     return lambda pictures: pictures.mean((2, 3), dtype=np.float32)
@@ -161,6 +170,21 @@ def test_the_distances_of_ones_own_weights_are_in_the_report(trained_clothes, tm
     assert found["frechet_distances"]["features"] == "row_means"
     assert found["frechet_distances"]["weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert f"classifier-free, euler, w = 0: fd {found['samples'][0]['fd']:.3f}" in done.stdout
+
+
+@pytest.mark.slow
+def test_features_are_the_networks_of_each_picture(tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    tensors = inception_by_hand.random_tensors(pretrained_inception.shapes_of())
+    safetensors.save_file(tensors, tmp_path / "weights")
+    (features,) = inception_spaces(tmp_path / "weights", "pytorch_fid").values()
+    pictures = RNG.integers(0, 256, (3, 8, 8, 3), np.uint8)
+    found = features(pictures)
+    params = pretrained_inception.parameters(tensors.__getitem__)
+    for index, picture in enumerate(pictures):
+        expected = FIDInception().apply(params, pytorch_fid_input(picture))
+        np.testing.assert_allclose(found["fid"][index], expected.pool, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(found["sfid"][index], expected.spatial.ravel(), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.slow

@@ -37,6 +37,7 @@ LEFT_OUT = {
     "piecewise": "of functions, not of numbers",
     "pretrained": "networks, and their files",
     "pretrained_autoencoder": "networks, and their files",
+    "pretrained_inception": "networks, and their files",
     "sentences": "integers",
     "verify": "compiles by itself: test_what_verify_compiles_is_exact",
 }
