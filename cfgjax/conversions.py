@@ -35,7 +35,7 @@ import jax
 import jax.numpy as jnp
 
 from cfgjax.checks import is_traced, require_shape
-from cfgjax.contracts import AnyField, FieldLikeX, NonNegative, RealArray, Time, checked
+from cfgjax.contracts import AnyField, FieldLikeX, NonNegative, Positive, RealArray, Time, checked
 from cfgjax.paths import as_float, as_state, before_end, coefficients
 from cfgjax.piecewise import piecewise
 from cfgjax.types import Array, Coefficients, GaussianPath, Number, Prediction, Schedule
@@ -167,6 +167,30 @@ def field_of_noise(path: GaussianPath, noise: FieldLikeX[AnyField]) -> AnyField:
 def field_of_denoiser(path: GaussianPath, denoiser: FieldLikeX[AnyField]) -> AnyField:
     """The vector field that belongs to a denoiser, as a field of the same signature; see ``from_denoiser``."""
     return _view(from_denoiser, path, denoiser, "field")
+
+
+LEAST_BETA = 0.05
+"""What beta is held at from below where the data are predicted, unless said otherwise: Li & He's."""
+
+
+@piecewise
+@checked
+def bounded_field_of_denoiser(
+    path: GaussianPath, denoiser: FieldLikeX[AnyField], least_beta: Positive = LEAST_BETA
+) -> AnyField:
+    """u = (W D + beta' x) / max(beta, least_beta) for a denoiser D, as a field of the same signature.
+
+    It is that of ``field_of_denoiser`` where beta is at least ``least_beta``; nearer to the data it is shorter, and
+    errors of D reach it multiplied by W / least_beta. On the linear path it is (D - x) / max(1 - t, least_beta).
+
+    Source: Li & He, arXiv 2511.13720, on the linear path.
+    """
+
+    def bounded(x: Array, t: Array, *y: Array) -> Array:
+        c = coefficients(path, t)
+        return (c.wronskian * denoiser(x, t, *y) + c.beta_dot * x) / jnp.maximum(c.beta, least_beta)
+
+    return cast(AnyField, bounded)
 
 
 def _bisect(rising: Schedule, dtype: jnp.dtype, stop: float = 1.0) -> Array:

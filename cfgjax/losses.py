@@ -4,8 +4,11 @@
 (L2) noise matching:   |E(x, t, y) - noise|^2 / D                      minimised by E[noise | x, y]
 (L3) score matching:   beta^2 |s(x, t, y) + noise / beta|^2 / D        minimised by the score; never divides by beta
 (L4) noisy classifier: -log p(y | x, t)                                minimised by the posterior p_t(y|x)
+(L5) denoiser matching: |D(x, t, y) - z|^2 / D                         minimised by the denoiser E[z | x, y]
 
 with x = alpha z + beta noise, |.|^2 the squared norm and D the number of coordinates of z.
+With ``field_weight`` (L5) is the distance of D and z in their fields, ``conversions.bounded_field_of_denoiser``:
+Li & He's, arXiv 2511.13720, who predict the data with a loss on the velocity.
 Classifier-free training is (L1) with ``guidance.drop_condition`` on y.
 Source: MIT 6.S184 notes (arXiv 2506.02070v3), algorithms 3, 4 and 5; Lipman et al., arXiv 2210.02747.
 """
@@ -19,7 +22,19 @@ import jax
 import jax.numpy as jnp
 
 from cfgjax.checks import is_traced, require_between, require_key, require_label, require_rank, require_scalar
-from cfgjax.contracts import LIKE_X, AnyCondition, Contract, Finite, Key, NonNegative, RealArray, Time, checked
+from cfgjax.contracts import (
+    LIKE_X,
+    AnyCondition,
+    Contract,
+    Finite,
+    Key,
+    NonNegative,
+    Positive,
+    RealArray,
+    Time,
+    checked,
+)
+from cfgjax.conversions import LEAST_BETA
 from cfgjax.paths import as_state, coefficients, sample
 from cfgjax.types import Array, Condition, GaussianPath, LogClassifier, Number, PathSample, Schedule, TimeDensity
 
@@ -72,6 +87,20 @@ def logit_normal(location: Finite = 0.0, spread: NonNegative = 1.0) -> TimeDensi
 def flat(t: RealArray) -> Array:
     """The weight 1 at every time, []."""
     return jnp.ones_like(t)
+
+
+@checked
+def field_weight(path: GaussianPath, least_beta: Positive = LEAST_BETA) -> Schedule:
+    """The weight (W / max(beta, least_beta))^2 of the time: what a square error of D becomes in the field.
+
+    It is that of ``conversions.bounded_field_of_denoiser``; on the linear path 1 / max(1 - t, least_beta)^2.
+    """
+
+    def weight(t: Array) -> Array:
+        c = coefficients(path, t)
+        return jnp.square(c.wronskian / jnp.maximum(c.beta, least_beta))
+
+    return weight
 
 
 def _draw(path: GaussianPath, key: Array, z: Array, density: TimeDensity) -> tuple[Array, PathSample]:
@@ -157,6 +186,21 @@ def score_matching(
     """
     drawn = _draw(path, key, z, time_density)
     return _mean_square(lambda value, at, t: coefficients(path, t).beta * value + at.noise, score, drawn, y, weight)
+
+
+@checked
+def denoiser_matching(
+    path: GaussianPath,
+    denoiser: LearnedField,
+    key: Key,
+    z: DataPoint,
+    *y: AnyCondition,
+    time_density: TimeDensity = _UNIFORM,
+    weight: Schedule = flat,
+) -> Array:
+    """The denoiser matching loss (L5) of one example at one random time, []; arguments as ``flow_matching``."""
+    drawn = _draw(path, key, z, time_density)
+    return _mean_square(lambda value, at, t: value - z, denoiser, drawn, y, weight)
 
 
 @checked

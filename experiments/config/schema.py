@@ -97,8 +97,8 @@ class Experiment:
     """Folder of prepared data sets."""
     path: Literal["linear", "cosine", "variance_preserving", "polynomial", "ddpm"] = "linear"
     """Gaussian path from noise to data (polynomial: of power 2; ddpm: DDPM's 1,000 steps, then sampled on linear)."""
-    objective: Literal["field", "noise", "score", "classifier"] = "field"
-    """What the network predicts: flow, noise or denoising score matching; or the label of a noisy image."""
+    objective: Literal["field", "data", "noise", "score", "classifier"] = "field"
+    """What the network predicts: flow, denoiser, noise or score matching; or the label of a noisy image."""
     time_density: Literal["uniform", "logit_normal"] = "uniform"
     """Density from which training times are drawn."""
     label_drop_rate: Fraction = 0.1

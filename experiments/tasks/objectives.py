@@ -11,7 +11,7 @@ from flax import linen
 
 from cfgjax import conversions, guidance, losses
 from cfgjax.models import MLP, DiT, DiTClassifier, UNet, UNetClassifier
-from cfgjax.types import Array, Condition, GaussianPath, LabelledField, Loss, Tree
+from cfgjax.types import Array, Condition, GaussianPath, LabelledField, Loss, TimeDensity, Tree
 from experiments.cli.main import UserError
 from experiments.config.networks import DiTNetwork, MLPNetwork, UNetNetwork
 from experiments.config.schema import Experiment
@@ -108,8 +108,14 @@ def _matching(loss: Callable[..., Array], to_field: ToField) -> Objective:
     return Objective(_field_network, partial(_matching_loss, loss), to_field)
 
 
+def _data_loss(path: GaussianPath, prediction: LabelledField, *drawn: Any, time_density: TimeDensity) -> Array:
+    weight = losses.field_weight(path)
+    return losses.denoiser_matching(path, prediction, *drawn, time_density=time_density, weight=weight)
+
+
 OBJECTIVES = {
     "field": _matching(losses.flow_matching, lambda path, field: field),
+    "data": _matching(_data_loss, conversions.bounded_field_of_denoiser),
     "noise": _matching(losses.noise_matching, conversions.field_of_noise),
     "score": _matching(losses.score_matching, conversions.field_of_score),
     "classifier": Objective(_classifier_network, _classifier_loss, _no_field, is_field=False),

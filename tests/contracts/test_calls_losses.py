@@ -93,6 +93,7 @@ CASES = [
             (losses.flow_matching, "field"),
             (losses.noise_matching, "noise"),
             (losses.score_matching, "score"),
+            (losses.denoiser_matching, "denoiser"),
         )
     ),
     Case(

@@ -1,4 +1,4 @@
-"""Losses: (L1) to (L4) have the minimisers they name, and the weights and time densities they are given."""
+"""Losses: (L1) to (L5) have the minimisers they name, and the weights and time densities they are given."""
 
 from functools import partial
 
@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from cfgjax import losses, paths
+from cfgjax import conversions, losses, paths
 from cfgjax.mixtures import LabelledMixture
 
 NUM_SAMPLES = 20_000
 INNER = losses.uniform(0.02, 0.98)
+MATCHING = [losses.flow_matching, losses.noise_matching, losses.score_matching, losses.denoiser_matching]
 
 
 def _mean_and_error(values):
@@ -43,11 +44,12 @@ def _bump(x, t, y):
         (losses.flow_matching, "vector_field", 0.5),
         (losses.noise_matching, "noise", 0.2),
         (losses.score_matching, "score", 0.2),
+        (losses.denoiser_matching, "denoiser", 0.2),
     ],
-    ids=["flow", "noise", "score"],
+    ids=["flow", "noise", "score", "denoiser"],
 )
 def test_the_oracle_has_the_least_loss(plain_or_steep_path, loss, view, size, clustered, examples):
-    """(L1), (L2), (L3): the loss grows for a small change of either sign, with common keys."""
+    """(L1), (L2), (L3), (L5): the loss grows for a small change of either sign, with common keys."""
     path, (keys, labels, data) = plain_or_steep_path, examples
     exact = getattr(clustered, view)(path)
 
@@ -97,7 +99,7 @@ def test_score_matching_is_noise_matching(path):
     np.testing.assert_allclose(by_score, by_noise, rtol=1e-10)
 
 
-@pytest.mark.parametrize("loss", [losses.flow_matching, losses.noise_matching, losses.score_matching])
+@pytest.mark.parametrize("loss", MATCHING)
 @pytest.mark.parametrize("t", [0.0, 1.0])
 def test_losses_and_their_gradients_are_finite_at_both_ends(path, loss, t):
     """Training never divides by beta."""
@@ -114,7 +116,7 @@ def test_losses_and_their_gradients_are_finite_at_both_ends(path, loss, t):
     assert np.isfinite(slope)
 
 
-@pytest.mark.parametrize("loss", [losses.flow_matching, losses.noise_matching, losses.score_matching])
+@pytest.mark.parametrize("loss", MATCHING)
 def test_weight_and_time_density_are_honoured(loss):
     """A weight c(t) multiplies the loss at its own t, and the field sees the times of the density."""
     call = partial(loss, paths.cosine(), _bump, jax.random.key(3), jnp.array([0.3, -1.2]), jnp.asarray(2))
@@ -133,7 +135,7 @@ def test_weight_and_time_density_are_honoured(loss):
 
 
 def test_the_loss_by_hand():
-    """(L1), (L2), (L3) as means over the coordinates, at the sample of the module's own time and noise keys."""
+    """(L1), (L2), (L3), (L5) as means over the coordinates, at the sample of the module's own time and noise keys."""
     path, z = paths.linear(), jnp.array([[0.3, -1.2, 2.0]])
     time_key, noise_key = jax.random.split(jax.random.key(3))
     t = jax.random.uniform(time_key)
@@ -142,9 +144,47 @@ def test_the_loss_by_hand():
         losses.flow_matching: np.mean((np.sin(drawn.x) - (z - drawn.noise)) ** 2),
         losses.noise_matching: np.mean((np.sin(drawn.x) - drawn.noise) ** 2),
         losses.score_matching: np.mean(((1 - t) * np.sin(drawn.x) + drawn.noise) ** 2),
+        losses.denoiser_matching: np.mean((np.sin(drawn.x) - z) ** 2),
     }
     for loss, value in expected.items():
         np.testing.assert_allclose(loss(path, lambda x, t: jnp.sin(x), jax.random.key(3), z), value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.94, 0.97, 1.0])
+def test_a_prediction_of_the_data_with_a_loss_on_the_velocity(t):
+    """Li & He's loss by hand: both velocities are divided by max(1 - t, 0.05), at the end, too."""
+    path, key, z = paths.linear(), jax.random.key(3), jnp.array([0.3, -1.2, 2.0])
+    noise = np.asarray(jax.random.normal(jax.random.split(key)[1], (3,)))
+    state = t * np.asarray(z) + (1 - t) * noise
+    target, found = ((data - state) / max(1 - t, 0.05) for data in (np.asarray(z), np.sin(state)))
+    loss = losses.denoiser_matching(
+        path,
+        lambda x, t: jnp.sin(x),
+        key,
+        z,
+        time_density=lambda key: jnp.float32(t),
+        weight=losses.field_weight(path),
+    )
+    np.testing.assert_allclose(loss, np.mean((target - found) ** 2), rtol=1e-4)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("least_beta", [0.01, 0.4])
+def test_the_weight_is_that_of_the_bounded_field(path, least_beta):
+    """An error e of the denoiser is one of e sqrt(weight) in its field, at any time."""
+    weight, x = losses.field_weight(path, least_beta), jnp.array([0.4, -1.0])
+
+    def distance(t):
+        one, other = (
+            conversions.bounded_field_of_denoiser(path, lambda x, t, shift=shift: jnp.cos(x) + shift, least_beta)(x, t)
+            for shift in (0.0, 0.5)
+        )
+        return jnp.square(one - other), 0.25 * weight(t)
+
+    for t in (0.0, 0.2, 0.7, 0.97, 1.0):
+        squares, expected = jax.jit(distance)(t)
+        np.testing.assert_allclose(squares, jnp.full(2, expected), rtol=1e-6)
+        assert np.isfinite(expected)
 
 
 def test_cross_entropy_takes_the_label_that_was_given():
@@ -158,7 +198,7 @@ def test_cross_entropy_takes_the_label_that_was_given():
     np.testing.assert_allclose(found, -log_probs, rtol=1e-6)
 
 
-@pytest.mark.parametrize("loss", [losses.flow_matching, losses.noise_matching, losses.score_matching])
+@pytest.mark.parametrize("loss", MATCHING)
 def test_the_label_reaches_the_field(loss):
     seen = []
     loss(paths.linear(), lambda x, t, y: seen.append(int(y)) or x, jax.random.key(0), jnp.ones(2), jnp.asarray(5))

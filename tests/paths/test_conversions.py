@@ -107,6 +107,27 @@ def test_everything_is_finite_at_both_ends(path):
     assert _all_finite(lambda t: [FROM[source](path, oracle[source](x, t), x, t) for source in FROM])
 
 
+@pytest.mark.usefixtures("x64")
+def test_a_bounded_field_is_the_field_as_far_as_its_bound(path):
+    """And beyond beta = 0.3 that times beta / 0.3, at the end as on the way there."""
+    x, mixture = jnp.array([0.4, -1.0]), mixtures.ring()
+    denoiser = lambda x, t: mixture.denoiser(path)(x, t, 1)  # noqa: E731
+    fields = conversions.field_of_denoiser(path, denoiser), conversions.bounded_field_of_denoiser(path, denoiser, 0.3)
+    both = jax.jit(lambda t: ([field(x, t) for field in fields], path.beta(t)))
+    for t in TIMES:
+        (field, bounded), beta = both(t)
+        np.testing.assert_allclose(bounded, field * min(1, beta / 0.3), rtol=1e-8)
+    assert np.all(np.isfinite(both(1.0)[0][1]))
+
+
+@pytest.mark.parametrize("t", [0.0, 0.5, 0.94, 0.96, 1.0])
+def test_the_bounded_field_on_the_straight_path(t):
+    """(D - x) / max(1 - t, 0.05), exact at t = 1, where the field itself divides by nothing."""
+    x = jnp.array([0.4, -1.0])
+    found = conversions.bounded_field_of_denoiser(paths.linear(), lambda x, t: jnp.sin(3 * x))(x, jnp.float32(t))
+    np.testing.assert_allclose(found, (np.sin(3 * x) - x) / max(1 - t, 0.05), rtol=1e-5)
+
+
 @pytest.mark.parametrize("differentiate", [jax.jacfwd, jax.jacrev])
 def test_derivatives_are_finite_at_both_ends(path, differentiate):
     """A guarded division must not leave NaN in the derivative."""

@@ -240,7 +240,7 @@ def test_labelled_fields_are_uniform(name, skewed):
     assert _parameters(getattr(skewed, name)(paths.linear())) == ["x", "t", "y"]
 
 
-@pytest.mark.parametrize("name", ["flow_matching", "noise_matching", "score_matching"])
+@pytest.mark.parametrize("name", ["flow_matching", "noise_matching", "score_matching", "denoiser_matching"])
 def test_losses_are_uniform(name):
     """(path, field, key, z, *y, time_density, weight): path, field, key, arrays, then keyword settings."""
     losses = importlib.import_module("cfgjax.losses")
