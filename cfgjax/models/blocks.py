@@ -9,6 +9,7 @@ from flax import linen
 from cfgjax.checks import require_real
 from cfgjax.contracts import PositiveInt, check_fields, checked
 from cfgjax.models.attention import attention, project
+from cfgjax.models.embeddings import rotate
 from cfgjax.types import Array
 
 _XAVIER = linen.initializers.xavier_uniform()
@@ -18,7 +19,7 @@ Context = tuple[Array, Array]
 
 
 def remat(module: type[linen.Module]) -> type[linen.Module]:
-    """The block (hidden, condition, deterministic, context) whose inner values are computed again in the backward pass.
+    """The block (hidden, condition, deterministic, ...) whose inner values are computed again in the backward pass.
 
     It keeps its class's name, so that parameters are called the same either way.
     """
@@ -92,15 +93,21 @@ class SelfAttention(linen.Module):
         num_heads: which must divide the width.
         dtype: of the computation.
         zero_init: whether the last layer starts at zero.
+        qk_norm: whether queries and keys have a root-mean-square norm each, with a learned scale for every number of a
+            head: Dehghani et al., arXiv 2302.05442, section 2.1.
     """
 
     num_heads: PositiveInt
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
     zero_init: bool = False
+    qk_norm: bool = False
 
     @linen.compact
-    def __call__(self, tokens: Array, mask: Array | None = None) -> Array:
+    def __call__(self, tokens: Array, mask: Array | None = None, angles: Array | None = None) -> Array:
         """The mixture of the values of tokens, of those that are there by a mask [num_tokens].
+
+        Normalised queries and keys are turned by angles [num_tokens, width / num_heads / 2], where there are some, as
+        ``embeddings.rotate`` does.
 
         Raises:
             ValueError: a width that the number of heads does not divide.
@@ -109,6 +116,11 @@ class SelfAttention(linen.Module):
         num_tokens, width = tokens.shape
         _require_heads(self.num_heads, width)
         query, key, value = _Projection(self.num_heads, self.dtype, name="Dense_0")(tokens)
+        if self.qk_norm:
+            query = linen.RMSNorm(epsilon=1e-6, dtype=self.dtype, name="query_norm")(query)
+            key = linen.RMSNorm(epsilon=1e-6, dtype=self.dtype, name="key_norm")(key)
+        if angles is not None:
+            query, key = rotate(query, angles), rotate(key, angles)
         mixed = attention(query, key, value, mask)
         last_init = linen.initializers.zeros if self.zero_init else _XAVIER
         last = linen.Dense(width, dtype=self.dtype, kernel_init=last_init, name="Dense_1")

@@ -16,7 +16,7 @@ from flax import linen
 from cfgjax.contracts import FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt, UnitFloat, check_fields
 from cfgjax.models.blocks import Context, CrossAttention, SelfAttention, from_patches, modulate, remat, to_patches
 from cfgjax.models.conditioning import Module, embed
-from cfgjax.models.embeddings import TimeEmbedding, sincos_positions
+from cfgjax.models.embeddings import TimeEmbedding, grid_angles, sincos_positions
 from cfgjax.types import Array, Condition
 
 _ZEROS = linen.initializers.zeros
@@ -42,19 +42,6 @@ SIZES = {
 """The paper's sizes S, B, L, XL, and Ti, a smaller one."""
 
 
-class _Norm(linen.Module):
-    """Layer or root-mean-square norm of each token, without parameters of its own."""
-
-    kind: Literal["layer", "rms"]
-    dtype: jnp.dtype
-
-    @linen.compact
-    def __call__(self, tokens: Array) -> Array:
-        if self.kind == "rms":
-            return linen.RMSNorm(use_scale=False, epsilon=1e-6, dtype=self.dtype)(tokens)
-        return linen.LayerNorm(use_bias=False, use_scale=False, epsilon=1e-6, dtype=self.dtype)(tokens)
-
-
 class DiTBlock(linen.Module):
     """Attention and a two-layer MLP, each normalised, modulated and gated by the condition; starts as x.
 
@@ -65,24 +52,55 @@ class DiTBlock(linen.Module):
     norm: Literal["layer", "rms"]
     dropout: float
     dtype: jnp.dtype
+    norm_scale: bool = False
+    feed_forward: Literal["gelu", "swiglu"] = "gelu"
+    qk_norm: bool = False
 
     @linen.compact
-    def __call__(self, tokens: Array, condition: Array, deterministic: bool, context: Context | None = None) -> Array:
-        """The block at tokens [T, width], a condition [width] and a context."""
+    def __call__(
+        self,
+        tokens: Array,
+        condition: Array,
+        deterministic: bool,
+        context: Context | None = None,
+        angles: Array | None = None,
+    ) -> Array:
+        """The block at tokens [T, width], a condition [width], a context, and angles of ``SelfAttention``."""
         check_fields(self)
         width = tokens.shape[-1]
         modulation = linen.Dense(6 * width, dtype=self.dtype, kernel_init=_ZEROS)(condition)
         gain, shift, gate, inner_gain, inner_shift, inner_gate = jnp.split(modulation, 6)
-        normed = modulate(_Norm(self.norm, self.dtype)(tokens), gain, shift)
-        mixed = SelfAttention(self.num_heads, self.dtype)(normed)
+        normed = modulate(self._norm("norm_1")(tokens), gain, shift)
+        mixed = SelfAttention(self.num_heads, self.dtype, qk_norm=self.qk_norm)(normed, angles=angles)
         tokens = tokens + _gated(mixed, gate)
         if context is not None:
             attend = CrossAttention(self.num_heads, self.dtype)
-            tokens = tokens + attend(_Norm(self.norm, self.dtype)(tokens), context)
-        normed = modulate(_Norm(self.norm, self.dtype)(tokens), inner_gain, inner_shift)
-        inner = linen.gelu(linen.Dense(4 * width, dtype=self.dtype, kernel_init=_XAVIER)(normed))
+            tokens = tokens + attend(self._norm("context_norm")(tokens), context)
+        inner = self._inner(modulate(self._norm("norm_2")(tokens), inner_gain, inner_shift))
         inner = linen.Dropout(self.dropout, deterministic=deterministic)(inner)
         return tokens + _gated(linen.Dense(width, dtype=self.dtype, kernel_init=_XAVIER)(inner), inner_gate)
+
+    def _norm(self, name: str) -> linen.Module:
+        return _norm(self.norm, self.dtype, self.norm_scale, name)
+
+    def _inner(self, tokens: Array) -> Array:
+        """The inner units of the MLP; gated ones are two thirds of the others, so that there are as many weights."""
+        width = tokens.shape[-1]
+        is_gated = self.feed_forward == "swiglu"
+        units = linen.Dense(2 * (8 * width // 3) if is_gated else 4 * width, dtype=self.dtype, kernel_init=_XAVIER)(
+            tokens
+        )
+        if not is_gated:
+            return linen.gelu(units)
+        gate, value = jnp.split(units, 2, axis=-1)
+        return linen.silu(gate) * value
+
+
+def _norm(kind: Literal["layer", "rms"], dtype: jnp.dtype, has_scale: bool, name: str) -> linen.Module:
+    """Layer or root-mean-square norm of each token, with a learned scale or without parameters."""
+    if kind == "rms":
+        return linen.RMSNorm(use_scale=has_scale, epsilon=1e-6, dtype=dtype, name=name)
+    return linen.LayerNorm(use_bias=False, use_scale=has_scale, epsilon=1e-6, dtype=dtype, name=name)
 
 
 def _gated(tokens: Array, gate: Array) -> Array:
@@ -103,17 +121,56 @@ class _Trunk(linen.Module):
     time_range: tuple[FiniteFloat, FiniteFloat] = (0.0, 1.0)
     dtype: jnp.dtype = _FLOAT32
     rematerialise: bool = False
+    norm_scale: bool = False
+    feed_forward: Literal["gelu", "swiglu"] = "gelu"
+    qk_norm: bool = False
+    rotary: bool = False
+    bottleneck: NonNegativeInt = 0
 
-    def trunk(self, patches: Array, condition: Array, deterministic: bool, context: Context | None = None) -> Array:
-        """Patches [rows, columns, size] as tokens [rows * columns, width], after all blocks."""
-        rows, columns, size = patches.shape
-        dense = linen.Dense(self.width, dtype=self.dtype, kernel_init=_XAVIER)
-        tokens = dense(patches.reshape(-1, size)) + self._positions(rows, columns).astype(self.dtype)
+    def trunk(
+        self,
+        patches: Array,
+        condition: Array,
+        deterministic: bool,
+        context: Context | None = None,
+        joining: tuple[int, Array] | None = None,
+    ) -> Array:
+        """Patches [rows, columns, size] as tokens [rows * columns, width], after all blocks.
+
+        ``joining``: a block's number, and the tokens that stand before the others from that block on.
+        """
+        rows, columns, _ = patches.shape
+        tokens = self._embedded(patches) + self._positions(rows, columns).astype(self.dtype)
+        angles = self._angles(rows, columns)
+        start, joined = (self.depth, tokens[:0]) if joining is None else joining
         block = remat(DiTBlock) if self.rematerialise else DiTBlock
-        for _ in range(self.depth):
-            apply = block(self.num_heads, self.norm, self.dropout, self.dtype)
-            tokens = apply(tokens, condition, deterministic, context)
-        return tokens
+        for number in range(self.depth):
+            if number == start:
+                tokens = jnp.concatenate([joined.astype(self.dtype), tokens])
+                angles = None if angles is None else jnp.pad(angles, ((len(joined), 0), (0, 0)))
+            options = self.norm_scale, self.feed_forward, self.qk_norm
+            apply = block(self.num_heads, self.norm, self.dropout, self.dtype, *options)
+            tokens = apply(tokens, condition, deterministic, context, angles)
+        return tokens[len(joined) :] if len(joined) else tokens
+
+    def _embedded(self, patches: Array) -> Array:
+        dense = linen.Dense(self.width, dtype=self.dtype, kernel_init=_XAVIER)
+        tokens = patches.reshape(-1, patches.shape[-1])
+        if not self.bottleneck:
+            return dense(tokens)
+        narrow = linen.Dense(
+            self.bottleneck, use_bias=False, dtype=self.dtype, kernel_init=_XAVIER, name="bottleneck_layer"
+        )
+        return dense(narrow(tokens))
+
+    def _angles(self, rows: int, columns: int) -> Array | None:
+        if not self.rotary:
+            return None
+        if self.width % (4 * self.num_heads):
+            raise ValueError(
+                f"width must be divisible by 4 * num_heads for rotary positions, got {self.width} and {self.num_heads}"
+            )
+        return grid_angles(rows, columns, self.width // self.num_heads)
 
     def _positions(self, rows: int, columns: int) -> Array:
         if self.positions == "sine":
@@ -123,7 +180,7 @@ class _Trunk(linen.Module):
     def normed(self, tokens: Array, condition: Array) -> Array:
         """The tokens normalised and modulated once more, before a last layer, in float32."""
         gain, shift = jnp.split(linen.Dense(2 * self.width, kernel_init=_ZEROS)(condition), 2)
-        return modulate(_Norm(self.norm, _FLOAT32)(tokens), gain, shift)
+        return modulate(_norm(self.norm, _FLOAT32, self.norm_scale, "last_norm")(tokens), gain, shift)
 
     def time(self, t: Array) -> Array:
         """The time embedding, [width]."""
@@ -149,11 +206,22 @@ class DiT(_Trunk):
         time_range: the numbers that it embeds at t = 0 and t = 1.
         dtype: of the computation.
         rematerialise: compute a block's inner values again in the backward pass, to save memory.
+        norm_scale: whether the norms of tokens have a learned scale.
+        feed_forward: "gelu", or "swiglu", whose inner units are the products of SiLU and linear ones: Shazeer, arXiv
+            2002.05202.
+        qk_norm: of ``SelfAttention``.
+        rotary: turn queries and keys by the angles of their positions, too (``rotate``).
+        bottleneck: units of a first layer without bias, before the tokens' width; 0 for none.
+        in_context_tokens: tokens, each a learned one plus the condition's vector, that stand before the others from a
+            block on: Li & He, arXiv 2511.13720. They are not turned.
+        in_context_start: the number of that block, from 0.
         conditioning: a module y -> [width] or ``Embedded`` that makes y any condition; None for a label, 0..K.
     """
 
     num_classes: PositiveInt = 10
     conditioning: Module | None = None
+    in_context_tokens: NonNegativeInt = 0
+    in_context_start: NonNegativeInt = 0
 
     @linen.compact
     def __call__(self, x: Array, t: Array, y: Condition, deterministic: bool = True) -> Array:
@@ -161,17 +229,29 @@ class DiT(_Trunk):
 
         Raises:
             TypeError, ValueError: an x that is not an image or whose sides the patch does not divide, a width that the
-                number of heads does not divide, a t outside [0, 1], a label outside 0..K, or a y that the conditioning
-                does not take.
+                number of heads does not divide, or for rotary positions four times that number, a t outside [0, 1], a
+                label outside 0..K, a y that the conditioning does not take, or tokens in context that begin at no
+                block or without a vector.
         """
         check_fields(self)
         patches, time = to_patches(x, self.patch), self.time(t)
         given = embed(self.conditioning, y, self.num_classes, self.width, std=0.02)
         condition = linen.silu(given.added_to(time))
         joined = given.joined_to(patches, self.patch)
-        tokens = self.normed(self.trunk(joined, condition, deterministic, given.context), condition)
+        in_context = self._in_context(given.vector)
+        tokens = self.normed(self.trunk(joined, condition, deterministic, given.context, in_context), condition)
         output = linen.Dense(patches.shape[-1], kernel_init=_ZEROS)(tokens)
         return from_patches(output.reshape(patches.shape), self.patch)
+
+    def _in_context(self, vector: Array | None) -> tuple[int, Array] | None:
+        if not self.in_context_tokens:
+            return None
+        if self.in_context_start >= self.depth:
+            raise ValueError(f"in_context_start must be under the depth {self.depth}, got {self.in_context_start}")
+        if vector is None:
+            raise ValueError("in_context_tokens must be 0 where the conditioning gives no vector")
+        shape = self.in_context_tokens, self.width
+        return self.in_context_start, vector[None] + self.param("in_context", linen.initializers.normal(0.02), shape)
 
 
 class DiTClassifier(_Trunk):

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from cfgjax.checks import require_count, require_label, require_time
-from cfgjax.contracts import FiniteFloat, PositiveFloat, PositiveInt, at_least, check_fields, checked
+from cfgjax.checks import require_count, require_label, require_rank, require_shape, require_time
+from cfgjax.contracts import FiniteFloat, PositiveFloat, PositiveInt, RealArray, at_least, check_fields, checked
 from cfgjax.types import Array
 
 
@@ -72,11 +72,10 @@ class LabelEmbedding(linen.Module):
 
 
 @checked
-def sincos_positions(rows: PositiveInt, columns: PositiveInt, width: PositiveInt) -> Array:
-    """Fixed positions on a grid, [rows * columns, width]: half of the features tell the row, half the column.
+def grid_angles(rows: PositiveInt, columns: PositiveInt, width: PositiveInt) -> Array:
+    """Angles that tell positions on a grid, [rows * columns, width / 2]: first the row's, then the column's.
 
-    Features: sin(p / 10000^(4k/width)) and the cosine, k = 0..width/4-1, for p the row's and the column's number.
-    Source: Vaswani et al., arXiv 1706.03762, section 3.5, in two dimensions as Peebles & Xie, arXiv 2212.09748.
+    Angles: p / 10000^(4k/width), k = 0..width/4-1, for p the row's and the column's number.
 
     Raises:
         ValueError: a width that 4 does not divide.
@@ -85,10 +84,46 @@ def sincos_positions(rows: PositiveInt, columns: PositiveInt, width: PositiveInt
         raise ValueError(f"width must be divisible by 4 for positions on a grid, got {width}")
     frequencies = 10000.0 ** (-jnp.arange(width // 4, dtype=jnp.float32) / (width // 4))
 
-    def features(position: Array) -> Array:
+    def angles(position: Array) -> Array:
         row, column = position
-        angles = jnp.concatenate([row * frequencies, column * frequencies])
-        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
+        return jnp.concatenate([row * frequencies, column * frequencies])
 
     grid = jnp.stack(jnp.meshgrid(jnp.arange(rows), jnp.arange(columns), indexing="ij"), axis=-1)
-    return jax.vmap(features)(grid.reshape(-1, 2).astype(jnp.float32))
+    return jax.vmap(angles)(grid.reshape(-1, 2).astype(jnp.float32))
+
+
+@checked
+def sincos_positions(rows: PositiveInt, columns: PositiveInt, width: PositiveInt) -> Array:
+    """Fixed positions on a grid, [rows * columns, width]: sines, then cosines, of ``grid_angles``.
+
+    Source: Vaswani et al., arXiv 1706.03762, section 3.5, in two dimensions as Peebles & Xie, arXiv 2212.09748.
+
+    Raises:
+        ValueError: a width that 4 does not divide.
+    """
+    angles = grid_angles(rows, columns, width)
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+
+
+@checked
+def rotate(heads: RealArray, angles: RealArray) -> Array:
+    """Heads [num_tokens, num_heads, width] whose pairs (2k, 2k + 1) are turned by angles [num_tokens, width / 2].
+
+    Turned by the ``grid_angles`` of two positions, two heads' inner product depends on the difference of these alone.
+    Computed in float32 at least; of the heads' dtype.
+
+    Source: Su et al., arXiv 2104.09864, in two dimensions.
+
+    Raises:
+        ValueError: heads that are not such an array, angles of another shape.
+    """
+    require_rank("heads", heads, 3)
+    num_tokens, _, width = heads.shape
+    require_shape("angles", angles, (num_tokens, width // 2))
+    if width % 2:
+        raise ValueError(f"heads must be of an even width, got {width}")
+    dtype = jnp.promote_types(heads.dtype, jnp.float32)
+    cos, sin = (each.astype(dtype)[:, None, :] for each in (jnp.cos(angles), jnp.sin(angles)))
+    first, second = heads[..., ::2].astype(dtype), heads[..., 1::2].astype(dtype)
+    turned = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.reshape(heads.shape).astype(heads.dtype)

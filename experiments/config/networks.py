@@ -80,3 +80,17 @@ class DiTNetwork:
     """Type of the computation; parameters and outputs are float32 always."""
     rematerialise: bool = False
     """Compute inner values again in the backward pass, to save memory."""
+    norm_scale: bool = False
+    """Learn a scale in every norm of the tokens."""
+    feed_forward: Literal["gelu", "swiglu"] = "gelu"
+    """Inner layer of a block's MLP: GELU, or SiLU times linear with two thirds of the units."""
+    qk_norm: bool = False
+    """Normalise the queries and keys of every head, by their root mean square, with a learned scale."""
+    rotary: bool = False
+    """Turn queries and keys by angles of their positions; width must be a multiple of 4 * num_heads."""
+    bottleneck: Annotated[int, Field(ge=0, le=2**16)] = 0
+    """Units to which a patch is brought before the width, by a layer without bias; 0 for no such layer."""
+    in_context_tokens: Annotated[int, Field(ge=0, le=2**10)] = 0
+    """Tokens of the label, or other vector of the condition, that join those of the image, in a field's network."""
+    in_context_start: Annotated[int, Field(ge=0, le=2**10)] = 0
+    """Number of the block, from 0, before which they join."""

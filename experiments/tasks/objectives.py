@@ -54,14 +54,16 @@ def _classifier_network(settings: NetworkSettings, facts: TaskFacts) -> linen.Mo
     """The network of a noisy classifier.
 
     Raises:
-        UserError: asked of the MLP.
+        UserError: asked of the MLP, or of tokens of a label.
     """
     options = _options_of(settings, facts)
     match settings:
+        case DiTNetwork(in_context_tokens=number) if number:
+            raise UserError(f"objective 'classifier' knows no label: network.in_context_tokens must be 0, got {number}")
         case UNetNetwork():
             return UNetClassifier(**options)
         case DiTNetwork():
-            return DiTClassifier(**options)
+            return DiTClassifier(**{name: value for name, value in options.items() if "in_context" not in name})
         case MLPNetwork():
             raise UserError("objective 'classifier' needs a U-Net or a transformer, not the MLP")
 

@@ -11,6 +11,7 @@ from jax._src.cudnn import fused_attention_stablehlo
 
 from cfgjax import kernels
 from cfgjax.analysis import likelihood
+from cfgjax.models import DiT
 from cfgjax.models.attention import (
     _is_fit_for_flash,
     _project,
@@ -159,6 +160,16 @@ def test_with_a_mask_there_is_no_flash_kernel(platform, cudnn):
 
 def test_without_the_plugin_nothing_of_cudnn_is_traced():
     assert flash_kernels(lowered(energy, "cuda", tokens())) == (0, 0)
+
+
+def test_normed_and_turned_heads_have_flash_attention(cudnn):
+    """One kernel forward and one of the gradient for each block of a transformer, tokens in context or not."""
+    options = {"qk_norm": True, "rotary": True, "in_context_tokens": 4, "in_context_start": 1}
+    network = DiT(width=16, depth=2, num_heads=2, dtype=jnp.dtype(jnp.bfloat16), **options)
+    x, t, y = jnp.ones((4, 4, 1)), jnp.float32(0.5), jnp.int32(1)
+    params = jax.eval_shape(network.init, jax.random.key(0), x, t, y)
+    text = lowered(jax.value_and_grad(lambda params: jnp.sum(network.apply(params, x, t, y))), "cuda", params)
+    assert flash_kernels(text) == (2, 2)
 
 
 def slope(x):
