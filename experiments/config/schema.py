@@ -21,6 +21,7 @@ from experiments.config.networks import DiTNetwork, MLPNetwork, UNetNetwork
 from experiments.config.values import (
     AnyPath,
     Count,
+    EmbeddingValue,
     Examples,
     Fraction,
     MatmulPrecision,
@@ -101,6 +102,8 @@ class Experiment:
     """What the network predicts: flow, denoiser, noise or score matching; or the label of a noisy image."""
     time_density: Literal["uniform", "logit_normal"] = "uniform"
     """Density from which training times are drawn."""
+    time_logit: tuple[EmbeddingValue, Positive] = (0.0, 1.0)
+    """Mean and standard deviation of the logit of logit_normal times (JiT's are -0.8 and 0.8)."""
     label_drop_rate: Fraction = 0.1
     """Probability, 0 to 1, with which an example's label, or other condition, is replaced by the null."""
     batch_size: Examples = 256

@@ -18,7 +18,19 @@ from experiments.config.schema import Experiment
 from experiments.tasks.task import Objective, Task, TaskFacts, ToField
 
 NetworkSettings = MLPNetwork | UNetNetwork | DiTNetwork
-TIME_DENSITIES = {"uniform": losses.uniform, "logit_normal": losses.logit_normal}
+
+
+def _time_density(experiment: Experiment) -> TimeDensity:
+    """The density of training times.
+
+    Raises:
+        UserError: the logit of times that are not drawn by it.
+    """
+    if experiment.time_density == "logit_normal":
+        return losses.logit_normal(*experiment.time_logit)
+    if experiment.time_logit != (0.0, 1.0):
+        raise UserError(f"time_logit is of the time_density 'logit_normal', got it with {experiment.time_density!r}")
+    return losses.uniform()
 
 
 def _options_of(settings: NetworkSettings, facts: TaskFacts) -> dict[str, Any]:
@@ -71,7 +83,7 @@ def _classifier_network(settings: NetworkSettings, facts: TaskFacts) -> linen.Mo
 def _matching_loss(
     matching: Callable[..., Array], experiment: Experiment, task: Task, network: Any, path: GaussianPath, trains: bool
 ) -> Loss:
-    density, null, rate = TIME_DENSITIES[experiment.time_density](), task.conditions.null, experiment.label_drop_rate
+    density, null, rate = _time_density(experiment), task.conditions.null, experiment.label_drop_rate
     rates = rate if task.conditions.rates is None else task.conditions.rates
 
     def loss(params: Tree, key: Array, example: Tree) -> Array:
@@ -88,7 +100,7 @@ def _matching_loss(
 
 
 def _classifier_loss(experiment: Experiment, task: Task, network: Any, path: GaussianPath, trains: bool) -> Loss:
-    density = TIME_DENSITIES[experiment.time_density]()
+    density = _time_density(experiment)
 
     def loss(params: Tree, key: Array, example: Tree) -> Array:
         data_key, dropout_key, noise_key = jax.random.split(key, 3)
