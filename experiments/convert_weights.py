@@ -1,13 +1,13 @@
-"""Make a run folder of published weights: of SiT or DiT, to be read by sample and evaluate as one trained here.
+"""Make a run folder of published weights: of SiT, DiT, LightningDiT or JiT, to be read as one trained here.
 
 For example: python -m experiments.convert_weights sit.safetensors --kind sit --out runs/sit
 
 docs/published_weights.md says how to rewrite published .pt weights as safetensors, and how to decode the latents.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import tyro
@@ -28,7 +28,15 @@ from experiments.runtime import progress
 from experiments.tasks.memory_limit import require_affordable
 from experiments.tasks.registry import facts_of
 
-KindName = Literal["sit", "repa", "dit", "diffusers_dit"]
+KindName = Literal["sit", "repa", "dit", "diffusers_dit", "lightningdit", "jit"]
+_OF_STEPS = {"path": "ddpm", "objective": "noise"}
+_TRAINED = {
+    "dit": _OF_STEPS,
+    "diffusers_dit": _OF_STEPS,
+    "lightningdit": {"time_density": "logit_normal"},
+    "jit": {"objective": "data", "time_density": "logit_normal", "time_logit": (-0.8, 0.8)},
+}
+"""How weights of a kind were trained, as far as not SiT's way."""
 
 
 @dataclass(frozen=True)
@@ -39,34 +47,34 @@ class Options:
     """The safetensors file, with the published names."""
     kind: KindName
     """SiT's velocity on the linear path, repa: the same with REPA's time; DiT's noise prediction at the steps of DDPM,
-    diffusers_dit: the same with the frequencies of time by which diffusers computes."""
+    diffusers_dit: the same with the frequencies of time by which diffusers computes; LightningDiT's velocity; JiT's
+    prediction of pixels."""
     out: Path
     """Folder of the run to make."""
     num_heads: Annotated[int | None, optional("INT", "the papers'")] = None
-    """Heads of attention, needed where width and depth are none of the papers' sizes (S, B, L, XL)."""
+    """Heads of attention, needed where width and depth are none of the papers' sizes (S, B, L, XL) and no tensor tells
+    them."""
     side: int = 32
     """Side of the latents of a file in diffusers' layout, which does not tell it: 32 of pictures of 256 x 256."""
+    noise_scale: Annotated[float | None, optional("FLOAT", "the paper's: 1 of side 256, 2 of 512")] = None
+    """Standard deviation of the noise that JiT was trained with."""
 
 
 def experiment_of(kind: KindName, architecture: Architecture, run_dir: Path) -> Experiment:
     """The experiment that the weights are a run of; its latents are not here."""
-    network, is_field = pretrained.network(kind, architecture), kind in ("sit", "repa")
+    network, shape = pretrained.network(kind, architecture), (architecture.side, architecture.side)
+    names = {each.name for each in fields(DiTNetwork)} - {"dtype"}
+    data = LatentData(Path("latents"), (*shape, architecture.channels), network.num_classes)
+    if kind in ("lightningdit", "jit"):
+        data = replace(data, factor=1 / architecture.noise_scale)
+    options: dict[str, Any] = _TRAINED.get(kind, {})
     return Experiment(
         f"published_{kind}",
         run_dir,
-        LatentData(Path("latents"), (architecture.side, architecture.side, architecture.channels), network.num_classes),
-        path="linear" if is_field else "ddpm",
-        objective="field" if is_field else "noise",
-        network=DiTNetwork(
-            network.width,
-            network.depth,
-            network.num_heads,
-            network.patch,
-            positions=network.positions,
-            max_frequency=network.max_frequency,
-            time_range=network.time_range,
-        ),
+        data,
+        network=DiTNetwork(**{name: getattr(network, name) for name in names}),
         sampling=Sampling((1.0, 1.5, 4.0), num_steps=32, num_per_class=1),
+        **options,
     )
 
 
@@ -81,7 +89,7 @@ def _of_repa(architecture: Architecture) -> str:
 
 def _read(options: Options) -> tuple[Architecture, Tree]:
     try:
-        return pretrained.read(options.weights, options.num_heads, options.kind, options.side)
+        return pretrained.read(options.weights, options.num_heads, options.kind, options.side, options.noise_scale)
     except (ImportError, ValueError) as error:
         raise UserError(str(error)) from None
     except OSError as error:

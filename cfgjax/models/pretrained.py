@@ -1,4 +1,4 @@
-"""Published weights of DiT and SiT as the parameters of ``models.DiT``: by names, one tensor of theirs to one of ours.
+"""Published weights of transformers as the parameters of ``models.DiT``: by names, one tensor of theirs to one of ours.
 
 (W1) A linear layer keeps its weight as [out, in], ours as [in, out]. The first one is a convolution [out, C, p, p] over
      patches, whose inputs ours orders p, p, C.
@@ -12,165 +12,123 @@
      turned. Nothing in a file tells that but ``projectors.``, which are left out.
 (W7) diffusers' layout of DiT (``diffusers_layout``) holds the same network. diffusers itself computes another with it,
      whose frequencies of time are 10000^(-k/127): that is the kind "diffusers_dit".
+(W8) LightningDiT has SiT's time and field. Its SwiGLU, learned scales of norms, rotary and other positions are options
+     of ours; the cosines and sines that it keeps must be those of ours, and are left out.
+(W9) JiT has SiT's time and path, and predicts the data; in context its label's tokens join at a third of the depth. Its
+     noise has a standard deviation s: divided by it, data and noise lie on our path, so its first layer is multiplied
+     and its last divided by s.
 
 Their images are [C, H, W], ours [H, W, C]. Label K is null in both. Needs the extra ``safetensors``; a file is data,
 and never code.
 
-Source: Peebles & Xie, arXiv 2212.09748; Ma et al., arXiv 2401.08740; and the public sources of both.
+Source: Peebles & Xie, arXiv 2212.09748; Ma et al., arXiv 2401.08740; Yao et al., arXiv 2501.01423; Li & He, arXiv
+2511.13720; and the public sources of all four.
 """
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 
 from cfgjax import conversions, paths
-from cfgjax.contracts import PositiveInt, checked, one_of, record
-from cfgjax.models import SIZES, DiT
+from cfgjax.contracts import PositiveFloat, PositiveInt, checked, one_of
+from cfgjax.models import DiT
 from cfgjax.models.diffusers_layout import as_published, is_of_diffusers
-from cfgjax.models.weight_files import (
-    Shapes,
-    finite_tensor,
-    nested,
-    read_safetensors,
-    require_published_names,
-    require_shapes,
-    shape_of,
+from cfgjax.models.published_tensors import (
+    Architecture,
+    KnownArchitecture,
+    architecture_of_shapes,
+    depth_of,
+    placed,
+    placing_of,
 )
+from cfgjax.models.weight_files import Shapes, read_safetensors, require_published_names, shape_of
 from cfgjax.types import LabelledField, Tree
 
-KINDS = ("sit", "repa", "dit", "diffusers_dit")
+KINDS = ("sit", "repa", "dit", "diffusers_dit", "lightningdit", "jit")
 LAST_FREQUENCY = dict.fromkeys(KINDS, 10000 ** (-127 / 128)) | {"diffusers_dit": 10000**-1}
 """The last of each kind's frequencies of time, the first being 1 (W5, W7)."""
 _STEPS = paths.NUM_STEPS - 1.0, 0.0
-TIME_RANGE = {"sit": (0.0, 1.0), "repa": (1.0, 0.0), "dit": _STEPS, "diffusers_dit": _STEPS}
+TIME_RANGE = dict.fromkeys(KINDS, (0.0, 1.0)) | {"repa": (1.0, 0.0), "dit": _STEPS, "diffusers_dit": _STEPS}
 """What each kind embeds at our t = 0 and t = 1."""
 
 Kind = Annotated[str, one_of(*KINDS)]
-"""Which weights these are, of SiT, of SiT with REPA, of DiT, or of DiT as diffusers computes it."""
-
-
-class Architecture(NamedTuple):
-    """What distinguishes one DiT or SiT from another; ``side`` is that of its square latents."""
-
-    width: PositiveInt
-    depth: PositiveInt
-    num_heads: PositiveInt
-    patch: PositiveInt
-    channels: PositiveInt
-    side: PositiveInt
-    num_classes: PositiveInt
-    has_variance: bool
-
-
-KnownArchitecture = Annotated[Architecture, record(Architecture, "an Architecture, as architecture_of gives it")]
-"""An Architecture of integers of at least 1."""
-
-
-class _Layer(NamedTuple):
-    """Where a layer's weight and bias go, the shape of its weight, and what becomes of its rows."""
-
-    place: str
-    shape: tuple[int, ...]
-    arrange: Callable[[np.ndarray], np.ndarray] = np.asarray
-
-
-def _chunks(*order: int) -> Callable[[np.ndarray], np.ndarray]:
-    """The rows cut into as many chunks, which are put into an order (W2)."""
-    return lambda rows: np.concatenate([np.split(rows, len(order))[index] for index in order])
-
-
-def _layers(architecture: Architecture) -> dict[str, _Layer]:
-    """Every layer with a weight and a bias, by its published name."""
-    width, square, channels = architecture.width, architecture.patch**2, architecture.channels
-    num_outputs = channels * (1 + architecture.has_variance)
-
-    def without_variance(rows: np.ndarray) -> np.ndarray:
-        kept = rows.reshape(square, num_outputs, -1)[:, :channels]
-        return kept.reshape(square * channels, *rows.shape[1:])
-
-    layers = {
-        "x_embedder.proj": _Layer("Dense_0", (width, channels, architecture.patch, architecture.patch)),
-        "t_embedder.mlp.0": _Layer("TimeEmbedding_0/Dense_0", (width, 256)),
-        "t_embedder.mlp.2": _Layer("TimeEmbedding_0/Dense_1", (width, width)),
-        "final_layer.adaLN_modulation.1": _Layer("Dense_1", (2 * width, width), _chunks(1, 0)),
-        "final_layer.linear": _Layer("Dense_2", (square * num_outputs, width), without_variance),
-    }
-    for index in range(architecture.depth):
-        theirs, ours = f"blocks.{index}", f"DiTBlock_{index}"
-        layers |= {
-            f"{theirs}.adaLN_modulation.1": _Layer(f"{ours}/Dense_0", (6 * width, width), _chunks(1, 0, 2, 4, 3, 5)),
-            f"{theirs}.attn.qkv": _Layer(f"{ours}/SelfAttention_0/Dense_0", (3 * width, width)),
-            f"{theirs}.attn.proj": _Layer(f"{ours}/SelfAttention_0/Dense_1", (width, width)),
-            f"{theirs}.mlp.fc1": _Layer(f"{ours}/Dense_1", (4 * width, width)),
-            f"{theirs}.mlp.fc2": _Layer(f"{ours}/Dense_2", (width, 4 * width)),
-        }
-    return layers
-
-
-_LABELS, _POSITIONS = "y_embedder.embedding_table.weight", "pos_embed"
+"""Which weights these are: of SiT, of SiT with REPA, of DiT, of DiT as diffusers computes it, LightningDiT's, JiT's."""
 
 
 @checked
 def shapes_of(architecture: KnownArchitecture) -> dict[str, tuple[int, ...]]:
     """The names and shapes of all tensors that the weights of an architecture have."""
-    return _shapes_of(architecture)
-
-
-def _shapes_of(architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {
-        _LABELS: (architecture.num_classes + 1, architecture.width),
-        _POSITIONS: (1, (architecture.side // architecture.patch) ** 2, architecture.width),
-    }
-    for name, layer in _layers(architecture).items():
-        shapes |= {f"{name}.weight": layer.shape, f"{name}.bias": layer.shape[:1]}
-    return shapes
-
-
-def _num_heads(width: int, depth: int, given: int | None) -> int:
-    if given is not None:
-        if width % given:
-            raise ValueError(f"num_heads must divide the width {width}, got {given}")
-        return given
-    for size in SIZES.values():
-        if (size.width, size.depth) == (width, depth):
-            return size.num_heads
-    raise ValueError(f"num_heads must be given for {depth} blocks of width {width}, which is none of the papers' sizes")
+    return {name: each.shape for name, each in placing_of(architecture).items()}
 
 
 @checked
-def architecture_of(shapes: Shapes, num_heads: PositiveInt | None = None) -> Architecture:
+def architecture_of(
+    shapes: Shapes, num_heads: PositiveInt | None = None, kind: Kind = "sit", noise_scale: PositiveFloat | None = None
+) -> Architecture:
     """The architecture whose weights have exactly these tensors.
 
     Args:
         shapes: of all tensors of a file, by name.
-        num_heads: of attention, which no shape tells; by default that of the paper's size.
+        num_heads: of attention; by default what the norms or the rotary positions of a head tell, of "lightningdit" and
+            "jit", or that of the paper's size, as no shape tells it of the others.
+        kind: whose weights they are.
+        noise_scale: of "jit" (W9), by default 1 for images of side 256 and 2 for 512, as published.
 
     Raises:
-        ValueError: names of diffusers, of REPA, or behind a prefix; a tensor that is missing, unexpected, or of another
-            shape than the others ask for, by name; a size of no paper without ``num_heads``; one that no width has.
+        ValueError: names of diffusers, of REPA, of another kind, or behind a prefix; a tensor that is missing,
+            unexpected, or of another shape than the others ask for, by name; a size of no paper without ``num_heads``;
+            one that no width has; images of another side without ``noise_scale``, or one for another kind.
     """
     require_published_names(shapes)
-    width, channels, patch, _ = shape_of(shapes, "x_embedder.proj.weight", 4)
-    num_tokens, num_rows = shape_of(shapes, _POSITIONS, 3)[1], shape_of(shapes, _LABELS, 2)[0]
-    num_outputs, _ = shape_of(shapes, "final_layer.linear.weight", 2)
-    depth = len({found[1] for name in shapes if (found := re.match(r"blocks\.(\d+)\.", name))})
-    heads = _num_heads(width, depth, num_heads)
-    has_variance = num_outputs != patch**2 * channels
-    side = patch * math.isqrt(num_tokens)
-    architecture = Architecture(width, depth, heads, patch, channels, side, num_rows - 1, has_variance)
-    require_shapes(shapes, _shapes_of(architecture))
-    return architecture
+    if noise_scale is not None and kind != "jit":
+        raise ValueError(f"noise_scale must be left out but for the kind jit, got {noise_scale} for {kind}")
+    if kind == "jit":
+        return _of_jit(shapes, num_heads, noise_scale)
+    options: dict[str, Any]
+    options = {"feed_forward": "swiglu", "norm_scale": True, "rotary": "stored"} if kind == "lightningdit" else {}
+    if kind == "lightningdit":
+        options["qk_norm"] = "blocks.0.attn.q_norm.weight" in shapes
+    _require_kind(shapes, kind)
+    return architecture_of_shapes(shapes, num_heads, options)
+
+
+def _require_kind(shapes: Mapping[str, tuple[int, ...]], kind: str) -> None:
+    """Raises ValueError for tensors of one of the later networks, saying of which."""
+    found = next((name for name in _ONLY_OF if name in shapes), None)
+    if found is not None and _ONLY_OF[found] != kind:
+        raise ValueError(f"tensor {found} is that of the kind {_ONLY_OF[found]}, not of {kind}")
+
+
+_ONLY_OF = {"x_embedder.proj1.weight": "jit", "feat_rope.freqs_cos": "lightningdit"}
+"""Tensors that tell a kind."""
+NOISE_SCALES = {256: 1.0, 512: 2.0}
+"""JiT's, by the side of its images."""
+
+
+def _of_jit(shapes: Mapping[str, tuple[int, ...]], num_heads: int | None, noise_scale: float | None) -> Architecture:
+    options = {
+        "feed_forward": "swiglu",
+        "norm_scale": True,
+        "qk_norm": True,
+        "rotary": "computed",
+        "bottleneck": shape_of(shapes, "x_embedder.proj1.weight", 4)[0],
+        "in_context_tokens": shape_of(shapes, "in_context_posemb", 3)[1],
+        "in_context_start": depth_of(shapes) // 3,
+    }
+    architecture = architecture_of_shapes(shapes, num_heads, options)
+    if noise_scale is None and architecture.side not in NOISE_SCALES:
+        raise ValueError(f"noise_scale must be given for images of side {architecture.side}, which no paper has")
+    scale = NOISE_SCALES[architecture.side] if noise_scale is None else noise_scale
+    return architecture._replace(noise_scale=scale)
 
 
 @checked
 def parameters(tensor: Callable[[str], np.ndarray], architecture: KnownArchitecture, kind: Kind = "sit") -> Tree:
-    """The parameters of ``network``, float32, by (W1) to (W4), and of "repa" (W6).
+    """The parameters of ``network``, float32, by (W1) to (W4), and of "repa" (W6), of "jit" (W9).
 
     Args:
         tensor: name -> the tensor, as the ``__getitem__`` of a mapping is; called once for each name.
@@ -178,27 +136,21 @@ def parameters(tensor: Callable[[str], np.ndarray], architecture: KnownArchitect
         kind: whose they are.
 
     Raises:
-        TypeError, ValueError: a tensor of another shape, or of what are no real numbers, or not finite, by its name.
+        TypeError, ValueError: a tensor of another shape, or of what are no real numbers, or not finite, by its name;
+            stored rotary positions that are not ours.
     """
-    shapes = _shapes_of(architecture)
-
-    def finite(name: str) -> np.ndarray:
-        return finite_tensor(tensor, name, shapes[name])
-
-    flat = {"LabelEmbedding_0/Embed_0/embedding": finite(_LABELS), "positions": finite(_POSITIONS)[0]}
-    for name, layer in _layers(architecture).items():
-        weight = finite(f"{name}.weight")
-        rows = layer.arrange(np.moveaxis(weight, 1, -1))
-        flat[f"{layer.place}/kernel"] = rows.reshape(len(rows), -1).T
-        flat[f"{layer.place}/bias"] = layer.arrange(finite(f"{name}.bias"))
-    for name in ("Dense_2/kernel", "Dense_2/bias") if kind == "repa" else ():
-        flat[name] = -flat[name]
-    return {"params": nested(flat)}
+    noise, sign = architecture.noise_scale, -1.0 if kind == "repa" else 1.0
+    factors = {"bottleneck_layer/kernel": noise, "Dense_2/kernel": sign / noise, "Dense_2/bias": sign / noise}
+    return placed(tensor, architecture, {place: factor for place, factor in factors.items() if factor != 1})
 
 
 @checked
 def read(
-    file: Path, num_heads: PositiveInt | None = None, kind: Kind = "sit", side: PositiveInt = 32
+    file: Path,
+    num_heads: PositiveInt | None = None,
+    kind: Kind = "sit",
+    side: PositiveInt = 32,
+    noise_scale: PositiveFloat | None = None,
 ) -> tuple[Architecture, Tree]:
     """The architecture and the parameters in a safetensors file, its numbers of 16 bits widened.
 
@@ -207,6 +159,7 @@ def read(
         num_heads: as ``architecture_of``.
         kind: whose weights they are.
         side: of the latents of a file in diffusers' layout, which does not tell it: 32 of 256 x 256 pictures.
+        noise_scale: as ``architecture_of``.
 
     Raises:
         OSError: no file there, or one that cannot be read.
@@ -220,7 +173,7 @@ def read(
             shapes = {name: shape for name, shape in shapes.items() if not name.startswith("projectors.")}
         if is_of_diffusers(shapes):
             shapes, tensor = as_published(shapes, tensor, side)
-        architecture = architecture_of(shapes, num_heads)
+        architecture = architecture_of(shapes, num_heads, kind, noise_scale)
         return architecture, parameters(tensor, architecture, kind)
 
     return read_safetensors(file, build)
@@ -239,10 +192,18 @@ def network(kind: Kind, architecture: KnownArchitecture) -> DiT:
         depth=architecture.depth,
         num_heads=architecture.num_heads,
         patch=architecture.patch,
+        norm="rms" if architecture.norm_scale else "layer",
         positions="learned",
         max_frequency=LAST_FREQUENCY[kind],
         time_range=TIME_RANGE[kind],
+        norm_scale=architecture.norm_scale,
+        feed_forward=architecture.feed_forward,
+        qk_norm=architecture.qk_norm,
+        rotary=architecture.rotary != "none",
+        bottleneck=architecture.bottleneck,
         num_classes=architecture.num_classes,
+        in_context_tokens=architecture.in_context_tokens,
+        in_context_start=architecture.in_context_start,
     )
 
 
@@ -251,11 +212,13 @@ def field(kind: Kind, predict: LabelledField) -> LabelledField:
     """The vector field on ``paths.linear`` of what a published network predicts.
 
     Args:
-        kind: "sit" or "repa", whose prediction is that field, or one of DiT's, whose noise prediction on ``paths.ddpm``
-            becomes it.
+        kind: whose prediction it is: of "dit" and "diffusers_dit" the noise on ``paths.ddpm``, of "jit" the data, in
+            the scale of (W9), whose field is bounded as theirs is; of the others the field itself.
         predict: the network, (x, t, y) -> like x.
     """
-    if kind in ("sit", "repa"):
+    if kind == "jit":
+        return conversions.bounded_field_of_denoiser(paths.linear(), predict)
+    if kind not in ("dit", "diffusers_dit"):
         return predict
     noise_path = paths.ddpm()
     return conversions.change_path(noise_path, paths.linear(), conversions.field_of_noise(noise_path, predict))

@@ -81,7 +81,7 @@ def _other_folder(names: set[str]) -> str:
 def _other_names(names: Iterable[str]) -> str | None:
     """Whose names these are, if tensors of known other ones are among them."""
     known = sorted(names)
-    starts = [name.removesuffix("x_embedder.proj.weight") for name in known if name.endswith(".x_embedder.proj.weight")]
+    starts = [found[1] for name in known if (found := re.match(r"(.+\.)x_embedder\.proj1?\.weight$", name))]
     if starts:
         return f"its names begin with {starts[0][:100]!r}, which the published ones do not"
     if any(name.startswith("transformer_blocks.") for name in known):

@@ -18,6 +18,8 @@ from experiments.run.restore import restore_field
 from experiments.run.train_setup import train_setup_of
 from experiments.runtime import progress
 from experiments.tasks.registry import facts_of, task_of
+from tests.models.test_pretrained_later import ARCHITECTURES as LATER
+from tests.models.test_pretrained_later import _tensors as later_tensors
 from tests.support.commands import assert_one_line, command
 
 safetensors = pytest.importorskip("safetensors.numpy")
@@ -103,6 +105,39 @@ def test_a_run_of_repa_is_its_field(weights, tmp_path):
     expected = -predict(x, 0.75, y)
     np.testing.assert_allclose(run.field(x, 0.25, y), expected, rtol=1e-3, atol=1e-3 * float(jnp.abs(expected).max()))
     assert float(run.model.path.alpha(0.25)) == 0.25
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lightningdit", "jit"])
+def test_a_run_of_a_later_network_is_its_field(kind, tmp_path):
+    """Heads come from the file; JiT's pixels are divided by the scale of its noise, LightningDiT's latents by 1."""
+    tensors, architecture = later_tensors(kind), LATER[kind]
+    safetensors.save_file(tensors, tmp_path / "weights.safetensors")
+    options = ["--noise-scale", 2] if kind == "jit" else []
+    file, run_dir = tmp_path / "weights.safetensors", tmp_path / "run"
+    done = command("convert_weights", file, "--kind", kind, *options, "--out", run_dir)
+    assert done.returncode == 0, done.stderr
+    run, params = restore_field(run_dir), pretrained.parameters(tensors.__getitem__, architecture, kind)
+    field = pretrained.field(kind, partial(pretrained.network(kind, architecture).apply, params))
+    x, y = jax.random.normal(jax.random.key(0), run.task.shape), jnp.int32(1)
+    expected = jax.jit(field)(x, jnp.float32(0.97), y)
+    np.testing.assert_allclose(run.field(x, 0.97, y), expected, rtol=1e-3, atol=1e-3 * float(jnp.abs(expected).max()))
+    assert run.task.scaling == ((0.5, 0.0) if kind == "jit" else (1.0, 0.0))
+    trained = run.experiment.objective, run.experiment.time_density, run.experiment.time_logit
+    assert trained == (
+        ("data", "logit_normal", (-0.8, 0.8)) if kind == "jit" else ("field", "logit_normal", (0.0, 1.0))
+    )
+
+
+def test_the_scale_of_noise_is_asked_for_where_no_paper_tells_it(weights, tmp_path):
+    safetensors.save_file(later_tensors("jit"), tmp_path / "jit.safetensors")
+    out = ["--out", tmp_path / "run"]
+    done = command("convert_weights", tmp_path / "jit.safetensors", "--kind", "jit", *out)
+    assert_one_line(done, "noise_scale must be given for images of side 6, which no paper has")
+    done = command("convert_weights", weights, "--kind", "sit", "--noise-scale", 2, *out)
+    assert_one_line(done, "noise_scale must be left out but for the kind jit, got 2.0 for sit")
+    done = command("convert_weights", weights, "--kind", "jit", "--num-heads", 2, *out)
+    assert_one_line(done, "tensor x_embedder.proj1.weight is missing")
 
 
 def test_a_run_of_steps_cannot_be_a_classifier(weights, tmp_path):
