@@ -11,7 +11,17 @@ RENAMED = {
 }
 """The dotted name of a setting in config.json and checkpoints of older runs -> its name."""
 
-ADDED = {"matmul_precision": "highest"}
+ADDED = {
+    "matmul_precision": "highest",
+    "time_logit": (0.0, 1.0),
+    "network.norm_scale": False,
+    "network.feed_forward": "gelu",
+    "network.qk_norm": False,
+    "network.rotary": False,
+    "network.bottleneck": 0,
+    "network.in_context_tokens": 0,
+    "network.in_context_start": 0,
+}
 """The dotted name of a setting that older runs do not tell -> what it was in them, on CPUs."""
 
 

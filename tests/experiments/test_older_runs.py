@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cfgjax import mixtures
-from experiments.config.renamed import with_older_names
+from experiments.config.renamed import ADDED, with_older_names
 from experiments.config.schema import ADAPTER
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
@@ -50,8 +50,13 @@ def test_a_run_of_images_by_a_transformer_is_read_under_the_new_names(tmp_path):
     settings = ADAPTER.dump_python(experiment, mode="json")
     settings["data"]["num_labels"] = settings["data"].pop("num_classes")
     settings["network"]["time_ends"] = settings["network"].pop("time_range")
+    for name in ADDED:
+        owner = settings["network"] if name.startswith("network.") else settings
+        del owner[name.removeprefix("network.")]
     (tmp_path / "config.json").write_text(json.dumps(settings))
     assert run_folder.read_config(tmp_path) == experiment
+    counted = with_older_names(run_folder.settings_that_count(experiment))
+    assert counted.keys() <= run_folder.flat(settings).keys()
 
 
 def test_its_digest_counts_settings_by_the_names_that_they_had(run_dir):
