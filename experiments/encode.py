@@ -155,7 +155,7 @@ def _write_shards(folder: Path, work: _Work) -> list[Path]:
 
 
 def _join(files: list[Path], folder: Path, work: _Work) -> None:
-    """Writes latents.npy and labels.npy of the parts."""
+    """Writes latents.npy, labels.npy and statistics.json of the parts."""
     folder.mkdir(exist_ok=True)
     first = np.lib.format.open_memmap(files[0], "r")
     whole = np.lib.format.open_memmap(folder / "latents.npy", "w+", np.float32, (len(work.split), *first.shape[1:]))
@@ -165,6 +165,7 @@ def _join(files: list[Path], folder: Path, work: _Work) -> None:
     whole.flush()
     labels = np.concatenate(list(work.split.labels()))
     np.save(folder / "labels.npy", labels.astype(np.int32))
+    data.write_statistics(folder, data.open_latents(folder).statistics())
 
 
 def _require_usable(options: Options) -> None:

@@ -17,6 +17,9 @@ from cfgjax.data.fid_references import stream_pictures as stream_pictures
 from cfgjax.data.idx import is_mnist_like as is_mnist_like
 from cfgjax.data.labels import label_counts as label_counts
 from cfgjax.data.labels import present_labels as present_labels
+from cfgjax.data.latent_statistics import Statistics as Statistics
+from cfgjax.data.latent_statistics import read_statistics as read_statistics
+from cfgjax.data.latent_statistics import write_statistics as write_statistics
 from cfgjax.data.latents import Latents as Latents
 from cfgjax.data.latents import Spread as Spread
 from cfgjax.data.latents import open_latents as open_latents

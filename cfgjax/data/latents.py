@@ -8,9 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from cfgjax.contracts import PathLike, PositiveInt, checked
+from cfgjax.data.latent_statistics import Statistics, merged, sums_of
 from cfgjax.data.untrusted import DataError
 from cfgjax.data.untrusted.npy import open_array
 from cfgjax.data.untrusted.tfds_metadata import MOST_EXAMPLES
+
+_BLOCK = 256
+"""Rows that are read at a time; another number would give other last digits."""
 
 
 class Spread(NamedTuple):
@@ -50,6 +54,15 @@ class Latents(NamedTuple):
         chosen = np.sort(np.random.default_rng(0).choice(count, min(count, most_rows), replace=False))
         latent = self.rows(chosen)[0].astype(np.float64)
         return Spread(latent.mean(axis=(0, 1, 2)), latent.std(axis=(0, 1, 2)))
+
+    def statistics(self) -> Statistics:
+        """The statistics of all latents, read a block at a time.
+
+        Raises:
+            DataError: a latent that is not finite, by its row.
+        """
+        blocks = (np.arange(start, min(start + _BLOCK, len(self.label))) for start in range(0, len(self.label), _BLOCK))
+        return merged(sums_of(self.rows(block)[0]) for block in blocks).statistics
 
 
 def _require_types(folder: Path, latent: np.dtype, label: np.dtype) -> None:

@@ -128,7 +128,7 @@ def test_what_is_stopped_goes_on_to_the_same_bytes(own_data, weights, monkeypatc
     assert done.returncode == 0, done.stderr
     assert looked == [before]
     assert len(calls) == 5
-    for name in ("latents.npy", "labels.npy"):
+    for name in ("latents.npy", "labels.npy", "statistics.json"):
         assert (own_data / "parts" / name).read_bytes() == (own_data / "whole" / name).read_bytes()
 
 
