@@ -22,6 +22,7 @@ from cfgjax.data.latent_statistics import read_statistics as read_statistics
 from cfgjax.data.latent_statistics import write_statistics as write_statistics
 from cfgjax.data.latents import Latents as Latents
 from cfgjax.data.latents import Spread as Spread
+from cfgjax.data.latents import Views as Views
 from cfgjax.data.latents import open_latents as open_latents
 from cfgjax.data.listing import Remark as Remark
 from cfgjax.data.metadata_folder import holds_metadata as holds_metadata
@@ -41,6 +42,7 @@ from cfgjax.data.split import Split as Split
 from cfgjax.data.summary import Summary as Summary
 from cfgjax.data.summary import summary as summary
 from cfgjax.data.transforms import dequantise as dequantise
+from cfgjax.data.transforms import draw_latent as draw_latent
 from cfgjax.data.transforms import normalize as normalize
 from cfgjax.data.transforms import random_flip as random_flip
 from cfgjax.data.transforms import to_pixels as to_pixels

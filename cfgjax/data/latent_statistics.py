@@ -1,7 +1,7 @@
 """Statistics of a folder of latents: statistics.json, {"count": n, "mean": [C], "std": [C]}.
 
-Of z as it is drawn, over all pictures: of a Gaussian of mean m and standard deviation s, the mean of m, and
-std² = variance of m + mean of s².
+(L1) Of z as it is drawn, over all pictures: of Gaussians of mean m and standard deviation s the mean is that of m, and
+     std² = variance of m + mean of s².
 """
 
 from __future__ import annotations
@@ -30,27 +30,26 @@ class Statistics(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Sums over rows and places: how many rows and numbers a channel, their mean, and the squares about it, [C]."""
+    """Over rows and places: how many numbers a channel has, their mean and the sum of squares about it, [C] each."""
 
-    rows: int
-    numbers: int
+    count: int
     mean: np.ndarray
     squares: np.ndarray
 
     @property
-    def statistics(self) -> Statistics:
-        """What they say of the rows."""
-        return Statistics(self.rows, self.mean, np.sqrt(self.squares / self.numbers))
+    def std(self) -> np.ndarray:
+        """The standard deviation of each channel."""
+        return np.sqrt(self.squares / self.count)
 
 
 def sums_of(latent: np.ndarray, deviation: np.ndarray | None = None) -> Sums:
-    """The sums of latents [n, H, W, C], or of Gaussians of these means and deviations."""
+    """The sums of latents [n, H, W, C], or of draws of Gaussians of these means and deviations (L1)."""
     values = np.asarray(latent, np.float64).reshape(-1, latent.shape[-1])
     mean = values.mean(axis=0)
     squares = np.square(values - mean).sum(axis=0)
     if deviation is not None:
         squares += np.square(np.asarray(deviation, np.float64)).reshape(values.shape).sum(axis=0)
-    return Sums(len(latent), len(values), mean, squares)
+    return Sums(len(values), mean, squares)
 
 
 def merged(parts: Iterable[Sums]) -> Sums:
@@ -58,10 +57,9 @@ def merged(parts: Iterable[Sums]) -> Sums:
     rest = iter(parts)
     total = next(rest)
     for part in rest:
-        numbers, step = total.numbers + part.numbers, part.mean - total.mean
-        mean = total.mean + step * (part.numbers / numbers)
-        squares = total.squares + part.squares + np.square(step) * (total.numbers * part.numbers / numbers)
-        total = Sums(total.rows + part.rows, numbers, mean, squares)
+        count, step = total.count + part.count, part.mean - total.mean
+        squares = total.squares + part.squares + np.square(step) * (total.count * part.count / count)
+        total = Sums(count, total.mean + step * (part.count / count), squares)
     return total
 
 

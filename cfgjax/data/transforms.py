@@ -1,4 +1,4 @@
-"""Pixels, for ONE image: integers 0..255 to the data point that a model learns."""
+"""What is stored of ONE image, as pixels or latents, to the data point that a model learns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax.checks import is_traced, require_finite, require_real
-from cfgjax.contracts import Contract, Key, checked
+from cfgjax.contracts import Contract, Key, checked, instance
+from cfgjax.data.latents import Views
 from cfgjax.types import Array
 
 
@@ -58,6 +59,26 @@ def dequantise(key: Key, pixels: Pixels) -> Array:
 def random_flip(key: Key, image: Annotated[Array, Contract(_require_image)]) -> Array:
     """The image [H, W, C], mirrored left to right with probability one half."""
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+
+
+@checked
+def draw_latent(
+    key: Key, views: Annotated[Views, instance(Views, "Views of one picture, as Latents.views gives them of many")]
+) -> Array:
+    """One latent of a picture: of its two views one with probability one half, and mean + deviation * noise.
+
+    What is not stored changes nothing: without deviations it is the mean, without the mirrored picture the first view.
+    """
+    flip_key, noise_key = jax.random.split(key)
+    mean, deviation, flipped, flipped_deviation = views
+    is_flipped = jax.random.bernoulli(flip_key)
+    if flipped is not None:
+        mean = jnp.where(is_flipped, flipped, mean)
+    if deviation is None:
+        return jnp.asarray(mean)
+    if flipped_deviation is not None:
+        deviation = jnp.where(is_flipped, flipped_deviation, deviation)
+    return mean + deviation * jax.random.normal(noise_key, jnp.shape(mean))
 
 
 @checked

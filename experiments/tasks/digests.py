@@ -50,8 +50,9 @@ def of_split(split: data.Split) -> str:
 def of_latents(latents: data.Latents) -> str:
     """The digest of latents, of which a sample is read and all labels."""
     count = len(latents.label)
-    sample, _ = latents.rows(_rows(count))
-    return f"{count}:{_sum_of(sample.shape[1:], sample, np.asarray(latents.label, np.int64))}"
+    views, _ = latents.views(_rows(count))
+    sample, *others = [array for array in views if array is not None]
+    return f"{count}:{_sum_of(sample.shape[1:], sample, np.asarray(latents.label, np.int64), *others)}"
 
 
 def of_conditioned(images: data.ConditionedImages) -> str:

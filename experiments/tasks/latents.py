@@ -36,15 +36,19 @@ def samples_of(settings: LatentData) -> Samples:
 
 
 def _example(settings: LatentData) -> Example:
-    def example(key: Array, drawn: tuple[Array, Array]) -> tuple[Array, Array]:
-        latent, y = drawn
+    def example(key: Array, drawn: tuple[data.Views, Array]) -> tuple[Array, Array]:
+        views, y = drawn
+        latent = data.draw_latent(key, views)
         return settings.factor * (latent - settings.shift if settings.shift else latent), y
 
     return example
 
 
 def _rows(num_examples: int, num_held_out: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows held out and those trained on: the same random ones for every seed, as files are sorted by label."""
+    """The rows held out and those trained on: the same random ones for every seed, as files are sorted by label.
+
+    A row is a picture with its mirrored twin, which are held out together.
+    """
     if num_held_out >= num_examples:
         raise UserError(f"data.num_held_out must be less than the {num_examples} latents, got {num_held_out}")
     order = np.random.default_rng(0).permutation(num_examples)
@@ -76,7 +80,8 @@ def _kind(experiment: Experiment, settings: LatentData) -> partial[Task]:
 
 def _from_settings(experiment: Experiment, settings: LatentData) -> Task:
     """The task of what the config tells; batches are shapes."""
-    batch = abstract_examples(experiment.batch_size, settings.shape, jnp.float32)
+    latent, y = abstract_examples(experiment.batch_size, settings.shape, jnp.float32)
+    batch = data.Views(latent), y
     return _kind(experiment, settings)(batches=lambda steps: (batch for _ in steps), held_out=batch)
 
 
@@ -93,12 +98,12 @@ def _read(experiment: Experiment, settings: LatentData) -> Task:
     share = local_share(experiment.batch_size)
 
     def batches(steps: range) -> Iterator[Tree]:
-        shuffled = lambda indices: latents.rows(train_rows[indices])  # noqa: E731
+        shuffled = lambda indices: latents.views(train_rows[indices])  # noqa: E731
         return data.prefetch(shuffled, experiment.seed, steps, experiment.batch_size, len(train_rows), share)
 
     return _kind(experiment, settings)(
         batches=batches,
-        held_out=latents.rows(test_rows[held_out_share("num_held_out", len(test_rows))]),
+        held_out=latents.views(test_rows[held_out_share("num_held_out", len(test_rows))]),
         absent_labels=warn_of_absent(np.unique(latents.label[train_rows]), settings.num_classes),
         train_digest=digests.of_latents(latents),
     )

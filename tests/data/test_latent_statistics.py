@@ -14,11 +14,11 @@ def test_merged_sums_are_those_of_all_rows():
     latent = rng.normal([100, -2, 0], [0.5, 3, 1], (50, 4, 3, 3)).astype(np.float32)
     deviation = rng.uniform(0, 2, latent.shape).astype(np.float32)
     parts = [slice(0, 7), slice(7, 8), slice(8, 50)]
-    found = merged(sums_of(latent[part]) for part in parts).statistics
-    assert found.count == 50
+    found = merged(sums_of(latent[part]) for part in parts)
+    assert found.count == 50 * 4 * 3
     np.testing.assert_allclose(found.mean, latent.mean((0, 1, 2), dtype=np.float64), rtol=1e-12)
     np.testing.assert_allclose(found.std, latent.std((0, 1, 2), dtype=np.float64), rtol=1e-12)
-    drawn = merged(sums_of(latent[part], deviation[part]) for part in parts).statistics
+    drawn = merged(sums_of(latent[part], deviation[part]) for part in parts)
     added = np.square(deviation.astype(np.float64)).mean((0, 1, 2))
     np.testing.assert_allclose(drawn.std**2, found.std**2 + added, rtol=1e-12)
     np.testing.assert_array_equal(drawn.mean, found.mean)

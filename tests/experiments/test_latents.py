@@ -1,18 +1,25 @@
 """Latents computed beforehand: trained on from a folder, held out at random, drawn as arrays."""
 
 import dataclasses
+import shutil
 
+import jax
 import numpy as np
 import pytest
 
+from cfgjax import data
+from cfgjax.checks import THREEFRY
 from experiments.cli.main import UserError
 from experiments.config.kinds import LatentData
+from experiments.config.networks import MLPNetwork
 from experiments.presets.registry import PRESETS
+from experiments.run.model import model_of
 from experiments.run.restore import Run
 from experiments.sample.options import OutputOptions
 from experiments.sample.output import write
 from experiments.tasks.registry import facts_of, task_of
-from tests.support.commands import SMALL_DIT, assert_one_line, command
+from tests.experiments.test_resume import _wait_for_checkpoint, final_state
+from tests.support.commands import SMALL_DIT, assert_one_line, command, finish, start
 
 NUM_CLASSES, NUM_LATENTS = 4, 160
 
@@ -29,23 +36,75 @@ def folder(tmp_path_factory):
     return data_dir
 
 
-def _experiment(folder, **changes):
-    settings = LatentData(
-        folder="mine", **({"shape": (4, 4, 5), "num_classes": NUM_CLASSES, "num_held_out": 32} | changes)
-    )
-    return dataclasses.replace(PRESETS["imagenet256_latent"][1], data=settings, data_dir=folder, batch_size=16)
+def _experiment(data_dir, **changes):
+    known = {"folder": "mine", "shape": (4, 4, 5), "num_classes": NUM_CLASSES, "num_held_out": 32}
+    settings = LatentData(**known | changes)
+    return dataclasses.replace(PRESETS["imagenet256_latent"][1], data=settings, data_dir=data_dir, batch_size=16)
 
 
 def test_each_latent_is_either_held_out_or_visited_once_in_an_epoch(folder):
     task = task_of(_experiment(folder))
     batches = list(task.batches(range(8)))
-    visited = np.concatenate([latents for latents, _ in batches])
-    together = np.concatenate([visited, task.held_out[0]]).reshape(NUM_LATENTS, -1)
+    visited = np.concatenate([views.latent for views, _ in batches])
+    together = np.concatenate([visited, task.held_out[0].latent]).reshape(NUM_LATENTS, -1)
     whole = np.load(folder / "mine" / "latents.npy").astype(np.float32).reshape(NUM_LATENTS, -1)
     np.testing.assert_array_equal(np.unique(together, axis=0), np.unique(whole, axis=0))
     assert set(task.held_out[1].tolist()) == set(range(NUM_CLASSES))
-    for latents, labels in batches:
-        np.testing.assert_allclose(latents.mean(axis=(1, 2, 3)), labels, atol=0.6)
+    for views, labels in batches:
+        np.testing.assert_allclose(views.latent.mean(axis=(1, 2, 3)), labels, atol=0.6)
+
+
+def _with_views(data_dir, name="views", deviation=0.5):
+    """A folder whose latents are the number of their row, and its negative in the mirrored picture."""
+    row = np.broadcast_to(np.arange(1.0, NUM_LATENTS + 1).reshape(-1, 1, 1, 1), (NUM_LATENTS, 4, 4, 5))
+    (data_dir / name).mkdir()
+    for file, values in (
+        ("latents", row), ("flipped", -row),
+        ("deviations", deviation + 0 * row), ("flipped_deviations", deviation + 0 * row),
+    ):  # fmt: skip
+        np.save(data_dir / name / f"{file}.npy", values.astype(np.float32))
+    np.save(data_dir / name / "labels.npy", np.arange(NUM_LATENTS) % NUM_CLASSES)
+    return data_dir
+
+
+def test_a_picture_and_its_mirrored_twin_are_held_out_together(tmp_path):
+    task = task_of(_experiment(_with_views(tmp_path), folder="views"))
+    held_out = task.held_out[0]
+    np.testing.assert_array_equal(held_out.flipped, -held_out.latent)
+    visited = [np.abs(half) for views, _ in task.batches(range(8)) for half in (views.latent, views.flipped)]
+    assert len(np.unique(np.concatenate(visited))) == 128
+    assert not np.intersect1d(np.concatenate(visited), np.abs(held_out.latent)).size
+
+
+def test_batches_of_views_depend_on_their_step_alone(tmp_path):
+    """Those of a resumed run are those of one that stayed, and so is what is drawn of them by a step's keys."""
+    task = task_of(_experiment(_with_views(tmp_path), folder="views", factor=0.25, shift=2.0))
+    stayed, resumed = list(task.batches(range(8))), list(task.batches(range(5, 8)))
+    jax.tree.map(np.testing.assert_array_equal, stayed[5:], resumed)
+    keys = jax.random.split(jax.random.key(7, impl=THREEFRY), 16)
+    drawn, _ = jax.vmap(task.example)(keys, resumed[0])
+    expected = jax.vmap(data.draw_latent)(keys, stayed[5][0])
+    np.testing.assert_allclose(drawn, 0.25 * (expected - 2), rtol=1e-6)
+    assert len(np.unique(np.sign(drawn[:, 0, 0, 0]))) == 2
+
+
+def test_the_loss_of_deviation_0_is_that_of_the_mean(tmp_path):
+    (tmp_path / "plain").mkdir()
+    _with_views(tmp_path, deviation=0.0)
+    for name in ("latents", "labels"):
+        shutil.copy(tmp_path / "views" / f"{name}.npy", tmp_path / "plain")
+    for name in ("flipped", "flipped_deviations"):
+        (tmp_path / "views" / f"{name}.npy").unlink()
+    losses = []
+    for name in ("views", "plain"):
+        experiment = dataclasses.replace(_experiment(tmp_path, folder=name, factor=0.01), network=MLPNetwork(16, 8, 1))
+        task = task_of(experiment)
+        model = model_of(experiment, task)
+        loss = task.objective.loss(experiment, task, model.network, model.path, True)
+        params = model.init(jax.random.key(1))
+        example = jax.tree.map(lambda leaf: leaf[0], task.held_out)
+        losses.append(float(loss(params, jax.random.key(2, impl=THREEFRY), example)))
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize(
@@ -121,6 +180,26 @@ def test_files_of_latents_tell_their_factor(folder, tmp_path):
     run = Run(experiment, facts_of(experiment), None, None, 1)
     write(OutputOptions(str(tmp_path / "x.npz")), run, np.zeros((2, 4, 4, 5)), np.zeros(2, np.int32), 1)
     assert float(np.load(tmp_path / "x.npz")["factor"]) == 0.25
+
+
+@pytest.mark.slow
+def test_a_run_on_moments_goes_on_bit_equal(tmp_path):
+    """Killed and started again, it draws what a run that stayed draws."""
+    _with_views(tmp_path)
+    preset = [
+        "imagenet256_latent", "--data-dir", tmp_path, "--data.folder", "views", "--data.shape", 4, 4, 5,
+        "--data.num-classes", NUM_CLASSES, "--data.num-held-out", 32, "--data.factor", 0.01, *SMALL_DIT,
+    ]  # fmt: skip
+    stayed, killed = tmp_path / "stayed", tmp_path / "killed"
+    assert finish(start("train", *preset, "--run-dir", stayed)).returncode == 0
+    process = start("train", *preset, "--run-dir", killed)
+    _wait_for_checkpoint(killed, process)
+    process.kill()
+    finish(process)
+    done = finish(start("train", *preset, "--run-dir", killed))
+    assert done.returncode == 0, done.stderr
+    assert " of 40" in done.stdout
+    jax.tree.map(np.testing.assert_array_equal, final_state(stayed), final_state(killed))
 
 
 @pytest.mark.slow
