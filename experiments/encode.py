@@ -1,14 +1,17 @@
 """Encode pictures to latents, to train on: a prepared data set through an autoencoder's weights.
 
 For example: python -m experiments.encode pets --autoencoder vae/diffusion_pytorch_model.safetensors --out pets_latents
-writes data/pets_latents/latents.npy [n, H, W, C] and labels.npy [n], in the encoder's own scale, prints their spread
-and the options to train on them. Stopped or killed, the same command goes on where it was, to the same bytes.
+writes data/pets_latents/latents.npy [n, H, W, C] and labels.npy [n], in the encoder's own scale, and statistics.json,
+and prints their spread and the options to train on them. With --keep moments latents.npy holds means and deviations.npy
+standard deviations, of which every training step draws anew; with --flips flipped.npy holds the mirrored pictures'
+latents, one of the two being drawn. Stopped or killed, the same command goes on where it was, to the same bytes.
 """
 
 import hashlib
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -29,7 +32,7 @@ from experiments.run.batch_sampling import keys_at
 from experiments.run.drafts import whole_file
 from experiments.runtime import progress
 from experiments.runtime.batching import filled_parts, plan_batching
-from experiments.tasks import picture_folder, summary
+from experiments.tasks import latent_folder, picture_folder, summary
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 SHARD = 256
@@ -48,8 +51,10 @@ class Options:
     """The folder of latents to make, inside data_dir."""
     split: str = "train"
     """The split of the data set."""
-    keep: Literal["mean", "draw"] = "mean"
-    """Of the encoder's Gaussian its mean, or one draw, the same at each call."""
+    keep: Literal["mean", "draw", "moments"] = "mean"
+    """Of the encoder's Gaussian its mean; one draw, the same at each call; or mean and deviation, for draws anew."""
+    flips: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Encode every picture mirrored left to right, too."""
     seed: int = 0
     """Seed of the draws."""
     data_dir: Path = Path("data")
@@ -109,15 +114,30 @@ def _begun(folder: Path, work: _Work) -> None:
         raise UserError(f"out: {folder} holds the beginning of other work; remove it, or choose another out")
 
 
-def _encoder(work: _Work) -> Any:
-    """(parameters, images, their keys) -> latents, over all devices."""
-    network, params, _ = work.found
+def _of_one(work: _Work) -> Callable[[Tree, Array, Array], Array]:
+    """(parameters, image, key) -> what is kept of it, [views, H, W, C], in the order of ``data.Views``."""
+    network, keep = work.found.network, work.options.keep
 
-    def one(params: Tree, image: Array, key: Array) -> Array:
+    def kept(params: Tree, image: Array, key: Array) -> list[Array]:
         moments: Any = network.apply(params, image, method="encode")
         mean, log_variance = moments
-        return mean if work.options.keep == "mean" else sample_latent(key, mean, log_variance)
+        if keep == "moments":
+            return [mean, jnp.exp(0.5 * log_variance)]
+        return [mean if keep == "mean" else sample_latent(key, mean, log_variance)]
 
+    def one(params: Tree, image: Array, key: Array) -> Array:
+        found = kept(params, image, key)
+        if work.options.flips:
+            found += kept(params, image[:, ::-1], jax.random.fold_in(key, 1))
+        return jnp.stack(found)
+
+    return one
+
+
+def _encoder(work: _Work) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """(images, their rows) -> what is kept of them, [n, views, H, W, C], over all devices."""
+    network, params, _ = work.found
+    one = _of_one(work)
     height, width, _ = work.split.shape
     shape = jax.ShapeDtypeStruct((height or 1, width or 1, network.image_channels), jnp.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -141,7 +161,7 @@ def _encoder(work: _Work) -> Any:
 
 
 def _write_shards(folder: Path, work: _Work) -> list[Path]:
-    """The files of latents, those made that are missing."""
+    """The files of what is kept, those made that are missing."""
     encode = _encoder(work)
     starts = range(0, len(work.split), SHARD)
     files = [folder / f"{start:09d}.npy" for start in starts]
@@ -154,18 +174,20 @@ def _write_shards(folder: Path, work: _Work) -> list[Path]:
     return files
 
 
+def _views_of(options: Options, file: Path) -> data.Views:
+    """What a file holds of its pictures."""
+    stored = np.moveaxis(np.lib.format.open_memmap(file, "r"), 1, 0)
+    has_deviations = options.keep == "moments"
+    names = ["latent", "deviation"][: 1 + has_deviations] + options.flips * (
+        ["flipped", "flipped_deviation"][: 1 + has_deviations]
+    )
+    return data.Views(**dict(zip(names, stored, strict=True)))
+
+
 def _join(files: list[Path], folder: Path, work: _Work) -> None:
-    """Writes latents.npy, labels.npy and statistics.json of the parts."""
-    folder.mkdir(exist_ok=True)
-    first = np.lib.format.open_memmap(files[0], "r")
-    whole = np.lib.format.open_memmap(folder / "latents.npy", "w+", np.float32, (len(work.split), *first.shape[1:]))
-    for index, file in enumerate(files):
-        part = np.lib.format.open_memmap(file, "r")
-        whole[index * SHARD : index * SHARD + len(part)] = part
-    whole.flush()
+    """Writes the folder of latents, of the parts."""
     labels = np.concatenate(list(work.split.labels()))
-    np.save(folder / "labels.npy", labels.astype(np.int32))
-    data.write_statistics(folder, data.open_latents(folder).statistics())
+    latent_folder.write(folder, len(work.split), (_views_of(work.options, file) for file in files), labels)
 
 
 def _require_usable(options: Options) -> None:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +24,7 @@ from experiments.run.batch_sampling import keys_at
 from experiments.run.model import model_of
 from experiments.run.train_setup import state_of
 from experiments.tasks.registry import task_of
-from tests.support.commands import assert_one_line, command
+from tests.support.commands import assert_one_line, command, finish, start
 
 safetensors_numpy = pytest.importorskip("safetensors.numpy")
 
@@ -77,11 +79,63 @@ def test_latents_are_the_encoder_s_means_in_the_split_s_order(own_data, weights)
 
 
 def test_draws_have_the_noise_of_their_pictures(own_data, weights):
-    assert _encode(own_data, weights["gray"], "--keep", "draw", "--seed", 3).returncode == 0
+    """Mirrored pictures another one."""
+    assert _encode(own_data, weights["gray"], "--keep", "draw", "--flips", "--seed", 3).returncode == 0
     test, latents = data.load("digits", "test", own_data), data.open_latents(own_data / "latents")
-    mean, log_variance = _moments(weights["gray"], test.image)
-    noise = jax.vmap(lambda key: jax.random.normal(key, (4, 4, 2)))(keys_at(3, jnp.arange(360)))
-    np.testing.assert_allclose(latents.latent, mean + np.exp(log_variance / 2) * noise, rtol=1e-3, atol=1e-3)
+    keys = keys_at(3, jnp.arange(360))
+    others = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+    for found, images, its in ((latents.latent, test.image, keys), (latents.flipped, test.image[:, :, ::-1], others)):
+        mean, log_variance = _moments(weights["gray"], images)
+        noise = jax.vmap(lambda key: jax.random.normal(key, (4, 4, 2)))(its)
+        np.testing.assert_allclose(found, mean + np.exp(log_variance / 2) * noise, rtol=1e-3, atol=1e-3)
+    assert latents.deviation is None
+
+
+def test_moments_and_mirrored_pictures_are_kept(own_data, weights):
+    """The deviation is that of the encoder; what is mirrored is the picture, not its latent."""
+    assert _encode(own_data, weights["gray"], "--keep", "moments", "--flips").returncode == 0
+    test, latents = data.load("digits", "test", own_data), data.open_latents(own_data / "latents")
+    for images, mean, deviation in (
+        (test.image, latents.latent, latents.deviation),
+        (test.image[:, :, ::-1], latents.flipped, latents.flipped_deviation),
+    ):
+        expected, log_variance = _moments(weights["gray"], images)
+        np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(deviation, np.exp(log_variance / 2), rtol=1e-4, atol=1e-4)
+    assert np.abs(latents.flipped - latents.latent[:, :, ::-1]).max() > 0.1
+    told = data.read_statistics(own_data / "latents")
+    assert told is not None
+    assert told.count == 360
+    both = np.concatenate([latents.latent, latents.flipped]).astype(np.float64)
+    square = np.square(np.concatenate([latents.deviation, latents.flipped_deviation]), dtype=np.float64)
+    np.testing.assert_allclose(told.mean, both.mean(axis=(0, 1, 2)), rtol=1e-9)
+    np.testing.assert_allclose(told.std**2, both.var(axis=(0, 1, 2)) + square.mean(axis=(0, 1, 2)), rtol=1e-9)
+
+
+@pytest.mark.slow
+def test_what_is_killed_goes_on_to_the_same_bytes(own_data, weights):
+    """SIGKILL once some parts are there: moments and mirrored pictures come out as undisturbed."""
+    asked = [
+        "digits", "--data-dir", own_data, "--autoencoder", weights["gray"], "--keep", "moments", "--flips", "--out",
+    ]  # fmt: skip
+    assert finish(start("encode", *asked, "whole")).returncode == 0
+    process = start("encode", *asked, "parts")
+    for _ in range(2400):
+        if len(list((own_data / ".parts.encoding").glob("0*.npy"))) >= 2 or process.poll() is not None:
+            break
+        time.sleep(0.01)
+    process.kill()
+    assert finish(process).returncode == -signal.SIGKILL
+    assert not (own_data / "parts").exists()
+    done = finish(start("encode", *asked, "parts"))
+    assert done.returncode == 0, done.stderr
+    names = sorted(file.name for file in (own_data / "whole").iterdir())
+    assert names == [
+        "deviations.npy", "flipped.npy", "flipped_deviations.npy", "labels.npy", "latents.npy", "statistics.json",
+    ]  # fmt: skip
+    for name in names:
+        assert (own_data / "parts" / name).read_bytes() == (own_data / "whole" / name).read_bytes()
+    assert not list(own_data.glob(".parts*"))
 
 
 def test_gray_pictures_have_three_equal_channels_for_an_encoder_of_colours(own_data, weights):
@@ -138,7 +192,7 @@ def test_the_beginning_of_other_work_is_not_gone_on_with(own_data, weights, monk
 
     monkeypatch.setattr(command_of_encode, "_join", full)
     assert_one_line(_encode(own_data, weights["gray"]), "the disk is full")
-    for other in (["--seed", 1], ["--keep", "draw"]):
+    for other in (["--seed", 1], ["--keep", "draw"], ["--keep", "moments"], ["--flips"]):
         assert_one_line(
             _encode(own_data, weights["gray"], *other), "latents.encoding holds the beginning of other work"
         )

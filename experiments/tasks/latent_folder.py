@@ -1,0 +1,41 @@
+"""A folder of latents, as ``data.open_latents`` reads it, written a block of rows at a time."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cfgjax import data
+from cfgjax.data.latents import FILES
+
+
+def write(folder: Path, count: int, blocks: Iterable[data.Views], labels: np.ndarray) -> None:
+    """Writes latents, labels and their statistics into a folder, which is made if it is not there.
+
+    Args:
+        folder: to be written.
+        count: rows in all.
+        blocks: what is stored of their rows, in order, all of them of the same parts.
+        labels: [count].
+
+    Raises:
+        DataError: numbers that are not finite, or deviations below 0, by their row.
+    """
+    folder.mkdir(exist_ok=True)
+    for start, block in _at_their_rows(blocks):
+        for name, values in zip(FILES, block, strict=True):
+            if values is None:
+                continue
+            if start == 0:
+                np.lib.format.open_memmap(folder / name, "w+", np.float32, (count, *values.shape[1:]))
+            file = np.lib.format.open_memmap(folder / name, "r+")
+            file[start : start + len(values)] = values
+    np.save(folder / "labels.npy", labels.astype(np.int32))
+    data.write_statistics(folder, data.open_latents(folder).statistics())
+
+
+def _at_their_rows(blocks: Iterable[data.Views]) -> Iterator[tuple[int, data.Views]]:
+    start = 0
+    for block in blocks:
+        yield start, block
+        start += len(block.latent)
