@@ -14,9 +14,12 @@ from cfgjax.data.embeddings import read_embeddings as read_embeddings
 from cfgjax.data.fid_references import FIDReference as FIDReference
 from cfgjax.data.fid_references import read_fid_reference as read_fid_reference
 from cfgjax.data.fid_references import stream_pictures as stream_pictures
+from cfgjax.data.foreign_latents import holds_foreign_latents as holds_foreign_latents
+from cfgjax.data.foreign_latents import read_foreign_latents as read_foreign_latents
 from cfgjax.data.idx import is_mnist_like as is_mnist_like
 from cfgjax.data.labels import label_counts as label_counts
 from cfgjax.data.labels import present_labels as present_labels
+from cfgjax.data.latent_source import LatentSource as LatentSource
 from cfgjax.data.latent_statistics import Statistics as Statistics
 from cfgjax.data.latent_statistics import read_statistics as read_statistics
 from cfgjax.data.latent_statistics import write_statistics as write_statistics

@@ -44,7 +44,7 @@ def told_forms(files: Sequence[Path]) -> str:
     """
     for file in files:
         if file.name == "latents.npy":
-            return ", but latents.npy: latents are read from a folder inside that of prepared data sets, as they are"
+            return ", but latents.npy: latents are read from a folder of latents.npy and labels.npy"
         if file.suffix.lower() == ".parquet":
             return f", but {file.name}: pictures in Parquet are read by data.read_parquet"
         if file.name in ("metadata.csv", "metadata.jsonl"):

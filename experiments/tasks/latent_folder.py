@@ -1,5 +1,6 @@
 """A folder of latents, as ``data.open_latents`` reads it, written a block of rows at a time."""
 
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 
 from cfgjax import data
 from cfgjax.data.latents import FILES
+from experiments.cli.main import UserError
+from experiments.runtime import progress
 
 
 def write(folder: Path, count: int, blocks: Iterable[data.Views], labels: np.ndarray) -> None:
@@ -39,3 +42,30 @@ def _at_their_rows(blocks: Iterable[data.Views]) -> Iterator[tuple[int, data.Vie
     for block in blocks:
         yield start, block
         start += len(block.latent)
+
+
+def convert(name: str, data_dir: Path, source: data.LatentSource) -> None:
+    """Writes data_dir/name, whole or not at all, of latents that others wrote.
+
+    Raises:
+        DataError: latents that do not read.
+        UserError: the folder holds something else.
+    """
+    folder = data_dir / name
+    if folder.exists() and any(data.require_inside(folder, data_dir).iterdir()):
+        raise UserError(f"{folder} holds something else; remove it, or give another name")
+    draft = folder.with_name(f".{name}.converting")
+    shutil.rmtree(draft, ignore_errors=True)  # of a conversion that was killed
+    try:
+        write(draft, source.count, _shown(source), source.label)
+        draft.replace(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _shown(source: data.LatentSource) -> Iterator[data.Views]:
+    """The blocks of a source, with a bar."""
+    with progress.bar(source.count, "latents", "converting") as shown:
+        for block in source.blocks():
+            yield block
+            shown.update(len(block.latent))

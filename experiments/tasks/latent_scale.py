@@ -1,9 +1,12 @@
 """The scale of latents: what data.factor makes of their standard deviation and means, looked at before training."""
 
+from pathlib import Path
+
 import numpy as np
 
 from cfgjax import data
 from experiments.cli import main as cli
+from experiments.cli.main import UserError
 from experiments.config.kinds import LatentData
 from experiments.runtime import distributed
 
@@ -50,9 +53,30 @@ def warnings_of(spread: data.Spread, factor: float, shift: float = 0.0) -> list[
     return found
 
 
-def tell(latents: data.Latents, settings: LatentData) -> None:
-    """Prints the scale that latents are trained in, and warns where it is not that of noise."""
+def require_told(latents: data.Latents, spread: data.Spread, told: data.Statistics, folder: Path) -> None:
+    """Raises UserError for statistics of other latents than those of this spread."""
+    there = len(latents.label), *latents.latent.shape[-1:]
+    reason = ""
+    if (told.count, len(told.mean)) != there:
+        reason = f"of {told.count} latents of {len(told.mean)} channels, and there are {there[0]} of {there[1]}"
+    elif deviation_of(spread) > 0:
+        ratio = float(np.sqrt(np.mean(np.square(told.std)))) / deviation_of(spread)
+        distance = float(np.abs(told.mean - spread.mean).max()) / deviation_of(spread)
+        if not NARROW <= ratio <= WIDE or distance > FAR:
+            reason = f"a standard deviation {ratio:.3g} times theirs and a mean {distance:.3g} of theirs away"
+    if reason:
+        raise UserError(f"statistics.json in {folder} tells {reason}: it is of other latents; remove it")
+
+
+def tell(latents: data.Latents, told: data.Statistics | None, settings: LatentData) -> None:
+    """Prints the scale that latents are trained in, and warns where it is not that of noise.
+
+    Raises:
+        UserError: the folder's statistics are of other latents.
+    """
     spread, factor = latents.spread(), settings.factor
+    if told is not None:
+        require_told(latents, spread, told, settings.folder)
     deviation = deviation_of(spread)
     scaled = f"{deviation:.3g} times data.factor {factor:g} is {factor * deviation:.3g}"
     cli.info(f"the standard deviation of the latents in {settings.folder}, {scaled}")

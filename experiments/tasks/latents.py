@@ -87,12 +87,13 @@ def _from_settings(experiment: Experiment, settings: LatentData) -> Task:
 
 def _read(experiment: Experiment, settings: LatentData) -> Task:
     """The task of what the folder is found to hold."""
-    latents = data.open_latents(experiment.data_dir / settings.folder, experiment.data_dir)
+    folder = experiment.data_dir / settings.folder
+    latents = data.open_latents(folder, experiment.data_dir)
     require_as_configured("shape", settings.shape, latents.latent.shape[1:])
     low, high = int(latents.label.min()), int(latents.label.max())
     if low < 0 or high >= settings.num_classes:
         raise UserError(f"data.num_classes is {settings.num_classes}, but the labels lie in {low}..{high}")
-    latent_scale.tell(latents, settings)
+    latent_scale.tell(latents, data.read_statistics(folder, experiment.data_dir), settings)
     test_rows, train_rows = _rows(len(latents.label), settings.num_held_out)
     require_batch(experiment, len(train_rows))
     share = local_share(experiment.batch_size)

@@ -71,6 +71,12 @@ def _listed(values: np.ndarray) -> str:
     return ", ".join(f"{value:.2g}" for value in values[:_MOSTCHANNELS]) + (", ..." * (len(values) > _MOSTCHANNELS))
 
 
+def _said_of_parts(latents: data.Latents) -> str:
+    """What is stored beside the latents, and that it is drawn of."""
+    twins = "" if latents.flipped is None else ", each with its mirrored twin's, one of the two drawn at each step"
+    return twins + ("" if latents.deviation is None else ", means with deviations, drawn anew at each step")
+
+
 def tell_latents(name: str, data_dir: Path) -> None:
     """Prints what a folder of latents holds, and with which settings it is trained on.
 
@@ -85,7 +91,7 @@ def tell_latents(name: str, data_dir: Path) -> None:
     fewest, factor = int(np.argmin(counts)), latent_scale.factor_for(deviation) or 1.0
     num_held_out = min(1024, max(1, count // 10))
     print(f"{name} in {data_dir} holds latents, which need no preparation")
-    print(f"  {count} latents of {' x '.join(map(str, shape))}, {latents.latent.dtype}")
+    print(f"  {count} latents of {' x '.join(map(str, shape))}, {latents.latent.dtype}{_said_of_parts(latents)}")
     print(f"  {len(labels)} labels in {labels[0]}..{labels[-1]}, the smallest {labels[fewest]} with {counts[fewest]}")
     print(f"  standard deviation {deviation:.3g}; by channel {_listed(spread.deviation)}, means {_listed(spread.mean)}")
     print(

@@ -1,0 +1,285 @@
+"""Latents that others wrote: exactly their numbers, channels last, or one line that says what is wrong."""
+
+import json
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from cfgjax import data
+
+pytest.importorskip("safetensors")
+
+from tests.support.foreign_latents import files_of, moments, npy, write_folder, write_shard, write_zip
+
+LABELS = np.arange(300) % 7
+STORED = {kind: moments(kind) for kind in ("repa", "edm2")}
+RNG = np.random.default_rng(5)
+SHARD = RNG.normal(size=(300, 6, 4, 4)).astype(np.float32)
+
+
+def _read(source):
+    """All that is stored, as one."""
+    blocks = list(source.blocks())
+    assert max(len(block.latent) for block in blocks) <= 256
+    return data.Views(*(None if parts[0] is None else np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+
+
+@pytest.mark.parametrize("kind", ["repa", "edm2"])
+@pytest.mark.parametrize("is_zip", [False, True])
+def test_means_and_deviations_are_read_and_their_kind_is_told_by_their_means(kind, is_zip, tmp_path):
+    files = files_of(STORED[kind], LABELS)
+    place = write_zip(tmp_path / "own.zip", files) if is_zip else write_folder(tmp_path / "own", files)
+    assert data.holds_foreign_latents(place)
+    source = data.read_foreign_latents(place)
+    found = _read(source)
+    np.testing.assert_array_equal(found.latent, STORED[kind][:, :4].transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(found.deviation, STORED[kind][:, 4:].transpose(0, 2, 3, 1))
+    assert found.flipped is None
+    np.testing.assert_array_equal(source.label, LABELS)
+    assert source.remarks[0].startswith(
+        f"latents of kind {kind}, of pictures in {'[-1' if kind == 'repa' else '[0'}, 1]"
+    )
+    assert "their means by channel" in source.remarks[0]
+
+
+def test_a_folder_of_repa_s_beside_its_pictures_is_found(tmp_path):
+    write_folder(tmp_path / "vae-sd", files_of(STORED["repa"][:40], LABELS[:40]))
+    write_folder(tmp_path / "images", {"00000/img00000000.png": b"none"})
+    assert data.read_foreign_latents(tmp_path).count == 40
+
+
+def test_a_kind_that_the_means_do_not_tell_must_be_said(tmp_path):
+    between = (STORED["repa"] + STORED["edm2"]) / 2
+    place = write_folder(tmp_path / "own", files_of(between[:50], LABELS[:50]))
+    with pytest.raises(data.DataError, match=r"their means by channel .* say it by --kind repa or --kind edm2"):
+        data.read_foreign_latents(place)
+    assert data.read_foreign_latents(place, "edm2").remarks == ("latents of kind edm2, as told: of pictures in [0, 1]",)
+    six = write_folder(tmp_path / "six", files_of(RNG.uniform(size=(9, 12, 4, 4)).astype(np.float32), LABELS[:9]))
+    with pytest.raises(data.DataError, match="there are 6 channels, and known figures of 4; say it by --kind"):
+        data.read_foreign_latents(six)
+
+
+def test_a_set_without_labels_has_label_0_and_tells_it(tmp_path):
+    files = files_of(STORED["edm2"][:40], LABELS[:40]) | {"dataset.json": b'{"labels": null}'}
+    source = data.read_foreign_latents(write_zip(tmp_path / "own.zip", files))
+    assert source.label.tolist() == [0] * 40
+    assert source.remarks[1] == "dataset.json tells no labels: every latent has label 0"
+
+
+def _told(rows):
+    return {"dataset.json": json.dumps({"labels": rows}).encode()}
+
+
+FIRST = "00000/img-mean-std-00000000.npy"
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({FIRST: npy(STORED["repa"][0])[:-1]}, "img-mean-std-00000000.npy.* holds 511 bytes of numbers, not the 512"),
+        ({FIRST: b""}, "img-mean-std-00000000.npy.* does not read as an array"),
+        ({FIRST: npy(STORED["repa"][0, :7])}, r"must be \[2C, H, W\], means and deviations, got \(7, 4, 4\)"),
+        ({FIRST: npy(STORED["repa"][0, :, :2])}, r"has shape \(8, 4, 4\), the first file \(8, 2, 4\)"),
+        ({FIRST: npy(np.full((8, 4, 4), np.nan, np.float32))}, "img-mean-std-00000000.npy.* is not finite"),
+        ({FIRST: npy(-np.ones((8, 4, 4), np.float32))}, "has a negative deviation, -1"),
+        (
+            {FIRST: npy(STORED["repa"][0].astype(ml_dtypes.bfloat16))},
+            r"type \|V2, .* bfloat16 and float8: save array.view",
+        ),
+        ({"00000/other.png": b""}, "holds '00000/other.png', which is neither dataset.json nor"),
+        ({"dataset.json": b""}, "dataset.json.* does not read"),
+        ({"dataset.json": b"{}"}, "dataset.json.* must hold"),
+        (_told([]), "has no label of '00000/img-mean-std-00000000.npy', and of 19 others"),
+        (_told([[f"00000/img-mean-std-{row:08d}.npy", 1] for row in range(21)]), "which is not there, nor 0 others"),
+        (_told([[FIRST, 1.0]]), r"must be an integer, got 1.0: write int\(label\)"),
+        (_told([[FIRST, [0, 1]]]), r"must be an integer, got \[0, 1\]"),
+        (_told([[FIRST, 1], [FIRST, 2]]), "names a file twice"),
+        (_told([[f"00000/img-mean-std-{row:08d}.npy", -1] for row in range(20)]), r"in 0..2147483647, got -1..-1"),
+    ],
+)
+@pytest.mark.parametrize("is_zip", [False, True])
+def test_files_of_means_that_do_not_fit_are_named(changed, complaint, is_zip, tmp_path):
+    files = files_of(STORED["repa"][:20], LABELS[:20]) | changed
+    place = write_zip(tmp_path / "own.zip", files) if is_zip else write_folder(tmp_path / "own", files)
+    with pytest.raises(data.DataError, match=complaint) as caught:
+        _read(data.read_foreign_latents(place, "repa"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_zip_that_is_cut_off_or_damaged_is_refused(tmp_path):
+    whole = write_zip(tmp_path / "own.zip", files_of(STORED["repa"][:20], LABELS[:20])).read_bytes()
+    (tmp_path / "own.zip").write_bytes(whole[:-100])
+    with pytest.raises(data.DataError, match=r"own\.zip does not read as a zip"):
+        data.holds_foreign_latents(tmp_path / "own.zip")
+    (tmp_path / "own.zip").write_bytes(whole[:300] + b"\1\2\3" + whole[303:])
+    with pytest.raises(data.DataError, match=r"'00000/img-mean-std-00000000.npy' in .* does not read: Bad CRC"):
+        data.read_foreign_latents(tmp_path / "own.zip", "repa")
+
+
+def test_shards_are_read_in_their_order_with_the_mirrored_pictures(tmp_path):
+    for number, part in enumerate((slice(0, 280), slice(280, 300))):
+        file = tmp_path / f"latents_rank00_shard{number:03d}.safetensors"
+        write_shard(file, SHARD[part], LABELS[part], -SHARD[part])
+    (tmp_path / "latents_stats.pt").write_bytes(b"never read")
+    source = data.read_foreign_latents(tmp_path)
+    found = _read(source)
+    np.testing.assert_array_equal(found.latent, SHARD.transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(found.flipped, -SHARD.transpose(0, 2, 3, 1))
+    assert found.deviation is None
+    np.testing.assert_array_equal(source.label, LABELS)
+    assert source.remarks == (
+        "2 shards, with latents of the mirrored pictures",
+        "latents_stats.pt is a pickle, which is never read: the statistics are computed from the latents",
+    )
+
+
+def test_a_shard_of_bfloat16_is_widened_exactly(tmp_path):
+    rounded = SHARD.astype(ml_dtypes.bfloat16)
+    source = data.read_foreign_latents(write_shard(tmp_path / "one.safetensors", rounded, LABELS))
+    np.testing.assert_array_equal(_read(source).latent, rounded.astype(np.float32).transpose(0, 2, 3, 1))
+
+
+def _of(values, row=290):
+    changed = SHARD.copy()
+    changed[row] = values
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("latents", "labels", "flipped", "complaint"),
+    [
+        (SHARD[:0], LABELS[:0], None, r"other.safetensors holds no latents: its shape is \(0, 6, 4, 4\)"),
+        (SHARD, LABELS[:-1], None, r"other.safetensors: labels must be \(300,\) integers, got \(299,\)$"),
+        (SHARD, LABELS.reshape(-1, 1), None, r"got \(300, 1\): save labels\[:, 0\]"),
+        (SHARD, np.eye(7, dtype=np.int64)[LABELS], None, r"got \(300, 7\): save labels.argmax\(axis=1\) if"),
+        (SHARD, LABELS.astype(np.float32), None, r"labels must be of an integer type, got F32: save labels.long\(\)"),
+        (SHARD.astype(np.int32), LABELS, None, "latents must be of a floating type, got I32"),
+        (SHARD[..., 0], LABELS, None, r"latents must be \[n, C, H, W\], got \(300, 6, 4\)"),
+        (SHARD, LABELS, SHARD[:9], r"latents_flip has shape \(9, 6, 4, 4\), latents \(300, 6, 4, 4\)"),
+        (SHARD, LABELS, SHARD, "other.safetensors has latents_flip, and first.safetensors has none"),
+        (SHARD[:, :5], LABELS, None, r"latents has shape \(300, 5, 4, 4\), those of first.safetensors \(10, 6, 4, 4\)"),
+        (_of(np.inf), LABELS, None, "row 290 of .*other.safetensors: latents is not finite"),
+    ],
+)
+def test_shards_that_do_not_fit_are_named(latents, labels, flipped, complaint, tmp_path):
+    write_shard(tmp_path / "first.safetensors", SHARD[:10], LABELS[:10])
+    write_shard(tmp_path / "other.safetensors", latents, labels, flipped)
+    with pytest.raises(data.DataError, match=complaint) as caught:
+        _read(data.read_foreign_latents(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_shard_that_is_cut_off_or_lacks_a_tensor_is_named(tmp_path):
+    content = write_shard(tmp_path / "one.safetensors", SHARD, LABELS).read_bytes()
+    for damaged in (content[:-1], content[:40], b""):
+        (tmp_path / "one.safetensors").write_bytes(damaged)
+        with pytest.raises(data.DataError, match=r"one.safetensors does not read: \w"):
+            data.read_foreign_latents(tmp_path)
+    from safetensors.numpy import save_file
+
+    save_file({"latents": SHARD}, tmp_path / "one.safetensors")
+    with pytest.raises(data.DataError, match=r"one\.safetensors has no tensor 'labels', only latents"):
+        data.read_foreign_latents(tmp_path)
+
+
+LAST = np.ascontiguousarray(SHARD.transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("names", [("latents", "labels"), ("x", "y"), ("arr_0", "labels")])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_archive_is_read_in_either_order_of_axes(names, save, tmp_path):
+    save(tmp_path / "last.npz", **dict(zip(names, (LAST.astype(">f8"), LABELS), strict=True)))
+    save(tmp_path / "first.npz", **dict(zip(names, (SHARD, LABELS), strict=True)))
+    for file, axes in (("last.npz", "nhwc"), ("first.npz", "nchw")):
+        source = data.read_foreign_latents(tmp_path / file, axes=axes)
+        np.testing.assert_array_equal(_read(source).latent, LAST)
+        np.testing.assert_array_equal(source.label, LABELS)
+
+
+def test_an_order_of_axes_that_shows_is_not_taken_for_the_other(tmp_path):
+    np.savez(tmp_path / "own.npz", x=RNG.normal(size=(5, 4, 8, 8)), y=LABELS[:5])
+    with pytest.raises(data.DataError, match=r"looks like \[n, C, H, W\]: give --axes nchw, or else nhwc"):
+        data.read_foreign_latents(tmp_path / "own.npz")
+    np.savez(tmp_path / "own.npz", x=RNG.normal(size=(5, 8, 8, 8)), y=LABELS[:5])
+    assert "three equal sides do not tell" in data.read_foreign_latents(tmp_path / "own.npz").remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "complaint"),
+    [
+        ({"x": LAST}, "must hold latents as latents, x or arr_0, and labels as labels or y, one of each; it holds x"),
+        ({"x": LAST, "latents": LAST, "y": LABELS}, "one of each"),
+        ({"x": LAST, "y": LABELS.astype(float)}, r"must be integers, got type float64: save labels.astype\(np.int64\)"),
+        ({"x": LAST, "y": LABELS[:-1]}, r"must be \(300,\) integers, got \(299,\)"),
+        ({"x": LAST, "y": LABELS[:, None]}, r"save labels\[:, 0\]"),
+        ({"x": LAST[:0], "y": LABELS[:0]}, r"must be \[n, H, W, C\] or \[n, C, H, W\], got shape \(0, 4, 4, 6\)"),
+        ({"x": LAST.astype(ml_dtypes.bfloat16), "y": LABELS}, r"is of type \|V2, .* bfloat16"),
+        ({"x": np.asfortranarray(LAST), "y": LABELS}, "is in Fortran's order: save np.ascontiguousarray"),
+        (
+            {"x": np.where(np.arange(300).reshape(-1, 1, 1, 1) == 299, np.nan, LAST), "y": LABELS},
+            "row 299 of array 'x'",
+        ),
+    ],
+)
+def test_archives_that_do_not_fit_are_named(arrays, complaint, tmp_path):
+    np.savez(tmp_path / "own.npz", **arrays)
+    with pytest.raises(data.DataError, match=complaint) as caught:
+        _read(data.read_foreign_latents(tmp_path / "own.npz"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_archive_that_is_cut_off_or_damaged_is_refused(tmp_path):
+    np.savez(tmp_path / "own.npz", latents=LAST, labels=LABELS)
+    content = (tmp_path / "own.npz").read_bytes()
+    (tmp_path / "own.npz").write_bytes(content[:-50])
+    with pytest.raises(data.DataError, match=r"own\.npz does not read"):
+        data.read_foreign_latents(tmp_path / "own.npz")
+    (tmp_path / "own.npz").write_bytes(content[:5000] + b"\1\2\3\4" + content[5004:])
+    with pytest.raises(data.DataError, match=r"array 'latents' of .*own.npz does not read: Bad CRC"):
+        _read(data.read_foreign_latents(tmp_path / "own.npz"))
+    with zipfile.ZipFile(tmp_path / "own.npz", "w") as archive:
+        archive.writestr("latents.npy", npy(LAST)[:-9])
+        archive.writestr("labels.npy", npy(LABELS))
+    with pytest.raises(data.DataError, match=r"array 'latents' of .* holds 115191 bytes of numbers, not the 115200"):
+        data.read_foreign_latents(tmp_path / "own.npz")
+
+
+def test_two_arrays_beside_each_other_and_two_for_each_picture(tmp_path):
+    write_folder(tmp_path / "pair", {"x.npy": npy(SHARD), "y.npy": npy(LABELS)})
+    source = data.read_foreign_latents(tmp_path / "pair", axes="nchw")
+    np.testing.assert_array_equal(_read(source).latent, LAST)
+    files = {f"imagenet256_features/{row}.npy": npy(SHARD[row : row + 1]) for row in range(12)}
+    files |= {f"imagenet256_labels/{row}.npy": npy(LABELS[row : row + 1]) for row in range(12)}
+    source = data.read_foreign_latents(write_folder(tmp_path / "pairs", files))
+    np.testing.assert_array_equal(_read(source).latent, LAST[:12])
+    np.testing.assert_array_equal(source.label, LABELS[:12])
+    assert "times 0.18215 already" in source.remarks[0]
+    (tmp_path / "pairs" / "imagenet256_labels" / "11.npy").unlink()
+    with pytest.raises(data.DataError, match=r"11.npy .*does not exist"):
+        data.read_foreign_latents(tmp_path / "pairs")
+
+
+def test_pickles_are_never_read(tmp_path):
+    (tmp_path / "latents.pt").write_bytes(b"PK\x03\x04")
+    for place in (tmp_path, tmp_path / "latents.pt"):
+        with pytest.raises(data.DataError, match=r"latents.pt is a pickle, .* never read. .*torch.load.*np.savez"):
+            data.holds_foreign_latents(place)
+
+
+def test_other_folders_hold_none(tmp_path):
+    assert not data.holds_foreign_latents(tmp_path)
+    write_folder(tmp_path, {"cat/0.png": b""})
+    assert not data.holds_foreign_latents(tmp_path)
+    assert not data.holds_foreign_latents(tmp_path / "absent")
+    with pytest.raises(data.DataError, match="holds no latents of a form that is read"):
+        data.read_foreign_latents(tmp_path)
+
+
+def test_links_that_lead_out_are_refused(tmp_path):
+    place = write_folder(tmp_path / "own", files_of(STORED["repa"][:5], LABELS[:5]))
+    (place / FIRST).rename(tmp_path / "outside.npy")
+    (place / FIRST).symlink_to(tmp_path / "outside.npy")
+    with pytest.raises(data.DataError, match="is a link that leads out"):
+        data.read_foreign_latents(place, "repa")
