@@ -36,8 +36,10 @@ def _mean_std_place(place: Path) -> Path | None:
 def _kind_of(place: Path) -> str | None:
     if _mean_std_place(place) is not None:
         return "mean and deviation"
+    if place.is_file() and place.suffix == ".npz":
+        return "archive" if latent_arrays.is_archive(place) else None
     if place.is_file():
-        return {".npz": "archive", ".safetensors": "shards"}.get(place.suffix)
+        return "shards" if place.suffix == ".safetensors" else None
     if latent_shards.shards_of(place):
         return "shards"
     if latent_arrays.pair_in(place) is not None:

@@ -87,13 +87,26 @@ def _rows_in(file: Path, name: str, header: Header) -> Iterator[np.ndarray]:
         raise DataError(f"array {name!r} of {file} does not read: {' '.join(str(error).split())[:300]}") from None
 
 
-def _named(file: Path) -> tuple[str, str]:
-    """The names of latents and labels in an .npz."""
+def _names_in(file: Path) -> set[str]:
     try:
         with zipfile.ZipFile(require_file(require_inside(file, file.parent))) as archive:
-            names = {info.filename.removesuffix(".npy") for info in archive.infolist()}
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+            return {info.filename.removesuffix(".npy") for info in archive.infolist()}
+    except Exception as error:  # zipfile raises errors of many types
         raise DataError(f"{file} does not read: {' '.join(str(error).split())[:300]}") from None
+
+
+def is_archive(file: Path) -> bool:
+    """Whether an .npz has an array of a name of latents.
+
+    Raises:
+        DataError: it does not read.
+    """
+    return not _names_in(file).isdisjoint(LATENTS)
+
+
+def _named(file: Path) -> tuple[str, str]:
+    """The names of latents and labels in an .npz."""
+    names = _names_in(file)
     latents, labels = ([name for name in known if name in names] for known in (LATENTS, LABELS))
     if len(latents) != 1 or len(labels) != 1:
         raise DataError(
@@ -112,6 +125,10 @@ def read_archive(file: Path, axes: Axes | None) -> LatentSource:
     latents, labels = _named(file)
     header = _header_in(file, latents)
     where = f"array {latents!r} of {file}"
+    if header.dtype == np.uint8:
+        raise DataError(
+            f"{where} is of uint8, as pictures are, which are read as SOURCE/CLASS/0.png; latents are floats"
+        )
     require_floats(where, header.dtype)
     label = read_npz(file, file.parent, {labels})[labels]
     return _source(where, header.shape, label, axes, lambda: _rows_in(file, latents, header))

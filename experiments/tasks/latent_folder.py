@@ -23,9 +23,12 @@ def write(folder: Path, count: int, blocks: Iterable[data.Views], labels: np.nda
 
     Raises:
         DataError: numbers that are not finite, or deviations below 0, by their row.
+        UserError: the disk has no room for them.
     """
     folder.mkdir(exist_ok=True)
     for start, block in _at_their_rows(blocks):
+        if start == 0:
+            _require_room(folder, count, block)
         for name, values in zip(FILES, block, strict=True):
             if values is None:
                 continue
@@ -35,6 +38,14 @@ def write(folder: Path, count: int, blocks: Iterable[data.Views], labels: np.nda
             file[start : start + len(values)] = values
     np.save(folder / "labels.npy", labels.astype(np.int32))
     data.write_statistics(folder, data.open_latents(folder).statistics())
+
+
+def _require_room(folder: Path, count: int, block: data.Views) -> None:
+    """Raises UserError where the disk has no room; a mapped file that finds none ends the process."""
+    needed = sum(4 * count * values[0].size for values in block if values is not None)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(f"{folder.parent} has {free / 1e9:.1f} GB free, and the latents take {needed / 1e9:.1f} GB")
 
 
 def _at_their_rows(blocks: Iterable[data.Views]) -> Iterator[tuple[int, data.Views]]:

@@ -6,12 +6,14 @@ import zipfile
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, strategies
 
 from cfgjax import data
 
 pytest.importorskip("safetensors")
 
 from tests.support.foreign_latents import files_of, moments, npy, write_folder, write_shard, write_zip
+from tests.support.fuzzing import mutations, tries
 
 LABELS = np.arange(300) % 7
 STORED = {kind: moments(kind) for kind in ("repa", "edm2")}
@@ -214,6 +216,7 @@ def test_an_order_of_axes_that_shows_is_not_taken_for_the_other(tmp_path):
         ({"x": LAST, "y": LABELS.astype(float)}, r"must be integers, got type float64: save labels.astype\(np.int64\)"),
         ({"x": LAST, "y": LABELS[:-1]}, r"must be \(300,\) integers, got \(299,\)"),
         ({"x": LAST, "y": LABELS[:, None]}, r"save labels\[:, 0\]"),
+        ({"x": LAST.astype(np.uint8), "y": LABELS}, "is of uint8, as pictures are, which are read as SOURCE/CLASS"),
         ({"x": LAST[:0], "y": LABELS[:0]}, r"must be \[n, H, W, C\] or \[n, C, H, W\], got shape \(0, 4, 4, 6\)"),
         ({"x": LAST.astype(ml_dtypes.bfloat16), "y": LABELS}, r"is of type \|V2, .* bfloat16"),
         ({"x": np.asfortranarray(LAST), "y": LABELS}, "is in Fortran's order: save np.ascontiguousarray"),
@@ -275,6 +278,8 @@ def test_other_folders_hold_none(tmp_path):
     assert not data.holds_foreign_latents(tmp_path / "absent")
     with pytest.raises(data.DataError, match="holds no latents of a form that is read"):
         data.read_foreign_latents(tmp_path)
+    np.savez(tmp_path / "pictures.npz", train_images=LAST, train_labels=LABELS)
+    assert not data.holds_foreign_latents(tmp_path / "pictures.npz")
 
 
 def test_links_that_lead_out_are_refused(tmp_path):
@@ -283,3 +288,35 @@ def test_links_that_lead_out_are_refused(tmp_path):
     (place / FIRST).symlink_to(tmp_path / "outside.npy")
     with pytest.raises(data.DataError, match="is a link that leads out"):
         data.read_foreign_latents(place, "repa")
+
+
+FEW = SHARD[:5]
+
+
+def _content(form, folder):
+    """A file of five latents, and its name."""
+    if form == "zip":
+        return "own.zip", write_zip(folder / "whole.zip", files_of(STORED["repa"][:5], LABELS[:5])).read_bytes()
+    if form == "npz":
+        np.savez_compressed(folder / "whole.npz", x=FEW, y=LABELS[:5])
+        return "own.npz", (folder / "whole.npz").read_bytes()
+    return "own.safetensors", write_shard(folder / "whole.safetensors", FEW, LABELS[:5], FEW).read_bytes()
+
+
+@pytest.mark.parametrize("form", ["zip", "npz", "safetensors"])
+@tries(120)
+@given(source=strategies.data())
+def test_a_damaged_file_gives_finite_numbers_or_one_error(form, source, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("damaged")
+    name, content = _content(form, folder)
+    (folder / name).write_bytes(source.draw(mutations(content)))
+    try:
+        latents = data.read_foreign_latents(
+            folder / name, "repa" if form == "zip" else None, "nchw" if form == "npz" else None
+        )
+        found = _read(latents)
+    except data.DataError as error:
+        assert "\n" not in str(error)
+        return
+    assert all(np.isfinite(values).all() for values in found if values is not None)
+    assert len(found.latent) == len(latents.label) == latents.count

@@ -1,7 +1,9 @@
 """``prepare`` of latents that others wrote: a folder of ours, whole or not at all, with statistics, to train on."""
 
+import shutil
 import signal
 import time
+import types
 
 import numpy as np
 import pytest
@@ -103,6 +105,16 @@ def test_a_killed_conversion_leaves_no_set_and_is_begun_anew(tmp_path):
     assert not draft.exists()
     names = sorted(file.name for file in (tmp_path / "data" / "mine").iterdir())
     assert names == ["deviations.npy", "labels.npy", "latents.npy", "statistics.json"]
+
+
+def test_latents_that_the_disk_has_no_room_for_are_refused_before_they_are_written(tmp_path, monkeypatch):
+    source = write_folder(tmp_path / "repa", files_of(REPA, LABELS))
+    needed = 300 * 2 * 4**3 * 4
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=needed - 1))
+    assert_one_line(_prepare(tmp_path, source), "data has 0.0 GB free, and the latents take 0.0 GB")
+    assert list((tmp_path / "data").iterdir()) == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: types.SimpleNamespace(free=needed))
+    assert _prepare(tmp_path, source).returncode == 0
 
 
 @pytest.mark.slow
