@@ -186,3 +186,63 @@ def test_links_that_lead_out_and_pipes_are_refused(name, folder):
     os.mkfifo(folder / name)
     with pytest.raises(data.DataError, match="not a regular file"):
         data.open_latents(folder)
+
+
+def _beside(folder, **arrays):
+    """Arrays beside the latents."""
+    for name, array in arrays.items():
+        (folder / f"{name}.npy").write_bytes(_npy(array))
+
+
+def test_what_lies_beside_the_latents_is_read_with_them(folder):
+    _beside(folder, deviations=np.abs(LATENT), flipped=-LATENT, flipped_deviations=2 * np.abs(LATENT))
+    views, label = data.open_latents(folder).views(np.array([3, 0]))
+    rows = LATENT[[3, 0]].astype(np.float32)
+    for found, expected in zip(views, (rows, np.abs(rows), -rows, 2 * np.abs(rows)), strict=True):
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected)
+    assert label.tolist() == [3, 0]
+    spread = data.open_latents(folder).spread()
+    numbers = LATENT.astype(np.float64).reshape(-1, 2)
+    np.testing.assert_allclose(spread.mean, 0, atol=1e-12)
+    expected = np.square(numbers).mean(axis=0) * (1 + (1 + 4) / 2)
+    np.testing.assert_allclose(np.square(spread.deviation), expected, rtol=1e-9)
+
+
+ROOM = np.ones(LATENT.shape, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "complaint"),
+    [
+        ({"deviations": ROOM[:4]}, r"deviations.npy has shape \(4, 4, 3, 2\), latents.npy \(5, 4, 3, 2\)"),
+        ({"flipped": ROOM[..., :1]}, r"flipped.npy has shape \(5, 4, 3, 1\), latents.npy"),
+        ({"flipped": ROOM.astype(np.int32)}, "flipped.npy must be of a floating type, got int32"),
+        (
+            {"flipped": ROOM, "deviations": ROOM},
+            "flipped_deviations.npy is missing beside deviations.npy and flipped.npy",
+        ),
+        ({"flipped_deviations": ROOM}, "flipped_deviations.npy needs deviations.npy and flipped.npy"),
+        ({"flipped_deviations": ROOM, "flipped": ROOM}, "flipped_deviations.npy needs deviations.npy and flipped.npy"),
+    ],
+)
+def test_what_lies_beside_the_latents_must_fit(arrays, complaint, folder):
+    _beside(folder, **arrays)
+    with pytest.raises(data.DataError, match=complaint):
+        data.open_latents(folder)
+
+
+@pytest.mark.parametrize("value", [np.nan, -0.5])
+@pytest.mark.parametrize("name", ["deviations", "flipped_deviations"])
+def test_deviations_that_are_none_are_named_by_their_row(name, value, folder):
+    _beside(folder, flipped=ROOM, deviations=ROOM, flipped_deviations=ROOM)
+    wrong = ROOM.copy()
+    wrong[2, 0, 0, 1] = value
+    _beside(folder, **{name: wrong})
+    found = data.open_latents(folder)
+    found.views(np.array([0, 1]))
+    said = "has a negative deviation" if value < 0 else "is not finite"
+    with pytest.raises(data.DataError, match=f"row 2 of {name}.npy {said}"):
+        found.views(np.array([4, 2]))
+    with pytest.raises(data.DataError, match=f"row 2 of {name}.npy {said}"):
+        found.statistics()
