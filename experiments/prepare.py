@@ -58,7 +58,8 @@ class Options:
 def _is_of_latents(options: Options) -> bool:
     """Whether the source holds latents."""
     source = options.source
-    if source is None or data.is_mnist_like(options.name) or picture_folder.reader_of(source) is not None:
+    is_shipped = options.name == "digits" or data.is_mnist_like(options.name)
+    if source is None or is_shipped or picture_folder.reader_of(source) is not None:
         return False
     return data.holds_foreign_latents(source)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from cfgjax.data.latent_source import BLOCK, Axes, LatentSource, as_latents, labels_of, require_count
-from cfgjax.data.latents import Views, require_floats, require_labels
+from cfgjax.data.latents import FILES, Views, require_floats, require_labels
 from cfgjax.data.untrusted import DataError
 from cfgjax.data.untrusted.npy import Header, open_array, read_header
 from cfgjax.data.untrusted.npz import read_npz
@@ -145,8 +145,14 @@ def read_pair(latents: Path, labels: Path, axes: Axes | None) -> LatentSource:
     """The latents of two .npy.
 
     Raises:
-        DataError: files that do not read, or do not fit each other.
+        DataError: files that do not read, or do not fit each other, or lie in a folder of ours.
     """
+    others = [name for name in FILES[1:] if latents.with_name(name).exists()]
+    if others:
+        raise DataError(
+            f"{latents.parent} holds {others[0]}, too, as folders that need no preparation do: put it among the "
+            "prepared data sets as it is"
+        )
     array, label = open_array(latents, latents.parent), open_array(labels, labels.parent)
     require_floats(str(latents), array.dtype)
     starts = range(0, len(array) if array.ndim else 0, BLOCK)

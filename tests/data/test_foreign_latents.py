@@ -253,6 +253,9 @@ def test_two_arrays_beside_each_other_and_two_for_each_picture(tmp_path):
     write_folder(tmp_path / "pair", {"x.npy": npy(SHARD), "y.npy": npy(LABELS)})
     source = data.read_foreign_latents(tmp_path / "pair", axes="nchw")
     np.testing.assert_array_equal(_read(source).latent, LAST)
+    write_folder(tmp_path / "pair", {"flipped.npy": npy(SHARD)})
+    with pytest.raises(data.DataError, match=r"pair holds flipped.npy, too, .* among the prepared data sets as it is"):
+        data.read_foreign_latents(tmp_path / "pair", axes="nchw")
     files = {f"imagenet256_features/{row}.npy": npy(SHARD[row : row + 1]) for row in range(12)}
     files |= {f"imagenet256_labels/{row}.npy": npy(LABELS[row : row + 1]) for row in range(12)}
     source = data.read_foreign_latents(write_folder(tmp_path / "pairs", files))

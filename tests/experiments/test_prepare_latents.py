@@ -82,6 +82,7 @@ def test_what_does_not_read_leaves_nothing(tmp_path):
 def test_options_of_another_kind_of_source_are_refused(options, complaint, tmp_path):
     source = write_folder(tmp_path / "repa", files_of(REPA[:40], LABELS[:40]))
     assert_one_line(_prepare(tmp_path, source, *options), complaint)
+    assert_one_line(_prepare(tmp_path, source, "--kind", "repa", name="digits"), "kind and axes are for latents")
     assert_one_line(_prepare(tmp_path, source, name="../out"), "name must be of small letters")
     (tmp_path / "data" / "mine").mkdir(parents=True)
     (tmp_path / "data" / "mine" / "notes").write_text("")
