@@ -1,7 +1,6 @@
 """Latents that others wrote: exactly their numbers, channels last, or one line that says what is wrong."""
 
 import json
-import zipfile
 
 import ml_dtypes
 import numpy as np
@@ -12,20 +11,13 @@ from cfgjax import data
 
 pytest.importorskip("safetensors")
 
-from tests.support.foreign_latents import files_of, moments, npy, write_folder, write_shard, write_zip
+from tests.support.foreign_latents import all_of, files_of, moments, npy, write_folder, write_shard, write_zip
 from tests.support.fuzzing import mutations, tries
 
 LABELS = np.arange(300) % 7
 STORED = {kind: moments(kind) for kind in ("repa", "edm2")}
 RNG = np.random.default_rng(5)
 SHARD = RNG.normal(size=(300, 6, 4, 4)).astype(np.float32)
-
-
-def _read(source):
-    """All that is stored, as one."""
-    blocks = list(source.blocks())
-    assert max(len(block.latent) for block in blocks) <= 256
-    return data.Views(*(None if parts[0] is None else np.concatenate(parts) for parts in zip(*blocks, strict=True)))
 
 
 @pytest.mark.parametrize("kind", ["repa", "edm2"])
@@ -35,7 +27,7 @@ def test_means_and_deviations_are_read_and_their_kind_is_told_by_their_means(kin
     place = write_zip(tmp_path / "own.zip", files) if is_zip else write_folder(tmp_path / "own", files)
     assert data.holds_foreign_latents(place)
     source = data.read_foreign_latents(place)
-    found = _read(source)
+    found = all_of(source)
     np.testing.assert_array_equal(found.latent, STORED[kind][:, :4].transpose(0, 2, 3, 1))
     np.testing.assert_array_equal(found.deviation, STORED[kind][:, 4:].transpose(0, 2, 3, 1))
     assert found.flipped is None
@@ -106,7 +98,7 @@ def test_files_of_means_that_do_not_fit_are_named(changed, complaint, is_zip, tm
     files = files_of(STORED["repa"][:20], LABELS[:20]) | changed
     place = write_zip(tmp_path / "own.zip", files) if is_zip else write_folder(tmp_path / "own", files)
     with pytest.raises(data.DataError, match=complaint) as caught:
-        _read(data.read_foreign_latents(place, "repa"))
+        all_of(data.read_foreign_latents(place, "repa"))
     assert "\n" not in str(caught.value)
 
 
@@ -126,7 +118,7 @@ def test_shards_are_read_in_their_order_with_the_mirrored_pictures(tmp_path):
         write_shard(file, SHARD[part], LABELS[part], -SHARD[part])
     (tmp_path / "latents_stats.pt").write_bytes(b"never read")
     source = data.read_foreign_latents(tmp_path)
-    found = _read(source)
+    found = all_of(source)
     np.testing.assert_array_equal(found.latent, SHARD.transpose(0, 2, 3, 1))
     np.testing.assert_array_equal(found.flipped, -SHARD.transpose(0, 2, 3, 1))
     assert found.deviation is None
@@ -140,7 +132,7 @@ def test_shards_are_read_in_their_order_with_the_mirrored_pictures(tmp_path):
 def test_a_shard_of_bfloat16_is_widened_exactly(tmp_path):
     rounded = SHARD.astype(ml_dtypes.bfloat16)
     source = data.read_foreign_latents(write_shard(tmp_path / "one.safetensors", rounded, LABELS))
-    np.testing.assert_array_equal(_read(source).latent, rounded.astype(np.float32).transpose(0, 2, 3, 1))
+    np.testing.assert_array_equal(all_of(source).latent, rounded.astype(np.float32).transpose(0, 2, 3, 1))
 
 
 def _of(values, row=290):
@@ -169,7 +161,7 @@ def test_shards_that_do_not_fit_are_named(latents, labels, flipped, complaint, t
     write_shard(tmp_path / "first.safetensors", SHARD[:10], LABELS[:10])
     write_shard(tmp_path / "other.safetensors", latents, labels, flipped)
     with pytest.raises(data.DataError, match=complaint) as caught:
-        _read(data.read_foreign_latents(tmp_path))
+        all_of(data.read_foreign_latents(tmp_path))
     assert "\n" not in str(caught.value)
 
 
@@ -186,88 +178,7 @@ def test_a_shard_that_is_cut_off_or_lacks_a_tensor_is_named(tmp_path):
         data.read_foreign_latents(tmp_path)
 
 
-LAST = np.ascontiguousarray(SHARD.transpose(0, 2, 3, 1))
-
-
-@pytest.mark.parametrize("names", [("latents", "labels"), ("x", "y"), ("arr_0", "labels")])
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_an_archive_is_read_in_either_order_of_axes(names, save, tmp_path):
-    save(tmp_path / "last.npz", **dict(zip(names, (LAST.astype(">f8"), LABELS), strict=True)))
-    save(tmp_path / "first.npz", **dict(zip(names, (SHARD, LABELS), strict=True)))
-    for file, axes in (("last.npz", "nhwc"), ("first.npz", "nchw")):
-        source = data.read_foreign_latents(tmp_path / file, axes=axes)
-        np.testing.assert_array_equal(_read(source).latent, LAST)
-        np.testing.assert_array_equal(source.label, LABELS)
-
-
-def test_an_order_of_axes_that_shows_is_not_taken_for_the_other(tmp_path):
-    np.savez(tmp_path / "own.npz", x=RNG.normal(size=(5, 4, 8, 8)), y=LABELS[:5])
-    with pytest.raises(data.DataError, match=r"looks like \[n, C, H, W\]: give --axes nchw, or else nhwc"):
-        data.read_foreign_latents(tmp_path / "own.npz")
-    np.savez(tmp_path / "own.npz", x=RNG.normal(size=(5, 8, 8, 8)), y=LABELS[:5])
-    assert "three equal sides do not tell" in data.read_foreign_latents(tmp_path / "own.npz").remarks[0]
-
-
-@pytest.mark.parametrize(
-    ("arrays", "complaint"),
-    [
-        ({"x": LAST}, "must hold latents as latents, x or arr_0, and labels as labels or y, one of each; it holds x"),
-        ({"x": LAST, "latents": LAST, "y": LABELS}, "one of each"),
-        ({"x": LAST, "y": LABELS.astype(float)}, r"must be integers, got type float64: save labels.astype\(np.int64\)"),
-        ({"x": LAST, "y": LABELS[:-1]}, r"must be \(300,\) integers, got \(299,\)"),
-        ({"x": LAST, "y": LABELS[:, None]}, r"save labels\[:, 0\]"),
-        ({"x": LAST.astype(np.uint8), "y": LABELS}, "is of uint8, as pictures are, which are read as SOURCE/CLASS"),
-        ({"x": LAST[:0], "y": LABELS[:0]}, r"must be \[n, H, W, C\] or \[n, C, H, W\], got shape \(0, 4, 4, 6\)"),
-        ({"x": LAST.astype(ml_dtypes.bfloat16), "y": LABELS}, r"is of type \|V2, .* bfloat16"),
-        ({"x": np.asfortranarray(LAST), "y": LABELS}, "is in Fortran's order: save np.ascontiguousarray"),
-        (
-            {"x": np.where(np.arange(300).reshape(-1, 1, 1, 1) == 299, np.nan, LAST), "y": LABELS},
-            "row 299 of array 'x'",
-        ),
-    ],
-)
-def test_archives_that_do_not_fit_are_named(arrays, complaint, tmp_path):
-    np.savez(tmp_path / "own.npz", **arrays)
-    with pytest.raises(data.DataError, match=complaint) as caught:
-        _read(data.read_foreign_latents(tmp_path / "own.npz"))
-    assert "\n" not in str(caught.value)
-
-
-def test_an_archive_that_is_cut_off_or_damaged_is_refused(tmp_path):
-    np.savez(tmp_path / "own.npz", latents=LAST, labels=LABELS)
-    content = (tmp_path / "own.npz").read_bytes()
-    (tmp_path / "own.npz").write_bytes(content[:-50])
-    with pytest.raises(data.DataError, match=r"own\.npz does not read"):
-        data.read_foreign_latents(tmp_path / "own.npz")
-    (tmp_path / "own.npz").write_bytes(content[:5000] + b"\1\2\3\4" + content[5004:])
-    with pytest.raises(data.DataError, match=r"array 'latents' of .*own.npz does not read: Bad CRC"):
-        _read(data.read_foreign_latents(tmp_path / "own.npz"))
-    with zipfile.ZipFile(tmp_path / "own.npz", "w") as archive:
-        archive.writestr("latents.npy", npy(LAST)[:-9])
-        archive.writestr("labels.npy", npy(LABELS))
-    with pytest.raises(data.DataError, match=r"array 'latents' of .* holds 115191 bytes of numbers, not the 115200"):
-        data.read_foreign_latents(tmp_path / "own.npz")
-
-
-def test_two_arrays_beside_each_other_and_two_for_each_picture(tmp_path):
-    write_folder(tmp_path / "pair", {"x.npy": npy(SHARD), "y.npy": npy(LABELS)})
-    source = data.read_foreign_latents(tmp_path / "pair", axes="nchw")
-    np.testing.assert_array_equal(_read(source).latent, LAST)
-    write_folder(tmp_path / "pair", {"flipped.npy": npy(SHARD)})
-    with pytest.raises(data.DataError, match=r"pair holds flipped.npy, too, .* among the prepared data sets as it is"):
-        data.read_foreign_latents(tmp_path / "pair", axes="nchw")
-    files = {f"imagenet256_features/{row}.npy": npy(SHARD[row : row + 1]) for row in range(12)}
-    files |= {f"imagenet256_labels/{row}.npy": npy(LABELS[row : row + 1]) for row in range(12)}
-    source = data.read_foreign_latents(write_folder(tmp_path / "pairs", files))
-    np.testing.assert_array_equal(_read(source).latent, LAST[:12])
-    np.testing.assert_array_equal(source.label, LABELS[:12])
-    assert "times 0.18215 already" in source.remarks[0]
-    (tmp_path / "pairs" / "imagenet256_labels" / "11.npy").unlink()
-    with pytest.raises(data.DataError, match=r"11.npy .*does not exist"):
-        data.read_foreign_latents(tmp_path / "pairs")
-
-
-def test_pickles_are_never_read(tmp_path):
+def test_pickles_are_neverall_of(tmp_path):
     (tmp_path / "latents.pt").write_bytes(b"PK\x03\x04")
     for place in (tmp_path, tmp_path / "latents.pt"):
         with pytest.raises(data.DataError, match=r"latents.pt is a pickle, .* never read. .*torch.load.*np.savez"):
@@ -281,7 +192,7 @@ def test_other_folders_hold_none(tmp_path):
     assert not data.holds_foreign_latents(tmp_path / "absent")
     with pytest.raises(data.DataError, match="holds no latents of a form that is read"):
         data.read_foreign_latents(tmp_path)
-    np.savez(tmp_path / "pictures.npz", train_images=LAST, train_labels=LABELS)
+    np.savez(tmp_path / "pictures.npz", train_images=SHARD, train_labels=LABELS)
     assert not data.holds_foreign_latents(tmp_path / "pictures.npz")
 
 
@@ -317,7 +228,7 @@ def test_a_damaged_file_gives_finite_numbers_or_one_error(form, source, tmp_path
         latents = data.read_foreign_latents(
             folder / name, "repa" if form == "zip" else None, "nchw" if form == "npz" else None
         )
-        found = _read(latents)
+        found = all_of(latents)
     except data.DataError as error:
         assert "\n" not in str(error)
         return

@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 from safetensors.numpy import save_file
 
+from cfgjax.data import Views
 from cfgjax.data.mean_std_latents import MEANS, STDS
 
 SIDE = 4
@@ -18,6 +19,13 @@ def moments(kind, count=300, seed=0):
     mean, std = (np.reshape(figures[kind], (4, 1, 1)) for figures in (MEANS, STDS))
     found = [generator.normal(mean, std, (count, 4, SIDE, SIDE)), generator.uniform(0, 0.1, (count, 4, SIDE, SIDE))]
     return np.concatenate(found, axis=1).astype(np.float32)
+
+
+def all_of(source):
+    """All that a source holds, as one."""
+    blocks = list(source.blocks())
+    assert max(len(block.latent) for block in blocks) <= 256
+    return Views(*(None if parts[0] is None else np.concatenate(parts) for parts in zip(*blocks, strict=True)))
 
 
 def npy(array):
