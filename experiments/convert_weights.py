@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import jax
 import tyro
 
-from cfgjax import checkpoints, training
+from cfgjax import checkpoints
 from cfgjax.models import pretrained
 from cfgjax.models.pretrained import Architecture
 from cfgjax.types import Tree
@@ -23,7 +23,6 @@ from experiments.config.kinds import LatentData
 from experiments.config.networks import DiTNetwork
 from experiments.config.schema import ADAPTER, Experiment, Sampling
 from experiments.run import folder as run_folder
-from experiments.run.train_setup import optimizer_of
 from experiments.runtime import progress
 from experiments.tasks.memory_limit import require_affordable
 from experiments.tasks.registry import facts_of
@@ -99,16 +98,15 @@ def _read(options: Options) -> tuple[Architecture, Tree]:
 def _write(options: Options, architecture: Architecture, params: Tree) -> None:
     experiment = run_folder.validate(experiment_of(options.kind, architecture, options.out))
     facts = facts_of(experiment)
-    require_affordable(experiment, facts.shape, facts.num_classes)
-    state = training.init_state(params, optimizer_of(experiment), jax.random.key(experiment.seed))
+    require_affordable(experiment, facts.shape, facts.num_classes, num_copies=1)
     run_folder.make_folder("out", options.out)
     run_folder.open_run(experiment)
     with checkpoints.Writer(run_folder.checkpoints_of(options.out)) as writer:
-        writer.save(0, state, ADAPTER.dump_python(experiment, mode="json"))
+        writer.save(0, {"params": params}, ADAPTER.dump_python(experiment, mode="json"))
 
 
 def convert(options: Options) -> None:
-    """Reads the weights and writes the run's config.json and its checkpoint."""
+    """Reads the weights and writes the run's config.json and a checkpoint of its parameters alone."""
     if checkpoints.all_steps(run_folder.checkpoints_of(options.out)):
         raise UserError(f"out {options.out} holds a run already; name another folder")
     with progress.bar(2, "parts", "reading, then writing") as shown:

@@ -27,6 +27,8 @@ _SEEDS = np.uint32(0x9E3779B9), np.uint32(0x7F4A7C15)
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint32}
 _PIECE = 2**22
 """Words that are summed at a time on the host."""
+_LARGE = 2**20
+"""Numbers of the smallest array that is summed by itself: a program of many large ones holds the words of all."""
 
 
 def _odd(index: Any, seed: np.uint32) -> Any:
@@ -62,6 +64,11 @@ def _on_devices(leaves: list[Array]) -> list[list[Array]]:
     return [_checksum(leaf) for leaf in leaves]
 
 
+def _pair_alone(leaf: list[Array]) -> list[np.ndarray]:
+    """The checksum of one array, waited for."""
+    return jax.device_get(_on_devices(leaf))[0]
+
+
 def _hexadecimal(pair: Sequence[Any]) -> str:
     return "".join(f"{int(number):08x}" for number in pair)
 
@@ -90,8 +97,10 @@ def checksums(leaves: Annotated[Mapping[str, Array], Contract(_require_all_words
     Args:
         leaves: name -> an array of any shape, of 8 to 64 bits a number, and no typed key.
     """
-    pairs = jax.device_get(_on_devices(list(leaves.values())))
-    return {name: _hexadecimal(pair) for name, pair in zip(leaves, pairs, strict=True)}
+    large = {name: [leaf] for name, leaf in leaves.items() if leaf.size >= _LARGE}
+    small = [leaf for name, leaf in leaves.items() if name not in large]
+    pairs = iter(jax.device_get(_on_devices(small)))
+    return {name: _hexadecimal(_pair_alone(large[name]) if name in large else next(pairs)) for name in leaves}
 
 
 @checked

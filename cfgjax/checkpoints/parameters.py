@@ -1,4 +1,8 @@
-"""The parameters of a training state, or one of their averages, read back without the optimizer that made it."""
+"""The parameters of a training state, or one of their averages, read back without the optimizer that made it.
+
+(P1) A checkpoint of parameters alone is that of {"params": parameters}, as published weights have no more: these are
+     their own moving average.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,8 @@ from cfgjax.checkpoints.checksums import host_checksum
 from cfgjax.checkpoints.errors import CheckpointError
 from cfgjax.checkpoints.metadata import check_digest
 from cfgjax.checkpoints.restore import Found, Restored, described, newest_whole
-from cfgjax.checkpoints.save import METADATA, STATE, read_back
-from cfgjax.checkpoints.trees import flatten_with_names, places, require_same
+from cfgjax.checkpoints.save import METADATA, STATE, read_each
+from cfgjax.checkpoints.trees import flatten_with_names, holds_parameters_alone, places, require_same
 from cfgjax.checks import require_choice, require_count
 from cfgjax.contracts import Contract, NonNegativeInt, ShapedTree, checked
 from cfgjax.types import Tree
@@ -39,6 +43,8 @@ def restore_params(
     folder: Path, step: NonNegativeInt | None = None, which: Which = "ema", like: ShapedTree | None = None
 ) -> Restored:
     """The moving average of the parameters in a saved ``TrainState``, or the parameters, or another average.
+
+    Of a checkpoint of parameters alone (P1) it is the parameters.
 
     Nothing need be known of the state: names, shapes and types are the checkpoint's own, and no other array of it is
     read. As in ``restore`` every array is compared with the checksum that was taken when it was saved. The arrays lie
@@ -67,6 +73,8 @@ def restore_params(
 def _part_of(where: Path, tree: Any, which: str | int) -> dict[str, Any]:
     """The part of a stored state's description that is asked for, in its own place, all others left out."""
     name = AVERAGES if isinstance(which, int) else which
+    if name == "ema" and holds_parameters_alone(tree):
+        name = "params"
     held = tree.get(name) if isinstance(tree, dict) else None
     if isinstance(which, int):
         averages = held if isinstance(held, list) else []
@@ -81,11 +89,15 @@ def _part_of(where: Path, tree: Any, which: str | int) -> dict[str, Any]:
 def _whole_arrays(where: Path, asked: Tree, sums: Mapping[str, str]) -> list[jax.Array]:
     """The described arrays in the order of their leaves, each compared with its checksum."""
     wanted = places(asked)
-    found = read_back(where / STATE, set(wanted.values()))
-    for name, place in wanted.items():
-        if place not in found or host_checksum(found[place]) != sums.get(name):
-            raise CheckpointError(f"checkpoint {where} is corrupt: {name} is not what was written")
-    return [jnp.asarray(found[place]) for place in wanted.values()]
+    names = {place: name for name, place in wanted.items()}
+    found = {}
+    for place, array in read_each(where / STATE, names):
+        if host_checksum(array) == sums.get(names[place]):
+            found[place] = jnp.asarray(array)
+    lost = [name for name, place in wanted.items() if place not in found]
+    if lost:
+        raise CheckpointError(f"checkpoint {where} is corrupt: {lost[0]} is not what was written")
+    return [found[place] for place in wanted.values()]
 
 
 def _read(folder: Path, step: int, which: str | int, like: Tree) -> Found:
@@ -93,7 +105,7 @@ def _read(folder: Path, step: int, which: str | int, like: Tree) -> Found:
     with described(folder, step) as (manager, found):
         read = manager.restore(step, args=ocp.args.Composite(**{METADATA: ocp.args.JsonRestore()}))
     record, asked = check_digest(where, read[METADATA]), _part_of(where, found, which)
-    part = asked[AVERAGES][which] if isinstance(which, int) else asked[which]
+    part = asked[AVERAGES][which] if isinstance(which, int) else next(iter(asked.values()))
     if like is not None:
         require_same(where, part, like)
     arrays = dict(zip(flatten_with_names(part), _whole_arrays(where, asked, record["checksums"]), strict=True))

@@ -17,7 +17,14 @@ from cfgjax.checkpoints.checksums import checksums
 from cfgjax.checkpoints.errors import CheckpointError, NoCheckpointError, UnreachableError, is_of_system, reason
 from cfgjax.checkpoints.metadata import check_digest
 from cfgjax.checkpoints.save import METADATA, STATE, all_steps
-from cfgjax.checkpoints.trees import StorableTree, flatten_with_names, place_like, require_same, to_abstract
+from cfgjax.checkpoints.trees import (
+    StorableTree,
+    flatten_with_names,
+    holds_parameters_alone,
+    place_like,
+    require_same,
+    to_abstract,
+)
 from cfgjax.checks import require_count, require_kind
 from cfgjax.contracts import Contract, NonNegativeInt, checked
 from cfgjax.types import Tree
@@ -62,6 +69,11 @@ def _read(folder: Path, like: Tree, step: int) -> Found:
     where = Path(folder) / str(step)
     with described(folder, step) as (manager, found):
         wanted = to_abstract(like)
+        if holds_parameters_alone(found) and not holds_parameters_alone(wanted):
+            raise CheckpointError(
+                f"checkpoint {where} is of parameters alone, with no optimizer's state to go on from; restore_params "
+                "reads them"
+            )
         require_same(where, found, wanted)
         args = {STATE: ocp.args.StandardRestore(wanted), METADATA: ocp.args.JsonRestore()}
         read = manager.restore(step, args=ocp.args.Composite(**args))

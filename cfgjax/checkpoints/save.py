@@ -6,7 +6,7 @@ import contextlib
 import operator
 import os
 import shutil
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, NamedTuple, Self
@@ -81,16 +81,19 @@ def latest_step(folder: Path) -> int | None:
 _ARRAY = ".zarray"
 
 
-def read_back(folder: Path, only: Container[str] | None = None) -> dict[str, np.ndarray]:
-    """The arrays of a stored tree, or some, by their places in it, as of ``trees.places``, in the host's memory.
+def read_each(folder: Path, only: Container[str] | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    """The arrays of a stored tree, or some, with their places in it, as of ``trees.places``, in the host's memory.
 
-    They are read one by one and without Orbax, whose readers keep some 400 small objects of each checkpoint for ever.
+    They are read one by one, as they are asked for, and without Orbax, whose readers keep some 400 small objects of
+    each checkpoint for ever.
     """
     base = {"driver": "ocdbt", "base": f"file://{Path(folder).absolute()}/"}
     keys = ts.KvStore.open(base).result().list().result()
     paths = [key.removesuffix(_ARRAY) for key in map(bytes.decode, keys) if key.rpartition("/")[2] == _ARRAY]
     names = {path: path.removesuffix("/") for path in paths}
-    return {name: _array(base | {"path": path}) for path, name in names.items() if only is None or name in only}
+    for path, name in names.items():
+        if only is None or name in only:
+            yield name, _array(base | {"path": path})
 
 
 def _array(place: dict[str, Any]) -> np.ndarray:
@@ -201,8 +204,7 @@ class Writer:
         """Compares what was written with what was given, in the background, before it is published."""
         step, expected = self._underway or (None, {})
         folder = next(iter(self._temporaries(step)), self._folder / str(step))
-        found = read_back(folder / STATE)
-        read = {name: host_checksum(array) for name, array in found.items()}
+        read = {name: host_checksum(array) for name, array in read_each(folder / STATE)}
         wrong = [name for name, (place, given) in expected.items() if read.get(place) != given]
         if wrong:
             raise CheckpointError(f"{wrong[0]} does not read back as it was given")

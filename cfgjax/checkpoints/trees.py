@@ -114,6 +114,11 @@ No two leaves have keys that are the same once joined by dots or slashes.
 """
 
 
+def holds_parameters_alone(tree: Tree) -> bool:
+    """Whether a stored tree is {"params": ...} and nothing beside, with neither optimizer nor averages."""
+    return isinstance(tree, dict) and list(tree) == ["params"]
+
+
 def require_same(where: Any, found: Tree, wanted: Tree) -> None:
     """Compares the names and shapes of two stored trees.
 

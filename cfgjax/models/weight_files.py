@@ -164,15 +164,18 @@ def finite_tensor(tensor: Tensor, name: str, shape: tuple[int, ...]) -> np.ndarr
     return array
 
 
-def nested(flat: Mapping[str, np.ndarray]) -> Tree:
-    """The tree of arrays whose names are places, parts of which "/" separates."""
+def nested(flat: dict[str, np.ndarray]) -> Tree:
+    """The tree of arrays whose names are places, parts of which "/" separates; each is taken out of ``flat``.
+
+    The tree alone then holds them: a copy on a device takes no second place in the host's memory.
+    """
     tree: Tree = {}
-    for place, leaf in flat.items():
+    for place in list(flat):
         *above, name = place.split("/")
         owner = tree
         for part in above:
             owner = owner.setdefault(part, {})
-        owner[name] = jnp.asarray(leaf)
+        owner[name] = jnp.asarray(flat.pop(place))
     return tree
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cfgjax import checkpoints
-from cfgjax.checkpoints.save import read_back
+from cfgjax.checkpoints.save import read_each
 from experiments.cli.main import UserError
 from experiments.fault_injection import subprocesses
 from experiments.fault_injection.disks import fill, remount, small_disk
@@ -77,7 +77,7 @@ def _await_save(folder: Path, process: BaseProcess, since: float) -> None:
 
 
 def _final(run_dir: Path) -> dict[str, np.ndarray]:
-    return read_back(run_folder.checkpoints_of(run_dir).absolute() / str(NUM_STEPS) / "state")
+    return dict(read_each(run_folder.checkpoints_of(run_dir).absolute() / str(NUM_STEPS) / "state"))
 
 
 def _lines(run_dir: Path) -> list[tuple[Any, ...]]:

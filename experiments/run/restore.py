@@ -71,7 +71,7 @@ def _restored(
     if data_dir is not None:
         experiment = dataclasses.replace(experiment, data_dir=data_dir)
     task = distributed.agree(lambda: read(experiment))
-    distributed.agree(lambda: require_affordable(experiment, task.shape, task.num_classes))
+    distributed.agree(lambda: require_affordable(experiment, task.shape, task.num_classes, num_copies=1))
     model = model_of(experiment, task)
     like = jax.eval_shape(model.init, jax.random.key(0))
     restored = checkpoints.restore_params(run_folder.checkpoints_of(run_dir), like=like)

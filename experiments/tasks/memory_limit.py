@@ -13,8 +13,8 @@ from experiments.config.networks import DiTNetwork, MLPNetwork, UNetNetwork
 from experiments.config.schema import Experiment
 
 _NUMBER = 4
-_COPIES = 4
-"""Arrays in the size of the parameters: they themselves, their moving average, and two moments."""
+NUM_COPIES = 4
+"""Arrays in the size of the parameters in a training state: they themselves, their moving average, and two moments."""
 
 
 def num_parameters(network: MLPNetwork | UNetNetwork | DiTNetwork, shape: tuple[int, ...], num_classes: int) -> int:
@@ -36,8 +36,16 @@ def num_inner(network: MLPNetwork | UNetNetwork | DiTNetwork, shape: tuple[int, 
     return math.prod(shape[:2]) // network.patch**2 * network.width
 
 
-def require_affordable(experiment: Experiment, shape: tuple[int, ...], num_classes: int) -> None:
+def require_affordable(
+    experiment: Experiment, shape: tuple[int, ...], num_classes: int, num_copies: int = NUM_COPIES
+) -> None:
     """Looks at what the state, the samples, and one chunk of samples would take.
+
+    Args:
+        experiment: the settings.
+        shape: of a data point.
+        num_classes: K.
+        num_copies: arrays in the size of the parameters: 1 where these are read alone.
 
     Raises:
         UserError: more than this machine's memory, naming the settings.
@@ -45,7 +53,7 @@ def require_affordable(experiment: Experiment, shape: tuple[int, ...], num_class
     network, sampling = experiment.network, experiment.sampling
     samples = len(sampling.scales) * num_classes * sampling.num_per_class * math.prod(shape)
     needs: dict[str, Any] = {
-        "network": _COPIES * num_parameters(network, shape, num_classes),
+        "network": num_copies * num_parameters(network, shape, num_classes),
         "sampling (scales x labels x num_per_class)": samples,
         "sampling.chunk": (sampling.chunk or 1) * num_inner(network, shape),
     }

@@ -61,3 +61,12 @@ def test_a_negative_zero_and_another_nan_are_seen():
     assert _of(jnp.array([0.0])) != _of(jnp.array([-0.0]))
     nans = np.array([0x7FC00000, 0x7FC00001], np.uint32).view(np.float32)
     assert host_checksum(nans[:1]) != host_checksum(nans[1:])
+
+
+def test_large_arrays_among_small_ones_have_their_own_checksums_in_the_order_given():
+    """Large ones are summed by themselves."""
+    large = jnp.arange(2.0**20).reshape(2, -1)
+    leaves = {"b": jnp.ones(3), "large": large, "a": jnp.full(3, 2.0), "other": large + 1, "c": jnp.zeros(())}
+    found = checksums(leaves)
+    assert list(found) == list(leaves)
+    assert found == {name: host_checksum(np.asarray(leaf)) for name, leaf in leaves.items()}

@@ -103,17 +103,17 @@ def test_where_none_is_whole_the_newest_is_named(tmp_path):
 
 def test_a_changed_number_of_the_parameters_is_found_where_they_are_read_alone(tmp_path, monkeypatch):
     _write(tmp_path, 1, 2)
-    read_back = checkpoints_save.read_back
+    read_each = checkpoints_save.read_each
 
     def with_a_flipped_bit(folder, only):
-        found = read_back(folder, only)
+        found = dict(read_each(folder, only))
         assert found.keys() == {"ema.kernel", "ema.half"}
         if folder.parent.name == "2":
             found["ema.kernel"] = found["ema.kernel"].copy()
             found["ema.kernel"].view(np.uint32)[1, 1] ^= 4
-        return found
+        return found.items()
 
-    monkeypatch.setattr(checkpoints_parameters, "read_back", with_a_flipped_bit)
+    monkeypatch.setattr(checkpoints_parameters, "read_each", with_a_flipped_bit)
     found = checkpoints.restore_params(tmp_path)
     assert (found.step, list(found.corrupt)) == (1, [2])
     np.testing.assert_array_equal(found.state["kernel"], _state(1).ema["kernel"])
@@ -124,15 +124,15 @@ def test_a_changed_number_of_the_parameters_is_found_where_they_are_read_alone(t
 def test_a_number_changed_on_its_way_to_the_disk_is_never_published(tmp_path, monkeypatch):
     """What is written is read back before it takes a name or the place of an older one."""
     _write(tmp_path, 1, 2)
-    read_back = checkpoints_save.read_back
+    read_each = checkpoints_save.read_each
 
     def with_a_flipped_bit(folder):
-        found = read_back(folder)
+        found = dict(read_each(folder))
         kernel = found["params.kernel"].copy()
         kernel.view(np.uint32)[1, 1] ^= 4
-        return found | {"params.kernel": kernel}
+        return (found | {"params.kernel": kernel}).items()
 
-    monkeypatch.setattr(checkpoints_save, "read_back", with_a_flipped_bit)
+    monkeypatch.setattr(checkpoints_save, "read_each", with_a_flipped_bit)
     with pytest.raises(checkpoints.CheckpointError, match="params/kernel does not read back"):
         _write(tmp_path, 3)
     assert checkpoints.all_steps(tmp_path) == [2, 1]
@@ -145,7 +145,7 @@ def test_a_failed_save_is_told_once_and_the_next_one_works(tmp_path, monkeypatch
     with checkpoints.Writer(tmp_path) as writer:
         writer.save(1, _state(1), METADATA)
         writer.wait()
-        monkeypatch.setattr(checkpoints_save, "read_back", lambda folder: {})
+        monkeypatch.setattr(checkpoints_save, "read_each", lambda folder: [])
         writer.save(2, _state(2), METADATA)
         with pytest.raises(checkpoints.CheckpointError, match="2 was not written"):
             writer.wait()

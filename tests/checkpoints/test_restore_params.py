@@ -118,3 +118,23 @@ def test_the_averaged_field_runs_inside_an_own_jit(tmp_path):
     expected = np.array([0.25, -2.0]) + 2.0 * 1 - 1.0 * 3
     np.testing.assert_allclose(jax.jit(guided)(ema, x, 2.0), expected, rtol=1e-6)
     np.testing.assert_allclose(jax.jit(lambda x: guided(ema, x, 2.0))(x), expected, rtol=1e-6)
+
+
+def test_parameters_that_lie_alone_are_their_own_average_and_no_state_to_go_on_from(tmp_path):
+    """(P1)."""
+    state = _state(optax.adam(1e-3), 0)
+    _saved(tmp_path, {"params": state.params})
+    for which in ("ema", "params"):
+        found = checkpoints.restore_params(tmp_path, which=which, like=jax.eval_shape(lambda: state.params))
+        _assert_same(found.state, state.params)
+    with pytest.raises(CheckpointError, match="0 holds no average 0, but 0 beside the EMA"):
+        checkpoints.restore_params(tmp_path, which=0)
+    with pytest.raises(CheckpointError, match="0 is of parameters alone, with no optimizer's state to go on from"):
+        checkpoints.restore(tmp_path, state)
+    _assert_same(checkpoints.restore(tmp_path, {"params": state.params}).state, {"params": state.params})
+
+
+def test_a_state_of_another_kind_is_no_parameters_alone(tmp_path):
+    _saved(tmp_path, {"params": jnp.ones(2), "step": jnp.int32(1)})
+    with pytest.raises(CheckpointError, match="0 holds no ema, as the checkpoint of a TrainState does"):
+        checkpoints.restore_params(tmp_path)
