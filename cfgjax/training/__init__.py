@@ -15,6 +15,8 @@
      ones as well, as NaN stays in those: such an optimizer is refused.
 (T8) Averages are of the parameters to evaluate. Some optimizers take gradients elsewhere, and keep THAT as the
      parameters: ``schedule_free`` y = (1 - b) z + b x for x = z + (y - z) / b, ``sam`` a point that it has climbed to.
+(T9) Frozen parameters (``freezing``) have neither gradient nor moments; no update, and no average, changes a bit of
+     them. The gradient's norm is that of the others.
 """
 
 from __future__ import annotations

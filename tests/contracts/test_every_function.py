@@ -23,6 +23,7 @@ INNER = (
     "models.pretrained",
     "models.pretrained_autoencoder",
     "models.pretrained_inception",
+    "training.freezing",
     "training.fsdp",
     "training.posthoc_ema",
 )
