@@ -11,19 +11,21 @@ Which = Literal["ema", "params"]
 
 @dataclass(frozen=True)
 class StartedFrom:
-    """The run whose parameters another one began with."""
+    """The run, or the file of weights, whose parameters a run began with."""
 
     __pydantic_config__ = STRICT
     run_dir: Annotated[str, Field(max_length=1024)]
-    """Its folder, as it was called."""
+    """Its folder, or the file, as it was called."""
     which: Which
     """Its moving average, or its parameters."""
     step: Annotated[int, Field(ge=0, le=10**9)]
     """Of its checkpoint."""
     knows_null: bool
-    """Whether it trained the null label."""
+    """Whether it trained the null label, and its row was taken."""
     knows_labels: bool
-    """Whether it trained labels."""
+    """Whether it trained labels, and their rows were taken."""
+    kind: Annotated[str, Field(pattern=r"^[a-z0-9_]{1,50}$")] | None = None
+    """Whose weights the file holds; None for a run."""
 
 
 FormerLength = tuple[Annotated[int, Field(ge=1, le=10**9)], Annotated[int, Field(ge=1, le=10**9)]]

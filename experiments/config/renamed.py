@@ -11,8 +11,10 @@ RENAMED = {
 }
 """The dotted name of a setting in config.json and checkpoints of older runs -> its name."""
 
-ADDED = {
+ADDED: dict[str, Any] = {
     "matmul_precision": "highest",
+    "freeze": (),
+    "started_from.kind": None,
     "time_logit": (0.0, 1.0),
     "network.norm_scale": False,
     "network.feed_forward": "gelu",

@@ -26,6 +26,7 @@ from experiments.config.values import (
     Fraction,
     MatmulPrecision,
     NotNegative,
+    PartName,
     Positive,
     Scale,
     Seed,
@@ -126,6 +127,8 @@ class Experiment:
     """Steps between lines of metrics.jsonl."""
     max_consecutive_nonfinite: Count = 10
     """Steps in a row without a finite loss and gradient that end the run; until then their updates are left out."""
+    freeze: Annotated[tuple[PartName, ...], Field(max_length=10_000), optional("[NAME ...]", "nothing")] = ()
+    """Parameters that stay what they are, by their names, or those of parts of the network; * for any letters."""
     network: MLPNetwork | UNetNetwork | DiTNetwork = field(default_factory=MLPNetwork)
     optimizer: Optimizer = field(default_factory=Optimizer)
     keep: Retention = field(default_factory=Retention)

@@ -55,6 +55,8 @@ FourNumbers = tuple[EmbeddingValue, EmbeddingValue, EmbeddingValue, EmbeddingVal
 FourPositive = tuple[Positive, Positive, Positive, Positive]
 FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,199}:[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 """MODULE:FUNCTION."""
+PartName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_./*-]{1,200}$")]
+"""Of a network's parameters, with * for any letters."""
 Column = Annotated[str, Field(pattern=r"^[^=,\x00-\x1f]{1,200}$")]
 """The name of a column of metadata; of numbers it stands before =, between commas."""
 Columns = Annotated[tuple[Column, ...], Field(max_length=1000)]

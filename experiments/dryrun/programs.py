@@ -18,7 +18,7 @@ from experiments.cli.main import UserError
 from experiments.config import samplers
 from experiments.config.schema import Experiment
 from experiments.run.model import Model, model_of
-from experiments.run.train_setup import state_of, train_setup_of
+from experiments.run.train_setup import state_of, step_of, train_setup_of
 from experiments.tasks.registry import task_of
 from experiments.tasks.task import Task
 
@@ -78,9 +78,7 @@ def _training(preset: Preset, way: str, devices: list[jax.Device]) -> Work:
     if experiment.batch_size % num_parts:
         raise UserError(f"batch_size must be divisible by {num_parts}, got {experiment.batch_size}")
     setup = train_setup_of(experiment, task, model)
-    step = training.make_step(
-        setup.loss, setup.optimizer, setup.ema_decay, experiment.num_microbatches, average_decays=setup.average_decays
-    )
+    step = step_of(experiment, setup)
     batch = next(task.batches(range(1)))
     sharded = jax.eval_shape(lambda tree: training.shard(tree, len(devices)), batch)
     flops = 3 * forward * experiment.batch_size

@@ -21,7 +21,7 @@ from experiments.run.model import Model
 from experiments.run.nonfinite import NonfiniteMonitor
 from experiments.run.sample_grids import SampleGrids
 from experiments.run.trackers import UNTRACKED, Tracking, trackers_of
-from experiments.run.train_setup import TrainSetup
+from experiments.run.train_setup import TrainSetup, step_of
 from experiments.runtime import distributed, progress
 from experiments.runtime.batching import plan_batching
 from experiments.runtime.signals import StoppedError, StopRequests
@@ -138,9 +138,7 @@ def _num_microbatches(count: int, most_at_once: int) -> int:
 
 def _programs_of(trainer: Trainer) -> _Programs:
     experiment, task, setup, state = trainer.experiment, trainer.task, trainer.setup, trainer.state
-    step = training.make_step(
-        setup.loss, setup.optimizer, setup.ema_decay, experiment.num_microbatches, average_decays=setup.average_decays
-    )
+    step = step_of(experiment, setup)
     one = jax.tree.map(lambda leaf: leaf[0], task.held_out)
     options = plan_batching(setup.loss, state.params, state.key, one, shared=1).compiler_options
     num_held_out = len(jax.tree.leaves(task.held_out)[0]) // jax.local_device_count()

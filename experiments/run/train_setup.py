@@ -9,16 +9,21 @@ import jax.numpy as jnp
 import optax
 
 from cfgjax import training
-from cfgjax.training import fsdp, posthoc_ema
-from cfgjax.types import Array, Loss, Number, TrainState
+from cfgjax.training import Step, freezing, fsdp, posthoc_ema
+from cfgjax.types import Array, Loss, Number, TrainState, Tree
 from experiments.config.schema import Experiment
 from experiments.run import nonfinite
 from experiments.run.model import PATHS, Model
+from experiments.run.parts import frozen_of
 from experiments.tasks.task import Task
 
 
 class TrainSetup(NamedTuple):
-    """What the training of a model takes; ``create`` makes the state where the experiment wants it to lie."""
+    """What the training of a model takes.
+
+    ``create`` makes the state where the experiment wants it to lie; ``frozen`` says which parameters are not trained,
+    None where all are.
+    """
 
     loss: Loss
     evaluation_loss: Loss
@@ -27,6 +32,7 @@ class TrainSetup(NamedTuple):
     ema_decay: Callable[[Array], Array]
     average_decays: tuple[Callable[[Number], Array], ...]
     create: Callable[[], TrainState]
+    frozen: Tree | None = None
 
 
 def _schedule_of(experiment: Experiment) -> optax.Schedule:
@@ -60,22 +66,25 @@ def never_falls(experiment: Experiment) -> str:
     )
 
 
-def optimizer_of(experiment: Experiment) -> optax.GradientTransformation:
-    """AdamW with a schedule and clipping; updates that are not finite are left out."""
+def optimizer_of(experiment: Experiment, frozen: Tree | None = None) -> optax.GradientTransformation:
+    """AdamW with a schedule and clipping, of what is not frozen; updates that are not finite are left out."""
     settings = experiment.optimizer
     adamw = optax.adamw(_schedule_of(experiment), weight_decay=settings.weight_decay)
-    return nonfinite.skipping(optax.chain(optax.clip_by_global_norm(settings.clip_norm), adamw))
+    whole = nonfinite.skipping(optax.chain(optax.clip_by_global_norm(settings.clip_norm), adamw))
+    return whole if frozen is None else freezing.of_optimizer(whole, frozen)
 
 
 def state_of(experiment: Experiment, model: Model) -> TrainState:
     """The state before the first step, wherever it comes to lie.
 
     Raises:
-        UserError: a network that does not fit the data point's shape.
+        UserError: a network that does not fit the data point's shape; names of what is frozen that it has not.
     """
     init_key, run_key = jax.random.split(jax.random.key(experiment.seed))
     num_averages = len(experiment.optimizer.average_widths)
-    return training.init_state(model.init(init_key), optimizer_of(experiment), run_key, num_averages)
+    params = model.init(init_key)
+    optimizer = optimizer_of(experiment, frozen_of(experiment, params))
+    return training.init_state(params, optimizer, run_key, num_averages)
 
 
 def _placed(experiment: Experiment, model: Model) -> TrainState:
@@ -86,14 +95,28 @@ def _placed(experiment: Experiment, model: Model) -> TrainState:
 
 
 def train_setup_of(experiment: Experiment, task: Task, model: Model) -> TrainSetup:
-    """What the training of an experiment's model on its task takes."""
+    """What the training of an experiment's model on its task takes.
+
+    Raises:
+        UserError: names of what is frozen that the network has not.
+    """
+    frozen = frozen_of(experiment, jax.eval_shape(model.init, jax.random.key(0))) if experiment.freeze else None
     loss = partial(task.objective.loss, experiment, task, model.network, PATHS[experiment.path]())
     return TrainSetup(
-        loss=loss(True),
+        loss=loss(True) if frozen is None else freezing.of_loss(loss(True), frozen),
         evaluation_loss=loss(False),
-        optimizer=optimizer_of(experiment),
+        optimizer=optimizer_of(experiment, frozen),
         learning_rate=_schedule_of(experiment),
         ema_decay=training.ema_warmup(experiment.optimizer.ema_decay),
         average_decays=tuple(map(posthoc_ema.power_function_decay, experiment.optimizer.average_widths)),
         create=partial(_placed, experiment, model),
+        frozen=frozen,
     )
+
+
+def step_of(experiment: Experiment, setup: TrainSetup) -> Step:
+    """The pure training step of an experiment."""
+    step = training.make_step(
+        setup.loss, setup.optimizer, setup.ema_decay, experiment.num_microbatches, average_decays=setup.average_decays
+    )
+    return step if setup.frozen is None else freezing.of_step(step, setup.frozen)
