@@ -16,7 +16,9 @@ from typing import Annotated
 
 import tyro
 
+from cfgjax.models import pretrained
 from experiments.cli import main as cli
+from experiments.cli.main import UserError
 from experiments.cli.options import optional
 from experiments.config.history import Which
 from experiments.config.schema import Experiment
@@ -41,10 +43,14 @@ class Options:
     tracking: Annotated[Tracking, tyro.conf.OmitArgPrefixes] = field(default_factory=Tracking)
     accept: Annotated[tuple[run_folder.Accepted, ...], optional("[{data,num_steps} ...]", "nothing")] = ()
     """Go on with the run in the folder although its data, or its number of steps, are not those it began with."""
-    source: Annotated[Path | None, optional("RUN_DIR", "parameters drawn by the seed", "from")] = None
-    """Folder of a run of the same network whose parameters a new run begins with, at step 0 with a new optimizer."""
+    source: Annotated[Path | None, optional("RUN_OR_FILE", "parameters drawn by the seed", "from")] = None
+    """A run, or a safetensors file of published weights, with whose parameters a new run begins, at step 0 with a new
+    optimizer: of the same network, path, objective and shape; where labels or conditions differ, what embeds them is
+    drawn by the seed."""
     from_parameters: Which = "ema"
     """Which parameters of that run: their moving average, or themselves."""
+    from_kind: Annotated[str | None, optional(f"{{{','.join(pretrained.KINDS)}}}", "it is a run")] = None
+    """Whose weights the file holds, as for experiments.convert_weights."""
     debug_nans: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """End at the first loss or gradient that is not finite, and name the first operation that gave NaN or infinity."""
 
@@ -55,8 +61,12 @@ def train(options: Options) -> None:
     run_dir = options.experiment.run_dir
     with StopRequests() as requests:
         experiment = options.experiment
+        if options.source is None and options.from_kind is not None:
+            raise UserError("from_kind is for a file of weights: name it with --from")
         if options.source is not None:
-            experiment = continuation.with_source(experiment, options.source, options.from_parameters)
+            experiment = continuation.with_source(
+                experiment, options.source, options.from_parameters, options.from_kind
+            )
         tokenizer = texts.named(experiment)
         trainer = prepare(experiment, options.debug_nans, options.tracking, options.accept, tokenizer)
         with owned_folder(run_dir) as lease, distributed.own_folder(run_dir) as folder:

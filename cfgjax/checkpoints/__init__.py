@@ -11,6 +11,7 @@ from cfgjax.checkpoints.checksums import host_checksum as host_checksum
 from cfgjax.checkpoints.errors import CheckpointError as CheckpointError
 from cfgjax.checkpoints.errors import NoCheckpointError as NoCheckpointError
 from cfgjax.checkpoints.errors import UnreachableError as UnreachableError
+from cfgjax.checkpoints.parameters import holds_params_alone as holds_params_alone
 from cfgjax.checkpoints.parameters import restore_params as restore_params
 from cfgjax.checkpoints.restore import Restored as Restored
 from cfgjax.checkpoints.restore import quarantine as quarantine

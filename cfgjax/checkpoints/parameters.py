@@ -17,8 +17,8 @@ import orbax.checkpoint as ocp
 from cfgjax.checkpoints.checksums import host_checksum
 from cfgjax.checkpoints.errors import CheckpointError
 from cfgjax.checkpoints.metadata import check_digest
-from cfgjax.checkpoints.restore import Found, Restored, described, newest_whole
-from cfgjax.checkpoints.save import METADATA, STATE, read_each
+from cfgjax.checkpoints.restore import Found, Restored, described, newest_whole, whole_or_error
+from cfgjax.checkpoints.save import METADATA, STATE, latest_step, read_each
 from cfgjax.checkpoints.trees import flatten_with_names, holds_parameters_alone, places, require_same
 from cfgjax.checks import require_choice, require_count
 from cfgjax.contracts import Contract, NonNegativeInt, ShapedTree, checked
@@ -68,6 +68,24 @@ def restore_params(
         CheckpointError: none whole, none with such parameters, or of another tree than ``like``.
     """
     return newest_whole(folder, step, lambda candidate: _read(folder, candidate, which, like))
+
+
+@checked
+def holds_params_alone(folder: Path) -> bool:
+    """Whether the newest checkpoint in a folder is of parameters alone (P1); False where none is, or it is unreadable.
+
+    Args:
+        folder: the folder of checkpoints.
+    """
+    step = latest_step(folder)
+    if step is None:
+        return False
+
+    def read() -> bool:
+        with described(folder, step) as (_, found):
+            return holds_parameters_alone(found)
+
+    return whole_or_error(read, Path(folder) / str(step)) is True
 
 
 def _part_of(where: Path, tree: Any, which: str | int) -> dict[str, Any]:

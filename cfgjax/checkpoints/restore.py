@@ -84,7 +84,7 @@ def _read(folder: Path, like: Tree, step: int) -> Found:
     return place_like(read[STATE], like), record["given"]
 
 
-def _whole_or_error(read: Callable[[], Any], where: Path) -> Any:
+def whole_or_error(read: Callable[[], Any], where: Path) -> Any:
     """What reading gives, or the CheckpointError it ends in."""
     try:
         return read()
@@ -104,7 +104,7 @@ def _is_whole_everywhere(found: Any) -> bool:
 
 
 def _attempt(where: Path, read: Callable[[], Found]) -> Found | CheckpointError:
-    found = _whole_or_error(read, where)
+    found = whole_or_error(read, where)
     is_whole_everywhere = _is_whole_everywhere(found)
     if isinstance(found, UnreachableError):
         raise found

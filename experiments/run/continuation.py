@@ -1,7 +1,7 @@
-"""How a run goes on from what was before it: longer than it was to be, or from the parameters of another run."""
+"""How a run goes on from what was before it: longer than it was to be, or from parameters of another run or a file."""
 
 from collections.abc import Collection
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,13 @@ from cfgjax.checks import short_repr
 from cfgjax.types import Array, TrainState, Tree
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
-from experiments.config.history import StartedFrom, Which
+from experiments.config.history import Which
 from experiments.config.kinds import LEARNED, TOLD_BY
 from experiments.config.schema import Experiment
 from experiments.run import folder as run_folder
-from experiments.run.trained_labels import knows_labels, knows_null
+from experiments.run import parts, sources
 from experiments.runtime import distributed
-from experiments.tasks.conditions import what_is_told
-from experiments.tasks.registry import facts_of
 from experiments.tasks.task import TaskFacts
-
-_OF_THE_FUNCTION = "network.", "objective", "path"
-_FREE = {"network.dropout", "network.dtype", "network.rematerialise"}
-"""Settings of a network that leave its parameters what they are."""
 
 
 def _longer(old: Experiment, new: Experiment) -> Experiment:
@@ -58,11 +52,17 @@ def with_past(experiment: Experiment, accepted: Collection[run_folder.Accepted] 
     """The experiment, with what the config in its folder tells of its past.
 
     Raises:
-        UserError: a config that does not read; a number of steps that is accepted, but passed already.
+        UserError: a config that does not read; weights without a training; a number of steps that is accepted, but
+            passed already.
     """
     if not (experiment.run_dir / "config.json").exists():
         return experiment
     old = run_folder.read_config(experiment.run_dir)
+    if checkpoints.holds_params_alone(run_folder.checkpoints_of(experiment.run_dir)):
+        raise UserError(
+            f"run_dir {experiment.run_dir} holds parameters alone ({old.preset}), and no training to go on with: begin "
+            f"a new run with them by --from {experiment.run_dir} and another --run-dir"
+        )
     if experiment.started_from is None:
         experiment = replace(experiment, started_from=old.started_from)
     experiment = _with_learned(old, experiment)
@@ -71,72 +71,89 @@ def with_past(experiment: Experiment, accepted: Collection[run_folder.Accepted] 
     return replace(experiment, former_num_steps=old.former_num_steps)
 
 
-def with_source(experiment: Experiment, run_dir: Path, which: Which) -> Experiment:
-    """The experiment that begins with the parameters of the run in another folder; one that began so is left alone.
+def with_source(experiment: Experiment, source: Path, which: Which, kind: str | None = None) -> Experiment:
+    """The experiment that begins with the parameters of a run or a file; one that began so is left alone.
+
+    Args:
+        experiment: the new run.
+        source: folder of the other run, or a safetensors file of published weights.
+        which: parameters of the run.
+        kind: whose weights the file holds.
 
     Raises:
-        UserError: no run there, or none that was saved.
+        UserError: no run there, none that was saved, or another kind of file.
     """
     if (experiment.run_dir / "config.json").exists():
         past = run_folder.read_config(experiment.run_dir).started_from
-        if past is not None and (past.run_dir, past.which) == (str(run_dir), which):
+        if past is not None and (past.run_dir, past.which, past.kind) == (str(source), which, kind):
             return experiment
-    source = run_folder.read_config(run_dir)
-    step = checkpoints.latest_step(run_folder.checkpoints_of(run_dir))
-    if step is None:
-        raise UserError(f"from {run_dir} holds no checkpoint")
-    started = StartedFrom(str(run_dir), which, step, knows_null(source), knows_labels(source))
-    return replace(experiment, started_from=started)
+    if not source.exists():
+        raise UserError(f"no run in {source}, which does not exist, and is no file of weights either")
+    if not source.is_dir():
+        return replace(experiment, started_from=sources.started_from_file(source, kind))
+    if kind is not None:
+        raise UserError(f"from_kind is for a file of weights, and from {source} is a folder; leave it out")
+    return replace(experiment, started_from=sources.started_from_run(source, which))
 
 
-def _function(experiment: Experiment) -> dict[str, object]:
-    settings = run_folder.flat(asdict(experiment) | {"network": {"kind": type(experiment.network).__name__}})
-    settings |= {f"network.{name}": value for name, value in asdict(experiment.network).items()}
-    return {name: value for name, value in settings.items() if name.startswith(_OF_THE_FUNCTION) and name not in _FREE}
+def with_compatible_source(experiment: Experiment, task: TaskFacts, params: Tree) -> Experiment:
+    """A run that was not saved yet, compared with what it begins with, if there is such; it knows which rows it takes.
 
-
-def require_compatible(experiment: Experiment, task: TaskFacts) -> None:
-    """Compares a run that was not saved yet with the one whose parameters it begins with, if there is one.
+    Args:
+        experiment: the run.
+        task: its task.
+        params: the shapes of its parameters.
 
     Raises:
-        UserError: another network, another function to be learned, or data of another shape or number of labels.
+        UserError: another network, another function to be learned, or data of another shape.
     """
-    if experiment.started_from is None or checkpoints.all_steps(run_folder.checkpoints_of(experiment.run_dir)):
-        return
-    where = Path(experiment.started_from.run_dir)
-    source = run_folder.read_config(where)
-    before, after = _function(source), _function(experiment)
-    its = facts_of(source)
-    before |= {"data.shape": its.shape, "data.num_classes": its.num_classes} | what_is_told(source, its.conditions)
-    after |= {"data.shape": task.shape, "data.num_classes": task.num_classes} | what_is_told(
-        experiment, task.conditions
-    )
-    for name in sorted(before.keys() | after.keys(), key=lambda name: (name != "network.kind", name)):
-        if before.get(name) != after.get(name):
-            one, other = short_repr(before.get(name)), short_repr(after.get(name))
-            raise UserError(f"from {where}: its {name} is {one}, this run's {other}; both must be the same")
-    if its.class_names != task.class_names:
-        _, one, other = run_folder.first_difference("", its.class_names, task.class_names)
+    started = experiment.started_from
+    if started is None or checkpoints.all_steps(run_folder.checkpoints_of(experiment.run_dir)):
+        return experiment
+    source = sources.source_of(started, experiment, task)
+    plan = sources.plan_of(started.run_dir, source, experiment, task, params)
+    if plan.new:
+        return replace(experiment, started_from=replace(started, knows_null=False, knows_labels=False))
+    if source.class_names != task.class_names and started.kind is None:
+        _, one, other = run_folder.first_difference("", source.class_names, task.class_names)
         distributed.warn(
-            f"warning: the labels of {where} are called otherwise: {short_repr(one)} there, {short_repr(other)} here"
+            f"warning: the labels of {started.run_dir} are called otherwise: {short_repr(one)} there, "
+            f"{short_repr(other)} here"
         )
+    return experiment
 
 
-def begun(state: TrainState, started: StartedFrom) -> TrainState:
-    """The state before the first step with the parameters of the other run, all averages equal to them.
+def begun(state: TrainState, experiment: Experiment, task: TaskFacts) -> TrainState:
+    """The state before the first step with the parameters that the experiment begins with, all averages equal to them.
+
+    The memory of those of the state that are taken is given back, array by array.
 
     Raises:
         CheckpointError: they do not read, or are of another network.
     """
-    folder, like = run_folder.checkpoints_of(Path(started.run_dir)), jax.eval_shape(lambda: state.params)
-    found = checkpoints.restore_params(folder, started.step, started.which, like).state
-    cli.info(f"beginning with the {started.which} of {started.run_dir} at step {started.step}")
+    started = experiment.started_from
+    if started is None:
+        return state
+    source = sources.source_of(started, experiment, task)
+    plan = sources.plan_of(started.run_dir, source, experiment, task, state.params)
+    found = parts.flatten(source.read())
+    what = started.which if started.kind is None else f"{started.kind} weights"
+    at = f" at step {started.step}" if started.kind is None else ""
+    cli.info(f"beginning with the {what} of {started.run_dir}{at}")
+    for word, names in (("taken", plan.taken), ("new, drawn by the seed:", plan.new)):
+        if names:
+            cli.info(f"{word} {parts.told(names, state.params)}")
 
-    def one(leaf: Array, old: Array) -> Array:
-        return jnp.copy(jax.device_put(leaf.astype(old.dtype), old.sharding))  # of its own: the state is donated
+    def one(name: str, old: Array) -> Array:
+        if name in plan.new:
+            return old
+        taken = jnp.copy(jax.device_put(found[name].astype(old.dtype), old.sharding))  # of its own: it is donated
+        old.delete()
+        return taken
 
-    def placed(like: Tree) -> Tree:
-        return jax.tree.map(one, found, like)
+    def placed(tree: Tree) -> Tree:
+        leaves = [one(name, leaf) for name, leaf in parts.flatten(tree).items()]
+        return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
     averages = tuple(map(placed, state.averages))
     return state._replace(params=placed(state.params), ema=placed(state.ema), averages=averages)

@@ -18,14 +18,15 @@ from experiments.run import continuation, ema_snapshots, launches, metrics_log, 
 from experiments.run import folder as run_folder
 from experiments.run import lock as run_lock
 from experiments.run.loop import Trainer, advance
-from experiments.run.model import model_of
+from experiments.run.model import Model, model_of
+from experiments.run.parts import frozen_of, told_frozen
 from experiments.run.restore import Run
 from experiments.run.trackers import UNTRACKED, Tracking
 from experiments.run.train_setup import never_falls, train_setup_of
 from experiments.run.trained_labels import what_is_untrained
 from experiments.runtime import distributed
 from experiments.runtime.signals import StoppedError, StopRequests
-from experiments.tasks.memory_limit import require_affordable
+from experiments.tasks.memory_limit import NUM_COPIES, require_affordable
 from experiments.tasks.registry import task_of, with_facts
 from experiments.tasks.task import Task
 from experiments.tasks.texts import Tokenizer
@@ -47,6 +48,15 @@ def _require_same_data(task: Task) -> None:
         raise UserError("data_dir holds other data on one process than on another")
 
 
+def _compared(experiment: Experiment, task: Task, model: Model) -> Experiment:
+    """The experiment, found to have the network of what it begins with, and the parameters that it freezes."""
+    if experiment.started_from is None and not experiment.freeze:
+        return experiment
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    frozen_of(experiment, params)
+    return continuation.with_compatible_source(experiment, task, params)
+
+
 def prepare(
     experiment: Experiment,
     debug_nans: bool = False,
@@ -57,7 +67,8 @@ def prepare(
     """The run before its first step; nothing is written.
 
     Raises:
-        UserError: settings out of range, a network that does not fit the data, or a tracker that is not installed.
+        UserError: settings out of range, a network that does not fit the data or what it begins with, or a tracker that
+            is not installed.
         DataError: the data set is not prepared.
     """
     run_folder.validate(experiment)
@@ -66,15 +77,16 @@ def prepare(
     distributed.on_process_0(lambda: trackers.require_installed(tracked))
     _require_divisible(experiment)
     task = distributed.agree(lambda: task_of(experiment, tokenizer=tokenizer))
-    distributed.agree(lambda: require_affordable(experiment, task.shape, task.num_classes))
+    num_copies = 2 if experiment.freeze else NUM_COPIES
+    distributed.agree(lambda: require_affordable(experiment, task.shape, task.num_classes, num_copies))
     _require_same_data(task)
     experiment = with_facts(experiment, task)
     measurable.tell(task.left_out(experiment.sampling.num_per_class))
+    model = model_of(experiment, task)
+    experiment = distributed.agree(lambda: _compared(experiment, task, model))
     untrained = what_is_untrained(experiment)
     if untrained and task.objective.is_field:
         distributed.warn(f"warning: {untrained} will be learned")
-    distributed.agree(lambda: continuation.require_compatible(experiment, task))
-    model = model_of(experiment, task)
     most = 1 if debug_nans else experiment.max_consecutive_nonfinite
     setup = train_setup_of(experiment, task, model)
     return Trainer(experiment, task, model, setup, setup.create(), most, debug_nans, tracked)
@@ -109,8 +121,7 @@ def _resumed(trainer: Trainer, accepted: tuple[run_folder.Accepted, ...]) -> Tra
         found = checkpoints.restore(folder, trainer.state)
     except NoCheckpointError:
         distributed.on_process_0(lambda: _rewind(run_dir, 0))
-        started = experiment.started_from
-        return trainer if started is None else trainer._replace(state=continuation.begun(trainer.state, started))
+        return trainer._replace(state=continuation.begun(trainer.state, experiment, trainer.task))
     run_folder.require_same_as_saved(run_dir, experiment, found.metadata)
     for message in found.corrupt.values():
         distributed.warn(f"warning: {message}; it is moved to {run_dir / 'corrupt'}")
@@ -138,6 +149,8 @@ def resume_and_train(
     with requests.deferred():
         trainer = _resumed(trainer, accepted)
         _write_start(trainer, line)
+        if trainer.setup.frozen is not None:
+            cli.info(told_frozen(trainer.setup.frozen, trainer.state.params))
         rising = never_falls(trainer.experiment)
         if rising:
             distributed.warn(f"warning: {rising}")
