@@ -112,6 +112,8 @@ def with_compatible_source(experiment: Experiment, task: TaskFacts, params: Tree
         return experiment
     source = sources.source_of(started, experiment, task)
     plan = sources.plan_of(started.run_dir, source, experiment, task, params)
+    if started.kind is not None:
+        distributed.warn(f"warning: {sources.what_no_file_tells(started.kind, experiment)}")
     if plan.new:
         return replace(experiment, started_from=replace(started, knows_null=False, knows_labels=False))
     if source.class_names != task.class_names and started.kind is None:

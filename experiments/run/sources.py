@@ -125,6 +125,13 @@ def _published(started: StartedFrom, experiment: Experiment, facts: TaskFacts) -
     )
 
 
+def what_no_file_tells(kind: str, experiment: Experiment) -> str:
+    """What is taken on trust of published weights, in words."""
+    heads = f"the number of heads, {getattr(experiment.network, 'num_heads', 'none')} here"
+    repa = ", nor whether they were trained with REPA: then the field is minus the right one, and from_kind is repa"
+    return f"no file of weights tells {heads}{repa if kind == 'sit' else ''}"
+
+
 def source_of(started: StartedFrom, experiment: Experiment, facts: TaskFacts) -> Source:
     """What a run was told to begin with.
 
