@@ -111,7 +111,7 @@ def with_compatible_source(experiment: Experiment, task: TaskFacts, params: Tree
     if started is None or checkpoints.all_steps(run_folder.checkpoints_of(experiment.run_dir)):
         return experiment
     source = sources.source_of(started, experiment, task)
-    plan = sources.plan_of(started.run_dir, source, experiment, task, params)
+    plan = sources.what_is_taken(started.run_dir, source, experiment, task, params)
     if started.kind is not None:
         distributed.warn(f"warning: {sources.what_no_file_tells(started.kind, experiment)}")
     if plan.new:
@@ -137,7 +137,7 @@ def begun(state: TrainState, experiment: Experiment, task: TaskFacts) -> TrainSt
     if started is None:
         return state
     source = sources.source_of(started, experiment, task)
-    plan = sources.plan_of(started.run_dir, source, experiment, task, state.params)
+    plan = sources.what_is_taken(started.run_dir, source, experiment, task, state.params)
     found = parts.flatten(source.read())
     what = started.which if started.kind is None else f"{started.kind} weights"
     at = f" at step {started.step}" if started.kind is None else ""

@@ -197,7 +197,7 @@ def _is_of_labels(old: tuple[int, ...], new: tuple[int, ...], num_classes: tuple
     return (old[-1:], new[-1:]) == ((num_classes[0],), (num_classes[1],)) and old[:-1] == new[:-1]
 
 
-def plan_of(where: str, source: Source, experiment: Experiment, facts: TaskFacts, params: Tree) -> Plan:
+def what_is_taken(where: str, source: Source, experiment: Experiment, facts: TaskFacts, params: Tree) -> Plan:
     """Which parameters of a new run are taken.
 
     Args:

@@ -1,18 +1,20 @@
 """A run folder made of published weights: drawn from like any other, by what the library says the weights are."""
 
 import dataclasses
+import shutil
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from cfgjax import guidance, losses, paths, solvers
+from cfgjax import checkpoints, guidance, losses, paths, solvers, training
 from cfgjax.models import pretrained
 from experiments.cli.main import UserError
 from experiments.presets.registry import PRESETS
-from experiments.run.folder import read_config
+from experiments.run.folder import checkpoints_of, read_config
 from experiments.run.model import model_of
 from experiments.run.restore import restore_field
 from experiments.run.train_setup import train_setup_of
@@ -138,6 +140,28 @@ def test_the_scale_of_noise_is_asked_for_where_no_paper_tells_it(weights, tmp_pa
     assert_one_line(done, "noise_scale must be left out but for the kind jit, got 2.0 for sit")
     done = command("convert_weights", weights, "--kind", "jit", "--num-heads", 2, *out)
     assert_one_line(done, "tensor x_embedder.proj1.weight is missing")
+
+
+@pytest.mark.slow
+def test_the_checkpoint_is_of_parameters_alone_and_one_of_a_whole_state_is_read_too(weights, tmp_path):
+    """Commands of before wrote a whole state."""
+    run_dir = tmp_path / "run"
+    assert _bring(weights, run_dir, "dit").returncode == 0
+    folder = checkpoints_of(run_dir)
+    expected = pretrained.read(weights, num_heads=2, kind="dit")[1]
+    assert checkpoints.holds_params_alone(folder)
+    done = command("train", "mixture", "--run-dir", run_dir)
+    assert_one_line(done, "holds parameters alone (published_dit), and no training to go on with: begin a new run with")
+    state = training.init_state(expected, optax.adamw(1e-3), jax.random.key(0))
+    with checkpoints.Writer(folder) as writer:
+        writer.save(1, state, checkpoints.restore_params(folder).metadata)
+    assert not checkpoints.holds_params_alone(folder)
+    for step in (0, 1):
+        found = restore_field(run_dir)
+        assert found.step == 1 - step
+        jax.tree.map(np.testing.assert_array_equal, found.ema, expected)
+        shutil.rmtree(folder / str(found.step))
+    assert not checkpoints.holds_params_alone(folder)
 
 
 def test_a_run_of_steps_cannot_be_a_classifier(weights, tmp_path):

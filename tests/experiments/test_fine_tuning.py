@@ -86,6 +86,22 @@ def test_a_run_of_the_same_begins_with_every_array_and_no_other(which, source, t
     assert knows_labels(experiment)
 
 
+def test_parameters_alone_begin_a_run_and_are_none_to_go_on_with(source, tmp_path):
+    found = checkpoints.restore_params(run_folder.checkpoints_of(source), 6, "params")
+    weights = _short(tmp_path, preset="published_any")
+    run_folder.open_run(weights)
+    with checkpoints.Writer(run_folder.checkpoints_of(tmp_path)) as writer:
+        writer.save(0, {"params": found.state}, found.metadata)
+    message = (
+        r"holds parameters alone \(published_any\), and no training to go on with: begin a new run with them by --from"
+    )
+    with pytest.raises(UserError, match=message):
+        continuation.with_past(_short(tmp_path))
+    _, state = _begun(continuation.with_source(_short(tmp_path / "new"), tmp_path, "ema"))
+    _assert_bits(state.params, found.state)
+    _assert_bits(state.ema, found.state)
+
+
 def test_of_other_labels_the_embedding_alone_is_drawn_by_the_seed(source, tmp_path, capsys):
     asked = _short(tmp_path / "new", seed=5, data=MixtureData(5), label_drop_rate=0.0)
     experiment, state = _begun(continuation.with_source(asked, source, "ema"))
@@ -131,7 +147,7 @@ def test_what_embeds_labels_and_conditions_is_new_where_these_are_others(name, t
     before, after, expected = CHANGES[name]
     run_folder.open_run(dataclasses.replace(before, run_dir=tmp_path))
     started, facts, params = StartedFrom(str(tmp_path), "ema", 1, True, True), facts_of(after), _shapes(after)
-    plan = sources.plan_of("it", sources.source_of(started, after, facts), after, facts, params)
+    plan = sources.what_is_taken("it", sources.source_of(started, after, facts), after, facts, params)
     assert set(folded(sorted(plan.new), flatten(params))) == expected
     assert plan.new | plan.taken == flatten(params).keys()
     assert not plan.new & plan.taken
@@ -146,7 +162,7 @@ def test_an_array_of_another_shape_is_refused_by_name(tmp_path):
     with pytest.raises(
         UserError, match=r"from it: its \w+/bias has the shape \(\d+,\), this run's \(\d+,\); only what"
     ):
-        sources.plan_of("it", found._replace(like=like), experiment, facts, params)
+        sources.what_is_taken("it", found._replace(like=like), experiment, facts, params)
 
 
 NAMES = [f"Block_{index}/{inner}/{leaf}" for index in range(12) for inner in ("A_0", "A_1") for leaf in ("w", "b")]

@@ -31,6 +31,7 @@ LEFT_OUT = {
     "checkpoints": "files",
     "data": "files, and pictures one by one",
     "described": "comparisons of numbers",
+    "freezing": "parameters as they are, and functions of the caller's",
     "fsdp": "places the step's program on devices",
     "measured": "sums over the pixels of one picture",
     "models": "networks, whose products have the caller's precision",
