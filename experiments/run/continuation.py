@@ -114,6 +114,9 @@ def with_compatible_source(experiment: Experiment, task: TaskFacts, params: Tree
     plan = sources.what_is_taken(started.run_dir, source, experiment, task, params)
     if started.kind is not None:
         distributed.warn(f"warning: {sources.what_no_file_tells(started.kind, experiment)}")
+    kept_new = plan.new & parts.meant(experiment.freeze, parts.flatten(params), "freeze")
+    if kept_new:
+        distributed.warn(f"warning: freeze leaves as the seed draws them {parts.told(kept_new, params)}")
     if plan.new:
         return replace(experiment, started_from=replace(started, knows_null=False, knows_labels=False))
     if source.class_names != task.class_names and started.kind is None:

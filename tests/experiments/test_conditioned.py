@@ -17,6 +17,7 @@ from experiments.config.networks import MLPNetwork
 from experiments.config.schema import ADAPTER, Sampling
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
+from experiments.run import sources
 from experiments.run.continuation import with_source
 from experiments.run.fit import fit, prepare
 from experiments.run.model import model_of
@@ -422,7 +423,7 @@ def test_stored_embeddings_are_asked_for_by_an_encoder_alone(data_dir, tmp_path)
     np.testing.assert_array_equal(found["text_tokens"], [[[3, 1]]])
 
 
-def test_a_run_of_other_words_is_neither_begun_with_nor_led_away_from(run_dir, data_dir, tmp_path):
+def test_of_a_run_of_other_words_the_embedding_is_not_taken_and_it_is_not_led_away_from(run_dir, data_dir, tmp_path):
     """Of as many words: each row of the table would mean another one."""
     rows = [row | {"caption": row["caption"].replace("one", "zebra")} for row in ROWS]
     told.write_rows(tmp_path / "mine", rows)
@@ -433,8 +434,13 @@ def test_a_run_of_other_words_is_neither_begun_with_nor_led_away_from(run_dir, d
         command("sample", run_dir, *prompt, "--worse", other), "worse must be a run on the same kind of data"
     )
     began = with_source(dataclasses.replace(experiment, run_dir=tmp_path / "tuned"), run_dir, "ema")
-    with pytest.raises(UserError, match=r"its data\.vocabulary is .*'one'.*; both must be the same"):
-        prepare(began)
+    prepared = prepare(began)
+    started, params = prepared.experiment.started_from, prepared.state.params
+    assert not started.knows_labels
+    source = sources.source_of(started, prepared.experiment, prepared.task)
+    plan = sources.what_is_taken("it", source, prepared.experiment, prepared.task, params)
+    assert {name.split("/")[0] for name in plan.new} == {"conditioning"}
+    assert not any(name.startswith("conditioning") for name in plan.taken)
     assert not (tmp_path / "tuned").exists()
 
 

@@ -11,7 +11,6 @@ import pytest
 from cfgjax import checkpoints, conditions, guidance, paths, solvers, verify
 from cfgjax.data import parse_json, read_bounded, sentences
 from cfgjax.data.described import CLASSES, WORDS, thresholds_of
-from experiments.cli.main import UserError
 from experiments.config.networks import MLPNetwork
 from experiments.config.schema import ADAPTER, Sampling
 from experiments.evaluation import described, measured
@@ -263,7 +262,7 @@ def test_a_prompt_is_refused_by_a_run_of_labels(trained_mixture, tmp_path):
     assert_one_line(done, "prompt is nothing that this run's field is told; give --labels")
 
 
-def test_a_run_of_another_kind_of_condition_is_neither_led_away_from_nor_begun_with(run_dirs, trained_digits, data_dir):
+def test_another_kind_of_condition_is_not_led_away_from_and_its_embedding_not_taken(run_dirs, trained_digits, data_dir):
     out = ["--num-steps", 2, "--out", data_dir / "samples.npz"]
     measured, described = (run_dirs[name] for name in NAMES)
     for run, other in ((measured, described), (described, measured), (described, trained_digits)):
@@ -272,8 +271,8 @@ def test_a_run_of_another_kind_of_condition_is_neither_led_away_from_nor_begun_w
             done, "worse must be a run on the same kind of data and path, told by the same conditions, got "
         )
     experiment = _experiment("described_digits", data_dir / "tuned", data_dir)
-    with pytest.raises(UserError, match=r"its conditions is .*; both must be the same"):
-        prepare(with_source(experiment, measured, "ema"))
+    begun = prepare(with_source(experiment, measured, "ema")).experiment.started_from
+    assert (begun.run_dir, begun.knows_null, begun.knows_labels) == (str(measured), False, False)
 
 
 def test_sampling_reads_no_data(run_dirs, tmp_path):

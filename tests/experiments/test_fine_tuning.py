@@ -153,6 +153,16 @@ def test_what_embeds_labels_and_conditions_is_new_where_these_are_others(name, t
     assert not plan.new & plan.taken
 
 
+def test_what_is_new_and_frozen_is_warned_of(source, tmp_path, capsys):
+    asked = _short(tmp_path / "new", data=MixtureData(5), freeze=("LabelEmbedding_0", "Dense_0"))
+    experiment = continuation.with_source(asked, source, "ema")
+    continuation.with_compatible_source(experiment, facts_of(experiment), _shapes(experiment))
+    assert "freeze leaves as the seed draws them 12 parameters: LabelEmbedding_0\n" in capsys.readouterr().err
+    same = continuation.with_source(dataclasses.replace(asked, data=MixtureData()), source, "ema")
+    continuation.with_compatible_source(same, facts_of(same), _shapes(same))
+    assert not capsys.readouterr().err
+
+
 def test_an_array_of_another_shape_is_refused_by_name(tmp_path):
     experiment = _short(tmp_path)
     run_folder.open_run(experiment)
