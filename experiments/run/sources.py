@@ -221,10 +221,10 @@ def what_is_taken(where: str, source: Source, experiment: Experiment, facts: Tas
         drawn |= {
             name for name in new if old.get(name) != new[name] and _is_of_labels(old[name], new[name], num_classes)
         }
-    for name in new.keys() - drawn:
-        if old.get(name) != new[name]:
-            raise UserError(
-                f"from {where}: its {name} has the shape {old.get(name)}, this run's {new[name]}; only what embeds "
-                "labels and other conditions may differ"
-            )
+    wrong = [name for name in new if name not in drawn and old.get(name) != new[name]]
+    if wrong:
+        shapes = f"has the shape {old.get(wrong[0])}, this run's {new[wrong[0]]}"
+        raise UserError(
+            f"from {where}: its {wrong[0]} {shapes}; only what embeds labels and other conditions may differ"
+        )
     return Plan(frozenset(new.keys() - drawn), frozenset(drawn))
