@@ -7,7 +7,7 @@ docs/published_weights.md says how to rewrite published .pt weights as safetenso
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import jax
 import tyro
@@ -23,19 +23,10 @@ from experiments.config.kinds import LatentData
 from experiments.config.networks import DiTNetwork
 from experiments.config.schema import ADAPTER, Experiment, Sampling
 from experiments.run import folder as run_folder
+from experiments.run.published import TRAINED, KindName
 from experiments.runtime import progress
 from experiments.tasks.memory_limit import require_affordable
 from experiments.tasks.registry import facts_of
-
-KindName = Literal["sit", "repa", "dit", "diffusers_dit", "lightningdit", "jit"]
-_OF_STEPS = {"path": "ddpm", "objective": "noise"}
-_TRAINED = {
-    "dit": _OF_STEPS,
-    "diffusers_dit": _OF_STEPS,
-    "lightningdit": {"time_density": "logit_normal"},
-    "jit": {"objective": "data", "time_density": "logit_normal", "time_logit": (-0.8, 0.8)},
-}
-"""How weights of a kind were trained, as far as not SiT's way."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +57,13 @@ def experiment_of(kind: KindName, architecture: Architecture, run_dir: Path) -> 
     data = LatentData(Path("latents"), (*shape, architecture.channels), network.num_classes)
     if kind in ("lightningdit", "jit"):
         data = replace(data, factor=1 / architecture.noise_scale)
-    options: dict[str, Any] = _TRAINED.get(kind, {})
     return Experiment(
         f"published_{kind}",
         run_dir,
         data,
         network=DiTNetwork(**{name: getattr(network, name) for name in names}),
         sampling=Sampling((1.0, 1.5, 4.0), num_steps=32, num_per_class=1),
-        **options,
+        **TRAINED[kind],
     )
 
 

@@ -20,6 +20,7 @@ from experiments.config.schema import Experiment
 from experiments.run import folder as run_folder
 from experiments.run.model import model_of
 from experiments.run.parts import flatten
+from experiments.run.published import TELL_HEADS, TRAINED
 from experiments.run.trained_labels import knows_labels, knows_null
 from experiments.tasks.conditions import of_labels, what_is_told
 from experiments.tasks.label_names import numbers_of
@@ -87,8 +88,10 @@ def _run(started: StartedFrom) -> Source:
     return Source(function, conditions, facts.class_names, like, read)
 
 
-def _with_heads(architecture: pretrained.Architecture, experiment: Experiment) -> pretrained.Architecture:
-    """The architecture with the number of heads, which no file tells: that of the paper's size, else the new run's."""
+def _with_heads(kind: str, architecture: pretrained.Architecture, experiment: Experiment) -> pretrained.Architecture:
+    """The architecture with the number of heads; one that no file tells is the paper size's, else the new run's."""
+    if kind in TELL_HEADS:
+        return architecture
     its = architecture.width, architecture.depth
     of_paper = [size.num_heads for size in SIZES.values() if (size.width, size.depth) == its]
     own = getattr(experiment.network, "num_heads", architecture.num_heads)
@@ -97,27 +100,29 @@ def _with_heads(architecture: pretrained.Architecture, experiment: Experiment) -
 
 def _settings_of(kind: str, architecture: pretrained.Architecture, experiment: Experiment) -> dict[str, object]:
     """What published weights compute, in settings like those of an experiment."""
-    module: Any = pretrained.network(kind, _with_heads(architecture, experiment))
+    module: Any = pretrained.network(kind, _with_heads(kind, architecture, experiment))
     network = {name: getattr(module, name) for name in asdict(experiment.network) if hasattr(module, name)}
-    is_field = kind in ("sit", "repa")
+    trained = {"path": "linear", "objective": "field"} | TRAINED[kind]
     return {
-        "path": "linear" if is_field else "ddpm",
-        "objective": "field" if is_field else "noise",
+        "path": trained["path"],
+        "objective": trained["objective"],
         "data.shape": (architecture.side, architecture.side, architecture.channels),
     } | _of_network(f"{type(module).__name__}Network", network)
 
 
 def _published(started: StartedFrom, experiment: Experiment, facts: TaskFacts) -> Source:
     """A file of published weights; in a layout that does not tell the size of latents it is that of the new run."""
+    kind = str(started.kind)
+    num_heads = None if kind in TELL_HEADS else 1
     try:
-        architecture, params = pretrained.read(Path(started.run_dir), 1, str(started.kind), facts.shape[0])
+        architecture, params = pretrained.read(Path(started.run_dir), num_heads, kind, facts.shape[0])
     except (ImportError, OSError, ValueError) as error:
         raise UserError(f"from {error}") from None
     count = architecture.num_classes
     told = of_labels(count, np.arange(count), numbers_of(count))
     conditions = {"data.num_classes": count} | dict.fromkeys(what_is_told(experiment, told))
     return Source(
-        _settings_of(str(started.kind), architecture, experiment),
+        _settings_of(kind, architecture, experiment),
         conditions | {"conditions": str(np.shape(told.null))},
         None,
         jax.eval_shape(lambda: params),
@@ -127,6 +132,8 @@ def _published(started: StartedFrom, experiment: Experiment, facts: TaskFacts) -
 
 def what_no_file_tells(kind: str, experiment: Experiment) -> str:
     """What is taken on trust of published weights, in words."""
+    if kind in TELL_HEADS:
+        return "no file of weights tells how its data were scaled"
     heads = f"the number of heads, {getattr(experiment.network, 'num_heads', 'none')} here"
     repa = ", nor whether they were trained with REPA: then the field is minus the right one, and from_kind is repa"
     return f"no file of weights tells {heads}{repa if kind == 'sit' else ''}"
