@@ -10,6 +10,7 @@ from cfgjax.models import pretrained
 from experiments.cli.main import UserError
 from experiments.config.kinds import LatentData
 from experiments.config.networks import DiTNetwork
+from experiments.convert_weights import experiment_of
 from experiments.presets.registry import PRESETS
 from experiments.run import continuation, sources
 from experiments.run.model import model_of
@@ -18,6 +19,7 @@ from experiments.run.train_setup import state_of
 from experiments.run.trained_labels import knows_null
 from experiments.tasks.registry import facts_of
 from tests.experiments.test_fine_tuning import LABELS, _assert_bits, _begun
+from tests.models import test_pretrained_later as later
 
 SMALL = pretrained.Architecture(16, 1, 2, patch=2, channels=4, side=4, num_classes=3, has_variance=True)
 
@@ -101,5 +103,16 @@ def test_other_files_and_other_networks_are_refused(weights, tmp_path):
 def test_the_heads_of_a_size_of_the_paper_are_the_papers():
     small = SMALL._replace(width=384, depth=12)
     for own, heads in ((small, 6), (SMALL, 4)):
-        found = sources._with_heads(own, _latents("new", num_heads=4))
+        found = sources._with_heads("sit", own, _latents("new", num_heads=4))
         assert found.num_heads == heads
+
+
+def test_a_file_that_tells_its_heads_is_held_to_them(tmp_path):
+    architecture = later.ARCHITECTURES["lightningdit"]
+    file = _saved(later._tensors("lightningdit"), tmp_path / "lightning.safetensors")
+    asked = experiment_of("lightningdit", architecture, tmp_path / "new")
+    _, state = _begun(continuation.with_source(asked, file, "ema", "lightningdit"))
+    _assert_bits(state.params, flatten(pretrained.read(file, None, "lightningdit")[1]))
+    other = dataclasses.replace(asked, network=dataclasses.replace(asked.network, num_heads=1))
+    with pytest.raises(UserError, match=r"its network.num_heads is 2, this run's 1"):
+        _begun(continuation.with_source(other, file, "ema", "lightningdit"))

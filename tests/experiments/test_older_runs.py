@@ -51,8 +51,10 @@ def test_a_run_of_images_by_a_transformer_is_read_under_the_new_names(tmp_path):
     settings["data"]["num_labels"] = settings["data"].pop("num_classes")
     settings["network"]["time_ends"] = settings["network"].pop("time_range")
     for name in ADDED:
-        owner = settings["network"] if name.startswith("network.") else settings
-        del owner[name.removeprefix("network.")]
+        *part, setting = name.split(".")
+        owner = settings[part[0]] if part else settings
+        if owner is not None:
+            del owner[setting]
     (tmp_path / "config.json").write_text(json.dumps(settings))
     assert run_folder.read_config(tmp_path) == experiment
     counted = with_older_names(run_folder.settings_that_count(experiment))
