@@ -1,7 +1,8 @@
-"""Time and memory of decoding latents by AutoencoderKL, beside diffusers' under torch.compile, in turns.
+"""Time the decoding of latents beside diffusers, and its memory.
 
-Both decode the same latents with the same random weights; what differs by more than 1e-4 of the images' root mean
-square gets no figures. Needs PyTorch and diffusers. For example, of Stable Diffusion's on 2 CPU cores in 20 minutes:
+In turns, diffusers' under torch.compile. Both decode the same latents with the same random weights; where images differ
+by more than 1e-4 of their root mean square there are no figures. Needs PyTorch and diffusers. For example, of Stable
+Diffusion's sizes, on 2 CPU cores in 20 minutes:
 OMP_WAIT_POLICY=passive python -m experiments.benchmark.decoding --autoencoder SD --num-latents 64
 """
 
