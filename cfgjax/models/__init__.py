@@ -30,3 +30,5 @@ from cfgjax.models.sequences import SequenceEmbedding as SequenceEmbedding
 from cfgjax.models.unet import UNET_SIZES as UNET_SIZES
 from cfgjax.models.unet import UNet as UNet
 from cfgjax.models.unet import UNetClassifier as UNetClassifier
+from cfgjax.models.variational import autoencoder_loss as autoencoder_loss
+from cfgjax.models.variational import kl_to_normal as kl_to_normal

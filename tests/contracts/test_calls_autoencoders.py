@@ -87,6 +87,28 @@ CASES = [
         lambda key, mean, log_variance: plain(mean),
     ),
     Case(
+        "models.kl_to_normal",
+        models.kl_to_normal,
+        {
+            "mean": Choices(typed([1, -2]), NO_ARRAY),
+            "log_variance": Choices(typed([0, 0]), (*NO_ARRAY, jnp.ones(3), 1.0)),
+        },
+        lambda mean, log_variance: 2.5,
+    ),
+    Case(
+        "models.autoencoder_loss",
+        models.autoencoder_loss,
+        {
+            "encode": Choices((lambda image: (jnp.ones(2), jnp.full(2, -200.0)),), FUNCTIONS),
+            "decode": Choices((lambda latent: 3 * latent,), (*FUNCTIONS, lambda latent: latent[:1])),
+            "key": KEYS,
+            "image": Choices(typed([1, 1]), NO_ARRAY),
+            "kl_weight": Choices((0, 0.0, np.float32(0)), (-1, NAN, "one", None)),
+        },
+        lambda encode, decode, key, image, kl_weight: 2.0,
+        {"decode": "decode"},
+    ),
+    Case(
         "models.scale_latent, unscale_latent",
         lambda latent, scaling: models.unscale_latent(models.scale_latent(latent, scaling), scaling),
         {"latent": LATENTS._replace(refused=NO_ARRAY), "scaling": SCALINGS},
