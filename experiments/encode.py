@@ -7,7 +7,6 @@ standard deviations, of which every training step draws anew; with --flips flipp
 latents, one of the two being drawn. Stopped or killed, the same command goes on where it was, to the same bytes.
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -27,7 +26,7 @@ from cfgjax.models.pretrained_autoencoder import PretrainedAutoencoder
 from cfgjax.types import Array, Tree
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
-from experiments.run.autoencoder import read_autoencoder, weights_file
+from experiments.run.autoencoder import digest_of, read_autoencoder
 from experiments.run.batch_sampling import keys_at
 from experiments.run.drafts import whole_file
 from experiments.runtime import progress
@@ -46,7 +45,7 @@ class Options:
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """The prepared data set."""
     autoencoder: Path
-    """The safetensors file of the weights, in diffusers' layout, or its folder."""
+    """The safetensors file of the weights, in diffusers' layout, its folder, or that of a run of one."""
     out: Annotated[str, tyro.conf.arg(metavar="FOLDER")]
     """The folder of latents to make, inside data_dir."""
     split: str = "train"
@@ -92,11 +91,6 @@ def _require_encodable(work: _Work) -> None:
         )
 
 
-def _digest(file: Path) -> str:
-    with weights_file(file).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _begun(folder: Path, work: _Work) -> None:
     """Makes the folder of the work under way, or finds there the same work, begun before.
 
@@ -105,7 +99,7 @@ def _begun(folder: Path, work: _Work) -> None:
     """
     options = work.options
     told: dict[str, Any] = {name: str(value) for name, value in asdict(options).items() if name != "data_dir"}
-    told |= {"autoencoder": _digest(options.autoencoder), "count": len(work.split)}
+    told |= {"autoencoder": digest_of(work.found), "count": len(work.split)}
     file = folder / "settings.json"
     folder.mkdir(exist_ok=True)
     if not file.exists():

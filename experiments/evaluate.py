@@ -24,7 +24,8 @@ from experiments.evaluation.inception import INCEPTION, Convention, frechet_meas
 from experiments.evaluation.options import EvaluationOptions
 from experiments.evaluation.run_report import report
 from experiments.run import folder as run_folder
-from experiments.run.autoencoder import Decoder, decoder_of
+from experiments.run.autoencoder import decoder_of
+from experiments.run.decoder import Decoder
 from experiments.run.require_trained import require_rows, require_scales
 from experiments.run.restore import Run, classifier_for, restore_run
 from experiments.runtime import distributed
@@ -62,8 +63,8 @@ class MeasureOptions:
     """Guidance scales of the classifier."""
     likelihood: int = 0
     """Held-out images whose bits per dimension are measured, labelled and null: 0, or at least 2."""
-    autoencoder: Annotated[Path | None, optional("FILE", "latents alone")] = None
-    """Of a run of latents: weights of the autoencoder, in diffusers' layout, that shows them as pictures."""
+    autoencoder: Annotated[Path | None, optional("PATH", "latents alone")] = None
+    """Of a run of latents: the autoencoder that shows them as pictures, weights in diffusers' layout or a run."""
     features: Annotated[str | None, optional("MODULE:FUNCTION", "the feature classifier's")] = None
     """The space of distances: a function of your own, images [n, H, W, C] in [-1, 1] -> [n, d]; inception is FID's."""
     weights: Annotated[Path | None, optional("FILE", "none")] = None

@@ -94,3 +94,23 @@ class DiTNetwork:
     """Tokens of the label, or other vector of the condition, that join those of the image, in a field's network."""
     in_context_start: Annotated[int, Field(ge=0, le=2**10)] = 0
     """Number of the block, from 0, before which they join."""
+
+
+@dataclass(frozen=True)
+class AutoencoderNetwork:
+    """The autoencoder of latent diffusion, for the objective "autoencoder"."""
+
+    __pydantic_config__ = STRICT
+    widths: Annotated[tuple[Size, ...], Field(min_length=1, max_length=16)] = (32, 32, 64)
+    """Channels of each level; the map is halved between levels, and the last one's map is the latent's."""
+    blocks_per_level: SmallInt = 1
+    """Residual blocks of a level on the way down; one more on the way up."""
+    latent_channels: Size = 4
+    """Channels of the latent."""
+    num_groups: Size = 8
+    """Groups of every norm, which must divide every width."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the computation; parameters and outputs are float32 always."""
+
+
+AnyNetwork = MLPNetwork | UNetNetwork | DiTNetwork | AutoencoderNetwork

@@ -17,7 +17,7 @@ from experiments.config.kinds import (
     MeasuredDigits,
     MixtureData,
 )
-from experiments.config.networks import DiTNetwork, MLPNetwork, UNetNetwork
+from experiments.config.networks import AnyNetwork, MLPNetwork
 from experiments.config.values import (
     AnyPath,
     Count,
@@ -99,8 +99,10 @@ class Experiment:
     """Folder of prepared data sets."""
     path: Literal["linear", "cosine", "variance_preserving", "polynomial", "ddpm"] = "linear"
     """Gaussian path from noise to data (polynomial: of power 2; ddpm: DDPM's 1,000 steps, then sampled on linear)."""
-    objective: Literal["field", "data", "noise", "score", "classifier"] = "field"
-    """What the network predicts: flow, denoiser, noise or score matching; or the label of a noisy image."""
+    objective: Literal["field", "data", "noise", "score", "classifier", "autoencoder"] = "field"
+    """What is learned: flow, denoiser, noise or score matching; a noisy image's label; latents and their images."""
+    kl_weight: NotNegative = 1e-3
+    """Of an autoencoder: weight of the latents' divergence from N(0, I), the variance of what may be lost."""
     time_density: Literal["uniform", "logit_normal"] = "uniform"
     """Density from which training times are drawn."""
     time_logit: tuple[EmbeddingValue, Positive] = (0.0, 1.0)
@@ -129,7 +131,7 @@ class Experiment:
     """Steps in a row without a finite loss and gradient that end the run; until then their updates are left out."""
     freeze: Annotated[tuple[PartName, ...], Field(max_length=10_000), optional("[NAME ...]", "nothing")] = ()
     """Parameters that stay what they are, by their names, or those of parts of the network; * for any letters."""
-    network: MLPNetwork | UNetNetwork | DiTNetwork = field(default_factory=MLPNetwork)
+    network: AnyNetwork = field(default_factory=MLPNetwork)
     optimizer: Optimizer = field(default_factory=Optimizer)
     keep: Retention = field(default_factory=Retention)
     sampling: Sampling = field(default_factory=Sampling)

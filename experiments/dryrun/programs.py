@@ -95,7 +95,7 @@ def _sampling(preset: Preset, solver: str, devices: list[jax.Device]) -> Work:
     """Guided samples by ``jit(vmap(draw))``, keys and conditions sharded over the devices, parameters on each."""
     experiment, task, model, state, forward = preset
     if not task.objective.is_field:
-        raise UserError("program must be train for a noisy classifier, of which nothing is sampled, got sample")
+        raise UserError(f"program must be train for {task.objective.without_samples}, got sample")
     if NUM_SAMPLES % len(devices):
         raise UserError(f"program sample draws {NUM_SAMPLES}, which {len(devices)} devices do not divide")
     ts = samplers.times(model.path, experiment.sampling.num_steps)
@@ -127,6 +127,6 @@ def work_of(preset: Preset, name: str, devices: list[jax.Device]) -> Work:
     """The program of a name, of TRAINING or SAMPLING.
 
     Raises:
-        UserError: a batch, or a number of samples, that the devices do not divide; samples of a classifier.
+        UserError: a batch, or a number of samples, that the devices do not divide; samples of no field.
     """
     return (_sampling if name in SAMPLING else _training)(preset, name, devices)

@@ -8,7 +8,7 @@ import numpy as np
 from experiments.evaluation.guided_samples import Draws, guided_draws
 from experiments.evaluation.image_figures import draw_samples
 from experiments.evaluation.options import EvaluationOptions
-from experiments.run.autoencoder import Decoder
+from experiments.run.decoder import Decoder
 from experiments.tasks.task import Learned
 
 

@@ -34,6 +34,7 @@ COPIES = Need("copies", Counts(1, 1, 1))
 BITS = Need("bits per dimension", Counts(1, 2, 1))
 RESIDUALS = Need("residuals", Counts(1, 1, 2))
 BY_TIME = Need("accuracy and calibration by time", Counts(1, 1, 2))
+RECONSTRUCTION = Need("reconstruction", Counts(1, 1, 1))
 
 
 def left_out(needs: Iterable[Need], there: Counts) -> dict[str, str]:

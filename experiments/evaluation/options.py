@@ -6,7 +6,7 @@ from cfgjax.types import LogClassifier
 from experiments.config.samplers import ODE, SDE
 from experiments.evaluation.feature_classifier import Features
 from experiments.evaluation.frechet import FrechetMeasure
-from experiments.run.autoencoder import Decoder
+from experiments.run.decoder import Decoder
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,15 @@ def _table(rows: Sequence[Mapping[str, Any]], of_rows: tuple[str, ...], form: st
     ]
 
 
+def _reconstruction(metrics: Mapping[str, Any]) -> list[str]:
+    """Lines on what an autoencoder loses, and on its latents."""
+    if "reconstruction" not in metrics:
+        return []
+    its, count = metrics["reconstruction"], metrics["num_images"]
+    numbers = ", ".join(f"{name} {its[name]:.4g}" for name in ("rms", "psnr", "kl") if name in its)
+    return [f"  {count} held-out pictures: {numbers}", *_table(metrics["latents"], ("channel",), ".3f")]
+
+
 def _headline(metrics: Mapping[str, Any]) -> str:
     lines = []
     if "recogniser_test_accuracy" in metrics:
@@ -59,6 +68,7 @@ def _headline(metrics: Mapping[str, Any]) -> str:
     for row in metrics.get("by_time", ()):
         found = f"{row['accuracy']:.1%} right, calibration error {row['calibration_error']:.3f}"
         lines.append(f"  t = {row['t']:.1f}: {found}")
+    lines += _reconstruction(metrics)
     for name, bits in metrics.get("bits_per_dimension", {}).items():
         lines.append(f"  {name}: {bits['mean']:.3f} +- {bits['standard_error']:.3f} bits per dimension")
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """The presets: experiments by name."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from experiments.config.kinds import (
     MeasuredDigits,
     MixtureData,
 )
-from experiments.config.networks import DiTNetwork, MLPNetwork, UNetNetwork
+from experiments.config.networks import AutoencoderNetwork, DiTNetwork, MLPNetwork, UNetNetwork
 from experiments.config.schema import Experiment, Optimizer, Sampling
 from experiments.presets import requirements
 
@@ -136,6 +137,21 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             save_every=500,
             network=UNetNetwork(32, (1, 2), blocks_per_level=1, attention=(7,), patch=2, dropout=0.1),
             optimizer=Optimizer(learning_rate=1e-3, warmup_steps=200, ema_decay=0.998),
+        ),
+    ),
+    "fashion_mnist_autoencoder": (
+        "7 x 7 x 4 latents of the same pictures, and the way back",
+        Experiment(
+            "fashion_mnist_autoencoder",
+            Path("runs/fashion_mnist_autoencoder"),
+            replace(_FASHION, dequantise=False),
+            objective="autoencoder",
+            batch_size=64,
+            num_microbatches=4,
+            num_steps=1_000,
+            save_every=250,
+            network=AutoencoderNetwork(),
+            optimizer=Optimizer(learning_rate=2e-3, warmup_steps=50, ema_decay=0.99),
         ),
     ),
     "fashion_mnist_gpu": (

@@ -29,6 +29,7 @@ MOST_SAMPLE_GRIDS = 12
 MOST_STARTS = 100
 HEADLINES = "recogniser test accuracy", "relative error, labelled", "relative error, null"
 MOST_NORMS = 12
+RECONSTRUCTIONS = "Held-out pictures (upper rows) and what the means of their latents are decoded to (lower)."
 DESCRIPTIONS = {
     "samples.png": "Samples: a row for each label or other condition, a column for each w, one noise along a row.",
     "densities.png": "Guided densities of label 0 by the exact and the learned field, over the true density (red).",
@@ -82,8 +83,9 @@ def _headline(found: Record) -> dict[str, str]:
 
 def _measured(name: str, findings: Findings) -> dict[str, Any]:
     """A section of what was measured."""
+    told = DESCRIPTIONS | ({"samples.png": RECONSTRUCTIONS} if "reconstruction" in findings.metrics else {})
     single, its_tables = html_tables.of_metrics(findings.metrics)
-    pictures = [(file, DESCRIPTIONS[file], _shown(content)) for file, content in findings.pictures.items()]
+    pictures = [(file, told[file], _shown(content)) for file, content in findings.pictures.items()]
     title = name.capitalize() if name else "Samples and metrics"
     return {"title": title, "single": single, "tables": its_tables, "pictures": pictures, "others": findings.others}
 

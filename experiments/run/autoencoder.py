@@ -1,17 +1,20 @@
-"""An autoencoder's weights as functions of batches: pictures to latents, and what is drawn to pictures."""
+"""An autoencoder, published weights or a run of one here: pictures to latents, and what is drawn to pictures."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.models import LatentScaling, pretrained_autoencoder, unscale_latent
+from cfgjax.models import AutoencoderKL, LatentScaling, pretrained_autoencoder, unscale_latent
 from cfgjax.models.pretrained_autoencoder import PretrainedAutoencoder
 from cfgjax.types import Array, Tree
 from experiments.cli.main import UserError
+from experiments.run.decoder import Decoder
+from experiments.run.restore import restore_without_data
 from experiments.runtime import progress
 from experiments.runtime.batching import filled_parts, plan_batching
 
@@ -24,37 +27,48 @@ def weights_file(place: Path) -> Path:
     return place / "diffusion_pytorch_model.safetensors" if place.is_dir() else place
 
 
-def read_autoencoder(file: Path, scaling: LatentScaling | None = None) -> PretrainedAutoencoder:
-    """The autoencoder in a safetensors file, or in a folder as diffusers writes it.
+def _of_run(run_dir: Path, scaling: LatentScaling) -> PretrainedAutoencoder:
+    """The autoencoder that a run learned, by the moving average of its parameters.
+
+    Raises:
+        UserError: a run of something else.
+    """
+    run = restore_without_data(run_dir)
+    experiment, task = run.experiment, run.task
+    if task.objective.kind != "autoencoder":
+        raise UserError(f"autoencoder {run_dir} holds a run of objective {experiment.objective!r}, not an autoencoder")
+    network = cast(AutoencoderKL, task.objective.network(experiment.network, task))
+    return PretrainedAutoencoder(network, run.ema, scaling)
+
+
+def read_autoencoder(place: Path, scaling: LatentScaling | None = None) -> PretrainedAutoencoder:
+    """The autoencoder in a safetensors file, in a folder as diffusers writes it, or in the folder of a run.
 
     Args:
-        file: the file, or the folder.
+        place: the file, or the folder.
         scaling: of its latents, where these are decoded.
 
     Raises:
         UserError: it does not read as one.
+        CheckpointError: a run without a checkpoint that reads.
     """
+    file, scaling = weights_file(place), scaling or _SCALE_IS_UNUSED
+    if not file.exists() and (place / "config.json").exists():
+        return _of_run(place, scaling)
     try:
-        return pretrained_autoencoder.read(weights_file(file), scaling or _SCALE_IS_UNUSED)
+        return pretrained_autoencoder.read(file, scaling)
     except (ImportError, OSError, ValueError) as error:
         raise UserError(f"autoencoder: {error}") from None
 
 
-class Decoder(NamedTuple):
-    """What turns latents of a run into images.
-
-    Attributes:
-        shape: of an image.
-        decode: latents [n, h, w, c] in the scale of training -> images [n, H, W, C] about on [-1, 1].
-    """
-
-    shape: tuple[int, ...]
-    decode: Callable[[np.ndarray], np.ndarray]
-
-    def decode_all(self, latents: np.ndarray) -> np.ndarray:
-        """Images [..., H, W, C] of latents [..., h, w, c], with as many axes before them."""
-        images = self.decode(latents.reshape(-1, *latents.shape[-3:]))
-        return images.reshape(*latents.shape[:-3], *self.shape)
+def digest_of(autoencoder: PretrainedAutoencoder) -> str:
+    """SHA-256 of an autoencoder's network and parameters."""
+    found = hashlib.sha256(repr(autoencoder.network).encode())
+    for place, leaf in jax.tree_util.tree_leaves_with_path(autoencoder.params):
+        array = np.ascontiguousarray(leaf)
+        found.update(f"{jax.tree_util.keystr(place)} {array.dtype} {array.shape}".encode())
+        found.update(array.data)
+    return found.hexdigest()
 
 
 def _mapped(
@@ -72,23 +86,25 @@ def _mapped(
     return run
 
 
-def decoder_of(file: Path, shape: tuple[int, ...], scaling: tuple[float, float] | None) -> Decoder:
+def decoder_of(place: Path, shape: tuple[int, ...], scaling: tuple[float, float] | None) -> Decoder:
     """The decoder of what a run of latents draws.
 
     Args:
-        file: as for ``read_autoencoder``.
+        place: as for ``read_autoencoder``.
         shape: of the latents.
         scaling: factor and shift of factor (z - shift), the scale of training of an encoder's z; None of no latents.
 
     Raises:
-        UserError: a run of no latents, latents of other channels, a file that is no autoencoder's.
+        UserError: a run of no latents, latents of other channels, what is no autoencoder.
     """
     if scaling is None:
         raise UserError("autoencoder is for runs of latents; what this one draws needs no decoder")
     as_trained = LatentScaling(*scaling)
-    network, params, _ = read_autoencoder(file, as_trained)
+    network, params, _ = read_autoencoder(place, as_trained)
     if network.latent_channels != shape[-1]:
-        raise UserError(f"autoencoder {file} has latents of {network.latent_channels} channels, the run of {shape[-1]}")
+        raise UserError(
+            f"autoencoder {place} has latents of {network.latent_channels} channels, the run of {shape[-1]}"
+        )
 
     def decode(params: Tree, latent: Array) -> Array:
         image = network.apply(params, unscale_latent(latent, as_trained), method="decode")

@@ -19,6 +19,7 @@ from experiments.run import metrics_log, nonfinite
 from experiments.run.checkpointing import Saver
 from experiments.run.model import Model
 from experiments.run.nonfinite import NonfiniteMonitor
+from experiments.run.reconstruction_sheets import grids_of
 from experiments.run.sample_grids import SampleGrids
 from experiments.run.trackers import UNTRACKED, Tracking, trackers_of
 from experiments.run.train_setup import TrainSetup, step_of
@@ -215,7 +216,7 @@ class _LoopContext(NamedTuple):
 
 def _loop_context(trainer: Trainer, saver: Saver) -> _LoopContext:
     lag = 0 if trainer.looks_for_operation else distributed.LAG
-    sample_grids = SampleGrids(trainer.experiment, trainer.task, trainer.model, trainer.tracking.samples_every)
+    sample_grids = grids_of(trainer.experiment, trainer.task, trainer.model, trainer.tracking.samples_every)
     programs, logger = _programs_of(trainer), _Logger(trainer)
     return _LoopContext(
         trainer, programs, logger, NonfiniteMonitor(trainer.max_consecutive_nonfinite, lag), saver, sample_grids

@@ -1,6 +1,7 @@
-"""What a run learns, as functions: its path, its network, and the field or the noisy classifier of its parameters."""
+"""What a run learns, as functions: its path, its network, and the field, or another thing, of its parameters."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Tree
 from experiments.cli.main import UserError
 from experiments.config.schema import Experiment
 from experiments.runtime.matmul_precision import at_precision, matmul_precision_of
-from experiments.tasks.task import TaskFacts
+from experiments.tasks.task import Autoencoder, TaskFacts
 
 PATHS: dict[str, Callable[[], GaussianPath]] = {
     "linear": paths.linear,
@@ -44,6 +45,7 @@ class Model(NamedTuple):
         init: key -> parameters.
         field: parameters -> field.
         log_classifier: parameters -> noisy classifier.
+        autoencoder: parameters -> autoencoder.
     """
 
     path: GaussianPath
@@ -51,6 +53,7 @@ class Model(NamedTuple):
     init: Callable[[Array], Tree]
     field: Callable[[Tree], LabelledField]
     log_classifier: Callable[[Tree], LogClassifier]
+    autoencoder: Callable[[Tree], Autoencoder]
 
 
 def _network_of(experiment: Experiment, task: TaskFacts) -> Network:
@@ -82,4 +85,10 @@ def model_of(experiment: Experiment, task: TaskFacts) -> Model:
         own = task.objective.to_field(path, lambda x, t, y: network.apply(params, x, t, y))
         return conversions.change_path(path, sampled_on, own) if changes_path else own
 
-    return Model(sampled_on, network, init, field, lambda params: lambda x, t: network.apply(params, x, t))
+    def log_classifier(params: Tree) -> LogClassifier:
+        return lambda x, t: network.apply(params, x, t)
+
+    def autoencoder(params: Tree) -> Autoencoder:
+        return Autoencoder(*(partial(network.apply, params, method=name) for name in Autoencoder._fields))
+
+    return Model(sampled_on, network, init, field, log_classifier, autoencoder)

@@ -29,7 +29,7 @@ from experiments.tasks import digests, texts
 from experiments.tasks.label_names import ranges
 from experiments.tasks.memory_limit import require_affordable
 from experiments.tasks.registry import facts_of, task_of, with_facts
-from experiments.tasks.task import Reads, Task, TaskFacts
+from experiments.tasks.task import Autoencoder, Reads, Task, TaskFacts
 from experiments.tasks.texts import Tokenizer
 
 Known = TypeVar("Known", bound=TaskFacts, covariant=True)
@@ -61,6 +61,11 @@ class Run(NamedTuple, Generic[Known]):
     def log_classifier(self) -> LogClassifier:
         """The learned noisy classifier, by the moving average."""
         return self.model.log_classifier(self.ema)
+
+    @property
+    def autoencoder(self) -> Autoencoder:
+        """The learned autoencoder, by the moving average."""
+        return self.model.autoencoder(self.ema)
 
 
 def _restored(
@@ -126,11 +131,11 @@ def restore_field(
     """The run of a field in a folder, as by ``restore_without_data``, with what reads prompts where they need it.
 
     Raises:
-        UserError: it holds a classifier; errors of ``tokenizer_of``.
+        UserError: it holds no field; errors of ``tokenizer_of``.
     """
     run = _restored(run_dir, data_dir, ema_width, lambda experiment: facts_of(experiment, tokenizer_of(experiment)))
     if not run.task.objective.is_field:
-        raise UserError(f"run_dir {run_dir} holds a classifier, which draws no samples")
+        raise UserError(f"run_dir {run_dir} holds {run.task.objective.without_samples}")
     return run
 
 
@@ -170,7 +175,7 @@ def classifier_for(guided: Run[TaskFacts], run: Run[TaskFacts]) -> LogClassifier
         UserError: a run of something else, or of other data or another path than the guided run's.
     """
     folder, objective = run.experiment.run_dir, run.experiment.objective
-    if run.task.objective.is_field:
+    if run.task.objective.kind != "classifier":
         raise UserError(f"classifier {folder} holds a run of objective {objective!r}, not a classifier")
     pairs = {
         "data": tuple(getattr(each.experiment.data, "name", "") for each in (run, guided)),

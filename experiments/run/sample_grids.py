@@ -3,9 +3,12 @@
 Nothing of a grid reaches the training: it has the keys of the run's own samples, those of its report.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +25,9 @@ from experiments.runtime import distributed
 from experiments.tasks.conditions import take
 from experiments.tasks.objectives import OBJECTIVES
 from experiments.tasks.task import Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FOLDER = "samples"
 MOST_ROWS, MOST_SCALES = 10, 6
@@ -52,7 +58,7 @@ def require_samples(experiment: Experiment, every: int | None) -> None:
         return
     if every < 1:
         raise UserError(f"samples_every must be at least 1, got {every}")
-    if not OBJECTIVES[experiment.objective].is_field:
+    if OBJECTIVES[experiment.objective].kind == "classifier":
         raise UserError("samples_every must be left out where a classifier is trained, which draws no samples")
 
 
@@ -128,9 +134,12 @@ class SampleGrids:
             self._is_failure_said = True
             return None
 
+    def figure(self, samples: np.ndarray, step: int) -> Figure:
+        """The grid of a step's samples."""
+        return self._task.samples.sample_grid(samples, self._scales, self._texts, f"step {step}, ODE")
+
     def _write(self, samples: np.ndarray, step: int) -> Path:
-        title = f"step {step}, ODE"
-        figure = self._task.samples.sample_grid(samples, self._scales, self._texts, title)
+        figure = self.figure(samples, step)
         file = self._experiment.run_dir / FOLDER / f"{step}.png"
         file.parent.mkdir(exist_ok=True)
         temporary = file.with_suffix(".draft")

@@ -73,8 +73,8 @@ class LoadOptions:
 
     ema_width: Annotated[float | None, optional("FLOAT", "the run's own average")] = None
     """Relative width of the moving average of the parameters, made of the run's snapshots."""
-    autoencoder: Annotated[Path | None, optional("FILE", "latents as they are")] = None
-    """Of a run of latents: weights of the autoencoder, in diffusers' layout, that makes pictures of them."""
+    autoencoder: Annotated[Path | None, optional("PATH", "latents as they are")] = None
+    """Of a run of latents: the autoencoder that makes pictures of them, weights in diffusers' layout or a run."""
     data_dir: Annotated[Path | None, optional("FOLDER", "the run's own")] = None
     """Folder of prepared data sets; needed only for runs whose config lacks the data's shape."""
     tokenizer: Annotated[str | None, optional("MODULE:FUNCTION", "none")] = None

@@ -13,7 +13,7 @@ from experiments.cli.main import UserError
 from experiments.config.kinds import LatentData
 from experiments.config.schema import Experiment
 from experiments.evaluation import latents as report
-from experiments.run.autoencoder import Decoder
+from experiments.run.decoder import Decoder
 from experiments.tasks import digests, images, latent_scale
 from experiments.tasks.examples import (
     abstract_examples,

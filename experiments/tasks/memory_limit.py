@@ -9,7 +9,7 @@ from typing import Any
 
 from cfgjax.data import DataError, check_memory
 from experiments.cli.main import UserError
-from experiments.config.networks import DiTNetwork, MLPNetwork, UNetNetwork
+from experiments.config.networks import AnyNetwork, AutoencoderNetwork, DiTNetwork, MLPNetwork, UNetNetwork
 from experiments.config.schema import Experiment
 
 _NUMBER = 4
@@ -17,7 +17,7 @@ NUM_COPIES = 4
 """Arrays in the size of the parameters in a training state: they themselves, their moving average, and two moments."""
 
 
-def num_parameters(network: MLPNetwork | UNetNetwork | DiTNetwork, shape: tuple[int, ...], num_classes: int) -> int:
+def num_parameters(network: AnyNetwork, shape: tuple[int, ...], num_classes: int) -> int:
     """Parameters that a network on such data points has at the very least: those of its largest matrices."""
     match network:
         case MLPNetwork(width=width, depth=depth):
@@ -27,13 +27,19 @@ def num_parameters(network: MLPNetwork | UNetNetwork | DiTNetwork, shape: tuple[
             return 8 * depth * width**2 + num_classes * width
         case UNetNetwork(width=width, multipliers=multipliers, blocks_per_level=blocks):
             return sum(18 * blocks * (width * multiple) ** 2 for multiple in multipliers) + num_classes * width
+        case AutoencoderNetwork(widths=widths, blocks_per_level=blocks):
+            return sum(36 * blocks * width**2 for width in widths)
 
 
-def num_inner(network: MLPNetwork | UNetNetwork | DiTNetwork, shape: tuple[int, ...]) -> int:
+def num_inner(network: AnyNetwork, shape: tuple[int, ...]) -> int:
     """Numbers of the widest inner array for one data point, at the very least."""
-    if isinstance(network, MLPNetwork):
-        return network.width + math.prod(shape)
-    return math.prod(shape[:2]) // network.patch**2 * network.width
+    match network:
+        case MLPNetwork(width=width):
+            return width + math.prod(shape)
+        case AutoencoderNetwork(widths=widths):
+            return math.prod(shape[:2]) * widths[0]
+        case UNetNetwork(width=width, patch=patch) | DiTNetwork(width=width, patch=patch):
+            return math.prod(shape[:2]) // patch**2 * width
 
 
 def require_affordable(

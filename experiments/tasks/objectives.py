@@ -1,4 +1,4 @@
-"""What is trained, by the names of ``Experiment.objective``: a field by a matching loss, or a noisy classifier."""
+"""What is trained, by the names of ``Experiment.objective``: a field by a matching loss, or something else."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -10,14 +10,15 @@ import jax.numpy as jnp
 from flax import linen
 
 from cfgjax import conversions, guidance, losses
-from cfgjax.models import MLP, DiT, DiTClassifier, UNet, UNetClassifier
+from cfgjax.models import MLP, AutoencoderKL, DiT, DiTClassifier, UNet, UNetClassifier, autoencoder_loss
 from cfgjax.types import Array, Condition, GaussianPath, LabelledField, Loss, TimeDensity, Tree
 from experiments.cli.main import UserError
-from experiments.config.networks import DiTNetwork, MLPNetwork, UNetNetwork
+from experiments.config.networks import AnyNetwork, AutoencoderNetwork, DiTNetwork, MLPNetwork, UNetNetwork
 from experiments.config.schema import Experiment
 from experiments.tasks.task import Objective, Task, TaskFacts, ToField
 
-NetworkSettings = MLPNetwork | UNetNetwork | DiTNetwork
+_Conditional = MLPNetwork | UNetNetwork | DiTNetwork
+"""The networks that are told the time."""
 
 
 def _time_density(experiment: Experiment) -> TimeDensity:
@@ -33,12 +34,12 @@ def _time_density(experiment: Experiment) -> TimeDensity:
     return losses.uniform()
 
 
-def _options_of(settings: NetworkSettings, facts: TaskFacts) -> dict[str, Any]:
-    options = asdict(settings) | {"num_classes": facts.num_classes}
+def _options_of(settings: AnyNetwork) -> dict[str, Any]:
+    options = asdict(settings)
     return options | {"dtype": jnp.dtype(options["dtype"])} if "dtype" in options else options
 
 
-def _vector_width(settings: NetworkSettings) -> int:
+def _vector_width(settings: _Conditional) -> int:
     """The width of the vector that a network makes of its condition."""
     match settings:
         case UNetNetwork(width=width):
@@ -49,8 +50,15 @@ def _vector_width(settings: NetworkSettings) -> int:
             return width
 
 
-def _field_network(settings: NetworkSettings, facts: TaskFacts) -> linen.Module:
-    options, embedding = _options_of(settings, facts), facts.conditions.embedding
+def _field_network(settings: AnyNetwork, facts: TaskFacts) -> linen.Module:
+    """The network of a field.
+
+    Raises:
+        UserError: asked of an autoencoder.
+    """
+    if isinstance(settings, AutoencoderNetwork):
+        raise UserError("objective must be 'autoencoder' for the network of one")
+    options, embedding = _options_of(settings) | {"num_classes": facts.num_classes}, facts.conditions.embedding
     if embedding is not None:
         options["conditioning"] = embedding(_vector_width(settings))
     match settings:
@@ -62,13 +70,13 @@ def _field_network(settings: NetworkSettings, facts: TaskFacts) -> linen.Module:
             return MLP(**options)
 
 
-def _classifier_network(settings: NetworkSettings, facts: TaskFacts) -> linen.Module:
+def _classifier_network(settings: AnyNetwork, facts: TaskFacts) -> linen.Module:
     """The network of a noisy classifier.
 
     Raises:
-        UserError: asked of the MLP, or of tokens of a label.
+        UserError: asked of the MLP, of an autoencoder, or of tokens of a label.
     """
-    options = _options_of(settings, facts)
+    options = _options_of(settings) | {"num_classes": facts.num_classes}
     match settings:
         case DiTNetwork(in_context_tokens=number) if number:
             raise UserError(f"objective 'classifier' knows no label: network.in_context_tokens must be 0, got {number}")
@@ -76,8 +84,19 @@ def _classifier_network(settings: NetworkSettings, facts: TaskFacts) -> linen.Mo
             return UNetClassifier(**options)
         case DiTNetwork():
             return DiTClassifier(**{name: value for name, value in options.items() if "in_context" not in name})
-        case MLPNetwork():
-            raise UserError("objective 'classifier' needs a U-Net or a transformer, not the MLP")
+        case MLPNetwork() | AutoencoderNetwork():
+            raise UserError("objective 'classifier' needs a U-Net or a transformer")
+
+
+def _autoencoder_network(settings: AnyNetwork, facts: TaskFacts) -> linen.Module:
+    """The network of an autoencoder of images with the data's channels.
+
+    Raises:
+        UserError: asked of another network.
+    """
+    if not isinstance(settings, AutoencoderNetwork):
+        raise UserError("objective 'autoencoder' needs the network of one: a preset whose name ends in _autoencoder")
+    return AutoencoderKL(image_channels=facts.shape[-1], has_quant_convs=False, **_options_of(settings))
 
 
 def _matching_loss(
@@ -114,8 +133,18 @@ def _classifier_loss(experiment: Experiment, task: Task, network: Any, path: Gau
     return loss
 
 
+def _autoencoder_loss(experiment: Experiment, task: Task, network: Any, path: GaussianPath, trains: bool) -> Loss:
+    def loss(params: Tree, key: Array, example: Tree) -> Array:
+        data_key, noise_key = jax.random.split(key)
+        image, _ = task.example(data_key, example)
+        encode, decode = (partial(network.apply, params, method=name) for name in ("encode", "decode"))
+        return autoencoder_loss(encode, decode, noise_key, image, experiment.kl_weight)
+
+    return loss
+
+
 def _no_field(path: GaussianPath, prediction: LabelledField) -> LabelledField:
-    raise UserError("a noisy classifier predicts no field")
+    raise UserError("a noisy classifier, or an autoencoder, predicts no field")
 
 
 def _matching(loss: Callable[..., Array], to_field: ToField) -> Objective:
@@ -132,5 +161,6 @@ OBJECTIVES = {
     "data": _matching(_data_loss, conversions.bounded_field_of_denoiser),
     "noise": _matching(losses.noise_matching, conversions.field_of_noise),
     "score": _matching(losses.score_matching, conversions.field_of_score),
-    "classifier": Objective(_classifier_network, _classifier_loss, _no_field, is_field=False),
+    "classifier": Objective(_classifier_network, _classifier_loss, _no_field, "classifier"),
+    "autoencoder": Objective(_autoencoder_network, _autoencoder_loss, _no_field, "autoencoder"),
 }

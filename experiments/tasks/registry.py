@@ -14,14 +14,18 @@ from experiments.config.kinds import (
 )
 from experiments.config.schema import Experiment
 from experiments.config.values import MOST_ABSENT
-from experiments.tasks import conditioned, described, images, latents, measured, mixture, noisy_classifier
+from experiments.tasks import autoencoder, conditioned, described, images, latents, measured, mixture, noisy_classifier
 from experiments.tasks.task import Reads, Task, TaskFacts
 from experiments.tasks.texts import Tokenizer
 
+_WITHOUT_FIELD = {"classifier": noisy_classifier.task_of, "autoencoder": autoencoder.task_of}
+"""What is learned of images that is no field, by its objective."""
 
-def _require_images_of_a_classifier(experiment: Experiment) -> None:
-    if experiment.objective == "classifier" and not isinstance(experiment.data, ImageData):
-        raise UserError("objective 'classifier' needs pictures: a preset of an image data set")
+
+def _require_images(experiment: Experiment) -> None:
+    """Raises UserError for what is learned from images alone, and other data."""
+    if experiment.objective in _WITHOUT_FIELD and not isinstance(experiment.data, ImageData):
+        raise UserError(f"objective {experiment.objective!r} needs pictures: a preset of an image data set")
 
 
 def task_of(experiment: Experiment, reads: Reads = "all", tokenizer: Tokenizer | None = None) -> Task:
@@ -38,15 +42,14 @@ def task_of(experiment: Experiment, reads: Reads = "all", tokenizer: Tokenizer |
         DataError: its data set is not prepared.
         UserError: its data set is not as the experiment says, or none for its objective.
     """
-    _require_images_of_a_classifier(experiment)
+    _require_images(experiment)
     settings = experiment.data
     match settings:
         case MixtureData():
             found = mixture.task_of(experiment, settings)
-        case ImageData() if experiment.objective == "classifier":
-            found = noisy_classifier.task_of(experiment, settings, reads)
         case ImageData():
-            found = images.task_of(experiment, settings, reads)
+            of_images = _WITHOUT_FIELD.get(experiment.objective, images.task_of)
+            found = of_images(experiment, settings, reads)
         case LatentData():
             found = latents.task_of(experiment, settings, reads)
         case MeasuredDigits():
@@ -65,7 +68,7 @@ def facts_of(experiment: Experiment, tokenizer: Tokenizer | None = None) -> Task
         DataError: its data set is needed, and not prepared.
         UserError: its data set is not as the experiment says, or none for its objective.
     """
-    _require_images_of_a_classifier(experiment)
+    _require_images(experiment)
     settings = experiment.data
     match settings:
         case MixtureData():

@@ -18,7 +18,7 @@ from PIL import Image
 
 from cfgjax.conditions import as_condition
 from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Loss, Tree
-from experiments.config.networks import DiTNetwork, MLPNetwork, UNetNetwork
+from experiments.config.networks import AnyNetwork
 from experiments.config.schema import Experiment
 from experiments.evaluation.measurable import Counts, Need, left_out
 from experiments.evaluation.options import NOTHING_MORE, EvaluationOptions
@@ -46,14 +46,43 @@ class Objective(NamedTuple):
         network: (its settings, what is known of the task) -> the network.
         loss: (experiment, task, network, path, whether it trains) -> the loss of one example.
         to_field: makes the field of what the network predicts.
-        is_field: whether a field is learned, which is told a condition and of which samples are drawn; else a noisy
-            classifier.
+        kind: what is learned: a field, which is told a condition and of which samples are drawn, or something else.
     """
 
-    network: Callable[[MLPNetwork | UNetNetwork | DiTNetwork, TaskFacts], linen.Module]
+    network: Callable[[AnyNetwork, TaskFacts], linen.Module]
     loss: Callable[[Experiment, Task, Any, GaussianPath, bool], Loss]
     to_field: ToField
-    is_field: bool = True
+    kind: Literal["field", "classifier", "autoencoder"] = "field"
+
+    @property
+    def is_field(self) -> bool:
+        """Whether a field is learned."""
+        return self.kind == "field"
+
+    @property
+    def without_samples(self) -> str:
+        """What is said of a run, or a preset, that draws no samples; empty of a field."""
+        return _WITHOUT_SAMPLES[self.kind]
+
+
+_WITHOUT_SAMPLES = {
+    "field": "",
+    "classifier": "a noisy classifier, which draws no samples",
+    "autoencoder": "an autoencoder, which draws no samples; encode with it: "
+    "python -m experiments.encode NAME --autoencoder RUN_DIR --out FOLDER",
+}
+
+
+class Autoencoder(NamedTuple):
+    """A learned autoencoder of one image.
+
+    Attributes:
+        encode: [H, W, C] on [-1, 1] -> mean and log-variance of its latent, [h, w, c] each.
+        decode: a latent [h, w, c] -> its image [H, W, C].
+    """
+
+    encode: Callable[[Array], tuple[Array, Array]]
+    decode: Callable[[Array], Array]
 
 
 class Samples(NamedTuple):
@@ -106,6 +135,11 @@ class Learned(Protocol):
         """The learned noisy classifier."""
         ...
 
+    @property
+    def autoencoder(self) -> Autoencoder:
+        """The learned autoencoder."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskFacts:
@@ -150,9 +184,15 @@ class TaskFacts:
 
     @property
     def inputs(self) -> tuple[Any, ...]:
-        """What the network takes of one data point: x and t, zero, and of a field the null."""
-        null = (as_condition(self.conditions.null),) if self.objective.is_field else ()
-        return jnp.zeros(self.shape), jnp.zeros(()), *null
+        """What the network takes of one data point: x, zero, and t but of an autoencoder, and of a field the null."""
+        x, t = jnp.zeros(self.shape), jnp.zeros(())
+        match self.objective.kind:
+            case "field":
+                return x, t, as_condition(self.conditions.null)
+            case "classifier":
+                return x, t
+            case "autoencoder":
+                return (x,)
 
 
 @dataclass(frozen=True, kw_only=True)

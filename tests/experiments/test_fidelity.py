@@ -271,7 +271,7 @@ def test_a_run_that_is_no_classifier_is_refused_as_one(trained_clothes, trained_
     done = command("evaluate", trained_clothes, "--classifier", trained_clothes)
     assert_one_line(done, "holds a run of objective 'field', not a classifier")
     done = command("sample", trained_classifier)
-    assert_one_line(done, "holds a classifier")
+    assert_one_line(done, "holds a noisy classifier")
 
 
 @pytest.mark.parametrize(("path", "fits"), [("linear", True), ("ddpm", True), ("cosine", False)])

@@ -20,7 +20,7 @@ from tests.support.commands import assert_one_line, command
 
 MAGENTA = 255, 0, 255
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg onload=alert(3)>"
-KINDS = ["digits", "mixture", "fashion_mnist_classifier", "imagenet256_latent"]
+KINDS = ["digits", "mixture", "fashion_mnist_classifier", "fashion_mnist_autoencoder", "imagenet256_latent"]
 METRICS = {
     "digits": {
         "recogniser_test_accuracy": 0.9375,
@@ -31,12 +31,16 @@ METRICS = {
     },
     "mixture": {"relative_error_by_time": {"t": [0.5], "labelled": [0.0123456]}, "samples": []},
     "fashion_mnist_classifier": {"by_time": [{"t": 1.0, "accuracy": 0.875}]},
+    "fashion_mnist_autoencoder": {
+        "num_images": 3, "reconstruction": {"rms": 0.125, "psnr": 24.0824}, "latents": [{"channel": 0, "mean": 0.375}],
+    },
     "imagenet256_latent": {"samples": []},
 }  # fmt: skip
 SHOWN = {
     "digits": ["93.8 %", "81.2 %", "1.235", "Class accuracy by requested label: classifier-free, heun", "62.5 %"],
     "mixture": ["Relative error of the field by time", "0.01235"],
     "fashion_mnist_classifier": ["By time", "87.5 %"],
+    "fashion_mnist_autoencoder": ["0.125", "24.08", "0.375", "Held-out pictures (upper rows)"],
     "imagenet256_latent": ["samples-classifier-free-heun.npz"],
 }
 

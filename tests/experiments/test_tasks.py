@@ -25,6 +25,7 @@ KINDS = (
     "images read ahead",
     "latents",
     "noisy classifier",
+    "autoencoder",
     "measured digits",
     "described digits",
     "told",
@@ -49,6 +50,7 @@ def experiment(request, tmp_path, data_dir):
         "images read ahead": dataclasses.replace(digits, data=read_ahead),
         "latents": dataclasses.replace(digits, data=latents, data_dir=tmp_path),
         "noisy classifier": dataclasses.replace(digits, objective="classifier"),
+        "autoencoder": dataclasses.replace(digits, objective="autoencoder"),
         "measured digits": dataclasses.replace(digits, data=PRESETS["measured_digits"][1].data),
         "described digits": dataclasses.replace(digits, data=PRESETS["described_digits"][1].data),
     }[request.param]
@@ -83,9 +85,9 @@ def test_one_example_is_a_data_point_and_its_condition(experiment):
     if task.source is not None:
         one = jax.tree.map(lambda leaf: leaf[one], task.source)
     z, y = task.example(jax.random.key(0), one)
-    x, _, *told = task.inputs
+    x, *others = task.inputs
     assert (z.shape, z.dtype) == (x.shape, x.dtype)
-    assert [_leaves(each) for each in told] == [_leaves(y)] * task.objective.is_field
+    assert [_leaves(each) for each in others[1:]] == [_leaves(y)] * task.objective.is_field
     assert np.all(0 <= task.conditions.labels(jax.tree.map(lambda leaf: leaf[np.newaxis], y)) < task.num_classes)
 
 
