@@ -1,10 +1,11 @@
 """Encode pictures to latents, to train on: a prepared data set through an autoencoder's weights.
 
 For example: python -m experiments.encode pets --autoencoder vae/diffusion_pytorch_model.safetensors --out pets_latents
-writes data/pets_latents/latents.npy [n, H, W, C] and labels.npy [n], in the encoder's own scale, and statistics.json,
-and prints their spread and the options to train on them. With --keep moments latents.npy holds means and deviations.npy
-standard deviations, of which every training step draws anew; with --flips flipped.npy holds the mirrored pictures'
-latents, one of the two being drawn. Stopped or killed, the same command goes on where it was, to the same bytes.
+writes data/pets_latents/latents.npy [n, H, W, C] and labels.npy [n], in the encoder's own scale, statistics.json, and
+source.json, which pictures they are of; prints their spread and the options to train on them. With --keep moments
+latents.npy holds means and deviations.npy standard deviations, of which every training step draws anew; with --flips
+flipped.npy holds the mirrored pictures' latents, one of the two being drawn. Stopped or killed, the same command goes
+on where it was, to the same bytes.
 """
 
 import json
@@ -31,7 +32,8 @@ from experiments.run.batch_sampling import keys_at
 from experiments.run.drafts import whole_file
 from experiments.runtime import progress
 from experiments.runtime.batching import filled_parts, plan_batching
-from experiments.tasks import latent_folder, picture_folder, summary
+from experiments.tasks import latent_folder, latent_pictures, picture_folder, summary
+from experiments.tasks.latent_pictures import EncodedFrom
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 SHARD = 256
@@ -196,6 +198,11 @@ def _require_usable(options: Options) -> None:
         raise UserError(f"{options.name} holds latents already; encode reads prepared sets of labelled pictures")
 
 
+def _source_of(work: _Work) -> EncodedFrom:
+    options, downsampling = work.options, work.found.network.downsampling
+    return EncodedFrom(options.name, options.split, digest_of(work.found), downsampling)
+
+
 def encode(options: Options) -> None:
     """Encodes the pictures, or goes on with it."""
     _require_usable(options)
@@ -211,6 +218,7 @@ def encode(options: Options) -> None:
     _begun(begun, work)
     joined = begun / "joined"
     _join(_write_shards(begun, work), joined, work)
+    latent_pictures.write(joined, _source_of(work))
     joined.replace(out)
     shutil.rmtree(begun)
     summary.tell_latents(options.out, options.data_dir)

@@ -1,7 +1,6 @@
 """Pictures to latents and back by the commands: what is written is what the autoencoder gives, killed or not."""
 
 import dataclasses
-import json
 import shutil
 import signal
 import time
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 from cfgjax import checkpoints, data
-from cfgjax.models import AutoencoderKL, pretrained_autoencoder
+from cfgjax.models import pretrained_autoencoder
 from experiments import encode as command_of_encode
 from experiments.cli.main import UserError
 from experiments.config.kinds import LatentData
@@ -24,30 +23,16 @@ from experiments.run.batch_sampling import keys_at
 from experiments.run.model import model_of
 from experiments.run.train_setup import state_of
 from experiments.tasks.registry import task_of
+from tests.support.autoencoders import COLOUR, GRAY, write_autoencoder
 from tests.support.commands import assert_one_line, command, finish, start
 
-safetensors_numpy = pytest.importorskip("safetensors.numpy")
-
-GRAY = AutoencoderKL(latent_channels=2, image_channels=1, widths=(4, 4), blocks_per_level=1, num_groups=2)
-COLOUR = GRAY.clone(image_channels=3)
-CONFIG = {"_class_name": "AutoencoderKL", "norm_num_groups": 2, "scaling_factor": 0.5, "shift_factor": 0.25}
-
-
-def _write(folder, network, seed=0):
-    """A folder as diffusers writes it, of random weights."""
-    rng = np.random.default_rng(seed)
-    shapes = pretrained_autoencoder.shapes_of(network)
-    tensors = {name: rng.normal(0, 0.4, shape).astype(np.float32) for name, shape in shapes.items()}
-    folder.mkdir(exist_ok=True)
-    safetensors_numpy.save_file(tensors, folder / "diffusion_pytorch_model.safetensors")
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    return folder
+pytest.importorskip("safetensors")
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
-    return {"gray": _write(folder / "gray", GRAY), "colour": _write(folder / "colour", COLOUR, 1)}
+    return {"gray": write_autoencoder(folder / "gray", GRAY), "colour": write_autoencoder(folder / "colour", COLOUR, 1)}
 
 
 @pytest.fixture
@@ -182,7 +167,7 @@ def test_what_is_stopped_goes_on_to_the_same_bytes(own_data, weights, monkeypatc
     assert done.returncode == 0, done.stderr
     assert looked == [before]
     assert len(calls) == 5
-    for name in ("latents.npy", "labels.npy", "statistics.json"):
+    for name in ("latents.npy", "labels.npy", "statistics.json", "source.json"):
         assert (own_data / "parts" / name).read_bytes() == (own_data / "whole" / name).read_bytes()
 
 
@@ -200,7 +185,7 @@ def test_the_beginning_of_other_work_is_not_gone_on_with(own_data, weights, monk
 
 
 def test_what_cannot_be_encoded_is_refused_in_one_line(own_data, weights, tmp_path):
-    wide = _write(tmp_path / "wide", GRAY.clone(widths=(4,) * 5))
+    wide = write_autoencoder(tmp_path / "wide", GRAY.clone(widths=(4,) * 5))
     assert_one_line(_encode(own_data, wide), "autoencoder needs sides that 16 divides, digits has 8 x 8")
     assert_one_line(_encode(own_data, tmp_path / "none.safetensors"), "autoencoder: ")
     pickled = tmp_path / "vae.pt"
@@ -249,7 +234,7 @@ def test_samples_of_latents_become_pictures(run_dir, weights, tmp_path):
 
 
 def test_an_autoencoder_that_does_not_fit_is_refused(run_dir, weights, trained_mixture, tmp_path):
-    four = _write(tmp_path / "four", GRAY.clone(latent_channels=4))
+    four = write_autoencoder(tmp_path / "four", GRAY.clone(latent_channels=4))
     out = ["--out", tmp_path / "samples.png"]
     assert_one_line(command("sample", run_dir, "--autoencoder", four, *out), "has latents of 4 channels, the run of 2")
     not_latents = command("sample", trained_mixture, "--autoencoder", weights["gray"], *out)
