@@ -89,10 +89,10 @@ class LatentData:
     """Height, width and channels, which the latents must have."""
     num_classes: Labels = 1000
     """Number of labels."""
-    factor: Positive = 0.18215
-    """What latents are multiplied with, so that their variance is about 1."""
-    shift: EmbeddingValue = 0.0
-    """What is taken from latents before that, so that their mean is about 0."""
+    factor: Annotated[Positive | None, optional("FLOAT", "1 over the standard deviation of the folder's")] = 0.18215
+    """What latents are multiplied with, so that their variance is about 1; None: by the folder's statistics."""
+    shift: Annotated[EmbeddingValue | None, optional("FLOAT", "the mean of the folder's")] = 0.0
+    """What is taken from latents before that, so that their mean is about 0; None: by the folder's statistics."""
     num_held_out: Count = 1024
     """How many are held out, chosen at random once."""
     absent_labels: Annotated[AbsentLabels | None, tyro.conf.Suppress] = None
@@ -204,5 +204,5 @@ class ConditionedData:
 
 TOLD_BY = "folder", "label", "numbers", "text", "tokenizer", "embeddings"
 """Settings that say by what pictures of a folder are told."""
-LEARNED = "length", "mean", "deviation", "vocabulary", "num_tokens", "token_width", "examples"
+LEARNED = "length", "mean", "deviation", "vocabulary", "num_tokens", "token_width", "examples", "factor", "shift"
 """Settings that a run's first start finds in its data, and that stay what they are when the data change."""

@@ -263,7 +263,7 @@ def _from_data(experiment: Experiment, settings: ConditionedData, tokenizer: Tok
         test,
         lambda run, options, out_dir: report.evaluate(run, found, splits.train, splits.test, options, out_dir),
         {f"{name}_digest": digests.of_conditioned(its) for name, its in splits._asdict().items()},
-        {name: getattr(found, name) for name in LEARNED},
+        {name: getattr(found, name) for name in LEARNED if hasattr(found, name)},
     )
 
 

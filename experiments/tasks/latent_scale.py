@@ -1,5 +1,6 @@
 """The scale of latents: what data.factor makes of their standard deviation and means, looked at before training."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,17 +69,59 @@ def require_told(latents: data.Latents, spread: data.Spread, told: data.Statisti
         raise UserError(f"statistics.json in {folder} tells {reason}: it is of other latents; remove it")
 
 
+def by_statistics(mean: np.ndarray, std: np.ndarray) -> tuple[float, float]:
+    """Factor and shift that give all numbers together mean 0 and standard deviation 1.
+
+    Args:
+        mean: [C] of each channel.
+        std: [C] likewise.
+
+    Raises:
+        UserError: numbers that are all alike.
+    """
+    shift = float(np.mean(mean))
+    overall = float(np.sqrt(np.mean(np.square(std) + np.square(mean - shift))))
+    if overall == 0:
+        raise UserError("data.factor must be given where all latents are alike")
+    return 1 / overall, shift
+
+
+def with_scale(latents: data.Latents, told: data.Statistics | None, settings: LatentData) -> LatentData:
+    """The settings with the factor and the shift that they leave to the folder's statistics.
+
+    Args:
+        latents: of the folder.
+        told: the statistics that the folder tells; None for those of 1,024 latents.
+        settings: of a run on it.
+    """
+    if settings.factor is not None and settings.shift is not None:
+        return settings
+    mean, std = latents.spread() if told is None else (told.mean, told.std)
+    factor, shift = by_statistics(mean, std)
+    return replace(
+        settings,
+        factor=factor if settings.factor is None else settings.factor,
+        shift=shift if settings.shift is None else settings.shift,
+    )
+
+
+def scaling_of(settings: LatentData) -> tuple[float, float]:
+    """Factor and shift of a run; 1 and 0 where nothing was read that they follow from."""
+    factor, shift = settings.factor, settings.shift
+    return 1.0 if factor is None else factor, 0.0 if shift is None else shift
+
+
 def tell(latents: data.Latents, told: data.Statistics | None, settings: LatentData) -> None:
     """Prints the scale that latents are trained in, and warns where it is not that of noise.
 
     Raises:
         UserError: the folder's statistics are of other latents.
     """
-    spread, factor = latents.spread(), settings.factor
+    spread, (factor, shift) = latents.spread(), scaling_of(settings)
     if told is not None:
         require_told(latents, spread, told, settings.folder)
     deviation = deviation_of(spread)
     scaled = f"{deviation:.3g} times data.factor {factor:g} is {factor * deviation:.3g}"
     cli.info(f"the standard deviation of the latents in {settings.folder}, {scaled}")
-    for warning in warnings_of(spread, factor, settings.shift):
+    for warning in warnings_of(spread, factor, shift):
         distributed.warn(warning)

@@ -29,17 +29,19 @@ from experiments.tasks.task import Example, Reads, Samples, Task, TaskFacts
 
 def samples_of(settings: LatentData) -> Samples:
     """How latents are shown and stored: as images are, and with the factor and the shift that they were trained in."""
-    scaling = {"factor": np.asarray(settings.factor), "shift": np.asarray(settings.shift)}
+    factor, shift = map(np.asarray, latent_scale.scaling_of(settings))
     return images.samples_of(settings.shape)._replace(
-        arrays=lambda samples, labels: {"x": samples, "y": labels, **scaling}
+        arrays=lambda samples, labels: {"x": samples, "y": labels, "factor": factor, "shift": shift}
     )
 
 
 def _example(settings: LatentData) -> Example:
+    factor, shift = latent_scale.scaling_of(settings)
+
     def example(key: Array, drawn: tuple[data.Views, Array]) -> tuple[Array, Array]:
         views, y = drawn
         latent = data.draw_latent(key, views)
-        return settings.factor * (latent - settings.shift if settings.shift else latent), y
+        return factor * (latent - shift if shift else latent), y
 
     return example
 
@@ -63,7 +65,7 @@ def facts_of(experiment: Experiment, settings: LatentData) -> TaskFacts:
         objective=OBJECTIVES[experiment.objective],
         samples=samples_of(settings),
         absent_labels=settings.absent_labels or (),
-        scaling=(settings.factor, settings.shift),
+        scaling=latent_scale.scaling_of(settings),
     )
 
 
@@ -93,7 +95,9 @@ def _read(experiment: Experiment, settings: LatentData) -> Task:
     low, high = int(latents.label.min()), int(latents.label.max())
     if low < 0 or high >= settings.num_classes:
         raise UserError(f"data.num_classes is {settings.num_classes}, but the labels lie in {low}..{high}")
-    latent_scale.tell(latents, data.read_statistics(folder, experiment.data_dir), settings)
+    told = data.read_statistics(folder, experiment.data_dir)
+    settings = latent_scale.with_scale(latents, told, settings)
+    latent_scale.tell(latents, told, settings)
     test_rows, train_rows = _rows(len(latents.label), settings.num_held_out)
     require_batch(experiment, len(train_rows))
     share = local_share(experiment.batch_size)
@@ -107,6 +111,7 @@ def _read(experiment: Experiment, settings: LatentData) -> Task:
         held_out=latents.views(test_rows[held_out_share("num_held_out", len(test_rows))]),
         absent_labels=warn_of_absent(np.unique(latents.label[train_rows]), settings.num_classes),
         train_digest=digests.of_latents(latents),
+        learned={"factor": settings.factor, "shift": settings.shift},
     )
 
 
