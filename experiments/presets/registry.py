@@ -125,6 +125,21 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             sampling=Sampling((1.0, 2.0, 3.0), num_steps=24, num_per_class=10),
         ),
     ),
+    "fashion_latents": (
+        "7 x 7 x 4 latents of these pictures, the same transformer",
+        Experiment(
+            "fashion_latents",
+            Path("runs/fashion_latents"),
+            LatentData(Path("fashion_latents"), (7, 7, 4), num_classes=10, factor=None, shift=None),
+            batch_size=64,
+            num_microbatches=4,
+            num_steps=3_800,
+            save_every=500,
+            network=DiTNetwork(width=128, depth=5, num_heads=2, patch=1),
+            optimizer=Optimizer(learning_rate=2e-3, warmup_steps=200, ema_decay=0.998),
+            sampling=Sampling((1.0, 2.0, 3.0), num_steps=24, num_per_class=10),
+        ),
+    ),
     "fashion_mnist_classifier": (
         "the noisy classifier of the same pictures, half a U-Net",
         Experiment(
