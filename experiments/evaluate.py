@@ -64,7 +64,7 @@ class MeasureOptions:
     likelihood: int = 0
     """Held-out images whose bits per dimension are measured, labelled and null: 0, or at least 2."""
     autoencoder: Annotated[Path | None, optional("PATH", "latents alone")] = None
-    """Of a run of latents: the autoencoder that shows them as pictures, weights in diffusers' layout or a run."""
+    """Of a run of latents: the autoencoder that makes pictures of them, weights in diffusers' layout or a run."""
     features: Annotated[str | None, optional("MODULE:FUNCTION", "the feature classifier's")] = None
     """The space of distances: a function of your own, images [n, H, W, C] in [-1, 1] -> [n, d]; inception is FID's."""
     weights: Annotated[Path | None, optional("FILE", "none")] = None
@@ -115,7 +115,8 @@ def _require_usable(options: Options, run: Run[Task]) -> None:
         raise UserError(f"likelihood must be 0, or at least 2 images, got {measures.likelihood}")
     if measures.classifier is None and measures.classifier_scales is not None:
         raise UserError("classifier_scales need a --classifier")
-    if not run.task.measures_images and (measures.likelihood or measures.classifier or measures.features):
+    has_features = measures.features is not None and measures.autoencoder is None
+    if not run.task.measures_images and (measures.likelihood or measures.classifier or has_features):
         raise UserError(f"likelihood, classifier and features need a run on labelled pictures, not {options.run_dir}")
     if options.samples.scales is not None and run.task.objective.is_field:
         require_scales(run, options.samples.scales)

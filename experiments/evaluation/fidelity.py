@@ -49,6 +49,12 @@ def _is_flat(features: np.ndarray) -> bool:
     return bool(np.all(np.ptp(features, axis=0) <= 1e-6 * np.abs(features).max()))
 
 
+def halves(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The held-out images of the reference, and the other ones, in a fixed random order."""
+    order = np.random.default_rng(0).permutation(count)
+    return order[: count // 2], order[count // 2 :]
+
+
 def reference_of(
     classifier: FeatureClassifier | None, test: data.Images, features: Features | None = None
 ) -> Reference:
@@ -58,8 +64,7 @@ def reference_of(
     if features is None or len(test.label) < DISTANCES.least.held_out:
         return nothing
     chosen = checked(features)
-    order = np.random.default_rng(0).permutation(len(test.label))
-    half, rest = order[: len(order) // 2], order[len(order) // 2 :]
+    half, rest = halves(len(test.label))
     image = test.image
     real, other = chosen(image[half]), chosen(image[rest])
     if _is_flat(np.concatenate([real, other])):

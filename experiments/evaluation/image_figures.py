@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -31,7 +31,9 @@ def _title(rule: tuple[str, str]) -> str:
     return f"{guidance}, {TITLES.get(solver, solver)}"
 
 
-def draw_samples(draws: Draws, scales: dict[str, tuple[float, ...]], labels: Sequence[str], file: Path) -> None:
+def draw_samples(
+    draws: Draws, scales: dict[str, tuple[float, ...]], labels: Sequence[str], file: Path | BinaryIO
+) -> None:
     """Writes the picture: for each rule a row for each label and a column for each scale, one noise along a row."""
     from matplotlib.figure import Figure
 

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from experiments.evaluation.measurable import (
     Need,
 )
 from experiments.evaluation.options import EvaluationOptions
+from experiments.evaluation.reconstructions import reconstructions
 from experiments.evaluation.residuals import draw_residuals, residuals
 from experiments.run.trained_labels import knows_labels
 from experiments.runtime import distributed, progress
@@ -157,9 +158,26 @@ def _left_out(reference: Reference, no_bound: str, repeated: int, num_real: int)
     return {name: reason for name, reason in troubles.items() if reason}
 
 
-def _measured(
-    run: Learned,
+class Drawn(NamedTuple):
+    """Samples to be measured.
+
+    Attributes:
+        draws: of every guidance and solver.
+        scales: of every guidance.
+        labels: of their conditions.
+        texts: what each label is called.
+    """
+
+    draws: Draws
+    scales: dict[str, tuple[float, ...]]
+    labels: np.ndarray
+    texts: Sequence[str]
+
+
+def measure_drawn(
+    samples: Drawn,
     settings: ImageData,
+    data_dir: Path,
     train: data.Images,
     test: data.Images,
     options: EvaluationOptions,
@@ -169,10 +187,19 @@ def _measured(
 
     "copies" is the share of samples nearer to a training image than all but 1 % of held-out images are. Numbers for
     which there are too few images or samples are not among the metrics.
+
+    Args:
+        samples: the samples.
+        settings: of the data set.
+        data_dir: the folder of prepared data sets.
+        train: its training images.
+        test: the held-out ones.
+        options: what is asked.
+        out_dir: the folder to write into.
     """
-    draws, scales = guided_draws(run, options)
-    drawn, texts, features = run.task.labels, run.task.label_texts, options.features
-    classifier = feature_classifier_of(settings, run.experiment.data_dir, train, test, options.is_kept)
+    draws, scales, drawn, texts = samples
+    features = options.features
+    classifier = feature_classifier_of(settings, data_dir, train, test, options.is_kept)
     reference = reference_of(classifier, test, features)
     held_out = metrics.nearest_distances(test.image[:NUM_NEAREST], train.image) if len(test.label) else None
     no_bound = "" if held_out is None else _bound_of_copies(held_out)
@@ -191,6 +218,8 @@ def _measured(
     if reference.features is not None:
         measured["features"] = "recogniser" if features is None else getattr(features, "__qualname__", "given")
         measured["real_against_real"] = real
+    if options.decoder is not None and len(test.label):
+        measured["reconstructions"] = reconstructions(options.decoder, reference, test, num_samples)
     if held_out is not None:
         measured["held_out_nearest_training_distance"] = float(np.median(held_out))
     missing = _left_out(reference, no_bound, repeated, num_real)
@@ -233,7 +262,8 @@ def evaluate(
         out_dir: the folder to write into.
         missing: numbers that are left out.
     """
-    found = _measured(run, settings, train, test, options, out_dir)
+    samples = Drawn(*guided_draws(run, options), run.task.labels, run.task.label_texts)
+    found = measure_drawn(samples, settings, run.experiment.data_dir, train, test, options, out_dir)
     has_residuals = RESIDUALS.numbers not in missing and knows_labels(run.experiment)
     if options.log_classifier is not None and has_residuals:
         rows = residuals(run.field, options.log_classifier, run.path, test, run.experiment.sampling.seed)

@@ -15,6 +15,9 @@ from experiments.run.require_trained import with_known_scales
 from experiments.run.restore import Run
 from experiments.tasks.task import Task
 
+_COLUMNS = {"recognised": ".1%", "frechet": ".3f", "coverage": ".3f"}
+"""Numbers of a row of samples, and how they are written."""
+
 
 def _number(row: Mapping[str, Any], name: str, form: str) -> str:
     return f"{row[name]:>10{form}}" if name in row else f"{'-':>10}"
@@ -41,6 +44,22 @@ def _reconstruction(metrics: Mapping[str, Any]) -> list[str]:
     return [f"  {count} held-out pictures: {numbers}", *_table(metrics["latents"], ("channel",), ".3f")]
 
 
+def _real_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """Real images, and what an autoencoder makes of them, under the samples."""
+    lines = []
+    if "real_against_real" in metrics:
+        real = metrics["real_against_real"]
+        numbers = _number(real, "frechet", ".3f"), _number(real, "coverage", ".3f")
+        lines.append(f"  {'real against real':>47} {' '.join(numbers)}")
+    if "reconstructions" in metrics:
+        found = metrics["reconstructions"]
+        numbers = (_number(found, name, form) for name, form in _COLUMNS.items())
+        lines.append(f"  {'real, encoded and decoded':>36} {' '.join(numbers)}")
+        error = f"rms error {found['rms']:.4f}, PSNR {found['psnr']:.2f} dB"
+        lines.append(f"  {found['num_images']} held-out pictures encoded and decoded: {error}")
+    return lines
+
+
 def _headline(metrics: Mapping[str, Any]) -> str:
     lines = []
     if "recogniser_test_accuracy" in metrics:
@@ -49,15 +68,12 @@ def _headline(metrics: Mapping[str, Any]) -> str:
         lines.append(f"  {'guidance':>15} {'solver':>14} {'w':>5} {'accuracy':>10} {'Frechet':>10} {'coverage':>10}")
     for row in metrics.get("samples", ()):
         start = f"  {row.get('guidance', FREE):>15} {row['solver']:>14} {row['scale']:>5g}"
-        numbers = (_number(row, "recognised", ".1%"), _number(row, "frechet", ".3f"), _number(row, "coverage", ".3f"))
+        numbers = (_number(row, name, form) for name, form in _COLUMNS.items())
         lines.append(" ".join((start, *numbers)))
     lines += frechet.lines(metrics)
     lines += _table(metrics.get("property_errors", ()), ("solver", "scale"), ".3f")
     lines += _table(metrics.get("words_met", ()), ("prompts", "solver", "scale"), ".1%")
-    if "real_against_real" in metrics:
-        real = metrics["real_against_real"]
-        numbers = _number(real, "frechet", ".3f"), _number(real, "coverage", ".3f")
-        lines.append(f"  {'real against real':>47} {' '.join(numbers)}")
+    lines += _real_lines(metrics)
     for row in metrics.get("at_equal_recognition", ()):
         at = f"  at {row['recognised']:.1%} class accuracy, {row['solver']}"
         start = f"{at}, {row['guidance']} at w = {row['scale']:.2f}:"

@@ -100,7 +100,8 @@ def decoder_of(place: Path, shape: tuple[int, ...], scaling: tuple[float, float]
     if scaling is None:
         raise UserError("autoencoder is for runs of latents; what this one draws needs no decoder")
     as_trained = LatentScaling(*scaling)
-    network, params, _ = read_autoencoder(place, as_trained)
+    autoencoder = read_autoencoder(place, as_trained)
+    network, params, _ = autoencoder
     if network.latent_channels != shape[-1]:
         raise UserError(
             f"autoencoder {place} has latents of {network.latent_channels} channels, the run of {shape[-1]}"
@@ -110,5 +111,15 @@ def decoder_of(place: Path, shape: tuple[int, ...], scaling: tuple[float, float]
         image = network.apply(params, unscale_latent(latent, as_trained), method="decode")
         return jnp.asarray(image)
 
+    def reconstruct(params: Tree, image: Array) -> Array:
+        return jnp.asarray(network.apply(params, image))
+
     height, width = (network.downsampling * side for side in shape[:2])
-    return Decoder((height, width, network.image_channels), _mapped(decode, params, shape, "decoding"))
+    of_image = (height, width, network.image_channels)
+    return Decoder(
+        of_image,
+        _mapped(decode, params, shape, "decoding"),
+        lambda images: _mapped(reconstruct, params, of_image, "reconstructing")(images),
+        place,
+        digest_of(autoencoder),
+    )

@@ -14,7 +14,7 @@ from experiments.config.kinds import LatentData
 from experiments.config.schema import Experiment
 from experiments.evaluation import latents as report
 from experiments.run.decoder import Decoder
-from experiments.tasks import digests, images, latent_scale
+from experiments.tasks import digests, images, latent_pictures, latent_scale
 from experiments.tasks.examples import (
     abstract_examples,
     held_out_share,
@@ -76,7 +76,9 @@ def _kind(experiment: Experiment, settings: LatentData) -> partial[Task]:
         **vars(facts_of(experiment, settings)),
         example=_example(settings),
         needs=lambda options: [],
-        evaluate=lambda run, options, out_dir, missing: report.evaluate(run, options, out_dir),
+        evaluate=lambda run, options, out_dir, missing: report.evaluate(
+            run, options, out_dir, lambda: latent_pictures.pictures_of(experiment, settings)
+        ),
     )
 
 
@@ -116,7 +118,7 @@ def _read(experiment: Experiment, settings: LatentData) -> Task:
 
 
 def task_of(experiment: Experiment, settings: LatentData, reads: Reads) -> Task:
-    """The task of a folder of latents, which are drawn, and not measured.
+    """The task of a folder of latents, which are measured as the pictures that they are decoded to.
 
     Raises:
         DataError: the folder holds none.
