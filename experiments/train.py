@@ -22,11 +22,15 @@ from experiments.cli.main import UserError
 from experiments.cli.options import optional
 from experiments.config.history import Which
 from experiments.config.schema import Experiment
+from experiments.evaluation.options import EvaluationOptions
 from experiments.evaluation.run_report import report
 from experiments.presets.registry import PRESETS, summary
-from experiments.run import continuation
+from experiments.run import continuation, launches
 from experiments.run import folder as run_folder
+from experiments.run.autoencoder import decoder_of
+from experiments.run.decoder import Decoder
 from experiments.run.fit import owned_folder, prepare, resume_and_train
+from experiments.run.loop import Trainer
 from experiments.run.trackers import Tracking
 from experiments.runtime import distributed
 from experiments.runtime.distributed import Launch
@@ -51,8 +55,20 @@ class Options:
     """Which parameters of that run: their moving average, or themselves."""
     from_kind: Annotated[str | None, optional(f"{{{','.join(pretrained.KINDS)}}}", "it is a run")] = None
     """Whose weights the file holds, as for experiments.convert_weights."""
+    autoencoder: Annotated[Path | None, optional("PATH", "latents as they are")] = None
+    """Of a run of latents: the autoencoder that makes pictures of them, weights in diffusers' layout or a run."""
     debug_nans: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """End at the first loss or gradient that is not finite, and name the first operation that gave NaN or infinity."""
+
+
+def _decoder_of(file: Path | None, trainer: Trainer) -> Decoder | None:
+    """The decoder of what the run draws; says what to add where an earlier start had one."""
+    task, run_dir = trainer.task, trainer.experiment.run_dir
+    if file is not None:
+        return decoder_of(file, task.shape, task.scaling)
+    if task.scaling is not None and launches.last_autoencoder(run_dir) is not None:
+        cli.info(f"samples will be kept as latents; {launches.autoencoder_hint(run_dir)}")
+    return None
 
 
 def train(options: Options) -> None:
@@ -69,8 +85,10 @@ def train(options: Options) -> None:
             )
         tokenizer = texts.named(experiment)
         trainer = prepare(experiment, options.debug_nans, options.tracking, options.accept, tokenizer)
+        trainer = trainer._replace(decoder=_decoder_of(options.autoencoder, trainer))
         with owned_folder(run_dir) as lease, distributed.own_folder(run_dir) as folder:
-            report(resume_and_train(trainer, lease, requests, cli.line(), options.accept), folder)
+            run = resume_and_train(trainer, lease, requests, cli.line(), options.accept)
+            report(run, folder, EvaluationOptions(decoder=trainer.decoder))
 
 
 def main(args: list[str] | None = None) -> None:

@@ -20,9 +20,12 @@ from experiments.cli.main import UserError
 from experiments.cli.options import optional
 from experiments.config.schema import ADAPTER
 from experiments.report import html as html_tables
-from experiments.report import read_run, svg
+from experiments.report import read_run, stored_latents, svg
 from experiments.report.read_run import Findings, Record
 from experiments.run import folder as run_folder
+from experiments.run import launches
+from experiments.run.autoencoder import decoder_of
+from experiments.tasks.registry import facts_of
 
 MOST_SAMPLE_GRIDS = 12
 """Sample grids of the course of training that a page shows."""
@@ -47,6 +50,8 @@ class Options:
     """Folder of the run."""
     out: Annotated[Path | None, optional("FILE", "report.html in the run's folder")] = None
     """File to write."""
+    autoencoder: Annotated[Path | None, optional("PATH", "latents are not shown")] = None
+    """Of a run of latents: the autoencoder, to show as pictures what was drawn without it."""
 
 
 def _shown(png: bytes) -> dict[str, Any]:
@@ -142,12 +147,24 @@ def page(found: Record, run_dir: Path) -> str:
     )
 
 
+def _with_pictures(found: Record, options: Options) -> Record:
+    """The record, in which samples of latents are pictures, too; says what to add where they stay latents."""
+    if options.autoencoder is not None:
+        facts = facts_of(found.experiment)
+        decoder = decoder_of(options.autoencoder, facts.shape, facts.scaling)
+        return stored_latents.with_pictures(found, options.run_dir, facts, decoder)
+    if any(its.others and "samples.png" not in its.pictures for its in found.findings.values()):
+        cli.info(f"samples are kept as latents; {launches.autoencoder_hint(options.run_dir)}")
+    return found
+
+
 def report(options: Options) -> None:
     """Reads the run and writes its page."""
     out = options.out or options.run_dir / "report.html"
     if out.is_dir():
         raise UserError(f"out must be a file, got the folder {out}")
-    text = page(read_run.read(options.run_dir, MOST_SAMPLE_GRIDS), options.run_dir)
+    found = _with_pictures(read_run.read(options.run_dir, MOST_SAMPLE_GRIDS), options)
+    text = page(found, options.run_dir)
     run_folder.make_folder("out", out.parent)
     run_folder.write_atomically(out, text)
     print(f"wrote {out}")

@@ -135,7 +135,7 @@ def _write_start(trainer: Trainer, line: str | None) -> None:
     """Writes down that the run is started, and by which command line."""
     step = int(trainer.state.step)
     if distributed.is_process_0():
-        launches.write(trainer.experiment, line, step)
+        launches.write(trainer.experiment, line, step, None if trainer.decoder is None else trainer.decoder.place)
 
 
 def resume_and_train(

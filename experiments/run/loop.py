@@ -17,6 +17,7 @@ from cfgjax.types import TrainState, Tree
 from experiments.config.schema import Experiment
 from experiments.run import metrics_log, nonfinite
 from experiments.run.checkpointing import Saver
+from experiments.run.decoder import Decoder
 from experiments.run.model import Model
 from experiments.run.nonfinite import NonfiniteMonitor
 from experiments.run.reconstruction_sheets import grids_of
@@ -40,6 +41,7 @@ class Trainer(NamedTuple):
     max_consecutive_nonfinite: int
     looks_for_operation: bool
     tracking: Tracking = UNTRACKED
+    decoder: Decoder | None = None
 
 
 def dispatches(first: int, experiment: Experiment) -> Iterator[range]:
@@ -216,7 +218,8 @@ class _LoopContext(NamedTuple):
 
 def _loop_context(trainer: Trainer, saver: Saver) -> _LoopContext:
     lag = 0 if trainer.looks_for_operation else distributed.LAG
-    sample_grids = grids_of(trainer.experiment, trainer.task, trainer.model, trainer.tracking.samples_every)
+    every, decoder = trainer.tracking.samples_every, trainer.decoder
+    sample_grids = grids_of(trainer.experiment, trainer.task, trainer.model, every, decoder)
     programs, logger = _programs_of(trainer), _Logger(trainer)
     return _LoopContext(
         trainer, programs, logger, NonfiniteMonitor(trainer.max_consecutive_nonfinite, lag), saver, sample_grids

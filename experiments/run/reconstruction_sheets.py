@@ -11,6 +11,7 @@ from cfgjax.types import Array, Tree
 from experiments.cli.main import UserError
 from experiments.config.schema import Experiment
 from experiments.figures import reconstructions
+from experiments.run.decoder import Decoder
 from experiments.run.model import Model
 from experiments.run.sample_grids import SampleGrids
 from experiments.runtime import distributed
@@ -52,7 +53,10 @@ class ReconstructionSheets(SampleGrids):
         return reconstructions.figure(np.asarray(self._images), samples, f"{reconstructions.TITLE}, step {step}")
 
 
-def grids_of(experiment: Experiment, task: Task, model: Model, every: int | None) -> SampleGrids:
+def grids_of(
+    experiment: Experiment, task: Task, model: Model, every: int | None, decoder: Decoder | None = None
+) -> SampleGrids:
     """What is drawn while a run trains; arguments as ``SampleGrids``."""
-    kind = ReconstructionSheets if task.objective.kind == "autoencoder" and every is not None else SampleGrids
-    return kind(experiment, task, model, every)
+    if task.objective.kind == "autoencoder" and every is not None:
+        return ReconstructionSheets(experiment, task, model, every)
+    return SampleGrids(experiment, task, model, every, decoder)

@@ -19,10 +19,12 @@ from experiments.cli.main import UserError
 from experiments.config.samplers import ODE, Draw, classifier_free, make_draw, times
 from experiments.config.schema import Experiment
 from experiments.run.batch_sampling import gather, keys_at, own_sweep
+from experiments.run.decoder import Decoder
 from experiments.run.model import Model
 from experiments.run.trained_labels import known_scales
 from experiments.runtime import distributed
 from experiments.tasks.conditions import take
+from experiments.tasks.latents import decoded_facts
 from experiments.tasks.objectives import OBJECTIVES
 from experiments.tasks.task import Task
 
@@ -70,14 +72,18 @@ class SampleGrids:
         task: what it learns from.
         model: its functions.
         every: steps between two grids; None draws none.
+        decoder: of latents, which are shown as pictures.
     """
 
-    def __init__(self, experiment: Experiment, task: Task, model: Model, every: int | None) -> None:
+    def __init__(
+        self, experiment: Experiment, task: Task, model: Model, every: int | None, decoder: Decoder | None = None
+    ) -> None:
         self._experiment, self._task, self._model, self._every = experiment, task, model, every
+        self._decoder, self._shown = decoder, task.samples if decoder is None else decoded_facts(task, decoder).samples
         conditions = task.conditions
         self._texts = conditions.texts[:MOST_ROWS]
         self._conditions = take(conditions.rows, np.arange(len(self._texts)))
-        self._per_row = min(experiment.sampling.num_per_class, task.samples.most_in_grid)
+        self._per_row = min(experiment.sampling.num_per_class, self._shown.most_in_grid)
         self._scales = known_scales(experiment, experiment.sampling.scales)[:MOST_SCALES]
         self._own: Callable[[Tree], np.ndarray] | None = None
         self._is_failure_said = False
@@ -127,7 +133,7 @@ class SampleGrids:
         try:
             samples = self.samples(ema)
             return self._write(samples, step) if distributed.is_process_0() else None
-        except (UserError, OSError) as error:
+        except (UserError, OSError, RuntimeError) as error:
             if not self._is_failure_said:
                 message = " ".join(str(error).split())[:300]
                 distributed.warn(f"warning: no sample grid at step {step}: {message}; training goes on")
@@ -136,7 +142,8 @@ class SampleGrids:
 
     def figure(self, samples: np.ndarray, step: int) -> Figure:
         """The grid of a step's samples."""
-        return self._task.samples.sample_grid(samples, self._scales, self._texts, f"step {step}, ODE")
+        shown = samples if self._decoder is None else self._decoder.decode_all(samples)
+        return self._shown.sample_grid(shown, self._scales, self._texts, f"step {step}, ODE")
 
     def _write(self, samples: np.ndarray, step: int) -> Path:
         figure = self.figure(samples, step)

@@ -69,7 +69,9 @@ def _require_drawable(samples: Samples, shape: tuple[int, ...], num_samples: int
     """Raises UserError for more than MOST_PIXELS in all frames, or for samples that are no pictures."""
     pixels = samples.num_pixels(num_samples)
     if pixels is None:
-        raise UserError(f"out must end in .npz for samples of shape {shape}: they are no pictures")
+        raise UserError(
+            f"out must end in .npz for samples of shape {shape}: they are no pictures; --autoencoder decodes latents"
+        )
     if num_frames * pixels > MOST_PIXELS:
         of = f" in each of {num_frames} frames" if num_frames > 1 else ""
         raise UserError(
