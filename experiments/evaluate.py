@@ -130,14 +130,14 @@ def _decoder_of(file: Path | None, task: Task) -> Decoder | None:
     return None if file is None else decoder_of(file, task.shape, task.scaling)
 
 
-def _spaces_of(measures: MeasureOptions, task: Task) -> tuple[Features | None, FrechetMeasure | None]:
-    """The space of all distances, and with weights that of further Frechet distances."""
+def _spaces_of(measures: MeasureOptions, shape: tuple[int, ...]) -> tuple[Features | None, FrechetMeasure | None]:
+    """The space of all distances between pictures of a shape, and with weights that of further Frechet distances."""
     name = None if measures.features == INCEPTION else measures.features
     own = None if name is None else load_function("features", name)
     if measures.weights is None:
         return own, None
-    if task.shape[-1] not in (1, 3):
-        raise UserError(f"features with --weights need pictures of 1 or 3 channels, the run's are {task.shape}")
+    if shape[-1] not in (1, 3):
+        raise UserError(f"features with --weights need pictures of 1 or 3 channels, the run's are {shape}")
     return None, frechet_measure(own or INCEPTION, measures.weights, measures.reference, measures.convention)
 
 
@@ -146,7 +146,8 @@ def _evaluation_options(options: Options, run: Run[Task]) -> EvaluationOptions:
     measures = options.measures
     if measures.classifier_scales is not None:
         _with_sampling(run, scales=measures.classifier_scales)
-    features, frechet = _spaces_of(measures, run.task)
+    decoder = _decoder_of(measures.autoencoder, run.task)
+    features, frechet = _spaces_of(measures, run.task.shape if decoder is None else decoder.shape)
     return EvaluationOptions(
         solvers=options.samples.solver,
         log_classifier=None
@@ -154,7 +155,7 @@ def _evaluation_options(options: Options, run: Run[Task]) -> EvaluationOptions:
         else classifier_for(run, restore_run(measures.classifier, options.data_dir)),
         classifier_scales=measures.classifier_scales,
         num_likelihoods=measures.likelihood,
-        decoder=_decoder_of(measures.autoencoder, run.task),
+        decoder=decoder,
         features=features,
         frechet=frechet,
         is_kept=options.data_dir is not None,
