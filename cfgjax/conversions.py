@@ -170,7 +170,7 @@ def field_of_denoiser(path: GaussianPath, denoiser: FieldLikeX[AnyField]) -> Any
 
 
 LEAST_BETA = 0.05
-"""What beta is held at from below where the data are predicted, unless said otherwise: Li & He's."""
+"""The least beta where the data are predicted and nothing else is said, as Li & He have it."""
 
 
 @piecewise

@@ -6,8 +6,6 @@ already, and imagenet256_labels/0.npy [1].
 
 from __future__ import annotations
 
-import math
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,9 +14,8 @@ import numpy as np
 from cfgjax.data.latent_source import BLOCK, Axes, LatentSource, as_latents, labels_of, require_count
 from cfgjax.data.latents import FILES, Views, require_floats, require_labels
 from cfgjax.data.untrusted import DataError
-from cfgjax.data.untrusted.npy import Header, open_array, read_header
-from cfgjax.data.untrusted.npz import read_npz
-from cfgjax.data.untrusted.safe_files import require_file, require_inside
+from cfgjax.data.untrusted.npy import open_array
+from cfgjax.data.untrusted.npz import names_in_npz, read_npz, stream_npz
 
 LATENTS, LABELS = ("latents", "x", "arr_0"), ("labels", "y")
 
@@ -56,57 +53,18 @@ def _source(
     return LatentSource(shape[0], labels_of(f"labels of {where}", [label]), blocks, (told,))
 
 
-def _header_in(file: Path, name: str) -> Header:
-    try:
-        with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as stream:
-            header = read_header(stream)
-            held = archive.getinfo(f"{name}.npy").file_size - header.start
-    except Exception as error:  # zipfile, zlib and NumPy's reading of literals raise errors of many types
-        reason = (str(error).splitlines() or ["empty"])[0][:300]
-        raise DataError(f"array {name!r} of {file} does not read: {reason}") from None
-    promised = math.prod(header.shape) * header.dtype.itemsize
-    if held != promised:
-        raise DataError(f"array {name!r} of {file} holds {held} bytes of numbers, not the {promised} of its shape")
-    if header.is_fortran:
-        raise DataError(f"array {name!r} of {file} is in Fortran's order: save np.ascontiguousarray(array)")
-    return header
-
-
-def _rows_in(file: Path, name: str, header: Header) -> Iterator[np.ndarray]:
-    """The rows of an array of an .npz, a block at a time, unpacked as they come."""
-    count, *shape = header.shape
-    width = math.prod(shape) * header.dtype.itemsize
-    try:
-        with zipfile.ZipFile(file) as archive, archive.open(f"{name}.npy") as stream:
-            read_header(stream)
-            for start in range(0, count, BLOCK):
-                length = min(BLOCK, count - start)
-                content = stream.read(length * width)
-                yield np.frombuffer(content, header.dtype).reshape(length, *shape)
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
-        raise DataError(f"array {name!r} of {file} does not read: {' '.join(str(error).split())[:300]}") from None
-
-
-def _names_in(file: Path) -> set[str]:
-    try:
-        with zipfile.ZipFile(require_file(require_inside(file, file.parent))) as archive:
-            return {info.filename.removesuffix(".npy") for info in archive.infolist()}
-    except Exception as error:  # zipfile raises errors of many types
-        raise DataError(f"{file} does not read: {' '.join(str(error).split())[:300]}") from None
-
-
 def is_archive(file: Path) -> bool:
     """Whether an .npz has an array of a name of latents.
 
     Raises:
         DataError: it does not read.
     """
-    return not _names_in(file).isdisjoint(LATENTS)
+    return not names_in_npz(file, file.parent).isdisjoint(LATENTS)
 
 
 def _named(file: Path) -> tuple[str, str]:
     """The names of latents and labels in an .npz."""
-    names = _names_in(file)
+    names = names_in_npz(file, file.parent)
     latents, labels = ([name for name in known if name in names] for known in (LATENTS, LABELS))
     if len(latents) != 1 or len(labels) != 1:
         raise DataError(
@@ -123,15 +81,15 @@ def read_archive(file: Path, axes: Axes | None) -> LatentSource:
         DataError: an .npz without one array of each, or whose arrays do not read or do not fit each other.
     """
     latents, labels = _named(file)
-    header = _header_in(file, latents)
+    found = stream_npz(file, file.parent, latents, BLOCK)
     where = f"array {latents!r} of {file}"
-    if header.dtype == np.uint8:
+    if found.dtype == np.uint8:
         raise DataError(
             f"{where} is of uint8, as pictures are, which are read as SOURCE/CLASS/0.png; latents are floats"
         )
-    require_floats(where, header.dtype)
+    require_floats(where, found.dtype)
     label = read_npz(file, file.parent, {labels})[labels]
-    return _source(where, header.shape, label, axes, lambda: _rows_in(file, latents, header))
+    return _source(where, found.shape, label, axes, lambda: stream_npz(file, file.parent, latents, BLOCK).parts)
 
 
 def pair_in(place: Path) -> tuple[Path, Path] | None:

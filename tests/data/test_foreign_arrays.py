@@ -48,7 +48,7 @@ def test_an_order_of_axes_that_shows_is_not_taken_for_the_other(tmp_path):
         ({"x": LAST.astype(np.uint8), "y": LABELS}, "is of uint8, as pictures are, which are read as SOURCE/CLASS"),
         ({"x": LAST[:0], "y": LABELS[:0]}, r"must be \[n, H, W, C\] or \[n, C, H, W\], got shape \(0, 4, 4, 6\)"),
         ({"x": LAST.astype(ml_dtypes.bfloat16), "y": LABELS}, r"is of type \|V2, .* bfloat16"),
-        ({"x": np.asfortranarray(LAST), "y": LABELS}, "is in Fortran's order: save np.ascontiguousarray"),
+        ({"x": np.asfortranarray(LAST), "y": LABELS}, "is not stored row by row: save np.ascontiguousarray"),
         (
             {"x": np.where(np.arange(300).reshape(-1, 1, 1, 1) == 299, np.nan, LAST), "y": LABELS},
             "row 299 of array 'x'",

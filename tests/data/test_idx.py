@@ -108,7 +108,9 @@ def test_a_set_in_another_form_is_told_the_way(name, form, tmp_path):
 
 def test_latents_as_a_source_are_told_the_way(tmp_path):
     (tmp_path / "latents.npy").write_bytes(b"")
-    with pytest.raises(data.DataError, match=r"but latents\.npy: latents are read from a folder inside that of prep"):
+    with pytest.raises(
+        data.DataError, match=r"but latents\.npy: latents are read from a folder of latents\.npy and labels\.npy"
+    ):
         data.prepare("mine", tmp_path / "data", source=tmp_path)
 
 

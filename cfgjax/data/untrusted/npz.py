@@ -73,6 +73,17 @@ def _infos(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     return found
 
 
+def names_in_npz(file: Path, root: Path) -> set[str]:
+    """The names of the arrays in a file.
+
+    Raises:
+        DataError: no .npz.
+    """
+    require_file(require_inside(file, root))
+    with _told(file), zipfile.ZipFile(file) as archive:
+        return set(_infos(archive))
+
+
 def read_npz(file: Path, root: Path, names: Collection[str]) -> dict[str, np.ndarray]:
     """The arrays of some names in a file, of those that are there.
 
@@ -126,7 +137,7 @@ def stream_npz(file: Path, root: Path, name: str, num_rows: int) -> Rows:
         with archive.open(info) as stream:
             header = _header(info, stream)
         if header.is_fortran or not header.shape:
-            raise ValueError("it is not stored row by row")
+            raise ValueError("it is not stored row by row: save np.ascontiguousarray(array)")
 
     def parts() -> Iterator[np.ndarray]:
         with _told(file) as shown, zipfile.ZipFile(file) as archive, archive.open(info) as stream:
