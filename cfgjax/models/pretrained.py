@@ -56,7 +56,7 @@ TIME_RANGE = dict.fromkeys(KINDS, (0.0, 1.0)) | {"repa": (1.0, 0.0), "dit": _STE
 """What each kind embeds at our t = 0 and t = 1."""
 
 Kind = Annotated[str, one_of(*KINDS)]
-"""Whose weights these are, SiT's, SiT with REPA's, DiT's, the same as diffusers computes it, LightningDiT's or JiT's."""
+"""Whose weights these are, SiT's, SiT with REPA's, DiT's, or as diffusers computes it, LightningDiT's or JiT's."""
 
 
 @checked
