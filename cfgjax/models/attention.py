@@ -26,10 +26,11 @@ def _is_cudnn_found() -> bool:
     return True
 
 
-def _is_fit_for_flash(query: Array) -> bool:
-    """Whether cuDNN takes heads like these, in their precision."""
+def _is_fit_for_flash(query: Array, key: Array) -> bool:
+    """Whether cuDNN takes heads like these, in their precision; its gradient wants even numbers of tokens."""
     is_half = query.dtype in (jnp.bfloat16, jnp.float16)
-    return is_half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128
+    is_even = len(query) % 2 == len(key) % 2 == 0
+    return is_half and is_even and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128
 
 
 def _flash(query: Array, key: Array, value: Array) -> Array:
@@ -106,8 +107,8 @@ def project(tokens: Array, kernel: Array, bias: Array, num_heads: int) -> tuple[
 def attention(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
     """softmax(query . key / sqrt(width)) value in every head, all [num_tokens, num_heads, width]; softmax in float32.
 
-    In a program for NVIDIA's GPUs in half precision it is cuDNN's flash attention, but within ``kernels.plain``; for
-    TPUs ``inner_heads_attention``, elsewhere ``plain_attention``.
+    In a program for NVIDIA's GPUs in half precision it is cuDNN's flash attention, but within ``kernels.plain`` and for
+    odd numbers of tokens; for TPUs ``inner_heads_attention``, elsewhere ``plain_attention``.
 
     Args:
         query: [num_queries, num_heads, width].
@@ -119,7 +120,7 @@ def attention(query: Array, key: Array, value: Array, mask: Array | None = None)
     by_platform: dict[str, Callable[..., Array]] = {"tpu": inner_heads_attention}
     if mask is not None:
         return jax.lax.platform_dependent(query, key, value, mask, **by_platform, default=plain_attention)
-    if not kernels.are_plain() and _is_fit_for_flash(query) and _is_cudnn_found():
+    if not kernels.are_plain() and _is_fit_for_flash(query, key) and _is_cudnn_found():
         by_platform["cuda"] = _flash
     return jax.lax.platform_dependent(query, key, value, **by_platform, default=plain_attention)
 

@@ -107,14 +107,24 @@ def test_on_a_tpu_no_transpose_and_no_copy_splits_the_heads():
 
 
 def test_flash_attention_takes_the_heads_that_cudnn_does():
-    """In half precision heads of 8, 16, .., 128 channels."""
+    """In half precision heads of 8, 16, .., 128 channels, and an even number of tokens: its gradient takes no other."""
 
-    def is_fit(width, dtype=jnp.bfloat16):
-        return _is_fit_for_flash(jnp.zeros((5, 2, width), dtype))
+    def is_fit(width, dtype=jnp.bfloat16, count=4, num_keys=4):
+        return _is_fit_for_flash(jnp.zeros((count, 2, width), dtype), jnp.zeros((num_keys, 2, width), dtype))
 
     assert [width for width in range(4, 160, 4) if is_fit(width)] == list(range(8, 129, 8))
     assert is_fit(64, jnp.float16)
     assert not is_fit(64, jnp.float32)
+    assert not is_fit(64, count=5)
+    assert not is_fit(64, num_keys=5)
+
+
+def test_an_odd_number_of_tokens_has_a_gradient_on_gpus(cudnn):
+    """As of 28 x 28 pictures in patches of 4."""
+    odd = jnp.ones((3, 49, 2, 8), jnp.bfloat16)
+    text = lowered(jax.vmap(jax.value_and_grad(energy)), "cuda", odd)
+    assert flash_kernels(text) == (0, 0)
+    assert "stablehlo.exponential" in text
 
 
 @pytest.mark.parametrize("platform", ["cuda", "cpu", "tpu"])
