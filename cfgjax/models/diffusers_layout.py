@@ -90,6 +90,12 @@ def _joined(shapes: Mapping[str, tuple[int, ...]], parts: tuple[str, ...]) -> tu
     return (sum(shape[0] for shape in (first, *others)), *first[1:])
 
 
+def _num_tokens(side: int, patch: int) -> int:
+    if side % patch:
+        raise ValueError(f"side must be a multiple of the patch {patch}, got {side}")
+    return side // patch
+
+
 def as_published(
     shapes: Mapping[str, tuple[int, ...]], tensor: Tensor, side: int
 ) -> tuple[dict[str, tuple[int, ...]], Tensor]:
@@ -101,8 +107,8 @@ def as_published(
         side: of the square latents, which no shape tells.
 
     Raises:
-        ValueError: a tensor that is missing, unexpected, or of another shape than those beside it; of what is
-            returned: an embedder that is not that of the first block. The message names it.
+        ValueError: a tensor that is missing, unexpected, or of another shape than those beside it; a side that
+            no patches fill; of what is returned: an embedder that is not that of the first block. The message names it.
     """
     depth = len({found[1] for name in shapes if (found := re.match(r"transformer_blocks\.(\d+)\.", name))})
     sources, copies = _sources(depth), _copies(depth)
@@ -113,7 +119,7 @@ def as_published(
     for name in sorted(known - shapes.keys()):
         raise ValueError(f"tensor {name} is missing")
     width, _, patch, _ = shape_of(shapes, "pos_embed.proj.weight", 4)
-    num_tokens = side // patch
+    num_tokens = _num_tokens(side, patch)
     published = {name: _joined(shapes, parts) for name, parts in sources.items()}
 
     def found(name: str) -> np.ndarray:

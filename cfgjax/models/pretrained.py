@@ -51,6 +51,7 @@ from cfgjax.types import LabelledField, Tree
 KINDS = ("sit", "repa", "dit", "diffusers_dit", "lightningdit", "jit")
 LAST_FREQUENCY = dict.fromkeys(KINDS, 10000 ** (-127 / 128)) | {"diffusers_dit": 10000**-1}
 """The last of each kind's frequencies of time, the first being 1 (W5, W7)."""
+_OF_DIT = "dit", "diffusers_dit"
 _STEPS = paths.NUM_STEPS - 1.0, 0.0
 TIME_RANGE = dict.fromkeys(KINDS, (0.0, 1.0)) | {"repa": (1.0, 0.0), "dit": _STEPS, "diffusers_dit": _STEPS}
 """What each kind embeds at our t = 0 and t = 1."""
@@ -93,6 +94,8 @@ def architecture_of(
     if kind == "lightningdit":
         options["qk_norm"] = "blocks.0.attn.q_norm.weight" in shapes
     _require_kind(shapes, kind)
+    if kind == "lightningdit":
+        shape_of(shapes, "feat_rope.freqs_cos", 2)  # else the number of heads is asked for first
     return architecture_of_shapes(shapes, num_heads, options)
 
 
@@ -155,7 +158,8 @@ def read(
     """The architecture and the parameters in a safetensors file, its numbers of 16 bits widened.
 
     Args:
-        file: with the published names, or those of diffusers, and nothing else but the ``projectors.`` of "repa".
+        file: with the published names, or of DiT those of diffusers, and nothing else but the ``projectors.`` of
+            "repa".
         num_heads: as ``architecture_of``.
         kind: whose weights they are.
         side: of the latents of a file in diffusers' layout, which does not tell it: 32 of 256 x 256 pictures.
@@ -164,14 +168,17 @@ def read(
     Raises:
         OSError: no file there, or one that cannot be read.
         ImportError: safetensors is not installed.
-        ValueError: another kind of file; what ``architecture_of`` refuses, before any tensor is read; a tensor that is
-            not F32, F16 or BF16, or not finite. One line that names the file.
+        ValueError: another kind of file; what ``architecture_of`` refuses, before any tensor is read; the layout of
+            diffusers for another kind than DiT's, or with a side that no patches fill; a tensor that is not F32, F16 or
+            BF16, or not finite. One line that names the file.
     """
 
     def build(shapes: Mapping[str, tuple[int, ...]], tensor: Callable[[str], np.ndarray]) -> tuple[Architecture, Tree]:
         if kind == "repa":
             shapes = {name: shape for name, shape in shapes.items() if not name.startswith("projectors.")}
         if is_of_diffusers(shapes):
+            if kind not in _OF_DIT:
+                raise ValueError(f"its names are those of DiT in diffusers' layout, of the kind dit, not of {kind}")
             shapes, tensor = as_published(shapes, tensor, side)
         architecture = architecture_of(shapes, num_heads, kind, noise_scale)
         return architecture, parameters(tensor, architecture, kind)
@@ -218,7 +225,7 @@ def field(kind: Kind, predict: LabelledField) -> LabelledField:
     """
     if kind == "jit":
         return conversions.bounded_field_of_denoiser(paths.linear(), predict)
-    if kind not in ("dit", "diffusers_dit"):
+    if kind not in _OF_DIT:
         return predict
     noise_path = paths.ddpm()
     return conversions.change_path(noise_path, paths.linear(), conversions.field_of_noise(noise_path, predict))

@@ -272,6 +272,21 @@ def test_what_is_no_dit_of_diffusers_is_refused(change, expected, tmp_path):
         pretrained.read(file, 2, "dit", side=8)
 
 
+@pytest.mark.parametrize("kind", ["sit", "repa", "lightningdit", "jit"])
+def test_the_layout_of_diffusers_is_dits_alone(kind, tmp_path):
+    """Noise at DDPM's steps would be taken for a velocity or for pixels."""
+    file = _write(tmp_path / "a.safetensors", _of_diffusers(_tensors()))
+    complaint = f"^{file}: its names are those of DiT in diffusers' layout, of the kind dit, not of {kind}$"
+    with pytest.raises(ValueError, match=complaint):
+        pretrained.read(file, 2, kind, side=8)
+
+
+def test_a_side_that_patches_do_not_fill_is_refused(tmp_path):
+    file = _write(tmp_path / "a.safetensors", _of_diffusers(_tensors()))
+    with pytest.raises(ValueError, match=f"^{file}: side must be a multiple of the patch 2, got 9$"):
+        pretrained.read(file, 2, "dit", side=9)
+
+
 def test_the_frequencies_of_each_kind_are_those_of_its_code():
     """128 of them from 1 on: published ones by 10000^(-k/128), those of diffusers by 10000^(-k/127)."""
     for kind, count in (("sit", 128), ("repa", 128), ("dit", 128), ("diffusers_dit", 127)):

@@ -221,6 +221,7 @@ def _without(name):
 @pytest.mark.parametrize(
     ("kind", "change", "message"),
     [
+        ("lightningdit", _without("feat_rope.freqs_cos"), r"tensor feat_rope\.freqs_cos is missing"),
         ("lightningdit", _without("feat_rope.freqs_sin"), r"tensor feat_rope\.freqs_sin is missing"),
         ("lightningdit", _without("blocks.1.norm2.weight"), r"tensor blocks\.1\.norm2\.weight is missing"),
         ("lightningdit", lambda s: s | {"blocks.0.attn.q_norm.bias": (12,)}, r"q_norm\.bias is unexpected"),
