@@ -24,7 +24,7 @@ from experiments.run.model import Model
 from experiments.run.trained_labels import known_scales
 from experiments.runtime import distributed
 from experiments.tasks.conditions import take
-from experiments.tasks.latents import decoded_facts
+from experiments.tasks.latents import as_shown, decoded_facts
 from experiments.tasks.objectives import OBJECTIVES
 from experiments.tasks.task import Task
 
@@ -142,7 +142,7 @@ class SampleGrids:
 
     def figure(self, samples: np.ndarray, step: int) -> Figure:
         """The grid of a step's samples."""
-        shown = samples if self._decoder is None else self._decoder.decode_all(samples)
+        shown = as_shown(self._task, samples) if self._decoder is None else self._decoder.decode_all(samples)
         return self._shown.sample_grid(shown, self._scales, self._texts, f"step {step}, ODE")
 
     def _write(self, samples: np.ndarray, step: int) -> Path:

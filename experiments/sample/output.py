@@ -18,6 +18,7 @@ from experiments.run.drafts import whole_file, whole_folder
 from experiments.run.provenance import Origin
 from experiments.run.restore import Run
 from experiments.sample.options import NUMBER_BYTES, OutputOptions
+from experiments.tasks.latents import as_shown
 from experiments.tasks.task import Samples, TaskFacts
 
 STILLS, ANIMATIONS, ARRAYS = (".png",), (".gif", ".apng"), (".npz",)
@@ -132,13 +133,14 @@ def write(output: OutputOptions, run: Run[TaskFacts], samples: np.ndarray, condi
     shown, known = run.task.samples, run.task.conditions
     if _is_folder(output.out):
         with whole_folder(out) as temporary:
-            _write_each(temporary, samples, known.names(conditions), origin_of)
+            _write_each(temporary, as_shown(run.task, samples), known.names(conditions), origin_of)
         return
     with whole_file(out) as temporary:
         if out.suffix in ARRAYS:
             _write_arrays(temporary, shown.arrays(samples, known.stored(conditions)), origin_of)
         elif output.trajectory:
-            _write_animation(temporary, shown.frames(samples, conditions), num_frames, out.suffix == ".gif", origin_of)
+            frames = shown.frames(as_shown(run.task, samples), conditions)
+            _write_animation(temporary, frames, num_frames, out.suffix == ".gif", origin_of)
         else:
-            picture = shown.picture(samples, conditions)
+            picture = shown.picture(as_shown(run.task, samples), conditions)
             picture.save(temporary, format="PNG", pnginfo=provenance.as_png(origin_of))

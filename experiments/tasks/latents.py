@@ -129,4 +129,12 @@ def task_of(experiment: Experiment, settings: LatentData, reads: Reads) -> Task:
 
 def decoded_facts(facts: TaskFacts, decoder: Decoder) -> TaskFacts:
     """A task of latents as one of the pictures that they are decoded to, for what is shown and stored."""
-    return replace(facts, shape=decoder.shape, samples=images.samples_of(decoder.shape))
+    return replace(facts, shape=decoder.shape, samples=images.samples_of(decoder.shape), scaling=None)
+
+
+def as_shown(facts: TaskFacts, samples: np.ndarray) -> np.ndarray:
+    """Samples as pictures show them: those in the scale of training as x / factor + shift, such as JiT's pixels."""
+    if facts.scaling is None:
+        return samples
+    factor, shift = facts.scaling
+    return samples / factor + shift

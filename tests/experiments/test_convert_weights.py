@@ -3,22 +3,28 @@
 import dataclasses
 import shutil
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from PIL import Image, ImageSequence
 
 from cfgjax import checkpoints, guidance, losses, paths, solvers, training
 from cfgjax.models import pretrained
 from experiments.cli.main import UserError
+from experiments.convert_weights import experiment_of
 from experiments.presets.registry import PRESETS
+from experiments.run import provenance
 from experiments.run.folder import checkpoints_of, read_config
 from experiments.run.model import model_of
 from experiments.run.restore import restore_field
 from experiments.run.train_setup import train_setup_of
 from experiments.runtime import progress
+from experiments.sample.options import OutputOptions
+from experiments.sample.output import write
 from experiments.tasks.registry import facts_of, task_of
 from tests.models.test_pretrained_later import ARCHITECTURES as LATER
 from tests.models.test_pretrained_later import _tensors as later_tensors
@@ -129,6 +135,33 @@ def test_a_run_of_a_later_network_is_its_field(kind, tmp_path):
     assert trained == (
         ("data", "logit_normal", (-0.8, 0.8)) if kind == "jit" else ("field", "logit_normal", (0.0, 1.0))
     )
+
+
+def _frames(file):
+    with Image.open(file) as image:
+        return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
+
+
+@pytest.mark.parametrize(("out", "is_film"), [("all.png", False), ("each/", False), ("film.apng", True)])
+def test_pictures_of_jit_are_its_pixels_whatever_its_noise(out, is_film, tmp_path, monkeypatch):
+    """Samples are pixels over the deviation of the noise; what is drawn is not."""
+    monkeypatch.setattr(provenance, "of_run", lambda run: dict.fromkeys(provenance.NAMES, ""))
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).uniform(-1, 1, (2, *([3] if is_film else []), 6, 6, 3))
+
+    def drawn(noise_scale):
+        architecture = LATER["jit"]._replace(noise_scale=noise_scale)
+        facts = facts_of(experiment_of("jit", architecture, tmp_path))
+        options = OutputOptions(f"{noise_scale:g}-{out}", is_film)
+        write(options, SimpleNamespace(task=facts), pixels / noise_scale, np.arange(2), 3 if is_film else 1)
+        place = tmp_path / options.out
+        files = sorted(place.iterdir()) if place.is_dir() else [place]
+        return [frame for file in files for frame in _frames(file)]
+
+    found, expected = drawn(2.0), drawn(1.0)
+    assert np.ptp(expected[0]) > 200
+    assert len(found) == len(expected)
+    assert all(map(np.array_equal, found, expected))
 
 
 def test_the_scale_of_noise_is_asked_for_where_no_paper_tells_it(weights, tmp_path):
