@@ -117,7 +117,9 @@ def _require_usable(options: Options, run: Run[Task]) -> None:
         raise UserError("classifier_scales need a --classifier")
     has_features = measures.features is not None and measures.autoencoder is None
     if not run.task.measures_images and (measures.likelihood or measures.classifier or has_features):
-        raise UserError(f"likelihood, classifier and features need a run on labelled pictures, not {options.run_dir}")
+        hint = "; of latents features need --autoencoder" if run.task.scaling else ""
+        wanted = "likelihood, classifier and features need a run on labelled pictures"
+        raise UserError(f"{wanted}, not {options.run_dir}{hint}")
     if options.samples.scales is not None and run.task.objective.is_field:
         require_scales(run, options.samples.scales)
     if measures.classifier:

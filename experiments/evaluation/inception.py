@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax import data
+from cfgjax import data, metrics
 from cfgjax.models import inception_inputs, pretrained_inception
 from cfgjax.models.inception import NUM_FEATURES, NUM_SPATIAL, FIDInception
 from cfgjax.types import Array, Tree
@@ -62,6 +62,14 @@ def inception_spaces(weights: Path, convention: Convention | None = None) -> Spa
     return {name: _space(params, INPUTS[name]) for name in names}
 
 
+def _require_law(name: str, mean: np.ndarray, covariance: np.ndarray) -> None:
+    """Raises UserError for a covariance that is none, before anything is sampled."""
+    try:
+        metrics.frechet_distance_to(np.stack([mean, mean]), mean, covariance)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
+
+
 def _laws(reference: Path, is_inception: bool) -> dict[str, Law]:
     """The statistics in a file, by figure; none where it holds pictures alone.
 
@@ -72,10 +80,11 @@ def _laws(reference: Path, is_inception: bool) -> dict[str, Law]:
     found = data.read_fid_reference(reference)
     kept = zip(_FIGURES if is_inception else ("fd",), found, strict=False)
     laws = {figure: law for figure, law in kept if law is not None}
-    for figure, (mean, _) in laws.items() if is_inception else ():
-        if mean.size != _WIDTHS[figure]:
+    for figure, (mean, covariance) in laws.items():
+        if is_inception and mean.size != _WIDTHS[figure]:
             wanted = f"{_WIDTHS[figure]} features for {figure}"
             raise UserError(f"reference {reference} must hold statistics of {wanted}, got {mean.size}")
+        _require_law(f"reference {reference}, statistics for {figure}", mean, covariance)
     if not laws:
         data.stream_pictures(reference, 1)
     return laws

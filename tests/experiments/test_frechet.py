@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from cfgjax.models import pretrained_inception
 from cfgjax.models.inception import FIDInception
 from cfgjax.models.inception_inputs import pytorch_fid_input
 from experiments.cli.main import UserError
+from experiments.evaluate import MeasureOptions, Options, _require_usable
 from experiments.evaluation import frechet
 from experiments.evaluation.frechet import FrechetMeasure, in_colour, of_user
 from experiments.evaluation.inception import frechet_measure, inception_spaces
+from experiments.run.restore import Run
 from tests.support import inception_by_hand
 from tests.support.commands import assert_one_line, command
 
@@ -132,6 +136,26 @@ def test_statistics_of_other_features_than_the_inceptions_are_refused(tmp_path):
     (tmp_path / "weights").write_bytes(b"")
     with pytest.raises(UserError, match=r"must hold statistics of 2048 features for fid, got 64"):
         frechet_measure("inception", tmp_path / "weights", tmp_path / "reference.npz", None)
+
+
+@pytest.mark.parametrize(
+    ("covariance", "complaint"),
+    [([[1.0, 0.5], [0.0, 1.0]], "must be symmetric"), ([[1.0, 0.0], [0.0, -1.0]], "must have no eigenvalue below 0")],
+)
+def test_a_covariance_that_is_none_is_refused_before_anything_is_drawn(covariance, complaint, tmp_path):
+    file = tmp_path / "reference.npz"
+    np.savez(file, mu=np.zeros(2), sigma=np.array(covariance))
+    (tmp_path / "weights").write_bytes(b"")
+    with pytest.raises(UserError, match=f"^reference {file}, statistics for fd: covariance {complaint}"):
+        frechet_measure(row_means, tmp_path / "weights", file, None)
+
+
+@pytest.mark.parametrize(("scaling", "hint"), [((1.0, 0.0), "; of latents features need --autoencoder"), (None, "")])
+def test_features_of_latents_need_what_makes_pictures_of_them(scaling, hint):
+    options = Options(Path("a"), measures=MeasureOptions(features="inception", weights=Path("b")))
+    run = Run(*[None] * len(Run._fields))._replace(task=SimpleNamespace(measures_images=False, scaling=scaling))
+    with pytest.raises(UserError, match=f"^likelihood, .* need a run on labelled pictures, not a{hint}$"):
+        _require_usable(options, run)
 
 
 def row_means(weights):
