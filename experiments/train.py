@@ -79,6 +79,8 @@ def train(options: Options) -> None:
         experiment = options.experiment
         if options.source is None and options.from_kind is not None:
             raise UserError("from_kind is for a file of weights: name it with --from")
+        if options.source is None and options.from_parameters != "ema":
+            raise UserError("from_parameters is for the parameters of a run: name it with --from")
         if options.source is not None:
             experiment = continuation.with_source(
                 experiment, options.source, options.from_parameters, options.from_kind

@@ -90,6 +90,8 @@ def with_source(experiment: Experiment, source: Path, which: Which, kind: str | 
     if not source.exists():
         raise UserError(f"no run in {source}, which does not exist, and is no file of weights either")
     if not source.is_dir():
+        if which != "ema":
+            raise UserError(f"from_parameters is for a run, and from {source} is a file of weights; leave it out")
         return replace(experiment, started_from=sources.started_from_file(source, kind))
     if kind is not None:
         raise UserError(f"from_kind is for a file of weights, and from {source} is a folder; leave it out")

@@ -20,6 +20,7 @@ from experiments.run.trained_labels import knows_null
 from experiments.tasks.registry import facts_of
 from tests.experiments.test_fine_tuning import LABELS, _assert_bits, _begun
 from tests.models import test_pretrained_later as later
+from tests.support.commands import assert_one_line, command
 
 SMALL = pretrained.Architecture(16, 1, 2, patch=2, channels=4, side=4, num_classes=3, has_variance=True)
 
@@ -62,6 +63,11 @@ def test_a_run_begins_with_a_file_of_published_weights(kind, num_classes, weight
     assert (knows_null(dataclasses.replace(experiment, label_drop_rate=0.0))) == (num_classes == 3)
 
 
+def test_parameters_of_no_run_are_refused(tmp_path):
+    done = command("train", "digits", "--from-parameters", "params", "--run-dir", tmp_path / "run")
+    assert_one_line(done, "from_parameters is for the parameters of a run: name it with --from")
+
+
 def test_other_files_and_other_networks_are_refused(weights, tmp_path):
     begin = partial(continuation.with_source, _latents(tmp_path / "new"))
     pickled, kept = tmp_path / "w.pt", {"decoder.conv_in.weight": np.ones((2, 2, 3, 3), np.float32)}
@@ -80,6 +86,10 @@ def test_other_files_and_other_networks_are_refused(weights, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             begin(file, "ema", kind)
+    with pytest.raises(
+        UserError, match=r"^from_parameters is for a run, and from .* is a file of weights; leave it out"
+    ):
+        begin(weights, "params", "sit")
     with pytest.raises(
         UserError, match=r"from .*vae.safetensors: its names \(decoder...\) are those of an autoencoder"
     ):
