@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from experiments.config.samplers import ODE_SOLVERS, SDE_SOLVERS
 from experiments.evaluation import frechet, measurable
 from experiments.evaluation.guided_samples import FREE
 from experiments.evaluation.options import NOTHING_MORE, EvaluationOptions
@@ -15,6 +16,9 @@ from experiments.run.require_trained import with_known_scales
 from experiments.run.restore import Run
 from experiments.tasks.task import Task
 
+_OF_REPORTS = "samples.png", "densities.png", "curves.png", "curves.csv", "residuals.png", "classifier.png"
+"""What reports write beside metrics.json and samples-*.npz."""
+_SOLVERS = *ODE_SOLVERS, *SDE_SOLVERS
 _COLUMNS = {"recognised": ".1%", "frechet": ".3f", "coverage": ".3f"}
 """Numbers of a row of samples, and how they are written."""
 
@@ -102,6 +106,7 @@ def report(run: Run[Task], out_dir: Path, options: EvaluationOptions = NOTHING_M
     missing = run.task.left_out(experiment.sampling.num_per_class, options)
     measurable.tell(missing)
     metrics, names = measurable.finite(run.task.evaluate(run, options, out_dir, missing))
+    _remove_former(out_dir, before)
     also = metrics.get("left_out", {}) | dict.fromkeys(names, "not finite")
     measurable.tell(also)
     metrics |= {"left_out": missing | also} if missing or also else {}
@@ -119,6 +124,17 @@ def report(run: Run[Task], out_dir: Path, options: EvaluationOptions = NOTHING_M
         print(headline)
     print(f"wrote {', '.join(sorted(name for name, _ in _written(out_dir) - before))} in {out_dir}")
     return metrics
+
+
+def _remove_former(out_dir: Path, before: set[tuple[str, int]]) -> None:
+    """Removes what only an earlier report wrote, as pictures by an autoencoder that this one has not."""
+    names = {name for name, _ in before}
+    if "metrics.json" not in names:
+        return
+    for name, _ in _written(out_dir) & before:
+        is_of_solver = name.startswith("samples-") and name.endswith(tuple(f"-{solver}.npz" for solver in _SOLVERS))
+        if name in _OF_REPORTS or is_of_solver:
+            (out_dir / name).unlink()
 
 
 def _written(out_dir: Path) -> set[tuple[str, int]]:

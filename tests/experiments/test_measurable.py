@@ -287,3 +287,17 @@ def test_curves_of_a_run_without_numbers_are_not_drawn():
     assert svg.draw([], []) == []
     nothing = svg.draw([{"step": 1, "loss": math.nan, "grad_norm": math.nan}], [])
     assert [panel.title for panel in nothing] == ["Loss", "Gradient norm"]
+
+
+def test_a_report_removes_what_an_earlier_one_alone_wrote(monkeypatch, tmp_path):
+    """Pictures by an autoencoder would stand beside later samples; what no report wrote stays."""
+    monkeypatch.setattr(latents, "guided_draws", lambda *_: ({("", "heun"): np.ones((1, 1, 1, 2, 2, 4))}, {"": (1.0,)}))
+    experiment = PRESETS["fashion_latents"][1]
+    run = Run(experiment, task_of(experiment, "shapes"), None, MODEL)
+    mine = ["notes.png", "samples-mine.npz"]
+    for name in ("samples.png", "samples--euler.npz", *mine):
+        (tmp_path / name).touch()
+    report(run, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 6
+    report(run, tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(["metrics.json", "samples--heun.npz", *mine])
