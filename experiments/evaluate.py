@@ -30,6 +30,7 @@ from experiments.run.require_trained import require_rows, require_scales
 from experiments.run.restore import Run, classifier_for, restore_run
 from experiments.runtime import distributed
 from experiments.runtime.distributed import Launch
+from experiments.tasks.latent_pictures import warn_of_other_weights
 from experiments.tasks.task import Task
 
 OWN = "the run's own"
@@ -128,8 +129,12 @@ def _require_usable(options: Options, run: Run[Task]) -> None:
         require_rows(run, (*run.task.labels, run.task.num_classes), "likelihood")
 
 
-def _decoder_of(file: Path | None, task: Task) -> Decoder | None:
-    return None if file is None else decoder_of(file, task.shape, task.scaling)
+def _decoder_of(file: Path | None, run: Run[Task]) -> Decoder | None:
+    if file is None:
+        return None
+    decoder = decoder_of(file, run.task.shape, run.task.scaling)
+    warn_of_other_weights(run.experiment, decoder)
+    return decoder
 
 
 def _spaces_of(measures: MeasureOptions, shape: tuple[int, ...]) -> tuple[Features | None, FrechetMeasure | None]:
@@ -148,7 +153,7 @@ def _evaluation_options(options: Options, run: Run[Task]) -> EvaluationOptions:
     measures = options.measures
     if measures.classifier_scales is not None:
         _with_sampling(run, scales=measures.classifier_scales)
-    decoder = _decoder_of(measures.autoencoder, run.task)
+    decoder = _decoder_of(measures.autoencoder, run)
     features, frechet = _spaces_of(measures, run.task.shape if decoder is None else decoder.shape)
     return EvaluationOptions(
         solvers=options.samples.solver,

@@ -36,6 +36,7 @@ from experiments.runtime import distributed
 from experiments.runtime.distributed import Launch
 from experiments.runtime.signals import StopRequests
 from experiments.tasks import texts
+from experiments.tasks.latent_pictures import warn_of_other_weights
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ def _decoder_of(file: Path | None, trainer: Trainer) -> Decoder | None:
     """The decoder of what the run draws; says what to add where an earlier start had one."""
     task, run_dir = trainer.task, trainer.experiment.run_dir
     if file is not None:
-        return decoder_of(file, task.shape, task.scaling)
+        decoder = decoder_of(file, task.shape, task.scaling)
+        warn_of_other_weights(trainer.experiment, decoder)
+        return decoder
     if task.scaling is not None and launches.last_autoencoder(run_dir) is not None:
         cli.info(f"samples will be kept as latents; {launches.autoencoder_hint(run_dir)}")
     return None

@@ -29,14 +29,12 @@ def decoded(draws: Draws, decoder: Decoder, most_per_row: int | None = None) -> 
 
 
 def _require_fit(run: Learned, pictures: Pictures, decoder: Decoder) -> None:
-    """Raises NoPicturesError where what is decoded cannot be compared with the pictures; warns of other weights."""
+    """Raises NoPicturesError where what is decoded cannot be compared with the pictures."""
     name, shape = pictures.settings.name, pictures.test.pixels.shape[1:]
     if decoder.shape != shape:
         raise NoPicturesError(f"{name} has pictures {shape}, the autoencoder gives {decoder.shape}")
     if len(run.task.labels) and run.task.labels.max() >= pictures.test.num_classes:
         raise NoPicturesError(f"{name} has {pictures.test.num_classes} labels, the run {run.task.num_classes}")
-    if decoder.digest != pictures.autoencoder:
-        distributed.warn(f"warning: the latents of {name} were encoded by another autoencoder than {decoder.place}")
     num_samples = len(run.task.labels) * run.experiment.sampling.num_per_class * len(run.experiment.sampling.scales)
     data.check_memory("num_per_class", 2 * FLOAT_BYTES * num_samples * int(np.prod(shape)))
 

@@ -25,6 +25,7 @@ from experiments.report.read_run import Findings, Record
 from experiments.run import folder as run_folder
 from experiments.run import launches
 from experiments.run.autoencoder import decoder_of
+from experiments.tasks.latent_pictures import warn_of_other_weights
 from experiments.tasks.registry import facts_of
 
 MOST_SAMPLE_GRIDS = 12
@@ -152,6 +153,7 @@ def _with_pictures(found: Record, options: Options) -> Record:
     if options.autoencoder is not None:
         facts = facts_of(found.experiment)
         decoder = decoder_of(options.autoencoder, facts.shape, facts.scaling)
+        warn_of_other_weights(found.experiment, decoder)
         return stored_latents.with_pictures(found, options.run_dir, facts, decoder)
     if any(its.others and "samples.png" not in its.pictures for its in found.findings.values()):
         cli.info(f"samples are kept as latents; {launches.autoencoder_hint(options.run_dir)}")

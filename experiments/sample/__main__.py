@@ -25,6 +25,7 @@ from experiments.sample.guided import rule_of
 from experiments.sample.options import NUMBER_BYTES, Options, SampleOptions, require_in_range
 from experiments.tasks import texts
 from experiments.tasks.conditions import Conditions, asked_for, count_of, in_turn, take, unasked
+from experiments.tasks.latent_pictures import warn_of_other_weights
 from experiments.tasks.latents import decoded_facts
 
 
@@ -52,6 +53,8 @@ def sample(options: Options) -> None:
     num_frames = len(ts) if options.output.trajectory else 1
     weights, task = options.run.autoencoder, run.task
     decoder = None if weights is None else decoder_of(weights, task.shape, task.scaling)
+    if decoder is not None:
+        warn_of_other_weights(run.experiment, decoder)
     shown = run.task if decoder is None else decoded_facts(run.task, decoder)
     output.require_room(options.output, shown, count, num_frames)
     watches = {"state": states, "denoised": denoised(path)}

@@ -12,6 +12,8 @@ from experiments.config.history import STRICT
 from experiments.config.kinds import ImageData, LatentData
 from experiments.config.schema import Experiment
 from experiments.config.values import DataName, SplitName
+from experiments.run.decoder import Decoder
+from experiments.runtime import distributed
 from experiments.tasks import images
 from experiments.tasks.label_names import names_to_tell, numbers_of
 
@@ -65,6 +67,20 @@ def read(folder: Path, root: Path) -> EncodedFrom | None:
         raise data.DataError(f"{file} does not read: {where}: {first['msg'][:200]}") from None
 
 
+def warn_of_other_weights(experiment: Experiment, decoder: Decoder) -> None:
+    """Warns where the folder of a run's latents is there, and tells of another autoencoder than the decoder's."""
+    if not isinstance(experiment.data, LatentData):
+        return
+    try:
+        source = read(experiment.data_dir / experiment.data.folder, experiment.data_dir)
+    except data.DataError:
+        return
+    if source is not None and source.autoencoder != decoder.digest:
+        distributed.warn(
+            f"warning: the latents of {source.pictures} were encoded by another autoencoder than {decoder.place}"
+        )
+
+
 class Pictures(NamedTuple):
     """The pictures that latents are of, and the held-out ones, as a run on them would read them.
 
@@ -73,14 +89,12 @@ class Pictures(NamedTuple):
         train: the pictures that were encoded.
         test: the held-out ones.
         texts: what each label is called.
-        autoencoder: the digest of what encoded them.
     """
 
     settings: ImageData
     train: data.Images
     test: data.Images
     texts: tuple[str, ...]
-    autoencoder: str
 
 
 class NoPicturesError(Exception):
@@ -123,4 +137,4 @@ def pictures_of(experiment: Experiment, settings: LatentData) -> Pictures:
     )
     train, test = images.load_train(experiment, as_images), images.load_test(experiment, as_images)
     texts = names_to_tell(split.label_names) or numbers_of(test.num_classes)
-    return Pictures(as_images, train, test, texts, source.autoencoder)
+    return Pictures(as_images, train, test, texts)

@@ -341,16 +341,41 @@ def test_pictures_that_are_not_there_are_named(trained, own_data, autoencoder, t
     assert done.stderr.startswith(f"{start}latents has no source.json, which tells its pictures")
 
 
-def test_other_weights_than_those_that_encoded_are_told(own_data, tmp_path, capsys):
+def test_other_weights_than_those_that_encoded_are_told(own_data, autoencoder, tmp_path, capsys):
+    experiment = _latent_run(own_data).experiment
+    other = write_autoencoder(tmp_path / "other", GRAY, 7)
+    capsys.readouterr()
+    for place in (autoencoder, other):
+        latent_pictures.warn_of_other_weights(experiment, decoder_of(place, (4, 4, 2), (1.0, 0.0)))
+    expected = f"warning: the latents of digits were encoded by another autoencoder than {other}\n"
+    assert capsys.readouterr().err == expected
+    latent_pictures.warn_of_other_weights(dataclasses.replace(experiment, data_dir=tmp_path), _identity(other))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_each_command_tells_of_other_weights_in_one_line(trained, own_data, tmp_path):
+    """Before a run goes on, too, though nothing is measured."""
+    other, run_dir = write_autoencoder(tmp_path / "other", GRAY, 7), shutil.copytree(trained[0], tmp_path / "run")
+    wrong = ["--autoencoder", other]
+    for asked in (
+        ["train", *LATENTS, "--data-dir", own_data, "--run-dir", run_dir],
+        ["evaluate", run_dir, "--solver", "heun"],
+        ["sample", run_dir, "--labels", 1, "--num-steps", 2, "--out", tmp_path / "drawn.png"],
+        ["report", run_dir],
+    ):
+        done = command(*asked, *wrong)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("were encoded by another autoencoder than") == 1
+
+
+def test_pictures_of_another_shape_than_what_is_decoded_are_not_compared(own_data):
     run = _latent_run(own_data)
     pictures = latent_pictures.pictures_of(run.experiment, run.experiment.data)
-    other = write_autoencoder(tmp_path / "other", GRAY, 7)
-    latent_report._require_fit(run, pictures, _identity(other))
-    assert f"warning: the latents of digits were encoded by another autoencoder than {other}" in capsys.readouterr().err
     with pytest.raises(
         latent_pictures.NoPicturesError, match=r"digits has pictures \(8, 8, 1\), the autoencoder gives"
     ):
-        latent_report._require_fit(run, pictures, _identity(other)._replace(shape=(16, 16, 1)))
+        latent_report._require_fit(run, pictures, _identity()._replace(shape=(16, 16, 1)))
 
 
 @pytest.mark.slow
