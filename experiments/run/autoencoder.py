@@ -18,13 +18,15 @@ from experiments.run.restore import restore_without_data
 from experiments.runtime import progress
 from experiments.runtime.batching import filled_parts, plan_batching
 
+_WEIGHTS = "diffusion_pytorch_model"
+"""How diffusers calls the files of weights in a folder, but for what follows."""
 _SCALE_IS_UNUSED = LatentScaling(1.0)
 """Where an autoencoder encodes: latents are kept in its own scale."""
 
 
 def weights_file(place: Path) -> Path:
     """The file of the weights: itself, or the one in a folder as diffusers writes it."""
-    return place / "diffusion_pytorch_model.safetensors" if place.is_dir() else place
+    return place / f"{_WEIGHTS}.safetensors" if place.is_dir() else place
 
 
 def _of_run(run_dir: Path, scaling: LatentScaling) -> PretrainedAutoencoder:
@@ -53,6 +55,11 @@ def read_autoencoder(place: Path, scaling: LatentScaling | None = None) -> Pretr
         CheckpointError: a run without a checkpoint that reads.
     """
     file, scaling = weights_file(place), scaling or _SCALE_IS_UNUSED
+    others = sorted(other.name for other in place.glob(f"{_WEIGHTS}*"))
+    if others and not file.exists():
+        raise UserError(
+            f"autoencoder: {place} holds {', '.join(others)}; name a safetensors file: pickles are not read"
+        )
     if not file.exists() and (place / "config.json").exists():
         return _of_run(place, scaling)
     try:

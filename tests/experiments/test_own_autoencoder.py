@@ -266,3 +266,11 @@ def test_what_does_not_fit_is_refused(changes, expected, data_dir):
     experiment = dataclasses.replace(PRESETS["fashion_mnist_autoencoder"][1], data_dir=data_dir, **changes)
     with pytest.raises(UserError, match=expected):
         model_of(experiment, task_of(experiment, "shapes")).init(jax.random.key(0))
+
+
+@pytest.mark.parametrize("ending", [".bin", ".fp16.safetensors"])
+def test_a_folder_of_diffusers_with_other_files_of_weights_is_not_taken_for_a_run(ending, tmp_path):
+    (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    (tmp_path / f"diffusion_pytorch_model{ending}").touch()
+    with pytest.raises(UserError, match=rf"holds diffusion_pytorch_model{ending}; name a safetensors file"):
+        read_autoencoder(tmp_path)
