@@ -90,13 +90,14 @@ def tell_latents(name: str, data_dir: Path) -> None:
     count, *shape = latents.latent.shape
     fewest, factor = int(np.argmin(counts)), latent_scale.factor_for(deviation) or 1.0
     num_held_out = min(1024, max(1, count // 10))
+    patch = " --network.patch 1" if shape[0] % 2 or shape[1] % 2 else ""
     print(f"{name} in {data_dir} holds latents, which need no preparation")
     print(f"  {count} latents of {' x '.join(map(str, shape))}, {latents.latent.dtype}{_said_of_parts(latents)}")
     print(f"  {len(labels)} labels in {labels[0]}..{labels[-1]}, the smallest {labels[fewest]} with {counts[fewest]}")
     print(f"  standard deviation {deviation:.3g}; by channel {_listed(spread.deviation)}, means {_listed(spread.mean)}")
     print(
         f"  train on them with imagenet256_latent --data.folder {name} --data.shape {' '.join(map(str, shape))} "
-        f"--data.num-classes {labels[-1] + 1} --data.factor {factor:g} --data.num-held-out {num_held_out}"
+        f"--data.num-classes {labels[-1] + 1} --data.factor {factor:g} --data.num-held-out {num_held_out}{patch}"
     )
     for warning in latent_scale.warnings_of(spread, factor):
         warn(warning)

@@ -18,6 +18,7 @@ from experiments.run.restore import Run
 from experiments.sample.options import OutputOptions
 from experiments.sample.output import write
 from experiments.tasks.registry import facts_of, task_of
+from experiments.tasks.summary import tell_latents
 from tests.experiments.test_resume import _wait_for_checkpoint, final_state
 from tests.support.commands import SMALL_DIT, assert_one_line, command, finish, start
 
@@ -173,6 +174,17 @@ def test_what_a_folder_of_latents_holds_is_told_by_prepare(folder, tmp_path):
     ]
     np.save(tmp_path / "mine" / "labels.npy", np.zeros(400))
     assert_one_line(command("prepare", "mine", "--data-dir", tmp_path), "labels.npy must be integers")
+
+
+def test_latents_of_odd_sides_are_trained_on_pixel_by_pixel(tmp_path, capsys):
+    """The preset's patches of 2 x 2 do not divide them."""
+    (tmp_path / "odd").mkdir()
+    np.save(tmp_path / "odd" / "labels.npy", np.arange(20) % 2)
+    for sides, expected in (((7, 7), True), ((4, 6), False), ((4, 5), True)):
+        np.save(tmp_path / "odd" / "latents.npy", np.random.default_rng(0).normal(size=(20, *sides, 4)))
+        tell_latents("odd", tmp_path)
+        options = capsys.readouterr().out.splitlines()[-1]
+        assert options.endswith(" --network.patch 1") == expected
 
 
 def test_files_of_latents_tell_their_factor(folder, tmp_path):
