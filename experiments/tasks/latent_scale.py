@@ -17,9 +17,18 @@ _USUAL = (1.0, 0.18215)
 """Factors that published latents need: those that are scaled already, and those of Stable Diffusion's first encoder."""
 
 
+def _root_mean_square(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def _overall(mean: np.ndarray, std: np.ndarray) -> float:
+    """The standard deviation of all numbers together, by mean and standard deviation of each channel."""
+    return float(np.hypot(_root_mean_square(std), _root_mean_square(mean - np.mean(mean))))
+
+
 def deviation_of(spread: data.Spread) -> float:
-    """The standard deviation of all numbers about their channel's mean."""
-    return float(np.sqrt(np.mean(np.square(spread.deviation))))
+    """The standard deviation of all numbers together."""
+    return _overall(spread.mean, spread.deviation)
 
 
 def factor_for(deviation: float) -> float | None:
@@ -60,9 +69,9 @@ def require_told(latents: data.Latents, spread: data.Spread, told: data.Statisti
     reason = ""
     if (told.count, len(told.mean)) != there:
         reason = f"of {told.count} latents of {len(told.mean)} channels, and there are {there[0]} of {there[1]}"
-    elif deviation_of(spread) > 0:
-        ratio = float(np.sqrt(np.mean(np.square(told.std)))) / deviation_of(spread)
-        distance = float(np.abs(told.mean - spread.mean).max()) / deviation_of(spread)
+    elif (size := _root_mean_square(spread.deviation)) > 0:
+        ratio = _root_mean_square(told.std) / size
+        distance = float(np.abs(told.mean - spread.mean).max()) / size
         if not NARROW <= ratio <= WIDE or distance > FAR:
             reason = f"a standard deviation {ratio:.3g} times theirs and a mean {distance:.3g} of theirs away"
     if reason:
@@ -79,11 +88,10 @@ def by_statistics(mean: np.ndarray, std: np.ndarray) -> tuple[float, float]:
     Raises:
         UserError: numbers that are all alike.
     """
-    shift = float(np.mean(mean))
-    overall = float(np.sqrt(np.mean(np.square(std) + np.square(mean - shift))))
+    overall = _overall(mean, std)
     if overall == 0:
         raise UserError("data.factor must be given where all latents are alike")
-    return 1 / overall, shift
+    return 1 / overall, float(np.mean(mean))
 
 
 def with_scale(latents: data.Latents, told: data.Statistics | None, settings: LatentData) -> LatentData:

@@ -17,6 +17,7 @@ from experiments.run.model import model_of
 from experiments.run.restore import Run
 from experiments.sample.options import OutputOptions
 from experiments.sample.output import write
+from experiments.tasks import latent_scale
 from experiments.tasks.registry import facts_of, task_of
 from experiments.tasks.summary import tell_latents
 from tests.experiments.test_resume import _wait_for_checkpoint, final_state
@@ -234,3 +235,11 @@ def test_a_run_on_latents_trains_and_draws_latents(folder, tmp_path):
     assert np.load(tmp_path / "drawn.npz")["x"].shape == (NUM_CLASSES, 4, 4, 5)
     done = command("train", *preset, "--run-dir", tmp_path / "classifier", "--objective", "classifier")
     assert_one_line(done, "objective 'classifier' needs pictures")
+
+
+def test_the_factor_of_the_statistics_is_not_warned_of():
+    """Channels far apart: what is chosen, and what is looked at, is the deviation of all numbers together."""
+    spread = data.Spread(np.float64([3.0, -3.0, 0.0]), np.float64([0.5, 0.5, 0.5]))
+    factor, shift = latent_scale.by_statistics(*spread)
+    assert not [each for each in latent_scale.warnings_of(spread, factor, shift) if "standard deviation" in each]
+    assert [each for each in latent_scale.warnings_of(spread, 5 * factor, shift) if "standard deviation" in each]
