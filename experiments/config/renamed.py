@@ -14,6 +14,7 @@ RENAMED = {
 ADDED: dict[str, Any] = {
     "matmul_precision": "highest",
     "freeze": (),
+    "kl_weight": 1e-3,
     "started_from.kind": None,
     "time_logit": (0.0, 1.0),
     "network.norm_scale": False,
