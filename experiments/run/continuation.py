@@ -114,6 +114,9 @@ def with_compatible_source(experiment: Experiment, task: TaskFacts, params: Tree
         return experiment
     source = sources.source_of(started, experiment, task)
     plan = sources.what_is_taken(started.run_dir, source, experiment, task, params)
+    if source.scaling not in (None, task.scaling):
+        its = f"of the latents of {started.run_dir} are {source.scaling}"
+        distributed.warn(f"warning: factor and shift {its}, of these {task.scaling}")
     if started.kind is not None:
         distributed.warn(f"warning: {sources.what_no_file_tells(started.kind, experiment)}")
     kept_new = plan.new & parts.meant(experiment.freeze, parts.flatten(params), "freeze")

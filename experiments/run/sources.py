@@ -42,6 +42,7 @@ class Source(NamedTuple):
         function: the settings by their names, and the data's shape, which must be those of the new run.
         conditions: what the field is told; where that is another, the parts that embed it are new.
         class_names: what the labels are called, None where that is not known.
+        scaling: factor and shift of latents, as ``TaskFacts.scaling``; None where that is not known.
         like: the shapes of its parameters.
         read: -> its parameters.
     """
@@ -49,6 +50,7 @@ class Source(NamedTuple):
     function: dict[str, object]
     conditions: dict[str, object]
     class_names: tuple[str, ...] | None
+    scaling: tuple[float, float] | None
     like: Tree
     read: Callable[[], Tree]
 
@@ -85,7 +87,7 @@ def _run(started: StartedFrom) -> Source:
         return checkpoints.restore_params(run_folder.checkpoints_of(where), started.step, started.which, like).state
 
     function, conditions = _function_of(experiment, facts), _conditions_of(experiment, facts)
-    return Source(function, conditions, facts.class_names, like, read)
+    return Source(function, conditions, facts.class_names, facts.scaling, like, read)
 
 
 def _with_heads(kind: str, architecture: pretrained.Architecture, experiment: Experiment) -> pretrained.Architecture:
@@ -117,13 +119,15 @@ def _published(started: StartedFrom, experiment: Experiment, facts: TaskFacts) -
     try:
         architecture, params = pretrained.read(Path(started.run_dir), num_heads, kind, facts.shape[0])
     except (ImportError, OSError, ValueError) as error:
-        raise UserError(f"from {error}") from None
+        hint = "; convert it first (convert_weights --noise-scale)" if "noise_scale" in str(error) else ""
+        raise UserError(f"from {error}{hint}") from None
     count = architecture.num_classes
     told = of_labels(count, np.arange(count), numbers_of(count))
     conditions = {"data.num_classes": count} | dict.fromkeys(what_is_told(experiment, told))
     return Source(
         _settings_of(kind, architecture, experiment),
         conditions | {"conditions": str(np.shape(told.null))},
+        None,
         None,
         jax.eval_shape(lambda: params),
         lambda: params,

@@ -6,13 +6,16 @@ from functools import partial
 import numpy as np
 import pytest
 
+from cfgjax import checkpoints
 from cfgjax.models import pretrained
 from experiments.cli.main import UserError
 from experiments.config.kinds import LatentData
 from experiments.config.networks import DiTNetwork
+from experiments.config.schema import ADAPTER
 from experiments.convert_weights import experiment_of
 from experiments.presets.registry import PRESETS
 from experiments.run import continuation, sources
+from experiments.run import folder as run_folder
 from experiments.run.model import model_of
 from experiments.run.parts import flatten
 from experiments.run.train_setup import state_of
@@ -126,3 +129,25 @@ def test_a_file_that_tells_its_heads_is_held_to_them(tmp_path):
     other = dataclasses.replace(asked, network=dataclasses.replace(asked.network, num_heads=1))
     with pytest.raises(UserError, match=r"its network.num_heads is 2, this run's 1"):
         _begun(continuation.with_source(other, file, "ema", "lightningdit"))
+
+
+def test_a_scale_of_noise_that_no_paper_tells_is_given_by_converting_first(tmp_path):
+    file = _saved(later._tensors("jit"), tmp_path / "jit.safetensors")
+    asked = experiment_of("jit", later.ARCHITECTURES["jit"], tmp_path / "new")
+    with pytest.raises(UserError, match=r"noise_scale must be given.*; convert it first"):
+        _begun(continuation.with_source(asked, file, "ema", "jit"))
+
+
+def test_latents_of_another_scale_are_told(weights, tmp_path, capsys):
+    source = experiment_of("sit", SMALL, tmp_path / "source")
+    run_folder.make_folder("run_dir", source.run_dir)
+    run_folder.open_run(source)
+    with checkpoints.Writer(run_folder.checkpoints_of(source.run_dir)) as writer:
+        params = {"params": pretrained.read(weights, 2, "sit")[1]}
+        writer.save(0, params, ADAPTER.dump_python(source, mode="json"))
+    for factor, is_told in ((0.18215, False), (0.5, True)):
+        data = dataclasses.replace(source.data, factor=factor)
+        asked = dataclasses.replace(source, run_dir=tmp_path / f"new{factor}", data=data)
+        _begun(continuation.with_source(asked, source.run_dir, "ema"))
+        told = r"source are (0.18215, 0.0), of these (0.5, 0.0)"
+        assert (told in capsys.readouterr().err) == is_told
