@@ -1,7 +1,7 @@
 """LightningDiT and JiT in PyTorch at their true sizes, with random weights, against ours (needs PyTorch)."""
 
 import dataclasses
-from functools import cache
+from functools import cache, lru_cache
 from itertools import pairwise
 
 import jax
@@ -163,7 +163,7 @@ SHALLOW = {
 }
 
 
-@cache
+@lru_cache(maxsize=1)
 def _made(name):
     """A kind and an architecture, its network with no weight at zero, and the tensors."""
     kind, architecture = (FULL | SHALLOW)[name]
