@@ -69,10 +69,11 @@ def read(folder: Path, root: Path) -> EncodedFrom | None:
 
 def warn_of_other_weights(experiment: Experiment, decoder: Decoder) -> None:
     """Warns where the folder of a run's latents is there, and tells of another autoencoder than the decoder's."""
-    if not isinstance(experiment.data, LatentData):
+    folder: Path | None = getattr(experiment.data, "folder", None)
+    if folder is None:
         return
     try:
-        source = read(experiment.data_dir / experiment.data.folder, experiment.data_dir)
+        source = read(experiment.data_dir / folder, experiment.data_dir)
     except data.DataError:
         return
     if source is not None and source.autoencoder != decoder.digest:
