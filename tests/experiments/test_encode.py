@@ -116,7 +116,8 @@ def test_what_is_killed_goes_on_to_the_same_bytes(own_data, weights):
     assert done.returncode == 0, done.stderr
     names = sorted(file.name for file in (own_data / "whole").iterdir())
     assert names == [
-        "deviations.npy", "flipped.npy", "flipped_deviations.npy", "labels.npy", "latents.npy", "statistics.json",
+        "deviations.npy", "flipped.npy", "flipped_deviations.npy", "labels.npy", "latents.npy", "source.json",
+        "statistics.json",
     ]  # fmt: skip
     for name in names:
         assert (own_data / "parts" / name).read_bytes() == (own_data / "whole" / name).read_bytes()
