@@ -14,17 +14,14 @@ from experiments.config.kinds import (
 )
 from experiments.config.schema import Experiment
 from experiments.config.values import MOST_ABSENT
-from experiments.tasks import autoencoder, conditioned, described, images, latents, measured, mixture, noisy_classifier
+from experiments.tasks import conditioned, described, images, latents, measured, mixture, without_field
 from experiments.tasks.task import Reads, Task, TaskFacts
 from experiments.tasks.texts import Tokenizer
-
-_WITHOUT_FIELD = {"classifier": noisy_classifier.task_of, "autoencoder": autoencoder.task_of}
-"""What is learned of images that is no field, by its objective."""
 
 
 def _require_images(experiment: Experiment) -> None:
     """Raises UserError for what is learned from images alone, and other data."""
-    if experiment.objective in _WITHOUT_FIELD and not isinstance(experiment.data, ImageData):
+    if experiment.objective in without_field.REPORTS and not isinstance(experiment.data, ImageData):
         raise UserError(f"objective {experiment.objective!r} needs pictures: a preset of an image data set")
 
 
@@ -48,8 +45,8 @@ def task_of(experiment: Experiment, reads: Reads = "all", tokenizer: Tokenizer |
         case MixtureData():
             found = mixture.task_of(experiment, settings)
         case ImageData():
-            of_images = _WITHOUT_FIELD.get(experiment.objective, images.task_of)
-            found = of_images(experiment, settings, reads)
+            of_images = without_field if experiment.objective in without_field.REPORTS else images
+            found = of_images.task_of(experiment, settings, reads)
         case LatentData():
             found = latents.task_of(experiment, settings, reads)
         case MeasuredDigits():

@@ -1,16 +1,21 @@
-"""The noisy classifier of images: what is learned is not a field but the label of a noisy image."""
+"""What is learned of images that is no field: the label of a noisy one, or their latents and the way back."""
 
 from dataclasses import replace
+from types import ModuleType
 
 from experiments.config.kinds import ImageData
 from experiments.config.schema import Experiment
-from experiments.evaluation import classifier as report
+from experiments.evaluation import autoencoder, classifier
 from experiments.tasks import images
 from experiments.tasks.task import Reads, Task
 
+REPORTS: dict[str, ModuleType] = {"classifier": classifier, "autoencoder": autoencoder}
+"""What measures it, by the objective: how often a label is right, or how images are reconstructed."""
+
 
 def task_of(experiment: Experiment, settings: ImageData, reads: Reads) -> Task:
-    """The task of images, measured by how often the label of a noisy one is right; errors as ``images.task_of``."""
+    """The task of images, measured by the report of its objective; errors as ``images.task_of``."""
+    report = REPORTS[experiment.objective]
     return replace(
         images.task_of(experiment, settings, reads),
         needs=report.needs,
