@@ -8,7 +8,6 @@ REPA (github.com/sihyun-yu/REPA) and EDM2 (github.com/NVlabs/edm2) give their fi
 from __future__ import annotations
 
 import io
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from cfgjax.data.latent_source import BLOCK, LatentSource, as_latents, labels_of
 from cfgjax.data.latents import Views
 from cfgjax.data.untrusted import DataError
 from cfgjax.data.untrusted.members import Members
-from cfgjax.data.untrusted.npy import read_header
+from cfgjax.data.untrusted.npy import array_of, read_header
 from cfgjax.data.untrusted.safe_files import parse_json
 
 Kind = Literal["repa", "edm2"]
@@ -41,12 +40,7 @@ def _array(members: Members, name: str) -> np.ndarray:
     """Means and deviations of a picture, [2C, H, W]."""
     stream = io.BytesIO(members.read(name, _MOST_BYTES))
     try:
-        header = read_header(stream)
-        content = stream.read()
-        promised = math.prod(header.shape) * header.dtype.itemsize
-        if len(content) != promised:
-            raise ValueError(f"it holds {len(content)} bytes of numbers, not the {promised} of its shape")
-        found = np.frombuffer(content, header.dtype).reshape(header.shape, order="F" if header.is_fortran else "C")
+        found = array_of(read_header(stream), stream.read())
     except Exception as error:  # NumPy reads a header as Python's literals, whose errors are of many types
         reason = (str(error).splitlines() or ["empty"])[0][:300]
         raise DataError(f"{members.shown(name)} does not read as an array: {reason}") from None

@@ -48,6 +48,28 @@ def read_header(stream: Any) -> Header:
     return Header(shape, is_fortran, dtype, stream.tell())
 
 
+def num_bytes_of(header: Header) -> int:
+    """How many bytes of numbers a header promises."""
+    return math.prod(header.shape) * header.dtype.itemsize
+
+
+def require_bytes(found: int, header: Header) -> None:
+    """Raises ValueError for another number of bytes than a header promises."""
+    promised = num_bytes_of(header)
+    if found != promised:
+        raise ValueError(f"it holds {found} bytes of numbers, not the {promised} of its shape")
+
+
+def array_of(header: Header, content: bytes) -> np.ndarray:
+    """The array of the bytes that follow a header.
+
+    Raises:
+        ValueError: another number of bytes than it promises.
+    """
+    require_bytes(len(content), header)
+    return np.frombuffer(content, header.dtype).reshape(header.shape, order="F" if header.is_fortran else "C")
+
+
 def open_array(file: Path, root: Path) -> np.ndarray:
     """The array of numbers in a .npy file, mapped, not read, into memory.
 

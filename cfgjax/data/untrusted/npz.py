@@ -7,7 +7,6 @@ Source: numpy.savez and savez_compressed.
 
 from __future__ import annotations
 
-import math
 import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -17,16 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cfgjax.data.untrusted import DataError
-from cfgjax.data.untrusted.npy import Header, read_header
+from cfgjax.data.untrusted.npy import Header, array_of, num_bytes_of, read_header, require_bytes
 from cfgjax.data.untrusted.safe_files import check_memory, require_file, require_inside
 
 _MOST_ARRAYS = 1_000
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-
-
-def _require_bytes(found: int, promised: int) -> None:
-    if found != promised:
-        raise ValueError(f"it holds {found} bytes of numbers, not the {promised} of its shape")
 
 
 def _header(info: zipfile.ZipInfo, stream: Any) -> Header:
@@ -34,18 +28,16 @@ def _header(info: zipfile.ZipInfo, stream: Any) -> Header:
     if info.compress_type not in _METHODS:
         raise ValueError("it is packed in another way than NumPy's")
     header = read_header(stream)
-    _require_bytes(info.file_size - header.start, math.prod(header.shape) * header.dtype.itemsize)
+    require_bytes(info.file_size - header.start, header)
     return header
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     with archive.open(info) as stream:
         header = _header(info, stream)
-        promised = math.prod(header.shape) * header.dtype.itemsize
+        promised = num_bytes_of(header)
         check_memory(f"array {info.filename!r}", promised)
-        content = stream.read(promised + 1)
-    _require_bytes(len(content), promised)
-    return np.frombuffer(content, header.dtype).reshape(header.shape, order="F" if header.is_fortran else "C")
+        return array_of(header, stream.read(promised + 1))
 
 
 @contextmanager
@@ -144,10 +136,7 @@ def stream_npz(file: Path, root: Path, name: str, num_rows: int) -> Rows:
             shown.append(shown_name)
             read_header(stream)
             for start in range(0, header.shape[0], num_rows):
-                shape = (min(num_rows, header.shape[0] - start), *header.shape[1:])
-                promised = math.prod(shape) * header.dtype.itemsize
-                content = stream.read(promised)
-                _require_bytes(len(content), promised)
-                yield np.frombuffer(content, header.dtype).reshape(shape)
+                part = header._replace(shape=(min(num_rows, header.shape[0] - start), *header.shape[1:]))
+                yield array_of(part, stream.read(num_bytes_of(part)))
 
     return Rows(header.shape, header.dtype, parts())
