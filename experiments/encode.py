@@ -93,7 +93,7 @@ def _require_encodable(work: _Work) -> None:
         )
 
 
-def _begun(folder: Path, work: _Work) -> None:
+def _begun(folder: Path, work: _Work, source: EncodedFrom) -> None:
     """Makes the folder of the work under way, or finds there the same work, begun before.
 
     Raises:
@@ -101,7 +101,7 @@ def _begun(folder: Path, work: _Work) -> None:
     """
     options = work.options
     told: dict[str, Any] = {name: str(value) for name, value in asdict(options).items() if name != "data_dir"}
-    told |= {"autoencoder": digest_of(work.found), "count": len(work.split)}
+    told |= {"autoencoder": source.autoencoder, "count": len(work.split)}
     file = folder / "settings.json"
     folder.mkdir(exist_ok=True)
     if not file.exists():
@@ -215,10 +215,11 @@ def encode(options: Options) -> None:
     work = _Work(split, read_autoencoder(options.autoencoder), options)
     _require_encodable(work)
     begun = out.with_name(f".{out.name}.encoding")
-    _begun(begun, work)
+    source = _source_of(work)
+    _begun(begun, work, source)
     joined = begun / "joined"
     _join(_write_shards(begun, work), joined, work)
-    latent_pictures.write(joined, _source_of(work))
+    latent_pictures.write(joined, source)
     joined.replace(out)
     shutil.rmtree(begun)
     summary.tell_latents(options.out, options.data_dir)
