@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from cfgjax.models import AUTOENCODERS, LATENT_SCALINGS
+from cfgjax.models import AUTOENCODERS, LATENT_SCALINGS, AutoencoderKL, LatentScaling
 from experiments.benchmark import memory
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
@@ -71,10 +71,9 @@ def _peers() -> tuple[Any, Any]:
     return torch, diffusers
 
 
-def _theirs(options: Options) -> Any:
-    """Their network with random weights."""
+def theirs_of(network: AutoencoderKL, scaling: LatentScaling) -> Any:
+    """Their network of the sizes of ours, with random weights."""
     torch, diffusers = _peers()
-    network, scaling = AUTOENCODERS[options.autoencoder], LATENT_SCALINGS[options.autoencoder]
     torch.manual_seed(0)
     count = len(network.widths)
     return diffusers.AutoencoderKL(
@@ -89,6 +88,10 @@ def _theirs(options: Options) -> Any:
         use_quant_conv=network.has_quant_convs,
         use_post_quant_conv=network.has_quant_convs,
     ).eval()
+
+
+def _theirs(options: Options) -> Any:
+    return theirs_of(AUTOENCODERS[options.autoencoder], LATENT_SCALINGS[options.autoencoder])
 
 
 def _in_diffusers(options: Options, size: int) -> Decode:

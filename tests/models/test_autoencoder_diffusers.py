@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cfgjax.models import AUTOENCODERS, LATENT_SCALINGS, AutoencoderKL, decode_tiled, pretrained_autoencoder
+from experiments.benchmark.decoding import theirs_of
 from tests.support import autoencoder_by_hand as by_hand
 
 torch = pytest.importorskip("torch")
@@ -24,20 +25,7 @@ SMALL_16 = AutoencoderKL(16, 3, (8, 16), 2, 4, has_quant_convs=False)
 
 def _theirs(network, scaling=LATENT_SCALINGS["SD"]):
     """Their network of the sizes of ours, with no weight at zero."""
-    count = len(network.widths)
-    torch.manual_seed(0)
-    theirs = diffusers.AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * count,
-        up_block_types=("UpDecoderBlock2D",) * count,
-        block_out_channels=network.widths,
-        layers_per_block=network.blocks_per_level,
-        latent_channels=network.latent_channels,
-        norm_num_groups=network.num_groups,
-        scaling_factor=scaling.factor,
-        shift_factor=scaling.shift or None,
-        use_quant_conv=network.has_quant_convs,
-        use_post_quant_conv=network.has_quant_convs,
-    ).eval()
+    theirs = theirs_of(network, scaling)
     shapes = {name: tuple(each.shape) for name, each in theirs.state_dict().items()}
     tensors = by_hand.random_tensors(shapes)
     theirs.load_state_dict({name: torch.from_numpy(each) for name, each in tensors.items()})

@@ -10,7 +10,7 @@ import pytest
 from cfgjax import paths
 from cfgjax.models import pretrained
 from cfgjax.models.pretrained import Architecture
-from tests.support.published_by_hand import predict, rotations
+from tests.support.published_by_hand import changed, predict, rotations, swapped
 
 GATED = {"feed_forward": "swiglu", "norm_scale": True}
 ARCHITECTURES = {
@@ -85,24 +85,12 @@ def test_queries_and_keys_may_be_normed_in_lightningdit():
     )
 
 
-def _swapped(name, count, order):
-    def change(tensors):
-        chunks = np.split(tensors[name], count)
-        return tensors | {name: np.concatenate([chunks[index] for index in order])}
-
-    return change
-
-
-def _with(name, value):
-    return lambda tensors: tensors | {name: value(tensors[name])}
-
-
 MISTAKES = {
-    "q and k": _swapped("blocks.0.attn.qkv.weight", 3, (1, 0, 2)),
-    "halves of SwiGLU": _swapped("blocks.1.mlp.w12.weight", 2, (1, 0)),
-    "scale of a norm": _with("blocks.1.norm2.weight", np.ones_like),
-    "scale of the last norm": _with("final_layer.norm_final.weight", np.ones_like),
-    "shift and scale": _swapped("final_layer.adaLN_modulation.1.weight", 2, (1, 0)),
+    "q and k": swapped("blocks.0.attn.qkv.weight", 3, (1, 0, 2)),
+    "halves of SwiGLU": swapped("blocks.1.mlp.w12.weight", 2, (1, 0)),
+    "scale of a norm": changed("blocks.1.norm2.weight", np.ones_like),
+    "scale of the last norm": changed("final_layer.norm_final.weight", np.ones_like),
+    "shift and scale": swapped("final_layer.adaLN_modulation.1.weight", 2, (1, 0)),
 }
 OF_JIT = {
     "scales of q and k": lambda tensors: (
@@ -112,7 +100,7 @@ OF_JIT = {
             "blocks.0.attn.k_norm.weight": np.roll(tensors["blocks.0.attn.q_norm.weight"], 1),
         }
     ),
-    "learned part of the tokens in context": _with("in_context_posemb", lambda a: 0 * a),
+    "learned part of the tokens in context": changed("in_context_posemb", lambda a: 0 * a),
 }
 
 

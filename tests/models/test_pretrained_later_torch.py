@@ -12,6 +12,7 @@ import pytest
 from cfgjax import guidance, solvers
 from cfgjax.models import pretrained
 from tests.models.test_pretrained_torch import _angles, _difference, _modulation, _two_layers, positions
+from tests.support.published_by_hand import changed, swapped
 
 torch = pytest.importorskip("torch")
 nn, functional = torch.nn, torch.nn.functional
@@ -224,31 +225,17 @@ def test_ours_with_the_weights_of_theirs_is_theirs(name):
     assert min(apart) > 0.5, "the outputs depend on state, time and label"
 
 
-def _swapped(name, count, order):
-    """Chunks of the rows of one tensor in another order."""
-
-    def change(tensors):
-        chunks = np.split(tensors[name], count)
-        return tensors | {name: np.concatenate([chunks[index] for index in order])}
-
-    return change
-
-
-def _with(name, value):
-    return lambda tensors: tensors | {name: value(tensors[name])}
-
-
 LIGHTNING, JIT = list(SHALLOW)[:2]
 MISTAKES = {
-    "q and k": _swapped("blocks.0.attn.qkv.weight", 3, (1, 0, 2)),
-    "halves of SwiGLU": _swapped("blocks.1.mlp.w12.weight", 2, (1, 0)),
-    "scale of a norm left out": _with("blocks.1.norm1.weight", np.ones_like),
-    "scale of the last norm left out": _with("final_layer.norm_final.weight", np.ones_like),
-    "shift and scale": _swapped("blocks.1.adaLN_modulation.1.weight", 6, (1, 0, 2, 3, 4, 5)),
+    "q and k": swapped("blocks.0.attn.qkv.weight", 3, (1, 0, 2)),
+    "halves of SwiGLU": swapped("blocks.1.mlp.w12.weight", 2, (1, 0)),
+    "scale of a norm left out": changed("blocks.1.norm1.weight", np.ones_like),
+    "scale of the last norm left out": changed("final_layer.norm_final.weight", np.ones_like),
+    "shift and scale": swapped("blocks.1.adaLN_modulation.1.weight", 6, (1, 0, 2, 3, 4, 5)),
 }
 OF_JIT = {
-    "scale of queries left out": _with("blocks.0.attn.q_norm.weight", np.ones_like),
-    "tokens in context without their learned part": _with("in_context_posemb", np.zeros_like),
+    "scale of queries left out": changed("blocks.0.attn.q_norm.weight", np.ones_like),
+    "tokens in context without their learned part": changed("in_context_posemb", np.zeros_like),
 }
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from cfgjax import guidance, paths, solvers
 from cfgjax.models import SIZES, pretrained
+from tests.support.published_by_hand import swapped
 
 torch = pytest.importorskip("torch")
 nn, functional = torch.nn, torch.nn.functional
@@ -300,16 +301,6 @@ def test_a_guided_solve_ends_where_theirs_does(kind, shallow):
     assert difference < MOST
 
 
-def _swapped(name, count, order):
-    """Chunks of the rows of one tensor in another order."""
-
-    def change(tensors):
-        chunks = np.split(tensors[name], count)
-        return tensors | {name: np.concatenate([chunks[index] for index in order])}
-
-    return change
-
-
 def _cosines_last(tensors):
     halves = np.split(tensors["t_embedder.mlp.0.weight"], 2, axis=1)
     return tensors | {"t_embedder.mlp.0.weight": np.concatenate(halves[::-1], axis=1)}
@@ -334,10 +325,10 @@ def _variance_first(tensors):
 @pytest.mark.parametrize(
     "mutate",
     [
-        _swapped("blocks.0.attn.qkv.weight", 3, (1, 0, 2)),
-        _swapped("blocks.1.attn.qkv.weight", 3, (0, 2, 1)),
-        _swapped("blocks.1.adaLN_modulation.1.weight", 6, (1, 0, 2, 3, 4, 5)),
-        _swapped("final_layer.adaLN_modulation.1.bias", 2, (1, 0)),
+        swapped("blocks.0.attn.qkv.weight", 3, (1, 0, 2)),
+        swapped("blocks.1.attn.qkv.weight", 3, (0, 2, 1)),
+        swapped("blocks.1.adaLN_modulation.1.weight", 6, (1, 0, 2, 3, 4, 5)),
+        swapped("final_layer.adaLN_modulation.1.bias", 2, (1, 0)),
         _cosines_last,
         _transposed_positions,
         _transposed_patches,

@@ -92,3 +92,18 @@ def predict(tensors, x, t, y, num_heads, start=None, columns_first=False, cut=sl
     last = _rms(tensors, "final_layer.norm_final", tokens) * (1 + scale) + shift
     squares = dense(_linear(tensors, "final_layer.linear"), last).reshape(side, side, patch, patch, -1)
     return squares.transpose(0, 2, 1, 3, 4).reshape(x.shape)
+
+
+def swapped(name, count, order):
+    """Tensors by name -> the same, with the chunks of the rows of one in another order."""
+
+    def change(tensors):
+        chunks = np.split(tensors[name], count)
+        return tensors | {name: np.concatenate([chunks[index] for index in order])}
+
+    return change
+
+
+def changed(name, value):
+    """Tensors by name -> the same, with a function of one in its place."""
+    return lambda tensors: tensors | {name: value(tensors[name])}
