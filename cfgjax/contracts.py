@@ -25,6 +25,7 @@ from cfgjax.types import (
     Array,
     Condition,
     Field,
+    FlowMap,
     GaussianPath,
     LabelledField,
     Null,
@@ -101,6 +102,8 @@ def _record(kind: type, example: str, name: str, value: object) -> None:
 
 LIKE_X = Contract(checks.output_like_x)
 """The contract of a field, which from then on gives values like x, or an error that names it."""
+FLOW_MAP_LIKE_X = Contract(checks.flow_map_like_x)
+"""The contract of a flow map, which from then on gives values like x, or an error that names it."""
 GRID = Contract(checks.require_grid)
 """The contract of a grid of times, [n + 1], monotone in [0, 1] where concrete."""
 
@@ -152,6 +155,8 @@ StateField = Annotated[Field, LIKE_X]
 """A field whose values are found to be like x."""
 LabelledStateField = Annotated[LabelledField, LIKE_X]
 """A labelled field whose values are found to be like x."""
+StateFlowMap = Annotated[FlowMap, FLOW_MAP_LIKE_X]
+"""A flow map whose values are found to be like x."""
 FieldLikeX = Annotated[AnyField, LIKE_X]
 """A field with or without a label, whose values are found to be like x; what it becomes has the same signature."""
 Devices = Annotated[Sequence[jax.Device] | None, Contract(checks.require_devices)]

@@ -71,6 +71,16 @@ class Interval(NamedTuple):
 Scale = Number | Schedule | LabelledSchedule | Policy | Interval
 """A guidance scale w, as a number, a traced scalar, a function of t or of (t, y), a Policy, or an Interval of these."""
 
+GuidedField = Callable[[Array, Array, Condition, Scale], Array]
+"""``(x [*D], t [], y, w) -> [*D]``: a LabelledField for each guidance scale, a number or an Interval of one."""
+
+FlowMap = Callable[..., Array]
+"""``(x [*D], t [], r [], ...) -> [*D]``: the average velocity of an ODE's trajectory through x from t to r.
+
+U(x, t, r) = (x_r - x) / (r - t), and at r = t the field. Further arguments are the condition y, and after it the
+guidance scale w, a number or an Interval of one.
+"""
+
 Both = Callable[[Array, Array, Condition], tuple[Array, Array]]
 """``(x [*D], t [], y) -> (null [*D], labelled [*D])``: both sides of guidance, evaluated together."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from cfgjax.checks.arrays import as_float64_rows as as_float64_rows
 from cfgjax.checks.arrays import evaluated as evaluated
+from cfgjax.checks.arrays import flow_map_like_x as flow_map_like_x
 from cfgjax.checks.arrays import output_like_x as output_like_x
 from cfgjax.checks.arrays import require_arrays as require_arrays
 from cfgjax.checks.arrays import require_floats as require_floats

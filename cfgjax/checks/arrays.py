@@ -109,6 +109,23 @@ def output_like_x(name: str, field: Callable[..., Any]) -> Callable[..., Array]:
     return checked
 
 
+def flow_map_like_x(name: str, flow_map: Callable[..., Any]) -> Callable[..., Array]:
+    """The flow map (x, t, r, ...) -> like x, whose every value is found to have the shape of x.
+
+    Raises:
+        TypeError: what cannot be called, at once; at a call, a state, times or values that are no real numbers.
+        ValueError: at a call, values of another shape, several times, or where concrete a time outside [0, 1].
+    """
+    require_function(name, flow_map)
+
+    def checked(x: Array, t: Array, r: Array, *rest: Any) -> Array:
+        require_point(x, t)
+        require_time("r", r)
+        return require_like(name, flow_map(x, t, r, *rest), x)
+
+    return checked
+
+
 def require_grid(name: str, ts: Times, is_forward_only: bool = False) -> None:
     """Raises TypeError or ValueError for what is no grid: [n + 1] floating-point times, monotone in [0, 1].
 

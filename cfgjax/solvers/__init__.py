@@ -15,6 +15,7 @@
      bound: not at t = 1 nor just beside it, not just above t = 0. How, and at what price: ``solvers.ends``. An SDE
      whose sigma^2 is not O(beta) at t = 1 has such a drift itself, sigma^2 E / (2 beta), which no step avoids: there
      a denoiser's errors grow as 1 / h.
+(S10) by a flow map in a field's place, one evaluation a step: ``jump``, ``renoised_jump``.
 
 ``time_grids`` holds the time grids, ``diffusions`` the coefficients sigma_t.
 """
@@ -45,6 +46,8 @@ from cfgjax.solvers.integrate import remat as remat
 from cfgjax.solvers.integrate import solve as solve
 from cfgjax.solvers.inversion import implicit_euler as implicit_euler
 from cfgjax.solvers.inversion import reversible as reversible
+from cfgjax.solvers.jump import jump as jump
+from cfgjax.solvers.jump import renoised_jump as renoised_jump
 from cfgjax.solvers.langevin import diffusion_step as diffusion_step
 from cfgjax.solvers.langevin import langevin_corrected as langevin_corrected
 from cfgjax.solvers.langevin import predictor_corrector_guidance as predictor_corrector_guidance

@@ -34,7 +34,7 @@ GROUND = [
 ]
 SIBLINGS = {"guidance", "solvers", "losses", "mixtures", "models"}
 UPPER = {"analysis", "checkpoints", "data", "metrics", "training", "verify"}
-LAYERS = [*GROUND, SIBLINGS, UPPER]
+LAYERS = [*GROUND, SIBLINGS, {"flow_maps"}, UPPER]
 
 BANNED = {"cfg", "x0", "x1", "x_0", "x_1", "sigma", "eps", "v", "alpha_bar", "fn", "func", "cond", "uncond", "N", "T"}
 BANNED_FILES = {"utils", "util", "common", "misc", "helper", "helpers"}

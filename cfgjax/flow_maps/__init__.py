@@ -1,0 +1,21 @@
+"""Flow maps: the trajectories of a guided ODE as one function, of a few evaluations or of one.
+
+x_r is where the trajectory of dx = u(x, t) dt through x at t is at r, t <= r, and u the guided field.
+
+(F1) average velocity:  U(x, t, r) = (x_r - x) / (r - t),     x_r = x + (r - t) U(x, t, r).
+(F2) at r = t:          U(x, t, t) = u(x, t).
+(F3) identity:          U = u + (r - t) dU/dt,                dU/dt = d_t U + (d_x U) u, along the trajectory.
+(F4) semigroup:         from t to s and on to r is from t to r.
+
+A FlowMap is a function (x, t, r, ...) -> U of ONE example; its further arguments are y, and after it w. Time runs from
+noise (t = 0) to data (t = 1); in papers in which it runs the other way t and r stand for 1 - t and 1 - r, and U for -U.
+
+Source: Geng et al., arXiv 2505.13447 (MeanFlow); Boffi et al., arXiv 2406.07507 (flow map matching).
+"""
+
+from __future__ import annotations
+
+from cfgjax.flow_maps.conversions import average_velocity_of as average_velocity_of
+from cfgjax.flow_maps.conversions import field_of as field_of
+from cfgjax.flow_maps.conversions import flow_of as flow_of
+from cfgjax.flow_maps.conversions import given as given
