@@ -19,3 +19,7 @@ from cfgjax.flow_maps.conversions import average_velocity_of as average_velocity
 from cfgjax.flow_maps.conversions import field_of as field_of
 from cfgjax.flow_maps.conversions import flow_of as flow_of
 from cfgjax.flow_maps.conversions import given as given
+from cfgjax.flow_maps.exact import exact as exact
+from cfgjax.flow_maps.exact import of_field as of_field
+from cfgjax.flow_maps.gaussian import Gaussian as Gaussian
+from cfgjax.flow_maps.gaussian import gaussian as gaussian

@@ -1,6 +1,6 @@
 """Solves of the ODE with step-size control, by diffrax: each example takes the steps that it needs.
 
-Needs the extra ``adaptive``: python -m pip install 'cfgjax[adaptive]'. Nothing else of cfgjax imports this module.
+Needs the extra ``adaptive``: python -m pip install 'cfgjax[adaptive]'. Of cfgjax only ``flow_maps.exact`` uses it.
 """
 
 from __future__ import annotations
@@ -43,14 +43,15 @@ def integrate(
     atol: Tolerance = 1e-4,
     max_steps: PositiveInt = 4096,
     rule: diffrax.AbstractERK | None = None,
+    adjoint: diffrax.AbstractAdjoint | None = None,
 ) -> AdaptiveSolution:
     """The state that x becomes from ``start`` to ``stop`` under dx = u dt, to the tolerances asked for.
 
     ``vmap`` makes a batch, in which each example has its own steps; the whole takes as long as its longest solve.
     Within four rounding errors of t = 0 and t = 1 (4.8e-7 in single precision) the field is taken as constant in time,
     which keeps a learned field's error finite, as it grows towards an end as 1 / distance (``solvers.ends``); data
-    narrower than beta there come out blurred by it, 1e-4 on a variance-preserving path. Differentiable in reverse, by
-    diffrax.
+    narrower than beta there come out blurred by it, 1e-4 on a variance-preserving path. Differentiable by diffrax, as
+    its adjoint says.
 
     Args:
         field: the vector field.
@@ -61,6 +62,7 @@ def integrate(
         atol: [], absolute error allowed in a step.
         max_steps: steps after which the solve is given up, accepted and rejected ones together.
         rule: an explicit Runge-Kutta rule of diffrax with an error estimate, by default Tsit5.
+        adjoint: how diffrax differentiates the solve, by default in reverse; ``diffrax.ForwardMode()`` for ``jax.jvp``.
 
     Returns:
         AdaptiveSolution. Where ``is_finished`` is False, max_steps did not suffice or a step became too small, and x
@@ -87,6 +89,7 @@ def integrate(
         stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
         max_steps=max_steps,
         throw=False,
+        adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
     )
     is_finished = solution.result == diffrax.RESULTS.successful
     end = jnp.where(is_finished, jax.tree.leaves(solution.ys)[0][-1], jnp.nan)
