@@ -18,6 +18,7 @@ from __future__ import annotations
 from cfgjax.flow_maps.conversions import average_velocity_of as average_velocity_of
 from cfgjax.flow_maps.conversions import field_of as field_of
 from cfgjax.flow_maps.conversions import flow_of as flow_of
+from cfgjax.flow_maps.conversions import forward_only as forward_only
 from cfgjax.flow_maps.conversions import given as given
 from cfgjax.flow_maps.exact import exact as exact
 from cfgjax.flow_maps.exact import of_field as of_field

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import jax.numpy as jnp
 
+from cfgjax.checks import is_traced
 from cfgjax.contracts import FLOW_MAP_LIKE_X, LIKE_X, StateFlowMap, checked
 from cfgjax.types import Array, FlowMap
 
@@ -26,7 +27,8 @@ def flow_of(flow_map: StateFlowMap) -> FlowMap:
 def average_velocity_of(flow: Annotated[FlowMap, FLOW_MAP_LIKE_X], field: Annotated[FlowMap, LIKE_X]) -> FlowMap:
     """The average velocity (flow - x) / (r - t) of (F1), and at r = t the field, as (x, t, r, ...).
 
-    Next to r = t the difference loses its digits: an error of the flow is divided by r - t.
+    Next to r = t the difference loses its digits: an error of the flow is divided by r - t. At r = t derivatives are
+    those of the field, not of (F1).
 
     Args:
         flow: (x, t, r, ...) -> x_r.
@@ -46,3 +48,19 @@ def average_velocity_of(flow: Annotated[FlowMap, FLOW_MAP_LIKE_X], field: Annota
 def field_of(flow_map: StateFlowMap) -> FlowMap:
     """The field U(x, t, t) of (F2), as (x, t, ...)."""
     return lambda x, t, *rest: flow_map(x, t, t, *rest)
+
+
+@checked
+def forward_only(flow_map: StateFlowMap) -> FlowMap:
+    """The flow map, which refuses an r before t: for one that was learned at t <= r, and knows nothing of the others.
+
+    Raises:
+        ValueError: at a call, where concrete an r under t.
+    """
+
+    def refusing(x: Array, t: Array, r: Array, *rest: Any) -> Array:
+        if not is_traced((t, r)) and float(r) < float(t):
+            raise ValueError(f"r must not be under t for a flow map that goes forwards only, got t = {t} and r = {r}")
+        return flow_map(x, t, r, *rest)
+
+    return refusing

@@ -45,10 +45,9 @@ def exact(
         A FlowMap of (x, t, r, y, w), w a number or an Interval of one, at whose edges the solve is split. Where the
         solve does not come to its end the value is NaN.
     """
-    import diffrax  # Here, as it is an extra's, which solvers.adaptive tells.
+    from cfgjax.solvers import adaptive  # Here, as it needs an extra.
 
-    from cfgjax.solvers import adaptive
-
+    rule, adjoint = adaptive.diffrax.Dopri8(), adaptive.diffrax.ForwardMode()
     field, null = mixture.vector_field(path), mixture.num_classes
 
     def average_velocity(x: Array, t: Array, r: Array, y: Array, w: Array) -> Array:
@@ -58,9 +57,7 @@ def exact(
             return guided((x + (r - t) * moved).astype(x.dtype), t + (r - t) * share, y)
 
         allowed = jnp.maximum(tolerance, _ROUNDINGS * float(jnp.finfo(x.dtype).eps))
-        solution = adaptive.integrate(
-            slope, jnp.zeros_like(x), 0.0, 1.0, allowed, allowed, rule=diffrax.Dopri8(), adjoint=diffrax.ForwardMode()
-        )
+        solution = adaptive.integrate(slope, jnp.zeros_like(x), rtol=allowed, atol=allowed, rule=rule, adjoint=adjoint)
         return instant_as(solution.x, guided(x, t, y).astype(x.dtype), r == t)
 
     return at_any_scale(average_velocity)

@@ -3,6 +3,9 @@
 (J1) jump:          x_t' = x + (t' - t) U(x, t, t').
 (J2) renoised:      a jump to s = t' + a (1 - t'), then noise: x_t' = k x_s + sqrt(beta'^2 - k^2 beta_s^2) noise,
                     k = alpha' / alpha_s. An x_s of the law at s becomes one of the law at t' exactly.
+Both go forwards only, as a learned flow map does; from data to noise by one that goes both ways: ``flow_maps.flow_of``.
+Evaluations are counted as those of a field, ``num_function_evaluations(lambda flow_map: jump(given(flow_map, y, w)),
+flow_map, x, ts)``.
 """
 
 from __future__ import annotations
@@ -44,7 +47,8 @@ def renoised_jump(path: GaussianPath, flow_map: StateFlowMap, amount: UnitInterv
         moved = x + (further - t) * flow_map(x, t, further)
         k = path.alpha(t_next) / path.alpha(further)
         variance = jnp.square(path.beta(t_next)) - jnp.square(k * path.beta(further))
-        noise = jnp.sqrt(jnp.maximum(variance, 0)) * noise_like(key, x)
-        return State((k * moved + noise).astype(x.dtype))
+        is_noisy = variance > 0
+        std = jnp.where(is_noisy, jnp.sqrt(jnp.where(is_noisy, variance, 1)), 0)
+        return State((k * moved + std * noise_like(key, x)).astype(x.dtype))
 
     return Solver(init=State, step=step, is_forward_only=True)

@@ -14,15 +14,15 @@ from cfgjax.contracts import ConcreteTimeGrid, checked
 from cfgjax.paths import as_state
 from cfgjax.piecewise import Piecewise
 from cfgjax.solvers.integrate import runs
-from cfgjax.types import Array, LabelledField, Solver, WeightedSolver
+from cfgjax.types import Array, Solver, WeightedSolver
 
 _MARK = "counted_evaluation"
 
 
 @checked
 def num_function_evaluations(
-    build: Callable[[LabelledField], Solver | WeightedSolver | Piecewise[Solver]],
-    field: LabelledField,
+    build: Callable[[Callable[..., Array]], Solver | WeightedSolver | Piecewise[Solver]],
+    field: Callable[..., Array],
     x: Array,
     ts: ConcreteTimeGrid,
 ) -> np.ndarray:
@@ -33,7 +33,7 @@ def num_function_evaluations(
 
     Args:
         build: makes the solver of a field, guidance included.
-        field: the field whose evaluations count, for example the network's.
+        field: the field (x, t, y) whose evaluations count, for example the network's; or a flow map (x, t, r, ...).
         x: [*D], a state.
         ts: [n + 1], a grid of numbers.
 
@@ -60,11 +60,11 @@ def num_function_evaluations(
     return each
 
 
-def _marked(field: LabelledField, sizes: list[int]) -> LabelledField:
+def _marked(field: Callable[..., Array], sizes: list[int]) -> Callable[..., Array]:
     """The field as an inner function, by whose name its evaluations are found; it notes the size of one value."""
 
-    def counted_evaluation(x: Array, t: Array, y: Array) -> Array:
-        value = evaluated("field", field, x, t, y)
+    def counted_evaluation(x: Array, t: Array, *rest: Any) -> Array:
+        value = evaluated("field", field, x, t, *rest)
         sizes.append(value.size)
         return value
 

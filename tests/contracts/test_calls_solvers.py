@@ -51,7 +51,8 @@ SOLVER = Choices(
     (solvers.euler(lambda x, t: x), solvers.heun(lambda x, t: x)), (None, "heun", solvers.heun, lambda x: x)
 )
 MAKER = Choices((solvers.euler, solvers.heun), (*FUNCTIONS, lambda field: field, lambda field: None))
-OF_A_FIELD = [name for name in solvers_that(is_stochastic=False) if name not in ("cfg_plus_plus", "with_field_state")]
+NOT_OF_A_FIELD = "cfg_plus_plus", "with_field_state", "jump"
+OF_A_FIELD = [name for name in solvers_that(is_stochastic=False) if name not in NOT_OF_A_FIELD]
 """Those whose field is called by the name."""
 
 
@@ -136,6 +137,24 @@ CASES = [
             {"path": PATHS, "field": FIELD, "diffusion": DIFFUSION},
         )
         for name, rule in (("euler_maruyama", solvers.euler_maruyama), ("stochastic_heun", solvers.stochastic_heun))
+    ),
+    Case(
+        "solvers.jump",
+        lambda flow_map, x: _once(solvers.jump(flow_map), x),
+        {"flow_map": FIELD, "x": ANY_STATE},
+        lambda flow_map, x: plain(x) + 0.25 * plain(flow_map(x, 0.25, 0.5)),
+    ),
+    Case(
+        "solvers.renoised_jump: to data",
+        lambda path, flow_map, amount: _solve(
+            solvers.renoised_jump(path, flow_map, amount), ts=jnp.array([0.5, 1.0], jnp.float32)
+        ),
+        {
+            "path": PATHS,
+            "flow_map": FIELD,
+            "amount": numbers(0.5, 0, 1, refused=(-0.5, 1.5, INF), low=0, high=1),
+        },
+        lambda path, flow_map, amount: plain(SHORT) + 0.5 * plain(flow_map(SHORT, 0.5, 1.0)),
     ),
     Case(
         "solvers.churn",

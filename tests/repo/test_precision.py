@@ -17,7 +17,7 @@ import numpy as np
 import optax
 import pytest
 
-from cfgjax import guidance, losses, mixtures, paths, solvers, training, verify
+from cfgjax import flow_maps, guidance, losses, mixtures, paths, solvers, training, verify
 from cfgjax.analysis import guidance_diagnostics, likelihood
 from cfgjax.types import Solver
 from experiments import guided_distributions
@@ -92,6 +92,17 @@ def _likelihoods(divergence):
     return down, likelihood.sample_log_density(solvers.heun, divergence, X, TS)
 
 
+LAWS = flow_maps.Gaussian(jnp.zeros(2), jnp.ones(2)), flow_maps.Gaussian(jnp.ones(2), jnp.full(2, 0.5))
+
+
+def _flow(x, t, r, y):
+    return x + (r - t) * ORACLE(x, t, y)
+
+
+def _flow_map(flow_map, *rest):
+    return flow_map(X, 0.25, 0.5, 1, *rest)
+
+
 BY_HAND = {
     "guidance.drop_condition": lambda: guidance.drop_condition(KEY, jnp.asarray(1), 0.1, NULL),
     "guidance.classifier_free_chain": lambda: guidance.classifier_free_chain(
@@ -104,6 +115,14 @@ BY_HAND = {
     "guidance.zero_init": lambda: guidance.zero_init(GUIDED, 0.25)(X, 0.5),
     "guidance_diagnostics.diagnostics": _diagnosed,
     "guidance_diagnostics.by_label": _diagnosed,
+    "flow_maps.average_velocity_of": lambda: _flow_map(flow_maps.average_velocity_of(_flow, ORACLE)),
+    "flow_maps.exact": lambda: _flow_map(flow_maps.exact(PATH, MIXTURE), guidance.interval(2.5, 0.2, 0.8)),
+    "flow_maps.field_of": lambda: flow_maps.field_of(_flow)(X, 0.25, 1),
+    "flow_maps.flow_of": lambda: _flow_map(flow_maps.flow_of(_flow)),
+    "flow_maps.forward_only": lambda: _flow_map(flow_maps.forward_only(_flow)),
+    "flow_maps.gaussian": lambda: flow_maps.gaussian(PATH, *LAWS)(X, 0.25, 0.5, guidance.interval(2.5, 0.2, 0.8)),
+    "flow_maps.given": lambda: flow_maps.given(_flow, 1)(X, 0.25, 0.5),
+    "flow_maps.of_field": lambda: _flow_map(flow_maps.of_field(solvers.heun, ORACLE, 3)),
     "likelihood of the exact divergence": lambda: _likelihoods(likelihood.exact_divergence(GUIDED)),
     "likelihood of an estimate": lambda: _likelihoods(likelihood.estimated_divergence(GUIDED, KEY)),
     "training.init_state": _step,

@@ -39,6 +39,11 @@ def _with_mean_step(path, field):
     return solvers.with_final_step(stochastic, solvers.mean_step(path, field, diffusion))
 
 
+def as_flow_map(field):
+    """The flow map of straight trajectories: a step by it is one of Euler's rule."""
+    return lambda x, t, r: field(x, t)
+
+
 def _small_step(t, t_next):
     return 0.1 * (t_next - t)
 
@@ -76,6 +81,10 @@ SOLVERS = {
         ),
         is_stochastic=True,
         is_two_way=False,
+    ),
+    "jump": SolverRow(lambda path, field: solvers.jump(as_flow_map(field)), 1, 1, is_two_way=False),
+    "renoised_jump": SolverRow(
+        lambda path, field: solvers.renoised_jump(path, as_flow_map(field), 0.5), None, 1, True, False
     ),
     "feynman_kac": SolverRow(
         lambda path, field: solvers.feynman_kac(path, pair_of(field), 1, 3.0, solvers.constant(0.5)),

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax import checks, contracts, guidance, mixtures, paths, solvers
+from cfgjax.flow_maps import Gaussian
 from cfgjax.types import Field, GaussianPath, LabelledField, Pair, Solver
 
 NUM_CLASSES, NULL = 3, 3
@@ -102,6 +103,15 @@ OBJECTS = {
     GaussianPath: Values((PATH, paths.cosine()), (paths.linear, "linear", None, (1, 2))),
     Pair: Values((guidance.pair(ORACLE, NULL),), (scaled, None, "pair", (1, 2))),
     Solver: Values((solvers.heun(FUNCTIONS[Field]),), (None, "heun", solvers.heun, 3)),
+    Gaussian: Values(
+        (Gaussian(jnp.zeros(2), jnp.ones(2)),),
+        (
+            (jnp.zeros(2), jnp.ones(2)),
+            Gaussian(jnp.zeros(2), jnp.array([1.0, 0.0])),
+            Gaussian(jnp.array([0, jnp.inf]), jnp.ones(2)),
+            Gaussian("mean", jnp.ones(2)),
+        ),
+    ),
     str: Values(("name",), (None, 3, 1.5, b"name", ["name"])),
     Path: Values((Path("folder"), "folder"), (None, 3, 1.5, ["folder"])),
 }
@@ -161,6 +171,8 @@ BY_NUMBERS = {
 def _of_partial(check, inner):
     if check.func is checks.require_kind:
         return _object(check.keywords["kind"], inner)
+    if check.func is contracts._record:
+        return _object(check.args[0], inner)
     if check.func is checks.require_choice:
         return Values(check.keywords["choices"], (None, "", "none of them", 3))
     return BY_NUMBERS[check.func](**check.keywords) if check.func in BY_NUMBERS else None
@@ -181,9 +193,18 @@ def _like_x(inner):
     return Values((usual, like(lambda x: -x)), wrong_values(like)[: len(NO_FUNCTION)])
 
 
+def _flow_maps():
+    def like(give):
+        return lambda x, t, r, *rest: give(x)
+
+    return Values((like(lambda x: -x), like(jnp.ones_like)), wrong_values(like)[: len(NO_FUNCTION)])
+
+
 def _of_contract(check, inner):
     if check is checks.output_like_x:
         return _like_x(inner)
+    if check is checks.flow_map_like_x:
+        return _flow_maps()
     return CHECKED.get(check) or (_of_partial(check, inner) if isinstance(check, partial) else None)
 
 
