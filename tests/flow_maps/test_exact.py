@@ -18,11 +18,11 @@ SCALES = (0.0, 1.0, 2.5, 5.0, guidance.interval(3.0, 0.2, 0.7))
 SPANS = ((0.0, 1.0), (0.25, 0.65), (0.5, 0.501), (0.9, 0.1), (0.4, 0.4), (0.0, 0.0))
 """None begins at an edge of the interval and leads away from its inside, where a derivative has two sides."""
 LINEAR = EXACT_PATHS["linear"]
-NUM_LABELS = 3
+NUM_CLASSES = 3
 LOPSIDED = (
     np.array([[0.5, 0.1], [0.2, 0.2], [0.9, 0.3]]),
-    1.5 * np.random.default_rng(4).normal(size=(NUM_LABELS, 2, 2)),
-    np.array([[[[0.5, 0.2], [0.2, 0.3]], [[0.2, 0], [0, 0.9]]]] * NUM_LABELS),
+    1.5 * np.random.default_rng(4).normal(size=(NUM_CLASSES, 2, 2)),
+    np.array([[[[0.5, 0.2], [0.2, 0.3]], [[0.2, 0], [0, 0.9]]]] * NUM_CLASSES),
 )
 
 
@@ -77,7 +77,7 @@ def test_it_ends_where_a_thousand_steps_end():
 
     @jax.jit
     def steps(w, ts):
-        guided = guidance.given(guidance.classifier_free(mixture.vector_field(LINEAR), w, NUM_LABELS), 1)
+        guided = guidance.given(guidance.classifier_free(mixture.vector_field(LINEAR), w, NUM_CLASSES), 1)
         return solvers.integrate(solvers.rk4(guided), KEY, X, ts)
 
     for w in (0.0, 2.5):
@@ -104,7 +104,7 @@ def test_of_one_component_it_is_the_closed_form():
 @pytest.mark.usefixtures("x64")
 def test_at_an_instant_it_is_the_guided_field_itself():
     mixture = _mixture("lopsided")
-    field = jax.jit(lambda t, y, w: guidance.classifier_free(mixture.vector_field(LINEAR), w, NUM_LABELS)(X, t, y))
+    field = jax.jit(lambda t, y, w: guidance.classifier_free(mixture.vector_field(LINEAR), w, NUM_CLASSES)(X, t, y))
     for w in (*SCALES, guidance.interval(3.0, 0.5, 1.0)):
         for t in (0.0, 0.2, 0.5, 0.7, 1.0):  # with the interval's edges, of which the later is outside but at t = 1
             np.testing.assert_array_equal(_exact()[0](X, t, t, 1, w), field(t, 1, w))
@@ -117,7 +117,7 @@ def test_its_sides_are_the_labels_own_law_and_the_null_one():
     for w, y, mixture in ((1.0, 1, own), (0.0, 1, null)):
         alone = jax.jit(flow_maps.exact(LINEAR, mixture))(X, 0.1, 0.9, 0, 1.0)
         np.testing.assert_allclose(_exact()[0](X, 0.1, 0.9, y, w), alone, atol=1e-8)
-    np.testing.assert_allclose(_exact()[0](X, 0.1, 0.9, NUM_LABELS, 4.0), alone, atol=1e-8)
+    np.testing.assert_allclose(_exact()[0](X, 0.1, 0.9, NUM_CLASSES, 4.0), alone, atol=1e-8)
 
 
 def test_single_precision_has_its_own_tolerance():
@@ -139,7 +139,7 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch):
 
 
 def _guided(x, t, y, w):
-    return guidance.classifier_free(_mixture("lopsided").vector_field(LINEAR), w, NUM_LABELS)(x, t, y)
+    return guidance.classifier_free(_mixture("lopsided").vector_field(LINEAR), w, NUM_CLASSES)(x, t, y)
 
 
 def test_steps_of_any_solver_are_those_of_its_grid():
