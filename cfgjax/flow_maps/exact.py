@@ -33,7 +33,8 @@ def exact(
 
     U = d(1) of d' = u_w(x + (r - t) d, t + (r - t) q), d(0) = 0, q in [0, 1]: nothing is divided, so that U keeps its
     digits and its derivatives as r tends to t. At r = t it is the guided field itself. It goes both ways, from data to
-    noise where r < t. Differentiable forwards (``jax.jvp``), by diffrax, which ``solvers.adaptive`` needs.
+    noise where r < t. Differentiable forwards (``jax.jvp``), by diffrax, which ``solvers.adaptive`` needs: the
+    derivatives are those of the steps taken, with some hundred times the tolerance for an error.
 
     Args:
         path: the path.
