@@ -10,8 +10,8 @@ x_r is where the trajectory of dx = u(x, t) dt through x at t is at r, t <= r, a
 A FlowMap is a function (x, t, r, ...) -> U of ONE example; its further arguments are y, and after it w. Time runs from
 noise (t = 0) to data (t = 1); in papers in which it runs the other way t and r stand for 1 - t and 1 - r, and U for -U.
 
-Known maps are ``exact``, of a mixture, ``gaussian``, between two normal laws (F5 to F7), and ``of_field``, by a solver's
-steps. They go to the noise, too, where r < t; learned ones go forwards only.
+Known maps are ``exact``, of a mixture, ``gaussian``, between two normal laws (F5 to F7), and ``of_field``, by the steps
+of a solver. They go to the noise, too, where r < t; learned ones go forwards only.
 
 Source: Geng et al., arXiv 2505.13447 (MeanFlow); Boffi et al., arXiv 2406.07507 (flow map matching).
 """
