@@ -81,6 +81,21 @@ U(x, t, r) = (x_r - x) / (r - t), and at r = t the field. Further arguments are 
 guidance scale w, a number or an Interval of one.
 """
 
+Point = tuple[Array, Array, Array]
+"""(x [*D], t [], r []), where a flow map is taken, or a direction in which these move."""
+
+Derivative = Callable[[FlowMap, Point, Point], tuple[Array, Array]]
+"""``(flow map, point, tangents) -> (value [*D], derivative [*D])``, the derivative along the tangents."""
+
+Velocity = Callable[[Array, Array, Array], Array]
+"""``(x [*D], t [], conditional velocity [*D]) -> [*D]``: what a flow map's loss regresses on at r = t."""
+
+TimesDensity = Callable[[Array], tuple[Array, Array]]
+"""``key -> (t [], r [])``: draws the two times of a flow map in training, t <= r."""
+
+ResidualWeight = Callable[[Array], Array]
+"""``mean square [] -> []``: a factor of a loss, made of the mean square of its residual."""
+
 Both = Callable[[Array, Array, Condition], tuple[Array, Array]]
 """``(x [*D], t [], y) -> (null [*D], labelled [*D])``: both sides of guidance, evaluated together."""
 

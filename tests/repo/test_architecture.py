@@ -248,6 +248,23 @@ def test_losses_are_uniform(name):
     assert _parameters(getattr(losses, name)) == ["path", predicted, "key", "z", "y", "time_density", "weight"]
 
 
+def test_losses_of_flow_maps_are_uniform():
+    """(path, flow_map, a teacher, key, z), then keyword settings, of which times and weight are two."""
+    modules = ("flow_maps.from_data", "flow_maps.consistency_models", "flow_maps.distillation")
+    found = [value for module, name, value in _objects() if module in modules and name != "pass_gradient"]
+    assert len(found) == 9
+    for loss in found:
+        parameters = inspect.signature(loss).parameters.values()
+        given = [each.name for each in parameters if each.kind is not each.KEYWORD_ONLY]
+        assert [name for name in given if name not in {"field", "solver", "teacher"}] == [
+            "path",
+            "flow_map",
+            "key",
+            "z",
+        ]
+        assert {each.name for each in parameters} >= {"times", "weight"}
+
+
 KINDS_IN_ORDER = (
     {"GaussianPath"},
     {"Field", "LabelledField", "StateField", "LabelledStateField", "FieldLikeX", "LearnedField", "LogClassifier"}

@@ -26,6 +26,7 @@ from tests.contracts.test_every_function import ASKED, PARTS, TABLES, _public
 from tests.contracts.test_values import _arguments
 from tests.support.lowered import ROOT, lowered, narrowed, products, recorded
 from tests.support.tables import NULL, RULES, SOLVERS
+from tests.support.values import NAMED
 
 LEFT_OUT = {
     "checkpoints": "files",
@@ -57,7 +58,8 @@ ORACLE = MIXTURE.vector_field(PATH)
 JOINT = mixtures.joint(MIXTURE, np.eye(2), 0.5)
 GUIDED = guidance.given(guidance.classifier_free(ORACLE, 2.5, NULL), 1)
 X, TS = jnp.array([1.0, -2.0]), jnp.linspace(0.0, 1.0, 3)
-POINT = {"key": KEY, "x": X, "t": 0.25, "t_next": 0.5, "y": 1, "step": jnp.asarray(3)}
+TIMES = {"t": 0.25, "r": 0.75, "t_next": 0.5}
+POINT = NAMED | TIMES | {"key": KEY, "x": X, "y": 1, "rest": 1, "step": jnp.asarray(3), "mean_square": 2.0}
 """Arguments, by their names, of what builders make."""
 
 

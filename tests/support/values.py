@@ -200,11 +200,17 @@ def _flow_maps():
     return Values((like(lambda x: -x), like(jnp.ones_like)), wrong_values(like)[: len(NO_FUNCTION)])
 
 
+def _flow_map(x, t, r, *rest):
+    """A flow map of any further arguments, which depends on x, t and r."""
+    return (1.0 + t * r) * x
+
+
 def _of_contract(check, inner):
     if check is checks.output_like_x:
         return _like_x(inner)
     if check is checks.flow_map_like_x:
         return _flow_maps()
+        return Values((_flow_map, lambda x, t, r, *rest: -x), NO_FUNCTION)
     return CHECKED.get(check) or (_of_partial(check, inner) if isinstance(check, partial) else None)
 
 
@@ -227,13 +233,20 @@ def values_of(hint):
     return _of_function(hint) if origin is collections.abc.Callable else OBJECTS.get(hint)
 
 
+X = jnp.array([1.0, -2.0])
+POINT = (X, jnp.float32(0.25), jnp.float32(0.75))
 NAMED = {
     "num_classes": NUM_CLASSES,
     "make_solver": solvers.heun,
     "diffusion": solvers.constant(0.5),
     "log_classifier": MIXTURE.label_log_probs(PATH),
     "start": 0.25,
-    "x": jnp.array([1.0, -2.0]),
+    "x": X,
+    "z": X,
+    "conditional": X,
+    "flow_map": lambda x, t, r, *rest: (1.0 + t * r) * x,
+    "point": POINT,
+    "tangents": POINT,
     "t": 0.25,
     "y": 1,
     "null": NULL,

@@ -1,0 +1,50 @@
+"""What the losses of flow maps share: the draw, and the mean square of a residual with its weight.
+
+(Q1) loss = sg[k(m)] m,   m = |residual|^2 / D,   k = 1 by default, and 1 / (m + c)^p with ``residual_power``.
+
+sg is stop_gradient. Where the target is random given (x, t, r), as the conditional velocity is, k is as well, and with
+it: large residuals count less, and the minimiser moves from the mean of the target towards its median or, at p = 1,
+its mode. MeanFlow's p = 1 does so. It changes nothing where the target is one value, as a teacher's is.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from cfgjax.checks import is_traced, require_between, require_scalar
+from cfgjax.contracts import NonNegative, Positive, checked
+from cfgjax.paths import as_time, sample
+from cfgjax.types import Array, GaussianPath, PathSample, ResidualWeight, TimesDensity
+
+
+@checked
+def residual_power(power: NonNegative = 1.0, least: Positive = 1e-3) -> ResidualWeight:
+    """The weight 1 / (m + c)^p of a mean square m (Q1), which moves the minimiser of a random target.
+
+    Args:
+        power: p; 0 is no weight, 0.5 the pseudo-Huber loss, 1 MeanFlow's.
+        least: c, of a mean over the coordinates: MeanFlow's, of a sum over D of them, is c / D here.
+
+    Source: Geng et al., arXiv 2505.13447, section 4.3.
+    """
+    return lambda mean_square: (mean_square + least) ** -power
+
+
+def draw(path: GaussianPath, key: Array, z: Array, times: TimesDensity) -> tuple[Array, Array, PathSample]:
+    """The two times, and the draw at the first, of one example."""
+    time_key, noise_key = jax.random.split(key)
+    t, r = times(time_key)
+    require_between("times(key)[0]", t, 0, 1)
+    require_between("times(key)[1]", r, 0, 1)
+    if not is_traced((t, r)) and t > r:
+        raise ValueError(f"times(key) must be t <= r, got {t:g} and {r:g}")
+    return as_time(t), as_time(r), sample(path, noise_key, z, t)
+
+
+def weighted(residual: Array, weight: ResidualWeight) -> Array:
+    """The loss (Q1) of a residual, []."""
+    mean_square = jnp.mean(jnp.square(residual))
+    factor = weight(mean_square)
+    require_scalar("weight(mean square)", factor)
+    return jax.lax.stop_gradient(factor) * mean_square
