@@ -3,6 +3,7 @@
 Products of matrices are computed in ``dtype``; float32 ones on accelerators at the caller's
 ``jax.default_matmul_precision``, which narrows them unless it is "highest". The embedding of the time and the last
 layer are float32 in bfloat16 networks, too, and so are those of conditions: a network's ``conditioning`` makes y any.
+Beside the condition it may be told a guidance scale (``GuidanceEmbedding``) and a flow map's r - t (``SpanEmbedding``).
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from cfgjax.models.convnet import ConvNet as ConvNet
 from cfgjax.models.dit import SIZES as SIZES
 from cfgjax.models.dit import DiT as DiT
 from cfgjax.models.dit import DiTClassifier as DiTClassifier
+from cfgjax.models.embeddings import GuidanceEmbedding as GuidanceEmbedding
 from cfgjax.models.embeddings import LabelEmbedding as LabelEmbedding
+from cfgjax.models.embeddings import SpanEmbedding as SpanEmbedding
 from cfgjax.models.embeddings import TimeEmbedding as TimeEmbedding
 from cfgjax.models.latents import LATENT_SCALINGS as LATENT_SCALINGS
 from cfgjax.models.latents import LatentScaling as LatentScaling

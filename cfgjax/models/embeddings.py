@@ -1,4 +1,4 @@
-"""Embeddings of time, label and position, for one example."""
+"""Embeddings of time, label, guidance scale and position, for one example."""
 
 from __future__ import annotations
 
@@ -8,9 +8,24 @@ import jax
 import jax.numpy as jnp
 from flax import linen
 
-from cfgjax.checks import require_count, require_label, require_rank, require_shape, require_time
+from cfgjax.checks import require_count, require_label, require_number, require_rank, require_shape, require_time
 from cfgjax.contracts import FiniteFloat, PositiveFloat, PositiveInt, RealArray, at_least, check_fields, checked
-from cfgjax.types import Array
+from cfgjax.types import Array, Interval, Number
+
+
+def _waves(number: Array, num_features: int, max_frequency: float) -> Array:
+    """Cosines and sines of a number [], at angular frequencies from 1 to the last in geometric steps."""
+    frequencies = jnp.geomspace(1.0, max_frequency, num_features // 2, dtype=jnp.float32)
+    return jnp.concatenate([jnp.cos(frequencies * number), jnp.sin(frequencies * number)])
+
+
+def _from_zero(features: Array, width: int) -> Array:
+    """Two dense layers in float32, the last of which starts at zero: what a network is given that knew nothing of it.
+
+    It is called in the module whose layers they are.
+    """
+    hidden = linen.silu(linen.Dense(width, dtype=jnp.float32)(features))
+    return linen.Dense(width, dtype=jnp.float32, kernel_init=linen.initializers.zeros)(hidden)
 
 
 class TimeEmbedding(linen.Module):
@@ -44,8 +59,7 @@ class TimeEmbedding(linen.Module):
         t = first + (last - first) * jnp.asarray(t).astype(jnp.float32)
         num_features = self.width if self.num_features is None else self.num_features
         require_count("width", num_features, 2)
-        frequencies = jnp.geomspace(1.0, self.max_frequency, num_features // 2, dtype=jnp.float32)
-        features = jnp.concatenate([jnp.cos(frequencies * t), jnp.sin(frequencies * t)])
+        features = _waves(t, num_features, self.max_frequency)
         hidden = linen.silu(linen.Dense(self.width, dtype=jnp.float32)(features))
         return linen.Dense(self.width, dtype=jnp.float32)(hidden)
 
@@ -69,6 +83,79 @@ class LabelEmbedding(linen.Module):
         require_label("y", y, self.num_classes)
         rows = linen.Embed(self.num_classes + 1, self.width, embedding_init=linen.initializers.normal(self.std))
         return rows(jnp.asarray(y))
+
+
+def _as_interval(y: Number | Interval) -> Interval:
+    """The scale as an interval of one number, found to be one; a number acts from 0 to 1."""
+    if not isinstance(y, Interval):
+        require_number("y", y)
+        return Interval(y, 0.0, 1.0)
+    require_number("y.scale", y.scale)
+    require_time("y.start", y.start)
+    require_time("y.stop", y.stop)
+    return y
+
+
+class GuidanceEmbedding(linen.Module):
+    """The features of a guidance scale w that a network sees, [width], where guidance is distilled into it; float32.
+
+    They are cosines and sines of asinh(w) and of both edges of its interval, through two dense layers. asinh(w) is w
+    next to 0 and log(2w) far from it, for w of either sign: bounded features at any w, that tell 1 from 2 as well as 5
+    from 10. The last layer starts at zero, so that a network with the weights of a teacher without it starts as the
+    teacher's labelled field at every w.
+
+    Args:
+        width: of both dense layers.
+        max_frequency: the last angular frequency, the highest where it is above 1.
+        num_features: of cosines and sines together, for each of the three numbers.
+
+    Source: Meng et al., arXiv 2210.03142 (Fourier features of w); Geng et al., arXiv 2512.02012 (the interval's edges).
+    """
+
+    width: PositiveInt
+    max_frequency: PositiveFloat = 16.0
+    num_features: Annotated[int, at_least(2)] = 16
+
+    @linen.compact
+    def __call__(self, y: Number | Interval) -> Array:
+        """The features of a scale y, one number or an ``Interval`` of one; a number is the interval from 0 to 1.
+
+        Raises:
+            TypeError, ValueError: a y that is neither, an edge outside [0, 1].
+        """
+        check_fields(self)
+        scale, start, stop = (jnp.asarray(each).astype(jnp.float32) for each in _as_interval(y))
+        numbers = (jnp.arcsinh(scale), start, stop)
+        features = [_waves(each, self.num_features, self.max_frequency) for each in numbers]
+        return _from_zero(jnp.concatenate(features), self.width)
+
+
+class SpanEmbedding(linen.Module):
+    """The features of the span r - t of a flow map that a network sees, [width], as ``TimeEmbedding``'s of t.
+
+    The last layer starts at zero, so that a network with the weights of a field starts as that field at every r.
+
+    Args:
+        width: of both dense layers.
+        max_frequency: the last angular frequency, the highest where it is above 1.
+        num_features: of cosines and sines together.
+    """
+
+    width: PositiveInt
+    max_frequency: PositiveFloat = 16.0
+    num_features: Annotated[int, at_least(2)] = 32
+
+    @linen.compact
+    def __call__(self, y: Number) -> Array:
+        """The features of a span y [], float32.
+
+        Raises:
+            TypeError, ValueError: a y that is not one span in [0, 1].
+        """
+        require_time("y", y)
+        check_fields(self)
+        span = jnp.asarray(y).astype(jnp.float32)
+        return _from_zero(_waves(span, self.num_features, self.max_frequency), self.width)
 
 
 @checked

@@ -8,6 +8,7 @@ import pytest
 from cfgjax import models
 from cfgjax.conditions import Known, Tokens, known, unknown
 from cfgjax.models.embeddings import sincos_positions
+from cfgjax.types import Interval
 from tests.support.calls import (
     ANY_STATE,
     COUNT,
@@ -17,6 +18,7 @@ from tests.support.calls import (
     NULL_OR_LABEL,
     NUM_CLASSES,
     POSITIVE,
+    SCALE,
     SHARE,
     TIME,
     Case,
@@ -210,6 +212,28 @@ CASES = [
         lambda t, width, max_frequency: _shape(models.TimeEmbedding(width, max_frequency), t),
         {"t": TIME, "width": WIDTH.but(refused=(1,)), "max_frequency": HALF},
         lambda t, width, max_frequency: [np.zeros(width)],
+    ),
+    Case(
+        "models.GuidanceEmbedding",
+        lambda y, **settings: _shape(models.GuidanceEmbedding(**settings), y),
+        {
+            "y": Choices((*SCALE.allowed, Interval(2.5, 0, jnp.float32(0.5))), (*SCALE.refused, lambda t: t)),
+            "width": WIDTH,
+            "max_frequency": HALF,
+            "num_features": COUNT._replace(allowed=(2, 8), more=None).but(refused=(1,)),
+        },
+        lambda y, width, **settings: [np.zeros(width)],
+    ),
+    Case(
+        "models.SpanEmbedding",
+        lambda y, **settings: _shape(models.SpanEmbedding(**settings), y),
+        {
+            "y": TIME,
+            "width": WIDTH,
+            "max_frequency": HALF,
+            "num_features": COUNT._replace(allowed=(2, 8), more=None).but(refused=(1,)),
+        },
+        lambda y, width, **settings: [np.zeros(width)],
     ),
     Case(
         "models.LabelEmbedding",
