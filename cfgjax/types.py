@@ -119,6 +119,9 @@ AxisName = Any
 TimeDensity = Callable[[Array], Array]
 """``key -> t []``: draws a training time in [0, 1]."""
 
+ScaleDensity = Callable[[Array], Number | Interval]
+"""``key -> w``: draws a guidance scale for training, one number [] or an Interval of one."""
+
 Loss = Callable[[Tree, Array, Tree], Array]
 """``(params, key, example) -> []``: the loss of one example."""
 

@@ -23,7 +23,7 @@ from cosmic_ray.plugins import get_operator
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build/mutants"
-MATHEMATICS = ("paths.py", "conversions.py", "losses.py", "mixtures.py", "guidance/*.py", "solvers/*.py")
+MATHEMATICS = ("paths.py", "conversions.py", "losses/*.py", "mixtures.py", "guidance/*.py", "solvers/*.py")
 MATHEMATICS += ("models/[!pw]*.py", "training/*ema.py", "training/step.py", "metrics/*.py", "analysis/*.py")
 MIRRORS = {"conversions": "paths", "metrics": "analysis"}
 """A module or folder of ``cfgjax`` -> its folder of ``tests``, where that has another name."""
