@@ -15,7 +15,7 @@ from cfgjax.checks.kinds import require_function
 from cfgjax.checks.numbers import is_number, is_traced, kind_of, of_numpy, require_real, require_time, short_repr
 from cfgjax.types import Array, Times
 
-_POINT = "x", "t", "y"
+_POINT = "x", "t", "y", "w"
 
 
 def require_shape(name: str, value: Any, shape: tuple[int, ...], verb: str = "have") -> None:
@@ -62,7 +62,7 @@ def _accepts(signature: inspect.Signature, count: int) -> bool:
 
 
 def _require_arguments(name: str, field: Callable[..., Any], count: int) -> None:
-    """Raises TypeError for a field that does not take so many arguments: of (x, t), or of (x, t, y)."""
+    """Raises TypeError for a field that does not take so many arguments: of (x, t), (x, t, y) or (x, t, y, w)."""
     try:
         signature = inspect.signature(field)
     except (TypeError, ValueError):
@@ -79,7 +79,7 @@ def _require_arguments(name: str, field: Callable[..., Any], count: int) -> None
 
 
 def evaluated(name: str, field: Callable[..., Any], x: Any, t: Any, *y: Any) -> Any:
-    """The value of a field at (x, t), or at (x, t, y).
+    """The value of a field at (x, t), at (x, t, y) or at (x, t, y, w).
 
     Raises:
         TypeError: a field that wants a label where none is given, or takes none where one is; errors of its own.

@@ -11,6 +11,9 @@ Guidance is built of three kinds of parts, and the order in which they are calle
     Pair, scale -> field        ``extrapolate`` (G1), ``rescaled``
     field -> field              ``static_threshold``, ``dynamic_threshold``, ``zero_init``
 
+A field that was trained with guidance inside, u(x, t, y, w), takes the place of the first three: ``at_scale`` fixes w,
+and ``within`` refuses those that it was not trained on.
+
 So w = 1 is the labelled side for every rule on pairs, whatever is stacked. ``classifier_free``, ``classifier`` and
 ``autoguidance`` are the usual two parts in one call. y is a label, or any tree of arrays; what takes its place on the
 null side is one ``Null`` for training and sampling (``cfgjax.conditions``). Of several conditions at once each has a
@@ -30,6 +33,8 @@ from cfgjax.guidance.composition import classifier_free_chain as classifier_free
 from cfgjax.guidance.composition import classifier_free_product as classifier_free_product
 from cfgjax.guidance.composition import compose as compose
 from cfgjax.guidance.composition import interpolate_conditions as interpolate_conditions
+from cfgjax.guidance.distilled import at_scale as at_scale
+from cfgjax.guidance.distilled import within as within
 from cfgjax.guidance.dropping import drop_condition as drop_condition
 from cfgjax.guidance.dropping import given as given
 from cfgjax.guidance.momentum import adaptive_projected as adaptive_projected

@@ -30,9 +30,9 @@ from cfgjax.contracts import (
     StateField,
     checked,
 )
-from cfgjax.guidance.schedules import scale_at
+from cfgjax.guidance.schedules import in_pieces, scale_at
 from cfgjax.paths import as_state, as_time, before_end, coefficients
-from cfgjax.piecewise import Piecewise, piecewise
+from cfgjax.piecewise import piecewise
 from cfgjax.types import (
     Array,
     Condition,
@@ -217,9 +217,7 @@ def extrapolate(pair: Pair, scale: GuidanceScale) -> LabelledField:
 
 def inside(pair: Pair, scale: Interval, build: Callable[[Pair, Scale], LabelledField]) -> LabelledField:
     """The field ``build(pair, inner scale)`` inside the interval, and the labelled field alone before and after it."""
-    pieces = {0.0: pair.labelled, float(scale.start): build(pair, scale.scale), float(scale.stop): pair.labelled}
-    starts = [start for start in sorted(pieces) if start < 1]
-    return Piecewise(tuple(starts[1:]), tuple(pieces[start] for start in starts))
+    return in_pieces(scale, build(pair, scale.scale), pair.labelled)
 
 
 def classifier_free(field: LabelledField, scale: Scale, null: Null) -> LabelledField:

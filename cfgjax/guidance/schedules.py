@@ -15,7 +15,8 @@ from cfgjax.checks import is_traced, require_number, takes_label
 from cfgjax.conditions import as_condition
 from cfgjax.contracts import AnyCondition, GuidanceScale, UnitInterval, checked
 from cfgjax.paths import as_time
-from cfgjax.types import Array, Interval, Number, Policy, Scale, ScaleOfSides
+from cfgjax.piecewise import Piecewise
+from cfgjax.types import Array, Interval, LabelledField, Number, Policy, Scale, ScaleOfSides
 
 
 @checked
@@ -98,6 +99,13 @@ def interval(scale: GuidanceScale, start: UnitInterval, stop: UnitInterval) -> I
     if not is_traced((start, stop)) and not float(start) < float(stop):
         raise ValueError(f"start must be under stop, got start = {start} and stop = {stop}")
     return Interval(scale, start, stop)
+
+
+def in_pieces(scale: Interval, inner: LabelledField, outer: LabelledField) -> LabelledField:
+    """The field ``inner`` inside an interval between numbers, and ``outer`` before and after it."""
+    pieces = {0.0: outer, float(scale.start): inner, float(scale.stop): outer}
+    starts = [start for start in sorted(pieces) if start < 1]
+    return Piecewise(tuple(starts[1:]), tuple(pieces[start] for start in starts))
 
 
 @checked

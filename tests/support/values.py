@@ -18,7 +18,7 @@ import numpy as np
 
 from cfgjax import checks, contracts, guidance, mixtures, paths, solvers
 from cfgjax.flow_maps import Gaussian
-from cfgjax.types import Field, GaussianPath, LabelledField, Pair, Solver
+from cfgjax.types import Field, GaussianPath, GuidedField, LabelledField, Pair, Solver
 
 NUM_CLASSES, NULL = 3, 3
 NAN, INF = float("nan"), float("inf")
@@ -96,7 +96,11 @@ CHECKED = {
 }
 """The check of a contract without numbers of its own -> values."""
 
-FUNCTIONS = {Field: guidance.given(ORACLE, 1), LabelledField: ORACLE}
+FUNCTIONS = {
+    Field: guidance.given(ORACLE, 1),
+    LabelledField: ORACLE,
+    GuidedField: lambda x, t, y, w: guidance.classifier_free(ORACLE, w, NULL)(x, t, y),
+}
 """A type of function -> one of them."""
 
 OBJECTS = {
@@ -184,12 +188,12 @@ def _of_function(hint):
 
 
 def _like_x(inner):
-    count = len(typing.get_args(inner)[0]) if inner in (Field, LabelledField) else 3
+    count = len(typing.get_args(inner)[0]) if inner in FUNCTIONS else 3
 
     def like(give):
         return (lambda x, t: give(x)) if count == 2 else (lambda x, t, *y: give(x))
 
-    usual = FUNCTIONS[Field] if count == 2 else ORACLE
+    usual = FUNCTIONS.get(inner, ORACLE)
     return Values((usual, like(lambda x: -x)), wrong_values(like)[: len(NO_FUNCTION)])
 
 
