@@ -94,7 +94,10 @@ def _solve(make_solver: Callable[[Field], Solver], divergence: Divergence, x: Ar
     return end[:-1].reshape(x.shape), end[-1]
 
 
-def _log_normal(x: Array) -> Array:
+@checked
+def log_normal(x: RealArray) -> Array:
+    """log N(x; 0, I), []."""
+    x = as_state(x)
     return -0.5 * (jnp.sum(jnp.square(x)) + x.size * jnp.log(2 * jnp.pi))
 
 
@@ -130,7 +133,7 @@ def log_density(
     x = as_state(x)
     _require_direction(ts, -1, "decrease, from data to noise")
     noise, change = _solve(make_solver, divergence, x, ts)
-    return _log_normal(noise) + change, noise
+    return log_normal(noise) + change, noise
 
 
 @checked
@@ -154,7 +157,7 @@ def sample_log_density(
     noise = as_state(noise, "noise")
     _require_direction(ts, 1, "increase, from noise to data")
     x, change = _solve(make_solver, divergence, noise, ts)
-    return _log_normal(noise) - change, x
+    return log_normal(noise) - change, x
 
 
 @checked

@@ -12,6 +12,7 @@ import cfgjax
 from tests.contracts.test_values import is_checked
 
 INNER = (
+    "analysis.certificates",
     "analysis.guidance_diagnostics",
     "analysis.likelihood",
     "analysis.residuals",
