@@ -11,7 +11,7 @@
 (C3): e is the derivative in t of phi(x_T(t), t), which goes from x_S at t = 0 to x_T(1) at t = 1. Of a flow map
 phi = x + (1 - t) U(x, t, 1), so e = u_T - U + (1 - t) dU/dt, what its ``eulerian`` loss makes small. Of a field
 d_t phi = -(d_x phi) u_S, so e = (d_x phi) (u_T - u_S): the formula of Alekseev and Groebner.
-(C4): d = |x_S(t) - x_T(t)| has d' <= L d + |u_S - u_T|(x_T(t), t) (Groenwall), and so has its root mean square.
+(C4): d = |x_S(t) - x_T(t)| has d' <= L d + |u_S - u_T|(x_T(t), t) (Gronwall), and so has its root mean square.
 Both take the norm in L2 of an integral over t for at most the integral of the norms (Minkowski).
 """
 

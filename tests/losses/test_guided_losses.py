@@ -20,7 +20,7 @@ def _coefficients(path, label, t):
     c = paths.coefficients(path, jnp.asarray(t))
     variance = c.alpha**2 * VARIANCES[label] + c.beta**2
     slope = (c.alpha * c.alpha_dot * VARIANCES[label] + c.beta * c.beta_dot) / variance
-    return np.array([(c.alpha_dot - slope * c.alpha) * MEANS[label], slope])
+    return jnp.stack([(c.alpha_dot - slope * c.alpha) * MEANS[label], slope])
 
 
 def _field_of(coefficients):
@@ -38,26 +38,26 @@ def _newton(loss, parameters, rate=1.0):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("t", [0.0, 0.4, 1.0])
-def test_the_student_of_two_gaussians_is_the_guided_field_at_every_scale(exact_path, t):
-    """Of a student linear in (1, x) x (1, w), solved exactly; at the last time, too."""
-    null, labelled = (_coefficients(exact_path, label, t) for label in (0, 1))
+def test_the_student_of_two_gaussians_is_the_guided_field_at_every_scale(exact_path):
+    """Of a student linear in (1, x) x (1, w), solved exactly; at both ends of time, too."""
     scales = losses.uniform_scale(-1.0, 4.0)
 
-    def loss(parameters, key):
+    def loss(parameters, fields, t, key):
         scale_key, data_key, loss_key = jax.random.split(key, 3)
         scale = scales(scale_key)
-        teacher = _field_of(null + scale * (labelled - null))
-        student = _field_of(parameters[0] + scale * parameters[1])
+        teacher, student = (_field_of(pair[0] + scale * pair[1]) for pair in (fields, parameters))
         z = 2 * jax.random.normal(data_key, (1,))
         return losses.distilled_guidance(exact_path, student, teacher, loss_key, z, time_density=_at(t))
 
     @jax.jit
-    def fitted():
-        flat = lambda row: jnp.mean(jax.vmap(partial(loss, row.reshape(2, 2)))(KEYS))  # noqa: E731
-        return _newton(flat, jnp.zeros(4)).reshape(2, 2)
+    def fitted(t):
+        null, labelled = (_coefficients(exact_path, label, t) for label in (0, 1))
+        fields = jnp.stack([null, labelled - null])
+        mean = lambda row: jnp.mean(jax.vmap(partial(loss, row.reshape(2, 2), fields, t))(KEYS))  # noqa: E731
+        return _newton(mean, jnp.zeros(4)).reshape(2, 2), fields
 
-    np.testing.assert_allclose(fitted(), [null, labelled - null], rtol=1e-8, atol=1e-8)
+    for t in (0.0, 0.4, 1.0):
+        np.testing.assert_allclose(*fitted(t), rtol=1e-8, atol=1e-8)
 
 
 def test_the_loss_of_a_student_by_hand():
@@ -107,64 +107,65 @@ def test_the_oracle_s_guided_field_is_the_least_of_all(clustered):
 SPREADS = np.sqrt(VARIANCES)
 
 
-def _mean_loss(path, t, kind):
+PATH, TIME = paths.cosine(), 0.4
+
+
+def _mean_loss(kind):
     """The mean of a loss (field, key, z) over draws of the labelled Gaussian, as a function of (a, b)."""
 
     def one(parameters, key):
         data_key, loss_key = jax.random.split(key)
         z = MEANS[1] + SPREADS[1] * jax.random.normal(data_key, (1,))
-        return kind(path, _field_of(parameters), key=loss_key, z=z, time_density=_at(t))
+        return kind(PATH, _field_of(parameters), key=loss_key, z=z, time_density=_at(TIME))
 
     return lambda parameters: jnp.mean(jax.vmap(partial(one, parameters))(KEYS))
 
 
-def _model_guidance(scale, null, kappa=None):
-    def loss(path, field, **rest):
-        return losses.model_guidance(path, field, null_field=_field_of(null), scale=scale, kappa=kappa, **rest)
-
-    return loss
+def _model_guidance(scale, kappa):
+    null_field = _field_of(_coefficients(PATH, 0, TIME))
+    return _mean_loss(partial(losses.model_guidance, null_field=null_field, scale=scale, kappa=kappa))
 
 
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("scale", "kappa"), [(3.0, None), (1.0, None), (0.75, None), (2.0, 0.0), (0.0, 0.5)])
-def test_model_guidance_rests_at_the_guided_field(scale, kappa):
-    """u = (1 - w) u_null + w u_y, with u_y the least squares fit of the same draws, and the slope is 0 there alone."""
-    path, t = paths.cosine(), 0.4
-    null = jnp.asarray(_coefficients(path, 0, t))
-    loss = jax.jit(jax.grad(_mean_loss(path, t, _model_guidance(scale, null, kappa))))
-    labelled = _newton(_mean_loss(path, t, losses.flow_matching), jnp.zeros(2))
-    guided = (1 - scale) * null + scale * labelled
-    np.testing.assert_allclose(loss(guided), np.zeros(2), atol=1e-10)
-    assert np.linalg.norm(loss(guided + 0.1)) > 1e-2
-    np.testing.assert_allclose(labelled, _coefficients(path, 1, t), atol=4 * SPREADS[1] / np.sqrt(len(KEYS)) * 2)
+def _fixed_point(scale):
+    """(1 - w) u_null + w u_y, with u_y the least squares fit of the draws' own velocities."""
+    labelled = _newton(_mean_loss(losses.flow_matching), jnp.zeros(2))
+    return (1 - scale) * _coefficients(PATH, 0, TIME) + scale * labelled, labelled
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(
-    ("scale", "kappa", "rate"),
-    [
-        (1.0, None, 1.0),
-        (3.0, None, 1.0),
-        (0.6, None, 1.0),
-        (0.5, None, 1.0),
-        (0.4, None, 1.0),
-        (0.4, None, 0.5),
-        (0.4, 0.0, 1.0),
-        (5.0, 0.5, 0.1),
-    ],
-)
-def test_every_step_moves_the_error_by_its_factor(scale, kappa, rate):
+def test_model_guidance_rests_at_the_guided_field():
+    """The slope is 0 at the fixed point and there alone: with kappa = 1 - 1/w, and with another one."""
+
+    @jax.jit
+    def slopes(scale, kappa):
+        guided, labelled = _fixed_point(scale)
+        by = [_model_guidance(scale, None), _model_guidance(scale, kappa)]
+        return [jax.grad(loss)(guided + shift) for loss in by for shift in (0.0, 0.1)], labelled
+
+    for scale, kappa in ((3.0, 0.5), (1.0, 0.0), (0.75, -0.5), (0.1, 0.9)):
+        (own, beside, other, far), labelled = slopes(scale, kappa)
+        np.testing.assert_allclose([own, other], np.zeros((2, 2)), atol=1e-9)
+        assert min(np.linalg.norm(beside), np.linalg.norm(far)) > 1e-3
+    error = 4 * SPREADS[1] / np.sqrt(len(KEYS))
+    np.testing.assert_allclose(labelled, _coefficients(PATH, 1, TIME), atol=2 * error)
+
+
+@pytest.mark.usefixtures("x64")
+def test_every_step_moves_the_error_by_its_factor():
     """By 1 - rate (1 - kappa): repeated fits (rate 1) with kappa = 1 - 1/w reach the guided field for w > 1/2 alone."""
-    path, t = paths.linear(), 0.4
-    null = jnp.asarray(_coefficients(path, 0, t))
-    loss = _mean_loss(path, t, _model_guidance(scale, null, kappa))
-    labelled = _newton(_mean_loss(path, t, losses.flow_matching), jnp.zeros(2))
-    guided, factor = (1 - scale) * null + scale * labelled, 1 - rate * (1 / scale if kappa is None else 1 - kappa)
-    step, found = jax.jit(lambda parameters: _newton(loss, parameters, rate)), guided + jnp.array([1.0, -2.0])
-    for power in range(1, 4):
-        found = step(found)
-        np.testing.assert_allclose(found - guided, factor**power * np.array([1.0, -2.0]), rtol=1e-6, atol=1e-9)
-    assert (abs(factor) < 1) == ((scale, kappa, rate) not in [(0.5, None, 1.0), (0.4, None, 1.0)])
+    error = jnp.array([1.0, -2.0])
+
+    @jax.jit
+    def moved(scale, kappa, rate):
+        guided, _ = _fixed_point(scale)
+        steps = [partial(_newton, _model_guidance(scale, each), rate=rate) for each in (None, kappa)]
+        return [step(step(guided + error)) - guided for step in steps]
+
+    for scale, kappa, rate in ((3.0, 0.0, 1.0), (0.6, 0.5, 0.1), (0.5, 0.25, 1.0), (0.4, -0.5, 1.0), (0.4, 0.0, 0.5)):
+        factors = [1 - rate / scale, 1 - rate * (1 - kappa)]
+        for found, factor in zip(moved(scale, kappa, rate), factors, strict=True):
+            np.testing.assert_allclose(found, factor**2 * np.asarray(error), rtol=1e-6, atol=1e-9)
+        assert (abs(factors[0]) < 1) == (scale > rate / 2)
 
 
 def test_the_oracle_s_guided_field_has_no_slope(clustered):
