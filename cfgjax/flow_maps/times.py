@@ -26,23 +26,31 @@ def _drawn(density: TimeDensity, key: Array) -> Array:
 
 
 @checked
-def ordered_times(density: TimeDensity = _UNIFORM, equal_rate: UnitInterval = 0.5) -> TimesDensity:
-    """Two draws of a density in their order, and with a probability r = t, the earlier one.
+def ordered_times(
+    density: TimeDensity = _UNIFORM, equal_rate: UnitInterval = 0.5, whole_rate: UnitInterval = 0.0
+) -> TimesDensity:
+    """Two draws of a density in their order, with one probability r = t, the earlier one, with another (0, 1).
+
+    A density never draws (0, 1), which is all that one evaluation is: of what is distilled for it 40 % drawn there
+    made the difference (docs/one_evaluation.md).
 
     MeanFlow's law has ``losses.logit_normal(0.4, 1.0)``, whose sigmoid is 1 minus that of their -0.4, and the rate
     0.75; the improved one's rate is 0.5. There, too, the time that is doubled is the nearer to noise.
 
     Args:
         density: of one time.
-        equal_rate: [], the probability of r = t.
+        equal_rate: [], the probability of r = t, where the times are not (0, 1).
+        whole_rate: [], the probability of (0, 1).
     """
 
     def draw(key: Array) -> tuple[Array, Array]:
         require_key("key", key)
-        one_key, other_key, equal_key = jax.random.split(key, 3)
+        one_key, other_key, equal_key, whole_key = jax.random.split(key, 4)
         one, other = _drawn(density, one_key), _drawn(density, other_key)
         t, r = jnp.minimum(one, other), jnp.maximum(one, other)
-        return t, jnp.where(jax.random.uniform(equal_key) < equal_rate, t, r)
+        r = jnp.where(jax.random.uniform(equal_key) < equal_rate, t, r)
+        is_whole = jax.random.uniform(whole_key) < whole_rate
+        return jnp.where(is_whole, 0, t), jnp.where(is_whole, 1, r)
 
     return draw
 

@@ -44,6 +44,17 @@ def test_ordered_times_without_equal_ones_and_of_them_alone():
     assert np.all(t == r)
 
 
+def test_the_whole_way_is_drawn_at_its_rate():
+    """The others keep their law, and their share of r = t."""
+    t, r = _drawn(flow_maps.ordered_times(losses.uniform(), 0.25, 0.4))
+    is_whole = (t == 0) & (r == 1)
+    t, r = t[~is_whole], r[~is_whole]
+    assert _close(is_whole, 0.4)
+    assert _close(r == t, 0.25)
+    assert _close(t <= 0.5, 0.75)
+    assert np.all(_drawn(flow_maps.ordered_times(whole_rate=1.0))[1] == 1)
+
+
 def test_times_until_one_end():
     t, r = _drawn(flow_maps.times_until(0.5, losses.uniform()))
     assert np.all(r == 0.5)
