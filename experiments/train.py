@@ -25,7 +25,7 @@ from experiments.config.schema import Experiment
 from experiments.evaluation.options import EvaluationOptions
 from experiments.evaluation.run_report import report
 from experiments.presets.registry import PRESETS, summary
-from experiments.run import continuation, launches
+from experiments.run import continuation, launches, teacher
 from experiments.run import folder as run_folder
 from experiments.run.autoencoder import decoder_of
 from experiments.run.decoder import Decoder
@@ -56,6 +56,9 @@ class Options:
     """Which parameters of that run: their moving average, or themselves."""
     from_kind: Annotated[str | None, optional(f"{{{','.join(pretrained.KINDS)}}}", "it is a run")] = None
     """Whose weights the file holds, as for experiments.convert_weights."""
+    teacher: Annotated[Path | None, optional("RUN", "the preset's, or none")] = None
+    """Of a preset with guidance inside, such as digits_flow_map: the run whose guided field it learns, on the same data
+    and path; a run of the same network begins with its parameters. exact is the exact field of a mixture."""
     autoencoder: Annotated[Path | None, optional("PATH", "latents as they are")] = None
     """Of a run of latents: the autoencoder that makes pictures of them, weights in diffusers' layout or a run."""
     debug_nans: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -88,6 +91,8 @@ def train(options: Options) -> None:
             experiment = continuation.with_source(
                 experiment, options.source, options.from_parameters, options.from_kind
             )
+        if options.teacher is not None:
+            experiment = teacher.named(experiment, options.teacher)
         tokenizer = texts.named(experiment)
         trainer = prepare(experiment, options.debug_nans, options.tracking, options.accept, tokenizer)
         trainer = trainer._replace(decoder=_decoder_of(options.autoencoder, trainer))

@@ -24,6 +24,17 @@ ADDED: dict[str, Any] = {
     "network.bottleneck": 0,
     "network.in_context_tokens": 0,
     "network.in_context_start": 0,
+    "distillation.loss": None,
+    "distillation.scales": (0.0, 4.0),
+    "distillation.intervals": False,
+    "distillation.equal_rate": 0.25,
+    "distillation.kappa": 0.0,
+    "distillation.residual_power": 0.0,
+    "distillation.teacher_steps": 4,
+    "distillation.trajectories": 65_536,
+    "distillation.num_times": 16,
+    "distillation.whole_rate": 0.4,
+    "distillation.teacher": None,
 }
 """The dotted name of a setting that older runs do not tell -> what it was in them, on CPUs."""
 

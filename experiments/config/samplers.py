@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax import conversions, guidance, solvers
+from cfgjax import conversions, flow_maps, guidance, solvers
 from cfgjax.piecewise import Piecewise
 from cfgjax.types import (
     Array,
     Condition,
     Field,
+    FlowMap,
     GaussianPath,
     LabelledField,
     LogClassifier,
@@ -40,6 +41,11 @@ SDE_SOLVERS: dict[str, Build] = {
     "stochastic_heun": lambda path, field: solvers.stochastic_heun(path, field, solvers.root_beta(path)),
 }
 SOLVERS = ODE_SOLVERS | SDE_SOLVERS
+JUMPS: dict[str, Callable[[GaussianPath, FlowMap], Solver]] = {
+    "jump": lambda path, flow_map: solvers.jump(flow_map),
+    "renoised_jump": solvers.renoised_jump,
+}
+"""The solvers of flow maps."""
 GRIDS: dict[str, Callable[[GaussianPath, int], Array]] = {
     "uniform": lambda path, num_steps: solvers.time_grids.uniform(num_steps),
     "karras": solvers.time_grids.karras,
@@ -47,13 +53,16 @@ GRIDS: dict[str, Callable[[GaussianPath, int], Array]] = {
     "cosine": lambda path, num_steps: solvers.time_grids.cosine(num_steps),
     "sigmoid": lambda path, num_steps: solvers.time_grids.sigmoid(num_steps),
 }
-ODE, SDE, ADAPTIVE = "heun", "euler_maruyama", "adaptive"
+ODE, SDE, ADAPTIVE, JUMP = "heun", "euler_maruyama", "adaptive", "jump"
 
-Rule = Callable[[Number], LabelledField]
+Rule = Callable[[Scale], LabelledField]
 """guidance scale [] -> the guided field."""
 
 RuleOf = Callable[[Callable[[LabelledField], LabelledField]], Rule]
 """(network's field -> what stands in its place) -> the rule of all networks that it evaluates."""
+
+Jumps = Callable[[Scale], FlowMap]
+"""guidance scale, a number or an interval of one -> the flow map (x, t, r, y) of the guided ODE."""
 
 Draw = Callable[[Array, Condition, Number], Array]
 """(key, condition, guidance scale []) -> one sample [*D]."""
@@ -79,7 +88,7 @@ RULES: dict[str, Callable[[GaussianPath, Pair, Scale], LabelledField]] = {
 if TYPE_CHECKING:
     SolverName = GridName = RuleName = str
 else:  # the command line's choices are the tables' names
-    SolverName, GridName, RuleName = Literal[(*SOLVERS, ADAPTIVE)], Literal[tuple(GRIDS)], Literal[tuple(RULES)]
+    SolverName, GridName, RuleName = Literal[(*SOLVERS, ADAPTIVE, *JUMPS)], Literal[tuple(GRIDS)], Literal[tuple(RULES)]
 
 
 def one_sided(rule: Rule, scale: float) -> Rule:
@@ -120,6 +129,15 @@ def times(
         ) from error
 
 
+def _steps_of(solver: str, path: GaussianPath, rule: Rule, jumps: Jumps | None) -> Callable[..., Any]:
+    """(condition, guidance scale) -> the solver of a name."""
+    if solver not in JUMPS:
+        return lambda y, scale: SOLVERS[solver](path, guidance.given(rule(scale), y))
+    if jumps is None:
+        raise UserError(f"solver {solver} needs a flow map, the objective of a preset such as mixture_flow_map")
+    return lambda y, scale: JUMPS[solver](path, flow_maps.given(jumps(scale), y))
+
+
 def make_draw(
     rule: Rule,
     path: GaussianPath,
@@ -127,28 +145,29 @@ def make_draw(
     solver: str,
     ts: np.ndarray,
     watch: Watch | None = None,
+    jumps: Jumps | None = None,
 ) -> Draw:
     """The function that draws ONE sample of a guided field on a grid of ``times``, [n + 1].
 
-    ``adaptive`` chooses its own steps, by diffrax. With ``watch`` it gives what was seen at all n + 1 times of the
-    grid, [n + 1, *D], in the place of the sample.
+    ``adaptive`` chooses its own steps, by diffrax; those of JUMPS are of a flow map. With ``watch`` it gives what was
+    seen at all n + 1 times of the grid, [n + 1, *D], in the place of the sample.
 
     Raises:
-        UserError: steps of its own to be watched.
+        UserError: steps of its own to be watched, or jumps of what is no flow map.
     """
     if watch is not None and solver == ADAPTIVE:
         raise UserError("solver must be one of a fixed grid to show its steps, got adaptive")
     if solver == ADAPTIVE:
         return _adaptive_draw(rule, shape)
+    steps_of = _steps_of(solver, path, rule, jumps)
 
     def draw(key: Array, y: Condition, scale: Number) -> Array:
         noise_key, solver_key = jax.random.split(key)
-        guided = guidance.given(rule(scale), y)
         noise = jax.random.normal(noise_key, shape)
-        rule_of_steps = SOLVERS[solver](path, guided)
         if watch is None:
-            return solvers.integrate(rule_of_steps, solver_key, noise, ts)
-        _, seen = solvers.integrate(rule_of_steps, solver_key, noise, ts, observe=watch(guided))
+            return solvers.integrate(steps_of(y, scale), solver_key, noise, ts)
+        observe = watch(guidance.given(rule(scale), y))
+        _, seen = solvers.integrate(steps_of(y, scale), solver_key, noise, ts, observe=observe)
         return seen
 
     return draw
@@ -167,6 +186,8 @@ def num_evaluations(
     """How often one sample of y at a scale evaluates such fields; None for ``adaptive``, whose samples differ in it."""
     if solver == ADAPTIVE:
         return None
+    if solver in JUMPS:
+        return len(ts) - 1
 
     def build(field: LabelledField) -> Solver | Piecewise[Solver]:
         return SOLVERS[solver](path, guidance.given(rule_of(lambda _: field)(scale), y))

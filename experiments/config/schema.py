@@ -8,6 +8,7 @@ import tyro
 from pydantic import Field, TypeAdapter
 
 from experiments.cli.options import optional
+from experiments.config.distillation import Distillation
 from experiments.config.history import STRICT, FormerLengths, StartedFrom
 from experiments.config.kinds import (
     ConditionedData,
@@ -99,8 +100,11 @@ class Experiment:
     """Folder of prepared data sets."""
     path: Literal["linear", "cosine", "variance_preserving", "polynomial", "ddpm"] = "linear"
     """Gaussian path from noise to data (polynomial: of power 2; ddpm: DDPM's 1,000 steps, then sampled on linear)."""
-    objective: Literal["field", "data", "noise", "score", "classifier", "autoencoder"] = "field"
-    """What is learned: flow, denoiser, noise or score matching; a noisy image's label; latents and their images."""
+    objective: Literal["field", "data", "noise", "score", "guided_field", "flow_map", "classifier", "autoencoder"] = (
+        "field"
+    )
+    """What is learned: flow, denoiser, noise or score matching; a field, or a flow map, with guidance inside; a noisy
+    image's label; latents and their images."""
     kl_weight: NotNegative = 1e-3
     """Of an autoencoder: weight of the latents' divergence from N(0, I), the variance of what may be lost."""
     time_density: Literal["uniform", "logit_normal"] = "uniform"
@@ -133,6 +137,7 @@ class Experiment:
     """Parameters that stay what they are, by their names, or those of parts of the network; * for any letters."""
     network: AnyNetwork = field(default_factory=MLPNetwork)
     optimizer: Optimizer = field(default_factory=Optimizer)
+    distillation: Distillation = field(default_factory=Distillation)
     keep: Retention = field(default_factory=Retention)
     sampling: Sampling = field(default_factory=Sampling)
     started_from: Annotated[StartedFrom | None, tyro.conf.Suppress] = None

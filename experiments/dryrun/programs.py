@@ -18,7 +18,9 @@ from experiments.cli.main import UserError
 from experiments.config import samplers
 from experiments.config.schema import Experiment
 from experiments.run.model import Model, model_of
+from experiments.run.teacher import with_teacher
 from experiments.run.train_setup import state_of, step_of, train_setup_of
+from experiments.run.trajectories import with_trajectories
 from experiments.tasks.registry import task_of
 from experiments.tasks.task import Task
 
@@ -66,8 +68,9 @@ def _forward_flops(model: Model, task: Task, params: Tree) -> float:
 
 def preset_of(experiment: Experiment) -> Preset:
     """The shapes of an experiment's state, and what its network costs, without its data."""
-    task = task_of(experiment, "shapes")
+    task = with_teacher(experiment, task_of(experiment, "shapes"))
     model = model_of(experiment, task)
+    task = with_trajectories(experiment, task, is_abstract=True)
     state = jax.eval_shape(lambda: state_of(experiment, model))
     return Preset(experiment, task, model, state, _forward_flops(model, task, state.params))
 
@@ -79,15 +82,15 @@ def _training(preset: Preset, way: str, devices: list[jax.Device]) -> Work:
         raise UserError(f"batch_size must be divisible by {num_parts}, got {experiment.batch_size}")
     setup = train_setup_of(experiment, task, model)
     step = step_of(experiment, setup)
-    batch = next(task.batches(range(1)))
+    batch, source = next(task.batches(range(1))), setup.source_of(task.source, task)
     sharded = jax.eval_shape(lambda tree: training.shard(tree, len(devices)), batch)
     flops = 3 * forward * experiment.batch_size
-    trace = lambda: jax.make_jaxpr(step)(state, jax.eval_shape(lambda: batch), task.source)  # noqa: E731
+    trace = lambda: jax.make_jaxpr(step)(state, jax.eval_shape(lambda: batch), source)  # noqa: E731
     if way == "replicated":
-        lower = lambda: training.pmapped(step, devices).lower(state, sharded, task.source)  # noqa: E731
+        lower = lambda: training.pmapped(step, devices).lower(state, sharded, source)  # noqa: E731
         return Work(lower, trace, num_bytes(state), flops)
     mesh = fsdp.mesh_of(devices)
-    lower = lambda: fsdp.program(step, state, sharded, task.source, mesh=mesh).lower(state, sharded, task.source)  # noqa: E731
+    lower = lambda: fsdp.program(step, state, sharded, source, mesh=mesh).lower(state, sharded, source)  # noqa: E731
     return Work(lower, trace, fsdp.bytes_per_device(state, fsdp.shardings(state, mesh)), flops)
 
 
@@ -101,8 +104,7 @@ def _sampling(preset: Preset, solver: str, devices: list[jax.Device]) -> Work:
     ts = samplers.times(model.path, experiment.sampling.num_steps)
 
     def draw_all(params: Tree, keys: Any, conditions: Any, scale: Any) -> Any:
-        rule = samplers.classifier_free(model.field(params), task.conditions.null)
-        draw = samplers.make_draw(rule, model.path, task.shape, solver, ts)
+        draw = samplers.make_draw(model.rule(params), model.path, task.shape, solver, ts)
         return jax.vmap(lambda key, y: draw(key, y, scale))(keys, conditions)
 
     mesh = Mesh(np.asarray(devices), ("devices",))
@@ -114,6 +116,8 @@ def _sampling(preset: Preset, solver: str, devices: list[jax.Device]) -> Work:
     jitted = jax.jit(draw_all, in_shardings=(whole, rows, rows, whole), out_shardings=rows)
     any_field = lambda x, t, y: x * sum(jnp.sum(leaf) for leaf in jax.tree.leaves(y))  # noqa: E731
     rule_of = lambda placed: samplers.classifier_free(placed(any_field), null)  # noqa: E731
+    if task.objective.is_guided:
+        rule_of = lambda placed: lambda scale: placed(any_field)  # noqa: E731
     count = samplers.num_evaluations(rule_of, any_field, model.path, task.shape, solver, ts, 2.0, null)
     return Work(
         lambda: jitted.lower(*args),

@@ -1,6 +1,6 @@
 """How a run goes on from what was before it: longer than it was to be, or from parameters of another run or a file."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from experiments.config.schema import Experiment
 from experiments.run import folder as run_folder
 from experiments.run import parts, sources
 from experiments.runtime import distributed
-from experiments.tasks.task import TaskFacts
+from experiments.tasks.task import Task, TaskFacts
 
 
 def _longer(old: Experiment, new: Experiment) -> Experiment:
@@ -133,7 +133,7 @@ def with_compatible_source(experiment: Experiment, task: TaskFacts, params: Tree
     return experiment
 
 
-def begun(state: TrainState, experiment: Experiment, task: TaskFacts) -> TrainState:
+def begun(state: TrainState, experiment: Experiment, task: Task) -> TrainState:
     """The state before the first step with the parameters that the experiment begins with, all averages equal to them.
 
     The memory of those of the state that are taken is given back, array by array.
@@ -143,7 +143,7 @@ def begun(state: TrainState, experiment: Experiment, task: TaskFacts) -> TrainSt
     """
     started = experiment.started_from
     if started is None:
-        return state
+        return _taught(state, task)
     source = sources.source_of(started, experiment, task)
     plan = sources.what_is_taken(started.run_dir, source, experiment, task, state.params)
     found = parts.flatten(source.read())
@@ -154,8 +154,28 @@ def begun(state: TrainState, experiment: Experiment, task: TaskFacts) -> TrainSt
         if names:
             cli.info(f"{word} {parts.told(names, state.params)}")
 
+    return _with_parameters(state, {name: found[name] for name in plan.taken})
+
+
+def _taught(state: TrainState, task: Task) -> TrainState:
+    """The state before the first step with the parameters of its teacher, where that has the same network."""
+    if task.teacher is None or task.teacher.params is None:
+        return state
+    if task.teacher.start is None:
+        cli.info(f"beginning with new parameters: the teacher {task.teacher.name} has another network")
+        return state
+    start, own = task.teacher.start, parts.flatten(state.params)
+    fitting = {name: leaf for name, leaf in start.items() if name in own and leaf.shape == own[name].shape}
+    cli.info(f"beginning with the parameters of the teacher {task.teacher.name}")
+    cli.info(f"taken {parts.told(fitting, state.params)}")
+    return _with_parameters(state, fitting)
+
+
+def _with_parameters(state: TrainState, found: Mapping[str, Any]) -> TrainState:
+    """The state with some parameters, by their names, replaced, and all averages equal to them there."""
+
     def one(name: str, old: Array) -> Array:
-        if name in plan.new:
+        if name not in found:
             return old
         taken = jnp.copy(jax.device_put(found[name].astype(old.dtype), old.sharding))  # of its own: it is donated
         old.delete()

@@ -14,7 +14,7 @@ from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.config.schema import Experiment
 from experiments.evaluation import measurable
-from experiments.run import continuation, ema_snapshots, launches, metrics_log, sample_grids, trackers
+from experiments.run import continuation, ema_snapshots, launches, metrics_log, sample_grids, teacher, trackers
 from experiments.run import folder as run_folder
 from experiments.run import lock as run_lock
 from experiments.run.loop import Trainer, advance
@@ -24,6 +24,7 @@ from experiments.run.restore import Run
 from experiments.run.trackers import UNTRACKED, Tracking
 from experiments.run.train_setup import never_falls, train_setup_of
 from experiments.run.trained_labels import what_is_untrained
+from experiments.run.trajectories import with_trajectories
 from experiments.runtime import distributed
 from experiments.runtime.signals import StoppedError, StopRequests
 from experiments.tasks.memory_limit import NUM_COPIES, require_affordable
@@ -72,11 +73,11 @@ def prepare(
         DataError: the data set is not prepared.
     """
     run_folder.validate(experiment)
-    experiment = distributed.agree(lambda: continuation.with_past(experiment, accepted))
+    experiment = distributed.agree(lambda: continuation.with_past(teacher.with_step(experiment), accepted))
     sample_grids.require_samples(experiment, tracked.samples_every)
     distributed.on_process_0(lambda: trackers.require_installed(tracked))
     _require_divisible(experiment)
-    task = distributed.agree(lambda: task_of(experiment, tokenizer=tokenizer))
+    task = distributed.agree(lambda: teacher.with_teacher(experiment, task_of(experiment, tokenizer=tokenizer)))
     num_copies = 2 if experiment.freeze else NUM_COPIES
     distributed.agree(lambda: require_affordable(experiment, task.shape, task.num_classes, num_copies))
     _require_same_data(task)
@@ -156,6 +157,8 @@ def resume_and_train(
             distributed.warn(f"warning: {rising}")
         if distributed.any_true(requests.is_asked):
             raise StoppedError("stopped before the first step; the same command goes on from the last save")
+        if int(trainer.state.step) < trainer.experiment.num_steps:
+            trainer = trainer._replace(task=with_trajectories(trainer.experiment, trainer.task))
         state = advance(trainer, lease, requests)
     ema = jax.tree.map(lambda leaf: jnp.asarray(distributed.whole(leaf)), state.ema)
     return Run(trainer.experiment, trainer.task, trainer.model, ema)

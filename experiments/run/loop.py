@@ -127,7 +127,7 @@ class _Programs(NamedTuple):
     evaluate: Any
     norms: Any
     source: Tree
-    held_out: Tree
+    held_out: tuple[Tree, ...]
 
 
 def _num_microbatches(count: int, most_at_once: int) -> int:
@@ -139,6 +139,13 @@ def _num_microbatches(count: int, most_at_once: int) -> int:
     return next(number for number in range(1, count + 1) if count % number == 0 and count // number <= most_at_once)
 
 
+def _held_out(trainer: Trainer) -> tuple[Tree, ...]:
+    """The held-out examples, and what else their loss takes beside the state: no source, and a teacher's parameters."""
+    examples = training.shard(trainer.task.held_out, jax.local_device_count())
+    source = trainer.setup.source_of(None, trainer.task)
+    return (examples,) if source is None else (examples, training.replicate(source))
+
+
 def _programs_of(trainer: Trainer) -> _Programs:
     experiment, task, setup, state = trainer.experiment, trainer.task, trainer.setup, trainer.state
     step = step_of(experiment, setup)
@@ -146,15 +153,16 @@ def _programs_of(trainer: Trainer) -> _Programs:
     options = plan_batching(setup.loss, state.params, state.key, one, shared=1).compiler_options
     num_held_out = len(jax.tree.leaves(task.held_out)[0]) // jax.local_device_count()
     most_at_once = experiment.batch_size // (jax.device_count() * experiment.num_microbatches)
-    evaluation = training.make_eval_step(setup.evaluation_loss, _num_microbatches(num_held_out, most_at_once))
-    norms = nonfinite.gradient_norms(setup.loss, experiment.num_microbatches)
+    count = _num_microbatches(num_held_out, most_at_once)
+    evaluation = setup.beside(lambda loss: training.make_eval_step(loss, count), is_trained=False)
+    norms = setup.beside(lambda loss: nonfinite.gradient_norms(loss, experiment.num_microbatches))
     on_devices = fsdp.fsdp if experiment.placement == "sharded" else training.parallel
     return _Programs(
         on_devices(training.multi_step(nonfinite.counting(step)), compiler_options=options),
         on_devices(evaluation, donate=False, compiler_options=options),
         on_devices(norms, donate=False, compiler_options=options),
-        training.replicate(task.source),
-        training.shard(task.held_out, jax.local_device_count()),
+        training.replicate(setup.source_of(task.source, task)),
+        _held_out(trainer),
     )
 
 
@@ -203,7 +211,7 @@ class _LoopContext(NamedTuple):
     def save(self, state: TrainState) -> float:
         """Measures the held-out loss, and starts to save the state once all lines of metrics before it are written."""
         self.saver.require_owned()
-        held_out_loss = float(self.programs.evaluate(state, self.programs.held_out)["loss"])
+        held_out_loss = float(self.programs.evaluate(state, *self.programs.held_out)["loss"])
         self.logger.write({"step": int(state.step), "held_out_loss": held_out_loss})
         if self.logger.is_written():
             self.saver.save(state, held_out_loss)

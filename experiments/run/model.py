@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 
-from cfgjax import conversions, paths
+from cfgjax import conversions, guidance, paths
 from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Tree
 from experiments.cli.main import UserError
+from experiments.config.samplers import Jumps, Rule, classifier_free
 from experiments.config.schema import Experiment
 from experiments.runtime.matmul_precision import at_precision, matmul_precision_of
-from experiments.tasks.task import Autoencoder, TaskFacts
+from experiments.tasks.task import Autoencoder, Objective, TaskFacts
 
 PATHS: dict[str, Callable[[], GaussianPath]] = {
     "linear": paths.linear,
@@ -43,7 +44,9 @@ class Model(NamedTuple):
         path: on which the field is sampled.
         network: of its parameters.
         init: key -> parameters.
-        field: parameters -> field.
+        field: parameters -> field; with guidance inside it is that at w = 1.
+        rule: parameters -> the guidance of the field: classifier-free, or what is inside.
+        jumps: parameters -> flow map at a guidance scale; None where none is learned.
         log_classifier: parameters -> noisy classifier.
         autoencoder: parameters -> autoencoder.
     """
@@ -52,6 +55,8 @@ class Model(NamedTuple):
     network: Network
     init: Callable[[Array], Tree]
     field: Callable[[Tree], LabelledField]
+    rule: Callable[[Tree], Rule]
+    jumps: Callable[[Tree], Jumps] | None
     log_classifier: Callable[[Tree], LogClassifier]
     autoencoder: Callable[[Tree], Autoencoder]
 
@@ -60,6 +65,21 @@ def _network_of(experiment: Experiment, task: TaskFacts) -> Network:
     module: Any = task.objective.network(experiment.network, task)
     precision = matmul_precision_of(experiment)
     return Network(at_precision(module.init, precision), at_precision(module.apply, precision))
+
+
+def _jumps_of(network: Network, objective: Objective, params: Tree) -> Jumps:
+    """What a network with guidance inside predicts at a scale; of a field alone r is not told."""
+    return lambda scale: lambda x, t, r, y: network.apply(params, x, t, objective.told(y, scale, r - t))
+
+
+def _rule_of(jumps: Callable[[Tree], Jumps], params: Tree) -> Rule:
+    """The guidance inside, of any scale: at each time the network is told that of the time."""
+    at = jumps(params)
+    return lambda scale: guidance.at_scale(lambda x, t, y, w: at(w)(x, t, t, y), scale)
+
+
+def _free_rule_of(field: Callable[[Tree], LabelledField], task: TaskFacts, params: Tree) -> Rule:
+    return classifier_free(field(params), task.conditions.null)
 
 
 def model_of(experiment: Experiment, task: TaskFacts) -> Model:
@@ -71,7 +91,7 @@ def model_of(experiment: Experiment, task: TaskFacts) -> Model:
     path = PATHS[experiment.path]()
     changes_path = path_of_field(experiment) != experiment.path
     sampled_on = PATHS[path_of_field(experiment)]() if changes_path else path
-    if changes_path and not task.objective.is_field:
+    if changes_path and task.objective.kind != "field":
         raise UserError(f"objective {experiment.objective!r} needs the path of a field, not {experiment.path!r}")
     network = _network_of(experiment, task)
 
@@ -82,7 +102,8 @@ def model_of(experiment: Experiment, task: TaskFacts) -> Model:
             raise UserError(f"network does not fit data of shape {task.shape}: {error}") from None
 
     def field(params: Tree) -> LabelledField:
-        own = task.objective.to_field(path, lambda x, t, y: network.apply(params, x, t, y))
+        told = lambda y: task.objective.told(y, 1.0, 0.0)  # noqa: E731
+        own = task.objective.to_field(path, lambda x, t, y: network.apply(params, x, t, told(y)))
         return conversions.change_path(path, sampled_on, own) if changes_path else own
 
     def log_classifier(params: Tree) -> LogClassifier:
@@ -91,4 +112,7 @@ def model_of(experiment: Experiment, task: TaskFacts) -> Model:
     def autoencoder(params: Tree) -> Autoencoder:
         return Autoencoder(*(partial(network.apply, params, method=name) for name in Autoencoder._fields))
 
-    return Model(sampled_on, network, init, field, log_classifier, autoencoder)
+    jumps = partial(_jumps_of, network, task.objective)
+    rule = partial(_rule_of, jumps) if task.objective.is_guided else partial(_free_rule_of, field, task)
+    maps = jumps if task.objective.kind == "flow_map" else None
+    return Model(sampled_on, network, init, field, rule, maps, log_classifier, autoencoder)

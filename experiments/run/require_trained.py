@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from experiments.cli.main import UserError
+from experiments.config.samplers import JUMPS
 from experiments.run.restore import Run
-from experiments.run.trained_labels import known_scales, knows_labels, knows_null, what_is_untrained
+from experiments.run.trained_labels import known_scales, knows_labels, knows_null, require_in_range, what_is_untrained
 from experiments.runtime import distributed
 from experiments.tasks.task import Task, TaskFacts
 
@@ -55,5 +56,22 @@ def require_scales(run: Run[TaskFacts], scales: Iterable[float], labels: Iterabl
         UserError: it did not.
     """
     labels = run.task.labels if labels is None else tuple(labels)
+    if run.task.objective.is_guided:
+        for scale in scales:
+            require_in_range(str(run.experiment.run_dir), run.experiment, scale)
+        require_rows(run, labels, "guidance inside")
+        return
     for scale in scales:
         require_rows(run, rows_of(scale, labels, (run.task.num_classes,)), f"w = {scale:g}")
+
+
+def require_solver(run: Run[TaskFacts], solver: str) -> None:
+    """Finds out whether a run has what a solver steps by.
+
+    Raises:
+        UserError: a jump, of a run that learned no flow map.
+    """
+    if solver in JUMPS and run.jumps is None:
+        raise UserError(
+            f"solver {solver} needs a flow map, and {run.experiment.run_dir} holds none (objective flow_map)"
+        )

@@ -16,13 +16,15 @@ from typing import Generic, NamedTuple, TypeVar
 import jax
 
 from cfgjax import checkpoints
-from cfgjax.types import GaussianPath, LabelledField, LogClassifier, Tree
+from cfgjax.types import FlowMap, GaussianPath, GuidedField, LabelledField, LogClassifier, Tree
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
+from experiments.config.samplers import Jumps, Rule
 from experiments.config.schema import Experiment
 from experiments.run import ema_snapshots
 from experiments.run import folder as run_folder
 from experiments.run.model import Model, model_of, path_of_field
+from experiments.run.teacher import with_teacher_if_there
 from experiments.run.trained_labels import what_is_untrained
 from experiments.runtime import distributed
 from experiments.tasks import digests, texts
@@ -56,6 +58,16 @@ class Run(NamedTuple, Generic[Known]):
     def field(self) -> LabelledField:
         """The learned field, by the moving average."""
         return self.model.field(self.ema)
+
+    @property
+    def rule(self) -> Rule:
+        """The guidance of the learned field: classifier-free, or what is inside."""
+        return self.model.rule(self.ema)
+
+    @property
+    def jumps(self) -> Jumps | None:
+        """The learned flow map, None where there is none."""
+        return None if self.model.jumps is None else self.model.jumps(self.ema)
 
     @property
     def log_classifier(self) -> LogClassifier:
@@ -109,6 +121,7 @@ def restore_run(
 
     def read(experiment: Experiment) -> Task:
         task = task_of(experiment, reads, texts.loaded(experiment, tokenizer))
+        task = task if reads == "shapes" else with_teacher_if_there(experiment, task)
         changed = digests.changed(experiment, with_facts(experiment, task))
         if changed:
             distributed.warn(f"warning: {changed}; what is measured now is measured by these")
@@ -159,6 +172,27 @@ def field_of(run_dir: Path | str, ema_width: float | None = None) -> LabelledFie
     if untrained:
         distributed.warn(f"warning: {run_dir}: {untrained} is learned")
     return run.field
+
+
+def _at_any_scale(run_dir: Path | str, ema_width: float | None) -> Run[TaskFacts]:
+    run = restore_field(Path(run_dir), ema_width=ema_width)
+    if not run.task.objective.is_guided:
+        raise UserError(f"run_dir {run_dir} holds a field without guidance inside: experiments.run.restore.field_of")
+    return run
+
+
+def guided_field_of(run_dir: Path | str, ema_width: float | None = None) -> GuidedField:
+    """The field that a run with guidance inside learned, (x [*D], t [], y, w) -> [*D]; else as ``field_of``."""
+    rule = _at_any_scale(run_dir, ema_width).rule
+    return lambda x, t, y, w: rule(w)(x, t, y)
+
+
+def flow_map_of(run_dir: Path | str, ema_width: float | None = None) -> FlowMap:
+    """The flow map that a run learned, (x [*D], t [], r [], y, w) -> [*D]; else as ``field_of``."""
+    jumps = _at_any_scale(run_dir, ema_width).jumps
+    if jumps is None:
+        raise UserError(f"run_dir {run_dir} holds a guided field, and no flow map")
+    return lambda x, t, r, y, w: jumps(w)(x, t, r, y)
 
 
 def warn_of_other_data(name: str, run: Run[TaskFacts], guided: Run[TaskFacts]) -> None:

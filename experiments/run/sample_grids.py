@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.types import LabelledField, Tree
+from cfgjax.types import Tree
 from experiments.cli.main import UserError
-from experiments.config.samplers import ODE, Draw, classifier_free, make_draw, times
+from experiments.config.samplers import JUMP, ODE, Draw, make_draw, times
 from experiments.config.schema import Experiment
 from experiments.run.batch_sampling import gather, keys_at, own_sweep
 from experiments.run.decoder import Decoder
@@ -85,6 +85,7 @@ class SampleGrids:
         self._conditions = take(conditions.rows, np.arange(len(self._texts)))
         self._per_row = min(experiment.sampling.num_per_class, self._shown.most_in_grid)
         self._scales = known_scales(experiment, experiment.sampling.scales)[:MOST_SCALES]
+        self._way = "ODE" if model.jumps is None else "flow map"
         self._own: Callable[[Tree], np.ndarray] | None = None
         self._is_failure_said = False
 
@@ -93,15 +94,13 @@ class SampleGrids:
         return self._every is not None and steps.stop // self._every > steps.start // self._every
 
     def _sweep(self, ema: Tree) -> Callable[[Tree], np.ndarray]:
-        """The compiled sampling: the first samples of each condition of the run's report, by the ODE."""
-        settings, shape, null = self._experiment.sampling, self._task.shape, self._task.conditions.null
-
-        path = self._model.path
-        ts = times(path, settings.num_steps)
+        """The compiled sampling: the first samples of each condition of the run's report, by ODE or flow map."""
+        settings, shape, model = self._experiment.sampling, self._task.shape, self._model
+        ts = times(model.path, settings.num_steps)
 
         def draw_of(params: Tree) -> Draw:
-            field: LabelledField = self._model.field(params)
-            return make_draw(classifier_free(field, null), path, shape, ODE, ts)
+            jumps = None if model.jumps is None else model.jumps(params)
+            return make_draw(model.rule(params), model.path, shape, ODE if jumps is None else JUMP, ts, jumps=jumps)
 
         row = np.arange(len(self._texts))
         first = row.reshape(-1, 1) * settings.num_per_class
@@ -143,7 +142,7 @@ class SampleGrids:
     def figure(self, samples: np.ndarray, step: int) -> Figure:
         """The grid of a step's samples."""
         shown = as_shown(self._task, samples) if self._decoder is None else self._decoder.decode_all(samples)
-        return self._shown.sample_grid(shown, self._scales, self._texts, f"step {step}, ODE")
+        return self._shown.sample_grid(shown, self._scales, self._texts, f"step {step}, {self._way}")
 
     def _write(self, samples: np.ndarray, step: int) -> Path:
         figure = self.figure(samples, step)

@@ -62,15 +62,20 @@ class Plan(NamedTuple):
     new: frozenset[str]
 
 
-def _of_network(kind: str, network: dict[str, object]) -> dict[str, object]:
+def _of_kind(kind: str, network: dict[str, object]) -> dict[str, object]:
     settings = {"network.kind": kind} | {f"network.{name}": value for name, value in network.items()}
     return {name: value for name, value in settings.items() if name not in _FREE}
+
+
+def settings_of_network(experiment: Experiment) -> dict[str, object]:
+    """The settings of a network that its parameters are for."""
+    return _of_kind(type(experiment.network).__name__, asdict(experiment.network))
 
 
 def _function_of(experiment: Experiment, facts: TaskFacts) -> dict[str, object]:
     """The settings of what an experiment learns, whatever its data and its optimizer."""
     own = {"path": experiment.path, "objective": experiment.objective, "data.shape": facts.shape}
-    return own | _of_network(type(experiment.network).__name__, asdict(experiment.network))
+    return own | settings_of_network(experiment)
 
 
 def _conditions_of(experiment: Experiment, facts: TaskFacts) -> dict[str, object]:
@@ -109,7 +114,7 @@ def _settings_of(kind: str, architecture: pretrained.Architecture, experiment: E
         "path": trained["path"],
         "objective": trained["objective"],
         "data.shape": (architecture.side, architecture.side, architecture.channels),
-    } | _of_network(f"{type(module).__name__}Network", network)
+    } | _of_kind(f"{type(module).__name__}Network", network)
 
 
 def _published(started: StartedFrom, experiment: Experiment, facts: TaskFacts) -> Source:

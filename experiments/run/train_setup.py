@@ -1,8 +1,9 @@
 """How a run learns: its loss, its optimizer, its moving averages, and the state before its first step."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,19 +11,21 @@ import optax
 
 from cfgjax import training
 from cfgjax.training import Step, freezing, fsdp, posthoc_ema
-from cfgjax.types import Array, Loss, Number, TrainState, Tree
+from cfgjax.types import Array, AxisName, Loss, Number, TrainState, Tree
 from experiments.config.schema import Experiment
 from experiments.run import nonfinite
 from experiments.run.model import PATHS, Model
 from experiments.run.parts import frozen_of
-from experiments.tasks.task import Task
+from experiments.tasks.distillation import uses_trajectories
+from experiments.tasks.task import Task, Teacher
 
 
 class TrainSetup(NamedTuple):
     """What the training of a model takes.
 
     ``create`` makes the state where the experiment wants it to lie; ``frozen`` says which parameters are not trained,
-    None where all are.
+    None where all are. ``taught`` gives both losses by a teacher's parameters, so that these are arguments of a step
+    and no constants in it; None where there is none.
     """
 
     loss: Loss
@@ -33,6 +36,23 @@ class TrainSetup(NamedTuple):
     average_decays: tuple[Callable[[Number], Array], ...]
     create: Callable[[], TrainState]
     frozen: Tree | None = None
+    taught: Callable[[Tree], tuple[Loss, Loss]] | None = None
+
+    def beside(self, make: Callable[[Loss], Any], is_trained: bool = True) -> Any:
+        """The step that ``make`` makes of the loss; with a teacher its source is (source, the teacher's parameters)."""
+        if self.taught is None:
+            return make(self.loss if is_trained else self.evaluation_loss)
+        taught = self.taught
+
+        def step(state: TrainState, batch: Tree, source: Tree = None, *, axis_name: AxisName = None) -> Any:
+            source, params = source
+            return make(taught(params)[0 if is_trained else 1])(state, batch, source, axis_name=axis_name)
+
+        return step
+
+    def source_of(self, source: Tree, task: Task) -> Tree:
+        """What such a step of a task takes beside state and batch: a source, and with it the teacher's parameters."""
+        return source if self.taught is None or task.teacher is None else (source, task.teacher.params)
 
 
 def _schedule_of(experiment: Experiment) -> optax.Schedule:
@@ -101,22 +121,34 @@ def train_setup_of(experiment: Experiment, task: Task, model: Model) -> TrainSet
         UserError: names of what is frozen that the network has not.
     """
     frozen = frozen_of(experiment, jax.eval_shape(model.init, jax.random.key(0))) if experiment.freeze else None
-    loss = partial(task.objective.loss, experiment, task, model.network, PATHS[experiment.path]())
+
+    def losses(task: Task) -> tuple[Loss, Loss]:
+        loss = partial(task.objective.loss, experiment, task, model.network, PATHS[experiment.path]())
+        return loss(True) if frozen is None else freezing.of_loss(loss(True), frozen), loss(False)
+
+    def taught(params: Tree) -> tuple[Loss, Loss]:
+        return losses(replace(task, teacher=cast(Teacher, task.teacher)._replace(params=params)))
+
+    loss, evaluation_loss = losses(task)
     return TrainSetup(
-        loss=loss(True) if frozen is None else freezing.of_loss(loss(True), frozen),
-        evaluation_loss=loss(False),
+        loss=loss,
+        evaluation_loss=evaluation_loss,
         optimizer=optimizer_of(experiment, frozen),
         learning_rate=_schedule_of(experiment),
         ema_decay=training.ema_warmup(experiment.optimizer.ema_decay),
         average_decays=tuple(map(posthoc_ema.power_function_decay, experiment.optimizer.average_widths)),
         create=partial(_placed, experiment, model),
         frozen=frozen,
+        taught=None if task.teacher is None or uses_trajectories(experiment) else taught,
     )
 
 
 def step_of(experiment: Experiment, setup: TrainSetup) -> Step:
-    """The pure training step of an experiment."""
-    step = training.make_step(
-        setup.loss, setup.optimizer, setup.ema_decay, experiment.num_microbatches, average_decays=setup.average_decays
-    )
+    """The pure training step of an experiment, whose source is ``setup.source_of(task.source, task)``."""
+
+    def make(loss: Loss) -> Step:
+        decays = setup.ema_decay, experiment.num_microbatches
+        return training.make_step(loss, setup.optimizer, *decays, average_decays=setup.average_decays)
+
+    step = setup.beside(make)
     return step if setup.frozen is None else freezing.of_step(step, setup.frozen)

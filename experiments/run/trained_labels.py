@@ -2,8 +2,11 @@
 
 Training reaches the null row by dropping labels, and a label's row by an example that keeps its label. A network of
 labels alone (label_drop_rate 0) is whole at w = 1, one of the null label alone (1) at w = 0 and under a classifier.
+One with guidance inside needs no null, and knows the scales that it was told.
 """
 
+from experiments.cli.main import UserError
+from experiments.config.distillation import GUIDED
 from experiments.config.schema import Experiment
 
 
@@ -26,6 +29,8 @@ def knows_labels(experiment: Experiment) -> bool:
 
 def known_scales(experiment: Experiment, scales: tuple[float, ...]) -> tuple[float, ...]:
     """Of guidance scales those that need only rows that were trained; where there is none, the one that does."""
+    if experiment.objective in GUIDED:
+        return scales
     has_null, has_labels = knows_null(experiment), knows_labels(experiment)
     known = tuple(scale for scale in scales if (has_null or scale == 1) and (has_labels or scale == 0))
     return known or ((1.0,) if has_labels else (0.0,))
@@ -34,6 +39,17 @@ def known_scales(experiment: Experiment, scales: tuple[float, ...]) -> tuple[flo
 def what_is_untrained(experiment: Experiment) -> str:
     """Of a field's network: what the rate of dropped labels leaves untrained, in words; else empty."""
     rate = f"label_drop_rate {experiment.label_drop_rate:g} trains no"
-    if knows_null(experiment) and knows_labels(experiment):
+    if experiment.objective in GUIDED or (knows_null(experiment) and knows_labels(experiment)):
         return ""
     return f"{rate} label: only w = 0" if knows_null(experiment) else f"{rate} null label: only w = 1"
+
+
+def require_in_range(what: str, experiment: Experiment, scale: float) -> None:
+    """Finds out whether a network with guidance inside was told a scale.
+
+    Raises:
+        UserError: it was not.
+    """
+    low, high = experiment.distillation.scales
+    if experiment.objective in GUIDED and not low <= scale <= high:
+        raise UserError(f"scale must be in {low:g}..{high:g}, in which {what} was trained, got {scale:g}")

@@ -62,6 +62,7 @@ def task_of(experiment: Experiment, settings: MixtureData) -> Task:
         batches=lambda steps: (share for _ in steps),
         example=example,
         held_out=share,
+        exact=mixture.vector_field,
         needs=report.needs,
         evaluate=lambda run, options, out_dir, missing: report.evaluate(run, mixture, options, out_dir),
     )

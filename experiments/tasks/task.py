@@ -17,8 +17,9 @@ from flax import linen
 from PIL import Image
 
 from cfgjax.conditions import as_condition
-from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Loss, Tree
+from cfgjax.types import Array, Condition, GaussianPath, LabelledField, LogClassifier, Loss, Number, Scale, Tree
 from experiments.config.networks import AnyNetwork
+from experiments.config.samplers import Jumps, Rule
 from experiments.config.schema import Experiment
 from experiments.evaluation.measurable import Counts, Need, left_out
 from experiments.evaluation.options import NOTHING_MORE, EvaluationOptions
@@ -38,6 +39,9 @@ Example = Callable[[Array, Any], tuple[Array, Array]]
 ToField = Callable[[GaussianPath, LabelledField], LabelledField]
 """(path, prediction) -> field."""
 
+Kind = Literal["field", "guided_field", "flow_map", "classifier", "autoencoder"]
+"""What is learned; of the first three samples are drawn, and the second and third have guidance inside."""
+
 
 class Objective(NamedTuple):
     """What is trained.
@@ -46,18 +50,25 @@ class Objective(NamedTuple):
         network: (its settings, what is known of the task) -> the network.
         loss: (experiment, task, network, path, whether it trains) -> the loss of one example.
         to_field: makes the field of what the network predicts.
-        kind: what is learned: a field, which is told a condition and of which samples are drawn, or something else.
+        kind: what is learned.
+        told: (condition, guidance scale, r - t) -> what a field's network is told beside x and t.
     """
 
     network: Callable[[AnyNetwork, TaskFacts], linen.Module]
     loss: Callable[[Experiment, Task, Any, GaussianPath, bool], Loss]
     to_field: ToField
-    kind: Literal["field", "classifier", "autoencoder"] = "field"
+    kind: Kind = "field"
+    told: Callable[[Condition, Scale, Number], Condition] = lambda y, scale, span: y
 
     @property
     def is_field(self) -> bool:
-        """Whether a field is learned."""
-        return self.kind == "field"
+        """Whether a field is learned, of which samples are drawn; a flow map has one, where r = t."""
+        return self.kind in _FIELDS
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether guidance is inside, so that the network is told its scale."""
+        return self.is_field and self.kind != "field"
 
     @property
     def without_samples(self) -> str:
@@ -65,8 +76,8 @@ class Objective(NamedTuple):
         return _WITHOUT_SAMPLES[self.kind]
 
 
-_WITHOUT_SAMPLES = {
-    "field": "",
+_FIELDS = "field", "guided_field", "flow_map"
+_WITHOUT_SAMPLES = dict.fromkeys(_FIELDS, "") | {
     "classifier": "a noisy classifier, which draws no samples",
     "autoencoder": "an autoencoder, which draws no samples; encode with it: "
     "python -m experiments.encode NAME --autoencoder RUN_DIR --out FOLDER",
@@ -83,6 +94,27 @@ class Autoencoder(NamedTuple):
 
     encode: Callable[[Array], tuple[Array, Array]]
     decode: Callable[[Array], Array]
+
+
+class Teacher(NamedTuple):
+    """What a run with guidance inside learns from.
+
+    Attributes:
+        name: as the command line has it.
+        rule_of: its parameters -> the guidance of its field, on the run's path and of the same conditions.
+        params: its parameters; None of an exact field.
+        start: the parameters that a run of the same network begins with, by name; None where it begins with none.
+    """
+
+    name: str
+    rule_of: Callable[[Tree], Rule]
+    params: Tree
+    start: Mapping[str, np.ndarray] | None
+
+    @property
+    def rule(self) -> Rule:
+        """The guidance of its field."""
+        return self.rule_of(self.params)
 
 
 class Samples(NamedTuple):
@@ -128,6 +160,16 @@ class Learned(Protocol):
     @property
     def field(self) -> LabelledField:
         """The learned field."""
+        ...
+
+    @property
+    def rule(self) -> Rule:
+        """The guidance of the learned field: classifier-free, or what is inside."""
+        ...
+
+    @property
+    def jumps(self) -> Jumps | None:
+        """The learned flow map, None where there is none."""
         ...
 
     @property
@@ -187,8 +229,8 @@ class TaskFacts:
         """What the network takes of one data point: x, zero, and t but of an autoencoder, and of a field the null."""
         x, t = jnp.zeros(self.shape), jnp.zeros(())
         match self.objective.kind:
-            case "field":
-                return x, t, as_condition(self.conditions.null)
+            case "field" | "guided_field" | "flow_map":
+                return x, t, self.objective.told(as_condition(self.conditions.null), jnp.ones(()), jnp.zeros(()))
             case "classifier":
                 return x, t
             case "autoencoder":
@@ -212,6 +254,8 @@ class Task(TaskFacts):
         num_held_out: pictures held out in all, for measures; 0 where they are not read.
         learned: more settings of the data, by their names, as they were found in these.
         train_digest, test_digest: of the data, as ``experiments.tasks.digests`` makes them; None where none are read.
+        exact: path -> the exact field, None where that is not known.
+        teacher: what guidance is distilled from; None where there is none.
     """
 
     batches: Callable[[range], Iterator[Tree]]
@@ -225,6 +269,8 @@ class Task(TaskFacts):
     learned: Mapping[str, Any] = field(default_factory=dict)
     train_digest: str | None = None
     test_digest: str | None = None
+    exact: Callable[[GaussianPath], LabelledField] | None = None
+    teacher: Teacher | None = None
 
     def left_out(self, num_per_class: int, options: EvaluationOptions = NOTHING_MORE) -> dict[str, str]:
         """The numbers that a report on so many samples of each label cannot give, with a reason each."""
