@@ -16,7 +16,7 @@ from experiments.cli import main as cli
 from experiments.cli.functions import load_function
 from experiments.cli.main import UserError
 from experiments.cli.options import optional
-from experiments.config.samplers import ODE, SDE, SolverName
+from experiments.config.samplers import JUMP, ODE, SDE, SolverName
 from experiments.config.schema import Sampling
 from experiments.evaluation.feature_classifier import Features
 from experiments.evaluation.frechet import FrechetMeasure
@@ -26,7 +26,7 @@ from experiments.evaluation.run_report import report
 from experiments.run import folder as run_folder
 from experiments.run.autoencoder import decoder_of
 from experiments.run.decoder import Decoder
-from experiments.run.require_trained import require_rows, require_scales
+from experiments.run.require_trained import require_rows, require_scales, require_solver
 from experiments.run.restore import Run, classifier_for, restore_run
 from experiments.runtime import distributed
 from experiments.runtime.distributed import Launch
@@ -42,7 +42,7 @@ class SampleOptions:
 
     scales: Annotated[tuple[float, ...] | None, optional("FLOAT [FLOAT ...]", OWN)] = None
     """Guidance scales w: 0 null, 1 labelled, above 1 guided."""
-    solver: tuple[SolverName, ...] = (ODE, SDE)
+    solver: Annotated[tuple[SolverName, ...], optional("NAME [NAME ...]", f"{ODE} {SDE}; {JUMP} of a flow map")] = ()
     """Solvers to sample with, as experiments.sample: the stochastic ones by the SDE with sigma_t^2 = 2 beta_t."""
     num_steps: Annotated[int | None, optional("INT", OWN)] = None
     """Solver steps from noise to data."""
@@ -107,10 +107,17 @@ def _require_weights(measures: MeasureOptions) -> None:
         raise UserError("convention needs --features inception")
 
 
+def _require_guidance(options: Options, run: Run[Task]) -> None:
+    """Raises UserError for a solver, or a guidance, that is not for what the run learned."""
+    for solver in options.samples.solver:
+        require_solver(run, solver)
+    if run.task.objective.is_guided and options.measures.classifier is not None:
+        raise UserError(f"classifier must be left out: guidance is inside the network of {options.run_dir}")
+
+
 def _require_usable(options: Options, run: Run[Task]) -> None:
     measures = options.measures
-    if not options.samples.solver:
-        raise UserError("solver must name at least one")
+    _require_guidance(options, run)
     _require_weights(measures)
     if measures.likelihood < 0 or measures.likelihood == 1:
         raise UserError(f"likelihood must be 0, or at least 2 images, got {measures.likelihood}")

@@ -12,8 +12,9 @@ import numpy as np
 from cfgjax.analysis.residuals import relative_error
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, GaussianPath, LabelledField
-from experiments.config.samplers import ODE, SDE, classifier_free, make_draw, times
-from experiments.evaluation.guided_samples import guided_draws
+from experiments.config.samplers import JUMP, ODE, SDE, classifier_free
+from experiments.evaluation.exact_laws import EXACT_STEPS, energy_distances, kl_divergences
+from experiments.evaluation.guided_samples import EVALUATIONS, FREE, Way, guided_draws
 from experiments.evaluation.measurable import RECOGNITION, Need
 from experiments.evaluation.options import EvaluationOptions
 from experiments.run.batch_sampling import sample_keys
@@ -61,11 +62,9 @@ def _moments(samples: np.ndarray) -> dict[str, Any]:
     return {"mean": samples.mean(axis=0).tolist(), "covariance": np.cov(samples.T).tolist()}
 
 
-def _density_draws(field: LabelledField, run: Learned, solver: str) -> np.ndarray:
+def _density_draws(run: Learned, way: Way) -> np.ndarray:
     """Samples [scales, n, 2] of label 0."""
-    settings = run.experiment.sampling
-    rule, ts = classifier_free(field, run.task.num_classes), times(run.path, settings.num_steps)
-    draw = make_draw(rule, run.path, (2,), solver, ts)
+    settings, draw = run.experiment.sampling, way.draw_of(run)
     keys = sample_keys(settings.seed, NUM_DENSITY_SAMPLES)
     by_scale = jax.vmap(jax.vmap(draw, in_axes=(0, None, None)), in_axes=(None, None, 0))
     return np.asarray(jax.jit(by_scale)(keys, jnp.int32(0), jnp.asarray(settings.scales)))
@@ -113,8 +112,7 @@ def draw_samples(draws: dict[str, np.ndarray], scales: tuple[float, ...], limit:
     panels = figure.subplots(num_classes, num_columns, squeeze=False)
     columns = [(solver, index) for solver in draws for index in range(len(scales))]
     for column, (solver, index) in enumerate(columns):
-        kind = KINDS.get(solver, solver)
-        panels[0, column].set_title(f"{kind} w = {scales[index]:g}", fontsize=9)
+        panels[0, column].set_title(f"{solver} w = {scales[index]:g}", fontsize=9)
         for label in range(num_classes):
             axes = panels[label, column]
             axes.scatter(*draws[solver][index, label].T, s=2, color=f"C{label % 10}", linewidths=0)
@@ -129,25 +127,40 @@ def needs(options: EvaluationOptions) -> list[Need]:
     return [RECOGNITION]
 
 
+def _laws(run: Learned, mixture: LabelledMixture) -> dict[str, Way]:
+    """The ways to draw of the exact guided laws, and of those that were learned, by their names."""
+    exact = classifier_free(mixture.vector_field(run.path), mixture.num_classes)
+    num_steps = run.experiment.sampling.num_steps
+    if run.jumps is None:
+        rules = {"exact field": exact, "learned field": run.rule}
+        return {
+            f"{name}, {kind}": Way(rule, solver, num_steps)
+            for solver, kind in KINDS.items()
+            for name, rule in rules.items()
+        }
+    maps = {
+        f"flow map, {count} evaluation{'s' if count > 1 else ''}": Way(run.rule, JUMP, count, run.jumps)
+        for count in EVALUATIONS
+    }
+    return {"exact field, ODE": Way(exact, ODE, EXACT_STEPS), **maps}
+
+
 def evaluate(run: Learned, mixture: LabelledMixture, options: EvaluationOptions, out_dir: Path) -> dict[str, Any]:
     """The metrics of a field and of its samples; writes samples.png and densities.png.
 
     Which label a sample has is asked of two labels or more.
     """
-    guided_samples, _ = guided_draws(run, options)
-    draws = {solver: samples for (_, solver), samples in guided_samples.items()}
-    field, path, scales = run.field, run.path, run.experiment.sampling.scales
-    errors = field_errors(field, mixture, path, run.experiment.sampling.seed)
-    exact = mixture.vector_field(path)
-    laws = {
-        "exact field, ODE": _density_draws(exact, run, ODE),
-        "learned field, ODE": _density_draws(field, run, ODE),
-        "exact field, SDE": _density_draws(exact, run, SDE),
-        "learned field, SDE": _density_draws(field, run, SDE),
-    }
+    draws, _ = guided_draws(run, options)
+    path, scales = run.path, run.experiment.sampling.scales
+    errors = field_errors(run.field, mixture, path, run.experiment.sampling.seed)
+    laws = {name: _density_draws(run, way) for name, way in _laws(run, mixture).items()}
+    is_guided = run.task.objective.is_guided
+    figures = energy_distances(run, mixture, draws) if is_guided else {}
+    divergences = kl_divergences(run, mixture, options) if is_guided else {}
     draw_densities(laws, scales, mixture, path, out_dir / "densities.png")
     limit = 1.8 * float(jnp.max(jnp.abs(mixture.means)))
-    draw_samples(draws, scales, limit, out_dir / "samples.png")
+    shown = {KINDS.get(solver, f"{guidance}, {solver}"): samples for (guidance, solver), samples in draws.items()}
+    draw_samples(shown, scales, limit, out_dir / "samples.png")
     guided = [
         {"law": name, "scale": scale, **_moments(points)}
         for name, samples in laws.items()
@@ -163,8 +176,15 @@ def evaluate(run: Learned, mixture: LabelledMixture, options: EvaluationOptions,
         "relative_error_by_time": {"t": list(TIMES), **errors},
         "guided_label_0": guided,
         "samples": [
-            {"scale": scale, "solver": solver, **accuracy(samples[index])}
-            for solver, samples in draws.items()
+            {
+                **({} if guidance == FREE else {"guidance": guidance}),
+                "scale": scale,
+                "solver": solver,
+                **accuracy(samples[index]),
+                **figures.get((guidance, solver, scale), {}),
+                **divergences.get((guidance, solver, scale), {}),
+            }
+            for (guidance, solver), samples in draws.items()
             for index, scale in enumerate(scales)
         ],
     }

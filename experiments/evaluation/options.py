@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from cfgjax.types import LogClassifier
-from experiments.config.samplers import ODE, SDE
 from experiments.evaluation.feature_classifier import Features
 from experiments.evaluation.frechet import FrechetMeasure
 from experiments.run.decoder import Decoder
@@ -14,7 +13,7 @@ class EvaluationOptions:
     """What is asked of a report beyond the run's own settings.
 
     Attributes:
-        solvers: to sample with.
+        solvers: to sample with; empty for those of what the run learned, ODE and SDE of a field.
         log_classifier: a noisy classifier, to guide the null field with.
         classifier_scales: its guidance scales; by default those of the run.
         num_likelihoods: held-out images whose bits per dimension are wanted.
@@ -24,7 +23,7 @@ class EvaluationOptions:
         is_kept: whether a feature classifier that is trained now is written beside the data.
     """
 
-    solvers: tuple[str, ...] = (ODE, SDE)
+    solvers: tuple[str, ...] = ()
     log_classifier: LogClassifier | None = None
     classifier_scales: tuple[float, ...] | None = None
     num_likelihoods: int = 0

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from experiments.config.samplers import ODE_SOLVERS, SDE_SOLVERS
-from experiments.evaluation import frechet, measurable
+from experiments.evaluation import by_evaluations, frechet, measurable
 from experiments.evaluation.guided_samples import FREE
 from experiments.evaluation.options import NOTHING_MORE, EvaluationOptions
 from experiments.run import folder as run_folder
@@ -75,6 +75,7 @@ def _headline(metrics: Mapping[str, Any]) -> str:
         numbers = (_number(row, name, form) for name, form in _COLUMNS.items())
         lines.append(" ".join((start, *numbers)))
     lines += frechet.lines(metrics)
+    lines += by_evaluations.lines(metrics)
     lines += _table(metrics.get("property_errors", ()), ("solver", "scale"), ".3f")
     lines += _table(metrics.get("words_met", ()), ("prompts", "solver", "scale"), ".1%")
     lines += _real_lines(metrics)
@@ -105,7 +106,9 @@ def report(run: Run[Task], out_dir: Path, options: EvaluationOptions = NOTHING_M
     before = _written(out_dir)
     missing = run.task.left_out(experiment.sampling.num_per_class, options)
     measurable.tell(missing)
-    metrics, names = measurable.finite(run.task.evaluate(run, options, out_dir, missing))
+    metrics = run.task.evaluate(run, options, out_dir, missing)
+    rows = by_evaluations.by_evaluations(run, options, metrics.get("samples", ()))
+    metrics, names = measurable.finite(metrics | ({"by_evaluations": rows} if rows else {}))
     _remove_former(out_dir, before)
     also = metrics.get("left_out", {}) | dict.fromkeys(names, "not finite")
     measurable.tell(also)

@@ -16,12 +16,12 @@ import numpy as np
 from cfgjax import data
 from cfgjax.types import Tree
 from experiments.cli import main as cli
-from experiments.config.samplers import denoised, make_draw, num_evaluations, one_sided, states, times
+from experiments.config.samplers import JUMPS, denoised, make_draw, num_evaluations, one_sided, states, times
 from experiments.run.autoencoder import decoder_of
 from experiments.run.batch_sampling import draw_all
 from experiments.run.restore import restore_field
 from experiments.sample import output
-from experiments.sample.guided import rule_of
+from experiments.sample.guided import jumps_of, rule_of, steps_of
 from experiments.sample.options import NUMBER_BYTES, Options, SampleOptions, require_in_range
 from experiments.tasks import texts
 from experiments.tasks.conditions import Conditions, asked_for, count_of, in_turn, take, unasked
@@ -48,8 +48,10 @@ def sample(options: Options) -> None:
     count = count_of(conditions)
     rule = rule_of(options.guidance, run, conditions, options.run.data_dir)
 
-    path, shape, solver, scale = run.path, run.task.shape, options.solver.solver, options.guidance.scale
-    ts = times(path, options.solver.num_steps, options.solver.grid, options.guidance.interval)
+    solver, num_steps = steps_of(options.solver, run)
+    jumps = jumps_of(options.guidance, run) if solver in JUMPS else None
+    path, shape, scale = run.path, run.task.shape, options.guidance.scale
+    ts = times(path, num_steps, options.solver.grid, options.guidance.interval)
     num_frames = len(ts) if options.output.trajectory else 1
     weights, task = options.run.autoencoder, run.task
     decoder = None if weights is None else decoder_of(weights, task.shape, task.scaling)
@@ -59,7 +61,7 @@ def sample(options: Options) -> None:
     output.require_room(options.output, shown, count, num_frames)
     watches = {"state": states, "denoised": denoised(path)}
     watch = watches[options.output.show] if options.output.trajectory else None
-    draw = make_draw(one_sided(rule(lambda field: field), scale), path, shape, solver, ts, watch)
+    draw = make_draw(one_sided(rule(lambda field: field), scale), path, shape, solver, ts, watch, jumps)
 
     nfe = num_evaluations(rule, run.field, path, shape, solver, ts, scale, take(conditions, np.array(0)))
     cost = "" if nfe is None else f" ({nfe} evaluations each)"

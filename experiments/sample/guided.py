@@ -1,6 +1,7 @@
 """The guided field that the options ask for, once what it needs of the run is found to be trained."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -8,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax import guidance
-from cfgjax.types import LabelledField, Null, Tree
+from cfgjax.types import LabelledField, Null, Scale, Tree
 from experiments.cli.main import UserError
-from experiments.config.samplers import Rule, RuleOf, by_classifier, by_name
+from experiments.config.samplers import JUMP, JUMPS, ODE, ODE_SOLVERS, Jumps, Rule, RuleOf, by_classifier, by_name
 from experiments.run.model import path_of_field
-from experiments.run.require_trained import require_rows, rows_of
+from experiments.run.require_trained import require_rows, require_scales, require_solver, rows_of
 from experiments.run.restore import Run, classifier_for, restore_without_data, warn_of_other_data
-from experiments.sample.options import GuidanceOptions
+from experiments.runtime import distributed
+from experiments.sample.options import GuidanceOptions, SolverOptions
 from experiments.tasks.conditions import Conditions, negative, take, what_is_told
 from experiments.tasks.task import TaskFacts
 
@@ -66,12 +68,73 @@ def _worse_field(run: Run[TaskFacts], worse_dir: Path, data_dir: Path | None) ->
     return worse.field
 
 
+def _inside(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree) -> RuleOf:
+    """The guidance inside the run's network, which knows no two sides.
+
+    Raises:
+        UserError: options that need them, or a scale that the network was not told.
+    """
+    folder, labels = run.experiment.run_dir, run.task.conditions.labels(conditions)
+    needing = {
+        "rule": guided.rule != "classifier_free",
+        "negative": guided.negative is not None,
+        "worse": guided.worse is not None,
+        "classifier": guided.classifier is not None,
+    }
+    for name, is_asked in needing.items():
+        if is_asked:
+            raise UserError(f"{name} must be left out: guidance is inside the network of {folder}")
+    require_scales(run, (guided.scale,), labels)
+    if guided.scale != 1 and run.task.num_classes in labels:
+        raise UserError(f"scale must be 1 at the null label where guidance is inside, got {guided.scale:g}")
+    at = partial(scale_between, guided)
+    return lambda placed: lambda scale: placed(run.rule(at(scale)))
+
+
+def scale_between(guided: GuidanceOptions, scale: Scale) -> Scale:
+    """The scale, in the interval of times that is asked for."""
+    return scale if guided.interval == (0.0, 1.0) else guidance.interval(scale, *guided.interval)
+
+
+def jumps_of(guided: GuidanceOptions, run: Run[TaskFacts]) -> Jumps | None:
+    """The flow map of the run, None where it has none.
+
+    Raises:
+        UserError: an interval, which it did not learn.
+    """
+    jumps = run.jumps
+    if jumps is not None and guided.interval != (0.0, 1.0) and not run.experiment.distillation.intervals:
+        raise UserError(
+            f"interval must be 0 1: the flow map of {run.experiment.run_dir} learned no others "
+            "(distillation.intervals); a solver of its field takes any"
+        )
+    return None if jumps is None else lambda scale: jumps(scale_between(guided, scale))
+
+
+def steps_of(solving: SolverOptions, run: Run[TaskFacts]) -> tuple[str, int]:
+    """The solver and the number of steps that are asked for; by default those of what the run learned.
+
+    Raises:
+        UserError: a jump of a run without flow map.
+    """
+    solver = solving.solver or (ODE if run.jumps is None else JUMP)
+    require_solver(run, solver)
+    if solving.num_steps == 1 and solver in ODE_SOLVERS:
+        distributed.warn(
+            f"warning: one step of {solver} is no sample of the guided ODE; a flow map's is, as of the preset "
+            "mixture_flow_map"
+        )
+    return solver, solving.num_steps or (1 if solver in JUMPS else 32)
+
+
 def rule_of(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree, data_dir: Path | None) -> RuleOf:
     """The function that makes the guidance of the run's field, and of the worse one or the classifier.
 
     Raises:
         UserError: options that leave each other out, a run that does not fit, or a label that the run never trained.
     """
+    if run.task.objective.is_guided:
+        return _inside(guided, run, conditions)
     null, path = _led_from(guided, run.task.conditions), run.path
     _require_trained(guided, run, conditions, null)
     if guided.classifier is not None:

@@ -59,12 +59,13 @@ class GuidanceOptions:
 class SolverOptions:
     """How noise becomes data."""
 
-    solver: SolverName = "heun"
-    """Of the SDE with sigma_t^2 = 2 beta_t: the two stochastic ones; of the ODE: the others (adaptive: diffrax's)."""
+    solver: Annotated[SolverName | None, optional("NAME", "heun; jump of a flow map")] = None
+    """Of the SDE with sigma_t^2 = 2 beta_t: euler_maruyama, stochastic_heun; of a flow map: jump, with noise
+    renoised_jump; of the ODE: the others (adaptive: diffrax's)."""
     grid: GridName = "uniform"
     """How the times of the steps are spread over 0..1."""
-    num_steps: int = 32
-    """Solver steps from noise to data; adaptive chooses its own."""
+    num_steps: Annotated[int | None, optional("INT", "32; 1 of a flow map")] = None
+    """Solver steps from noise to data; adaptive chooses its own, a jump is one evaluation."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,8 @@ def require_in_range(options: Options) -> None:
     counts = {"num_steps": solving.num_steps, "num_samples": which.num_samples, "chunk": which.chunk}
     for name, count in counts.items():
         _require(count is None or count >= 1, f"{name} must be at least 1, got {count}")
-    data.check_memory("num_steps", 2 * NUMBER_BYTES * solving.num_steps)
+    data.check_memory("num_steps", 2 * NUMBER_BYTES * (solving.num_steps or 1))
     start, stop = guided.interval
     _require(0 <= start < stop <= 1, f"interval must be 0 <= start < stop <= 1, got {start:g} {stop:g}")
-    is_enough = solving.grid != "karras" or solving.num_steps >= 2
+    is_enough = solving.grid != "karras" or solving.num_steps != 1
     _require(is_enough, "num_steps must be at least 2 for the grid karras, got 1")

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from cfgjax import data, paths
+from experiments.config import samplers
 from experiments.config.kinds import MixtureData
 from experiments.config.networks import MLPNetwork
 from experiments.config.schema import Sampling
@@ -40,7 +41,17 @@ NUMBERS = {
     measurable.RESIDUALS.numbers: lambda found: "residuals" in found,
 }
 
-MODEL = types.SimpleNamespace(path=paths.linear(), field=lambda params: lambda x, t, y: (0.1 * y + 1) * x)
+
+def _growth(x, t, y):
+    return (0.1 * y + 1) * x
+
+
+MODEL = types.SimpleNamespace(
+    path=paths.linear(),
+    field=lambda params: _growth,
+    rule=lambda params: samplers.classifier_free(_growth, 2),
+    jumps=None,
+)
 
 
 def _task(experiment, num_classes, num_held_out=0):

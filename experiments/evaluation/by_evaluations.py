@@ -1,0 +1,100 @@
+"""Samples of guidance inside a network by the number of its evaluations, beside those of its teacher."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from cfgjax import guidance, solvers
+from experiments.config.samplers import JUMPS, SOLVERS, times
+from experiments.evaluation.guided_samples import TEACHER, Way, ways_of
+from experiments.evaluation.options import EvaluationOptions
+from experiments.run.batch_sampling import sample_keys
+from experiments.tasks.conditions import count_of, take
+from experiments.tasks.task import Learned
+
+NUM_TIMED, NUM_REPEATS = 64, 5
+"""Samples in one call that is timed, and calls, of which the quickest counts."""
+_FIGURES = {
+    "recognised": ("accuracy", ".1%"),
+    "frechet": ("Frechet", ".3f"),
+    "frechet_ratio": ("of teacher's", ".2f"),
+    "energy_distance": ("energy dist.", ".2e"),
+    "energy_floor": ("its floor", ".2e"),
+    "kl": ("KL, nats", ".2e"),
+    "seconds_per_sample": ("s per sample", ".2e"),
+    "times_faster": ("times faster", ".1f"),
+}
+"""Of a row: what its column is called, and how it is written."""
+
+
+def _seconds(run: Learned, way: Way, scale: float) -> float:
+    """The time of one sample among NUM_TIMED in one call, in seconds."""
+    draw = way.draw_of(run)
+    rows = run.task.conditions.rows
+    conditions = jax.tree.map(jnp.asarray, take(rows, np.arange(NUM_TIMED) % count_of(rows)))
+    keys = sample_keys(run.experiment.sampling.seed, NUM_TIMED)
+    program = jax.jit(jax.vmap(draw, (0, 0, None))).lower(keys, conditions, jnp.float32(scale)).compile()
+    found = []
+    for _ in range(1 + NUM_REPEATS):
+        start = time.perf_counter()
+        jax.block_until_ready(program(keys, conditions, jnp.float32(scale)))
+        found.append(time.perf_counter() - start)
+    return min(found[1:]) / NUM_TIMED
+
+
+def _num_evaluations(run: Learned, way: Way, scale: float) -> int:
+    """How often one sample evaluates the guided field, of which classifier-free evaluates the network twice each."""
+    if way.solver in JUMPS:
+        return way.num_steps
+    y = jax.tree.map(jnp.asarray, take(run.task.conditions.rows, np.array(0)))
+    build = lambda field: SOLVERS[way.solver](run.path, guidance.given(field, y))  # noqa: E731
+    ts = times(run.path, way.num_steps)
+    return int(solvers.num_function_evaluations(build, way.rule(scale), jnp.zeros(run.task.shape), ts).sum())
+
+
+def by_evaluations(run: Learned, options: EvaluationOptions, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of samples of guidance inside a network with what they cost, and what they are to its teacher's.
+
+    Args:
+        run: the run.
+        options: what was asked.
+        rows: of its report: guidance, solver, scale, and figures.
+    """
+    if not run.task.objective.is_guided:
+        return []
+    ways, scale = ways_of(run, options), run.experiment.sampling.scales[-1]
+    seconds = {name: _seconds(run, way, scale) for name, way in ways.items()}
+    teacher = {row["scale"]: row for row in rows if row["guidance"] == TEACHER}
+    quick = next((its for (guidance, _), its in seconds.items() if guidance == TEACHER), None)
+    found = []
+    for row in rows:
+        name = row["guidance"], row["solver"]
+        figures = {key: row[key] for key in _FIGURES if key in row}
+        cost = {"seconds_per_sample": seconds[name]} | ({"times_faster": quick / seconds[name]} if quick else {})
+        its = teacher.get(row["scale"], {}).get("frechet")
+        ratio = {"frechet_ratio": row["frechet"] / its} if its and "frechet" in row else {}
+        count = _num_evaluations(run, ways[name], row["scale"])
+        told = {"guidance": name[0], "solver": name[1], "evaluations": count, "scale": row["scale"]}
+        found.append(told | figures | ratio | cost)
+    return found
+
+
+def lines(metrics: Mapping[str, Any]) -> list[str]:
+    """The rows as lines under the names of their columns."""
+    rows = metrics.get("by_evaluations", ())
+    if not rows:
+        return []
+    names = [name for name in _FIGURES if any(name in row for row in rows)]
+    head = "  " + f"{'':>8} {'solver':>10} {'evaluations':>11} {'w':>4}"
+    found = [head + "".join(f" {_FIGURES[name][0]:>12}" for name in names)]
+    for row in rows:
+        start = f"  {row['guidance']:>8} {row['solver']:>10} {row['evaluations']:>11} {row['scale']:>4g}"
+        figures = (f"{row[name]:{_FIGURES[name][1]}}" if name in row else "-" for name in names)
+        found.append(start + "".join(f" {text:>12}" for text in figures))
+    return found
