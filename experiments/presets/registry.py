@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cfgjax.models import SIZES, UNET_SIZES
+from experiments.config.distillation import EXACT, Distillation, TaughtBy
 from experiments.config.kinds import (
     ConditionedData,
     DescribedDigits,
@@ -21,6 +22,9 @@ from experiments.presets import requirements
 def dit(size: str, patch: int, **settings: Any) -> DiTNetwork:
     """The transformer of a size of the paper."""
     return DiTNetwork(**SIZES[size]._asdict(), patch=patch, **settings)
+
+
+_DIGITS = ImageData(shape=(8, 8, 1), num_classes=10)
 
 
 _FASHION = ImageData("fashion_mnist", shape=(28, 28, 1), num_classes=10, dequantise=True)
@@ -51,11 +55,28 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
         Experiment(
             "digits",
             Path("runs/digits"),
-            ImageData(shape=(8, 8, 1), num_classes=10),
+            _DIGITS,
             num_steps=2_500,
             save_every=500,
             network=MLPNetwork(width=384, dropout=0.2),
             sampling=Sampling(num_steps=32),
+        ),
+    ),
+    "digits_flow_map": (
+        "the guided flow map of the digits, from a run of them",
+        Experiment(
+            "digits_flow_map",
+            Path("runs/digits_flow_map"),
+            _DIGITS,
+            objective="flow_map",
+            num_steps=4_000,
+            save_every=500,
+            network=MLPNetwork(width=384),
+            optimizer=Optimizer(warmup_steps=300),
+            distillation=Distillation(
+                scales=(1.0, 3.0), equal_rate=0.1, teacher_steps=1, trajectories=32_768, num_times=8, whole_rate=0.5
+            ),
+            sampling=Sampling((1.0, 2.0, 3.0), num_steps=4),
         ),
     ),
     "measured_digits": (
@@ -110,6 +131,21 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             sampling=Sampling(num_steps=32),
         ),
     ),
+    "mixture_flow_map": (
+        "the guided flow map of these Gaussians, from the exact field",
+        Experiment(
+            "mixture_flow_map",
+            Path("runs/mixture_flow_map"),
+            MixtureData(),
+            objective="flow_map",
+            batch_size=512,
+            num_steps=12_000,
+            network=MLPNetwork(width=128, depth=3, max_frequency=20.0),
+            optimizer=Optimizer(learning_rate=3e-3, warmup_steps=300),
+            distillation=Distillation(scales=(0.0, 5.0), equal_rate=0.1, teacher=TaughtBy(EXACT)),
+            sampling=Sampling((1.0, 2.0, 3.0), num_steps=4, num_per_class=2_048),
+        ),
+    ),
     "fashion_mnist": (
         "28 x 28 pictures of clothes, 10 labels, a small transformer",
         Experiment(
@@ -123,6 +159,25 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             network=DiTNetwork(width=128, depth=5, num_heads=2, patch=4),
             optimizer=Optimizer(learning_rate=2e-3, warmup_steps=200, ema_decay=0.998),
             sampling=Sampling((1.0, 2.0, 3.0), num_steps=24, num_per_class=10),
+        ),
+    ),
+    "fashion_mnist_flow_map": (
+        "the guided flow map of these pictures, from a run of them",
+        Experiment(
+            "fashion_mnist_flow_map",
+            Path("runs/fashion_mnist_flow_map"),
+            _FASHION,
+            objective="flow_map",
+            batch_size=64,
+            num_microbatches=4,
+            num_steps=6_000,
+            save_every=500,
+            network=DiTNetwork(width=128, depth=5, num_heads=2, patch=4),
+            optimizer=Optimizer(learning_rate=1e-3, warmup_steps=200, ema_decay=0.998),
+            distillation=Distillation(
+                scales=(1.0, 2.0), equal_rate=0.1, teacher_steps=1, trajectories=8_192, num_times=8, whole_rate=0.5
+            ),
+            sampling=Sampling((1.0, 1.5, 2.0), num_steps=4, num_per_class=100),
         ),
     ),
     "fashion_latents": (

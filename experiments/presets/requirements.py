@@ -44,6 +44,7 @@ REQUIREMENTS = {
         _resident("0.9"),
         "class accuracy at w = 0, 1, 2, 4 by the ODE: 9.3, 99.7, 100, 100 %",
     ),
+    "digits_flow_map": Requirements(f"{_DIGITS}; --teacher RUN of the preset digits", "2 CPU cores"),
     "measured_digits": Requirements(
         _DIGITS,
         "2 CPU cores",
@@ -69,6 +70,7 @@ REQUIREMENTS = {
         _resident("0.9"),
         "relative L2 error of the learned field, mean over t in [0.05, 0.95]: 1.4 % labelled, 6.8 % null",
     ),
+    "mixture_flow_map": Requirements("none", "2 CPU cores"),
     "fashion_mnist": Requirements(
         _FASHION,
         "2 CPU cores",
@@ -76,6 +78,7 @@ REQUIREMENTS = {
         _resident("1.3"),
         "at w = 1.5 by the ODE: class accuracy 90.9 %, Frechet distance 18.3 (real 9.3), coverage 0.90 (real 0.97)",
     ),
+    "fashion_mnist_flow_map": Requirements(f"{_FASHION}; --teacher RUN of the preset fashion_mnist", "2 CPU cores"),
     "fashion_latents": Requirements(
         "python -m experiments.encode fashion_mnist --autoencoder PATH --out fashion_latents",
         "2 CPU cores",

@@ -174,7 +174,7 @@ def test_dryrun_on_one_device_cuts_nothing():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["fashion"], "preset must be one of digits, measured_digits"),
+        (["fashion"], "preset must be one of digits, digits_flow_map"),
         (["mixture", "--devices", "0"], "devices must be at least 1, got 0"),
         (["mixture", "--devices", "3"], "batch_size must be divisible by 3, got 512"),
         (["mixture", "--devices", "1000"], "devices must be at most 8"),
