@@ -170,10 +170,10 @@ PRESETS: dict[str, tuple[str, Experiment]] = {
             objective="flow_map",
             batch_size=64,
             num_microbatches=4,
-            num_steps=6_000,
+            num_steps=2_000,
             save_every=500,
             network=DiTNetwork(width=128, depth=5, num_heads=2, patch=4),
-            optimizer=Optimizer(learning_rate=1e-3, warmup_steps=200, ema_decay=0.998),
+            optimizer=Optimizer(warmup_steps=100, ema_decay=0.99),
             distillation=Distillation(
                 scales=(1.0, 2.0), equal_rate=0.1, teacher_steps=1, trajectories=8_192, num_times=8, whole_rate=0.5
             ),
