@@ -1,4 +1,4 @@
-"""A user's own pieces against the exact oracle: fields, guidance rules, solvers, samplers, dropping, losses.
+"""A user's own pieces against the exact oracle: fields, guidance, solvers, samplers, losses, flow maps.
 
 Each function takes an object, runs it where the answer is known in closed form (``mixtures``), and gives a ``Report``:
 a table of checks, each passed, or failed with its size and the likely cause in words. ``report.require()`` raises
@@ -15,6 +15,7 @@ finding; else the row says that no known cause fits. The seed is fixed: the same
     label_dropping      (key, y) -> y                   claims to drop labels, independently for each example
     dropping            (key, y) -> y                   claims to drop any conditions, to the null of sampling
     loss                (path, field, key, z, y) -> []  claims to be least for the vector field, or another view
+    flow_map            (x, t, r, y, w) -> like x       claims the average velocity of dx = u_w dt from t to r
     samples             (key, y [n]) -> [n, D]          claims to sample the labels' laws, a whole batch in one call
 
 All but the last (and a batched ``label_dropping`` or ``dropping``) are called for ONE example. What raises, gives
@@ -47,6 +48,7 @@ from cfgjax.verify.condition_dropping import dropping as dropping
 from cfgjax.verify.conditional_fields import conditional_field as conditional_field
 from cfgjax.verify.diffusions import diffusion as diffusion
 from cfgjax.verify.fields import field as field
+from cfgjax.verify.flow_maps import flow_map as flow_map
 from cfgjax.verify.labels import label_dropping as label_dropping
 from cfgjax.verify.losses import loss as loss
 from cfgjax.verify.report import Check as Check

@@ -212,6 +212,7 @@ VERIFIED = {
     ),
     "diffusion": lambda: verify.diffusion(solvers.euler_maruyama),
     "field": lambda: verify.field(ORACLE, PATH, MIXTURE),
+    "flow_map": lambda: verify.flow_map(lambda x, t, r, y, w: w * x),
     "guidance": lambda: verify.guidance(guidance.classifier_free),
     "label_dropping": lambda: verify.label_dropping(
         lambda key, y: guidance.drop_condition(key, y, 0.1, NULL), 0.1, NULL
