@@ -16,6 +16,7 @@ finding; else the row says that no known cause fits. The seed is fixed: the same
     dropping            (key, y) -> y                   claims to drop any conditions, to the null of sampling
     loss                (path, field, key, z, y) -> []  claims to be least for the vector field, or another view
     flow_map            (x, t, r, y, w) -> like x       claims the average velocity of dx = u_w dt from t to r
+    flow_map_loss       (path, flow_map, key, z, y, w)  claims to be least for it, with or without a teacher
     samples             (key, y [n]) -> [n, D]          claims to sample the labels' laws, a whole batch in one call
 
 All but the last (and a batched ``label_dropping`` or ``dropping``) are called for ONE example. What raises, gives
@@ -48,6 +49,7 @@ from cfgjax.verify.condition_dropping import dropping as dropping
 from cfgjax.verify.conditional_fields import conditional_field as conditional_field
 from cfgjax.verify.diffusions import diffusion as diffusion
 from cfgjax.verify.fields import field as field
+from cfgjax.verify.flow_map_losses import flow_map_loss as flow_map_loss
 from cfgjax.verify.flow_maps import flow_map as flow_map
 from cfgjax.verify.labels import label_dropping as label_dropping
 from cfgjax.verify.losses import loss as loss

@@ -79,22 +79,30 @@ class Views(NamedTuple):
 
 def states(mixture: LabelledMixture, path: GaussianPath, times: np.ndarray, seed: int) -> Array:
     """A state of p_t(x) for each of the times [n], as [n, D]."""
-    return _moved(path, times, *_draws(mixture, len(times), seed))
+    _, z, noise = _draws(mixture, len(times), seed)
+    return _moved(path, times, z, noise)
+
+
+def labelled_data(mixture: LabelledMixture, size: int, seed: int) -> tuple[Array, Array]:
+    """Data points of all labels, [size, D], and their labels, [size]."""
+    chosen, z, _ = _draws(mixture, size, seed)
+    per_label = np.size(mixture.weights) // mixture.num_classes
+    return jnp.asarray(z, jnp.result_type(float)), jnp.asarray(chosen // per_label)
 
 
 def joint_states(
     mixture: JointMixture, path: GaussianPath, times: np.ndarray, seed: int
 ) -> tuple[Array, dict[str, Array]]:
     """A state of p_t(x) for each of the times [n], as [n, D], and its data point's vectors, [n, k] each."""
-    z, noise = _draws(mixture.mixture, len(times), seed)
+    _, z, noise = _draws(mixture.mixture, len(times), seed)
     ends = np.cumsum((mixture.dimension, *mixture.sizes.values()))
     points, *vectors = np.split(z, ends[:-1], axis=1)
     own = {name: jnp.asarray(rows, jnp.result_type(float)) for name, rows in zip(mixture.sizes, vectors, strict=True)}
     return _moved(path, times, points, noise[:, : mixture.dimension]), own
 
 
-def _draws(mixture: LabelledMixture, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Data points of all labels and noise, [size, D] each."""
+def _draws(mixture: LabelledMixture, size: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The components of some draws, [size], their data points and noise, [size, D] each."""
     rng = np.random.default_rng(seed)
     weights = np.asarray(mixture.weights, np.float64).reshape(-1)
     chosen = rng.choice(len(weights), size=size, p=weights / weights.sum())
@@ -102,7 +110,7 @@ def _draws(mixture: LabelledMixture, size: int, seed: int) -> tuple[np.ndarray, 
     roots = np.linalg.cholesky(np.asarray(mixture.covariances, np.float64).reshape(-1, dimension, dimension))
     z, noise = rng.normal(size=(2, size, dimension))
     means = np.asarray(mixture.means, np.float64).reshape(-1, dimension)
-    return means[chosen] + np.einsum("nij,nj->ni", roots[chosen], z), noise
+    return chosen, means[chosen] + np.einsum("nij,nj->ni", roots[chosen], z), noise
 
 
 def _moved(path: GaussianPath, times: np.ndarray, z: np.ndarray, noise: np.ndarray) -> Array:

@@ -213,6 +213,9 @@ VERIFIED = {
     "diffusion": lambda: verify.diffusion(solvers.euler_maruyama),
     "field": lambda: verify.field(ORACLE, PATH, MIXTURE),
     "flow_map": lambda: verify.flow_map(lambda x, t, r, y, w: w * x),
+    "flow_map_loss": lambda: verify.flow_map_loss(
+        lambda path, flow_map, key, z, y, w: jnp.mean(jnp.square(flow_map(z, 0.25, 0.5, y, w) - z))
+    ),
     "guidance": lambda: verify.guidance(guidance.classifier_free),
     "label_dropping": lambda: verify.label_dropping(
         lambda key, y: guidance.drop_condition(key, y, 0.1, NULL), 0.1, NULL
