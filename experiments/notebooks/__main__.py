@@ -24,7 +24,10 @@ from experiments.run import folder as run_folder
 from experiments.runtime import progress
 
 FOLDER = Path(__file__).parent
-NAMES = ("from_path_to_guidance", "what_guidance_does", "train_your_own", "bring_your_own", "say_it_in_words", "sweep")
+NAMES = (
+    *("from_path_to_guidance", "what_guidance_does", "train_your_own", "bring_your_own", "say_it_in_words", "sweep"),
+    "one_evaluation",
+)
 _SECONDS, _COLOURS, _PNG = 600, 128, "image/png"
 """What one cell may take, and one figure."""
 _KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
