@@ -60,6 +60,6 @@ class Distillation:
     num_times: SmallInt = 16
     """Parts, even in time, into which each of these is divided."""
     whole_rate: Fraction = 0.4
-    """Probability, 0 to 1, with which t and r are the two ends of a trajectory, and no two of its times."""
+    """Of a flow map with a teacher: probability, 0 to 1, with which t and r are 0 and 1, the way of one evaluation."""
     teacher: Annotated[TaughtBy | None, tyro.conf.Suppress] = None
     """What it learns from; None for the data alone."""

@@ -61,6 +61,8 @@ def _num_evaluations(run: Learned, way: Way, scale: float) -> int:
 def by_evaluations(run: Learned, options: EvaluationOptions, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rows of samples of guidance inside a network with what they cost, and what they are to its teacher's.
 
+    How many times faster they are than those of a teacher is told of a network, not of an exact field.
+
     Args:
         run: the run.
         options: what was asked.
@@ -71,12 +73,15 @@ def by_evaluations(run: Learned, options: EvaluationOptions, rows: Sequence[Mapp
     ways, scale = ways_of(run, options), run.experiment.sampling.scales[-1]
     seconds = {name: _seconds(run, way, scale) for name, way in ways.items()}
     teacher = {row["scale"]: row for row in rows if row["guidance"] == TEACHER}
-    quick = next((its for (guidance, _), its in seconds.items() if guidance == TEACHER), None)
+    own_network = run.task.teacher is not None and run.task.teacher.params is not None
+    of_teacher = next((its for (guidance, _), its in seconds.items() if guidance == TEACHER and own_network), None)
     found = []
     for row in rows:
         name = row["guidance"], row["solver"]
         figures = {key: row[key] for key in _FIGURES if key in row}
-        cost = {"seconds_per_sample": seconds[name]} | ({"times_faster": quick / seconds[name]} if quick else {})
+        cost = {"seconds_per_sample": seconds[name]} | (
+            {"times_faster": of_teacher / seconds[name]} if of_teacher else {}
+        )
         its = teacher.get(row["scale"], {}).get("frechet")
         ratio = {"frechet_ratio": row["frechet"] / its} if its and "frechet" in row else {}
         count = _num_evaluations(run, ways[name], row["scale"])

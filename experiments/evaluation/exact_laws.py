@@ -15,8 +15,8 @@ from cfgjax import flow_maps, guidance, metrics, solvers
 from cfgjax.analysis import certificates, likelihood
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array
-from experiments.config.samplers import ODE, classifier_free, times
-from experiments.evaluation.guided_samples import Draws, Way, own_ways
+from experiments.config.samplers import JUMP, ODE, ODE_SOLVERS, classifier_free, times
+from experiments.evaluation.guided_samples import Draws, Way, own_ways, ways_of
 from experiments.evaluation.options import EvaluationOptions
 from experiments.run.batch_sampling import draw_all
 from experiments.runtime import progress
@@ -48,8 +48,10 @@ def _of_each(samples: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.array([metrics.energy_distance(*pair) for pair in zip(samples, others, strict=True)])
 
 
-def energy_distances(run: Learned, mixture: LabelledMixture, draws: Draws) -> Figures:
-    """For each guidance, solver and scale the energy distance to the exact guided law, the mean over labels.
+def energy_distances(run: Learned, mixture: LabelledMixture, draws: Draws, options: EvaluationOptions) -> Figures:
+    """For each guidance, solver and scale the energy distance to the law of the exact guided ODE, the mean over labels.
+
+    Of solvers without noise alone: with guidance the others draw of another law.
 
     Beside it the floor: the root of the mean square over labels of that between two independent sets of exact samples.
     """
@@ -59,7 +61,8 @@ def energy_distances(run: Learned, mixture: LabelledMixture, draws: Draws) -> Fi
     seed, scales = run.experiment.sampling.seed, run.experiment.sampling.scales
     exact, other = (_exact_draws(run, mixture, num_per_label, seed + more) for more in (1, 2))
     floors = [float(np.sqrt(np.mean(_of_each(*pair) ** 2))) for pair in zip(exact, other, strict=True)]
-    rows = [(way, index) for way in draws for index in range(len(scales))]
+    of_ode = [name for name, way in ways_of(run, options).items() if way.solver in (*ODE_SOLVERS, JUMP)]
+    rows = [(way, index) for way in of_ode for index in range(len(scales))]
     return {
         (*way, scales[index]): {
             "energy_distance": float(np.mean(_of_each(draws[way][index, :, :num_per_label], exact[index]))),

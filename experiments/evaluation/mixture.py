@@ -155,7 +155,7 @@ def evaluate(run: Learned, mixture: LabelledMixture, options: EvaluationOptions,
     errors = field_errors(run.field, mixture, path, run.experiment.sampling.seed)
     laws = {name: _density_draws(run, way) for name, way in _laws(run, mixture).items()}
     is_guided = run.task.objective.is_guided
-    figures = energy_distances(run, mixture, draws) if is_guided else {}
+    figures = energy_distances(run, mixture, draws, options) if is_guided else {}
     divergences = kl_divergences(run, mixture, options) if is_guided else {}
     draw_densities(laws, scales, mixture, path, out_dir / "densities.png")
     limit = 1.8 * float(jnp.max(jnp.abs(mixture.means)))

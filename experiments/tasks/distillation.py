@@ -125,20 +125,20 @@ class _Row(NamedTuple):
     """A loss, what it is of, and whether it needs a teacher; None for the one of trajectories."""
 
     loss: Callable[[_One, Array, Array], Array] | None
-    of: Guided
+    of: tuple[Guided, ...]
     needs_teacher: bool
 
 
 LOSSES: dict[LossName, _Row] = {
-    "distilled_guidance": _Row(_distilled_guidance, "guided_field", True),
-    "model_guidance": _Row(_model_guidance, "guided_field", False),
-    "trajectories": _Row(None, "flow_map", True),
-    "progressive": _Row(_progressive, "flow_map", True),
-    "lagrangian": _Row(_by_field(flow_maps.lagrangian), "flow_map", True),
-    "eulerian": _Row(_by_field(flow_maps.eulerian), "flow_map", True),
-    "mean_flow": _Row(_by_velocity(flow_maps.mean_flow), "flow_map", False),
-    "improved_mean_flow": _Row(_by_velocity(flow_maps.improved_mean_flow), "flow_map", False),
-    "shortcut": _Row(_by_velocity(flow_maps.shortcut), "flow_map", False),
+    "distilled_guidance": _Row(_distilled_guidance, ("guided_field",), True),
+    "model_guidance": _Row(_model_guidance, ("guided_field",), False),
+    "trajectories": _Row(None, ("flow_map", "guided_field"), True),
+    "progressive": _Row(_progressive, ("flow_map",), True),
+    "lagrangian": _Row(_by_field(flow_maps.lagrangian), ("flow_map",), True),
+    "eulerian": _Row(_by_field(flow_maps.eulerian), ("flow_map",), True),
+    "mean_flow": _Row(_by_velocity(flow_maps.mean_flow), ("flow_map",), False),
+    "improved_mean_flow": _Row(_by_velocity(flow_maps.improved_mean_flow), ("flow_map",), False),
+    "shortcut": _Row(_by_velocity(flow_maps.shortcut), ("flow_map",), False),
 }
 """By the names of ``Distillation.loss``; the first of each objective that fits is the default."""
 
@@ -151,12 +151,12 @@ def _row_of(experiment: Experiment, has_teacher: bool) -> _Row:
     """
     name, objective = experiment.distillation.loss, experiment.objective
     fitting = {
-        name: row for name, row in LOSSES.items() if row.of == objective and (has_teacher or not row.needs_teacher)
+        name: row for name, row in LOSSES.items() if objective in row.of and (has_teacher or not row.needs_teacher)
     }
     if name is None:
         return next(iter(fitting.values()))
-    if LOSSES[name].of != objective:
-        own = ", ".join(name for name, row in LOSSES.items() if row.of == objective)
+    if objective not in LOSSES[name].of:
+        own = ", ".join(name for name, row in LOSSES.items() if objective in row.of)
         raise UserError(f"distillation.loss must be one of {own} for the objective {objective!r}, got {name!r}")
     if name not in fitting:
         raise UserError(f"distillation.loss {name!r} needs a teacher: --teacher RUN; without: {', '.join(fitting)}")
@@ -165,7 +165,9 @@ def _row_of(experiment: Experiment, has_teacher: bool) -> _Row:
 
 def uses_trajectories(experiment: Experiment) -> bool:
     """Whether the examples of an experiment with a teacher are trajectories of it, solved before training."""
-    return experiment.objective in FLOW_MAPS and experiment.distillation.loss in (None, "trajectories")
+    return experiment.distillation.loss == "trajectories" or (
+        experiment.objective in FLOW_MAPS and experiment.distillation.loss is None
+    )
 
 
 def require_usable(experiment: Experiment) -> None:
@@ -216,10 +218,16 @@ def draw_scale(settings: Distillation, key: Array, is_null: Array) -> Scale:
     return jax.tree.map(lambda of_null, its: jnp.where(is_null, of_null, its), Interval(1.0, 0.0, 1.0), drawn)
 
 
-def _pair(settings: Distillation, key: Array) -> tuple[Array, Array]:
-    """The places i <= j of two times of a trajectory: its ends, any two, or one and the same, but not the last."""
+def _pair(settings: Distillation, is_map: bool, key: Array) -> tuple[Array, Array]:
+    """The places i <= j of two times of a trajectory: its ends, any two, or one and the same, but not the last.
+
+    Of a field they are always one and the same.
+    """
     whole_key, ends_key, equal_key = jax.random.split(key, 3)
     last = settings.num_times
+    if not is_map:
+        place = jax.random.randint(ends_key, (), 0, last)
+        return place, place
     i, j = jnp.sort(jax.random.randint(ends_key, (2,), 0, last + 1))
     j = jnp.where(jax.random.bernoulli(equal_key, settings.equal_rate), i, j)
     i, j = (jnp.where(i == j, jnp.minimum(i, last - 1), each) for each in (i, j))
@@ -230,13 +238,13 @@ def _pair(settings: Distillation, key: Array) -> tuple[Array, Array]:
 def _trajectory_loss(experiment: Experiment, task: Task, network: Any, trains: bool) -> Loss:
     """The loss of one trajectory at two of its times: |U - (x_r - x_t) / (r - t)|^2 / D, and at r = t |U - u|^2 / D."""
     settings = experiment.distillation
-    power = settings.residual_power
+    power, is_map = settings.residual_power, experiment.objective in FLOW_MAPS
     weight = flow_maps.residual_power(power) if power else losses.flat
 
     def own(params: Tree, key: Array, example: Tree) -> Array:
         pair_key, dropout_key = jax.random.split(key)
         states, velocities, y, w = example
-        i, j = _pair(settings, pair_key)
+        i, j = _pair(settings, is_map, pair_key)
         span = (j - i) / settings.num_times
         target = jnp.where(i == j, velocities[i], (states[j] - states[i]) / jnp.where(i == j, 1, span))
         told, rngs = task.objective.told(y, w, span), {"dropout": dropout_key}
@@ -256,7 +264,8 @@ def loss(experiment: Experiment, task: Task, network: Any, path: GaussianPath, t
     require_usable(experiment)
     settings, told, teacher = experiment.distillation, task.conditions, task.teacher
     density = time_density_of(experiment)
-    times = flow_maps.ordered_times(density, settings.equal_rate)
+    whole_rate = 0.0 if teacher is None else settings.whole_rate
+    times = flow_maps.ordered_times(density, settings.equal_rate, whole_rate)
     row, rate = _row_of(experiment, teacher is not None), experiment.label_drop_rate
     of_one = row.loss
     if of_one is None:

@@ -112,21 +112,21 @@ class _Growth:
         self._error = error
 
     def apply(self, params, x, t, told, *_, **__):
-        rate, span = told["guidance"], jnp.asarray(told["span"])
+        rate, span = told["guidance"], jnp.asarray(told.get("span", 0))
         mean = jnp.where(span == 0, rate, jnp.expm1(rate * span) / jnp.where(span == 0, 1, span))
         return mean * x + self._error
 
 
 @pytest.mark.parametrize(("error", "expected"), [(0.0, 0.0), (0.1, 0.01)])
-@pytest.mark.parametrize("equal_rate", [0.0, 1.0])
-def test_the_exact_flow_map_has_no_loss_on_its_trajectories(error, expected, equal_rate, tmp_path):
-    settings = {"equal_rate": equal_rate, "whole_rate": 0.0, "num_times": 8}
-    experiment = _experiment(tmp_path, **settings)
+@pytest.mark.parametrize(("objective", "equal_rate"), [("flow_map", 0.0), ("flow_map", 1.0), ("guided_field", 0.0)])
+def test_the_exact_map_and_its_field_have_no_loss_on_trajectories(error, expected, objective, equal_rate, tmp_path):
+    settings = {"loss": "trajectories", "equal_rate": equal_rate, "whole_rate": 0.0, "num_times": 8}
+    experiment = dataclasses.replace(_experiment(tmp_path, **settings), objective=objective)
     task, ts = task_of(experiment), np.linspace(0, 1, 9)
     with jax.enable_x64(True):
         states = jnp.exp(1.5 * ts)[:, np.newaxis] * jnp.array([[0.3, -1.1]])
         example = states, 1.5 * states, jnp.int32(3), jnp.float64(1.5)
-        loss = OBJECTIVES["flow_map"].loss(experiment, task_taught(task), _Growth(error), None, True)
+        loss = OBJECTIVES[objective].loss(experiment, task_taught(task), _Growth(error), None, True)
         values = jax.vmap(lambda key: loss(None, key, example))(jax.random.split(jax.random.key(0), 200))
     np.testing.assert_allclose(values, expected, atol=1e-12)
 
@@ -278,18 +278,17 @@ def test_older_settings_say_nothing_of_guidance_inside(trained_mixture, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_takes_a_step_with_a_teacher_and_those_that_can_without(name, trained_mixture, tmp_path):
-    row = LOSSES[name]
-    for teacher in (trained_mixture,) if row.needs_teacher else (trained_mixture, None):
-        experiment = dataclasses.replace(_experiment(tmp_path, teacher, loss=name), objective=row.of)
+@pytest.mark.parametrize(("name", "objective"), [(name, of) for name, row in LOSSES.items() for of in row.of])
+def test_every_loss_takes_a_step_with_a_teacher_and_those_that_can_without(name, objective, trained_mixture, tmp_path):
+    for teacher in (trained_mixture,) if LOSSES[name].needs_teacher else (trained_mixture, None):
+        experiment = dataclasses.replace(_experiment(tmp_path, teacher, loss=name), objective=objective)
         trainer = prepare(experiment)
         task = with_trajectories(trainer.experiment, trainer.task)
         step, batch = jax.jit(step_of(trainer.experiment, trainer.setup)), next(task.batches(range(1)))
         _, metrics = step(_state(trainer.experiment, task), batch, trainer.setup.source_of(task.source, task))
         assert np.isfinite(metrics["loss"])
         assert metrics["grad_norm"] > 0
-        assert trainer.task.objective.kind == row.of
+        assert trainer.task.objective.kind == objective
 
 
 @pytest.mark.slow
