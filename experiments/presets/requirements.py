@@ -4,7 +4,7 @@ import textwrap
 from typing import NamedTuple
 
 NOT_MEASURED = "not measured"
-LEGEND = "Times and what is reached: one run each, 2 CPU cores (docs/pictures.md, digits_in_words.md, latents.md)."
+LEGEND = "Times and what is reached: one run each, 2 CPU cores (docs/pictures.md and the pages of each kind)."
 _DIGITS = "python -m experiments.prepare digits (they ship inside scikit-learn)"
 _TENSORFLOW = "python -m experiments.prepare {}, once, with TensorFlow"
 _FASHION = "python -m experiments.prepare fashion_mnist --source FOLDER_OF_ITS_IDX_FILES"
@@ -44,7 +44,13 @@ REQUIREMENTS = {
         _resident("0.9"),
         "class accuracy at w = 0, 1, 2, 4 by the ODE: 9.3, 99.7, 100, 100 %",
     ),
-    "digits_flow_map": Requirements(f"{_DIGITS}; --teacher RUN of the preset digits", "2 CPU cores"),
+    "digits_flow_map": Requirements(
+        f"{_DIGITS}; --teacher RUN of the preset digits",
+        "2 CPU cores",
+        "2 min 34 s",
+        reaches="at w = 2 with 1, 2, 4 evaluations: class accuracy 100 %, Frechet distance 1.00, 0.99, 1.00 times the "
+        "teacher's with 64; a sample 75.1 times faster",
+    ),
     "measured_digits": Requirements(
         _DIGITS,
         "2 CPU cores",
@@ -70,7 +76,12 @@ REQUIREMENTS = {
         _resident("0.9"),
         "relative L2 error of the learned field, mean over t in [0.05, 0.95]: 1.4 % labelled, 6.8 % null",
     ),
-    "mixture_flow_map": Requirements("none", "2 CPU cores"),
+    "mixture_flow_map": Requirements(
+        "none",
+        "2 CPU cores",
+        "1 min 56 s",
+        reaches="one evaluation at w = 1, 2, 3: energy distance to the exact law 0.58, 0.64, 0.58 of its floor",
+    ),
     "fashion_mnist": Requirements(
         _FASHION,
         "2 CPU cores",
@@ -78,7 +89,13 @@ REQUIREMENTS = {
         _resident("1.3"),
         "at w = 1.5 by the ODE: class accuracy 90.9 %, Frechet distance 18.3 (real 9.3), coverage 0.90 (real 0.97)",
     ),
-    "fashion_mnist_flow_map": Requirements(f"{_FASHION}; --teacher RUN of the preset fashion_mnist", "2 CPU cores"),
+    "fashion_mnist_flow_map": Requirements(
+        f"{_FASHION}; --teacher RUN of the preset fashion_mnist",
+        "2 CPU cores",
+        "14 min 26 s beside other work",
+        reaches="at w = 1.5 with 1, 2, 4 evaluations: class accuracy 91.7, 91.3, 91.0 % (the teacher's 91.2), Frechet "
+        "distance 1.17, 1.15, 1.12 times the teacher's with 64; a sample 68.1 times faster",
+    ),
     "fashion_latents": Requirements(
         "python -m experiments.encode fashion_mnist --autoencoder PATH --out fashion_latents",
         "2 CPU cores",
