@@ -64,7 +64,7 @@ def sample(options: Options) -> None:
     draw = make_draw(one_sided(rule(lambda field: field), scale), path, shape, solver, ts, watch, jumps)
 
     nfe = num_evaluations(rule, run.field, path, shape, solver, ts, scale, take(conditions, np.array(0)))
-    cost = "" if nfe is None else f" ({nfe} evaluations each)"
+    cost = "" if nfe is None else f" ({nfe} evaluation{'s' if nfe > 1 else ''} each)"
     (samples,) = draw_all(draw, options.sample.seed, conditions, (scale,), options.sample.chunk, f"sampling{cost}")
     samples = samples if decoder is None else decoder.decode_all(samples)
     output.write(options.output, run._replace(task=shown), samples, conditions, num_frames)

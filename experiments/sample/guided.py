@@ -115,16 +115,19 @@ def steps_of(solving: SolverOptions, run: Run[TaskFacts]) -> tuple[str, int]:
     """The solver and the number of steps that are asked for; by default those of what the run learned.
 
     Raises:
-        UserError: a jump of a run without flow map.
+        UserError: a jump of a run without flow map, or too few steps for the grid.
     """
     solver = solving.solver or (ODE if run.jumps is None else JUMP)
     require_solver(run, solver)
-    if solving.num_steps == 1 and solver in ODE_SOLVERS:
+    num_steps = solving.num_steps or (1 if solver in JUMPS else 32)
+    if solving.grid == "karras" and num_steps == 1:
+        raise UserError("num_steps must be at least 2 for the grid karras, got 1")
+    if num_steps == 1 and solver in ODE_SOLVERS:
         distributed.warn(
             f"warning: one step of {solver} is no sample of the guided ODE; a flow map's is, as of the preset "
             "mixture_flow_map"
         )
-    return solver, solving.num_steps or (1 if solver in JUMPS else 32)
+    return solver, num_steps
 
 
 def rule_of(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree, data_dir: Path | None) -> RuleOf:

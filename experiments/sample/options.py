@@ -127,5 +127,3 @@ def require_in_range(options: Options) -> None:
     data.check_memory("num_steps", 2 * NUMBER_BYTES * (solving.num_steps or 1))
     start, stop = guided.interval
     _require(0 <= start < stop <= 1, f"interval must be 0 <= start < stop <= 1, got {start:g} {stop:g}")
-    is_enough = solving.grid != "karras" or solving.num_steps != 1
-    _require(is_enough, "num_steps must be at least 2 for the grid karras, got 1")

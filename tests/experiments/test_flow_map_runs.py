@@ -171,7 +171,7 @@ def test_no_value_of_the_scale_compiles_anything(student):
 def test_a_flow_map_is_sampled_by_as_many_evaluations_as_steps(count, student, tmp_path):
     done = command("sample", student, "--num-steps", count, "--scale", 2, "--out", tmp_path / "drawn.npz")
     assert done.returncode == 0, done.stderr
-    assert f"({count} evaluations each)" in done.stdout
+    assert f"({count} evaluation{'s' if count > 1 else ''} each)" in done.stdout
     flow_map, found = flow_map_of(student), np.load(tmp_path / "drawn.npz")
     key = jax.random.fold_in(jax.random.key(0), 5)
     x, ts = jax.random.normal(jax.random.split(key)[0], (2,)), np.linspace(0, 1, count + 1, dtype=np.float32)
@@ -189,6 +189,7 @@ def test_a_flow_map_is_sampled_by_as_many_evaluations_as_steps(count, student, t
         (("--worse", "{}"), "worse must be left out: guidance is inside"),
         (("--classifier", "{}"), "classifier must be left out: guidance is inside"),
         (("--interval", 0.2, 0.8, "--num-steps", 4), "interval must be 0 1: the flow map of {} learned no others"),
+        (("--grid", "karras"), "num_steps must be at least 2 for the grid karras, got 1"),
         (("--labels", "null"), "scale must be 1 at the null label where guidance is inside, got 2"),
     ],
 )
