@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from cfgjax import checkpoints
 from cfgjax.checkpoints import NoCheckpointError
+from cfgjax.types import TrainState
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.config.schema import Experiment
@@ -139,6 +140,15 @@ def _write_start(trainer: Trainer, line: str | None) -> None:
         launches.write(trainer.experiment, line, step, None if trainer.decoder is None else trainer.decoder.place)
 
 
+def _trained(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: StopRequests) -> TrainState:
+    """The state after the last step; of a run that is there already nothing is made but what its trackers lack."""
+    experiment, step = trainer.experiment, int(trainer.state.step)
+    if step == experiment.num_steps:
+        trackers.trackers_of(trainer.tracking, experiment, step).close()
+        return trainer.state
+    return advance(trainer._replace(task=with_trajectories(experiment, trainer.task)), lease, requests)
+
+
 def resume_and_train(
     trainer: Trainer,
     lease: filelock.SoftFileLease | None,
@@ -157,9 +167,7 @@ def resume_and_train(
             distributed.warn(f"warning: {rising}")
         if distributed.any_true(requests.is_asked):
             raise StoppedError("stopped before the first step; the same command goes on from the last save")
-        if int(trainer.state.step) < trainer.experiment.num_steps:
-            trainer = trainer._replace(task=with_trajectories(trainer.experiment, trainer.task))
-        state = advance(trainer, lease, requests)
+        state = _trained(trainer, lease, requests)
     ema = jax.tree.map(lambda leaf: jnp.asarray(distributed.whole(leaf)), state.ema)
     return Run(trainer.experiment, trainer.task, trainer.model, ema)
 

@@ -292,6 +292,12 @@ def test_every_loss_takes_a_step_with_a_teacher_and_those_that_can_without(name,
         assert trainer.task.objective.kind == objective
 
 
+def test_a_finished_run_is_what_it_was(student, trained_mixture, tmp_path):
+    shutil.copytree(student, tmp_path / "finished")
+    run = fit(_experiment(tmp_path / "finished", trained_mixture))
+    jax.tree.map(np.testing.assert_array_equal, run.ema, restore_field(student).ema)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["trajectories", "progressive"])
 def test_a_run_that_was_stopped_ends_bitwise_as_one_that_was_not(loss, trained_mixture, tmp_path):
