@@ -31,14 +31,18 @@ _CONDITION = "conditioning/parts_condition/"
 _LABELS = "LabelEmbedding_0/"
 
 
+def _require_guided(experiment: Experiment, name: str) -> None:
+    if experiment.objective not in GUIDED:
+        raise UserError(f"{name} is for the objectives {' and '.join(GUIDED)}, not {experiment.objective!r}")
+
+
 def named(experiment: Experiment, teacher: Path) -> Experiment:
     """The experiment with a teacher as the command line names it.
 
     Raises:
         UserError: an objective without one.
     """
-    if experiment.objective not in GUIDED:
-        raise UserError(f"teacher is for the objectives {' and '.join(GUIDED)}, not {experiment.objective!r}")
+    _require_guided(experiment, "teacher")
     return replace(experiment, distillation=replace(experiment.distillation, teacher=TaughtBy(str(teacher))))
 
 
@@ -46,9 +50,11 @@ def with_step(experiment: Experiment) -> Experiment:
     """The experiment, which knows the checkpoint of its teacher: its folder's own, else the teacher's newest.
 
     Raises:
-        UserError: a teacher of what takes none; no run there, or none that was saved.
+        UserError: a loss of distillation of what takes none; no run there, or none that was saved.
     """
     settings, file = experiment.distillation, experiment.run_dir / "config.json"
+    if settings.loss is not None:
+        _require_guided(experiment, "distillation.loss")
     old = run_folder.read_config(experiment.run_dir).distillation.teacher if file.exists() else None
     named = settings.teacher or old
     if named is None or named.run_dir == EXACT or named.step is not None:

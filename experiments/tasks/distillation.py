@@ -23,6 +23,7 @@ from cfgjax.types import (
     Loss,
     Null,
     Number,
+    ResidualWeight,
     Scale,
     TimeDensity,
     Tree,
@@ -81,10 +82,13 @@ class _One(NamedTuple):
         return flow_maps.guided_velocity(self.learned, self.y, self.w, self.null, self.settings.kappa)
 
     @property
-    def weight(self) -> Any:
+    def weight(self) -> ResidualWeight:
         """The weight of a mean square."""
-        power = self.settings.residual_power
-        return flow_maps.residual_power(power) if power else losses.flat
+        return _weight_of(self.settings)
+
+
+def _weight_of(settings: Distillation) -> ResidualWeight:
+    return flow_maps.residual_power(settings.residual_power) if settings.residual_power else losses.flat
 
 
 def _progressive(one: _One, key: Array, z: Array) -> Array:
@@ -165,16 +169,15 @@ def _row_of(experiment: Experiment, has_teacher: bool) -> _Row:
 
 def uses_trajectories(experiment: Experiment) -> bool:
     """Whether the examples of an experiment with a teacher are trajectories of it, solved before training."""
-    return experiment.distillation.loss == "trajectories" or (
-        experiment.objective in FLOW_MAPS and experiment.distillation.loss is None
-    )
+    return _row_of(experiment, has_teacher=True).loss is None
 
 
 def require_usable(experiment: Experiment) -> None:
     """Looks at what the settings of a distillation have to do with each other.
 
     Raises:
-        UserError: scales without 1, or samples at others; intervals of what needs none.
+        UserError: scales without 1, or samples at others; intervals of what needs none; no labels, or no null where
+            the data alone teach.
     """
     low, high = experiment.distillation.scales
     if not (low <= 1 <= high and low < high):
@@ -184,6 +187,10 @@ def require_usable(experiment: Experiment) -> None:
             raise UserError(f"sampling.scales must lie in distillation.scales, {low:g}..{high:g}, got {scale:g}")
     if experiment.distillation.intervals and experiment.objective not in FLOW_MAPS:
         raise UserError("distillation.intervals is of the objective 'flow_map': a field is at each time what w is then")
+    if experiment.label_drop_rate == 1:
+        raise UserError("label_drop_rate must be under 1 where guidance is inside: the null label has none")
+    if experiment.label_drop_rate == 0 and experiment.distillation.teacher is None:
+        raise UserError("label_drop_rate must be above 0 without a teacher: what guidance leads away from is the null")
 
 
 def _also_told(has_span: bool) -> Callable[[int], dict[str, linen.Module]]:
@@ -237,9 +244,8 @@ def _pair(settings: Distillation, is_map: bool, key: Array) -> tuple[Array, Arra
 
 def _trajectory_loss(experiment: Experiment, task: Task, network: Any, trains: bool) -> Loss:
     """The loss of one trajectory at two of its times: |U - (x_r - x_t) / (r - t)|^2 / D, and at r = t |U - u|^2 / D."""
-    settings = experiment.distillation
-    power, is_map = settings.residual_power, experiment.objective in FLOW_MAPS
-    weight = flow_maps.residual_power(power) if power else losses.flat
+    settings, is_map = experiment.distillation, experiment.objective in FLOW_MAPS
+    weight = _weight_of(settings)
 
     def own(params: Tree, key: Array, example: Tree) -> Array:
         pair_key, dropout_key = jax.random.split(key)

@@ -224,6 +224,24 @@ def test_a_teacher_that_does_not_fit_is_refused(change, complaint, trained_mixtu
 
 
 @pytest.mark.parametrize(
+    ("teacher", "rate", "complaint"),
+    [
+        (None, 0.0, r"label_drop_rate must be above 0 without a teacher"),
+        (EXACT, 1.0, r"label_drop_rate must be under 1 where guidance is inside"),
+    ],
+)
+def test_guidance_inside_needs_labels_and_of_the_data_alone_the_null(teacher, rate, complaint, tmp_path):
+    with pytest.raises(UserError, match=complaint):
+        prepare(dataclasses.replace(_experiment(tmp_path, teacher), label_drop_rate=rate))
+
+
+def test_a_loss_of_distillation_is_refused_where_guidance_is_not_inside(tmp_path):
+    experiment = dataclasses.replace(_experiment(tmp_path, None, loss="mean_flow"), objective="field")
+    with pytest.raises(UserError, match=r"distillation.loss is for the objectives guided_field and flow_map, not"):
+        prepare(experiment)
+
+
+@pytest.mark.parametrize(
     ("distillation", "complaint"),
     [
         ({"loss": "lagrangian"}, r"distillation.loss 'lagrangian' needs a teacher: --teacher RUN; without: mean_flow"),
