@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax import guidance, solvers
-from experiments.config.samplers import JUMPS, SOLVERS, times
+from experiments.config.samplers import RuleOf, num_evaluations, times
 from experiments.evaluation.guided_samples import TEACHER, Way, ways_of
 from experiments.evaluation.options import EvaluationOptions
 from experiments.run.batch_sampling import sample_keys
@@ -48,14 +47,12 @@ def _seconds(run: Learned, way: Way, scale: float) -> float:
     return min(found[1:]) / NUM_TIMED
 
 
-def _num_evaluations(run: Learned, way: Way, scale: float) -> int:
+def _num_evaluations(run: Learned, way: Way, scale: float) -> int | None:
     """How often one sample evaluates the guided field, of which classifier-free evaluates the network twice each."""
-    if way.solver in JUMPS:
-        return way.num_steps
     y = jax.tree.map(jnp.asarray, take(run.task.conditions.rows, np.array(0)))
-    build = lambda field: SOLVERS[way.solver](run.path, guidance.given(field, y))  # noqa: E731
-    ts = times(run.path, way.num_steps)
-    return int(solvers.num_function_evaluations(build, way.rule(scale), jnp.zeros(run.task.shape), ts).sum())
+    rule, ts = way.rule, times(run.path, way.num_steps)
+    rule_of: RuleOf = lambda placed: lambda scale: placed(rule(scale))  # noqa: E731
+    return num_evaluations(rule_of, rule(scale), run.path, run.task.shape, way.solver, ts, scale, y)
 
 
 def by_evaluations(run: Learned, options: EvaluationOptions, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -96,10 +93,10 @@ def lines(metrics: Mapping[str, Any]) -> list[str]:
     if not rows:
         return []
     names = [name for name in _FIGURES if any(name in row for row in rows)]
-    head = "  " + f"{'':>8} {'solver':>10} {'evaluations':>11} {'w':>4}"
+    head = "  " + f"{'':>8} {'solver':>15} {'evaluations':>11} {'w':>4}"
     found = [head + "".join(f" {_FIGURES[name][0]:>12}" for name in names)]
     for row in rows:
-        start = f"  {row['guidance']:>8} {row['solver']:>10} {row['evaluations']:>11} {row['scale']:>4g}"
+        start = f"  {row['guidance']:>8} {row['solver']:>15} {row['evaluations'] or '-':>11} {row['scale']:>4g}"
         figures = (f"{row[name]:{_FIGURES[name][1]}}" if name in row else "-" for name in names)
         found.append(start + "".join(f" {text:>12}" for text in figures))
     return found

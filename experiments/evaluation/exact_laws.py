@@ -93,7 +93,7 @@ def kl_divergences(run: Learned, mixture: LabelledMixture, options: EvaluationOp
     labels = jnp.arange(NUM_KL) % mixture.num_classes
     found = {}
     for name, way in own_ways(run, options).items():
-        if way.jumps is None and way.solver != ODE:
+        if way.solver not in (ODE, JUMP):
             continue
 
         def one(noise: Array, y: Array, w: Array, way: Way = way) -> Array:

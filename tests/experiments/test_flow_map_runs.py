@@ -10,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfgjax import checkpoints, guidance, solvers
+from cfgjax import checkpoints, guidance, mixtures, solvers
 from cfgjax.types import Interval
 from experiments.cli.main import UserError
 from experiments.config.distillation import EXACT, Distillation, TaughtBy
 from experiments.config.networks import MLPNetwork
 from experiments.config.samplers import make_draw, times
 from experiments.config.schema import ADAPTER, Sampling
+from experiments.evaluation import by_evaluations, exact_laws
+from experiments.evaluation.options import EvaluationOptions
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run import teacher as teachers
@@ -308,6 +310,20 @@ def test_every_loss_takes_a_step_with_a_teacher_and_those_that_can_without(name,
         assert np.isfinite(metrics["loss"])
         assert metrics["grad_norm"] > 0
         assert trainer.task.objective.kind == objective
+
+
+def test_evaluations_are_counted_where_the_steps_are_known(student):
+    run, options = restore_run(student), EvaluationOptions(solvers=("heun", "adaptive"))
+    rows = [{"guidance": "inside", "solver": solver, "scale": 2.0} for solver in options.solvers]
+    found = by_evaluations.by_evaluations(run, options, rows)
+    assert [row["evaluations"] for row in found] == [2 * 4, None]
+    *_, heun, adaptive = (line.split() for line in by_evaluations.lines({"by_evaluations": found}))
+    assert (heun[2], adaptive[2]) == ("8", "-")
+
+
+def test_no_divergence_is_told_of_jumps_with_noise(student):
+    options = EvaluationOptions(solvers=("renoised_jump", "euler"))
+    assert exact_laws.kl_divergences(restore_run(student), mixtures.ring(8), options) == {}
 
 
 def test_a_finished_run_is_what_it_was(student, trained_mixture, tmp_path):
