@@ -102,17 +102,18 @@ def draw_densities(
     figure.savefig(file, dpi=100)
 
 
-def draw_samples(draws: dict[str, np.ndarray], scales: tuple[float, ...], limit: float, file: Path) -> None:
+def draw_samples(draws: dict[str, np.ndarray], scales: tuple[float, ...], file: Path) -> None:
     """Writes the picture: for each solver a row for each label and a column for each scale, one noise along a row."""
     from matplotlib.figure import Figure
 
+    limit = 1.05 * max(float(np.abs(samples).max()) for samples in draws.values())
     num_classes = next(iter(draws.values())).shape[1]
     num_columns = len(draws) * len(scales)
-    figure = Figure(figsize=(1.1 * num_columns, 1.1 * num_classes + 0.6), layout="constrained")
+    figure = Figure(figsize=(1.1 * num_columns, 1.1 * num_classes + 0.8), layout="constrained")
     panels = figure.subplots(num_classes, num_columns, squeeze=False)
     columns = [(solver, index) for solver in draws for index in range(len(scales))]
     for column, (solver, index) in enumerate(columns):
-        panels[0, column].set_title(f"{solver} w = {scales[index]:g}", fontsize=9)
+        panels[0, column].set_title(f"{solver}, w = {scales[index]:g}".replace(", ", "\n"), fontsize=9)
         for label in range(num_classes):
             axes = panels[label, column]
             axes.scatter(*draws[solver][index, label].T, s=2, color=f"C{label % 10}", linewidths=0)
@@ -158,9 +159,8 @@ def evaluate(run: Learned, mixture: LabelledMixture, options: EvaluationOptions,
     figures = energy_distances(run, mixture, draws, options) if is_guided else {}
     divergences = kl_divergences(run, mixture, options) if is_guided else {}
     draw_densities(laws, scales, mixture, path, out_dir / "densities.png")
-    limit = 1.8 * float(jnp.max(jnp.abs(mixture.means)))
     shown = {KINDS.get(solver, f"{guidance}, {solver}"): samples for (guidance, solver), samples in draws.items()}
-    draw_samples(shown, scales, limit, out_dir / "samples.png")
+    draw_samples(shown, scales, out_dir / "samples.png")
     guided = [
         {"law": name, "scale": scale, **_moments(points)}
         for name, samples in laws.items()

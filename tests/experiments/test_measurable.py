@@ -9,6 +9,7 @@ import types
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from cfgjax import data, paths
@@ -198,6 +199,21 @@ def test_pictures_of_little_are_drawn(num_test, num_classes, num_per_class, meas
     assert (tmp_path / "samples.png").stat().st_size > 1000
     assert (tmp_path / "curves.png").stat().st_size > 1000
     assert len((tmp_path / "curves.csv").read_text().splitlines()) == 3
+
+
+def test_samples_of_a_mixture_lie_in_their_panels_under_titles_apart(monkeypatch, tmp_path):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    names = ("inside, jump 1", "inside, jump 2", "teacher, heun 32")
+    points = 4 * np.random.default_rng(0).normal(size=(2, 2, 50, 2))
+    mixture.draw_samples(dict.fromkeys(names, points), (1.0, 2.5), tmp_path / "samples.png")
+    (figure,) = figures
+    figure.canvas.draw()
+    titles = [axes.title.get_window_extent() for axes in figure.axes[: 2 * len(names)]]
+    assert all(one.x1 < next_one.x0 for one, next_one in itertools.pairwise(titles))
+    for axes in figure.axes:
+        (drawn,) = axes.collections
+        assert np.all(np.abs(drawn.get_offsets()) < axes.get_xlim()[1])
 
 
 def test_a_mixture_of_one_label_has_no_rate_of_recognition(monkeypatch, tmp_path):
