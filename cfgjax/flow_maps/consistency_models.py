@@ -39,7 +39,7 @@ from cfgjax.checks import TINY
 from cfgjax.contracts import Key, StateFlowMap, UnitInterval, between, checked
 from cfgjax.flow_maps.conversions import flow_of
 from cfgjax.flow_maps.derivatives import forward_derivative
-from cfgjax.flow_maps.regression import draw, weighted
+from cfgjax.flow_maps.regression import draw, velocity_of, weighted
 from cfgjax.flow_maps.times import times_until
 from cfgjax.flow_maps.velocities import conditional_velocity
 from cfgjax.losses import DataPoint, flat
@@ -96,7 +96,7 @@ def consistency(
     t, r, at = draw(path, key, z, times)
     later = jnp.minimum(t + step, r)
     c = coefficients(path, later)
-    guidance = velocity(at.x, t, at.field) - at.field
+    guidance = velocity_of(velocity, t, at) - at.field
     moved = c.alpha * z + c.beta * at.noise + (later - t) * guidance
     return weighted(_stays(flow_map, (at.x, t), (moved, later), r), weight)
 
@@ -159,7 +159,7 @@ def continuous_consistency(
         weight: a further factor, of the mean square of the tangent g.
     """
     t, r, at = draw(path, key, z, times)
-    instant = velocity(at.x, t, at.field).astype(at.x.dtype)
+    instant = velocity_of(velocity, t, at).astype(at.x.dtype)
     value, slope = derivative(flow_map, (at.x, t, r), (instant, jnp.ones_like(t), jnp.zeros_like(r)))
     tangent = instant - value + ramp * (r - t) * slope
     return weighted(value - jax.lax.stop_gradient(value + tangent), weight)

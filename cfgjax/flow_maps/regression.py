@@ -12,10 +12,10 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import is_traced, require_between, require_scalar
+from cfgjax.checks import is_traced, require_between, require_scalar, require_shape, short_repr
 from cfgjax.contracts import NonNegative, Positive, checked
 from cfgjax.paths import as_time, sample
-from cfgjax.types import Array, GaussianPath, PathSample, ResidualWeight, TimesDensity
+from cfgjax.types import Array, GaussianPath, PathSample, ResidualWeight, TimesDensity, Velocity
 
 
 @checked
@@ -34,12 +34,22 @@ def residual_power(power: NonNegative = 1.0, least: Positive = 1e-3) -> Residual
 def draw(path: GaussianPath, key: Array, z: Array, times: TimesDensity) -> tuple[Array, Array, PathSample]:
     """The two times, and the draw at the first, of one example."""
     time_key, noise_key = jax.random.split(key)
-    t, r = times(time_key)
+    drawn = times(time_key)
+    if not isinstance(drawn, tuple) or len(drawn) != 2:
+        raise TypeError(f"times(key) must be two times, (t, r), got {short_repr(drawn)}")
+    t, r = drawn
     require_between("times(key)[0]", t, 0, 1)
     require_between("times(key)[1]", r, 0, 1)
     if not is_traced((t, r)) and t > r:
         raise ValueError(f"times(key) must be t <= r, got {t:g} and {r:g}")
     return as_time(t), as_time(r), sample(path, noise_key, z, t)
+
+
+def velocity_of(velocity: Velocity, t: Array, at: PathSample) -> Array:
+    """The velocity at a draw, found to be like the state, [*D]."""
+    value = velocity(at.x, t, at.field)
+    require_shape("velocity", value, at.x.shape, "give")
+    return value
 
 
 def weighted(residual: Array, weight: ResidualWeight) -> Array:

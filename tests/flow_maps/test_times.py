@@ -83,6 +83,11 @@ def test_times_that_are_none_are_refused(times):
         flow_maps.mean_flow(paths.linear(), lambda x, t, r: x, normal.KEY, jnp.ones(2), times=times)
 
 
+def test_one_time_is_refused_where_two_are_drawn():
+    with pytest.raises(TypeError, match=r"times\(key\) must be two times, \(t, r\), got 0\.5"):
+        flow_maps.mean_flow(paths.linear(), lambda x, t, r: x, normal.KEY, jnp.ones(2), times=lambda key: 0.5)
+
+
 def test_times_in_the_wrong_order_are_refused():
     with pytest.raises(ValueError, match=r"times\(key\) must be t <= r, got 0\.5 and 0\.25"):
         flow_maps.mean_flow(paths.linear(), lambda x, t, r: x, normal.KEY, jnp.ones(2), times=lambda key: (0.5, 0.25))

@@ -1,11 +1,13 @@
 """Guidance inside the target: its fixed point is classifier-free guidance exactly, and what the network is asked."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cfgjax import flow_maps, guidance
+from cfgjax import flow_maps, guidance, paths
 from cfgjax.types import Interval
 
 NULL, LABEL = 3, 1
@@ -110,3 +112,18 @@ def test_a_teachers_velocity_is_its_field():
 def test_a_kappa_that_is_no_share_is_refused(kappa):
     with pytest.raises((ValueError, TypeError), match="kappa must be"):
         flow_maps.guided_velocity(_network(X), LABEL, 2.0, NULL, kappa)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        flow_maps.mean_flow,
+        flow_maps.improved_mean_flow,
+        flow_maps.shortcut,
+        flow_maps.continuous_consistency,
+        partial(flow_maps.consistency, step=0.1),
+    ],
+)
+def test_a_velocity_that_is_not_like_the_state_is_named(loss):
+    with pytest.raises(ValueError, match=r"^velocity must give the shape \(2,\), got \(\)"):
+        loss(paths.linear(), lambda x, t, r: x, jax.random.key(0), jnp.ones(2), velocity=lambda x, t, conditional: t)
