@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from cfgjax import kernels
 from cfgjax.analysis.likelihood import Divergence, log_density, log_normal
-from cfgjax.checks import THREEFRY, require_rank, require_shape
+from cfgjax.checks import THREEFRY, require_direction, require_rank, require_shape
 from cfgjax.contracts import LIKE_X, RealArray, StateField, StateFlowMap, TimeGrid, checked
 from cfgjax.paths import as_state, as_time
 from cfgjax.solvers.integrate import integrate
@@ -70,7 +70,11 @@ def jump_log_density(flow_map: StateFlowMap, noise: RealArray, ts: TimeGrid) -> 
 
     Returns:
         (log q [], x_1 [*D], the sign of the determinant of d x_1 / d x_0 []).
+
+    Raises:
+        ValueError: a grid that does not increase.
     """
+    require_direction("ts", ts, is_to_data=True)
     noise = _precise("noise", noise)
     times, shape = jnp.asarray(ts), noise.shape
 
@@ -172,7 +176,11 @@ def residuals_along(
         field: u_T, the teacher's.
         noise: [*D], a draw of N(0, I).
         ts: [n + 1], INcreasing from 0 to 1.
+
+    Raises:
+        ValueError: a grid that does not increase.
     """
+    require_direction("ts", ts, is_to_data=True)
 
     def observe(carry: Any, t: Array) -> Array:
         return residual(flow, field, carry.x, t)
@@ -215,8 +223,9 @@ def residual_bound(residuals: RealArray, ts: TimeGrid, rates: RealArray | None =
         rates: [m + 1], for (C4) L at these times; None for (C3).
 
     Raises:
-        ValueError: residuals that are not [n, m + 1, ...], rates that are not [m + 1].
+        ValueError: residuals that are not [n, m + 1, ...], rates that are not [m + 1], a grid that does not increase.
     """
+    require_direction("ts", ts, is_to_data=True)
     shape, times = jnp.shape(residuals), jnp.asarray(ts)
     if len(shape) < 2 or shape[1] != len(times) or 0 in shape:
         raise ValueError(f"residuals must be [n, {len(times)}, *D] and not empty, got the shape {shape}")

@@ -14,10 +14,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from cfgjax import kernels
-from cfgjax.checks import THREEFRY, is_traced, require_like, require_scalar
+from cfgjax.checks import THREEFRY, require_direction, require_like, require_scalar
 from cfgjax.contracts import Finite, Key, Positive, PositiveInt, RealArray, StateField, TimeGrid, checked
 from cfgjax.paths import as_state
 from cfgjax.piecewise import piecewise
@@ -101,11 +100,6 @@ def log_normal(x: RealArray) -> Array:
     return -0.5 * (jnp.sum(jnp.square(x)) + x.size * jnp.log(2 * jnp.pi))
 
 
-def _require_direction(ts: Times, sign: int, words: str) -> None:
-    if not is_traced(ts) and sign * (np.asarray(ts)[-1] - np.asarray(ts)[0]) < 0:
-        raise ValueError(f"ts must {words}, got {ts}")
-
-
 @checked
 def log_density(
     make_solver: Callable[[Field], Solver], divergence: Divergence, x: RealArray, ts: TimeGrid
@@ -131,7 +125,7 @@ def log_density(
             number.
     """
     x = as_state(x)
-    _require_direction(ts, -1, "decrease, from data to noise")
+    require_direction("ts", ts, is_to_data=False)
     noise, change = _solve(make_solver, divergence, x, ts)
     return log_normal(noise) + change, noise
 
@@ -155,7 +149,7 @@ def sample_log_density(
         TypeError, ValueError: a grid that does not increase, and else those of ``log_density``.
     """
     noise = as_state(noise, "noise")
-    _require_direction(ts, 1, "increase, from noise to data")
+    require_direction("ts", ts, is_to_data=True)
     x, change = _solve(make_solver, divergence, noise, ts)
     return log_normal(noise) - change, x
 

@@ -12,6 +12,7 @@ from cfgjax.checks.arrays import evaluated as evaluated
 from cfgjax.checks.arrays import flow_map_like_x as flow_map_like_x
 from cfgjax.checks.arrays import output_like_x as output_like_x
 from cfgjax.checks.arrays import require_arrays as require_arrays
+from cfgjax.checks.arrays import require_direction as require_direction
 from cfgjax.checks.arrays import require_floats as require_floats
 from cfgjax.checks.arrays import require_grid as require_grid
 from cfgjax.checks.arrays import require_integers as require_integers

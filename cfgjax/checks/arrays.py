@@ -149,6 +149,13 @@ def require_grid(name: str, ts: Times, is_forward_only: bool = False) -> None:
         raise ValueError(f"{name} must increase for a solver that runs forwards only, got {short_repr(times)}")
 
 
+def require_direction(name: str, ts: Times, is_to_data: bool) -> None:
+    """Raises ValueError for a concrete grid that goes the other way."""
+    if not is_traced(ts) and bool(np.asarray(ts)[-1] > np.asarray(ts)[0]) != is_to_data:
+        way = "increase, from noise to data" if is_to_data else "decrease, from data to noise"
+        raise ValueError(f"{name} must {way}, got {ts}")
+
+
 def as_float64_rows(name: str, values: Any, least: int = 1, ndim: int | None = None) -> np.ndarray:
     """The examples of a set on the host, [n, ...] in float64.
 

@@ -284,6 +284,12 @@ def test_the_bound_by_growth_is_above_the_distance_of_two_gaussians():
         (lambda: certificates.coupling_bound(jnp.ones((0, 2)), jnp.ones((0, 2))), "samples must be .* not empty"),
         (lambda: certificates.residual_bound(jnp.ones((4, 3, 2)), ONCE), r"residuals must be \[n, 2, \*D\]"),
         (lambda: certificates.residual_bound(jnp.ones((4, 2, 2)), ONCE, jnp.ones(3)), "rates must have the shape"),
+        (lambda: certificates.residual_bound(jnp.ones((4, 2, 2)), ONCE[::-1]), "ts must increase, from noise to data"),
+        (lambda: certificates.jump_log_density(lambda x, t, r: x, jnp.ones(2), ONCE[::-1]), "ts must increase"),
+        (
+            lambda: certificates.residuals_along(solvers.heun, lambda x, t: x, lambda x, t: x, jnp.ones(2), ONCE[::-1]),
+            "ts must increase",
+        ),
     ],
 )
 def test_mistakes_are_named(call, message):
