@@ -15,6 +15,8 @@ EXACT = "exact"
 FLOW_MAPS = ("flow_map",)
 GUIDED = "guided_field", *FLOW_MAPS
 """The objectives with guidance inside."""
+START, STOP = (0.0, 0.5), (0.5, 1.0)
+"""The times between which both edges of an interval of guidance are drawn in training."""
 LossName = Literal[
     "distilled_guidance", "model_guidance",
     "trajectories", "progressive", "lagrangian", "eulerian", "mean_flow", "improved_mean_flow", "shortcut",
@@ -38,14 +40,15 @@ class Distillation:
 
     __pydantic_config__ = STRICT
     loss: Annotated[
-        LossName | None, optional("NAME", "distilled_guidance, trajectories; model_guidance, mean_flow")
+        LossName | None, optional("NAME", "distilled_guidance or trajectories; model_guidance or mean_flow")
     ] = None
-    """What makes it so, one of cfgjax.losses or cfgjax.flow_maps; by default the first with a teacher, the second
-    without."""
+    """What makes it so, one of cfgjax.losses or cfgjax.flow_maps; by default of a field or a flow map with a teacher,
+    and of these without."""
     scales: tuple[Scale, Scale] = (0.0, 4.0)
     """Least and greatest guidance scale that is learned, 1 between them; drawn uniformly for each example."""
     intervals: bool = False
-    """Learn flow maps of guidance that acts between two times alone, too; drawn for half of the examples."""
+    """Learn flow maps of guidance that acts between two times alone, too, one before and one after 1/2; drawn for half
+    of the examples."""
     equal_rate: Fraction = 0.25
     """Of a flow map: probability, 0 to 1, with which r = t, where it is the guided field."""
     kappa: Annotated[float, Field(ge=0, lt=1)] = 0.0

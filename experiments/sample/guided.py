@@ -11,6 +11,7 @@ import numpy as np
 from cfgjax import guidance
 from cfgjax.types import LabelledField, Null, Scale, Tree
 from experiments.cli.main import UserError
+from experiments.config.distillation import START, STOP
 from experiments.config.samplers import JUMP, JUMPS, ODE, ODE_SOLVERS, Jumps, Rule, RuleOf, by_classifier, by_name
 from experiments.run.model import path_of_field
 from experiments.run.require_trained import require_rows, require_scales, require_solver, rows_of
@@ -96,6 +97,19 @@ def scale_between(guided: GuidanceOptions, scale: Scale) -> Scale:
     return scale if guided.interval == (0.0, 1.0) else guidance.interval(scale, *guided.interval)
 
 
+def _require_learned_interval(guided: GuidanceOptions, run: Run[TaskFacts]) -> None:
+    """Raises UserError for an interval that the flow map of the run did not learn."""
+    if guided.interval == (0.0, 1.0):
+        return
+    name, instead = f"the flow map of {run.experiment.run_dir}", "a solver of its field takes any"
+    if not run.experiment.distillation.intervals:
+        raise UserError(f"interval must be 0 1: {name} learned no others (distillation.intervals); {instead}")
+    if not all(low <= edge <= high for edge, (low, high) in zip(guided.interval, (START, STOP), strict=True)):
+        ranges = "{:g}..{:g} to {:g}..{:g}".format(*START, *STOP)
+        got = "{:g} {:g}".format(*guided.interval)
+        raise UserError(f"interval must be from {ranges}, as {name} learned them, got {got}; {instead}")
+
+
 def jumps_of(guided: GuidanceOptions, run: Run[TaskFacts]) -> Jumps | None:
     """The flow map of the run, None where it has none.
 
@@ -103,12 +117,10 @@ def jumps_of(guided: GuidanceOptions, run: Run[TaskFacts]) -> Jumps | None:
         UserError: an interval, which it did not learn.
     """
     jumps = run.jumps
-    if jumps is not None and guided.interval != (0.0, 1.0) and not run.experiment.distillation.intervals:
-        raise UserError(
-            f"interval must be 0 1: the flow map of {run.experiment.run_dir} learned no others "
-            "(distillation.intervals); a solver of its field takes any"
-        )
-    return None if jumps is None else lambda scale: jumps(scale_between(guided, scale))
+    if jumps is None:
+        return None
+    _require_learned_interval(guided, run)
+    return lambda scale: jumps(scale_between(guided, scale))
 
 
 def steps_of(solving: SolverOptions, run: Run[TaskFacts]) -> tuple[str, int]:

@@ -29,7 +29,7 @@ from cfgjax.types import (
     Tree,
 )
 from experiments.cli.main import UserError
-from experiments.config.distillation import FLOW_MAPS, Distillation, LossName
+from experiments.config.distillation import FLOW_MAPS, START, STOP, Distillation, LossName
 from experiments.config.networks import AnyNetwork
 from experiments.config.schema import Experiment
 from experiments.tasks import networks
@@ -221,7 +221,7 @@ def draw_scale(settings: Distillation, key: Array, is_null: Array) -> Scale:
     density = losses.uniform_scale(*settings.scales)
     if not settings.intervals:
         return jnp.where(is_null, 1, density(key))
-    drawn = losses.scale_interval(density)(key)
+    drawn = losses.scale_interval(density, losses.uniform(*START), losses.uniform(*STOP))(key)
     return jax.tree.map(lambda of_null, its: jnp.where(is_null, of_null, its), Interval(1.0, 0.0, 1.0), drawn)
 
 
