@@ -150,6 +150,8 @@ def diagnose(options: Options) -> None:
     """Looks, draws and writes."""
     _check(options)
     run = restore_field(options.run_dir, options.data_dir, tokenizer_of=partial(texts.loaded, name=options.tokenizer))
+    if run.task.objective.is_guided:
+        raise UserError(f"diagnose needs a labelled and a null side: guidance is inside {options.run_dir}'s network")
     require_rows(run, (*run.task.labels, run.task.num_classes), "diagnose")
     ts = times(run.path, options.num_steps, "uniform", options.interval)
     seen, each = observe(run, options, jnp.asarray(ts))

@@ -22,7 +22,7 @@ from cfgjax.types import Array, Condition, GaussianPath, LabelledField, Solver
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.cli.options import optional
-from experiments.config.samplers import GRIDS, ODE_SOLVERS, SOLVERS, GridName
+from experiments.config.samplers import GRIDS, ODE_SOLVERS, SOLVERS, GridName, Rule, classifier_free
 from experiments.run.batch_sampling import sample_keys
 from experiments.run.require_trained import require_scales
 from experiments.run.restore import restore_field
@@ -55,15 +55,16 @@ class Options:
     """What reads texts, of a run that was trained with one: text -> integers [n] or numbers [n, d]."""
 
 
-def _field(options: Options) -> tuple[GaussianPath, LabelledField, Conditions, tuple[int, ...]]:
+def _rule(options: Options) -> tuple[GaussianPath, Rule, Conditions, tuple[int, ...]]:
+    """The path, the guidance, the conditions and the shape of a sample."""
     if options.run_dir is None:
-        path, ring = paths.linear(), mixtures.ring(8)
-        return path, ring.vector_field(path), of_labels(8, np.arange(8), numbers_of(8)), (2,)
+        path, ring, told = paths.linear(), mixtures.ring(8), of_labels(8, np.arange(8), numbers_of(8))
+        return path, classifier_free(ring.vector_field(path), told.null), told, (2,)
     run = restore_field(
         options.run_dir, options.data_dir, tokenizer_of=functools.partial(texts.loaded, name=options.tokenizer)
     )
     require_scales(run, options.scales)
-    return run.path, run.field, run.task.conditions, run.task.shape
+    return run.path, run.rule, run.task.conditions, run.task.shape
 
 
 @functools.cache
@@ -83,13 +84,13 @@ Solve = Callable[[str, Array, float], np.ndarray]
 
 def _solve_of(options: Options) -> tuple[GaussianPath, Solve]:
     """The path, and the solve of the same noises by any solver, each compiled once for a grid's size."""
-    path, field, told, shape = _field(options)
+    path, rule, told, shape = _rule(options)
     ys = jax.tree.map(jnp.asarray, in_turn(unasked(told), options.num_samples))
     keys = sample_keys(0, options.num_samples)
 
     def compiled(name: str) -> Callable[[Array, Array], Array]:
         def draw(key: Array, y: Condition, scale: Array, ts: Array) -> Array:
-            solver = SOLVERS[name](path, guidance.given(guidance.classifier_free(field, scale, told.null), y))
+            solver = SOLVERS[name](path, guidance.given(rule(scale), y))
             return solvers.integrate(solver, key, jax.random.normal(key, shape), ts)
 
         def run(scale: Array, ts: Array) -> Array:

@@ -12,6 +12,7 @@ import pytest
 
 from cfgjax import checkpoints, guidance, mixtures, solvers
 from cfgjax.types import Interval
+from experiments import solver_error
 from experiments.cli.main import UserError
 from experiments.config.distillation import EXACT, Distillation, TaughtBy
 from experiments.config.networks import MLPNetwork
@@ -22,6 +23,7 @@ from experiments.evaluation.options import EvaluationOptions
 from experiments.presets.registry import PRESETS
 from experiments.run import folder as run_folder
 from experiments.run import teacher as teachers
+from experiments.run.batch_sampling import sample_keys
 from experiments.run.continuation import begun
 from experiments.run.fit import fit, prepare
 from experiments.run.model import model_of
@@ -201,6 +203,18 @@ def test_sample_refuses_what_guidance_inside_does_not_know(arguments, complaint,
     asked = [str(each).format(student) for each in arguments]
     done = command("sample", student, *asked, "--out", tmp_path / "drawn.npz")
     assert_one_line(done, complaint.format(student))
+
+
+def test_solvers_are_compared_on_the_guidance_inside(student):
+    _, solve = solver_error._solve_of(solver_error.Options(run_dir=student, scales=(2.0,), num_samples=1))
+    noise, field = jax.random.normal(sample_keys(0, 1)[0], (2,)), guided_field_of(student)
+    expected = noise + field(noise, 0.0, 0, 2.0)
+    np.testing.assert_allclose(solve("euler", np.array([0.0, 1.0]), 2.0)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_two_sides_do_is_not_looked_for_where_guidance_is_inside(student, tmp_path):
+    done = command("diagnose", student, "--out", tmp_path / "seen.png")
+    assert_one_line(done, f"diagnose needs a labelled and a null side: guidance is inside {student}'s network")
 
 
 def test_a_jump_takes_intervals_that_were_drawn_in_training(student):
