@@ -37,7 +37,8 @@ class GuidanceOptions:
     """How the labelled and the null field are put together; docs/guidance.md shows each rule."""
 
     scale: float = 2.0
-    """Guidance scale w: 0 null, 1 labelled, above 1 guided; at 0 and at 1 one field is evaluated, else both."""
+    """Guidance scale w: 0 null, 1 labelled, above 1 guided; at 0 and at 1 one field is evaluated, else both, and with
+    guidance inside always one."""
     rule: RuleName = "classifier_free"
     """What is done with the labelled and the null field."""
     interval: tuple[float, float] = (0.0, 1.0)
