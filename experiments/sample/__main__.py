@@ -16,7 +16,7 @@ import numpy as np
 from cfgjax import data
 from cfgjax.types import Tree
 from experiments.cli import main as cli
-from experiments.config.samplers import JUMPS, denoised, make_draw, num_evaluations, one_sided, states, times
+from experiments.config.samplers import JUMPS, denoised, make_draw, num_evaluations, one_sided, states
 from experiments.run.autoencoder import decoder_of
 from experiments.run.batch_sampling import draw_all
 from experiments.run.restore import restore_field
@@ -48,10 +48,9 @@ def sample(options: Options) -> None:
     count = count_of(conditions)
     rule = rule_of(options.guidance, run, conditions, options.run.data_dir)
 
-    solver, num_steps = steps_of(options.solver, run)
+    solver, ts = steps_of(options.solver, options.guidance, run)
     jumps = jumps_of(options.guidance, run) if solver in JUMPS else None
     path, shape, scale = run.path, run.task.shape, options.guidance.scale
-    ts = times(path, num_steps, options.solver.grid, options.guidance.interval)
     num_frames = len(ts) if options.output.trajectory else 1
     weights, task = options.run.autoencoder, run.task
     decoder = None if weights is None else decoder_of(weights, task.shape, task.scaling)

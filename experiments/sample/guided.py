@@ -12,7 +12,18 @@ from cfgjax import guidance
 from cfgjax.types import LabelledField, Null, Scale, Tree
 from experiments.cli.main import UserError
 from experiments.config.distillation import START, STOP
-from experiments.config.samplers import JUMP, JUMPS, ODE, ODE_SOLVERS, Jumps, Rule, RuleOf, by_classifier, by_name
+from experiments.config.samplers import (
+    JUMP,
+    JUMPS,
+    ODE,
+    ODE_SOLVERS,
+    Jumps,
+    Rule,
+    RuleOf,
+    by_classifier,
+    by_name,
+    times,
+)
 from experiments.run.model import path_of_field
 from experiments.run.require_trained import require_rows, require_scales, require_solver, rows_of
 from experiments.run.restore import Run, classifier_for, restore_without_data, warn_of_other_data
@@ -123,23 +134,26 @@ def jumps_of(guided: GuidanceOptions, run: Run[TaskFacts]) -> Jumps | None:
     return lambda scale: jumps(scale_between(guided, scale))
 
 
-def steps_of(solving: SolverOptions, run: Run[TaskFacts]) -> tuple[str, int]:
-    """The solver and the number of steps that are asked for; by default those of what the run learned.
+def steps_of(solving: SolverOptions, guided: GuidanceOptions, run: Run[TaskFacts]) -> tuple[str, np.ndarray]:
+    """The solver and the times that are asked for; by default those of what the run learned.
+
+    The edges of an interval are among the times, but for jumps, which have it inside.
 
     Raises:
-        UserError: a jump of a run without flow map, or too few steps for the grid.
+        UserError: a jump of a run without flow map, or too few steps for the grid or the interval.
     """
     solver = solving.solver or (ODE if run.jumps is None else JUMP)
     require_solver(run, solver)
     num_steps = solving.num_steps or (1 if solver in JUMPS else 32)
     if solving.grid == "karras" and num_steps == 1:
         raise UserError("num_steps must be at least 2 for the grid karras, got 1")
+    ts = times(run.path, num_steps, solving.grid, (0.0, 1.0) if solver in JUMPS else guided.interval)
     if num_steps == 1 and solver in ODE_SOLVERS:
         distributed.warn(
             f"warning: one step of {solver} is no sample of the guided ODE; a flow map's is, as of the preset "
             "mixture_flow_map"
         )
-    return solver, num_steps
+    return solver, ts
 
 
 def rule_of(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree, data_dir: Path | None) -> RuleOf:

@@ -30,8 +30,8 @@ from experiments.run.model import model_of
 from experiments.run.restore import flow_map_of, guided_field_of, restore_field, restore_run
 from experiments.run.train_setup import state_of, step_of, train_setup_of
 from experiments.run.trajectories import with_trajectories
-from experiments.sample.guided import jumps_of
-from experiments.sample.options import GuidanceOptions
+from experiments.sample.guided import jumps_of, steps_of
+from experiments.sample.options import GuidanceOptions, SolverOptions
 from experiments.tasks.distillation import LOSSES
 from experiments.tasks.objectives import OBJECTIVES
 from experiments.tasks.registry import task_of
@@ -224,6 +224,8 @@ def test_a_jump_takes_intervals_that_were_drawn_in_training(student):
     x, t, y = POINT
     found = jumps_of(GuidanceOptions(interval=(0.2, 0.8)), run)(2.0)(x, t, 0.9, y)
     np.testing.assert_array_equal(found, run.jumps(guidance.interval(2.0, 0.2, 0.8))(x, t, 0.9, y))
+    solver, ts = steps_of(SolverOptions(), GuidanceOptions(interval=(0.2, 0.8)), run)
+    assert (solver, *ts) == ("jump", 0, 1)
     for ends in ((0.6, 0.9), (0.1, 0.4)):
         with pytest.raises(UserError, match=r"interval must be from 0..0.5 to 0.5..1, as the flow map of"):
             jumps_of(GuidanceOptions(interval=ends), run)
