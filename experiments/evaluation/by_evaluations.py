@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.config.samplers import RuleOf, num_evaluations, times
+from experiments.evaluation.certified import bounds
 from experiments.evaluation.guided_samples import TEACHER, Way, ways_of
 from experiments.evaluation.options import EvaluationOptions
 from experiments.run.batch_sampling import sample_keys
@@ -26,6 +27,8 @@ _FIGURES = {
     "energy_distance": ("energy dist.", ".2e"),
     "energy_floor": ("its floor", ".2e"),
     "kl": ("KL, nats", ".2e"),
+    "coupling_bound": ("W2 at most", ".2e"),
+    "residual_bound": ("by residual", ".2e"),
     "seconds_per_sample": ("s per sample", ".2e"),
     "times_faster": ("times faster", ".1f"),
 }
@@ -72,10 +75,10 @@ def by_evaluations(run: Learned, options: EvaluationOptions, rows: Sequence[Mapp
     teacher = {row["scale"]: row for row in rows if row["guidance"] == TEACHER}
     own_network = run.task.teacher is not None and run.task.teacher.params is not None
     of_teacher = next((its for (guidance, _), its in seconds.items() if guidance == TEACHER and own_network), None)
-    found = []
+    certified, found = bounds(run, ways), []
     for row in rows:
         name = row["guidance"], row["solver"]
-        figures = {key: row[key] for key in _FIGURES if key in row}
+        figures = {key: row[key] for key in _FIGURES if key in row} | certified.get((*name, row["scale"]), {})
         cost = {"seconds_per_sample": seconds[name]} | (
             {"times_faster": of_teacher / seconds[name]} if of_teacher else {}
         )

@@ -399,6 +399,10 @@ def test_evaluate_measures_by_evaluations_and_report_shows_it(student):
     }  # fmt: skip
     assert all(row["energy_floor"] > 0 and row["seconds_per_sample"] > 0 for row in rows)
     assert all(row["times_faster"] == 1 for row in rows if row["guidance"] == "teacher")
+    assert all(row["coupling_bound"] == 0 for row in rows if row["guidance"] == "teacher")
+    jumps = [row for row in rows if row["solver"] == "jump 1"]
+    assert jumps
+    assert all(0.01 < row["coupling_bound"] < 1.1 * row["residual_bound"] for row in jumps)
     assert "evaluations" in done.stdout
     assert command("report", student).returncode == 0
     assert restore_run(student).task.teacher is not None
