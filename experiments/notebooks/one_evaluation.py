@@ -76,7 +76,7 @@ def guided_maps(x, t, r, y, w):
 laws = {"map of the guided field": samples_of(exact, 0), "guidance of two maps": samples_of(guided_maps, 0)}
 
 
-def show(laws):
+def scatter(laws):
     """The samples of each law, a row each, at each scale."""
     _, panels = plt.subplots(len(laws), 3, figsize=(7.5, 2.5 * len(laws)), layout="constrained", squeeze=False)
     for row, (name, law) in zip(panels, laws.items(), strict=True):
@@ -84,10 +84,10 @@ def show(laws):
             axes.scatter(*points.T, s=2, linewidths=0)
             axes.set(xlim=(-1, 5), ylim=(-3, 3), aspect="equal", title=f"w = {w:g}")
         row[0].set_ylabel(name)
-    plt.show()
 
 
-show(laws)
+scatter(laws)
+plt.show()
 for name, law in laws.items():
     print(f"{name}: mean of x {law[..., 0].mean(axis=1).round(2)}, deviation {law[..., 0].std(axis=1).round(2)}")
 np.testing.assert_allclose(*(law[0] for law in laws.values()), atol=1e-3)  # at w = 1 nothing is guided
@@ -174,7 +174,8 @@ print(f"loss: {np.mean(found['loss'][:100]):.3f} in the first steps, {np.mean(fo
 
 # %%
 learned = partial(student, state.ema)
-show({"exact": laws["map of the guided field"], "learned, one evaluation": samples_of(learned, 0)})
+scatter({"exact": laws["map of the guided field"], "learned, one evaluation": samples_of(learned, 0)})
+plt.show()
 
 # %% [markdown]
 # How far are the two laws apart? The energy distance of samples has a floor, that of two sets of exact samples. And

@@ -12,6 +12,7 @@ from cfgjax import checkpoints, conditions, guidance, paths, solvers, verify
 from cfgjax.data import parse_json, read_bounded, sentences
 from cfgjax.data.described import CLASSES, WORDS, thresholds_of
 from experiments.config.networks import MLPNetwork
+from experiments.config.samplers import classifier_free
 from experiments.config.schema import ADAPTER, Sampling
 from experiments.evaluation import described, measured
 from experiments.evaluation.feature_classifier import FeatureClassifier, class_accuracy
@@ -168,7 +169,8 @@ def test_the_report_on_sentences_is_of_what_was_asked_and_drawn(data_dir, tmp_pa
         return (targets[jnp.minimum(label, 9)] - x) / (1 - t)
 
     monkeypatch.setattr(described, "feature_classifier_of", lambda *of: None)
-    run = SimpleNamespace(experiment=experiment, task=task, path=paths.linear(), field=field)
+    rule = classifier_free(field, task.conditions.null)
+    run = SimpleNamespace(experiment=experiment, task=task, path=paths.linear(), field=field, rule=rule, jumps=None)
     found = task.evaluate(run, EvaluationOptions(solvers=("euler",)), tmp_path, {})
     assert found["num_samples"] == {"one_word": 240, "two_words": 230, "held_out": 230}
     own = np.asarray(

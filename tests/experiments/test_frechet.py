@@ -18,6 +18,7 @@ from experiments.evaluation import frechet
 from experiments.evaluation.frechet import FrechetMeasure, in_colour, of_user
 from experiments.evaluation.inception import frechet_measure, inception_spaces
 from experiments.run.restore import Run
+from experiments.tasks.objectives import OBJECTIVES
 from tests.support import inception_by_hand
 from tests.support.commands import assert_one_line, command
 
@@ -153,7 +154,8 @@ def test_a_covariance_that_is_none_is_refused_before_anything_is_drawn(covarianc
 @pytest.mark.parametrize(("scaling", "hint"), [((1.0, 0.0), "; of latents features need --autoencoder"), (None, "")])
 def test_features_of_latents_need_what_makes_pictures_of_them(scaling, hint):
     options = Options(Path("a"), measures=MeasureOptions(features="inception", weights=Path("b")))
-    run = Run(*[None] * len(Run._fields))._replace(task=SimpleNamespace(measures_images=False, scaling=scaling))
+    task = SimpleNamespace(measures_images=False, scaling=scaling, objective=OBJECTIVES["field"])
+    run = Run(*[None] * len(Run._fields))._replace(task=task)
     with pytest.raises(UserError, match=f"^likelihood, .* need a run on labelled pictures, not a{hint}$"):
         _require_usable(options, run)
 
