@@ -39,7 +39,7 @@ from cfgjax.checks import TINY
 from cfgjax.contracts import Key, StateFlowMap, UnitInterval, between, checked
 from cfgjax.flow_maps.conversions import flow_of
 from cfgjax.flow_maps.derivatives import forward_derivative
-from cfgjax.flow_maps.regression import draw, velocity_of, weighted
+from cfgjax.flow_maps.regression import along, draw, velocity_of, weighted
 from cfgjax.flow_maps.times import times_until
 from cfgjax.flow_maps.velocities import conditional_velocity
 from cfgjax.losses import DataPoint, flat
@@ -160,6 +160,6 @@ def continuous_consistency(
     """
     t, r, at = draw(path, key, z, times)
     instant = velocity_of(velocity, t, at).astype(at.x.dtype)
-    value, slope = derivative(flow_map, (at.x, t, r), (instant, jnp.ones_like(t), jnp.zeros_like(r)))
+    value, slope = along(derivative, flow_map, (at.x, t, r), instant)
     tangent = instant - value + ramp * (r - t) * slope
     return weighted(value - jax.lax.stop_gradient(value + tangent), weight)

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 
 from cfgjax.contracts import Key, RealArray, StateField, StateFlowMap, checked
 from cfgjax.flow_maps.derivatives import forward_derivative
-from cfgjax.flow_maps.regression import draw, weighted
+from cfgjax.flow_maps.regression import along, by_halves, draw, weighted
 from cfgjax.flow_maps.times import ordered_times
 from cfgjax.losses import DataPoint, flat
 from cfgjax.types import Array, Derivative, GaussianPath, ResidualWeight, TimesDensity
@@ -101,7 +101,7 @@ def eulerian(
     """
     t, r, at = draw(path, key, z, times)
     instant = field(at.x, t).astype(at.x.dtype)
-    value, slope = derivative(flow_map, (at.x, t, r), (instant, jnp.ones_like(t), jnp.zeros_like(r)))
+    value, slope = along(derivative, flow_map, (at.x, t, r), instant)
     return weighted(value - stop(instant + (r - t) * slope), weight)
 
 
@@ -131,7 +131,4 @@ def progressive(
         TypeError, ValueError: times or a weight that are no such numbers.
     """
     t, r, at = draw(path, key, z, times)
-    middle = 0.5 * (t + r)
-    first = teacher(at.x, t, middle)
-    second = teacher(at.x + (middle - t) * first, middle, r)
-    return weighted(flow_map(at.x, t, r) - jax.lax.stop_gradient(0.5 * (first + second)), weight)
+    return weighted(flow_map(at.x, t, r) - jax.lax.stop_gradient(by_halves(teacher, at.x, t, r)), weight)

@@ -34,7 +34,7 @@ import jax.numpy as jnp
 
 from cfgjax.contracts import Key, StateFlowMap, checked
 from cfgjax.flow_maps.derivatives import forward_derivative
-from cfgjax.flow_maps.regression import draw, velocity_of, weighted
+from cfgjax.flow_maps.regression import along, by_halves, draw, velocity_of, weighted
 from cfgjax.flow_maps.times import ordered_times
 from cfgjax.flow_maps.velocities import conditional_velocity
 from cfgjax.losses import DataPoint, flat
@@ -72,7 +72,7 @@ def mean_flow(
     """
     t, r, at = draw(path, key, z, times)
     instant = velocity_of(velocity, t, at).astype(at.x.dtype)
-    value, slope = derivative(flow_map, (at.x, t, r), (instant, jnp.ones_like(t), jnp.zeros_like(r)))
+    value, slope = along(derivative, flow_map, (at.x, t, r), instant)
     return weighted(value - jax.lax.stop_gradient(instant + (r - t) * slope), weight)
 
 
@@ -92,7 +92,7 @@ def improved_mean_flow(
     t, r, at = draw(path, key, z, times)
     target = jax.lax.stop_gradient(velocity_of(velocity, t, at))
     own = jax.lax.stop_gradient(flow_map(at.x, t, t)).astype(at.x.dtype)
-    value, slope = derivative(flow_map, (at.x, t, r), (own, jnp.ones_like(t), jnp.zeros_like(r)))
+    value, slope = along(derivative, flow_map, (at.x, t, r), own)
     return weighted(value - (r - t) * jax.lax.stop_gradient(slope) - target, weight)
 
 
@@ -112,8 +112,5 @@ def shortcut(
     ``times`` must draw r = t with some probability.
     """
     t, r, at = draw(path, key, z, times)
-    middle = 0.5 * (t + r)
-    first = flow_map(at.x, t, middle)
-    second = flow_map(at.x + (middle - t) * first, middle, r)
-    target = jnp.where(r == t, velocity_of(velocity, t, at), 0.5 * (first + second))
+    target = jnp.where(r == t, velocity_of(velocity, t, at), by_halves(flow_map, at.x, t, r))
     return weighted(flow_map(at.x, t, r) - jax.lax.stop_gradient(target), weight)

@@ -15,7 +15,17 @@ import jax.numpy as jnp
 from cfgjax.checks import is_traced, require_between, require_scalar, require_shape, short_repr
 from cfgjax.contracts import NonNegative, Positive, checked
 from cfgjax.paths import as_time, sample
-from cfgjax.types import Array, GaussianPath, PathSample, ResidualWeight, TimesDensity, Velocity
+from cfgjax.types import (
+    Array,
+    Derivative,
+    FlowMap,
+    GaussianPath,
+    PathSample,
+    Point,
+    ResidualWeight,
+    TimesDensity,
+    Velocity,
+)
 
 
 @checked
@@ -50,6 +60,19 @@ def velocity_of(velocity: Velocity, t: Array, at: PathSample) -> Array:
     value = velocity(at.x, t, at.field)
     require_shape("velocity", value, at.x.shape, "give")
     return value
+
+
+def by_halves(flow_map: FlowMap, x: Array, t: Array, r: Array) -> Array:
+    """The average velocity from t to r by two jumps of equal length, [*D]."""
+    middle = 0.5 * (t + r)
+    first = flow_map(x, t, middle)
+    return 0.5 * (first + flow_map(x + (middle - t) * first, middle, r))
+
+
+def along(derivative: Derivative, flow_map: FlowMap, point: Point, direction: Array) -> tuple[Array, Array]:
+    """U at (x, t, r), and dU/dt where x moves in a direction and r stays, [*D] each."""
+    _, t, r = point
+    return derivative(flow_map, point, (direction, jnp.ones_like(t), jnp.zeros_like(r)))
 
 
 def weighted(residual: Array, weight: ResidualWeight) -> Array:

@@ -12,10 +12,9 @@ import numpy as np
 
 from experiments.config.samplers import RuleOf, num_evaluations, times
 from experiments.evaluation.certified import bounds
-from experiments.evaluation.guided_samples import TEACHER, Way, ways_of
+from experiments.evaluation.guided_samples import TEACHER, Way, asked_in_turn, ways_of
 from experiments.evaluation.options import EvaluationOptions
-from experiments.run.batch_sampling import sample_keys
-from experiments.tasks.conditions import count_of, take
+from experiments.tasks.conditions import take
 from experiments.tasks.task import Learned
 
 NUM_TIMED, NUM_REPEATS = 64, 5
@@ -38,9 +37,7 @@ _FIGURES = {
 def _seconds(run: Learned, way: Way, scale: float) -> float:
     """The time of one sample among NUM_TIMED in one call, in seconds."""
     draw = way.draw_of(run)
-    rows = run.task.conditions.rows
-    conditions = jax.tree.map(jnp.asarray, take(rows, np.arange(NUM_TIMED) % count_of(rows)))
-    keys = sample_keys(run.experiment.sampling.seed, NUM_TIMED)
+    keys, conditions = asked_in_turn(run, NUM_TIMED)
     program = jax.jit(jax.vmap(draw, (0, 0, None))).lower(keys, conditions, jnp.float32(scale)).compile()
     found = []
     for _ in range(1 + NUM_REPEATS):

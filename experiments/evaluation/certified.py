@@ -11,10 +11,8 @@ import numpy as np
 from cfgjax import flow_maps, guidance, solvers
 from cfgjax.analysis import certificates
 from cfgjax.types import Array, Number, Tree
-from experiments.config.samplers import JUMP, ODE_SOLVERS, Jumps, times
-from experiments.evaluation.guided_samples import TEACHER, TEACHER_STEPS, Way, Ways
-from experiments.run.batch_sampling import sample_keys
-from experiments.tasks.conditions import count_of, take
+from experiments.config.samplers import Jumps, times
+from experiments.evaluation.guided_samples import TEACHER, TEACHER_STEPS, Way, Ways, asked_in_turn
 from experiments.tasks.task import Learned
 
 NUM_CERTIFIED = 64
@@ -23,16 +21,8 @@ Bounds = dict[tuple[str, str, float], dict[str, float]]
 """By guidance, solver and scale."""
 
 
-def _asked(run: Learned) -> tuple[Array, Tree]:
-    """Keys and conditions of the noises."""
-    rows = run.task.conditions.rows
-    conditions = jax.tree.map(jnp.asarray, take(rows, np.arange(NUM_CERTIFIED) % count_of(rows)))
-    return sample_keys(run.experiment.sampling.seed, NUM_CERTIFIED), conditions
-
-
-def _residuals(run: Learned, jumps: Jumps, teacher: Way) -> Any:
+def _residuals(jumps: Jumps, teacher: Way, shape: tuple[int, ...], ts: Array) -> Any:
     """(key, condition, scale) -> the residuals of one jump from 0 to 1 along the teacher's trajectory."""
-    ts, shape = jnp.asarray(times(run.path, TEACHER_STEPS)), run.task.shape
 
     def of_one(key: Array, y: Tree, scale: Number) -> Array:
         flow_map = flow_maps.given(jumps(scale), y)
@@ -60,7 +50,8 @@ def bounds(run: Learned, ways: Ways) -> Bounds:
     if teacher is None:
         return {}
     scales, per_root = run.experiment.sampling.scales, 1 / np.sqrt(np.prod(run.task.shape))
-    keys, conditions = _asked(run)
+    ts = jnp.asarray(times(run.path, TEACHER_STEPS))
+    keys, conditions = asked_in_turn(run, NUM_CERTIFIED)
 
     def by_scale(function: Any) -> list[Array]:
         mapped = jax.jit(jax.vmap(function, (0, 0, None)))
@@ -68,14 +59,14 @@ def bounds(run: Learned, ways: Ways) -> Bounds:
 
     own, found = by_scale(teacher.draw_of(run)), {}
     for name, way in ways.items():
-        if way.solver not in (*ODE_SOLVERS, JUMP):
+        if not way.is_of_ode:
             continue
         rows = zip(scales, by_scale(way.draw_of(run)), own, strict=True)
         coupling = {scale: certificates.coupling_bound(*pair).value for scale, *pair in rows}
         found |= {(*name, scale): {"coupling_bound": float(its * per_root)} for scale, its in coupling.items()}
         if way.jumps is not None and way.num_steps == 1:
-            ts = jnp.asarray(times(run.path, TEACHER_STEPS))
-            for scale, residuals in zip(scales, by_scale(_residuals(run, way.jumps, teacher)), strict=True):
+            of_jump = _residuals(way.jumps, teacher, run.task.shape, ts)
+            for scale, residuals in zip(scales, by_scale(of_jump), strict=True):
                 bound = float(certificates.residual_bound(residuals, ts) * per_root)
                 found[(*name, scale)]["residual_bound"] = bound
     return found

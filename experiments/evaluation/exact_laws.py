@@ -15,7 +15,7 @@ from cfgjax import flow_maps, guidance, metrics, solvers
 from cfgjax.analysis import certificates, likelihood
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array
-from experiments.config.samplers import JUMP, ODE, ODE_SOLVERS, classifier_free, times
+from experiments.config.samplers import JUMP, ODE, classifier_free, times
 from experiments.evaluation.guided_samples import Draws, Way, own_ways, ways_of
 from experiments.evaluation.options import EvaluationOptions
 from experiments.run.batch_sampling import draw_all
@@ -61,7 +61,7 @@ def energy_distances(run: Learned, mixture: LabelledMixture, draws: Draws, optio
     seed, scales = run.experiment.sampling.seed, run.experiment.sampling.scales
     exact, other = (_exact_draws(run, mixture, num_per_label, seed + more) for more in (1, 2))
     floors = [float(np.sqrt(np.mean(_of_each(*pair) ** 2))) for pair in zip(exact, other, strict=True)]
-    of_ode = [name for name, way in ways_of(run, options).items() if way.solver in (*ODE_SOLVERS, JUMP)]
+    of_ode = [name for name, way in ways_of(run, options).items() if way.is_of_ode]
     rows = [(way, index) for way in of_ode for index in range(len(scales))]
     return {
         (*way, scales[index]): {

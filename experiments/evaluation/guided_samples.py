@@ -4,14 +4,17 @@ import math
 import time
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.types import Tree
+from cfgjax.types import Array, Tree
 from experiments.cli import main as cli
 from experiments.config.samplers import (
     JUMP,
     JUMPS,
     ODE,
+    ODE_SOLVERS,
     SDE,
     Draw,
     Jumps,
@@ -21,7 +24,7 @@ from experiments.config.samplers import (
     times,
 )
 from experiments.evaluation.options import EvaluationOptions
-from experiments.run.batch_sampling import draw_all
+from experiments.run.batch_sampling import draw_all, sample_keys
 from experiments.tasks.conditions import count_of, take
 from experiments.tasks.task import Learned
 
@@ -51,6 +54,11 @@ class Way(NamedTuple):
     num_steps: int
     jumps: Jumps | None = None
     is_own: bool = True
+
+    @property
+    def is_of_ode(self) -> bool:
+        """Whether it has no noise but that it begins with: its law is that of the guided ODE, up to its steps."""
+        return self.solver in (*ODE_SOLVERS, JUMP)
 
     def draw_of(self, run: Learned) -> Draw:
         """The function that draws one sample."""
@@ -83,6 +91,13 @@ def ways_of(run: Learned, options: EvaluationOptions) -> Ways:
     if run.task.teacher is not None:
         ways[TEACHER, f"{ODE} {TEACHER_STEPS}"] = Way(run.task.teacher.rule, ODE, TEACHER_STEPS, is_own=False)
     return ways
+
+
+def asked_in_turn(run: Learned, count: int) -> tuple[Array, Tree]:
+    """The keys of so many samples, and the task's conditions in turn."""
+    rows = run.task.conditions.rows
+    conditions = jax.tree.map(jnp.asarray, take(rows, np.arange(count) % count_of(rows)))
+    return sample_keys(run.experiment.sampling.seed, count), conditions
 
 
 def draw_way(
