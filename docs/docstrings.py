@@ -82,14 +82,23 @@ def _own_aliases(module: ModuleType) -> dict[str, ast.expr]:
     return {} if module in (types, contracts) else found
 
 
+def _imported(module: ModuleType) -> dict[str, ModuleType]:
+    """The library's modules from which a module takes names, by name."""
+    nodes = [node for node in _body(module) if isinstance(node, ast.ImportFrom)]
+    ours = [node for node in nodes if str(node.module).startswith("cfgjax.")]
+    return {alias.name: importlib.import_module(str(node.module)) for node in ours for alias in node.names}
+
+
+def _alias(module: ModuleType, name: str) -> ast.expr | None:
+    """What a name of the module abbreviates, through the packages that hand it on; None when it is no abbreviation."""
+    own, imported = _own_aliases(module), _imported(module)
+    return own[name] if name in own else _alias(imported[name], name) if name in imported else None
+
+
 def _aliases(module: ModuleType) -> dict[str, ast.expr]:
     """The module's own abbreviations, and those that it imports."""
-    found = _own_aliases(module)
-    for node in _body(module):
-        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("cfgjax."):
-            known = _own_aliases(importlib.import_module(str(node.module)))
-            found |= {name.name: known[name.name] for name in node.names if name.name in known}
-    return found
+    found = {name: _alias(module, name) for name in [*_own_aliases(module), *_imported(module)]}
+    return {name: alias for name, alias in found.items() if alias is not None}
 
 
 class _Written(ast.NodeTransformer):
