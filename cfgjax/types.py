@@ -43,6 +43,15 @@ LogClassifier = Callable[[Array, Array], Array]
 LogLikelihood = Callable[[Array, Array, Condition], Array]
 """``(x [*D], t [], y) -> []``: log p_t(y|x) of a condition, up to what does not depend on x."""
 
+Reward = Callable[[Array, Array], Array]
+"""``(x [*D], t []) -> []``: r_t(x), which tilts the law p_t to p_t e^(r_t) up to a factor."""
+
+LinearOperator = Callable[[Array], Array]
+"""``z [*D] -> [*M]``: A z, a linear function of a data point."""
+
+LogLikelihoodOfData = Callable[[Array], Array]
+"""``z [*D] -> []``: log p(m|z) of what is known of a data point, or any reward of it, up to a constant."""
+
 Schedule = Callable[[Array], Array]
 """``t [] -> []``: a differentiable function of time."""
 
@@ -219,6 +228,18 @@ class StatefulField(NamedTuple):
 
     init: Callable[[Array], Tree]
     apply: Callable[[Array, Array, Tree], tuple[Array, Tree]]
+
+
+class Measurement(NamedTuple):
+    """What is known of a data point z: ``value`` = operator(z) + noise_std * normal.
+
+    The operators of ``steering.operators`` are pytrees, so that the whole record may be traced and mapped over.
+    ``value`` is [*M], ``noise_std`` [].
+    """
+
+    operator: LinearOperator
+    value: Array
+    noise_std: Number
 
 
 class EMAProfile(NamedTuple):

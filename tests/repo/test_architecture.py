@@ -34,7 +34,7 @@ GROUND = [
 ]
 SIBLINGS = {"guidance", "solvers", "losses", "mixtures", "models"}
 UPPER = {"analysis", "checkpoints", "data", "metrics", "training", "verify"}
-LAYERS = [*GROUND, SIBLINGS, {"flow_maps"}, UPPER]
+LAYERS = [*GROUND, SIBLINGS, {"flow_maps", "steering"}, UPPER]
 
 BANNED = {"cfg", "x0", "x1", "x_0", "x_1", "sigma", "eps", "v", "alpha_bar", "fn", "func", "cond", "uncond", "N", "T"}
 BANNED_FILES = {"utils", "util", "common", "misc", "helper", "helpers"}
@@ -268,10 +268,19 @@ def test_losses_of_flow_maps_are_uniform():
 KINDS_IN_ORDER = (
     {"GaussianPath"},
     {"Field", "LabelledField", "StateField", "LabelledStateField", "FieldLikeX", "LearnedField", "LogClassifier"}
-    | {"LogLikelihood", "Pair", "StatefulField", "Solver", "SolverLike"},
+    | {
+        "LinearOperator",
+        "LogLikelihood",
+        "LogLikelihoodOfData",
+        "Reward",
+        "Pair",
+        "StatefulField",
+        "Solver",
+        "SolverLike",
+    },
     {"Key"},
     {"Array", "RealArray", "DataPoint", "TimeGrid", "Number", "Finite", "Positive", "Time"}
-    | {"AnyCondition", "AnyNull", "Conditions", "Scales", "Matrix"},
+    | {"AnyCondition", "AnyNull", "Conditions", "Scales", "Matrix", "AnyMeasurement", "NoisyMeasurement"},
 )
 """Words of annotations, by the place that the arguments have: the path, fields, the key, then arrays and numbers."""
 

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 import pytest
 
-from cfgjax import flow_maps, guidance, losses, mixtures, paths, solvers, training, verify
+from cfgjax import flow_maps, guidance, losses, mixtures, paths, solvers, steering, training, verify
 from cfgjax.analysis import guidance_diagnostics, likelihood
 from cfgjax.types import Solver
 from experiments import guided_distributions
@@ -26,7 +26,7 @@ from tests.contracts.test_every_function import ASKED, PARTS, TABLES, _public
 from tests.contracts.test_values import _arguments
 from tests.support.lowered import ROOT, lowered, narrowed, products, recorded
 from tests.support.tables import NULL, RULES, SOLVERS
-from tests.support.values import NAMED
+from tests.support.values import MEASUREMENT, NAMED
 
 LEFT_OUT = {
     "checkpoints": "files",
@@ -127,6 +127,7 @@ BY_HAND = {
     "flow_maps.of_field": lambda: _flow_map(flow_maps.of_field(solvers.heun, ORACLE, 3)),
     "likelihood of the exact divergence": lambda: _likelihoods(likelihood.exact_divergence(GUIDED)),
     "likelihood of an estimate": lambda: _likelihoods(likelihood.estimated_divergence(GUIDED, KEY)),
+    "steering.measure": lambda: steering.measure(MEASUREMENT.operator, KEY, X, 0.5).value,
     "training.init_state": _step,
     "training.multi_step": _step,
     **{f"paths.{name}": lambda path=path: paths.coefficients(path, 0.25) for name, path in PATHS.items()},

@@ -18,13 +18,15 @@ import numpy as np
 
 from cfgjax import checks, contracts, guidance, mixtures, paths, solvers
 from cfgjax.flow_maps import Gaussian
-from cfgjax.types import Field, GaussianPath, GuidedField, LabelledField, Pair, Solver
+from cfgjax.steering import operators
+from cfgjax.types import Field, GaussianPath, GuidedField, LabelledField, Measurement, Pair, Solver
 
 NUM_CLASSES, NULL = 3, 3
 NAN, INF = float("nan"), float("inf")
 KEY = jax.random.key(7)
 PATH, MIXTURE = paths.linear(), mixtures.ring(NUM_CLASSES)
 ORACLE = MIXTURE.vector_field(PATH)
+MEASUREMENT = Measurement(operators.matrix(np.ones((1, 2))), jnp.ones(1), 0.5)
 
 
 class Values(NamedTuple):
@@ -259,6 +261,9 @@ NAMED = {
     "scales": {"a": 2.0},
     "order": ("a",),
     "matrix": np.eye(2),
+    "measurement": MEASUREMENT,
+    "operator": lambda z: 2.0 * z,
+    "mask": jnp.array([1.0, 0.0]),
     "noise_std": 0.5,
     "weights": [0.5, 0.5],
 }
