@@ -28,6 +28,7 @@ from cfgjax.types import (
     FlowMap,
     GaussianPath,
     LabelledField,
+    Measurement,
     Null,
     Number,
     Pair,
@@ -100,6 +101,19 @@ def _record(kind: type, example: str, name: str, value: object) -> None:
     check_fields(value, f"{name}.")
 
 
+def _measurement(name: str, measurement: Any) -> None:
+    checks.require_kind(name, measurement, Measurement, "a Measurement(operator, value, noise_std)")
+    if not callable(measurement.operator):
+        raise TypeError(f"{name}.operator must be a linear function, got {type(measurement.operator).__name__}")
+    checks.require_real(f"{name}.value", measurement.value)
+    checks.require_between(f"{name}.noise_std", measurement.noise_std, 0, checks.HUGE)
+
+
+def _noisy_measurement(name: str, measurement: Any) -> None:
+    _measurement(name, measurement)
+    checks.require_positive(f"{name}.noise_std", measurement.noise_std)
+
+
 LIKE_X = Contract(checks.output_like_x)
 """The contract of a field, which from then on gives values like x, or an error that names it."""
 FLOW_MAP_LIKE_X = Contract(checks.flow_map_like_x)
@@ -163,6 +177,10 @@ Devices = Annotated[Sequence[jax.Device] | None, Contract(checks.require_devices
 """Devices, at least one and none of them twice; None for all."""
 GuidanceScale = Annotated[Scale, Contract(checks.require_scale)]
 """A guidance scale of any kind, a number finite where concrete."""
+AnyMeasurement = Annotated[Measurement, Contract(_measurement)]
+"""A Measurement, whose noise may be 0."""
+NoisyMeasurement = Annotated[Measurement, Contract(_noisy_measurement)]
+"""A Measurement whose noise is positive where concrete, for what divides by it."""
 
 _OF_TYPE: dict[Any, Check] = {
     GaussianPath: checks.require_path,

@@ -8,34 +8,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import HUGE, require_between, require_kind, require_positive, require_real, require_shape
-from cfgjax.contracts import Contract, Key, NonNegative, RealArray, checked
+from cfgjax.checks import require_shape
+from cfgjax.contracts import AnyMeasurement as AnyMeasurement
+from cfgjax.contracts import Key, NonNegative, RealArray, checked
+from cfgjax.contracts import NoisyMeasurement as NoisyMeasurement
 from cfgjax.paths import as_float, as_state, noise_like
 from cfgjax.types import Array, LinearOperator, LogLikelihoodOfData, Measurement
-
-
-def _require_measurement(name: str, measurement: Any) -> None:
-    require_kind(name, measurement, Measurement, "a Measurement(operator, value, noise_std)")
-    if not callable(measurement.operator):
-        raise TypeError(f"{name}.operator must be a linear function, got {type(measurement.operator).__name__}")
-    require_real(f"{name}.value", measurement.value)
-    require_between(f"{name}.noise_std", measurement.noise_std, 0, HUGE)
-
-
-def _require_noise(name: str, measurement: Any) -> None:
-    _require_measurement(name, measurement)
-    require_positive(f"{name}.noise_std", measurement.noise_std)
-
-
-AnyMeasurement = Annotated[Measurement, Contract(_require_measurement)]
-"""A Measurement, whose noise may be 0."""
-NoisyMeasurement = Annotated[Measurement, Contract(_require_noise)]
-"""A Measurement whose noise is positive where concrete, for what divides by it."""
 
 
 def apply(measurement: Measurement, z: Array) -> Array:
