@@ -9,6 +9,7 @@ from __future__ import annotations
 from cfgjax.mixtures.joint_mixture import JointMixture as JointMixture
 from cfgjax.mixtures.labelled import LabelledDensity as LabelledDensity
 from cfgjax.mixtures.labelled import LabelledMixture as LabelledMixture
+from cfgjax.mixtures.posteriors import posterior as posterior
 from cfgjax.mixtures.presets import grid as grid
 from cfgjax.mixtures.presets import joint as joint
 from cfgjax.mixtures.presets import ring as ring
