@@ -58,10 +58,10 @@ def symmetric(matrices: Array) -> Array:
     return 0.5 * (matrices + transposed(matrices))
 
 
-def diagonalised(weights: Array, means: Array, covariances: Array) -> Components:
-    """The components [K, M, ...] of weights, which are normalised, means and covariances."""
+def diagonalised(log_weights: Array, means: Array, covariances: Array) -> Components:
+    """The components [K, M, ...] of log-weights, means and covariances."""
     spectrum, vectors = jnp.linalg.eigh(covariances)
-    return Components(jnp.log(weights / jnp.sum(weights)), means, spectrum, vectors)
+    return Components(log_weights, means, spectrum, vectors)
 
 
 def masked(parts: Components, values: Array, y: Number) -> Array:
@@ -69,6 +69,11 @@ def masked(parts: Components, values: Array, y: Number) -> Array:
     num_classes = parts.log_weights.shape[0]
     belongs = (jnp.arange(num_classes) == y) | (jnp.asarray(y) == num_classes)
     return jnp.where(jnp.expand_dims(belongs, -1), values, -jnp.inf)
+
+
+def given_label(parts: Components, y: Number) -> Components:
+    """The components given label y: log-weights of all others -inf, and normalised."""
+    return parts._replace(log_weights=jax.nn.log_softmax(masked(parts, parts.log_weights, y), axis=(-2, -1)))
 
 
 def _log_joint(parts: Components, c: Coefficients, x: Array) -> tuple[Array, Array, Array]:
@@ -107,8 +112,7 @@ def _average(
 
 def log_density(parts: Components, path: GaussianPath, x: Array, t: Array, y: Number) -> Array:
     """log p_t(x|y) of (M2), []."""
-    log_joint = _log_joint(parts, coefficients(path, t), x)[0]
-    return logsumexp(masked(parts, log_joint, y)) - logsumexp(masked(parts, parts.log_weights, y))
+    return logsumexp(_log_joint(given_label(parts, y), coefficients(path, t), x)[0])
 
 
 def component_log_ratios(parts: Components, path: GaussianPath, x: Array, t: Array) -> Array:

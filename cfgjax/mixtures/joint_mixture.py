@@ -143,9 +143,10 @@ class JointMixture:
         return _Subset(spread, whole, log_factor, *jnp.linalg.eigh(symmetric(left)))
 
     def _parts(self) -> _Parts:
-        weights, means, covariances = vars(self.mixture).values()
-        dimension = self.dimension
-        without = components.diagonalised(weights, means[..., :dimension], covariances[..., :dimension, :dimension])
+        means, covariances, dimension = self.mixture.means, self.mixture.covariances, self.dimension
+        without = components.diagonalised(
+            self.mixture.component_log_probs, means[..., :dimension], covariances[..., :dimension, :dimension]
+        )
         sizes = tuple(self.sizes.values())
         subsets = [
             self._subset(np.flatnonzero(np.repeat(chosen, sizes)))

@@ -6,7 +6,7 @@ Formulas: (M1) to (M5) of ``mixtures.components``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from cfgjax.checks import is_traced, of_numpy, require_finite, require_label, re
 from cfgjax.contracts import Key, Time, checked
 from cfgjax.mixtures import components
 from cfgjax.mixtures.components import Components, View
+from cfgjax.paths import as_float
 from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Number
 
 LabelledDensity = Callable[[Array, Array, Array], Array]
@@ -45,6 +46,8 @@ class LabelledMixture:
     weights: Array
     means: Array
     covariances: Array
+    log_weights: Array | None = field(default=None, init=False)
+    """[K, M], normalised, of a mixture by ``of_log_weights``: they count, whatever became of ``weights``."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -79,15 +82,46 @@ class LabelledMixture:
         if not np.all(np.linalg.eigvalsh(covariances) > 0):
             raise ValueError("covariances must be positive definite")
 
-    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Array]], None]:
-        """The three arrays with their names, for JAX."""
-        return [(jax.tree_util.GetAttrKey(name), value) for name, value in vars(self).items()], None
+    @classmethod
+    def of_log_weights(cls, log_weights: Array, means: Array, covariances: Array) -> LabelledMixture:
+        """A mixture by the logarithms of its weights, which need no floating-point numbers: posteriors have such.
+
+        A label whose weights are all 0 in floating point keeps its law. Arguments as those of the mixture.
+
+        Raises:
+            ValueError: as for the mixture; log-weights that are NaN or inf, or all -inf for a label.
+
+        >>> LabelledMixture.of_log_weights(jnp.array([0.0, -1e4]), jnp.zeros((2, 1)), jnp.ones((2, 1, 1))).weights
+        Array([[1.],
+               [0.]], dtype=float32)
+        """
+        require_real("log_weights", of_numpy(log_weights))
+        mixture = cls(jnp.ones(np.shape(log_weights)), means, covariances)
+        if not is_traced(log_weights):
+            largest = np.max(np.asarray(log_weights, np.float64).reshape(mixture.num_classes, -1), axis=1)
+            if not np.all(np.isfinite(largest)):
+                words = "under inf, and not all -inf for any label"
+                raise ValueError(f"log_weights must be {words}, got {short_repr(log_weights)}")
+        normalised = jax.nn.log_softmax(as_float(log_weights).reshape(mixture.weights.shape), axis=(0, 1))
+        object.__setattr__(mixture, "log_weights", normalised)
+        object.__setattr__(mixture, "weights", jnp.exp(normalised))
+        return mixture
+
+    def with_components(self, means: Array, covariances: Array) -> LabelledMixture:
+        """The mixture of the same labels and weights, of other Gaussians."""
+        if self.log_weights is None:
+            return LabelledMixture(self.weights, means, covariances)
+        return LabelledMixture.of_log_weights(self.log_weights, means, covariances)
+
+    def tree_flatten_with_keys(self) -> tuple[list[tuple[Any, Array]], tuple[str, ...]]:
+        """The arrays with their names, for JAX."""
+        return [(jax.tree_util.GetAttrKey(name), value) for name, value in vars(self).items()], tuple(vars(self))
 
     @classmethod
-    def tree_unflatten(cls, _: None, leaves: Sequence[Any]) -> LabelledMixture:
+    def tree_unflatten(cls, names: tuple[str, ...], leaves: Sequence[Any]) -> LabelledMixture:
         """A mixture of JAX's own leaves, unchecked: cotangents and placeholders are no weights or covariances."""
         mixture = object.__new__(cls)
-        for name, leaf in zip(("weights", "means", "covariances"), leaves, strict=True):
+        for name, leaf in zip(names, leaves, strict=True):
             object.__setattr__(mixture, name, leaf)
         return mixture
 
@@ -97,7 +131,7 @@ class LabelledMixture:
         require_label("y", y, self.num_classes)
 
     def _parts(self) -> Components:
-        return components.diagonalised(self.weights, self.means, self.covariances)
+        return components.diagonalised(self.component_log_probs, self.means, self.covariances)
 
     def _view(self, view: View, path: GaussianPath) -> LabelledField:
         parts = self._parts()
@@ -112,6 +146,11 @@ class LabelledMixture:
     def num_classes(self) -> int:
         """K, which is also the null label."""
         return self.weights.shape[0]
+
+    @property
+    def component_log_probs(self) -> Array:
+        """The logarithms of the normalised weights, [K, M]."""
+        return jnp.log(self.weights / jnp.sum(self.weights)) if self.log_weights is None else self.log_weights
 
     @property
     def num_labels(self) -> int:
@@ -173,4 +212,4 @@ class LabelledMixture:
     @checked
     def sample_label(self, key: Key) -> Array:
         """A draw of the label y in 0..K-1, [], with the labels' own probabilities."""
-        return jax.random.categorical(key, jnp.log(jnp.sum(self.weights, axis=-1)))
+        return jax.random.categorical(key, logsumexp(self.component_log_probs, axis=-1))

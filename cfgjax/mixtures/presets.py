@@ -88,4 +88,4 @@ def joint(
         jnp.concatenate([mixture.covariances, cross], axis=-1),
         jnp.concatenate([transposed(cross), spread], axis=-1),
     ]
-    return JointMixture(LabelledMixture(mixture.weights, means, jnp.concatenate(rows, axis=-2)), sizes)
+    return JointMixture(mixture.with_components(means, jnp.concatenate(rows, axis=-2)), sizes)

@@ -122,10 +122,11 @@ def moments(mixture: LabelledMixture, y: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean [D] and covariance [D, D] of the data of label y, of all data for the null label."""
     rows = slice(None) if y == mixture.num_classes else slice(y, y + 1)
     dimension = mixture.means.shape[-1]
-    weights = np.asarray(mixture.weights, np.float64)[rows].reshape(-1)
+    log_weights = np.asarray(mixture.component_log_probs, np.float64)[rows].reshape(-1)
+    weights = np.exp(log_weights - log_weights.max())
+    weights /= weights.sum()
     means = np.asarray(mixture.means, np.float64)[rows].reshape(-1, dimension)
     covariances = np.asarray(mixture.covariances, np.float64)[rows].reshape(-1, dimension, dimension)
-    weights = weights / weights.sum()
     mean = weights @ means
     apart = means - mean
     return mean, np.tensordot(weights, covariances, axes=1) + (apart.T * weights) @ apart
