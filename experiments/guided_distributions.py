@@ -17,7 +17,7 @@ import numpy as np
 
 from cfgjax import guidance, metrics, mixtures, paths, solvers
 from cfgjax.mixtures import LabelledMixture
-from cfgjax.solvers.feynman_kac import systematic_resampling
+from cfgjax.solvers.population import systematic_resampling
 from cfgjax.types import Array, GaussianPath, LabelledField, Pair
 from experiments.cli import main as cli
 from experiments.cli.main import UserError

@@ -8,8 +8,9 @@
 (S5) the last step of (S2) to (S4) without noise: ``with_final_step``.
 (S6) guidance within the step: ``cfg_plus_plus``, ``with_field_state``.
 (S7) from data to noise and exactly back: ``implicit_euler``, ``reversible``.
-(S8) a population of particles with weights, for the law that guidance is often taken to sample: ``feynman_kac``, and
-     ``systematic_resampling``, which draws of it by the weights.
+(S8) a population of particles with weights, ``population``: for the law that guidance is often taken to sample,
+     ``feynman_kac``. By the weights ``systematic_resampling`` draws of it; ``effective_sample_size`` says how many
+     equal ones they are worth.
 
 (S9) No solver evaluates a field where an error of a prediction, be it denoiser, noise or score, is multiplied without
      bound: not at t = 1 nor just beside it, not just above t = 0. How, and at what price: ``solvers.ends``. An SDE
@@ -36,7 +37,6 @@ from cfgjax.solvers.exponential import ddim as ddim
 from cfgjax.solvers.exponential import dpm_solver as dpm_solver
 from cfgjax.solvers.exponential import unipc as unipc
 from cfgjax.solvers.feynman_kac import feynman_kac as feynman_kac
-from cfgjax.solvers.feynman_kac import systematic_resampling as systematic_resampling
 from cfgjax.solvers.final_step import euler_step as euler_step
 from cfgjax.solvers.final_step import mean_step as mean_step
 from cfgjax.solvers.final_step import tweedie_step as tweedie_step
@@ -58,6 +58,9 @@ from cfgjax.solvers.ode import euler as euler
 from cfgjax.solvers.ode import heun as heun
 from cfgjax.solvers.ode import midpoint as midpoint
 from cfgjax.solvers.ode import rk4 as rk4
+from cfgjax.solvers.population import effective_sample_size as effective_sample_size
+from cfgjax.solvers.population import population as population
+from cfgjax.solvers.population import systematic_resampling as systematic_resampling
 from cfgjax.solvers.sde import euler_maruyama as euler_maruyama
 from cfgjax.solvers.sde import stochastic_heun as stochastic_heun
 from cfgjax.solvers.stateful import with_field_state as with_field_state

@@ -13,79 +13,19 @@ Bradley & Nakkiran, arXiv 2408.09000, for what guidance without a correction sam
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.scipy.special import logsumexp
 
-from cfgjax.checks import HUGE, is_traced, require_number, require_real, short_repr
+from cfgjax.checks import require_number
 from cfgjax.conditions import as_condition
-from cfgjax.contracts import AnyCondition, Contract, Key, UnitInterval, checked
-from cfgjax.paths import as_float, before_end, coefficients
+from cfgjax.contracts import AnyCondition, Contract, UnitInterval, checked
+from cfgjax.paths import before_end, coefficients
 from cfgjax.solvers.diffusions import AdmissibleSchedule
+from cfgjax.solvers.population import Particle, population
 from cfgjax.solvers.sde import euler_maruyama
 from cfgjax.solvers.stateful import with_field_state
-from cfgjax.types import Array, Condition, GaussianPath, Number, Pair, StatefulField, Tree, WeightedSolver
-
-
-class ParticleCarry(NamedTuple):
-    """A weighted population of n states, as a solver's carry.
-
-    ``each`` is the carry of the particles' own solver, with a leading axis n; ``log_weights`` [n] are normalised to a
-    mean weight of 1; ``effective_size`` is (sum exp A)^2 / sum exp 2A over all particles before the last resampling,
-    in [1, n]; ``log_normaliser`` estimates log Z_t of (T3).
-    """
-
-    each: Any
-    log_weights: Array
-    effective_size: Array
-    log_normaliser: Array
-
-    @property
-    def x(self) -> Array:
-        """The states, [n, *D]."""
-        return self.each.x
-
-
-def _require_log_weights(name: str, log_weights: Any) -> None:
-    require_real(name, log_weights)
-    if jnp.ndim(log_weights) != 1 or jnp.size(log_weights) == 0:
-        raise ValueError(f"{name} must be a row [n] with n at least 1, got the shape {jnp.shape(log_weights)}")
-    if is_traced(log_weights):
-        return
-    largest = np.max(np.asarray(log_weights, np.float64))
-    if not -HUGE <= largest <= HUGE:
-        raise ValueError(f"{name} must be under inf, and one of them finite, got {short_repr(log_weights)}")
-
-
-LogWeights = Annotated[Array, Contract(_require_log_weights)]
-"""Logarithms of weights, [n], where concrete under inf and at least one of them finite."""
-
-
-@checked
-def systematic_resampling(key: Key, log_weights: LogWeights) -> Array:
-    """The indices of n particles drawn by systematic resampling, [n]: particle i is drawn n W_i times, rounded.
-
-    One uniform number u places the n points (i + u) / n in the cumulated normalised weights W: every number of copies
-    is the floor or the ceiling of n W_i, and is unbiased.
-
-    Args:
-        key: for the one number.
-        log_weights: [n], log W up to a constant; -inf is never drawn.
-
-    Source: Douc et al., arXiv cs/0507025, section 2.4.
-    """
-    log_weights = as_float(log_weights)
-    size = log_weights.shape[0]
-    cumulated = jnp.cumsum(jax.nn.softmax(log_weights))
-    points = (jnp.arange(size) + jax.random.uniform(key, dtype=cumulated.dtype)) / size
-    return jnp.minimum(jnp.searchsorted(cumulated / cumulated[-1], points, side="right"), size - 1)
-
-
-def _effective_size(log_weights: Array) -> Array:
-    return jnp.exp(2 * logsumexp(log_weights) - logsumexp(2 * log_weights))
+from cfgjax.types import Array, Condition, GaussianPath, Number, Pair, Solver, StatefulField, Tree, WeightedSolver
 
 
 def _growth(path: GaussianPath, scale: Number, null: Array, labelled: Array, t: Array) -> Array:
@@ -128,13 +68,10 @@ def feynman_kac(
     threshold: UnitInterval = 0.5,
     axis_name: str | None = None,
 ) -> WeightedSolver:
-    """The rule that moves a population of particles by (T1), weights it by (T2), and resamples it.
+    """The rule that moves a population of particles by (T1), weights it by (T2), and resamples it: a ``population``.
 
-    The one solver whose state is a population [n, *D]. ``solve`` returns its ParticleCarry, ``observe`` sees it at each
-    time; ``integrate``, which would return the states without their weights, refuses it. Plain draws of the law are
-    ``particles.x[systematic_resampling(key, particles.log_weights)]``. Particle i of step k has the key
-    fold_in(step's key, i), i counted over all devices. ``vmap`` over y makes a population for each condition. Errors:
-    those of the fields and of the steps (weak order 1), and O(1/n) of weights.
+    Plain draws of the law are ``particles.x[systematic_resampling(key, particles.log_weights)]``. ``vmap`` over y makes
+    a population for each condition. Errors: those of the fields and of the steps (weak order 1), and O(1/n) of weights.
 
     Args:
         path: the path of the fields.
@@ -142,10 +79,8 @@ def feynman_kac(
         y: the condition.
         scale: [], w, constant in time (T4); may be traced.
         diffusion: sigma_t, as for ``euler_maruyama``; larger ones need more steps and smaller weights.
-        threshold: [], the share of n under which the effective sample size leads to systematic resampling; 0 never
-            resamples, 1 does at each step.
-        axis_name: the mapped axis over which the particles are sharded, n on each device: sizes, weights and
-            resampling are then those of all of them, and the same on every device.
+        threshold: [], as for ``population``: 0 never resamples, 1 does at each step.
+        axis_name: the mapped axis over which the particles are sharded, as for ``population``.
 
     Returns:
         A WeightedSolver for increasing grids that start at t = 0 from standard normal noise.
@@ -153,38 +88,14 @@ def feynman_kac(
     Raises:
         ValueError: at the start of a solve, an x that is no population.
     """
-    one = with_field_state(lambda field: euler_maruyama(path, field, diffusion), _tilting(path, pair, y, scale))
+    mover = with_field_state(lambda field: euler_maruyama(path, field, diffusion), _tilting(path, pair, y, scale))
 
-    def all_of(value: Array) -> Array:
-        return value if axis_name is None else jax.lax.all_gather(value, axis_name, tiled=True)
+    def init(x: Array) -> Particle:
+        carry: Any = mover.init(x)
+        return Particle(carry, jnp.zeros_like(carry.memory))
 
-    def indices(size: int) -> Array:
-        first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
-        return first + jnp.arange(size)
+    def step(key: Array, carry: Particle, t: Array, t_next: Array) -> Particle:
+        moved: Any = mover.step(key, carry.carry, t, t_next)
+        return Particle(moved, ((t_next - t) * moved.memory).astype(carry.log_increment.dtype))
 
-    def init(x: Array) -> ParticleCarry:
-        if x.ndim == 0 or x.shape[0] == 0:
-            raise ValueError(f"x must be a population [n, *D] with n at least 1, got the shape {x.shape}")
-        size, dtype = all_of(jnp.ones(x.shape[0])).shape[0], jnp.promote_types(x.dtype, jnp.float32)
-        zeros = jnp.zeros(x.shape[0], dtype)
-        return ParticleCarry(jax.vmap(one.init)(x), zeros, jnp.asarray(size, dtype), jnp.zeros((), dtype))
-
-    def step(key: Array, carry: ParticleCarry, t: Array, t_next: Array) -> ParticleCarry:
-        own = indices(carry.log_weights.shape[0])
-        keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(own)
-        each: Any = jax.vmap(one.step, in_axes=(0, 0, None, None))(keys, carry.each, t, t_next)
-        log_weights = all_of(carry.log_weights + ((t_next - t) * each.memory).astype(carry.log_weights.dtype))
-        total = log_weights.shape[0]
-        mean = logsumexp(log_weights) - jnp.log(total)
-        size = _effective_size(log_weights)
-        is_poor = size < threshold * total
-
-        def resampled(each: Any) -> Any:
-            ancestors = systematic_resampling(jax.random.fold_in(key, total), log_weights)[own]
-            return jax.tree.map(lambda leaf: all_of(leaf)[ancestors], each)
-
-        each = jax.lax.cond(is_poor, resampled, lambda each: each, each)
-        kept = jnp.where(is_poor, 0, (log_weights - mean)[own])
-        return ParticleCarry(each, kept, size.astype(kept.dtype), carry.log_normaliser + mean)
-
-    return WeightedSolver(init, step)
+    return population(Solver(init, step, is_forward_only=True), threshold, axis_name)

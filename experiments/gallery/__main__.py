@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cfgjax import solvers
-from cfgjax.solvers.feynman_kac import systematic_resampling
+from cfgjax.solvers.population import systematic_resampling
 from cfgjax.types import Array
 from experiments.cli import main as cli
 from experiments.cli.main import UserError

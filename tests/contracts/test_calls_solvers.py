@@ -32,7 +32,7 @@ from tests.support.calls import (
     numbers,
     plain,
 )
-from tests.support.tables import SOLVERS, solvers_that
+from tests.support.tables import SOLVERS, solvers_that, weighing
 
 DOWN = UP[::-1]
 EXACT = MIXTURE.vector_field(PATH)
@@ -79,6 +79,23 @@ def _predicted(labelled, guided, step_size, make_solver):
 
 POPULATION = Choices(
     (jnp.ones((3, 2)), np.ones((1, 2)), np.ones((2, 2), int)), (np.ones((2, 2), complex), jnp.ones((0, 2)), 1.0)
+)
+WEIGHING = weighing(PATH, lambda x, t: -x)
+LOG_WEIGHTS = Choices(
+    (np.array([-INF, 0, -INF]), jnp.array([-900.0, 5.0, -900.0]), np.array([0, 900, 0])),
+    (
+        3,
+        0.5,
+        None,
+        "ab",
+        [0.0, 1.0],
+        np.ones((2, 2)),
+        jnp.ones(0),
+        np.array([NAN, 0]),
+        jnp.array([INF, 0]),
+        np.full(2, -INF),
+        np.ones(2, complex),
+    ),
 )
 REMEMBERED = guidance.adaptive_projected(PATH, PAIR, 2.0, 1)
 CASES = [
@@ -214,24 +231,24 @@ CASES = [
         solvers.systematic_resampling,
         {
             "key": KEYS,
-            "log_weights": Choices(
-                (np.array([-INF, 0, -INF]), jnp.array([-900.0, 5.0, -900.0]), np.array([0, 900, 0])),
-                (
-                    3,
-                    0.5,
-                    None,
-                    "ab",
-                    [0.0, 1.0],
-                    np.ones((2, 2)),
-                    jnp.ones(0),
-                    np.array([NAN, 0]),
-                    jnp.array([INF, 0]),
-                    np.full(2, -INF),
-                    np.ones(2, complex),
-                ),
-            ),
+            "log_weights": LOG_WEIGHTS,
         },
         lambda key, log_weights: np.ones(3),
+    ),
+    Case(
+        "solvers.effective_sample_size: one particle has it all",
+        solvers.effective_sample_size,
+        {"log_weights": LOG_WEIGHTS},
+        lambda log_weights: np.ones(()),
+    ),
+    Case(
+        "solvers.population",
+        lambda one, threshold, x: solvers.solve(solvers.population(one, threshold), KEY, x, SHORT)[0].log_weights,
+        {
+            "one": Choices((WEIGHING,), SOLVER.refused),
+            "threshold": numbers(0.5, 0, 1, refused=(-0.5, 1.5, INF)),
+            "x": POPULATION,
+        },
     ),
     Case(
         "solvers.feynman_kac",

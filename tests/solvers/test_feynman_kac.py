@@ -10,7 +10,7 @@ import pytest
 from cfgjax import guidance, metrics, mixtures, paths, solvers
 from cfgjax.analysis import likelihood
 from cfgjax.mixtures import LabelledMixture
-from cfgjax.solvers.feynman_kac import systematic_resampling
+from cfgjax.solvers.population import systematic_resampling
 from cfgjax.types import StatefulField
 from experiments.evaluation.tilted_law import draw_tilted, sampling_floor
 from tests.conftest import PATHS

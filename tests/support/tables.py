@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from cfgjax import guidance, solvers
-from cfgjax.types import Pair, StatefulField
+from cfgjax.solvers.population import Particle
+from cfgjax.types import Pair, Solver, StatefulField
 
 
 class SolverRow(NamedTuple):
@@ -48,6 +49,17 @@ def _small_step(t, t_next):
     return 0.1 * (t_next - t)
 
 
+def weighing(path, field):
+    """Euler-Maruyama's rule, its log-weight growing by the first coordinate."""
+    one = solvers.euler_maruyama(path, field, solvers.constant(0.5))
+
+    def step(key, carry, t, t_next):
+        moved = one.step(key, carry.carry, t, t_next)
+        return Particle(moved, (t_next - t) * moved.x.reshape(-1)[0])
+
+    return Solver(lambda x: Particle(one.init(x), jnp.zeros(())), step, is_forward_only=True)
+
+
 SOLVERS = {
     "euler": SolverRow(lambda path, field: solvers.euler(field), 1, 1),
     "midpoint": SolverRow(lambda path, field: solvers.midpoint(field), 2, 2),
@@ -85,6 +97,12 @@ SOLVERS = {
     "jump": SolverRow(lambda path, field: solvers.jump(as_flow_map(field)), 1, 1, is_two_way=False),
     "renoised_jump": SolverRow(
         lambda path, field: solvers.renoised_jump(path, as_flow_map(field), 0.5), None, 1, True, False
+    ),
+    "population": SolverRow(
+        lambda path, field: solvers.population(weighing(path, field)),
+        is_stochastic=True,
+        is_two_way=False,
+        is_weighted=True,
     ),
     "feynman_kac": SolverRow(
         lambda path, field: solvers.feynman_kac(path, pair_of(field), 1, 3.0, solvers.constant(0.5)),
