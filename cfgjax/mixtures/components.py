@@ -76,10 +76,15 @@ def given_label(parts: Components, y: Number) -> Components:
     return parts._replace(log_weights=jax.nn.log_softmax(masked(parts, parts.log_weights, y), axis=(-2, -1)))
 
 
+def centred(parts: Components, c: Coefficients, x: Array) -> tuple[Array, Array]:
+    """C's eigenvalues and V^T (x - alpha mu), each [K, M, D] (M2)."""
+    variances = c.alpha**2 * parts.spectrum + c.beta**2
+    return variances, rotate(transposed(parts.vectors), jax.lax.sub(*_spread(x, c.alpha * parts.means)))
+
+
 def _log_joint(parts: Components, c: Coefficients, x: Array) -> tuple[Array, Array, Array]:
     """log w N(x; alpha mu, C) [K, M], with C's eigenvalues and V^T (x - alpha mu), each [K, M, D] (M2)."""
-    variances = c.alpha**2 * parts.spectrum + c.beta**2
-    rotated = rotate(jnp.swapaxes(parts.vectors, -1, -2), jax.lax.sub(*_spread(x, c.alpha * parts.means)))
+    variances, rotated = centred(parts, c, x)
     exponent = jnp.sum(rotated**2 / variances + jnp.log(variances), axis=-1)
     return parts.log_weights - 0.5 * (exponent + x.size * jnp.log(2 * jnp.pi)), variances, rotated
 
@@ -87,7 +92,7 @@ def _log_joint(parts: Components, c: Coefficients, x: Array) -> tuple[Array, Arr
 def _log_ratio(parts: Components, c: Coefficients, x: Array) -> Array:
     """log w N(x; alpha mu, C) / N(x; 0, beta^2 I), [K, M] (M5)."""
     ratio = c.alpha / c.beta
-    inverse = jnp.swapaxes(parts.vectors, -1, -2)
+    inverse = transposed(parts.vectors)
     state, mean = rotate(inverse, _spread(x, parts.means)[0]), rotate(inverse, parts.means)
     variances = c.alpha**2 * parts.spectrum + c.beta**2
     squares = ratio**2 * parts.spectrum * state**2 + 2 * c.alpha * mean * state - c.alpha**2 * mean**2

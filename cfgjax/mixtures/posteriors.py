@@ -1,39 +1,55 @@
-"""What a measurement makes of a mixture of Gaussians: its posterior, a labelled mixture again, on every path.
+"""What a linear measurement tells of a mixture of Gaussians: a labelled mixture again, exact on every path.
 
-For a component N(mu, S) of weight w, S = R R^T, and a measurement m = A z + s n of its point, with R^T z' = z - mu:
+For a component N(mu, S) of weight w, S = R R^T, and a measurement m = A z + s n of its point:
 
-(O1) with the singular values b of A R = U diag(b) V^T:   covariance  R V diag(s^2 / (b^2 + s^2)) V^T R^T,
-     mean  mu + R V diag(b / (b^2 + s^2)) U^T (m - A mu)   (b = 0 beyond the rank),
-     which are mu + S A^T (A S A^T + s^2 I)^-1 (m - A mu) and S - S A^T (A S A^T + s^2 I)^-1 A S without a difference.
-(O2) weight  w N(m; A mu, A S A^T + s^2 I).  What A does not see of m is the same for all components, and counts once.
+(O1) With A R = U diag(b) V^T, b = 0 beyond the rank, z has given m the
+     mean  mu + R V diag(b / (b^2 + s^2)) U^T (m - A mu)   and covariance  R V diag(s^2 / (b^2 + s^2)) V^T R^T.
+     They are mu + S A^T (A S A^T + s^2 I)^-1 (m - A mu) and S - S A^T (A S A^T + s^2 I)^-1 A S, without a difference.
+(O2) Its weight becomes w N(m; A mu, A S A^T + s^2 I); what A does not see of m is the same for all components.
+     The log of the sum of these over the components of y, less that of w, is log p(m|y).
+(O3) At a state x = alpha z + beta noise a component's z has the mean D of (M3) and the covariance
+     B = beta^2 S (alpha^2 S + beta^2 I)^-1, so that p_t(m|x, y) is the average of N(m; A D, A B A^T + s^2 I) under the
+     components' posterior at x, which for alpha < beta is taken of ratios as (M5).
 
-Source: Bayes' rule for linear Gaussian models; Bishop, Pattern Recognition and Machine Learning, section 2.3.3.
+Source: Bayes' rule for linear Gaussian models (Bishop, Pattern Recognition and Machine Learning, section 2.3.3).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import logsumexp
 
-from cfgjax.checks import require_shape
-from cfgjax.contracts import AnyMeasurement, checked, instance
-from cfgjax.mixtures.components import Components, product, rotate, transposed
+from cfgjax.checks import is_traced, require_label, require_shape, short_repr
+from cfgjax.contracts import AnyMeasurement, NoisyMeasurement, checked
+from cfgjax.mixtures.components import (
+    Components,
+    centred,
+    component_log_ratios,
+    given_label,
+    product,
+    rotate,
+    transposed,
+)
 from cfgjax.mixtures.labelled import LabelledMixture
-from cfgjax.paths import as_float
-from cfgjax.types import Array, Measurement
+from cfgjax.mixtures.updates import Mixture, Update, log_mean_factor, parts_of, roots_of, to_all, updated
+from cfgjax.paths import as_float, coefficients
+from cfgjax.types import Array, Coefficients, GaussianPath, LogLikelihood, Measurement, Number
 
-Mixture = Annotated[LabelledMixture, instance(LabelledMixture, "a LabelledMixture, as mixtures.ring() is")]
-"""A mixture of Gaussians whose components have labels."""
+LogEvidence = Callable[[Number], Array]
+"""``y [] -> []``: log p(m|y) of what is known, for each label and the null."""
 
 
-class Reduced(NamedTuple):
-    """A measurement in the coordinates of A's singular vectors: at most D rows, those that A does not see all 0.
+class _Reduced(NamedTuple):
+    """A measurement by at most D independent numbers, in the coordinates of A's singular vectors.
 
-    ``matrix`` [r, D], ``value`` [r], ``is_seen`` [r], ``noise_std`` [], and ``log_unseen`` [], the log-density of the
-    rest of the value, which tells nothing of z; without noise it is left out.
+    ``matrix`` [r, D] and ``value`` [r] are 0 in the rows that A does not see, ``is_seen`` [r] tells these, and
+    ``log_unseen`` [] is the log-density of what A does not see of the value; without noise that is left out.
     """
 
     matrix: Array
@@ -43,85 +59,114 @@ class Reduced(NamedTuple):
     log_unseen: Array
 
 
-class Conditioned(NamedTuple):
-    """Components after a measurement: ``means`` [K, M, D] and ``roots`` [K, M, D, D] of the covariances.
-
-    ``log_factors`` [K, M] are the logarithms of what weights are multiplied by.
-    """
-
-    means: Array
-    roots: Array
-    log_factors: Array
-
-
-def reduced(measurement: Measurement, dimension: int, dtype: jnp.dtype) -> Reduced:
-    """The measurement of points [D] by at most D independent numbers.
+def _matrix_of(measurement: Measurement, zero: Array) -> Array:
+    """The operator's matrix [k, D].
 
     Raises:
-        ValueError: an operator that gives another shape than the value has.
+        ValueError: an operator that is not 0 at 0, or gives another shape than the value has.
     """
-    zero = jnp.zeros(dimension, dtype)
-    require_shape("measurement.value", measurement.value, jnp.shape(measurement.operator(zero)))
-    matrix = jax.jacfwd(lambda z: jnp.asarray(measurement.operator(z)).reshape(-1))(zero)
-    value, noise_std = (as_float(each).astype(dtype) for each in (measurement.value, measurement.noise_std))
-    value = value.reshape(-1)
+    at_zero = jnp.asarray(measurement.operator(zero))
+    require_shape("measurement.value", measurement.value, at_zero.shape)
+    if not is_traced(at_zero) and np.any(np.asarray(at_zero, np.float64)):
+        raise ValueError(f"measurement.operator must be linear, got one that is {short_repr(at_zero)} at 0")
+    return jax.jacfwd(lambda z: jnp.asarray(measurement.operator(z)).reshape(-1))(zero)
+
+
+def _reduced(mixture: LabelledMixture, measurement: Measurement) -> _Reduced:
+    zero = jnp.zeros(mixture.means.shape[-1], mixture.means.dtype)
+    matrix = _matrix_of(measurement, zero)
+    value, noise_std = (as_float(each).astype(matrix.dtype) for each in (measurement.value, measurement.noise_std))
     left, scales, right = jnp.linalg.svd(matrix, full_matrices=False)
-    is_seen = scales > max(matrix.shape) * jnp.finfo(dtype).eps * scales[0]
-    along = jnp.where(is_seen, rotate(transposed(left), value), 0)
-    unseen = value - rotate(left, along)
-    variance = jnp.where(noise_std == 0, 1, jnp.square(noise_std))
-    exponent = jnp.sum(jnp.square(unseen)) / variance
+    is_seen = scales > max(matrix.shape) * jnp.finfo(scales.dtype).eps * scales[0]
+    along = jnp.where(is_seen, rotate(transposed(left), value.reshape(-1)), 0)
+    has_noise = noise_std > 0
+    variance = jnp.where(has_noise, jnp.square(noise_std), 1)
+    exponent = jnp.sum(jnp.square(value.reshape(-1) - rotate(left, along))) / variance
     exponent += (value.size - jnp.sum(is_seen)) * jnp.log(2 * jnp.pi * variance)
-    log_unseen = jnp.where(noise_std == 0, 0, -0.5 * exponent)
     rows = jnp.expand_dims(jnp.where(is_seen, scales, 0), -1) * right
-    return Reduced(rows, along, is_seen, noise_std, log_unseen)
+    return _Reduced(rows, along, is_seen, noise_std, jnp.where(has_noise, -0.5 * exponent, 0))
 
 
-def measured(parts: Components, measurement: Reduced) -> Conditioned:
-    """The components given the measurement, by (O1), and the factors N(m; A mu, A S A^T + s^2 I) of (O2)."""
-    shape = parts.means.shape[:-1]
-    matrix = jnp.broadcast_to(measurement.matrix, (*shape, *measurement.matrix.shape))
-    roots = parts.vectors * jnp.expand_dims(jnp.sqrt(parts.spectrum), -2)
+def _measured(parts: Components, measurement: _Reduced) -> Update:
+    """The components given the measurement (O1), and the factors of their weights (O2)."""
+    matrix, value = to_all(parts, measurement.matrix), to_all(parts, measurement.value)
+    roots, noise = roots_of(parts), jnp.square(measurement.noise_std)
     left, scales, right = jnp.linalg.svd(product(matrix, roots), full_matrices=True)
-    count = scales.shape[-1]
-    is_seen = jnp.broadcast_to(jnp.arange(count) < jnp.sum(measurement.is_seen), scales.shape)
-    noise = jnp.square(measurement.noise_std)
+    is_seen = to_all(parts, jnp.arange(scales.shape[-1]) < jnp.sum(measurement.is_seen))
     variances = jnp.where(is_seen, jnp.square(scales) + noise, 1)
-    error = jnp.broadcast_to(measurement.value, (*shape, count)) - rotate(matrix, parts.means)
-    error = jnp.where(is_seen, rotate(transposed(left), error), 0)
-    rest = [(0, 0)] * len(shape) + [(0, parts.means.shape[-1] - count)]
-    moved = jnp.pad(scales / variances * error, rest)
-    shrunk = jnp.pad(jnp.where(is_seen, jnp.sqrt(noise / variances), 1), rest, constant_values=1)
+    error = jnp.where(is_seen, rotate(transposed(left), value - rotate(matrix, parts.means)), 0)
     exponent = jnp.square(error) / variances + jnp.where(is_seen, jnp.log(2 * jnp.pi * variances), 0)
-    roots = product(roots, transposed(right))
-    means = parts.means + rotate(roots, moved)
-    return Conditioned(
-        means, roots * jnp.expand_dims(shrunk, -2), measurement.log_unseen - 0.5 * jnp.sum(exponent, axis=-1)
-    )
-
-
-def covariances_of(roots: Array) -> Array:
-    """R R^T for a stack of square matrices, positive definite in floating point.
-
-    What is missing to 4 D eps times the largest variance is added to all of them: a measurement without noise leaves
-    variances of 0.
-    """
-    covariances = product(roots, transposed(roots))
-    variances = jnp.linalg.eigvalsh(covariances)
-    least = 4 * roots.shape[-1] * jnp.finfo(roots.dtype).eps * variances[..., -1]
-    missing = jnp.maximum(least - variances[..., 0], 0)
-    return covariances + jnp.expand_dims(missing, (-2, -1)) * jnp.eye(roots.shape[-1], dtype=roots.dtype).reshape(
-        (1,) * (roots.ndim - 2) + roots.shape[-2:]
-    )
+    beyond = [(0, 0), (0, 0), (0, parts.means.shape[-1] - scales.shape[-1])]
+    moves = jnp.pad(scales / variances * error, beyond)
+    kept = jnp.pad(jnp.where(is_seen, jnp.sqrt(noise / variances), 1), beyond, constant_values=1)
+    axes = product(roots, transposed(right))
+    log_factors = measurement.log_unseen - 0.5 * jnp.sum(exponent, axis=-1)
+    return Update(parts.means + rotate(axes, moves), axes * jnp.expand_dims(kept, -2), log_factors)
 
 
 @checked
 def posterior(mixture: Mixture, measurement: AnyMeasurement) -> LabelledMixture:
-    """The exact p(z|m, y) for every label y, and p(z|m) for the null label, by (O1, O2)."""
-    parts = mixture._parts()
-    found = measured(parts, reduced(measurement, mixture.means.shape[-1], mixture.means.dtype))
-    log_weights = jax.nn.log_softmax(parts.log_weights + found.log_factors, axis=(-2, -1))
-    least = 0.5 * jnp.log(jnp.finfo(log_weights.dtype).tiny)
-    by_label = jnp.maximum(logsumexp(log_weights, axis=-1, keepdims=True), least)
-    weights = jnp.exp(by_label) * jax.nn.softmax(log_weights, axis=-1)
-    return LabelledMixture(weights, found.means, covariances_of(found.roots))
+    """The exact p(z|m, y) for every label y, and p(z|m) for the null label, by (O1, O2).
+
+    A label's own law is right however little the measurement makes of the label: see ``of_log_weights``. With label
+    and measurement, p(y|m) are the weights by label. Without noise only what A sees of the value counts, and a
+    variance of 0 becomes the least that a covariance matrix holds in floating point: 4 D eps of the largest.
+
+    Args:
+        mixture: of points [D].
+        measurement: of an operator on [D] that is linear; its matrix, value and noise may be traced.
+
+    Raises:
+        ValueError: an operator that is not 0 at 0, a value of another shape than the operator gives.
+    """
+    parts = parts_of(mixture)
+    return updated(parts, _measured(parts, _reduced(mixture, measurement)))
+
+
+@checked
+def log_evidence(mixture: Mixture, measurement: AnyMeasurement) -> LogEvidence:
+    """log p(m|y) of (O2), as a function y -> []; for the null label log p(m). Arguments as ``posterior``.
+
+    Without noise it is the density of what A sees of the value.
+    """
+    parts = parts_of(mixture)
+    update = _measured(parts, _reduced(mixture, measurement))
+    return lambda y: log_mean_factor(parts, update, y)
+
+
+def _log_normal(measurement: _Reduced, parts: Components, c: Coefficients, x: Array) -> Array:
+    """log N(m; A D, A B A^T + s^2 I) of (O3), [K, M]."""
+    variances, rotated = centred(parts, c, x)
+    means = parts.means + rotate(parts.vectors, c.alpha * parts.spectrum / variances * rotated)
+    roots = parts.vectors * jnp.expand_dims(c.beta * jnp.sqrt(parts.spectrum / variances), -2)
+    matrix = to_all(parts, measurement.matrix)
+    spread = product(matrix, roots)
+    noise = jnp.where(measurement.is_seen, jnp.square(measurement.noise_std), 1)
+    covariances = product(spread, transposed(spread)) + to_all(parts, jnp.diag(noise))
+    lower = jnp.linalg.cholesky(covariances)
+    error = to_all(parts, measurement.value) - rotate(matrix, means)
+    whitened = solve_triangular(lower, jnp.expand_dims(error, -1), lower=True)
+    log_scales = jnp.log(jnp.diagonal(lower, axis1=-2, axis2=-1))
+    count = jnp.sum(measurement.is_seen)
+    exponent = jnp.sum(jnp.square(whitened), axis=(-2, -1)) + 2 * jnp.sum(log_scales, axis=-1)
+    return measurement.log_unseen - 0.5 * (exponent + count * jnp.log(2 * jnp.pi))
+
+
+@checked
+def likelihood(path: GaussianPath, mixture: Mixture, measurement: NoisyMeasurement) -> LogLikelihood:
+    """The exact log p_t(m|x, y) of (O3), as a function (x [D], t [], y) -> [], finite on the closed interval.
+
+    Its gradient in x is what exact steering adds to the score: for b = beta W / alpha the posterior's field is that of
+    the mixture plus b times it. At t = 1 it is log p(m|z) at z = x, at t = 0 log p(m|y). Arguments as ``posterior``.
+    """
+    parts, reduced = parts_of(mixture), _reduced(mixture, measurement)
+
+    def log_prob(x: Array, t: Array, y: Number) -> Array:
+        require_shape("x", x, mixture.means.shape[-1:])
+        require_label("y", y, mixture.num_classes)
+        own = given_label(parts, y)
+        ratios = component_log_ratios(own, path, x, t)
+        log_normals = _log_normal(reduced, parts, coefficients(path, t), x)
+        return logsumexp(ratios + log_normals) - logsumexp(ratios)
+
+    return log_prob
