@@ -35,9 +35,15 @@ def residual(measurement: Measurement, z: Array) -> Array:
 
 def adjoint(measurement: Measurement, z: Array) -> Callable[[Array], Array]:
     """A^T as a function [*M] -> like z; ValueError for an operator that is not linear."""
+
+    def operator(z: Array) -> Array:
+        return apply(measurement, z)
+
+    z = as_state(z, "z")
+    transpose = jax.linear_transpose(operator, z)
     try:
-        transpose = jax.linear_transpose(lambda z: apply(measurement, z), as_state(z, "z"))
-    except NotImplementedError as error:
+        jax.eval_shape(transpose, jax.eval_shape(operator, z))
+    except (RuntimeError, AssertionError) as error:  # what JAX raises for a nonlinear one, by its kind
         raise ValueError("measurement.operator must be linear in z, got one that is not") from error
     return lambda value: transpose(value)[0]
 
