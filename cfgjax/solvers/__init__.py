@@ -53,6 +53,7 @@ from cfgjax.solvers.langevin import langevin_corrected as langevin_corrected
 from cfgjax.solvers.langevin import predictor_corrector_guidance as predictor_corrector_guidance
 from cfgjax.solvers.langevin import relative_step as relative_step
 from cfgjax.solvers.nfe import num_function_evaluations as num_function_evaluations
+from cfgjax.solvers.nfe import num_vector_jacobian_products as num_vector_jacobian_products
 from cfgjax.solvers.ode import adams_bashforth as adams_bashforth
 from cfgjax.solvers.ode import euler as euler
 from cfgjax.solvers.ode import heun as heun

@@ -1,4 +1,4 @@
-"""How many evaluations of a network a solve makes, known before it runs."""
+"""How many evaluations of a network a solve makes, and products with its Jacobian, known before it runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,28 @@ from cfgjax.piecewise import Piecewise
 from cfgjax.solvers.integrate import runs
 from cfgjax.types import Array, Solver, WeightedSolver
 
-_MARK = "counted_evaluation"
+
+def _counted_evaluation(value: Array) -> Array:
+    return value * 1
+
+
+def _counted_product(value: Array, tangent: Array) -> Array:
+    return tangent * value
+
+
+@jax.custom_jvp
+def _mark(value: Array) -> Array:
+    """The value, by a call that is found by its name; so is each product of its derivatives, transposed or not.
+
+    The products' numbers mean nothing: they hold on to the value, so that no evaluation is dropped as unused.
+    """
+    return jax.jit(_counted_evaluation)(value)
+
+
+@_mark.defjvp
+def _mark_product(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    value = _mark(*primals)
+    return value, jax.jit(_counted_product)(value, *tangents)
 
 
 @checked
@@ -47,6 +68,32 @@ def num_function_evaluations(
     >>> num_function_evaluations(build, lambda x, t, y: x * y, jnp.ones(2), jnp.linspace(0, 1, 5)).tolist()
     [2, 2, 4, 4]
     """
+    return _counted(build, field, x, ts, _counted_evaluation.__name__)
+
+
+@checked
+def num_vector_jacobian_products(
+    build: Callable[[Callable[..., Array]], Solver | WeightedSolver | Piecewise[Solver]],
+    field: Callable[..., Array],
+    x: Array,
+    ts: ConcreteTimeGrid,
+) -> np.ndarray:
+    """How often each step of a solve multiplies a vector with the Jacobian of a field, [n], from either side.
+
+    Each costs about two evaluations, and is counted beside ``num_function_evaluations``, in the same way: what is
+    transposed is the evaluation's own program, which is not run again. Arguments and errors are the same, too.
+
+    >>> from cfgjax import solvers
+    >>> def build(field):
+    ...     return solvers.heun(lambda x, t: field(x, t) + jax.grad(lambda x: jnp.sum(field(x, t)))(x))
+    >>> num_vector_jacobian_products(build, lambda x, t: jnp.sin(x), jnp.ones(2), jnp.linspace(0, 1, 3)).tolist()
+    [2, 2]
+    """
+    return _counted(build, field, x, ts, _counted_product.__name__)
+
+
+def _counted(build: Callable[..., Any], field: Callable[..., Array], x: Array, ts: Any, name: str) -> np.ndarray:
+    """How often each step makes the call of that name on one value of the field, [n]."""
     x = as_state(x)
     sizes: list[int] = []
     solver = build(_marked(field, sizes))
@@ -56,19 +103,19 @@ def num_function_evaluations(
     carry, time = jax.eval_shape(first.init, x), jnp.asarray(ts)[0]
     for rule, part in runs(solver, ts):
         traced = jax.make_jaxpr(rule.step)(jax.random.key(0, impl=THREEFRY), carry, time, time)
-        each[part] = _count(traced.jaxpr, sizes[-1] if sizes else 1)
+        each[part] = _count(traced.jaxpr, name, sizes[-1] if sizes else 1)
     return each
 
 
 def _marked(field: Callable[..., Array], sizes: list[int]) -> Callable[..., Array]:
-    """The field as an inner function, by whose name its evaluations are found; it notes the size of one value."""
+    """The field, whose values are marked; it notes the size of one."""
 
-    def counted_evaluation(x: Array, t: Array, *rest: Any) -> Array:
+    def marked(x: Array, t: Array, *rest: Any) -> Array:
         value = evaluated("field", field, x, t, *rest)
-        sizes.append(value.size)
-        return value
+        sizes.append(jnp.size(value))
+        return _mark(jnp.asarray(value))
 
-    return jax.jit(counted_evaluation)
+    return marked
 
 
 def inner_programs(equation: Any) -> list[Any]:
@@ -83,14 +130,14 @@ def _programs(parameter: Any) -> list[Any]:
     return [inner] if hasattr(inner, "eqns") else []
 
 
-def _count(jaxpr: Any, size: int) -> int:
-    """The evaluations in a jaxpr; a mapped one holds as many as its value is larger than that of one."""
+def _count(jaxpr: Any, name: str, size: int) -> int:
+    """The calls of a name in a jaxpr; a mapped one holds as many as its value is larger than that of one."""
     total = 0
     for equation in jaxpr.eqns:
-        if equation.params.get("name") == _MARK:
-            total += equation.outvars[0].aval.size // size
+        if equation.params.get("name") == name:
+            total += max((value.aval.size for value in equation.outvars), default=0) // size
             continue
-        counts = [_count(inner, size) for inner in inner_programs(equation)]
+        counts = [_count(inner, name, size) for inner in inner_programs(equation)]
         repeats = equation.params["length"] if equation.primitive.name == "scan" else 1
         total += repeats * (max(counts, default=0) if equation.primitive.name == "cond" else sum(counts))
     return total

@@ -43,16 +43,19 @@ CASES = [
         lambda path, scale, t, t_next: scale * t_next * (1 - t) / (t_next - t),
         tolerance=1e-2,
     ),
-    Case(
-        "solvers.num_function_evaluations",
-        solvers.num_function_evaluations,
-        {
-            "build": BUILD,
-            "field": Choices((lambda x, t, y: x,), FUNCTIONS),
-            "x": ANY_STATE._replace(allowed=ANY_STATE.allowed[:8]),
-            "ts": GRID._replace(refused=NO_GRID),
-        },
-        lambda build, field, x, ts: np.ones(len(ts) - 1),
+    *(
+        Case(
+            f"solvers.{count.__name__}",
+            count,
+            {
+                "build": BUILD,
+                "field": Choices((lambda x, t, y: x,), FUNCTIONS),
+                "x": ANY_STATE._replace(allowed=ANY_STATE.allowed[:8]),
+                "ts": GRID._replace(refused=NO_GRID),
+            },
+            lambda build, field, x, ts, each=each: np.full(len(ts) - 1, each),
+        )
+        for count, each in ((solvers.num_function_evaluations, 1), (solvers.num_vector_jacobian_products, 0))
     ),
     *(
         Case(f"solvers.{name}", lambda strength, make=make: make(strength)(0.5), {"strength": SIZE})
