@@ -33,6 +33,7 @@ from cfgjax.types import (
     Number,
     Pair,
     Scale,
+    Schedule,
     Solver,
     StatefulField,
     Times,
@@ -58,6 +59,11 @@ class Contract:
 def between(low: float, high: float) -> Contract:
     """The contract of one real number in [low, high], where concrete."""
     return Contract(partial(checks.require_between, low=low, high=high))
+
+
+def scheduled(low: float, high: float) -> Contract:
+    """The contract of a function of t, or of one real number in [low, high] where concrete."""
+    return Contract(partial(checks.require_schedule, low=low, high=high))
 
 
 def at_least(least: int, most: float = float("inf")) -> Contract:
@@ -125,6 +131,10 @@ Finite = Annotated[Number, Contract(checks.require_number)]
 """One real number, finite where concrete."""
 Positive = Annotated[Number, Contract(checks.require_positive)]
 """One real number, positive and finite where concrete."""
+FiniteSchedule = Annotated[Number | Schedule, scheduled(-checks.HUGE, checks.HUGE)]
+"""A function of t, or one real number, finite where concrete."""
+PositiveSchedule = Annotated[Number | Schedule, scheduled(checks.TINY, jnp.inf)]
+"""A function of t, or one real number, positive where concrete; infinity for no bound."""
 PositiveOrInf = Annotated[Number, between(checks.TINY, jnp.inf)]
 """One real number, positive where concrete; infinity for no bound."""
 NonNegative = Annotated[Number, between(0, checks.HUGE)]

@@ -56,5 +56,6 @@ from cfgjax.checks.numbers import require_time as require_time
 from cfgjax.checks.numbers import require_whole as require_whole
 from cfgjax.checks.numbers import short_repr as short_repr
 from cfgjax.checks.scales import require_scale as require_scale
+from cfgjax.checks.scales import require_schedule as require_schedule
 from cfgjax.checks.scales import takes_condition as takes_condition
 from cfgjax.checks.scales import takes_label as takes_label

@@ -19,7 +19,7 @@ HUGE = float(jnp.finfo(jnp.float32).max)
 """The largest number that counts as finite."""
 BELOW_ONE = 1 - float(jnp.finfo(jnp.float32).epsneg)
 """The largest number that counts as under 1."""
-_LEAST = {TINY: "above 0", -BELOW_ONE: "above -1", -math.inf: ""}
+_LEAST = {TINY: "above 0", -BELOW_ONE: "above -1", -HUGE: "", -math.inf: ""}
 _MOST = {BELOW_ONE: "under 1", HUGE: "finite", math.inf: ""}
 
 

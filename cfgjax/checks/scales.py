@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 
 from cfgjax.checks.kinds import require_function
-from cfgjax.checks.numbers import require_number
+from cfgjax.checks.numbers import require_between, require_number
 from cfgjax.types import Interval, Policy, Scale
 
 
@@ -54,3 +54,11 @@ def require_scale(name: str, scale: Scale) -> None:
         takes_label(scale)
     else:
         require_number(name, scale)
+
+
+def require_schedule(name: str, schedule: object, low: float, high: float) -> None:
+    """Raises TypeError or ValueError for neither a function of t nor one number, in [low, high] where concrete."""
+    if not callable(schedule):
+        require_between(name, schedule, low, high)
+    elif takes_label(schedule):
+        raise TypeError(f"{name} must be a number or a function of t, got a function of (t, y)")

@@ -125,7 +125,8 @@ OBJECTS = {
 
 
 def _ends(low, high):
-    below = () if low == -INF else (low - 0.5 if low > 0.25 else -0.5 if low >= 0 else low - 1,)
+    under = low - 0.5 if low > 0.25 else -0.5 if low >= 0 else -INF if low <= -checks.HUGE else low - 1
+    below = () if low == -INF else (under,)
     above = () if high == INF else (INF,) if high >= checks.HUGE else (high + 0.5,)
     return (*below, *above)
 
@@ -165,8 +166,15 @@ def _count(least, most):
     return Values((least, least + 1, np.int64(least)), (least - 1, *above, 2.5, NAN, True, jnp.ones(2, int), *WORDS))
 
 
+def _schedule(low, high):
+    """Numbers in the range, and functions of t alone."""
+    numbers = _range(low, high)
+    return Values((*numbers.allowed, lambda t: 0.5 + t), (*numbers.refused, lambda t, y: t))
+
+
 BY_NUMBERS = {
     checks.require_between: _range,
+    checks.require_schedule: _schedule,
     checks.require_whole: _integer,
     checks.require_count: _count,
     checks.as_float64_rows: _rows,
@@ -263,6 +271,9 @@ NAMED = {
     "matrix": np.eye(2),
     "measurement": MEASUREMENT,
     "operator": lambda z: 2.0 * z,
+    "log_likelihood": lambda z: -0.5 * jnp.sum(z**2),
+    "log_probs": lambda z: jax.nn.log_softmax(jnp.stack([z[0], z[1], z[0] * z[1]])),
+    "projection": lambda z: jnp.clip(z, -0.5, 0.5),
     "mask": jnp.array([1.0, 0.0]),
     "noise_std": 0.5,
     "weights": [0.5, 0.5],
