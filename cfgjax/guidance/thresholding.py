@@ -26,8 +26,8 @@ Edge = Annotated[float, Contract(_require_edge)]
 """One number in [0, 1) that is not traced."""
 
 
-def _with_denoiser(path: GaussianPath, value: Array, x: Array, t: Array, denoiser: Array, wanted: Array) -> Array:
-    """The field u + (W / beta) (D' - D) whose denoiser is D', given the field u of D."""
+def with_denoiser(path: GaussianPath, value: Array, t: Array, denoiser: Array, wanted: Array) -> Array:
+    """The field u + (W / beta) (D' - D) whose denoiser is D', given the field u of D; u itself where D' is D."""
     c = coefficients(path, before_end(t))
     return value + jnp.where(wanted == denoiser, 0, c.wronskian / c.beta * (wanted - denoiser))
 
@@ -52,7 +52,7 @@ def static_threshold(path: GaussianPath, field: FieldLikeX[AnyField], bound: Pos
     def bounded(x: Array, t: Array, *y: Array) -> Array:
         value = field(x, t, *y)
         denoiser = from_field(path, value, x, t).denoiser
-        return _with_denoiser(path, value, x, t, denoiser, jnp.clip(denoiser, -bound, bound))
+        return with_denoiser(path, value, t, denoiser, jnp.clip(denoiser, -bound, bound))
 
     return cast(AnyField, bounded)
 
@@ -84,7 +84,7 @@ def dynamic_threshold(
             return value
         limit = jnp.maximum(jnp.percentile(jnp.abs(denoiser), percentile), bound)
         wanted = jnp.clip(denoiser, -limit, limit) * (bound / limit)
-        return _with_denoiser(path, value, x, t, denoiser, wanted)
+        return with_denoiser(path, value, t, denoiser, wanted)
 
     return cast(AnyField, bounded)
 

@@ -1,11 +1,27 @@
 """Steering by rewards and measurements: field in, field out, or a population of weighted particles.
 
 (B) what a measurement says of a point: ``measurements``; linear operators: ``operators``.
+(E) corrections by the denoised estimate, field -> field, after guidance: what they have in common in ``denoised``; by
+    any log-likelihood of clean data (U), ``universal``, ``dps``; with a covariance of z given x (V), ``pi_gdm``,
+    ``tmpd``, ``mmps``, ``diffpir``; by projection (C), ``projected_constraint``. ``METHODS`` is the table of them.
 """
 
 from __future__ import annotations
 
 from cfgjax.steering import operators as operators
+from cfgjax.steering.constraints import affine_projection as affine_projection
+from cfgjax.steering.constraints import projected_constraint as projected_constraint
+from cfgjax.steering.covariances import diffpir as diffpir
+from cfgjax.steering.covariances import mmps as mmps
+from cfgjax.steering.covariances import pi_gdm as pi_gdm
+from cfgjax.steering.covariances import tmpd as tmpd
+from cfgjax.steering.likelihoods import ascent as ascent
+from cfgjax.steering.likelihoods import classifier_likelihood as classifier_likelihood
+from cfgjax.steering.likelihoods import dps as dps
+from cfgjax.steering.likelihoods import dps_normalized as dps_normalized
+from cfgjax.steering.likelihoods import universal as universal
 from cfgjax.steering.measurements import log_likelihood as log_likelihood
 from cfgjax.steering.measurements import measure as measure
+from cfgjax.steering.methods import METHODS as METHODS
+from cfgjax.steering.methods import SteeringMethod as SteeringMethod
 from cfgjax.types import Measurement as Measurement

@@ -127,6 +127,10 @@ BY_HAND = {
     "flow_maps.of_field": lambda: _flow_map(flow_maps.of_field(solvers.heun, ORACLE, 3)),
     "likelihood of the exact divergence": lambda: _likelihoods(likelihood.exact_divergence(GUIDED)),
     "likelihood of an estimate": lambda: _likelihoods(likelihood.estimated_divergence(GUIDED, KEY)),
+    **{
+        f"steering.{name}": lambda row=row: row.rule(PATH, GUIDED, MEASUREMENT, 1.5)(X, 0.25)
+        for name, row in steering.METHODS.items()
+    },
     "steering.measure": lambda: steering.measure(MEASUREMENT.operator, KEY, X, 0.5).value,
     "training.init_state": _step,
     "training.multi_step": _step,
