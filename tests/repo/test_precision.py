@@ -130,6 +130,7 @@ BY_HAND = {
     **{
         f"steering.{name}": lambda row=row: row.rule(PATH, GUIDED, MEASUREMENT, 1.5)(X, 0.25)
         for name, row in steering.METHODS.items()
+        if row.rule is not None
     },
     "steering.measure": lambda: steering.measure(MEASUREMENT.operator, KEY, X, 0.5).value,
     "training.init_state": _step,

@@ -7,8 +7,26 @@ import pytest
 from cfgjax import guidance, mixtures, steering
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.steering import operators
+from tests.conftest import EXACT_PATHS, PATHS
 
 DIMENSION = 4
+
+
+def _slowly(named):
+    """Parameters of which all but the first are slow."""
+    return [pytest.param(value, id=name, marks=pytest.mark.slow if i else ()) for i, (name, value) in enumerate(named)]
+
+
+@pytest.fixture(params=_slowly(PATHS.items()))
+def any_path(request):
+    """Every path of the library, most of them slowly."""
+    return request.param
+
+
+@pytest.fixture(params=_slowly(EXACT_PATHS.items()))
+def any_exact_path(request):
+    """Every path from pure noise to the data, most of them slowly."""
+    return request.param
 
 
 @pytest.fixture

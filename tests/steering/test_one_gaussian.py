@@ -49,9 +49,9 @@ def _strength(path):
     return lambda t: 1 + path.beta(t) ** 2 / (path.alpha(t) ** 2 * VARIANCE)
 
 
-def test_mmps_is_exact_for_every_covariance_and_operator(plain_or_steep_path, gaussian, rng):
+def test_mmps_is_exact_for_every_covariance_and_operator(any_path, gaussian, rng):
     """With as many iterations as there are rows, and not with one."""
-    path = plain_or_steep_path
+    path = any_path
     measurement = measured(rng.normal(size=(3, DIMENSION)), rng.normal(size=3), 0.0)
     builds = [partial(steering.mmps, path, num_iterations=count) for count in (3, 1)]
     exact, one = _errors(path, gaussian, measurement, *builds).T
@@ -59,15 +59,15 @@ def test_mmps_is_exact_for_every_covariance_and_operator(plain_or_steep_path, ga
     assert one.min() > 1e-2
 
 
-def test_tmpd_is_exact_for_one_measured_number(plain_or_steep_path, gaussian, rng):
-    path = plain_or_steep_path
+def test_tmpd_is_exact_for_one_measured_number(any_path, gaussian, rng):
+    path = any_path
     measurement = measured(rng.normal(size=(1, DIMENSION)), rng.normal(size=1), 0.0)
     assert _errors(path, gaussian, measurement, partial(steering.tmpd, path)).max() < 1e-9
 
 
-def test_tmpd_is_exact_where_its_diagonal_is(plain_or_steep_path, rng, x64):
+def test_tmpd_is_exact_where_its_diagonal_is(any_path, rng, x64):
     """For a diagonal covariance and rows that do not overlap; where they do it is not."""
-    path, value = plain_or_steep_path, rng.normal(size=2)
+    path, value = any_path, rng.normal(size=2)
     law = rng.normal(size=DIMENSION), np.diag(rng.uniform(0.1, 2.0, DIMENSION))
     apart = measured([[1.0, 2.0, 0, 0], [0, 0, 0.5, 0]], value, 0.0)
     assert _errors(path, law, apart, partial(steering.tmpd, path)).max() < 1e-9
@@ -75,7 +75,8 @@ def test_tmpd_is_exact_where_its_diagonal_is(plain_or_steep_path, rng, x64):
     assert _errors(path, law, mixed, partial(steering.tmpd, path)).min() > 1e-2
 
 
-@pytest.mark.parametrize("rank", [3, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [3, 6])
 def test_covariances_of_one_size_are_exact_on_such_a_law(plain_or_steep_path, rng, rank, x64):
     """For any A, of dependent rows and without noise, too; with another variance they are not."""
     path, matrix, mean = plain_or_steep_path, rng.normal(size=(rank, DIMENSION)), rng.normal(size=DIMENSION)
@@ -91,8 +92,8 @@ def test_covariances_of_one_size_are_exact_on_such_a_law(plain_or_steep_path, rn
     assert errors[1:, 2:].min() > 1e-3
 
 
-def test_a_linear_log_likelihood_is_exact(plain_or_steep_path, gaussian, rng):
-    path, (mean, covariance) = plain_or_steep_path, gaussian
+def test_a_linear_log_likelihood_is_exact(any_path, gaussian, rng):
+    path, (mean, covariance) = any_path, gaussian
     slope = rng.normal(size=DIMENSION)
 
     def error():
@@ -111,10 +112,9 @@ def _dps_scale(path, noise_std, square):
     return lambda t: noise_std**2 / (noise_std**2 + square * _spread(path, VARIANCE)(t))
 
 
-@pytest.mark.slow
-def test_every_rule_is_exact_for_orthogonal_rows(path, rng, x64):
+def test_every_rule_is_exact_for_orthogonal_rows(any_path, rng, x64):
     """On the covariance v I: by its scale ``dps``, which by the scale 1 is not; the others by their settings."""
-    law = rng.normal(size=DIMENSION), VARIANCE * np.eye(DIMENSION)
+    path, law = any_path, (rng.normal(size=DIMENSION), VARIANCE * np.eye(DIMENSION))
     measurement = measured(_orthogonal_rows(rng, 1.7), rng.normal(size=2), 0.3)
     builds = (
         partial(steering.dps, path),
@@ -142,15 +142,14 @@ def _affine_flow(solver, dimension, num_steps=400):
     return ends[0], slope @ slope.T
 
 
-@pytest.mark.parametrize("rule", ["dps", *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("pi_gdm", "mmps"))])
-def test_samples_have_the_posteriors_mean_and_covariance(plain_or_steep_path, rng, rule, x64):
-    path = plain_or_steep_path
+@pytest.mark.parametrize("rule", ["dps", pytest.param("mmps", marks=pytest.mark.slow)])
+def test_samples_have_the_posteriors_mean_and_covariance(any_exact_path, rng, rule, x64):
+    path = any_exact_path
     law = rng.normal(size=DIMENSION), VARIANCE * np.eye(DIMENSION)
     measurement = measured(_orthogonal_rows(rng, 1.7), rng.normal(size=2), 0.3)
     field = field_of(path, *law)
     steered = {
         "dps": lambda: steering.dps(path, field, measurement, _dps_scale(path, 0.3, 1.7)),
-        "pi_gdm": lambda: steering.pi_gdm(path, field, measurement, prior_variance=VARIANCE),
         "mmps": lambda: steering.mmps(path, field, measurement, num_iterations=2),
     }[rule]()
     mean, covariance = _affine_flow(solvers.heun(steered), DIMENSION)
@@ -160,12 +159,12 @@ def test_samples_have_the_posteriors_mean_and_covariance(plain_or_steep_path, rn
 
 
 @pytest.mark.parametrize("scale", [1.0, pytest.param(0.4, marks=pytest.mark.slow)])
-def test_the_bias_of_dps_in_closed_form(plain_or_steep_path, scale, x64):
+def test_the_bias_of_dps_in_closed_form(any_exact_path, scale, x64):
     """On N(0, v), m = z + s n, its ODE ends at N(2 k^(1/2) Dawson(k^(1/2)) m, v exp(-2 k)), k = w v / (2 s^2).
 
     Of every path: with q = v alpha^2 / beta^2 its correction integrates to k / (1 + q) from q on.
     """
-    path, variance, noise_std, value = plain_or_steep_path, 0.9, 0.8, 1.3
+    path, variance, noise_std, value = any_exact_path, 0.9, 0.8, 1.3
     measurement = measured([[1.0]], [value], noise_std)
     field = field_of(path, np.zeros(1), np.full((1, 1), variance))
     steered = steering.dps(path, field, measurement, scale, start=1e-3)
