@@ -36,7 +36,7 @@ import jax.numpy as jnp
 
 from cfgjax.checks import is_traced, require_shape
 from cfgjax.contracts import AnyField, FieldLikeX, NonNegative, Positive, RealArray, Time, checked
-from cfgjax.paths import as_float, as_state, before_end, coefficients
+from cfgjax.paths import as_float, as_state, as_time, before_end, coefficients
 from cfgjax.piecewise import piecewise
 from cfgjax.types import Array, Coefficients, GaussianPath, Number, Prediction, Schedule
 
@@ -235,8 +235,13 @@ def time_at(path: GaussianPath, alpha: NonNegative, beta: NonNegative) -> Array:
     return _bisect(lambda t: path.alpha(t) * beta - path.beta(t) * alpha, dtype)
 
 
-def _regular_time(path: GaussianPath, t: Array) -> Array:
-    """The time, held from below at the one where W reaches the root of the rounding error."""
+@checked
+def regular_time(path: GaussianPath, t: Time) -> Array:
+    """The time, held from below at the one where W reaches the root of the rounding error, [].
+
+    Earlier a field says nothing of the denoiser; on a path whose W is above 0 at t = 0 it is the time itself.
+    """
+    t = as_time(t)
     smallest = float(jnp.finfo(t.dtype).eps) ** 0.5
     return jnp.maximum(t, _bisect(lambda t: coefficients(path, t).wronskian - smallest, t.dtype, stop=0.5))
 
@@ -269,7 +274,7 @@ def change_path(old: GaussianPath, new: GaussianPath, field: FieldLikeX[AnyField
     def changed(x: Array, t: Array, *y: Array) -> Array:
         x, t = as_state(x), before_end(t)
         now = coefficients(new, t)
-        t_old = _regular_time(old, before_end(time_at(old, now.alpha, now.beta)))
+        t_old = regular_time(old, before_end(time_at(old, now.alpha, now.beta)))
         then = coefficients(old, t_old)
         scale = jnp.hypot(then.alpha, then.beta) / jnp.hypot(now.alpha, now.beta)
         x_old = (scale * x).astype(x.dtype)

@@ -4,6 +4,9 @@
 (E) corrections by the denoised estimate, field -> field, after guidance: what they have in common in ``denoised``; by
     any log-likelihood of clean data (U), ``universal``, ``dps``; with a covariance of z given x (V), ``pi_gdm``,
     ``tmpd``, ``mmps``, ``diffpir``; by projection (C), ``projected_constraint``. ``METHODS`` is the table of them.
+(G) stochastic steps of any correlation by the ODE's field: ``glass``.
+(R) the measured part of a state replaced, after each step of any solver: ``replacement``, ``repaint``.
+(A) a data point by its measurement in each step, made noisy anew: ``daps``, ``decoupled_annealing``.
 """
 
 from __future__ import annotations
@@ -24,4 +27,15 @@ from cfgjax.steering.measurements import log_likelihood as log_likelihood
 from cfgjax.steering.measurements import measure as measure
 from cfgjax.steering.methods import METHODS as METHODS
 from cfgjax.steering.methods import SteeringMethod as SteeringMethod
+from cfgjax.steering.daps import daps as daps
+from cfgjax.steering.daps import decoupled_annealing as decoupled_annealing
+from cfgjax.steering.daps import gaussian_refinement as gaussian_refinement
+from cfgjax.steering.daps import langevin_refinement as langevin_refinement
+from cfgjax.steering.daps import ode_estimate as ode_estimate
+from cfgjax.steering.daps import relative_langevin_step as relative_langevin_step
+from cfgjax.steering.glass import constant_correlation as constant_correlation
+from cfgjax.steering.glass import glass as glass
+from cfgjax.steering.glass import markov_correlation as markov_correlation
+from cfgjax.steering.replacement import repaint as repaint
+from cfgjax.steering.replacement import replacement as replacement
 from cfgjax.types import Measurement as Measurement

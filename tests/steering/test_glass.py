@@ -1,0 +1,262 @@
+"""(G1) to (G4): the step is a draw of the exact kernel p(x'|x), which a mixture has in closed form.
+
+Of ONE normal law the inner flow is affine in the noise, so that mean and covariance of a step follow from steps on
+chosen noises, without sampling.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cfgjax import conversions, guidance, paths, solvers, steering
+from cfgjax.metrics import energy_distance
+from cfgjax.mixtures import LabelledMixture
+from cfgjax.paths import noise_like
+from tests.conftest import EXACT_PATHS
+
+KEY = jax.random.key(0)
+MEAN, COVARIANCE = np.array([1.5, -0.5]), np.array([[0.5, 0.1], [0.1, 0.2]])
+GAUSSIAN = LabelledMixture(jnp.ones(1), jnp.asarray(MEAN)[None], jnp.asarray(COVARIANCE)[None])
+X = np.array([0.7, -0.3])
+PAIRS = np.array([(0.0, 0.4), (0.0, 1.0), (0.3, 0.6), (0.5, 1.0), (0.8, 0.9)])
+THREE_PATHS = ["linear", "cosine", "variance_preserving"]
+
+
+def _at(path, t):
+    return float(path.alpha(t)), float(path.beta(t))
+
+
+def _kernel(path, mean, covariance, x, t, t_next, rho):
+    """Mean and covariance of x' given x and a component N(mean, covariance) of z; log p_t(x) of it as well."""
+    (alpha, beta), (alpha_next, beta_next), one = _at(path, t), _at(path, t_next), np.eye(len(x))
+    whole, error = alpha**2 * covariance + beta**2 * one, x - alpha * mean
+    gain = alpha * covariance @ np.linalg.inv(whole)
+    of_state = rho * beta_next / beta
+    of_data = alpha_next - of_state * alpha
+    log_density = -0.5 * (error @ np.linalg.solve(whole, error) + np.linalg.slogdet(2 * np.pi * whole)[1])
+    of_z = covariance - gain @ (alpha * covariance)
+    spread = of_data**2 * of_z + beta_next**2 * (1 - rho**2) * one
+    return of_data * (mean + gain @ error) + of_state * x, spread, log_density
+
+
+def _moments(monkeypatch, path, field, make_solver, num_steps):
+    """(t, t_next, rho) -> mean and covariance of a step from X, for a solver that is affine in the noise."""
+
+    def moments(t, t_next, rho):
+        solver = steering.glass(path, field, steering.constant_correlation(rho), make_solver, num_steps)
+
+        def end(noise):
+            monkeypatch.setattr(jax.random, "normal", lambda key, shape, dtype: noise.astype(dtype))
+            return solver.step(KEY, solver.init(jnp.asarray(X)), t, t_next).x
+
+        ends = jax.vmap(end)(jnp.concatenate([jnp.zeros((1, 2)), jnp.eye(2)]))
+        slopes = ends[1:] - ends[:1]
+        return ends[0], jnp.sum(slopes[:, :, None] * slopes[:, None, :], axis=0)
+
+    return jax.jit(jax.vmap(moments))
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_step_has_mean_and_covariance_of_the_kernel(exact_path, monkeypatch):
+    """On every path, from noise and to data, for no correlation, some, and the Markov chain's."""
+    markov = [float(steering.markov_correlation(exact_path)(*pair)) for pair in PAIRS]
+    pairs, rhos = np.tile(PAIRS, (3, 1)), np.concatenate([np.zeros(5), np.full(5, 0.7), markov])
+    field = guidance.given(GAUSSIAN.vector_field(exact_path), 0)
+    found = _moments(monkeypatch, exact_path, field, solvers.rk4, 16)(*pairs.T, rhos)
+    for (t, t_next), rho, mean, covariance in zip(pairs, rhos, *found, strict=True):
+        wanted = _kernel(exact_path, MEAN, COVARIANCE, X, t, t_next, rho)
+        np.testing.assert_allclose(mean, wanted[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(covariance, wanted[1], rtol=1e-3, atol=1e-3 * np.max(wanted[1]))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("make_solver", "order"), [(solvers.euler, 1), (solvers.heun, 2), (solvers.rk4, 4)])
+def test_the_inner_solver_has_its_order(make_solver, order, monkeypatch):
+    """Inside (0, 1), and to the data for the rules that keep it there."""
+    path = paths.cosine()
+    field = guidance.given(GAUSSIAN.vector_field(path), 0)
+    times = PAIRS[[2, 3]] if order < 4 else PAIRS[[2]]
+    counts = (16, 32) if order < 4 else (8, 16)
+    errors = []
+    for num_steps in counts:
+        found = _moments(monkeypatch, path, field, make_solver, num_steps)(*times.T, np.full(len(times), 0.3))[1]
+        wanted = [_kernel_covariance(path, *pair) for pair in times]
+        errors.append(np.abs(np.asarray(found) - wanted).max(axis=(1, 2)))
+    np.testing.assert_allclose(np.log2(errors[0] / errors[1]), order, atol=0.2)
+
+
+def _kernel_covariance(path, t, t_next, rho=0.3):
+    (alpha, beta), (alpha_next, beta_next) = ((path.alpha(each), path.beta(each)) for each in (t, t_next))
+    of_z = np.linalg.inv(np.linalg.inv(COVARIANCE) + (alpha / beta) ** 2 * np.eye(2))
+    return (alpha_next - rho * beta_next / beta * alpha) ** 2 * of_z + beta_next**2 * (1 - rho**2) * np.eye(2)
+
+
+@pytest.mark.usefixtures("x64")
+def test_where_the_data_point_is_known_one_euler_step_is_the_posterior_of_ddpm():
+    """Equation 7 of Ho et al., with z in place of x_0 and abar = alpha^2."""
+    path, z = paths.cosine(), np.array([0.4, -2.0])
+    field = conversions.field_of_denoiser(path, lambda x, t: jnp.asarray(z))
+    solver = steering.glass(path, field, steering.markov_correlation(path), solvers.euler, 1)
+    for t, t_next in ((0.2, 0.5), (0.6, 0.7)):
+        before, after = np.sin(np.pi * np.array([t, t_next]) / 2) ** 2
+        rate = 1 - before / after
+        mean = np.sqrt(after) * rate / (1 - before) * z + np.sqrt(1 - rate) * (1 - after) / (1 - before) * X
+        std = np.sqrt((1 - after) / (1 - before) * rate)
+        found = solver.step(KEY, solver.init(jnp.asarray(X)), jnp.float64(t), jnp.float64(t_next)).x
+        np.testing.assert_allclose(found, mean + std * noise_like(KEY, jnp.asarray(X)), rtol=1e-6)
+
+
+def test_evaluations_are_counted_and_lie_between_the_times_of_a_markov_step():
+    path, ts = paths.linear(), np.array([0.0, 0.3, 1.0])
+
+    def build(field):
+        return steering.glass(path, field, steering.markov_correlation(path), solvers.heun, 3)
+
+    found = solvers.num_function_evaluations(build, lambda x, t: -x, jnp.ones(2), ts)
+    assert found.tolist() == [6, 6]
+
+    times = []
+
+    def noted(x, t):
+        jax.debug.callback(lambda t: times.append(float(t)), t)
+        return -x
+
+    solver = build(noted)
+    for t, t_next in ((0.3, 0.6), (0.3, 1.0)):
+        times.clear()
+        jax.block_until_ready(solver.step(KEY, solver.init(jnp.ones(2)), jnp.float32(t), jnp.float32(t_next)))
+        jax.effects_barrier()
+        assert len(times) == 6 and min(times) >= t - 1e-6 and max(times) < t_next
+
+
+def test_a_step_has_one_piece_of_a_piecewise_field():
+    path, oracle = paths.linear(), GAUSSIAN.vector_field(paths.linear())
+    guided = guidance.given(guidance.classifier_free(oracle, guidance.interval(3.0, 0.0, 0.5), 1), 0)
+    plain = guidance.given(guidance.classifier_free(oracle, 3.0, 1), 0)
+    correlation, ts, x = steering.constant_correlation(0.2), np.array([0.3, 0.5], np.float32), jnp.asarray(X)
+    ends = [
+        jax.jit(partial(solvers.integrate, steering.glass(path, field, correlation)))(KEY, x, ts)
+        for field in (guided, plain)
+    ]
+    np.testing.assert_allclose(*ends, rtol=1e-6)
+
+
+def test_one_trace_serves_every_correlation_and_time():
+    traces = []
+
+    @jax.jit
+    def step(rho, t, t_next):
+        traces.append(1)
+        path = paths.linear()
+        solver = steering.glass(path, lambda x, t: -x, steering.constant_correlation(rho), solvers.euler, 2)
+        return solver.step(KEY, solver.init(jnp.ones(2)), t, t_next).x
+
+    ends = {tuple(step(rho, t, 0.9).tolist()) for rho in (0.0, 0.5) for t in (0.1, 0.3)}
+    assert len(traces) == 1 and len(ends) == 4
+
+
+def _mistaken(correlation=None, **others):
+    path = paths.linear()
+    solver = steering.glass(path, lambda x, t: -x, correlation or steering.markov_correlation(path), **others)
+    return solvers.integrate(solver, KEY, jnp.ones(2), jnp.linspace(0, 1, 3))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: _mistaken(lambda t, t_next: 1.0), r"correlation\(0\.0, 0\.5\) must be at least 0 and under 1, got 1"),
+        (lambda: _mistaken(lambda t, t_next: -t), r"correlation\(0\.25, 0\.5\) must be at least 0"),
+        (lambda: _mistaken(lambda t, t_next: jnp.ones(2)), r"correlation\(t, t_next\) must be one number"),
+        (lambda: _mistaken(0.5), r"correlation must be a function, got float"),
+        (lambda: _mistaken(make_solver=lambda field: field), r"make_solver must be a function that makes a Solver"),
+        (lambda: _mistaken(num_steps=0), r"num_steps must be at least 1"),
+        (lambda: steering.constant_correlation(1.0), r"value must be at least 0 and under 1, got 1\.0"),
+    ],
+)
+def test_mistakes_are_named(call, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        call()
+
+
+def _draw_kernel(rng, path, mixture, t, t_next, rho, number):
+    """Draws of the kernel from X, [number, 2]: of components by their posterior weights, with their own kernels."""
+    weights, means, covariances = (np.asarray(each, float) for each in vars(mixture).values())
+    parts = [
+        _kernel(path, mean, covariance, X, t, t_next, rho)
+        for mean, covariance in zip(means.reshape(-1, 2), covariances.reshape(-1, 2, 2), strict=True)
+    ]
+    logits = np.log(weights.reshape(-1)) + np.array([part[2] for part in parts])
+    chosen = rng.choice(len(parts), number, p=np.exp(logits - np.logaddexp.reduce(logits)))
+    factors = np.array([np.linalg.cholesky(part[1] + 1e-14 * np.eye(2)) for part in parts])
+    noise = rng.normal(size=(number, 2))
+    return np.array([part[0] for part in parts])[chosen] + np.sum(factors[chosen] * noise[:, None, :], axis=-1)
+
+
+NUMBER = 3000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", THREE_PATHS)
+def test_transitions_of_a_mixture_are_those_of_its_exact_kernel(name, clustered):
+    """The energy distance lies within the spread of that of two sets of exact draws, for five pairs of times."""
+    path, rng = EXACT_PATHS[name], np.random.default_rng(0)
+    field = guidance.given(clustered.vector_field(path), clustered.num_classes)
+
+    @jax.jit
+    def draw(t, t_next, rho):
+        solver = steering.glass(path, field, steering.constant_correlation(rho), solvers.heun, 24)
+        return jax.vmap(lambda key: solver.step(key, solver.init(jnp.asarray(X, jnp.float32)), t, t_next).x)(
+            jax.random.split(KEY, NUMBER)
+        )
+
+    for index, (t, t_next) in enumerate(PAIRS):
+        markov = float(steering.markov_correlation(path)(t, t_next))
+        rho = 0.5 if index % 2 else markov
+        exact = partial(_draw_kernel, rng, path, clustered, t, t_next, rho, NUMBER)
+        floor = np.array([energy_distance(exact(), exact()) for _ in range(8)])
+        found = energy_distance(np.asarray(draw(*np.float32([t, t_next, rho]))), exact())
+        print(f"{name} {t} -> {t_next} rho {rho:.2f}: {found:.2e}, floor {np.mean(floor):.1e} +- {np.std(floor):.1e}")
+        assert found < np.mean(floor) + 4 * np.std(floor)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["markov", "constant"])
+def test_fifty_transitions_keep_the_marginals(kind, clustered):
+    path, number, size = paths.cosine(), 20_000, 1500
+    correlation = steering.markov_correlation(path) if kind == "markov" else steering.constant_correlation(0.6)
+    solver = steering.glass(
+        path, guidance.given(clustered.vector_field(path), clustered.num_classes), correlation, solvers.heun, 4
+    )
+
+    @jax.jit
+    @jax.vmap
+    def draw(key):
+        state_key, solver_key, exact_key = jax.random.split(key, 3)
+        x = jax.random.normal(state_key, (2,))
+        end, seen = solvers.integrate(solver, solver_key, x, jnp.linspace(0, 1, 51), lambda carry, t: carry.x)
+        middle, whole = jax.random.split(exact_key)
+        null = clustered.num_classes
+        return seen[25], end, clustered.sample(middle, null, path, 0.5), clustered.sample(whole, null)
+
+    *found, middle, whole = (np.asarray(each, float) for each in draw(jax.random.split(KEY, number)))
+    weights, means, covariances = (np.asarray(each, float) for each in vars(clustered).values())
+    weights = (weights / weights.sum()).reshape(-1)
+    means, covariances = means.reshape(-1, 2), covariances.reshape(-1, 2, 2)
+    mean = np.einsum("k,ki->i", weights, means)
+    square = np.einsum("k,kij->ij", weights, covariances + means[:, :, None] * means[:, None, :])
+    for samples, exact, (alpha, beta) in zip(found, (middle, whole), (_at(path, 0.5), (1.0, 0.0)), strict=True):
+        squares = samples[:, :, None] * samples[:, None, :]
+        for values, wanted in ((samples, alpha * mean), (squares, alpha**2 * square + beta**2 * np.eye(2))):
+            errors = (values.mean(axis=0) - wanted) / (values.std(axis=0) / np.sqrt(number))
+            print(kind, "errors in standard errors", np.round(errors.ravel(), 2))
+            assert np.all(np.abs(errors) < 4)
+        parts = exact[: 12 * size].reshape(-1, size, 2)
+        floor = np.array([energy_distance(*parts[[i, i + 1]]) for i in range(0, 12, 2)])
+        distance = energy_distance(samples[:size], exact[-size:])
+        print(
+            kind, f"energy distance {distance:.2e}, floor of half as many {np.mean(floor):.1e} +- {np.std(floor):.1e}"
+        )
+        assert distance < np.mean(floor) + 4 * np.std(floor)
