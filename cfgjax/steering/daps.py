@@ -26,7 +26,7 @@ import jax.numpy as jnp
 
 from cfgjax.checks import THREEFRY, require_like, require_scalar
 from cfgjax.contracts import Positive, PositiveInt, PositiveOrInf, StateField, checked
-from cfgjax.paths import as_float, noise_like
+from cfgjax.paths import as_float, as_state, as_time, noise_like
 from cfgjax.solvers import euler
 from cfgjax.solvers.langevin import NumCorrections
 from cfgjax.steering.inner import solved
@@ -157,7 +157,7 @@ def ode_estimate(
         TypeError: a ``make_solver`` that makes no solver.
     """
     key = jax.random.key(0, impl=THREEFRY)
-    return lambda x, t: solved(make_solver, field, key, x, t, num_inner_steps)
+    return lambda x, t: solved(make_solver, field, key, as_state(x), as_time(t), num_inner_steps)
 
 
 @checked

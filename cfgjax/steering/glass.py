@@ -82,7 +82,7 @@ def constant_correlation(value: Annotated[Number, between(0, BELOW_ONE)]) -> Cor
 
 
 class _Transition(NamedTuple):
-    """What (G1) and (G2) need of one step: alpha, beta, A_1, G_1, B_1 and B_0."""
+    """What (G1) to (G3) need of one step: alpha, beta, A_1, G_1, B_1 and B_0, and the least t*."""
 
     alpha: Array
     beta: Array
@@ -90,6 +90,7 @@ class _Transition(NamedTuple):
     of_state: Array
     std: Array
     first_std: Array
+    least_time: Array
 
 
 def _transition(path: GaussianPath, correlation: Correlation, t: Array, t_next: Array) -> _Transition:
@@ -98,7 +99,7 @@ def _transition(path: GaussianPath, correlation: Correlation, t: Array, t_next: 
     of_data = path.alpha(t_next) - of_state * alpha
     std = path.beta(t_next) * jnp.sqrt((1 - rho) * (1 + rho))
     first_std = jnp.hypot(std, of_data * beta / jnp.hypot(alpha, beta))
-    return _Transition(alpha, beta, of_data, of_state, std, first_std)
+    return _Transition(alpha, beta, of_data, of_state, std, first_std, regular_time(path, jnp.zeros_like(t)))
 
 
 def _denoised(path: GaussianPath, field: Field, c: _Transition, x: Array, rest: Array, a: Array, b: Array) -> Array:
@@ -108,7 +109,7 @@ def _denoised(path: GaussianPath, field: Field, c: _Transition, x: Array, rest: 
     of_state = jnp.where(is_known, c.alpha * b / jnp.where(is_known, signal, 1), 1)
     of_rest = jnp.where(is_known, a * c.beta / jnp.where(is_known, signal, 1), 0)
     joint = of_state * b * x + of_rest * c.beta * rest
-    time = regular_time(path, before_end(time_at(path, signal, noise)))
+    time = jnp.maximum(before_end(time_at(path, signal, noise)), c.least_time)
     then = coefficients(path, time)
     scale = jnp.hypot(then.alpha, then.beta) / jnp.hypot(signal, noise)
     state = (scale * joint).astype(x.dtype)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import pytest
 
 import cfgjax
-from cfgjax import guidance, paths, solvers
+from cfgjax import guidance, paths, solvers, steering
 from cfgjax.types import LabelledField, Pair
 from tests.support.tables import SOLVERS
 
@@ -223,11 +223,13 @@ def test_solvers_are_uniform(name):
     assert not bool(jnp.array_equal(after.x, carry.x))
 
 
+def _builders(package, *kinds):
+    functions = {name: value for name, value in vars(package).items() if inspect.isfunction(value)}
+    return {name for name, value in functions.items() if inspect.signature(value).return_annotation in kinds}
+
+
 def test_every_builder_of_solvers_is_in_the_table():
-    kinds = ("Solver", "WeightedSolver", "AnySolver")
-    found = {name for name, value in vars(solvers).items() if inspect.isfunction(value)}
-    builders = {name for name in found if inspect.signature(getattr(solvers, name)).return_annotation in kinds}
-    assert builders == SOLVERS.keys()
+    assert _builders(solvers, "Solver", "WeightedSolver", "AnySolver") | _builders(steering, "Solver") == SOLVERS.keys()
 
 
 def _parameters(view):

@@ -124,12 +124,12 @@ def _end_of_the_other(path, correlation, num_resamplings, number=20_000):
     return ends.mean(), ends.var(), ends.std() / np.sqrt(number), ends.var() * np.sqrt(2 / number)
 
 
+@pytest.mark.slow
 def test_replacement_is_exact_for_independent_coordinates_and_lags_otherwise():
     """The posterior of the other has mean 1.5 c and variance 1 - c^2; RePaint comes nearer the more often."""
     mean, variance, *errors = _end_of_the_other(paths.linear(), 0.0, 1)
     assert abs(mean) < 4 * errors[0] and abs(variance - 1) < 4 * errors[1] + 0.01
     biases = [abs(_end_of_the_other(paths.linear(), 0.8, count)[0] - 1.2) for count in (1, 4, 16)]
-    print("bias of the mean by the number of resamplings", np.round(biases, 3))
     assert biases[0] > 0.2 and biases[1] < 0.6 * biases[0] and biases[2] < 0.5 * biases[1]
 
 

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from cfgjax import guidance, solvers
+from cfgjax import guidance, solvers, steering
 from cfgjax.solvers.population import Particle
-from cfgjax.types import Pair, Solver, StatefulField
+from cfgjax.types import Measurement, Pair, Solver, StatefulField
 
 
 class SolverRow(NamedTuple):
@@ -60,6 +60,15 @@ def weighing(path, field):
     return Solver(lambda x: Particle(one.init(x), jnp.zeros(())), step, is_forward_only=True)
 
 
+FIRST = Measurement(lambda z: z.reshape(-1)[:1], jnp.ones(1), 0.5)
+"""A measurement of the first coordinate."""
+
+
+def _daps(path, field):
+    step = steering.relative_langevin_step(path, 0.5)
+    return steering.daps(path, field, steering.log_likelihood(FIRST), step, num_inner_steps=4, num_langevin=3)
+
+
 SOLVERS = {
     "euler": SolverRow(lambda path, field: solvers.euler(field), 1, 1),
     "midpoint": SolverRow(lambda path, field: solvers.midpoint(field), 2, 2),
@@ -110,6 +119,29 @@ SOLVERS = {
         is_two_way=False,
         is_weighted=True,
     ),
+    "glass": SolverRow(
+        lambda path, field: steering.glass(path, field, steering.markov_correlation(path), num_steps=2),
+        None,
+        4,
+        True,
+        False,
+    ),
+    "replacement": SolverRow(
+        lambda path, field: steering.replacement(path, solvers.heun(field), FIRST), None, 2, True, False
+    ),
+    "repaint": SolverRow(
+        lambda path, field: steering.repaint(path, solvers.heun(field), FIRST, 3), None, 6, True, False
+    ),
+    "decoupled_annealing": SolverRow(
+        lambda path, field: steering.decoupled_annealing(
+            path, steering.ode_estimate(field, num_inner_steps=4), steering.gaussian_refinement(path, FIRST)
+        ),
+        None,
+        4,
+        True,
+        False,
+    ),
+    "daps": SolverRow(_daps, None, 4, True, False),
 }
 """The name of every builder of a solver -> its row."""
 
