@@ -119,6 +119,50 @@ def test_where_the_data_point_is_known_one_euler_step_is_the_posterior_of_ddpm()
         np.testing.assert_allclose(found, mean + std * noise_like(KEY, jnp.asarray(X)), rtol=1e-6)
 
 
+def _memoryless_moments(scale, start, stop, num_steps=4000):
+    """Mean and variance at ``stop``, from N(0, 1) at ``start``, of the guided SDE with sigma^2 = 2 b, b = (1 - t) / t.
+
+    Linear path, N(0, 2) and N(1, 1) the null's and the label's law: drift x / t + 2 b s_w, which is affine.
+    """
+
+    def slope(t, moments):
+        weights, b = np.array([1 - scale, scale]), (1 - t) / t
+        precision = weights / (t**2 * np.array([2.0, 1.0]) + (1 - t) ** 2)
+        rate, shift = 1 / t - 2 * b * precision.sum(), 2 * b * precision[1] * t
+        return np.array([rate * moments[0] + shift, 2 * rate * moments[1] + 2 * b])
+
+    moments, h = np.array([0.0, 1.0]), (stop - start) / num_steps
+    for t in start + h * np.arange(num_steps):
+        moments = moments + h * slope(t + h / 2, moments + h / 2 * slope(t, moments))
+    return moments
+
+
+@pytest.mark.usefixtures("x64")
+def test_short_markov_steps_under_guidance_are_the_guided_sde(monkeypatch):
+    """DDPM's chain is the SDE with the memoryless sigma; the error falls with the first order of the step's length."""
+    path = paths.linear()
+    mixture = LabelledMixture(jnp.ones(2), jnp.array([[0.0], [1.0]]), jnp.array([[[2.0]], [[1.0]]]))
+    guided = guidance.given(guidance.classifier_free(mixture.vector_field(path), 2.5, 0), 1)
+    solver = steering.glass(path, guided, steering.markov_correlation(path), solvers.euler, 1)
+
+    def moved(x, noise, t, t_next):
+        monkeypatch.setattr(jax.random, "normal", lambda key, shape, dtype: jnp.full(shape, noise, dtype))
+        return solver.step(KEY, solver.init(jnp.full(1, x)), t, t_next).x[0]
+
+    ends = jax.jit(jax.vmap(jax.vmap(moved, (0, 0, None, None)), (None, None, 0, 0)))
+    errors = []
+    for num_steps in (100, 200):
+        ts = np.linspace(0.1, 0.9, num_steps + 1)
+        moments = 0.0, 1.0
+        found = ends(np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, 1.0]), ts[:-1], ts[1:])
+        for still, by_state, by_noise in np.asarray(found):
+            rate = by_state - still
+            moments = rate * moments[0] + still, rate**2 * moments[1] + (by_noise - still) ** 2
+        errors.append(np.abs(np.array(moments) - _memoryless_moments(2.5, 0.1, 0.9)))
+    assert np.all(errors[1] < 0.02)
+    np.testing.assert_allclose(np.log2(errors[0] / errors[1]), 1, atol=0.2)
+
+
 def test_evaluations_are_counted_and_lie_between_the_times_of_a_markov_step():
     path, ts = paths.linear(), np.array([0.0, 0.3, 1.0])
 

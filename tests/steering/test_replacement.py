@@ -7,6 +7,7 @@ import pytest
 
 from cfgjax import guidance, paths, solvers, steering
 from cfgjax.mixtures import LabelledMixture
+from cfgjax.piecewise import Piecewise
 from cfgjax.steering import operators
 from cfgjax.types import Measurement
 
@@ -79,6 +80,18 @@ def test_of_independent_coordinates_the_measured_ends_at_the_measurement_and_the
     if build is steering.replacement:
         free = jax.jit(lambda x: solvers.integrate(solver, KEY, x, TS))(X)
         np.testing.assert_allclose(end[1], free[1], rtol=1e-6)
+
+
+def test_it_follows_the_solver_of_a_guided_field_in_pieces():
+    path = paths.linear()
+    mixture = LabelledMixture(jnp.ones(2), jnp.array([[1.0, -0.5], [-1.0, 0.5]]), jnp.stack([jnp.eye(2)] * 2))
+    scale = guidance.interval(3.0, 0.25, 0.75)
+    solver = solvers.heun(guidance.given(guidance.classifier_free(mixture.vector_field(path), scale, 0), 1))
+    steered = steering.replacement(path, solver, Measurement(operators.mask(MASK), jnp.array([2.5, 0.0]), 0.0))
+    assert isinstance(steered, Piecewise)
+    ends = [solvers.integrate(each, KEY, X, TS) for each in (steered, solver)]
+    assert ends[0][0] == 2.5
+    np.testing.assert_allclose(ends[0][1], ends[1][1], rtol=1e-6)
 
 
 def test_with_a_mask_of_zeros_it_is_the_solver_and_with_ones_the_measurement():
