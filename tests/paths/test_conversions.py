@@ -189,3 +189,12 @@ def test_views_are_inverted(path):
     all_found = jax.jit(jax.vmap(lambda t: [view(x, t, y) for view in [field, *back]]))(jnp.asarray(TIMES))
     for found in all_found[1:]:
         np.testing.assert_allclose(found, all_found[0], rtol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_regular_time_is_where_the_field_tells_of_the_denoiser():
+    """W = 3 t^2 of the cubic path reaches the root of the rounding error; a path with W > 0 has no least time."""
+    least = np.sqrt(np.sqrt(np.finfo(np.float64).eps) / 3)
+    found = [conversions.regular_time(paths.polynomial(3), t) for t in (0.0, least / 2, 2 * least, 1.0)]
+    np.testing.assert_allclose(found, [least, least, 2 * least, 1.0], rtol=1e-6)
+    np.testing.assert_array_equal([conversions.regular_time(paths.linear(), t) for t in (0.0, 0.3)], [0.0, 0.3])
