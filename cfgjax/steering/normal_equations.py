@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -27,5 +28,12 @@ def least_squares(measurement: Measurement, value: Array, z: Array, ridge: Numbe
         return ridge * w + transposed(apply(measurement, w))
 
     most = min(2 * min(z.size, value.size) + 2, _MOST_ITERATIONS)
-    solve = partial(jax.scipy.sparse.linalg.cg, tol=8 * float(jnp.finfo(z.dtype).eps), maxiter=most)
-    return solve(normal, transposed(value.astype(z.dtype)))[0]
+    inverted = partial(jax.scipy.sparse.linalg.cg, tol=8 * float(jnp.finfo(z.dtype).eps), maxiter=most)
+
+    def solve(normal: Callable[[Array], Array], right: Array) -> Array:
+        return inverted(normal, right)[0]
+
+    def transpose_solve(normal: Callable[[Array], Array], right: Array) -> Array:
+        return solve(normal, solve(normal, normal(right)))  # of a cotangent first the part in the range of A^T
+
+    return jax.lax.custom_linear_solve(normal, transposed(value.astype(z.dtype)), solve, transpose_solve)

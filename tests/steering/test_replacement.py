@@ -178,6 +178,22 @@ def test_one_trace_serves_every_measurement_and_each_example_has_its_own():
     assert len(traces) == 1
 
 
+def test_gradients_pass_through_what_is_not_measured():
+    """Of (1 - A^+ A) x + A^+ m they are the transposes 1 - A^+ A and (A^+)^T, for dependent rows as well."""
+    matrix = np.array([[1.0, 2.0, 0.0], [2.0, 4.0, 0.0]])
+    inverse, weights = np.linalg.pinv(matrix), np.array([1.0, -2.0, 0.5])
+
+    def end(x, value):
+        solver = steering.replacement(
+            paths.linear(), solvers.euler(_nothing), Measurement(operators.matrix(matrix), value, 0.0)
+        )
+        return jnp.sum(weights * solver.step(KEY, solver.init(x), jnp.float32(0.5), jnp.float32(1.0)).x)
+
+    of_state, of_value = jax.jit(jax.grad(end, (0, 1)))(jnp.array([0.3, -1.0, 2.0]), jnp.array([0.5, 1.0]))
+    np.testing.assert_allclose(of_state, (np.eye(3) - inverse @ matrix).T @ weights, atol=1e-5)
+    np.testing.assert_allclose(of_value, inverse.T @ weights, atol=1e-5)
+
+
 def test_evaluations_are_counted():
     path, measurement = paths.linear(), Measurement(operators.mask(MASK), jnp.zeros(2), 0.0)
 
