@@ -271,7 +271,6 @@ NAMED = {
     "matrix": np.eye(2),
     "measurement": MEASUREMENT,
     "correlation": lambda t, t_next: 0.5,
-    "log_likelihood": lambda z: -jnp.sum(jnp.square(z)),
     "refinement": lambda key, estimate, t: 0.5 * estimate,
     "step_size": lambda t: 0.01,
     "operator": lambda z: 2.0 * z,
