@@ -52,6 +52,9 @@ LinearOperator = Callable[[Array], Array]
 LogLikelihoodOfData = Callable[[Array], Array]
 """``z [*D] -> []``: log p(m|z) of what is known of a data point, or any reward of it, up to a constant."""
 
+LogDensityOfData = Callable[[Array, Condition], Array]
+"""``(z [*D], y) -> []``: log p(z|y) of the data given a condition, also of the null."""
+
 Schedule = Callable[[Array], Array]
 """``t [] -> []``: a differentiable function of time."""
 

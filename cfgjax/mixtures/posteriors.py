@@ -63,13 +63,22 @@ def _matrix_of(measurement: Measurement, zero: Array) -> Array:
     """The operator's matrix [k, D].
 
     Raises:
-        ValueError: an operator that is not 0 at 0, or gives another shape than the value has.
+        ValueError: an operator that is not linear, or gives another shape than the value has.
     """
     at_zero = jnp.asarray(measurement.operator(zero))
     require_shape("measurement.value", measurement.value, at_zero.shape)
     if not is_traced(at_zero) and np.any(np.asarray(at_zero, np.float64)):
         raise ValueError(f"measurement.operator must be linear, got one that is {short_repr(at_zero)} at 0")
-    return jax.jacfwd(lambda z: jnp.asarray(measurement.operator(z)).reshape(-1))(zero)
+
+    def row(unit: Array) -> Array:
+        return jax.linear_transpose(measurement.operator, zero)(unit.reshape(at_zero.shape))[0]
+
+    units = jnp.eye(at_zero.size, dtype=at_zero.dtype)
+    try:
+        jax.eval_shape(row, units[0])
+    except (NotImplementedError, RuntimeError, AssertionError) as error:  # what JAX raises, by the kind of function
+        raise ValueError("measurement.operator must be linear in z, got one that is not") from error
+    return jax.vmap(row)(units)
 
 
 def _reduced(mixture: LabelledMixture, measurement: Measurement) -> _Reduced:
@@ -117,7 +126,7 @@ def posterior(mixture: Mixture, measurement: AnyMeasurement) -> LabelledMixture:
         measurement: of an operator on [D] that is linear; its matrix, value and noise may be traced.
 
     Raises:
-        ValueError: an operator that is not 0 at 0, a value of another shape than the operator gives.
+        ValueError: an operator that is not linear, a value of another shape than the operator gives.
     """
     parts = parts_of(mixture)
     return updated(parts, _measured(parts, _reduced(mixture, measurement)))

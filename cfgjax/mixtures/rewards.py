@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import jax.numpy as jnp
@@ -24,10 +23,7 @@ from cfgjax.mixtures.labelled import LabelledMixture
 from cfgjax.mixtures.posteriors import LogEvidence
 from cfgjax.mixtures.updates import Mixture, Update, log_mean_factor, parts_of, roots_of, to_all, updated
 from cfgjax.paths import as_float, linear
-from cfgjax.types import Array, LogLikelihoodOfData, Number
-
-DataLogDensity = Callable[[Array, Number], Array]
-"""``(z [D], y []) -> []``: a log-density of the data for each label, up to a constant."""
+from cfgjax.types import Array, LogDensityOfData, LogLikelihoodOfData, Number
 
 
 def _symmetric(name: str, value: Any) -> Array:
@@ -37,7 +33,7 @@ def _symmetric(name: str, value: Any) -> Array:
     shape = np.shape(value)
     if len(shape) != 2 or shape[0] != shape[1] or 0 in shape:
         raise ValueError(f"{name} must be a square matrix [D, D], got the shape {shape}")
-    if not is_traced(value) and not np.allclose(value, np.transpose(value), rtol=1e-4):
+    if not is_traced(value) and not np.allclose(matrix := np.asarray(value, np.float64), matrix.T, rtol=1e-4):
         raise ValueError(f"{name} must be symmetric, got {short_repr(value)}")
     return as_float(value)
 
@@ -102,7 +98,7 @@ def log_normaliser(mixture: Mixture, linear: RealArray, precision: Symmetric) ->
 
 
 @checked
-def guided_log_density(mixture: Mixture, log_likelihood: LogLikelihoodOfData, scale: Finite) -> DataLogDensity:
+def guided_log_density(mixture: Mixture, log_likelihood: LogLikelihoodOfData, scale: Finite) -> LogDensityOfData:
     """w log p(z|y) + (1 - w) log p(z) + log p(m|z), as a function (z, y) -> []: the guided posterior of (Q3).
 
     Args:

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal, norm
 
 from cfgjax import mixtures, paths, solvers, steering
 from cfgjax.mixtures import LabelledMixture
@@ -57,15 +59,19 @@ def test_a_reward_that_widens_has_the_law_and_the_normaliser_of_quadrature(clust
 
 
 @pytest.mark.usefixtures("x64")
-def test_the_guided_posterior_of_single_gaussians_is_their_product():
-    """With p(z) and p(z|y) Gaussian the log-density is the quadratic of precision w/s1^2 + (1-w)/s0^2 + a^2/s^2."""
-    mixture = LabelledMixture(jnp.ones(2), jnp.zeros((2, 1)), jnp.full((2, 1, 1), 1.5))
-    measurement = Measurement(operators.matrix(np.array([[2.0]])), jnp.array([0.8]), 0.5)
+def test_the_guided_posterior_is_the_product_of_its_three_laws(skewed_arrays):
+    """p(z|y)^w p(z)^(1-w) p(m|z) by SciPy, for labels and the null."""
+    weights, means, covariances = skewed_arrays
+    measurement = Measurement(operators.matrix(np.array([[2.0, -1.0]])), jnp.array([0.8]), 0.5)
+    mixture = LabelledMixture(*map(jnp.asarray, skewed_arrays))
     log_density = mixtures.guided_log_density(mixture, steering.log_likelihood(measurement), 3.0)
-    slope = jax.grad(lambda z: log_density(z, 0))
-    bend = -jax.hessian(lambda z: log_density(z, 0))(jnp.zeros(1))
-    np.testing.assert_allclose(bend, [[1 / 1.5 + 4 / 0.25]], rtol=1e-10)
-    np.testing.assert_allclose(slope(jnp.zeros(1)), [2 * 0.8 / 0.25], rtol=1e-10)
+    points = np.random.default_rng(0).normal(size=(5, 2))
+    found = jax.jit(jax.vmap(jax.vmap(log_density, (0, None)), (None, 0)))(points, jnp.arange(4))
+    normals = [multivariate_normal(*law).logpdf(points) for law in zip(means, covariances, strict=True)]
+    null = logsumexp(np.log(weights / weights.sum())[:, None] + normals, axis=0)
+    known = norm(0.8, 0.5).logpdf(2 * points[:, 0] - points[:, 1])
+    for labelled, row in zip([*normals, null], found, strict=True):
+        np.testing.assert_allclose(row, 3 * labelled - 2 * null + known, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0, 4.0])
