@@ -1,3 +1,3 @@
-"""Measures of fields and solves: likelihoods, what guidance does along a solve, residuals against the truth, sweeps."""
+"""Measures of fields and solves: likelihoods and importance weights, guidance along a solve, residuals, sweeps."""
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from tests.contracts.test_values import is_checked
 INNER = (
     "analysis.certificates",
     "analysis.guidance_diagnostics",
+    "analysis.importance",
     "analysis.likelihood",
     "analysis.residuals",
     "analysis.sweep",

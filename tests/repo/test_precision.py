@@ -18,7 +18,7 @@ import optax
 import pytest
 
 from cfgjax import flow_maps, guidance, losses, mixtures, paths, solvers, steering, training, verify
-from cfgjax.analysis import guidance_diagnostics, likelihood
+from cfgjax.analysis import guidance_diagnostics, importance, likelihood
 from cfgjax.types import Solver
 from experiments import guided_distributions
 from tests.conftest import PATHS
@@ -106,7 +106,30 @@ def _flow_map(flow_map, *rest):
     return flow_map(X, 0.25, 0.5, 1, *rest)
 
 
+def _weighted():
+    divergence, density = likelihood.exact_divergence(GUIDED), MIXTURE.log_density(PATH)
+    one = importance.weighted_sample(solvers.heun, divergence, lambda x, y: density(x, 1.0, y), X, TS, 1, NULL, 2.0)
+    return one, importance.scale_by_effective_size(lambda scale: scale * jnp.arange(3.0), jnp.ones(2))
+
+
+LINEAR, PRECISION = jnp.ones(2), jnp.eye(2)
+OF_MIXTURES = {
+    "guided_log_density": lambda: jax.grad(
+        mixtures.guided_log_density(MIXTURE, steering.log_likelihood(MEASUREMENT), 2.0)
+    )(X, 1),
+    "guided_sample": lambda: mixtures.guided_sample(MIXTURE, MIXTURE, KEY, 1, 2.0),
+    "likelihood": lambda: jax.grad(mixtures.likelihood(PATH, MIXTURE, MEASUREMENT), (0, 1))(X, 0.25, 1),
+    "log_evidence": lambda: mixtures.log_evidence(MIXTURE, MEASUREMENT)(1),
+    "log_normaliser": lambda: mixtures.log_normaliser(MIXTURE, LINEAR, PRECISION)(1),
+    "posterior": lambda: jax.tree.leaves(mixtures.posterior(MIXTURE, MEASUREMENT)),
+    "rewarded": lambda: jax.tree.leaves(mixtures.rewarded(MIXTURE, LINEAR, PRECISION)),
+    "transition": lambda: jax.tree.leaves(mixtures.transition(PATH, MIXTURE, X, 0.25, 0.5, 0.5)),
+}
+
 BY_HAND = {
+    "importance.weighted_sample": _weighted,
+    "importance.scale_by_effective_size": _weighted,
+    **{f"mixtures.{name}": program for name, program in OF_MIXTURES.items()},
     "guidance.drop_condition": lambda: guidance.drop_condition(KEY, jnp.asarray(1), 0.1, NULL),
     "guidance.classifier_free_chain": lambda: guidance.classifier_free_chain(
         JOINT.vector_field(PATH), {"label": 2.0, "vector": 3.0}, JOINT.null, ("label", "vector")
