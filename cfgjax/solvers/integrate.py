@@ -95,7 +95,7 @@ def integrate(
     >>> float(integrate(euler(lambda x, t: x), jax.random.key(0), jnp.float32(1.0), jnp.linspace(0, 1, 3)))
     2.25
     """
-    if isinstance(solver, WeightedSolver):
+    if any(isinstance(each, WeightedSolver) for each in getattr(solver, "pieces", (solver,))):
         raise TypeError(
             "solver must be a Solver, got a WeightedSolver, whose states mean nothing without their weights: take "
             "solvers.solve, and of its particles particles.x[solvers.systematic_resampling(key, particles.log_weights)]"

@@ -22,7 +22,7 @@ import numpy as np
 from jax.scipy.special import logsumexp
 
 from cfgjax.checks import HUGE, is_traced, require_real, short_repr
-from cfgjax.contracts import Contract, Key, UnitInterval, checked
+from cfgjax.contracts import Contract, Key, PositiveInt, UnitInterval, checked
 from cfgjax.paths import as_float
 from cfgjax.types import Array, Solver, Tree, WeightedSolver
 
@@ -81,22 +81,24 @@ LogWeights = Annotated[Array, Contract(_require_log_weights)]
 
 
 @checked
-def systematic_resampling(key: Key, log_weights: LogWeights) -> Array:
-    """The indices of n particles drawn by systematic resampling, [n]: particle i is drawn n W_i times, rounded.
+def systematic_resampling(key: Key, log_weights: LogWeights, num_draws: PositiveInt | None = None) -> Array:
+    """The indices of m particles drawn by systematic resampling, [m]: particle i is drawn m W_i times, rounded.
 
-    One uniform number u places the n points (i + u) / n in the cumulated normalised weights W: every number of copies
-    is the floor or the ceiling of n W_i, and is unbiased.
+    One uniform number u places the m points (i + u) / m in the cumulated normalised weights W: every number of copies
+    is the floor or the ceiling of m W_i, and is unbiased.
 
     Args:
         key: for the one number.
         log_weights: [n], log W up to a constant; -inf is never drawn.
+        num_draws: m; None for n.
 
     Source: Douc et al., arXiv cs/0507025, section 2.4.
     """
     log_weights = as_float(log_weights)
     size = log_weights.shape[0]
+    count = size if num_draws is None else num_draws
     cumulated = jnp.cumsum(jax.nn.softmax(log_weights))
-    points = (jnp.arange(size) + jax.random.uniform(key, dtype=cumulated.dtype)) / size
+    points = (jnp.arange(count) + jax.random.uniform(key, dtype=cumulated.dtype)) / count
     return jnp.minimum(jnp.searchsorted(cumulated / cumulated[-1], points, side="right"), size - 1)
 
 

@@ -7,6 +7,8 @@
 (G) stochastic steps of any correlation by the ODE's field: ``glass``.
 (R) the measured part of a state replaced, after each step of any solver: ``replacement``, ``repaint``.
 (A) a data point by its measurement in each step, made noisy anew: ``daps``, ``decoupled_annealing``.
+(R) rewards r_t(x), of the denoised estimate, of the state, of a label: ``rewards``.
+(P) weighted particles of the law p_t e^(r_t), whatever the reward: ``particles``.
 """
 
 from __future__ import annotations
@@ -38,4 +40,15 @@ from cfgjax.steering.methods import METHODS as METHODS
 from cfgjax.steering.methods import SteeringMethod as SteeringMethod
 from cfgjax.steering.replacement import repaint as repaint
 from cfgjax.steering.replacement import replacement as replacement
+from cfgjax.steering.particles import difference as difference
+from cfgjax.steering.particles import draws as draws
+from cfgjax.steering.particles import fk_steering as fk_steering
+from cfgjax.steering.particles import maximum as maximum
+from cfgjax.steering.particles import smc as smc
+from cfgjax.steering.particles import tilted as tilted
+from cfgjax.steering.particles import total as total
+from cfgjax.steering.particles import twisted as twisted
+from cfgjax.steering.rewards import annealed as annealed
+from cfgjax.steering.rewards import of_denoised as of_denoised
+from cfgjax.steering.rewards import of_label as of_label
 from cfgjax.types import Measurement as Measurement
