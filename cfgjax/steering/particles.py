@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax.checks import is_traced, require_scalar
-from cfgjax.contracts import Contract, Key, PositiveInt, StateField, UnitInterval, checked, instance
+from cfgjax.contracts import Key, PositiveInt, StateField, UnitInterval, checked, instance
 from cfgjax.paths import noise_like
 from cfgjax.piecewise import piecewise
 from cfgjax.solvers.diffusions import AdmissibleSchedule
@@ -46,8 +46,8 @@ def _zero_of(x: Array) -> Array:
 
 
 def _where_alive(value: Array, gradient: Array) -> Array:
-    """The gradient of a reward, 0 where that is infinite: what has the weight 0 goes on without it."""
-    return jnp.where(jnp.isinf(value), 0, gradient)
+    """The gradient of a reward, 0 where that is not finite: what has no weight goes on without it."""
+    return jnp.where(jnp.isfinite(value), gradient, 0)
 
 
 @piecewise
@@ -91,7 +91,7 @@ def tilted(
         speed = field(x, t)
         drift = drift_of(path, lambda x, t: speed, diffusion)(x, t) + 0.5 * diffusion(t) ** 2 * gradient
         moved = x + h * drift + diffusion(t) * jnp.sqrt(h) * noise_like(key, x)
-        growth = jnp.where(jnp.isinf(value), value, h * (slope + jnp.sum(speed * gradient)))
+        growth = jnp.where(jnp.isfinite(value), h * (slope + jnp.sum(speed * gradient)), value)
         return Particle(State(moved.astype(x.dtype)), growth.astype(carry.log_increment.dtype))
 
     return population(Solver(init, step, is_forward_only=True), threshold, axis_name)
@@ -181,14 +181,6 @@ def total(seen: RewardsSeen, reward: Array) -> Array:
     return seen.total + reward
 
 
-def _require_mover(name: str, solver: Any) -> None:
-    instance(Solver, "a Solver, as solvers.euler_maruyama(path, field, diffusion) is").check(name, solver)
-
-
-Mover = Annotated[Solver, Contract(_require_mover)]
-"""A Solver of one state, whose steps are the particles' proposals."""
-
-
 def _steered(solver: Solver, reward: Reward, potential: Potential, every: int, num_steps: Array) -> Solver:
     """The solver of one particle of (P3), its ``num_steps + 1``-th step.
 
@@ -222,7 +214,7 @@ def _steered(solver: Solver, reward: Reward, potential: Potential, every: int, n
 @piecewise
 @checked
 def fk_steering(
-    solver: Mover,
+    solver: Solver,
     reward: ScalarReward,
     potential: Potential = difference,
     every: PositiveInt = 1,

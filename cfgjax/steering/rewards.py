@@ -22,8 +22,14 @@ from cfgjax.paths import as_float, as_state
 from cfgjax.types import Array, GaussianPath, LogClassifier, LogLikelihoodOfData, Number, Reward, Schedule
 
 
-def _scalar_output(name: str, reward: Callable[..., Any]) -> Reward:
-    """The reward (x, t) -> [] in floating point, whose every value is found to be one number."""
+def scalar_output(name: str, reward: Callable[..., Any]) -> Reward:
+    """The reward (x, t) -> [] in floating point, whose every value is found to be one number.
+
+    Raises:
+        TypeError: what cannot be called, at once; at a call, a state, a time or a value that are no real numbers, and
+            a reward that wants a label.
+        ValueError: at a call, several values, or where concrete a time outside [0, 1].
+    """
     require_function(name, reward)
 
     def checked_reward(x: Array, t: Array) -> Array:
@@ -35,7 +41,7 @@ def _scalar_output(name: str, reward: Callable[..., Any]) -> Reward:
     return checked_reward
 
 
-ScalarReward = Annotated[Reward, Contract(_scalar_output)]
+ScalarReward = Annotated[Reward, Contract(scalar_output)]
 """A reward whose values are found to be one number."""
 
 

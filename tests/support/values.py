@@ -18,7 +18,9 @@ import numpy as np
 
 from cfgjax import checks, contracts, guidance, mixtures, paths, solvers
 from cfgjax.flow_maps import Gaussian
+from cfgjax.solvers.population import ParticleCarry
 from cfgjax.steering import operators
+from cfgjax.steering.rewards import scalar_output
 from cfgjax.types import Field, GaussianPath, GuidedField, LabelledField, Measurement, Pair, Solver
 
 NUM_CLASSES, NULL = 3, 3
@@ -27,6 +29,11 @@ KEY = jax.random.key(7)
 PATH, MIXTURE = paths.linear(), mixtures.ring(NUM_CLASSES)
 ORACLE = MIXTURE.vector_field(PATH)
 MEASUREMENT = Measurement(operators.matrix(np.ones((1, 2))), jnp.ones(1), 0.5)
+
+
+PARTICLES = ParticleCarry(
+    solvers.sde.State(jnp.ones((3, 2))), jnp.zeros(3), jnp.float32(3), jnp.float32(0), jnp.asarray(2)
+)
 
 
 class Values(NamedTuple):
@@ -90,6 +97,7 @@ CHECKED = {
     checks.require_arrays: Values(
         ({"a": jnp.ones(2)}, [np.ones(2), 1.0]), ("three", {"a": "three"}, {"a": object()}, [jnp.ones(2), "b"])
     ),
+    scalar_output: Values((lambda x, t: t * jnp.sum(x),), NO_FUNCTION),
     checks.require_grid: Values((jnp.linspace(0, 1, 4), np.linspace(0, 1, 3)), NO_GRID),
     checks.require_scale: Values(
         (2.5, 0, 1.0, jnp.int32(2), lambda t: 1 + t, lambda t, y: y - t, guidance.interval(3.0, 0.2, 0.8)),
@@ -109,6 +117,7 @@ OBJECTS = {
     GaussianPath: Values((PATH, paths.cosine()), (paths.linear, "linear", None, (1, 2))),
     Pair: Values((guidance.pair(ORACLE, NULL),), (scaled, None, "pair", (1, 2))),
     Solver: Values((solvers.heun(FUNCTIONS[Field]),), (None, "heun", solvers.heun, 3)),
+    ParticleCarry: Values((PARTICLES,), (None, jnp.ones((2, 2)), (jnp.ones((2, 2)), jnp.zeros(2)))),
     Gaussian: Values(
         (Gaussian(jnp.zeros(2), jnp.ones(2)),),
         (
@@ -279,6 +288,10 @@ NAMED = {
     "projection": lambda z: jnp.clip(z, -0.5, 0.5),
     "mask": jnp.array([1.0, 0.0]),
     "noise_std": 0.5,
+    "particles": PARTICLES,
+    "log_likelihood": lambda z: -jnp.sum(z**2),
+    "reward": lambda x, t: -t * jnp.sum(x**2),
+    "solver": solvers.euler_maruyama(PATH, guidance.given(ORACLE, 1), solvers.constant(0.5)),
     "weights": [0.5, 0.5],
 }
 """The name of an argument -> the value to use for it, whatever its annotation."""
