@@ -38,8 +38,6 @@ from cfgjax.steering.measurements import log_likelihood as log_likelihood
 from cfgjax.steering.measurements import measure as measure
 from cfgjax.steering.methods import METHODS as METHODS
 from cfgjax.steering.methods import SteeringMethod as SteeringMethod
-from cfgjax.steering.replacement import repaint as repaint
-from cfgjax.steering.replacement import replacement as replacement
 from cfgjax.steering.particles import difference as difference
 from cfgjax.steering.particles import draws as draws
 from cfgjax.steering.particles import fk_steering as fk_steering
@@ -48,6 +46,8 @@ from cfgjax.steering.particles import smc as smc
 from cfgjax.steering.particles import tilted as tilted
 from cfgjax.steering.particles import total as total
 from cfgjax.steering.particles import twisted as twisted
+from cfgjax.steering.replacement import repaint as repaint
+from cfgjax.steering.replacement import replacement as replacement
 from cfgjax.steering.rewards import annealed as annealed
 from cfgjax.steering.rewards import of_denoised as of_denoised
 from cfgjax.steering.rewards import of_label as of_label

@@ -126,6 +126,17 @@ OF_MIXTURES = {
     "transition": lambda: jax.tree.leaves(mixtures.transition(PATH, MIXTURE, X, 0.25, 0.5, 0.5)),
 }
 
+
+def _steered(name, *settings):
+    """Particles that steering moves, by its builder's name."""
+    reward = steering.of_denoised(PATH, GUIDED, steering.log_likelihood(MEASUREMENT))
+    build, diffusion = getattr(steering, name), solvers.constant(0.5)
+    is_of_a_field = name in ("tilted", "twisted")
+    mover = (PATH, GUIDED) if is_of_a_field else (solvers.euler_maruyama(PATH, GUIDED, diffusion),)
+    solver = build(*mover, reward, *((diffusion,) if is_of_a_field else settings))
+    return solvers.solve(solver, KEY, jnp.stack([X, -X]), TS)
+
+
 BY_HAND = {
     "importance.weighted_sample": _weighted,
     "importance.scale_by_effective_size": _weighted,
@@ -155,6 +166,11 @@ BY_HAND = {
         f"steering.{name}": lambda row=row: row.rule(PATH, GUIDED, MEASUREMENT, 1.5)(X, 0.25)
         for name, row in steering.METHODS.items()
         if row.rule is not None
+    },
+    **{f"steering.{name}": lambda name=name: _steered(name) for name in ("tilted", "twisted", "smc", "fk_steering")},
+    **{
+        f"steering.{name}": lambda name=name: _steered("fk_steering", getattr(steering, name))
+        for name in ("difference", "maximum", "total")
     },
     "steering.measure": lambda: steering.measure(MEASUREMENT.operator, KEY, X, 0.5).value,
     "training.init_state": _step,

@@ -70,6 +70,13 @@ def test_one_particle_is_no_law(threshold):
     assert np.all(np.isfinite(jax.jit(steering.draws)(found, KEY)))
 
 
+def test_particles_that_a_program_closes_over_are_looked_at():
+    """Their numbers are known while the program is traced, so that the error can speak."""
+    found, _ = _solved(BUILDERS["smc"](lambda x, t: 300 * t * jnp.sum(x)), _noise(16), 2)
+    with pytest.raises(ValueError, match="effective size of at least 2"):
+        jax.jit(lambda key: steering.draws(found, key))(KEY)
+
+
 def test_draws_have_the_weights():
     found, _ = _solved(BUILDERS["smc"](lambda x, t: 0.5 * t * jnp.sum(x), threshold=0.0), _noise(8), 4)
     drawn = np.asarray(steering.draws(found, KEY, 100_000))[:, 0]
