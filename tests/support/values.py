@@ -289,7 +289,6 @@ NAMED = {
     "mask": jnp.array([1.0, 0.0]),
     "noise_std": 0.5,
     "particles": PARTICLES,
-    "log_likelihood": lambda z: -jnp.sum(z**2),
     "reward": lambda x, t: -t * jnp.sum(x**2),
     "solver": solvers.euler_maruyama(PATH, guidance.given(ORACLE, 1), solvers.constant(0.5)),
     "weights": [0.5, 0.5],
