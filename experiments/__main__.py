@@ -19,7 +19,15 @@ KINDS = {
         "convert_weights",
         "encode",
     ),
-    "The laboratory": ("gallery", "notebooks", "guided_distributions", "learn_schedule", "diagnose", "solver_error"),
+    "The laboratory": (
+        "gallery",
+        "notebooks",
+        "guided_distributions",
+        "learn_schedule",
+        "diagnose",
+        "solver_error",
+        "solve_inverse",
+    ),
     "Machines": (
         "dryrun",
         "dryrun.write_page",

@@ -25,6 +25,18 @@ def _require_images(experiment: Experiment) -> None:
         raise UserError(f"objective {experiment.objective!r} needs pictures: a preset of an image data set")
 
 
+def image_data_of(experiment: Experiment) -> ImageData:
+    """The settings of the data set of images that a run learned from.
+
+    Raises:
+        UserError: it learned from something else.
+    """
+    if not isinstance(experiment.data, ImageData):
+        kind = type(experiment.data).__name__
+        raise UserError(f"run_dir must hold a run of labelled pictures, got {experiment.run_dir} of {kind}")
+    return experiment.data
+
+
 def task_of(experiment: Experiment, reads: Reads = "all", tokenizer: Tokenizer | None = None) -> Task:
     """The task that an experiment names.
 
