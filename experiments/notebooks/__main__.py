@@ -26,7 +26,7 @@ from experiments.runtime import progress
 FOLDER = Path(__file__).parent
 NAMES = (
     *("from_path_to_guidance", "what_guidance_does", "train_your_own", "bring_your_own", "say_it_in_words", "sweep"),
-    "one_evaluation",
+    *("one_evaluation", "steer_by_measurements"),
 )
 _SECONDS, _COLOURS, _PNG = 600, 128, "image/png"
 """What one cell may take, and one figure."""

@@ -27,7 +27,7 @@ from experiments.run.require_trained import require_scales
 from experiments.run.restore import Run, restore_run
 from experiments.solve_inverse.figure import figure
 from experiments.solve_inverse.measures import agreement, measures
-from experiments.solve_inverse.methods import Steer, cost_of, make_draw, require_noise, rule_of, steer_of
+from experiments.solve_inverse.methods import Steer, cost_of, make_draw, require_fitting, rule_of, steer_of
 from experiments.solve_inverse.options import Options, require_in_range, scales_of
 from experiments.solve_inverse.problems import Problems, operator_of, problems_of
 from experiments.tasks import images
@@ -87,7 +87,7 @@ def _write(run: Run[Task], out: Path, results: dict[str, Any], problems: Problem
 def solve(options: Options) -> None:
     """Draws of every posterior, measures, and writes."""
     require_in_range(options)
-    require_noise(options.method.rule, options.problem.noise_std)
+    require_fitting(options.method.rule, options.method.strength, options.problem.noise_std)
     run, problem, method = _restored(options), options.problem, options.method
     operator = operator_of(problem.task, run.task.shape)
     steer = steer_of(method.rule, run.path, method.solver, method.strength)

@@ -56,11 +56,18 @@ def steer_of(name: str, path: GaussianPath, solver: str, strength: float | None)
     return lambda field, measurement: method.make_solver(path, field, measurement, build, amount)
 
 
-def require_noise(name: str, noise_std: float) -> None:
-    """Raises UserError for a measurement without noise, where the method divides by it."""
-    if METHODS[name].needs_noise and noise_std == 0:
-        others = ", ".join(other for other, method in METHODS.items() if not method.needs_noise)
+def require_fitting(name: str, strength: float | None, noise_std: float) -> None:
+    """Finds out whether a method takes a strength, and a measurement with so much noise.
+
+    Raises:
+        UserError: it does not.
+    """
+    method = METHODS[name]
+    if method.needs_noise and noise_std == 0:
+        others = ", ".join(other for other, its in METHODS.items() if not its.needs_noise)
         raise UserError(f"noise_std must be positive for the rule {name}, got 0; those that need none: {others}")
+    if not method.is_graded and strength not in (None, 0, 1):
+        raise UserError(f"strength must be 0 or 1 for the rule {name}, got {strength:g}")
 
 
 def cost_of(run: Run[TaskFacts], steer: Steer, problems: Problems, ts: np.ndarray, scale: float) -> Cost:

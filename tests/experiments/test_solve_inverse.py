@@ -219,6 +219,7 @@ def test_the_picture_shows_what_is_missing_and_what_was_drawn():
     ("arguments", "expected"),
     [
         (["--rule", "dps", "--noise-std", "0"], "noise_std must be positive for the rule dps, got 0"),
+        (["--rule", "repaint", "--strength", "0.5"], "strength must be 0 or 1 for the rule repaint, got 0.5"),
         (["--noise-std", "-1"], "noise_std must be finite, from 0, got -1"),
         (["--label", "none", "--scale", "2"], "scale must be left out where label is none"),
         (["--scale", "nan"], "scale must be finite"),
