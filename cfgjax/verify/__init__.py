@@ -1,4 +1,4 @@
-"""A user's own pieces against the exact oracle: fields, guidance, solvers, samplers, losses, flow maps.
+"""A user's own pieces against the exact oracle: fields, guidance, solvers, samplers, losses, flow maps, steering.
 
 Each function takes an object, runs it where the answer is known in closed form (``mixtures``), and gives a ``Report``:
 a table of checks, each passed, or failed with its size and the likely cause in words. ``report.require()`` raises
@@ -17,6 +17,7 @@ finding; else the row says that no known cause fits. The seed is fixed: the same
     loss                (path, field, key, z, y) -> []  claims to be least for the vector field, or another view
     flow_map            (x, t, r, y, w) -> like x       claims the average velocity of dx = u_w dt from t to r
     flow_map_loss       (path, flow_map, key, z, y, w)  claims to be least for it, with or without a teacher
+    posterior           (path, field, measurement)      claims to draw from p(z|m): makes a field, or a Solver
     samples             (key, y [n]) -> [n, D]          claims to sample the labels' laws, a whole batch in one call
 
 All but the last (and a batched ``label_dropping`` or ``dropping``) are called for ONE example. What raises, gives
@@ -53,6 +54,7 @@ from cfgjax.verify.flow_map_losses import flow_map_loss as flow_map_loss
 from cfgjax.verify.flow_maps import flow_map as flow_map
 from cfgjax.verify.labels import label_dropping as label_dropping
 from cfgjax.verify.losses import loss as loss
+from cfgjax.verify.posteriors import posterior as posterior
 from cfgjax.verify.report import Check as Check
 from cfgjax.verify.report import Report as Report
 from cfgjax.verify.report import VerificationError as VerificationError

@@ -267,6 +267,7 @@ VERIFIED = {
         lambda key, y: guidance.drop_condition(key, y, 0.1, NULL), 0.1, NULL
     ),
     "loss": lambda: verify.loss(losses.flow_matching),
+    "posterior": lambda: verify.posterior(lambda path, field, measurement: field),
     "rule": lambda: verify.rule(lambda field, scale, null: guidance.rescaled(guidance.pair(field, null), scale, 0.5)),
     "sampler": lambda: verify.sampler(_sampler, 2),
     "samples": lambda: verify.samples(lambda key, y: np.ones((len(y), 2)), MIXTURE),
