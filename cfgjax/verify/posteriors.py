@@ -5,8 +5,6 @@
       without any error of sampling, and 0.001 of a posterior standard deviation is allowed for 100 steps.
 (V32) Where draws are looked at, a row allows twice the largest that 64 sets of as many exact draws are off by: under
       normal errors a false alarm has a probability under 1e-5.
-(V33) A region that holds the share q is {z: p(z|m) >= c}, of the posterior's highest density: an ellipsoid of
-      Mahalanobis distance for one Gaussian. A mode's weight is the mean over draws of the probability of its component.
 (V34) A mistake agrees where what it adds to the field, at states of p_t(x|m), is what the method adds. Of a solver that
       is (x' - x) / h - u over a step of h = 0.001.
 """
@@ -20,7 +18,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import logsumexp
 
 from cfgjax import mixtures
 from cfgjax.checks import THREEFRY
@@ -33,6 +30,7 @@ from cfgjax.steering import operators
 from cfgjax.types import Array, Field, GaussianPath, Measurement, Solver
 from cfgjax.verify.call_user import format_error, mapped, require_shape
 from cfgjax.verify.posterior_bugs import DPS, RIGHT, Problem, corrections
+from cfgjax.verify.posterior_laws import Law, exact_draws, law_of, names_of
 from cfgjax.verify.reference import STRAIGHT, Oracle, Seed, labelled_data, moments, states, whitened
 from cfgjax.verify.report import UNKNOWN, CallError, Check, Report, at_most, collected, likely_cause
 
@@ -44,7 +42,6 @@ _PER_NOISE, _SETS = 2, 64
 _DRAWS, _FEW = 2048, 256
 """Draws for each measurement; and of fields on one Gaussian, whose moments are exact by few."""
 _STEPS, _START = 100, 1e-3
-_SHARES = (0.5, 0.9)
 _EXACT = 1e-3
 """The error allowed (V31) of a field on one Gaussian."""
 _BIAS = 0.1
@@ -124,61 +121,6 @@ def as_measurement(problem: Problem) -> Measurement:
     return Measurement(operators.matrix(problem.matrix), problem.value, problem.noise_std)
 
 
-class Law(NamedTuple):
-    """An exact posterior: its mixture in float64, its moments, and the log-densities that bound the regions."""
-
-    weights: np.ndarray
-    means: np.ndarray
-    covariances: np.ndarray
-    mean: np.ndarray
-    covariance: np.ndarray
-    levels: tuple[float, ...]
-
-    def log_joint(self, z: np.ndarray) -> np.ndarray:
-        """log w_k N(z; mu_k, S_k), [n, components]."""
-        rows = []
-        for weight, mean, covariance in zip(self.weights, self.means, self.covariances, strict=True):
-            white = whitened(z, mean, covariance)
-            scale = np.linalg.slogdet(2 * np.pi * covariance)[1]
-            rows.append(np.log(max(weight, 1e-300)) - 0.5 * (np.sum(white**2, axis=1) + scale))
-        return np.stack(rows, axis=1)
-
-    def errors(self, z: np.ndarray) -> np.ndarray:
-        """What draws [n, D] are off by: mean, covariance, each region's share, the modes' weights (V33)."""
-        if not np.isfinite(z).all():
-            return np.full(len(_names(len(self.weights))), np.inf)
-        white, joint = whitened(z, self.mean, self.covariance), self.log_joint(z)
-        density = logsumexp(joint, axis=1)
-        covariance = np.cov(white.T, bias=True).reshape(white.shape[1], -1) - np.eye(white.shape[1])
-        found = [np.linalg.norm(white.mean(axis=0)), np.linalg.norm(covariance, 2)]
-        found += [abs(np.mean(density >= level) - share) for level, share in zip(self.levels, _SHARES, strict=True)]
-        if len(self.weights) > 1:
-            of_mode = np.exp(joint - np.expand_dims(density, -1)).mean(axis=0)
-            found.append(0.5 * np.abs(of_mode - self.weights).sum())
-        return np.asarray(found)
-
-
-def _names(num_components: int) -> list[str]:
-    shares = [f"share of draws in the region of {share:.0%}" for share in _SHARES]
-    modes = ["modes' weights: total variation"] if num_components > 1 else []
-    return ["bias of the mean, in standard deviations", "bias of the covariance, relative", *shares, *modes]
-
-
-def law_of(posterior: LabelledMixture, seed: int) -> Law:
-    """The exact posterior, its regions by 65,536 draws."""
-    dimension = posterior.means.shape[-1]
-    weights = np.asarray(posterior.weights, np.float64).reshape(-1)
-    means = np.asarray(posterior.means, np.float64).reshape(-1, dimension)
-    covariances = np.asarray(posterior.covariances, np.float64).reshape(-1, dimension, dimension)
-    law = Law(weights / weights.sum(), means, covariances, *moments(posterior, posterior.num_classes), ())
-    density = logsumexp(law.log_joint(_exact_draws(posterior, 65_536, seed)), axis=1)
-    return law._replace(levels=tuple(np.quantile(density, [1 - share for share in _SHARES])))
-
-
-def _exact_draws(posterior: LabelledMixture, size: int, seed: int) -> np.ndarray:
-    return np.asarray(labelled_data(posterior, size, seed)[0], np.float64)
-
-
 def _is_solver(problem: _Problem, measurement: Measurement) -> bool:
     """Whether the method makes a Solver, not a field.
 
@@ -199,7 +141,6 @@ class _Found(NamedTuple):
     """The ends of a method's draws with their starts, [problems, n, D], and the laws that they should have."""
 
     problems: Problem
-    posteriors: list[LabelledMixture]
     laws: list[Law]
     starts: Array
     ends: np.ndarray
@@ -212,12 +153,12 @@ def _times() -> Array:
     return jnp.minimum(_START + (1 - _START) * share**2 * (3 - 2 * share), 1.0).at[-1].set(1.0)
 
 
-def _starts(problem: _Problem, posteriors: list[LabelledMixture], laws: list[Law], size: int) -> Array:
+def _starts(problem: _Problem, laws: list[Law], size: int) -> Array:
     """Draws of p_t(x|m) at the first time, [problems, n, D]; on one Gaussian with its exact moments (V31)."""
     alpha, beta = (float(part(jnp.asarray(_START))) for part in (problem.path.alpha, problem.path.beta))
     rng, rows = np.random.default_rng(problem.seed + 1), []
-    for index, (posterior, law) in enumerate(zip(posteriors, laws, strict=True)):
-        z = _exact_draws(posterior, size, problem.seed + 100 + index)
+    for index, law in enumerate(laws):
+        z = exact_draws(law.posterior, size, problem.seed + 100 + index)
         x = alpha * z + beta * rng.normal(size=z.shape)
         if problem.is_gaussian:
             white = whitened(x, x.mean(axis=0), np.cov(x.T, bias=True).reshape(z.shape[1], -1))
@@ -230,11 +171,10 @@ def _starts(problem: _Problem, posteriors: list[LabelledMixture], laws: list[Law
 def _solved(problem: _Problem) -> _Found:
     problems, ts = problem.measurements(), _times()
     rows = [Problem(*(leaf[index] for leaf in problems)) for index in range(len(problems.noise_std))]
-    posteriors = [mixtures.posterior(problem.mixture, as_measurement(row)) for row in rows]
-    laws = [law_of(posterior, problem.seed) for posterior in posteriors]
+    laws = [law_of(mixtures.posterior(problem.mixture, as_measurement(row)), problem.seed) for row in rows]
     is_solver, field = _is_solver(problem, as_measurement(rows[0])), problem.field()
     size = _FEW if problem.is_gaussian and not is_solver else _DRAWS
-    starts = _starts(problem, posteriors, laws, size)
+    starts = _starts(problem, laws, size)
 
     def end(measured: Problem, key: Array, x: Array) -> Array:
         built = problem.method(problem.path, field, as_measurement(measured))
@@ -244,7 +184,7 @@ def _solved(problem: _Problem) -> _Found:
     keys = jax.random.split(jax.random.key(problem.seed, impl=THREEFRY), len(rows) * size)
     dimension = starts.shape[-1:]
     ends = require_shape(mapped(end, repeated, keys, starts.reshape(-1, *dimension), most=0), dimension)
-    return _Found(problems, posteriors, laws, starts, ends.reshape(starts.shape), is_solver)
+    return _Found(problems, laws, starts, ends.reshape(starts.shape), is_solver)
 
 
 def _checks(problem: _Problem) -> Iterator[Check]:
@@ -255,7 +195,7 @@ def _checks(problem: _Problem) -> Iterator[Check]:
     cause = cache(lambda: _cause(problem, found))
     by_noise = errors.reshape(len(NOISES), _PER_NOISE, -1).max(axis=1)
     allowed = _allowed(problem, found).reshape(len(NOISES), _PER_NOISE, -1).max(axis=1)
-    for column, name in enumerate(_names(problem.mixture.weights.size)):
+    for column, name in enumerate(names_of(problem.mixture.weights.size)):
         for row, noise in enumerate(NOISES):
             yield at_most(f"{name}, noise {noise:g}", by_noise[row, column], allowed[row, column], cause)
 
@@ -263,8 +203,8 @@ def _checks(problem: _Problem) -> Iterator[Check]:
 def _allowed(problem: _Problem, found: _Found) -> np.ndarray:
     """What each row may be off by (V31, V32), [problems, rows]."""
     floors, size = [], found.starts.shape[1]
-    for index, (posterior, law) in enumerate(zip(found.posteriors, found.laws, strict=True)):
-        sets = _exact_draws(posterior, _SETS * size, problem.seed + 200 + index).reshape(_SETS, size, -1)
+    for index, law in enumerate(found.laws):
+        sets = exact_draws(law.posterior, _SETS * size, problem.seed + 200 + index).reshape(_SETS, size, -1)
         floors.append(2 * np.max([law.errors(each) for each in sets], axis=0))
     allowed = np.stack(floors)
     if found.is_solver:
@@ -274,12 +214,10 @@ def _allowed(problem: _Problem, found: _Found) -> np.ndarray:
     return allowed
 
 
-def _states(problem: _Problem, posteriors: list[LabelledMixture]) -> tuple[Array, Array]:
+def _states(problem: _Problem, laws: list[Law]) -> tuple[Array, Array]:
     """States of p_t(x|m) at times inside (0, 1), [problems, n, D] and [problems, n]."""
     times = np.repeat(_TIMES, _COMPARED)
-    rows = [
-        states(posterior, problem.path, times, problem.seed + 300 + index) for index, posterior in enumerate(posteriors)
-    ]
+    rows = [states(law.posterior, problem.path, times, problem.seed + 300 + index) for index, law in enumerate(laws)]
     x = jnp.stack(rows)
     return x, jnp.broadcast_to(jnp.asarray(times, x.dtype), x.shape[:2])
 
@@ -315,9 +253,11 @@ class _Added(NamedTuple):
 
 def _cause(problem: _Problem, found: _Found) -> str:
     """The mistake that adds to the field what was found to be added (V34)."""
-    x, t = _states(problem, found.posteriors)
+    x, t = _states(problem, found.laws)
     null = np.asarray(jax.vmap(jax.vmap(problem.field()))(x, t), np.float64)
-    steered = jnp.stack([_exact_field(problem.path, *row) for row in zip(found.posteriors, x, t, strict=True)])
+    steered = jnp.stack(
+        [_exact_field(problem.path, law.posterior, *row) for law, *row in zip(found.laws, x, t, strict=True)]
+    )
     added = _Added(_velocities(problem, found, x, t) - null, np.asarray(steered, np.float64) - null)
     prior = moments(problem.mixture, problem.mixture.num_classes)[1]
     known = corrections(problem.path, problem.mixture, prior, found.problems, x, t)

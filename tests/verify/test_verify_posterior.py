@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cfgjax import conversions, guidance, mixtures, paths, solvers, verify
+from cfgjax import conversions, guidance, mixtures, paths, solvers, steering, verify
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Pair
 from cfgjax.verify.posteriors import NOISES
@@ -157,3 +157,28 @@ def test_second_moments_are_biased_on_a_mixture_and_the_report_says_why():
 @pytest.mark.slow
 def test_a_mistake_is_named_on_a_mixture_too():
     assert verify.posterior(MISTAKES["twice"][0], mixture=skewed_mixture()).causes == ("a factor 2 too many",)
+
+
+def _pi_gdm(path, field, measurement):
+    return steering.pi_gdm(path, field, measurement, prior_variance=PRIOR_VARIANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [steering.mmps, _pi_gdm])
+def test_the_librarys_methods_of_second_moments_pass_on_one_gaussian(method):
+    verify.posterior(method).require()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        (steering.dps, "as in DPS"),
+        (steering.pi_gdm, "right for a prior of variance 1 alone"),
+        (steering.tmpd, "its row sums, as in TMPD"),
+        (steering.dps_normalized, "no known cause fits"),
+    ],
+)
+def test_the_librarys_other_methods_are_said_to_be_what_they_are(method, words):
+    (cause,) = verify.posterior(method).causes
+    assert words in cause
