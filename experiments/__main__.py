@@ -27,6 +27,7 @@ KINDS = {
         "diagnose",
         "solver_error",
         "solve_inverse",
+        "ladder_posterior",
     ),
     "Machines": (
         "dryrun",

@@ -1,0 +1,1 @@
+"""Parts of the ladder of methods that steer by a measurement."""
