@@ -12,7 +12,7 @@ from experiments.cli.main import UserError
 from experiments.cli.options import optional
 from experiments.config.samplers import ODE, SOLVERS
 
-DEFAULT = "pi_gdm"
+DEFAULT = "decoupled"
 if TYPE_CHECKING:
     SolverName = MethodName = str
 else:  # the command line's choices are the tables' names
