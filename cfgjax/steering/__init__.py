@@ -9,6 +9,7 @@
 (A) a data point by its measurement in each step, made noisy anew: ``daps``, ``decoupled_annealing``.
 (R) rewards r_t(x), of the denoised estimate, of the state, of a label: ``rewards``.
 (P) weighted particles of the law p_t e^(r_t), whatever the reward: ``particles``.
+(F) those of any stochastic solver, by weights alone: ``fk_steering``.
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ from cfgjax.steering.measurements import measure as measure
 from cfgjax.steering.methods import METHODS as METHODS
 from cfgjax.steering.methods import SteeringMethod as SteeringMethod
 from cfgjax.steering.particles import difference as difference
+from cfgjax.steering.fk_steering import difference as difference
+from cfgjax.steering.fk_steering import fk_steering as fk_steering
+from cfgjax.steering.fk_steering import maximum as maximum
+from cfgjax.steering.fk_steering import smc as smc
+from cfgjax.steering.fk_steering import total as total
 from cfgjax.steering.particles import draws as draws
-from cfgjax.steering.particles import fk_steering as fk_steering
-from cfgjax.steering.particles import maximum as maximum
-from cfgjax.steering.particles import smc as smc
 from cfgjax.steering.particles import tilted as tilted
-from cfgjax.steering.particles import total as total
 from cfgjax.steering.particles import twisted as twisted
 from cfgjax.steering.replacement import repaint as repaint
 from cfgjax.steering.replacement import replacement as replacement

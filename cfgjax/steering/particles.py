@@ -6,10 +6,9 @@
 (P2) ``twisted``: in steps. With the plain chain's step p(x'|x) = N(x + h f, sigma^2 h I), f = u + sigma^2 s / 2, the
      proposal is q(x'|x) = N(x + h (f + sigma^2 grad r_t(x)), sigma^2 h I) and each step's increment
      r_t'(x') - r_t(x) + log p(x'|x) - log q(x'|x) = r_t'(x') - r_t(x) - a . n - |a|^2 / 2,  a = sigma sqrt(h) grad r_t,
-     n the step's noise. The law at t' is the plain chain's e^(r_t'), whatever field, step and r_t before.
-(P3) ``fk_steering``: the plain chain of any stochastic solver, the reward in the weights alone. Its product of
-     potentials up to the last step is brought to e^(r_1) there.
-Of (P2) and (P3) the law at t = 1 is the solver's own with e^(r_1): its errors are those of the steps, and O(1/n).
+     n the step's noise. The law at t' is the plain chain's times e^(r_t'), whatever field, step and r_t before.
+(P3) ``fk_steering``: the plain chain of any stochastic solver, the reward in the weights alone: module ``fk_steering``.
+Of (P2) and (P3) the law at t = 1 is the solver's own times e^(r_1): its errors are those of the steps, and O(1/n).
 (P4) A guess r_t that is surer of itself than x_t allows loses particles that would have come right. The estimates
      stay unbiased, but most populations are then off one way and a rare one far off the other, at effective sizes
      that look well: compare populations, resample less, let the guess rise more slowly.
@@ -19,31 +18,25 @@ Of (P2) and (P3) the law at t = 1 is the solver's own with e^(r_1): its errors a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax.checks import is_traced, require_scalar
+from cfgjax.checks import is_traced
 from cfgjax.contracts import Key, PositiveInt, StateField, UnitInterval, checked, instance
 from cfgjax.paths import noise_like
 from cfgjax.piecewise import piecewise
 from cfgjax.solvers.diffusions import AdmissibleSchedule
-from cfgjax.solvers.population import (
-    Particle,
-    ParticleCarry,
-    counted_population,
-    population,
-    systematic_resampling,
-)
+from cfgjax.solvers.population import Particle, ParticleCarry, population, systematic_resampling
 from cfgjax.solvers.sde import drift_of
 from cfgjax.steering.rewards import ScalarReward
-from cfgjax.types import Array, GaussianPath, Reward, Solver, State, WeightedSolver
+from cfgjax.types import Array, GaussianPath, Solver, State, WeightedSolver
 
 
-def _zero_of(x: Array) -> Array:
+def zero_of(x: Array) -> Array:
+    """0 in the type of the weights of particles like x, []."""
     return jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -84,7 +77,7 @@ def tilted(
     """
 
     def init(x: Array) -> Particle:
-        return Particle(State(x), reward(x, _zero_of(x)))
+        return Particle(State(x), reward(x, zero_of(x)))
 
     def step(key: Array, carry: Particle, t: Array, t_next: Array) -> Particle:
         x, h = carry.x, t_next - t
@@ -136,7 +129,7 @@ def twisted(
         return value, _where_alive(value, gradient)
 
     def init(x: Array) -> Particle:
-        value, gradient = rewarded(x, _zero_of(x))
+        value, gradient = rewarded(x, zero_of(x))
         return Particle(State(x), value, (value, gradient))
 
     def step(key: Array, carry: Particle, t: Array, t_next: Array) -> Particle:
@@ -151,117 +144,6 @@ def twisted(
         return Particle(State(moved), growth.astype(carry.log_increment.dtype), memory)
 
     return population(Solver(init, step, is_forward_only=True), threshold, axis_name)
-
-
-class RewardsSeen(NamedTuple):
-    """What a particle remembers of its rewards, each []: the last of them, their maximum and their sum.
-
-    Before the first one these are 0, -inf and 0.
-    """
-
-    last: Array
-    largest: Array
-    total: Array
-
-
-Potential = Callable[[RewardsSeen, Array], Array]
-"""``(rewards seen before, reward []) -> []``: the logarithm of the potential G at an intermediate time."""
-
-
-def difference(seen: RewardsSeen, reward: Array) -> Array:
-    """log G = r_t - r_s with s the time before: the product is e^(r_t) at each time."""
-    return reward - seen.last
-
-
-def maximum(seen: RewardsSeen, reward: Array) -> Array:
-    """log G = the largest reward up to t: prefers particles that once were good."""
-    return jnp.maximum(seen.largest, reward)
-
-
-def total(seen: RewardsSeen, reward: Array) -> Array:
-    """log G = the sum of the rewards up to t: prefers particles that were good for long."""
-    return seen.total + reward
-
-
-def _steered(solver: Solver, reward: Reward, potential: Potential, every: int, num_steps: Array) -> Solver:
-    """The solver of one particle of (P3), its ``num_steps + 1``-th step.
-
-    Its memory is what was seen, and the log of the product of its potentials.
-    """
-
-    def init(x: Array) -> Particle:
-        zero = _zero_of(x)
-        return Particle(solver.init(x), zero, (RewardsSeen(zero, zero - jnp.inf, zero), zero))
-
-    def step(key: Array, carry: Particle, t: Array, t_next: Array) -> Particle:
-        moved: Any = solver.step(key, carry.carry, t, t_next)
-        is_last = t_next >= 1
-
-        def weighed(memory: tuple[RewardsSeen, Array]) -> tuple[Array, tuple[RewardsSeen, Array]]:
-            seen, product = memory
-            value = reward(moved.x, t_next).astype(product.dtype)
-            log_potential = potential(seen, value)
-            require_scalar("potential", log_potential)
-            growth = jnp.where(is_last, value - product, log_potential).astype(product.dtype)
-            seen = RewardsSeen(value, jnp.maximum(seen.largest, value), seen.total + value)
-            return growth, (seen, product + growth)
-
-        is_due = ((num_steps + 1) % every == 0) | is_last
-        growth, memory = jax.lax.cond(is_due, weighed, lambda memory: (0 * memory[1], memory), carry.memory)
-        return Particle(moved, growth, memory)
-
-    return Solver(init, step, is_forward_only=True)
-
-
-@piecewise
-@checked
-def fk_steering(
-    solver: Solver,
-    reward: ScalarReward,
-    potential: Potential = difference,
-    every: PositiveInt = 1,
-    threshold: UnitInterval = 0.5,
-    axis_name: str | None = None,
-) -> WeightedSolver:
-    """Feynman-Kac steering (P3): a solver's own steps, weighted by potentials of the reward, and resampled.
-
-    At t = 1 the law is the solver's with e^(r_1), whichever the potential; before, with ``difference`` it is that with
-    e^(r_t). The reward is evaluated, not differentiated, and not at t = 0. A grid that ends before t = 1 ends with the
-    potentials as they are.
-
-    Args:
-        solver: the steps' rule, stochastic: copies of a particle that no noise parts stay copies.
-        reward: r_t(x), (x, t) -> [], as ``of_denoised``; at t = 1 what the law is tilted by.
-        potential: ``difference``, ``maximum``, ``total``, or a function (rewards seen before, reward) -> [] of the
-            logarithm of a potential.
-        every: how many steps lie between two weighings; between them the reward is not evaluated. t = 1 is one.
-        threshold: [], the share of n under which the effective size leads to resampling; 1 resamples at each weighing.
-        axis_name: the mapped axis over which the particles are sharded, as for ``population``.
-
-    Returns:
-        A WeightedSolver for increasing grids that start at t = 0.
-
-    Source: Singhal et al., arXiv 2501.06848, section 3 and algorithm 1.
-    """
-    return counted_population(
-        lambda num_steps: _steered(solver, reward, potential, every, num_steps), threshold, axis_name
-    )
-
-
-@piecewise
-@checked
-def smc(
-    solver: Solver, reward: ScalarReward, threshold: UnitInterval = 0.5, axis_name: str | None = None
-) -> WeightedSolver:
-    """Sequential Monte Carlo with a solver's own steps as proposals: ``fk_steering`` by ``difference`` at each step.
-
-    Args:
-        solver: the steps' rule, stochastic.
-        reward: r_t(x), (x, t) -> [].
-        threshold: [], the share of n under which the effective size leads to resampling.
-        axis_name: the mapped axis over which the particles are sharded, as for ``population``.
-    """
-    return fk_steering(solver, reward, difference, 1, threshold, axis_name)
 
 
 @checked

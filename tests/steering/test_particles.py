@@ -1,4 +1,4 @@
-"""(P1) to (P3) by hand, and by closed form: the law p_t e^(r_t) of weighted particles, whatever leads them."""
+"""(P1), (P2), (F1), (F2) by hand and in closed form: the law p_t e^(r_t) of weighted particles."""
 
 from itertools import pairwise
 
@@ -9,11 +9,11 @@ import pytest
 
 from cfgjax import guidance, paths, solvers, steering
 from cfgjax.mixtures import LabelledMixture
+from cfgjax.steering.fk_steering import RewardsSeen
 
 KEY = jax.random.key(5)
 PATH = paths.linear()
-SLOPE = 1.5
-"""lambda of the reward -lambda t x^2 / 2."""
+SLOPE = 1.5  # lambda of the reward -lambda t x^2 / 2
 
 
 def _normal(mean, variance):
@@ -108,7 +108,7 @@ def test_the_product_of_potentials_is_the_last_reward(name):
 
 def test_potentials_by_hand():
     """After the rewards 1, 3, 2 the next is 2.5."""
-    seen = steering.particles.RewardsSeen(jnp.float32(2), jnp.float32(3), jnp.float32(6))
+    seen = RewardsSeen(jnp.float32(2), jnp.float32(3), jnp.float32(6))
     assert [float(each(seen, jnp.float32(2.5))) for each in POTENTIALS] == [0.5, 3.0, 8.5]
 
 
@@ -240,8 +240,7 @@ def test_classifier_free_is_a_reward():
     @jax.jit
     def both(scale):
         reward = lambda x, t: scale * (densities[1](x, t, y) - densities[0](x, t, y))  # noqa: E731
-        base = guidance.given(field, 1)
-        rewarded = steering.tilted(PATH, base, reward, solvers.constant(1.0))
+        rewarded = steering.tilted(PATH, guidance.given(field, 1), reward, solvers.constant(1.0))
         guided = solvers.feynman_kac(PATH, guidance.pair(field, 1), 0, scale, solvers.constant(1.0))
         return [_solved(solver, _noise(20_000), 200)[0] for solver in (rewarded, guided)]
 
