@@ -5,7 +5,7 @@
     any log-likelihood of clean data (U), ``universal``, ``dps``; with a covariance of z given x (V), ``pi_gdm``,
     ``tmpd``, ``mmps``, ``diffpir``; by projection (C), ``projected_constraint``. ``METHODS`` is the table of them.
 (G) stochastic steps of any correlation by the ODE's field: ``glass``.
-(R) the measured part of a state replaced, after each step of any solver: ``replacement``, ``repaint``.
+(I) the measured part of a state replaced, after each step of any solver: ``replacement``, ``repaint``.
 (A) a data point by its measurement in each step, made noisy anew: ``daps``, ``decoupled_annealing``.
 (R) rewards r_t(x), of the denoised estimate, of the state, of a label: ``rewards``.
 (P) weighted particles of the law p_t e^(r_t), whatever the reward: ``particles``.
@@ -27,6 +27,11 @@ from cfgjax.steering.daps import gaussian_refinement as gaussian_refinement
 from cfgjax.steering.daps import langevin_refinement as langevin_refinement
 from cfgjax.steering.daps import ode_estimate as ode_estimate
 from cfgjax.steering.daps import relative_langevin_step as relative_langevin_step
+from cfgjax.steering.fk_steering import difference as difference
+from cfgjax.steering.fk_steering import fk_steering as fk_steering
+from cfgjax.steering.fk_steering import maximum as maximum
+from cfgjax.steering.fk_steering import smc as smc
+from cfgjax.steering.fk_steering import total as total
 from cfgjax.steering.glass import constant_correlation as constant_correlation
 from cfgjax.steering.glass import glass as glass
 from cfgjax.steering.glass import markov_correlation as markov_correlation
@@ -39,12 +44,6 @@ from cfgjax.steering.measurements import log_likelihood as log_likelihood
 from cfgjax.steering.measurements import measure as measure
 from cfgjax.steering.methods import METHODS as METHODS
 from cfgjax.steering.methods import SteeringMethod as SteeringMethod
-from cfgjax.steering.particles import difference as difference
-from cfgjax.steering.fk_steering import difference as difference
-from cfgjax.steering.fk_steering import fk_steering as fk_steering
-from cfgjax.steering.fk_steering import maximum as maximum
-from cfgjax.steering.fk_steering import smc as smc
-from cfgjax.steering.fk_steering import total as total
 from cfgjax.steering.particles import draws as draws
 from cfgjax.steering.particles import tilted as tilted
 from cfgjax.steering.particles import twisted as twisted

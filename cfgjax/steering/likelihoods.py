@@ -158,9 +158,9 @@ def classifier_likelihood(log_probs: Callable[[Array], Array], y: Label) -> LogL
 
 @checked
 def ascent(
-    log_likelihood: LogLikelihoodOfData, step_size: Positive, num_steps: PositiveInt = 1
+    log_likelihood: LogLikelihoodOfData, rate: Positive, num_steps: PositiveInt = 1
 ) -> Callable[[RealArray], Array]:
-    """The function z [*D] -> z after so many steps z + step_size grad log p(m|z), for ``projected_constraint``.
+    """The function z [*D] -> z after so many steps z + rate grad log p(m|z), for ``projected_constraint``.
 
     The denoised estimate is moved itself: no product with the network's Jacobian.
 
@@ -174,7 +174,7 @@ def ascent(
         z = as_state(z, "z")
 
         def step(_: Array, z: Array) -> Array:
-            return (z + step_size * require_like("log_likelihood", _gradient(log_likelihood, z), z)).astype(z.dtype)
+            return (z + rate * require_like("log_likelihood", _gradient(log_likelihood, z), z)).astype(z.dtype)
 
         return jax.lax.fori_loop(0, num_steps, step, z)
 

@@ -1,13 +1,13 @@
 """Replacement of the measured part of a state by the measurement, made as noisy as the state is.
 
-(R1) After each step, at its end t':  x <- x + A^+ (alpha' (m + s n) + beta' A noise - A x),  with new n and noise.
+(I1) After each step, at its end t':  x <- x + A^+ (alpha' (m + s n) + beta' A noise - A x),  with new n and noise.
      A^+ is the pseudo-inverse, A^T (A A^T)^-1 for rows that are independent; of a mask the pixels that it keeps.
      A step to t = 1 without noise s ends at A x = m.
-(R2) Each replaced part has the law that it has at t' under a flat prior of A z: right where A z is known (s = 0), and
+(I2) Each replaced part has the law that it has at t' under a flat prior of A z: right where A z is known (s = 0), and
      with s > 0 the end has the spread s, where the posterior, which weighs the prior too, has less.
-(R3) The rest of x comes of steps that know the measured part through the state alone, not through m: its law is exact
+(I3) The rest of x comes of steps that know the measured part through the state alone, not through m: its law is exact
      where A z and the rest are independent. Otherwise it lags behind what was replaced.
-(R4) RePaint: after (R1) back to t,  x <- k x + sqrt(beta^2 - (k beta')^2) noise,  k = alpha / alpha',  and the step
+(I4) RePaint: after (I1) back to t,  x <- k x + sqrt(beta^2 - (k beta')^2) noise,  k = alpha / alpha',  and the step
      again; the rest then agrees with the replaced part the better the more often, as under Gibbs sampling.
 
 Source: Song et al., arXiv 2011.13456, appendix I.2 (a mask without noise) and I.4; Lugmayr et al., arXiv 2201.09865,
@@ -35,7 +35,7 @@ def _require_one_step(solver: Solver) -> None:
 
 
 def _replaced(path: GaussianPath, measurement: Measurement, key: Array, x: Array, t: Array) -> Array:
-    """The state at t after (R1)."""
+    """The state at t after (I1)."""
     noise_key, value_key = jax.random.split(key)
     state, value = as_float(x), as_float(measurement.value)
     value = value + measurement.noise_std * noise_like(value_key, value)
@@ -45,7 +45,7 @@ def _replaced(path: GaussianPath, measurement: Measurement, key: Array, x: Array
 
 
 def _renoised(path: GaussianPath, key: Array, x: Array, t: Array, t_next: Array) -> Array:
-    """The state at t of one at t_next, by (R4)."""
+    """The state at t of one at t_next, by (I4)."""
     k = path.alpha(t) / path.alpha(t_next)
     variance = jnp.square(path.beta(t)) - jnp.square(k * path.beta(t_next))
     return (k * x + jnp.sqrt(jnp.maximum(variance, 0)) * noise_like(key, x)).astype(x.dtype)
@@ -54,7 +54,7 @@ def _renoised(path: GaussianPath, key: Array, x: Array, t: Array, t_next: Array)
 @piecewise
 @checked
 def replacement(path: GaussianPath, solver: Solver, measurement: AnyMeasurement) -> Solver:
-    """The solver whose every step is followed by a replacement (R1) of what is measured, with the bias (R2), (R3).
+    """The solver whose every step is followed by a replacement (I1) of what is measured, with the bias (I2), (I3).
 
     It costs the solver's own evaluations, and products with A and its transpose. With a mask of zeros it is the
     solver.
@@ -87,7 +87,7 @@ def repaint(
     measurement: AnyMeasurement,
     num_resamplings: Annotated[int, whole(1)] = 10,
 ) -> Solver:
-    """RePaint: ``replacement`` whose every step is made ``num_resamplings`` times, with the noise (R4) between them.
+    """RePaint: ``replacement`` whose every step is made ``num_resamplings`` times, with the noise (I4) between them.
 
     It costs ``num_resamplings`` times the evaluations of the solver; a count that is traced is one trace, too, and
     counted as one pass by ``solvers.num_function_evaluations``. With 1 it is ``replacement`` bitwise.

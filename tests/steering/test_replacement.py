@@ -1,4 +1,4 @@
-"""(R1) to (R4): what is measured is replaced exactly, what is not is left; biased and unbiased cases in moments."""
+"""(I1) to (I4): what is measured is replaced exactly, what is not is left; biased and unbiased cases in moments."""
 
 import jax
 import jax.numpy as jnp
@@ -147,7 +147,7 @@ def test_replacement_is_exact_for_independent_coordinates_and_lags_otherwise():
 
 
 def test_noise_of_a_state_at_the_earlier_time():
-    """(R4): of a point at t' mean k x and variance beta^2 - (k beta')^2, between two steps that add 0.8."""
+    """(I4): of a point at t' mean k x and variance beta^2 - (k beta')^2, between two steps that add 0.8."""
     path, number = paths.cosine(), 20_000
     nothing = Measurement(operators.mask(jnp.zeros(1)), jnp.zeros(1), 0.0)
     seen = steering.repaint(path, solvers.euler(lambda x, t: 2.0 * jnp.ones_like(x)), nothing, 2)
