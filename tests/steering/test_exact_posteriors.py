@@ -149,28 +149,37 @@ NULL, LABELLED = (
 )
 
 
-@pytest.mark.parametrize(("potential", "every"), [(steering.difference, 20), (steering.maximum, 100)])
-def test_steering_by_an_sde_reaches_the_tilted_law(potential, every):
+def _by_sde(field):
+    return solvers.euler_maruyama(PATH, field, solvers.root_beta(PATH)), 400
+
+
+def _by_glass(field):
+    return steering.glass(PATH, field, steering.markov_correlation(PATH), num_steps=6), 20
+
+
+@pytest.mark.parametrize(
+    ("proposals", "potential", "every"),
+    [(_by_sde, steering.difference, 20), (_by_sde, steering.maximum, 100), (_by_glass, steering.difference, 1)],
+)
+def test_steering_reaches_the_tilted_law(proposals, potential, every):
     """w = 2 and 3 at 20,000 particles, over 8 populations: the average within 3 standard errors of ONE of them."""
     y, size = jnp.asarray(0), 20_000
     field = guidance.given(NULL.vector_field(PATH), y)
     after, before = LABELLED.log_density(PATH), NULL.log_density(PATH)
+    solver, num_steps = proposals(field)
 
     @jax.jit
     def populations(scale):
-        solver = steering.fk_steering(
-            solvers.euler_maruyama(PATH, field, solvers.root_beta(PATH)),
-            lambda x, t: scale * (after(x, t, y) - before(x, t, y)),
-            potential,
-            every,
+        steered = steering.fk_steering(
+            solver, lambda x, t: scale * (after(x, t, y) - before(x, t, y)), potential, every
         )
 
         def one(key):
             found, sizes = solvers.solve(
-                solver,
+                steered,
                 key,
                 jax.random.normal(key, (size, 1)),
-                jnp.linspace(0, 1, 401),
+                jnp.linspace(0, 1, num_steps + 1),
                 lambda carry, t: carry.effective_size,
             )
             weights = jax.nn.softmax(found.log_weights)
