@@ -91,8 +91,8 @@ def _imported(module: ModuleType) -> dict[str, ModuleType]:
 
 def _alias(module: ModuleType, name: str) -> ast.expr | None:
     """What a name of the module abbreviates, through the packages that hand it on; None when it is no abbreviation."""
-    own, imported = _own_aliases(module), _imported(module)
-    return own[name] if name in own else _alias(imported[name], name) if name in imported else None
+    own, source = _own_aliases(module), _imported(module).get(name, module)
+    return own[name] if name in own else None if source is module else _alias(source, name)
 
 
 def _aliases(module: ModuleType) -> dict[str, ast.expr]:

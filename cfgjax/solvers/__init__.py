@@ -59,6 +59,8 @@ from cfgjax.solvers.ode import euler as euler
 from cfgjax.solvers.ode import heun as heun
 from cfgjax.solvers.ode import midpoint as midpoint
 from cfgjax.solvers.ode import rk4 as rk4
+from cfgjax.solvers.population import Particle as Particle
+from cfgjax.solvers.population import ParticleCarry as ParticleCarry
 from cfgjax.solvers.population import effective_sample_size as effective_sample_size
 from cfgjax.solvers.population import population as population
 from cfgjax.solvers.population import systematic_resampling as systematic_resampling

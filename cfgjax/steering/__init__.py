@@ -1,15 +1,14 @@
 """Steering by rewards and measurements: field in, field out, or a population of weighted particles.
 
-(B) what a measurement says of a point: ``measurements``; linear operators: ``operators``.
-(E) corrections by the denoised estimate, field -> field, after guidance: what they have in common in ``denoised``; by
-    any log-likelihood of clean data (U), ``universal``, ``dps``; with a covariance of z given x (V), ``pi_gdm``,
-    ``tmpd``, ``mmps``, ``diffpir``; by projection (C), ``projected_constraint``. ``METHODS`` is the table of them.
-(G) stochastic steps of any correlation by the ODE's field: ``glass``.
-(I) the measured part of a state replaced, after each step of any solver: ``replacement``, ``repaint``.
-(A) a data point by its measurement in each step, made noisy anew: ``daps``, ``decoupled_annealing``.
-(R) rewards r_t(x), of the denoised estimate, of the state, of a label: ``rewards``.
-(P) weighted particles of the law p_t e^(r_t), whatever the reward: ``particles``.
-(F) those of any stochastic solver, by weights alone: ``fk_steering``.
+(S1) What a measurement says of a point: ``measurements``; linear operators: ``operators``.
+(S2) Corrections by the denoised estimate, field -> field, after guidance: by any log-likelihood of clean data,
+     ``universal``, ``dps``; with a covariance of z given x, ``pi_gdm``, ``tmpd``, ``mmps``, ``diffpir``; by projection,
+     ``projected_constraint``. What they have in common: ``denoised``. ``METHODS`` is the table of all methods.
+(S3) Stochastic steps of any correlation by the ODE's field: ``glass``.
+(S4) The measured part of a state replaced, after each step of any solver: ``replacement``, ``repaint``.
+(S5) A data point by its measurement in each step, made noisy anew: ``daps``, ``decoupled_annealing``.
+(S6) Rewards r_t(x), of the denoised estimate, of the state, of a label: ``rewards``; and weighted particles of the law
+     p_t e^(r_t): ``tilted``, ``twisted``; those of any stochastic solver, by weights alone: ``fk_steering``.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from cfgjax.steering.daps import gaussian_refinement as gaussian_refinement
 from cfgjax.steering.daps import langevin_refinement as langevin_refinement
 from cfgjax.steering.daps import ode_estimate as ode_estimate
 from cfgjax.steering.daps import relative_langevin_step as relative_langevin_step
+from cfgjax.steering.fk_steering import RewardsSeen as RewardsSeen
 from cfgjax.steering.fk_steering import difference as difference
 from cfgjax.steering.fk_steering import fk_steering as fk_steering
 from cfgjax.steering.fk_steering import maximum as maximum
