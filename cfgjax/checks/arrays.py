@@ -149,6 +149,17 @@ def require_grid(name: str, ts: Times, is_forward_only: bool = False) -> None:
         raise ValueError(f"{name} must increase for a solver that runs forwards only, got {short_repr(times)}")
 
 
+def require_no_offset(name: str, operator: Callable[[Any], Any], like: Any) -> None:
+    """Raises ValueError for a function of what is like an array whose value at 0 is concrete, and not 0.
+
+    Within a program, too, unless the function holds its arguments: what is affine is not found out by its transpose.
+    """
+    with jax.ensure_compile_time_eval():
+        at_zero = operator(jnp.zeros(np.shape(like), jnp.result_type(like)))
+    if not is_traced(at_zero) and np.any(np.asarray(at_zero, np.float64)):
+        raise ValueError(f"{name} must be linear, got one that is {short_repr(at_zero)} at 0")
+
+
 def require_direction(name: str, ts: Times, is_to_data: bool) -> None:
     """Raises ValueError for a concrete grid that goes the other way."""
     if not is_traced(ts) and bool(np.asarray(ts)[-1] > np.asarray(ts)[0]) != is_to_data:

@@ -21,11 +21,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import logsumexp
 
-from cfgjax.checks import is_traced, require_label, require_shape, short_repr
+from cfgjax.checks import require_label, require_no_offset, require_shape
 from cfgjax.contracts import AnyMeasurement, NoisyMeasurement, checked
 from cfgjax.mixtures.components import (
     Components,
@@ -67,8 +66,7 @@ def _matrix_of(measurement: Measurement, zero: Array) -> Array:
     """
     at_zero = jnp.asarray(measurement.operator(zero))
     require_shape("measurement.value", measurement.value, at_zero.shape)
-    if not is_traced(at_zero) and np.any(np.asarray(at_zero, np.float64)):
-        raise ValueError(f"measurement.operator must be linear, got one that is {short_repr(at_zero)} at 0")
+    require_no_offset("measurement.operator", measurement.operator, zero)
 
     def row(unit: Array) -> Array:
         return jax.linear_transpose(measurement.operator, zero)(unit.reshape(at_zero.shape))[0]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import require_shape
+from cfgjax.checks import require_no_offset, require_shape
 from cfgjax.contracts import AnyMeasurement as AnyMeasurement
 from cfgjax.contracts import Key, NonNegative, RealArray, checked
 from cfgjax.contracts import NoisyMeasurement as NoisyMeasurement
@@ -40,6 +40,7 @@ def adjoint(measurement: Measurement, z: Array) -> Callable[[Array], Array]:
         return apply(measurement, z)
 
     z = as_state(z, "z")
+    require_no_offset("measurement.operator", operator, z)
     transpose = jax.linear_transpose(operator, z)
     try:
         jax.eval_shape(transpose, jax.eval_shape(operator, z))

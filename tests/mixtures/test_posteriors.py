@@ -333,6 +333,14 @@ def test_wrong_measurements_are_refused_by_name(measurement, message):
         mixtures.posterior(mixtures.ring(3), measurement)
 
 
+def test_an_offset_is_refused_within_a_program_too():
+    def means(value):
+        return mixtures.posterior(mixtures.ring(3), Measurement(lambda z: z + 1, value, 0.5)).means
+
+    with pytest.raises(ValueError, match=r"measurement\.operator must be linear, got one that is"):
+        jax.jit(means)(jnp.ones(2))
+
+
 def test_what_else_is_refused():
     measurement = Measurement(operators.matrix(np.ones((1, 2))), jnp.ones(1), 0.0)
     with pytest.raises(ValueError, match=r"measurement\.noise_std must be above 0"):

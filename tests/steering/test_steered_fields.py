@@ -219,6 +219,14 @@ BAD = {
         lambda: steering.tmpd(PATH, ORACLE, _with(operator=lambda z: z[:1] / z[1:]))(X, 0.5, 1),
         "operator must be linear",
     ),
+    "an operator with an offset": (
+        lambda: jax.jit(steering.pi_gdm(PATH, ORACLE, _with(operator=lambda z: z[:1] + 1)))(X, 0.5, 1),
+        r"measurement\.operator must be linear, got one that is \[1\.\] at 0",
+    ),
+    "a projection by an operator with an offset": (
+        lambda: steering.affine_projection(_with(operator=lambda z: z[:1] + 1))(X),
+        r"measurement\.operator must be linear, got one that is \[1\.\] at 0",
+    ),
     "a log-likelihood of several": (
         lambda: steering.universal(PATH, ORACLE, lambda z: z)(X, 0.5, 1),
         "log_likelihood must be one number",
