@@ -112,6 +112,7 @@ def _measurement(name: str, measurement: Any) -> None:
     if not callable(measurement.operator):
         raise TypeError(f"{name}.operator must be a linear function, got {type(measurement.operator).__name__}")
     checks.require_real(f"{name}.value", measurement.value)
+    checks.require_finite(f"{name}.value", measurement.value)
     checks.require_between(f"{name}.noise_std", measurement.noise_std, 0, checks.HUGE)
 
 

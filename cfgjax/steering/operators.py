@@ -10,18 +10,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax.checks import of_numpy, require_finite, require_real, require_shape
-from cfgjax.contracts import Contract, PositiveInt, RealArray, checked
+from cfgjax.contracts import Contract, PositiveInt, checked
 from cfgjax.paths import as_float, as_state
 from cfgjax.types import Array
 
 
-def _matrix(name: str, value: Any) -> Array:
+def _finite(name: str, value: Any) -> Array:
     value = of_numpy(value)
     require_real(name, value)
     require_finite(name, value)
+    return as_float(value)
+
+
+def _matrix(name: str, value: Any) -> Array:
+    value = _finite(name, value)
     if np.ndim(value) != 2 or 0 in np.shape(value):
         raise ValueError(f"{name} must be a matrix [k, D], got the shape {np.shape(value)}")
-    return as_float(value)
+    return value
 
 
 Matrix = Annotated[Array, Contract(_matrix)]
@@ -44,18 +49,22 @@ def matrix(matrix: Matrix) -> jax.tree_util.Partial:
     return jax.tree_util.Partial(_product, matrix)
 
 
+Mask = Annotated[Array, Contract(_finite)]
+"""Finite real numbers of the shape of the data."""
+
+
 def _masked(mask: Array, z: Array) -> Array:
     require_shape("mask", mask, z.shape)
     return mask * z
 
 
 @checked
-def mask(mask: RealArray) -> jax.tree_util.Partial:
+def mask(mask: Mask) -> jax.tree_util.Partial:
     """The function z [*D] -> mask * z [*D]: what is kept has the mask 1, what is missing 0.
 
     The missing entries of a measurement must be 0, as they come out of this function; noise belongs to the others.
     """
-    return jax.tree_util.Partial(_masked, as_float(mask))
+    return jax.tree_util.Partial(_masked, mask)
 
 
 def _pooled(factor: int, z: Array) -> Array:
@@ -73,6 +82,9 @@ def pooled(factor: PositiveInt) -> jax.tree_util.Partial:
 
 
 def _blurred(kernel: Array, z: Array) -> Array:
+    z = as_state(z, "z")
+    if z.ndim < 2:
+        raise ValueError(f"z must be a picture [H, W, ...], got the shape {z.shape}")
     channels = z.reshape(*z.shape[:2], -1)
     sides = [(size // 2, size - 1 - size // 2) for size in kernel.shape]
     spread = jnp.pad(channels, (*sides, (0, 0)))

@@ -227,6 +227,15 @@ BAD = {
         lambda: steering.affine_projection(_with(operator=lambda z: z[:1] + 1))(X),
         r"measurement\.operator must be linear, got one that is \[1\.\] at 0",
     ),
+    "a value that is NaN": (
+        lambda: steering.pi_gdm(PATH, ORACLE, _with(value=jnp.array([jnp.nan]))),
+        r"measurement\.value must be finite, got \[nan\]",
+    ),
+    "a mask that is NaN": (lambda: operators.mask(jnp.array([jnp.nan, 1.0])), "mask must be finite"),
+    "a blur of a row": (
+        lambda: operators.blurred(np.ones((3, 3)))(X),
+        r"z must be a picture \[H, W, \.\.\.\], got the shape \(2,\)",
+    ),
     "a log-likelihood of several": (
         lambda: steering.universal(PATH, ORACLE, lambda z: z)(X, 0.5, 1),
         "log_likelihood must be one number",
