@@ -48,9 +48,9 @@ class ParticleCarry(NamedTuple):
     """A weighted population of n states, as a solver's carry.
 
     ``each`` is the carry of the particles' own solver, with a leading axis n; ``log_weights`` [n] are normalised to a
-    mean weight of 1; ``effective_size`` is (sum exp A)^2 / sum exp 2A over all particles before the last resampling,
-    in [1, n], or 0 where all weights are 0; ``log_normaliser`` is the log of the estimate of (W2); ``num_steps`` []
-    counts the steps that were taken.
+    mean weight of 1; ``effective_size`` is (sum exp A)^2 / sum exp 2A over all particles after the last step, before
+    it resampled, in [1, n], or 0 where all weights are 0, and ``least_size`` the least that it ever was;
+    ``log_normaliser`` is the log of the estimate of (W2); ``num_steps`` [] counts the steps that were taken.
     """
 
     each: Any
@@ -58,6 +58,7 @@ class ParticleCarry(NamedTuple):
     effective_size: Array
     log_normaliser: Array
     num_steps: Array
+    least_size: Array
 
     @property
     def x(self) -> Array:
@@ -174,8 +175,8 @@ def counted_population(
         log_weights = all_of(each.log_increment.astype(dtype))
         _require_log_weights("log-weights at the start", log_weights)
         log_weights, mean, size = normalised(log_weights)
-        own = indices(x.shape[0])
-        return ParticleCarry(each, log_weights[own], size.astype(dtype), mean.astype(dtype), num_steps)
+        own, size = indices(x.shape[0]), size.astype(dtype)
+        return ParticleCarry(each, log_weights[own], size, mean.astype(dtype), num_steps, size)
 
     def step(key: Array, carry: ParticleCarry, t: Array, t_next: Array) -> ParticleCarry:
         own, one = indices(carry.log_weights.shape[0]), one_at(carry.num_steps)
@@ -192,8 +193,9 @@ def counted_population(
 
         each = jax.lax.cond(is_poor, resampled, lambda each: each, each)
         kept = jnp.where(is_poor, 0, log_weights[own])
-        normaliser = carry.log_normaliser + mean
-        return ParticleCarry(each, kept, size.astype(kept.dtype), normaliser, carry.num_steps + 1)
+        normaliser, size = carry.log_normaliser + mean, size.astype(kept.dtype)
+        least = jnp.minimum(carry.least_size, size)
+        return ParticleCarry(each, kept, size, normaliser, carry.num_steps + 1, least)
 
     return WeightedSolver(init, step)
 

@@ -162,26 +162,25 @@ def draws(
         num_draws: how many; None for as many as there are particles.
 
     Raises:
-        ValueError: weights that are NaN, weights that are all 0, an effective size under 2 at the end or before the
-            last resampling.
+        ValueError: weights that are NaN, weights that are all 0, an effective size that was under 2 at any time.
     """
     log_weights = particles.log_weights
-    if not is_traced((log_weights, particles.effective_size)):
-        _require_weights(log_weights, particles.effective_size)
+    if not is_traced((log_weights, particles.least_size)):
+        _require_weights(log_weights, particles.least_size)
     index = systematic_resampling(key, log_weights, num_draws)
     return jnp.where(jnp.isfinite(jnp.max(log_weights)), particles.x[index], jnp.nan)
 
 
-def _require_weights(log_weights: Array, size_before: Array) -> None:
+def _require_weights(log_weights: Array, least_size: Array) -> None:
     values = np.asarray(log_weights, np.float64)
     if np.any(np.isnan(values)):
         raise ValueError("particles must have weights, got NaN: the reward was NaN or +inf for one of them")
     if np.all(values == -np.inf):
         raise ValueError("particles must not all have the weight 0, as they have: the reward was -inf for all of them")
     weights = np.exp(values - np.max(values))
-    size = min(float(size_before), np.sum(weights) ** 2 / np.sum(weights**2))
+    size = min(float(least_size), np.sum(weights) ** 2 / np.sum(weights**2))
     if size < 2:
         raise ValueError(
-            f"particles must have an effective size of at least 2, got {size:.3g} of {len(values)}: take more of them, "
-            "more steps or a larger diffusion, or a reward that before t = 1 says more of the one at t = 1"
+            f"particles must have an effective size of at least 2 at all times, got {size:.3g} of {len(values)}: take "
+            "more of them, more steps, a larger diffusion, or a reward that before t = 1 says more of the one at t = 1"
         )

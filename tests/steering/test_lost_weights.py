@@ -65,9 +65,20 @@ def test_where_all_weights_are_0_states_go_on_and_draws_are_refused(name):
 def test_one_particle_is_no_law(threshold):
     """One of them has it all, with or without resampling."""
     found, _ = _solved(BUILDERS["smc"](lambda x, t: 300 * t * jnp.sum(x), threshold=threshold), _noise(16), 2)
-    with pytest.raises(ValueError, match=r"particles must have an effective size of at least 2, got 1 of 16"):
+    with pytest.raises(
+        ValueError, match=r"particles must have an effective size of at least 2 at all times, got 1 of 16"
+    ):
         steering.draws(found, KEY)
     assert np.all(np.isfinite(jax.jit(steering.draws)(found, KEY)))
+
+
+def test_weights_that_were_lost_on_the_way_are_told_though_the_last_are_equal():
+    """One particle has it all at half the time, its copies go apart after it: their sizes look well again."""
+    found, sizes = _solved(BUILDERS["smc"](lambda x, t: jnp.where(t == 0.5, 300.0, 0.0) * jnp.sum(x)), _noise(16), 4)
+    assert sizes[-1] > 15
+    assert found.least_size == np.min(sizes)
+    with pytest.raises(ValueError, match=r"an effective size of at least 2 at all times, got 1 of 16"):
+        steering.draws(found, KEY)
 
 
 def test_particles_that_a_program_closes_over_are_looked_at():

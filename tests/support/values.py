@@ -32,7 +32,7 @@ MEASUREMENT = Measurement(operators.matrix(np.ones((1, 2))), jnp.ones(1), 0.5)
 
 
 PARTICLES = ParticleCarry(
-    solvers.sde.State(jnp.ones((3, 2))), jnp.zeros(3), jnp.float32(3), jnp.float32(0), jnp.asarray(2)
+    solvers.sde.State(jnp.ones((3, 2))), jnp.zeros(3), jnp.float32(3), jnp.float32(0), jnp.asarray(2), jnp.float32(3)
 )
 
 
