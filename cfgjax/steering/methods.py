@@ -37,8 +37,8 @@ class SteeringMethod(NamedTuple):
 
     ``make_solver`` makes its solver of (path, field, measurement, make_solver, scale), the field being one of (x, t);
     ``rule`` is the rule on fields of a method that is one, else None. ``evaluations`` and ``products`` (with the
-    network's Jacobian) are those that it makes for each evaluation that ``make_solver`` alone would make. One
-    that is not ``is_graded`` knows the scales 0 and 1 alone.
+    network's Jacobian) are those that it makes for each evaluation that ``make_solver`` alone would make; of
+    ``decoupled``, which solves no field, in each step. One that is not ``is_graded`` knows the scales 0 and 1 alone.
     """
 
     name: str

@@ -67,7 +67,7 @@ def of_denoised(
 ) -> Reward:
     """The reward r_t(x) = schedule(t) l(D(x, t)) of the denoised estimate D = E[z|x]; at t = 1, where D = x, of x.
 
-    One evaluation of the field each time, which its gradient leads back through. At t = 1 the field is not evaluated.
+    One evaluation of the field each time, which its gradient leads back through; at t = 1 it does not count.
 
     Args:
         path: the path of the field.
