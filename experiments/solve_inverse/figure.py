@@ -75,5 +75,5 @@ def figure(
     axes.tick_params(length=0, labelsize="small")
     axes.xaxis.tick_top()
     axes.spines[:].set_visible(False)
-    axes.set_title(title, fontsize="medium")
+    drawn.suptitle(title, fontsize="medium")
     return drawn
