@@ -87,7 +87,7 @@ def _write(run: Run[Task], out: Path, results: dict[str, Any], problems: Problem
 def solve(options: Options) -> None:
     """Draws of every posterior, measures, and writes."""
     require_in_range(options)
-    require_fitting(options.method.rule, options.method.strength, options.problem.noise_std)
+    require_fitting(options.method.rule, options.method.strength, options.problem.noise_std, options.method.solver)
     run, problem, method = _restored(options), options.problem, options.method
     operator = operator_of(problem.task, run.task.shape)
     steer = steer_of(method.rule, run.path, method.solver, method.strength)

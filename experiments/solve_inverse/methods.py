@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax import guidance, solvers
+from cfgjax import guidance, paths, solvers
 from cfgjax.piecewise import Piecewise
 from cfgjax.steering.methods import METHODS
 from cfgjax.types import Array, Field, GaussianPath, LabelledField, Measurement, Number, Solver, Tree
@@ -56,8 +56,8 @@ def steer_of(name: str, path: GaussianPath, solver: str, strength: float | None)
     return lambda field, measurement: method.make_solver(path, field, measurement, build, amount)
 
 
-def require_fitting(name: str, strength: float | None, noise_std: float) -> None:
-    """Finds out whether a method takes a strength, and a measurement with so much noise.
+def require_fitting(name: str, strength: float | None, noise_std: float, solver: str) -> None:
+    """Finds out whether a method takes a strength, a measurement with so much noise, and a solver.
 
     Raises:
         UserError: it does not.
@@ -66,8 +66,16 @@ def require_fitting(name: str, strength: float | None, noise_std: float) -> None
     if method.needs_noise and noise_std == 0:
         others = ", ".join(other for other, its in METHODS.items() if not its.needs_noise)
         raise UserError(f"noise_std must be positive for the rule {name}, got 0; those that need none: {others}")
+    if strength is not None and not 0 <= strength < np.inf:
+        raise UserError(f"strength must be finite, from 0, got {strength:g}")
     if not method.is_graded and strength not in (None, 0, 1):
         raise UserError(f"strength must be 0 or 1 for the rule {name}, got {strength:g}")
+    try:
+        steer_of(name, paths.linear(), solver, strength)(
+            lambda x, t: x, Measurement(lambda z: z, jnp.ones(()), noise_std)
+        )
+    except ValueError as error:
+        raise UserError(f"{error}: rule {name}, solver {solver}") from None
 
 
 def cost_of(run: Run[TaskFacts], steer: Steer, problems: Problems, ts: np.ndarray, scale: float) -> Cost:

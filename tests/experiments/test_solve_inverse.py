@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from cfgjax import data, mixtures, paths
@@ -202,7 +203,8 @@ def test_the_picture_shows_what_is_missing_and_what_was_drawn():
     truth = np.array([[1, -1], [-1, 1]], np.float32)[None, ..., None]
     problems = Problems(operators.mask(known), truth, np.array([1]), truth * known, 0.0)
     samples = np.stack([truth, -truth], axis=1)[None]
-    axes = figure(problems, samples, (2.0,), ("zero", "one"), "a title").axes[0]
+    drawn = figure(problems, samples, (2.0,), ("zero", "one"), "a title")
+    axes = drawn.axes[0]
     shown = np.asarray(axes.images[0].get_array()).reshape(4, 6, 4, 3)[1:3, :, 1:3]
     np.testing.assert_array_equal(np.unique(shown[:, 0][known[..., 0] == 0]), [0.35, 0.55, 0.85])
     gray = shown[..., 0]
@@ -213,6 +215,9 @@ def test_the_picture_shows_what_is_missing_and_what_was_drawn():
     names = [label.get_text() for label in axes.get_xticklabels()]
     assert names[:3] == ["measured", "truth", "w = 2\nsample 1"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one"]
+    drawn.draw_without_rendering()
+    (title,) = (text for text in drawn.findobj(Text) if text.get_text() == "a title")
+    assert title.get_window_extent().y1 <= drawn.bbox.y1
 
 
 @pytest.mark.parametrize(
@@ -220,6 +225,9 @@ def test_the_picture_shows_what_is_missing_and_what_was_drawn():
     [
         (["--rule", "dps", "--noise-std", "0"], "noise_std must be positive for the rule dps, got 0"),
         (["--rule", "repaint", "--strength", "0.5"], "strength must be 0 or 1 for the rule repaint, got 0.5"),
+        (["--rule", "pi_gdm", "--strength", "nan"], "strength must be finite, from 0, got nan"),
+        (["--rule", "diffpir", "--strength", "-1"], "strength must be finite, from 0, got -1"),
+        (["--rule", "repaint", "--solver", "unipc"], "solver must be a rule of one step, got a multistep one"),
         (["--noise-std", "-1"], "noise_std must be finite, from 0, got -1"),
         (["--label", "none", "--scale", "2"], "scale must be left out where label is none"),
         (["--scale", "nan"], "scale must be finite"),
