@@ -17,10 +17,10 @@ from cfgjax.checks.arrays import require_floats as require_floats
 from cfgjax.checks.arrays import require_grid as require_grid
 from cfgjax.checks.arrays import require_integers as require_integers
 from cfgjax.checks.arrays import require_like as require_like
-from cfgjax.checks.arrays import require_no_offset as require_no_offset
 from cfgjax.checks.arrays import require_point as require_point
 from cfgjax.checks.arrays import require_rank as require_rank
 from cfgjax.checks.arrays import require_shape as require_shape
+from cfgjax.checks.arrays import transpose_of as transpose_of
 from cfgjax.checks.conditions import condition_like as condition_like
 from cfgjax.checks.conditions import entries as entries
 from cfgjax.checks.conditions import require_condition as require_condition

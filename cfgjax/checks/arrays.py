@@ -149,7 +149,7 @@ def require_grid(name: str, ts: Times, is_forward_only: bool = False) -> None:
         raise ValueError(f"{name} must increase for a solver that runs forwards only, got {short_repr(times)}")
 
 
-def require_no_offset(name: str, operator: Callable[[Any], Any], like: Any) -> None:
+def _require_no_offset(name: str, operator: Callable[[Any], Any], like: Any) -> None:
     """Raises ValueError for a function of what is like an array whose value at 0 is concrete, and not 0.
 
     Within a program, too, unless the function holds its arguments: what is affine is not found out by its transpose.
@@ -158,6 +158,21 @@ def require_no_offset(name: str, operator: Callable[[Any], Any], like: Any) -> N
         at_zero = operator(jnp.zeros(np.shape(like), jnp.result_type(like)))
     if not is_traced(at_zero) and np.any(np.asarray(at_zero, np.float64)):
         raise ValueError(f"{name} must be linear, got one that is {short_repr(at_zero)} at 0")
+
+
+def transpose_of(name: str, operator: Callable[[Any], Any], like: Any) -> Callable[[Any], Any]:
+    """The transpose of a linear function of what is like an array, as a function of the function's values.
+
+    Raises:
+        ValueError: a function that is not linear, or, where that is concrete, has an offset.
+    """
+    _require_no_offset(name, operator, like)
+    transpose = jax.linear_transpose(operator, like)
+    try:
+        jax.eval_shape(transpose, jax.eval_shape(operator, like))
+    except (NotImplementedError, RuntimeError, AssertionError) as error:  # what JAX raises, by the kind of function
+        raise ValueError(f"{name} must be linear in z, got one that is not") from error
+    return lambda value: transpose(value)[0]
 
 
 def require_direction(name: str, ts: Times, is_to_data: bool) -> None:

@@ -130,11 +130,8 @@ class LabelledMixture:
         require_shape("x", x, self.means.shape[-1:])
         require_label("y", y, self.num_classes)
 
-    def _parts(self) -> Components:
-        return components.diagonalised(self.component_log_probs, self.means, self.covariances)
-
     def _view(self, view: View, path: GaussianPath) -> LabelledField:
-        parts = self._parts()
+        parts = parts_of(self)
 
         def at(x: Array, t: Array, y: Array) -> Array:
             self._require(x, y)
@@ -165,7 +162,7 @@ class LabelledMixture:
     @checked
     def label_log_probs(self, path: GaussianPath) -> LogClassifier:
         """The exact log p_t(y|x) of every label, as a function (x [D], t []) -> [K]."""
-        parts = self._parts()
+        parts = parts_of(self)
 
         def log_probs(x: Array, t: Array) -> Array:
             self._require(x)
@@ -207,9 +204,14 @@ class LabelledMixture:
             ValueError: a label outside 0..K.
         """
         require_label("y", y, self.num_classes)
-        return components.sample(self._parts(), path, key, y, t)
+        return components.sample(parts_of(self), path, key, y, t)
 
     @checked
     def sample_label(self, key: Key) -> Array:
         """A draw of the label y in 0..K-1, [], with the labels' own probabilities."""
         return jax.random.categorical(key, logsumexp(self.component_log_probs, axis=-1))
+
+
+def parts_of(mixture: LabelledMixture) -> Components:
+    """The mixture's components with their covariances diagonalised."""
+    return components.diagonalised(mixture.component_log_probs, mixture.means, mixture.covariances)

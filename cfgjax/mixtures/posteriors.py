@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import logsumexp
 
-from cfgjax.checks import require_label, require_no_offset, require_shape
+from cfgjax.checks import require_label, require_shape, transpose_of
 from cfgjax.contracts import AnyMeasurement, NoisyMeasurement, checked
 from cfgjax.mixtures.components import (
     Components,
@@ -35,8 +35,8 @@ from cfgjax.mixtures.components import (
     rotate,
     transposed,
 )
-from cfgjax.mixtures.labelled import LabelledMixture
-from cfgjax.mixtures.updates import Mixture, Update, log_mean_factor, parts_of, roots_of, to_all, updated
+from cfgjax.mixtures.labelled import LabelledMixture, parts_of
+from cfgjax.mixtures.updates import Mixture, Update, log_mean_factor, roots_of, to_all, updated
 from cfgjax.paths import as_float, coefficients
 from cfgjax.types import Array, Coefficients, GaussianPath, LogLikelihood, Measurement, Number
 
@@ -66,17 +66,9 @@ def _matrix_of(measurement: Measurement, zero: Array) -> Array:
     """
     at_zero = jnp.asarray(measurement.operator(zero))
     require_shape("measurement.value", measurement.value, at_zero.shape)
-    require_no_offset("measurement.operator", measurement.operator, zero)
-
-    def row(unit: Array) -> Array:
-        return jax.linear_transpose(measurement.operator, zero)(unit.reshape(at_zero.shape))[0]
-
+    transpose = transpose_of("measurement.operator", measurement.operator, zero)
     units = jnp.eye(at_zero.size, dtype=at_zero.dtype)
-    try:
-        jax.eval_shape(row, units[0])
-    except (NotImplementedError, RuntimeError, AssertionError) as error:  # what JAX raises, by the kind of function
-        raise ValueError("measurement.operator must be linear in z, got one that is not") from error
-    return jax.vmap(row)(units)
+    return jax.vmap(lambda unit: transpose(unit.reshape(at_zero.shape)))(units)
 
 
 def _reduced(mixture: LabelledMixture, measurement: Measurement) -> _Reduced:

@@ -19,9 +19,9 @@ import numpy as np
 from cfgjax.checks import is_traced, of_numpy, require_finite, require_label, require_real, require_shape, short_repr
 from cfgjax.contracts import Contract, Finite, Key, RealArray, checked
 from cfgjax.mixtures.components import Components, product, rotate, symmetric, transposed
-from cfgjax.mixtures.labelled import LabelledMixture
+from cfgjax.mixtures.labelled import LabelledMixture, parts_of
 from cfgjax.mixtures.posteriors import LogEvidence
-from cfgjax.mixtures.updates import Mixture, Update, log_mean_factor, parts_of, roots_of, to_all, updated
+from cfgjax.mixtures.updates import Mixture, Update, log_mean_factor, roots_of, to_all, updated
 from cfgjax.paths import as_float, linear
 from cfgjax.types import Array, LogDensityOfData, LogLikelihoodOfData, Number
 

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 from cfgjax.checks import is_traced, require_shape
 from cfgjax.contracts import RealArray, Time, UnitInterval, checked
 from cfgjax.mixtures.components import centred, component_log_ratios, rotate
-from cfgjax.mixtures.labelled import LabelledMixture
-from cfgjax.mixtures.updates import Mixture, Update, parts_of, updated
+from cfgjax.mixtures.labelled import LabelledMixture, parts_of
+from cfgjax.mixtures.updates import Mixture, Update, updated
 from cfgjax.paths import as_state, as_time, coefficients
 from cfgjax.types import GaussianPath
 

@@ -9,7 +9,7 @@ from jax.scipy.special import logsumexp
 
 from cfgjax.checks import require_label
 from cfgjax.contracts import instance
-from cfgjax.mixtures.components import Components, diagonalised, given_label, product, transposed
+from cfgjax.mixtures.components import Components, given_label, product, transposed
 from cfgjax.mixtures.labelled import LabelledMixture
 from cfgjax.types import Array, Number
 
@@ -26,11 +26,6 @@ class Update(NamedTuple):
     means: Array
     roots: Array
     log_factors: Array
-
-
-def parts_of(mixture: LabelledMixture) -> Components:
-    """The mixture's components with their covariances diagonalised."""
-    return diagonalised(mixture.component_log_probs, mixture.means, mixture.covariances)
 
 
 def roots_of(parts: Components) -> Array:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 
-from cfgjax.checks import require_no_offset, require_shape
+from cfgjax.checks import require_shape, transpose_of
 from cfgjax.contracts import AnyMeasurement as AnyMeasurement
 from cfgjax.contracts import Key, NonNegative, RealArray, checked
 from cfgjax.contracts import NoisyMeasurement as NoisyMeasurement
@@ -39,14 +38,7 @@ def adjoint(measurement: Measurement, z: Array) -> Callable[[Array], Array]:
     def operator(z: Array) -> Array:
         return apply(measurement, z)
 
-    z = as_state(z, "z")
-    require_no_offset("measurement.operator", operator, z)
-    transpose = jax.linear_transpose(operator, z)
-    try:
-        jax.eval_shape(transpose, jax.eval_shape(operator, z))
-    except (RuntimeError, AssertionError) as error:  # what JAX raises for a nonlinear one, by its kind
-        raise ValueError("measurement.operator must be linear in z, got one that is not") from error
-    return lambda value: transpose(value)[0]
+    return transpose_of("measurement.operator", operator, as_state(z, "z"))
 
 
 @checked
