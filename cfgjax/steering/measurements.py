@@ -56,6 +56,7 @@ def log_likelihood(measurement: NoisyMeasurement) -> LogLikelihoodOfData:
 def measure(operator: LinearOperator, key: Key, z: RealArray, noise_std: NonNegative) -> Measurement:
     """The Measurement A z + s n of a point z, for a linear ``operator`` A.
 
+    >>> import jax
     >>> measure(lambda z: 2 * z, jax.random.key(0), jnp.ones(2), 0.0).value.tolist()
     [2.0, 2.0]
     """
