@@ -47,6 +47,7 @@ from cfgjax.guidance.pairs import extrapolate as extrapolate
 from cfgjax.guidance.pairs import interpolate as interpolate
 from cfgjax.guidance.pairs import pair as pair
 from cfgjax.guidance.schedules import from_zero_based_scale as from_zero_based_scale
+from cfgjax.guidance.schedules import gap_policy as gap_policy
 from cfgjax.guidance.schedules import interval as interval
 from cfgjax.guidance.schedules import policy as policy
 from cfgjax.guidance.schedules import scale_at as scale_at

@@ -11,8 +11,8 @@ from cfgjax.conditions import as_condition
 from cfgjax.contracts import AnyCondition, Finite, GuidanceScale, PositiveOrInf, between, checked
 from cfgjax.conversions import from_field
 from cfgjax.guidance.pairs import alone, interpolate
+from cfgjax.guidance.projections import denoiser_slope, project, shorten
 from cfgjax.guidance.schedules import scale_at
-from cfgjax.guidance.variants import denoiser_slope, project, shorten
 from cfgjax.types import Array, GaussianPath, Number, Pair, StatefulField, Tree
 
 Momentum = Annotated[Number, between(-BELOW_ONE, BELOW_ONE)]

@@ -7,16 +7,21 @@ all of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import TypeVar, cast
 
 import jax.numpy as jnp
 
 from cfgjax.checks import is_traced, require_number, takes_label
 from cfgjax.conditions import as_condition
 from cfgjax.contracts import AnyCondition, GuidanceScale, UnitInterval, checked
+from cfgjax.guidance.projections import length, noise_slope
 from cfgjax.paths import as_time
 from cfgjax.piecewise import Piecewise
-from cfgjax.types import Array, Interval, LabelledField, Number, Policy, Scale, ScaleOfSides
+from cfgjax.types import Array, Condition, GaussianPath, Interval, Number, Policy, Scale, ScaleOfSides
+
+Piece = TypeVar("Piece")
+GapScale = Callable[[Array, Condition, Array], Array]
+"""``(t [], y, gap []) -> []``: a guidance scale of the length of the two noise predictions' difference."""
 
 
 @checked
@@ -82,6 +87,27 @@ def policy(scale_of: ScaleOfSides) -> Policy:
 
 
 @checked
+def gap_policy(path: GaussianPath, scale_of: GapScale) -> Policy:
+    """The scale w = scale_of(t, y, gap) of the gap |E_y - E_null| between the two noise predictions, as a policy.
+
+    In noise space, where the gap has a limit at both ends: (alpha / W) |u_y - u_null| over the whole example, 0 at
+    t = 0, and 0 where W = 0. The pair's sides are vector fields. A w of 1 is the labelled field, from both sides.
+
+    Args:
+        path: the path of the fields.
+        scale_of: (t [], y, gap []) -> w []: a learned network, for example.
+
+    Source: Yehezkel et al., arXiv 2506.24108 (annealing guidance; there with the user's preference as one more input,
+    and within ``solvers.cfg_plus_plus``).
+    """
+
+    def scale(x: Array, t: Array, y: Condition, null: Array, labelled: Array) -> Array:
+        return scale_of(t, y, noise_slope(path, t) * length(labelled - null))
+
+    return Policy(scale)
+
+
+@checked
 def interval(scale: GuidanceScale, start: UnitInterval, stop: UnitInterval) -> Interval:
     """The scale that is ``scale`` for start <= t < stop, and 1 (the labelled field alone) outside.
 
@@ -101,8 +127,8 @@ def interval(scale: GuidanceScale, start: UnitInterval, stop: UnitInterval) -> I
     return Interval(scale, start, stop)
 
 
-def in_pieces(scale: Interval, inner: LabelledField, outer: LabelledField) -> LabelledField:
-    """The field ``inner`` inside an interval between numbers, and ``outer`` before and after it."""
+def in_pieces(scale: Interval, inner: Piece, outer: Piece) -> Piecewise[Piece]:
+    """What is ``inner`` inside an interval between numbers, and ``outer`` before and after it."""
     pieces = {0.0: outer, float(scale.start): inner, float(scale.stop): outer}
     starts = [start for start in sorted(pieces) if start < 1]
     return Piecewise(tuple(starts[1:]), tuple(pieces[start] for start in starts))

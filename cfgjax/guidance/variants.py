@@ -13,41 +13,10 @@ from cfgjax.checks import TINY, is_traced
 from cfgjax.contracts import Finite, GuidanceScale, PositiveOrInf, UnitInterval, checked
 from cfgjax.conversions import from_field
 from cfgjax.guidance.pairs import alone, inside, interpolate
+from cfgjax.guidance.projections import along, denoiser_slope, length, noise_slope, project, shorten
 from cfgjax.guidance.schedules import scale_at
-from cfgjax.paths import before_end, coefficients
 from cfgjax.piecewise import piecewise
-from cfgjax.types import Array, Condition, GaussianPath, Interval, LabelledField, Number, Pair
-
-
-def denoiser_slope(path: GaussianPath, t: Number) -> Array:
-    """beta / W, the change of the denoiser for a change of the field, []; 1 where W = 0, where it has no value."""
-    c = coefficients(path, before_end(t))
-    is_zero = c.wronskian == 0
-    return jnp.where(is_zero, 1, c.beta / jnp.where(is_zero, 1, c.wronskian))
-
-
-def length(value: Array) -> Array:
-    """The Euclidean norm over all axes, [], with gradient 0 at 0."""
-    square = jnp.sum(jnp.square(value))
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
-
-
-def _along(value: Array, direction: Array) -> Array:
-    """The part of a value along a direction; 0 for a direction of length 0."""
-    size = length(direction)
-    unit = direction / jnp.where(size > 0, size, 1)
-    return jnp.sum(value * unit) * unit
-
-
-def shorten(value: Array, max_norm: Number) -> Array:
-    """The value, shortened to the length ``max_norm`` where it is longer."""
-    size = length(value)
-    return value * jnp.where(size > max_norm, max_norm / jnp.where(size > max_norm, size, 1), 1)
-
-
-def project(value: Array, direction: Array, eta: Number) -> Array:
-    """The value with its part along a direction multiplied by ``eta``."""
-    return value - (1 - eta) * _along(value, direction)
+from cfgjax.types import Array, Condition, GaussianPath, Interval, LabelledField, Pair
 
 
 @piecewise
@@ -91,7 +60,7 @@ def cfg_zero_star(pair: Pair) -> Pair:
 
     def both(x: Array, t: Array, y: Condition) -> tuple[Array, Array]:
         null, labelled = pair.both(x, t, y)
-        return _along(labelled, null), labelled
+        return along(labelled, null), labelled
 
     return Pair(both, pair.labelled)
 
@@ -116,10 +85,7 @@ def tangential_damping(path: GaussianPath, pair: Pair) -> Pair:
 
     def both(x: Array, t: Array, y: Condition) -> tuple[Array, Array]:
         null, labelled = pair.both(x, t, y)
-        c = coefficients(path, before_end(t))
-        is_zero = c.wronskian == 0
-        slope = jnp.where(is_zero, 0, c.alpha / jnp.where(is_zero, 1, c.wronskian))
-        slope = jnp.maximum(slope, TINY)
+        slope = jnp.maximum(noise_slope(path, t), TINY)
         noise, change = from_field(path, null, x, t).noise, labelled - null
         inner = jnp.sum(noise * change)
         growth = 2 * inner - slope * jnp.sum(jnp.square(change))

@@ -7,6 +7,7 @@ import pytest
 
 from cfgjax import guidance, mixtures, paths, solvers
 from cfgjax.analysis.sweep import sweep
+from tests.support import normals
 
 NULL, Y = 3, 1
 PATH = paths.linear()
@@ -169,3 +170,22 @@ def test_a_policy_is_solved_with_and_may_be_shifted():
 def test_a_scale_that_cannot_stand_there_is_refused_in_words(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_gap_policy_has_the_distance_of_the_noise_predictions(exact_path):
+    """Of two normal laws by hand: E = beta (x - alpha m) / V, so |E_y - E_null| is known; at t = 0 it is 0."""
+    pair, x = normals.pair(exact_path), jnp.array([0.4, -1.3])
+    policy = guidance.gap_policy(exact_path, lambda t, y, gap: 1 + t + y * gap)
+    for t in (0.0, 0.2, 0.7):
+        sides = pair.both(x, jnp.asarray(t), normals.LABEL)
+        alpha, beta = exact_path.alpha(t), exact_path.beta(t)
+        null, labelled = (beta * (x - alpha * mean) / (alpha**2 * v + beta**2) for mean, v in normals.LAWS)
+        expected = 1 + t + normals.LABEL * np.linalg.norm(labelled - null)
+        np.testing.assert_allclose(guidance.scale_at(policy, t, normals.LABEL, (x, *sides)), expected, rtol=1e-6)
+
+
+def test_a_gap_policy_of_one_is_the_labelled_field_bitwise():
+    policy = guidance.gap_policy(PATH, lambda t, y, gap: 1.0 + 0.0 * gap)
+    found = guidance.classifier_free(_plain, policy, NULL)(X[0], T, jnp.asarray(Y))
+    np.testing.assert_array_equal(found, _plain(X[0], T, jnp.asarray(Y)))

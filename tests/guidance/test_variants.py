@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cfgjax import conversions, guidance, mixtures, paths, solvers
-from cfgjax.guidance.variants import denoiser_slope
+from cfgjax.guidance.projections import denoiser_slope
 from tests.support import tables
 
 NULL, Y = tables.NULL, 1

@@ -292,5 +292,7 @@ NAMED = {
     "reward": lambda x, t: -t * jnp.sum(x**2),
     "solver": solvers.euler_maruyama(PATH, guidance.given(ORACLE, 1), solvers.constant(0.5)),
     "weights": [0.5, 0.5],
+    "both": guidance.pair(ORACLE, NULL).both,
+    "scale_of": lambda t, y, gap: 1.0 + gap,
 }
 """The name of an argument -> the value to use for it, whatever its annotation."""
