@@ -6,7 +6,8 @@
 
 Guidance is built of three kinds of parts, and the order in which they are called is the order in which they act:
 
-    field(s) -> Pair            ``pair``, ``autoguidance_pair``, ``classifier_pair``: the two sides, evaluated together
+    field(s) -> Pair            ``pair``, ``autoguidance_pair``, ``classifier_pair``, ``pair_of_sides``: the two sides,
+                                evaluated together
     Pair -> Pair                ``cfg_zero_star``, ``tangential_damping``, ``projected``: another null side alone
     Pair, scale -> field        ``extrapolate`` (G1), ``rescaled``
     field -> field              ``static_threshold``, ``dynamic_threshold``, ``zero_init``
@@ -58,3 +59,5 @@ from cfgjax.guidance.variants import cfg_zero_star as cfg_zero_star
 from cfgjax.guidance.variants import projected as projected
 from cfgjax.guidance.variants import rescaled as rescaled
 from cfgjax.guidance.variants import tangential_damping as tangential_damping
+from cfgjax.guidance.weakened import pair_of_sides as pair_of_sides
+from cfgjax.guidance.weakened import weakened as weakened
