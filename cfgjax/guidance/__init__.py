@@ -20,6 +20,8 @@ So w = 1 is the labelled side for every rule on pairs, whatever is stacked. ``cl
 null side is one ``Null`` for training and sampling (``cfgjax.conditions``). Of several conditions at once each has a
 scale of its own by ``classifier_free_chain`` and ``classifier_free_product``.
 
+``RULES`` is the table of all published rules here, each with its paper, space, cost and neutral setting.
+
 Every number (scale, bound, phi) may be traced and differentiated; of a scale known as 1 or 0 one side alone is
 evaluated. A scale is a number, a function of t or (t, y), a ``policy`` of the state and both sides, or an ``interval``
 of these. Papers that write (1 + s) for the scale mean w = 1 + s: ``from_zero_based_scale``.
@@ -47,6 +49,8 @@ from cfgjax.guidance.pairs import classifier_pair as classifier_pair
 from cfgjax.guidance.pairs import extrapolate as extrapolate
 from cfgjax.guidance.pairs import interpolate as interpolate
 from cfgjax.guidance.pairs import pair as pair
+from cfgjax.guidance.rules import RULES as RULES
+from cfgjax.guidance.rules import GuidanceRule as GuidanceRule
 from cfgjax.guidance.schedules import from_zero_based_scale as from_zero_based_scale
 from cfgjax.guidance.schedules import gap_policy as gap_policy
 from cfgjax.guidance.schedules import interval as interval
