@@ -32,6 +32,7 @@ Dhariwal & Nichol, arXiv 2105.05233; each further rule names its own.
 
 from __future__ import annotations
 
+from cfgjax.guidance import filters as filters
 from cfgjax.guidance.composition import classifier_free_chain as classifier_free_chain
 from cfgjax.guidance.composition import classifier_free_product as classifier_free_product
 from cfgjax.guidance.composition import compose as compose
@@ -41,6 +42,7 @@ from cfgjax.guidance.distilled import within as within
 from cfgjax.guidance.dropping import drop_condition as drop_condition
 from cfgjax.guidance.dropping import given as given
 from cfgjax.guidance.momentum import adaptive_projected as adaptive_projected
+from cfgjax.guidance.momentum import adaptive_projected_mix as adaptive_projected_mix
 from cfgjax.guidance.pairs import autoguidance as autoguidance
 from cfgjax.guidance.pairs import autoguidance_pair as autoguidance_pair
 from cfgjax.guidance.pairs import classifier as classifier
@@ -51,15 +53,20 @@ from cfgjax.guidance.pairs import interpolate as interpolate
 from cfgjax.guidance.pairs import pair as pair
 from cfgjax.guidance.rules import RULES as RULES
 from cfgjax.guidance.rules import GuidanceRule as GuidanceRule
+from cfgjax.guidance.schedules import beta_scale as beta_scale
+from cfgjax.guidance.schedules import exponential_scale as exponential_scale
 from cfgjax.guidance.schedules import from_zero_based_scale as from_zero_based_scale
 from cfgjax.guidance.schedules import gap_policy as gap_policy
 from cfgjax.guidance.schedules import interval as interval
 from cfgjax.guidance.schedules import policy as policy
 from cfgjax.guidance.schedules import scale_at as scale_at
+from cfgjax.guidance.stages import stages as stages
 from cfgjax.guidance.thresholding import dynamic_threshold as dynamic_threshold
 from cfgjax.guidance.thresholding import static_threshold as static_threshold
 from cfgjax.guidance.thresholding import zero_init as zero_init
 from cfgjax.guidance.variants import cfg_zero_star as cfg_zero_star
+from cfgjax.guidance.variants import frequency_decoupled as frequency_decoupled
+from cfgjax.guidance.variants import magnitude_aware as magnitude_aware
 from cfgjax.guidance.variants import projected as projected
 from cfgjax.guidance.variants import rescaled as rescaled
 from cfgjax.guidance.variants import tangential_damping as tangential_damping

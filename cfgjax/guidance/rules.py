@@ -1,6 +1,6 @@
 """The published rules of guidance of the library, in one table: space, cost, neutral setting, and where each is.
 
-The rules are not imported here: ``where`` is the public name of what makes each.
+The rules are not imported here. Plain guidance is ``classifier_free``.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from typing import NamedTuple
 class GuidanceRule(NamedTuple):
     """A rule of guidance, by what is known of it.
 
-    ``space`` is the one in which it acts. ``evaluations`` are those of the network in one step of Euler's rule, or in
-    one step of the rule's own, at a scale that is not known as 0 or 1 (of two conditions where a rule takes several).
-    ``neutral`` is the setting in which it is
-    another rule, bitwise unless it says "to rounding". ``where`` is the public name of what makes it. ``has_memory``
-    is true of what the solver's carry holds beside the state. One that ``is_labelled_at_one`` is the labelled field
-    at w = 1, or its solver's step, bitwise.
+    ``space`` is the one in which it acts. ``evaluations`` are those of the network in one step of Euler's rule, or of
+    the rule's own, at a scale that is not known as 0 or 1 (of two conditions where it takes several). ``neutral`` is
+    the setting in which it is another rule, bitwise unless it says "to rounding". ``where`` is the public name, in
+    cfgjax, of what makes it. ``has_memory`` is told of what the solver's carry holds beside the state. One that
+    ``is_labelled_at_one`` is at w = 1 the labelled field, or its step, bitwise.
     """
 
     name: str
@@ -32,7 +31,7 @@ class GuidanceRule(NamedTuple):
 ANY, FIELD, DENOISER, NOISE = "any", "vector field", "denoiser", "noise prediction"
 SCORE, STATE = "score", "state"
 LABELLED_AT_1 = "labelled field at w = 1"
-_WEAK = "cfgjax.guidance.weakened"
+_WEAK = "guidance.weakened"
 
 RULES: dict[str, GuidanceRule] = {
     each.name: each
@@ -43,7 +42,7 @@ RULES: dict[str, GuidanceRule] = {
             ANY,
             2,
             f"{LABELLED_AT_1}, null field at w = 0",
-            "cfgjax.guidance.classifier_free",
+            "guidance.classifier_free",
         ),
         GuidanceRule(
             "classifier",
@@ -51,7 +50,7 @@ RULES: dict[str, GuidanceRule] = {
             FIELD,
             1,
             "null field at w = 0",
-            "cfgjax.guidance.classifier",
+            "guidance.classifier",
             is_labelled_at_one=False,
         ),
         GuidanceRule(
@@ -60,15 +59,10 @@ RULES: dict[str, GuidanceRule] = {
             ANY,
             2,
             "the field where the weak field is itself",
-            "cfgjax.guidance.autoguidance",
+            "guidance.autoguidance",
         ),
         GuidanceRule(
-            "negative_label",
-            "Liu et al., arXiv 2206.01714",
-            ANY,
-            2,
-            LABELLED_AT_1,
-            "cfgjax.guidance.classifier_free",
+            "negative_label", "Liu et al., arXiv 2206.01714", ANY, 2, LABELLED_AT_1, "guidance.classifier_free"
         ),
         GuidanceRule(
             "compose",
@@ -76,15 +70,15 @@ RULES: dict[str, GuidanceRule] = {
             ANY,
             3,
             "one condition's field where its weight is 1 and the others are 0",
-            "cfgjax.guidance.compose",
+            "guidance.compose",
         ),
         GuidanceRule(
             "classifier_free_chain",
             "Brooks et al., arXiv 2211.09800",
             ANY,
             3,
-            "classifier-free guidance at equal scales, to rounding",
-            "cfgjax.guidance.classifier_free_chain",
+            "plain guidance at equal scales, to rounding",
+            "guidance.classifier_free_chain",
         ),
         GuidanceRule(
             "classifier_free_product",
@@ -92,7 +86,7 @@ RULES: dict[str, GuidanceRule] = {
             ANY,
             3,
             "null field where all scales are 0",
-            "cfgjax.guidance.classifier_free_product",
+            "guidance.classifier_free_product",
             is_labelled_at_one=False,
         ),
         GuidanceRule(
@@ -100,32 +94,27 @@ RULES: dict[str, GuidanceRule] = {
             "Kynkaanniemi et al., arXiv 2404.07724",
             ANY,
             2,
-            "classifier-free guidance with start 0 and stop 1",
-            "cfgjax.guidance.interval",
+            "plain guidance with start 0 and stop 1",
+            "guidance.interval",
         ),
         GuidanceRule(
             "policy",
             "Koulischer et al., arXiv 2506.06085",
             ANY,
             2,
-            "classifier-free guidance where it gives one number",
-            "cfgjax.guidance.policy",
+            "plain guidance where it gives one number",
+            "guidance.policy",
         ),
         GuidanceRule(
-            "rescaled",
-            "Lin et al., arXiv 2305.08891",
-            FIELD,
-            2,
-            "classifier-free guidance at phi = 0",
-            "cfgjax.guidance.rescaled",
+            "rescaled", "Lin et al., arXiv 2305.08891", FIELD, 2, "plain guidance at phi = 0", "guidance.rescaled"
         ),
         GuidanceRule(
             "projected",
             "Sadat et al., arXiv 2410.02416",
             DENOISER,
             2,
-            "classifier-free guidance at eta = 1 and max_norm = inf, to rounding",
-            "cfgjax.guidance.projected",
+            "plain guidance at eta = 1 and max_norm = inf, to rounding",
+            "guidance.projected",
         ),
         GuidanceRule(
             "adaptive_projected",
@@ -133,16 +122,11 @@ RULES: dict[str, GuidanceRule] = {
             DENOISER,
             2,
             "projected at momentum = 0, to rounding",
-            "cfgjax.guidance.adaptive_projected",
+            "guidance.adaptive_projected",
             has_memory=True,
         ),
         GuidanceRule(
-            "cfg_zero_star",
-            "Fan et al., arXiv 2503.18886",
-            FIELD,
-            2,
-            LABELLED_AT_1,
-            "cfgjax.guidance.cfg_zero_star",
+            "cfg_zero_star", "Fan et al., arXiv 2503.18886", FIELD, 2, LABELLED_AT_1, "guidance.cfg_zero_star"
         ),
         GuidanceRule(
             "zero_init",
@@ -150,7 +134,7 @@ RULES: dict[str, GuidanceRule] = {
             FIELD,
             2,
             "the field at start = 0",
-            "cfgjax.guidance.zero_init",
+            "guidance.zero_init",
             is_labelled_at_one=False,
         ),
         GuidanceRule(
@@ -159,7 +143,7 @@ RULES: dict[str, GuidanceRule] = {
             SCORE,
             2,
             LABELLED_AT_1,
-            "cfgjax.guidance.tangential_damping",
+            "guidance.tangential_damping",
         ),
         GuidanceRule(
             "static_threshold",
@@ -167,7 +151,7 @@ RULES: dict[str, GuidanceRule] = {
             DENOISER,
             2,
             "the field at bound = inf",
-            "cfgjax.guidance.static_threshold",
+            "guidance.static_threshold",
             is_labelled_at_one=False,
         ),
         GuidanceRule(
@@ -176,7 +160,7 @@ RULES: dict[str, GuidanceRule] = {
             DENOISER,
             2,
             "the field at percentile = 100 with a bound that it keeps",
-            "cfgjax.guidance.dynamic_threshold",
+            "guidance.dynamic_threshold",
             is_labelled_at_one=False,
         ),
         GuidanceRule(
@@ -185,7 +169,7 @@ RULES: dict[str, GuidanceRule] = {
             f"{DENOISER} and {NOISE}",
             2,
             "DDIM of the null field at scale 0, to rounding",
-            "cfgjax.solvers.cfg_plus_plus",
+            "solvers.cfg_plus_plus",
             is_labelled_at_one=False,
         ),
         GuidanceRule(
@@ -194,7 +178,7 @@ RULES: dict[str, GuidanceRule] = {
             SCORE,
             2,
             "equal weights at w = 1",
-            "cfgjax.solvers.feynman_kac",
+            "solvers.feynman_kac",
             has_memory=True,
             is_labelled_at_one=False,
         ),
@@ -204,7 +188,59 @@ RULES: dict[str, GuidanceRule] = {
             SCORE,
             3,
             "the labelled field's step with 0 corrections",
-            "cfgjax.solvers.predictor_corrector_guidance",
+            "solvers.predictor_corrector_guidance",
+            is_labelled_at_one=False,
+        ),
+        GuidanceRule(
+            "magnitude_aware",
+            "Zhu et al., arXiv 2508.03442",
+            FIELD,
+            2,
+            "plain guidance at damping = 0",
+            "guidance.magnitude_aware",
+        ),
+        GuidanceRule(
+            "frequency_decoupled",
+            "Sadat et al., arXiv 2506.19713",
+            ANY,
+            2,
+            "plain guidance at low_share = 1",
+            "guidance.frequency_decoupled",
+        ),
+        GuidanceRule(
+            "adaptive_projected_mix",
+            "Tencent, HunyuanImage 2.1 (2025)",
+            DENOISER,
+            2,
+            "plain guidance at start = 1",
+            "guidance.adaptive_projected_mix",
+            has_memory=True,
+        ),
+        GuidanceRule(
+            "beta_scale",
+            "Malarz et al., arXiv 2502.10574",
+            NOISE,
+            2,
+            "plain guidance at a = b = 1 and gamma = 0, to rounding",
+            "guidance.beta_scale",
+            is_labelled_at_one=False,
+        ),
+        GuidanceRule(
+            "exponential_scale",
+            "Gao et al., arXiv 2603.08155",
+            ANY,
+            2,
+            "plain guidance at rate = 0",
+            "guidance.exponential_scale",
+            is_labelled_at_one=False,
+        ),
+        GuidanceRule(
+            "negative_window",
+            "Ventura et al., arXiv 2602.00716",
+            ANY,
+            2,
+            "plain guidance where both scales are one",
+            "guidance.stages",
             is_labelled_at_one=False,
         ),
         GuidanceRule(
@@ -213,7 +249,7 @@ RULES: dict[str, GuidanceRule] = {
             NOISE,
             2,
             "labelled field where its scale is 1",
-            "cfgjax.guidance.gap_policy",
+            "guidance.gap_policy",
         ),
         GuidanceRule(
             "learn_to_guide",
@@ -221,7 +257,7 @@ RULES: dict[str, GuidanceRule] = {
             ANY,
             2,
             "labelled field where its scale is 1",
-            "cfgjax.guidance.extrapolate",
+            "guidance.extrapolate",
         ),
         GuidanceRule(
             "skip_layer", "Stability AI, Stable Diffusion 3.5 (2024)", ANY, 2, "labelled field at v = 1", _WEAK
@@ -231,9 +267,7 @@ RULES: dict[str, GuidanceRule] = {
         GuidanceRule(
             "spatio_temporal_skip", "Hyung et al., arXiv 2411.18664", ANY, 2, "labelled field at v = 1", _WEAK
         ),
-        GuidanceRule(
-            "internal", "Zhou et al., arXiv 2512.24176", ANY, 1, LABELLED_AT_1, "cfgjax.guidance.pair_of_sides"
-        ),
+        GuidanceRule("internal", "Zhou et al., arXiv 2512.24176", ANY, 1, LABELLED_AT_1, "guidance.pair_of_sides"),
     )
 }
 """The name of every rule -> its record."""

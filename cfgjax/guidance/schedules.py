@@ -7,19 +7,22 @@ all of them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Annotated, TypeVar, cast
 
 import jax.numpy as jnp
+from jax.scipy.special import gammaln
 
-from cfgjax.checks import is_traced, require_number, takes_label
+from cfgjax.checks import HUGE, TINY, is_traced, require_number, takes_label
 from cfgjax.conditions import as_condition
-from cfgjax.contracts import AnyCondition, GuidanceScale, UnitInterval, checked
+from cfgjax.contracts import AnyCondition, Finite, GuidanceScale, NonNegative, UnitInterval, between, checked
 from cfgjax.guidance.projections import length, noise_slope
 from cfgjax.paths import as_time
 from cfgjax.piecewise import Piecewise
-from cfgjax.types import Array, Condition, GaussianPath, Interval, Number, Policy, Scale, ScaleOfSides
+from cfgjax.types import Array, Condition, GaussianPath, Interval, Number, Policy, Scale, ScaleOfSides, Schedule
 
 Piece = TypeVar("Piece")
+AtLeastOne = Annotated[Number, between(1, HUGE)]
+"""One real number, at least 1 where concrete."""
 GapScale = Callable[[Array, Condition, Array], Array]
 """``(t [], y, gap []) -> []``: a guidance scale of the length of the two noise predictions' difference."""
 
@@ -105,6 +108,64 @@ def gap_policy(path: GaussianPath, scale_of: GapScale) -> Policy:
         return scale_of(t, y, noise_slope(path, t) * length(labelled - null))
 
     return Policy(scale)
+
+
+@checked
+def exponential_scale(first: Finite, rate: Finite) -> Schedule:
+    """The scale w(t) = w_0 e^(rate t), from w_0 = ``first`` at noise to w_0 e^rate at data.
+
+    Acts in any space. rate = 0 is a constant. The paper has w_0 e^(rate (1 - s)) of the diffusion's time s = 1 - t,
+    and calls it decay in s; a note of it that writes the greatest scale times e^(-rate s) means the same curve.
+
+    Args:
+        first: [], w_0; the paper's is 1 with rate log 2 for DiT, 1.8 with rate 0.03 inside an interval.
+        rate: [], positive for guidance that grows towards the data.
+
+    Source: Gao et al., arXiv 2603.08155 (C2FG).
+
+    >>> round(float(exponential_scale(1.5, 0.0)(0.3)), 6)
+    1.5
+    """
+    return lambda t: first * jnp.exp(rate * t)
+
+
+@checked
+def beta_scale(
+    path: GaussianPath,
+    scale: Finite,
+    a: AtLeastOne = 2.0,
+    b: AtLeastOne = 2.0,
+    gamma: NonNegative = 1.0,
+    progress: Schedule | None = None,
+) -> Policy:
+    """The scale w(x, t) = w B(p) / |E_y - E_null|^gamma, with B the density of Beta(a, b) at the progress p.
+
+    In noise space, on vector fields, over the whole example, so that with gamma > 0 its meaning depends on the data's
+    dimension. It is the whole scale: the NULL field at both ends for a, b > 1, and the labelled field for no w, but
+    at a = b = 1 with gamma = 0, where it is the number w to rounding. 0 where B or, with gamma > 0, the gap is 0.
+
+    Args:
+        path: the path of the fields.
+        scale: [], w; the paper's code has 7.5.
+        a: [], at least 1.
+        b: [], at least 1.
+        gamma: [], at least 0.
+        progress: the share p of the steps at t, in [0, 1]; None for t itself, as on a uniform grid.
+
+    Source: Malarz et al., arXiv 2502.10574 (beta-CFG).
+    """
+
+    def scale_of(x: Array, t: Array, y: Condition, null: Array, labelled: Array) -> Array:
+        share = t if progress is None else progress(t)
+        log_factor = (
+            gammaln(jnp.asarray(a + b, float)) - gammaln(jnp.asarray(a, float)) - gammaln(jnp.asarray(b, float))
+        )
+        density = jnp.exp(log_factor) * share ** (a - 1) * (1 - share) ** (b - 1)
+        gap = noise_slope(path, t) * length(labelled - null)
+        value = scale * density / jnp.maximum(gap, TINY) ** gamma
+        return jnp.where((gap > 0) | (jnp.asarray(gamma) == 0), jnp.clip(value, -HUGE, HUGE), 0)
+
+    return Policy(scale_of)
 
 
 @checked

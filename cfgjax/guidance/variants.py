@@ -9,14 +9,14 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import lax
 
-from cfgjax.checks import TINY, is_traced
-from cfgjax.contracts import Finite, GuidanceScale, PositiveOrInf, UnitInterval, checked
+from cfgjax.checks import HUGE, TINY, is_known_as, is_traced, require_like
+from cfgjax.contracts import Finite, GuidanceScale, NonNegative, PositiveOrInf, UnitInterval, checked
 from cfgjax.conversions import from_field
 from cfgjax.guidance.pairs import alone, inside, interpolate
 from cfgjax.guidance.projections import along, denoiser_slope, length, noise_slope, project, shorten
 from cfgjax.guidance.schedules import scale_at
 from cfgjax.piecewise import piecewise
-from cfgjax.types import Array, Condition, GaussianPath, Interval, LabelledField, Pair
+from cfgjax.types import Array, Condition, GaussianPath, Interval, LabelledField, LinearOperator, Pair
 
 
 @piecewise
@@ -100,6 +100,70 @@ def tangential_damping(path: GaussianPath, pair: Pair) -> Pair:
         size = jnp.where(product > 0, (cosine + sine) * jnp.hypot(2 * product, slope * growth), 1)
         lean = jnp.where(product > 0, growth / size, (cosine - sine) / slope)
         return null + sine * (cosine * change - lean * noise), labelled
+
+    return Pair(both, pair.labelled)
+
+
+@piecewise
+@checked
+def magnitude_aware(pair: Pair, damping: NonNegative = 8.0) -> Pair:
+    """The pair of magnitude-aware guidance: w - 1 times e^(-a r), with r = |u_y - u_null| / |u_null| and a the damping.
+
+    Acts on the vector field, over the whole example; in other spaces r differs. The null side becomes
+    u_y - e^(-a r) (u_y - u_null). w = 1 is the labelled field bitwise, and a damping known as 0 plain guidance. Where
+    u_null = 0 the labelled field comes out.
+
+    The paper's w(r) = 1 + (w - 1) e^(-a r) stands for u_null + w(r) d; of its port in diffusers that is
+    ``use_original_formulation`` false, the other one is this at w + 1.
+
+    Args:
+        pair: the two sides, vector fields.
+        damping: [], a, at least 0; the paper's is 8, with w = 10.
+
+    Source: Zhu et al., arXiv 2508.03442 (MAMBO-G).
+    """
+    if is_known_as(damping, 0):
+        return pair
+
+    def both(x: Array, t: Array, y: Condition) -> tuple[Array, Array]:
+        null, labelled = pair.both(x, t, y)
+        change = labelled - null
+        size, gap = length(null), length(change)
+        ratio = jnp.where(size > 0, gap / jnp.where(size > 0, size, 1), jnp.where(gap > 0, HUGE, 0))
+        return labelled - jnp.exp(-damping * ratio) * change, labelled
+
+    return Pair(both, pair.labelled)
+
+
+@piecewise
+@checked
+def frequency_decoupled(pair: Pair, low_pass: LinearOperator, low_share: Finite = 4 / 9) -> Pair:
+    """The pair of frequency-decoupled guidance: w for the high frequencies, 1 + r (w - 1) for the low, r the share.
+
+    With d = u_y - u_null and a linear low pass L the null side becomes u_y - d + (1 - r) L d, so that the guided field
+    is u_null + w (d - L d) + w_low L d. Acts in any space, as L does not depend on t. w = 1 is the labelled field
+    bitwise, and a share known as 1 plain guidance.
+
+    The paper's weights on the part along each level's D_y are left out: 1, as by its default; ``projected`` stacks.
+
+    Args:
+        pair: the two sides.
+        low_pass: L, a linear function of a value like x that gives its low frequencies, as of ``filters``.
+        low_share: [], r; the paper's w = 10 with w_low = 5 is 4 / 9.
+
+    Raises:
+        TypeError, ValueError: at a call, a low pass whose value is not like x.
+
+    Source: Sadat et al., arXiv 2506.19713, algorithm 2.
+    """
+    if is_known_as(low_share, 1):
+        return pair
+
+    def both(x: Array, t: Array, y: Condition) -> tuple[Array, Array]:
+        null, labelled = pair.both(x, t, y)
+        change = labelled - null
+        low = require_like("low_pass", low_pass(change), change)
+        return labelled - (change - (1 - low_share) * low), labelled
 
     return Pair(both, pair.labelled)
 

@@ -74,6 +74,13 @@ Observe = Callable[[Any, Array], Array]
 Watch = Callable[[Field], Observe]
 """guided field of one condition -> what is seen of its solve."""
 
+
+def _low_pass(value: Array) -> Array:
+    """The low frequencies of an image that can be halved; of anything else the mean."""
+    is_image = value.ndim == 3 and not any(side % 2 for side in value.shape[:2])
+    return guidance.filters.laplacian_low()(value) if is_image else guidance.filters.mean_low(value)
+
+
 RULES: dict[str, Callable[[GaussianPath, Pair, Scale], LabelledField]] = {
     "classifier_free": lambda path, pair, scale: guidance.extrapolate(pair, scale),
     "rescaled": lambda path, pair, scale: guidance.rescaled(pair, scale),
@@ -81,6 +88,10 @@ RULES: dict[str, Callable[[GaussianPath, Pair, Scale], LabelledField]] = {
     "cfg_zero_star": lambda path, pair, scale: guidance.extrapolate(guidance.cfg_zero_star(pair), scale),
     "tangential_damping": lambda path, pair, scale: guidance.extrapolate(
         guidance.tangential_damping(path, pair), scale
+    ),
+    "magnitude_aware": lambda path, pair, scale: guidance.extrapolate(guidance.magnitude_aware(pair), scale),
+    "frequency_decoupled": lambda path, pair, scale: guidance.extrapolate(
+        guidance.frequency_decoupled(pair, _low_pass), scale
     ),
     "static_threshold": lambda path, pair, scale: guidance.static_threshold(path, guidance.extrapolate(pair, scale)),
     "dynamic_threshold": lambda path, pair, scale: guidance.dynamic_threshold(path, guidance.extrapolate(pair, scale)),

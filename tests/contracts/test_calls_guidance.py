@@ -11,6 +11,7 @@ from tests.support.calls import (
     ANY_LABEL,
     ANY_STATE,
     CONDITION,
+    COUNT,
     DOWN_GRID,
     FIELD,
     FUNCTIONS,
@@ -33,6 +34,7 @@ from tests.support.calls import (
     SHARE,
     STATE,
     TIME,
+    WORDS,
     Case,
     Choices,
     fuzz,
@@ -173,6 +175,48 @@ CASES = [
             "momentum": numbers(-0.5, 0, 0.5, refused=(1, -1.0, 2, INF), low=-0.875, high=0.875),
             "t": TIME,
         },
+    ),
+    Case(
+        "guidance.adaptive_projected_mix",
+        lambda path, pair, early_scale, scale, y, start, x, t: guidance.adaptive_projected_mix(
+            path, pair, early_scale, scale, y, start
+        ).apply(x, t, jnp.zeros(2)),
+        POINT
+        | {
+            "path": PATHS,
+            "pair": PAIRS,
+            "early_scale": SCALES,
+            "scale": SCALES,
+            "y": NULL_OR_LABEL._replace(refused=LABEL.refused),
+            "start": SHARE,
+            "t": TIME,
+        },
+        named={"early_scale": "early_scale|scale"},
+    ),
+    Case(
+        "guidance.stages",
+        lambda pair, edge, scale, x, t, y: guidance.stages(pair, (edge,), (scale, 2.0))(x, t, y),
+        POINT
+        | {
+            "pair": PAIRS,
+            "edge": numbers(0.5, 0.0, 0.9, refused=(-0.1, 1.0, 1.1, INF)),
+            "scale": SCALES,
+            "t": TIME,
+            "y": NULL_OR_LABEL._replace(refused=LABEL.refused),
+        },
+        named={"edge": "edges", "scale": "scales|scale"},
+    ),
+    Case(
+        "filters.laplacian_low",
+        lambda levels, value: guidance.filters.laplacian_low(levels)(value),
+        {
+            "levels": COUNT._replace(allowed=(1, 2), more=None),
+            "value": Choices(
+                (np.ones((4, 8, 1), np.float32), jnp.ones((8, 4, 3))),
+                (jnp.ones((3, 4, 1)), jnp.ones((4, 6, 1, 1)), jnp.ones(4), np.ones((4, 4, 1), complex), *WORDS[:3]),
+            ),
+        },
+        lambda levels, value: np.ones(np.shape(value)),
     ),
     Case(
         "guidance.static_threshold",

@@ -21,6 +21,7 @@ INNER = (
     "data.described",
     "data.measured",
     "data.sentences",
+    "guidance.filters",
     "models.inception_inputs",
     "models.pretrained",
     "models.pretrained_autoencoder",

@@ -20,7 +20,7 @@ TS = np.linspace(0, 1, 4)
 KEY = jax.random.key(0)
 SIGMA = solvers.constant(0.5)
 TWO = {"a": jnp.asarray(Y), "b": jnp.asarray(0)}
-NO_PAPER = {"skip_layer": "Stable Diffusion 3.5"}
+NO_PAPER = {"skip_layer": "Stable Diffusion 3.5", "adaptive_projected_mix": "HunyuanImage 2.1"}
 """A rule without a paper -> what its source names."""
 
 
@@ -91,6 +91,28 @@ def _product(field, a, b):
 
 def _adaptive(field, scale, **numbers):
     return solvers.with_field_state(solvers.euler, guidance.adaptive_projected(PATH, _pair(field), scale, Y, **numbers))
+
+
+def _mixed(field, scale, start=0.2):
+    mixed = guidance.adaptive_projected_mix(PATH, _pair(field), scale, scale, Y, start)
+    return solvers.with_field_state(solvers.euler, mixed)
+
+
+def _by_beta(field, scale, *numbers):
+    return _free(field, guidance.beta_scale(PATH, scale, *numbers))
+
+
+def _windowed(field, first, second):
+    return _euler(guidance.stages(_pair(field), (0.25,), (first, second)))
+
+
+def _decoupled(field, scale, *share):
+    pair = guidance.frequency_decoupled(_pair(field), guidance.filters.mean_low, *share)
+    return _euler(guidance.extrapolate(pair, scale))
+
+
+def _damped(field, scale, *damping):
+    return _euler(guidance.extrapolate(guidance.magnitude_aware(_pair(field), *damping), scale))
 
 
 def _corrected(field, scale, number=1):
@@ -193,6 +215,17 @@ KNOWN = {
     ),
     "feynman_kac": Known(_particles, None),
     "predictor_corrector": Known(_corrected, lambda field: (_corrected(field, 2.5, 0), _labelled(field))),
+    "magnitude_aware": Known(_damped, lambda field: (_damped(field, 2.5, 0), _free(field))),
+    "frequency_decoupled": Known(_decoupled, lambda field: (_decoupled(field, 2.5, 1), _free(field))),
+    "adaptive_projected_mix": Known(_mixed, lambda field: (_mixed(field, 2.5, 1.0), _free(field))),
+    "beta_scale": Known(_by_beta, lambda field: (_by_beta(field, 2.5, 1.0, 1.0, 0.0), _free(field))),
+    "exponential_scale": Known(
+        lambda field, scale: _free(field, guidance.exponential_scale(scale, 0.5)),
+        lambda field: (_free(field, guidance.exponential_scale(2.5, 0.0)), _free(field)),
+    ),
+    "negative_window": Known(
+        lambda field, scale: _windowed(field, scale, -0.5), lambda field: (_windowed(field, 2.5, 2.5), _free(field))
+    ),
     "annealed": _at_one(lambda field, scale: _free(field, guidance.gap_policy(PATH, lambda t, y, gap: scale))),
     "learn_to_guide": _at_one(lambda field, scale: _free(field, lambda t, y: scale)),
     "skip_layer": _at_one(_weakened),
@@ -225,7 +258,7 @@ def test_a_rule_names_its_paper_and_its_place(name):
     rule = RULES[name]
     assert re.search(r"^[A-Z].*, arXiv \d{4}\.\d{5}$", rule.paper) or NO_PAPER[name] in rule.paper
     module, _, function = rule.where.rpartition(".")
-    assert callable(getattr(importlib.import_module(module), function))
+    assert callable(getattr(importlib.import_module(f"cfgjax.{module}"), function))
     assert {*rule.space.split(" and ")} <= {"any", "vector field", "denoiser", "noise prediction", "score", "state"}
 
 

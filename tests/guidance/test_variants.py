@@ -190,6 +190,36 @@ def test_cfg_zero_star_fits_the_null_field_to_the_labelled_one(plain_or_steep_pa
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("damping", [8.0, 0.7])
+def test_magnitude_aware_guidance_is_its_formula_on_the_field(damping, plain_or_steep_path, clustered):
+    """u_null + (1 + (w - 1) e^(-a r)) d, r = |d| / |u_null|, written out."""
+    path, field, scale = plain_or_steep_path, clustered.vector_field(plain_or_steep_path), 3.0
+    null, labelled = _views(path, field, "field")
+    rule = tables.pairwise(lambda path, pair: guidance.magnitude_aware(pair, damping))
+    found = _guided_view(path, rule(path, field, scale), "field")
+    change = labelled - null
+    ratio = np.linalg.norm(change, axis=-1, keepdims=True) / np.linalg.norm(null, axis=-1, keepdims=True)
+    expected = null + (1 + (scale - 1) * np.exp(-damping * ratio)) * change
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+    assert np.ptp(ratio) > 0.1
+
+
+def test_magnitude_aware_guidance_sees_ratios_alone():
+    """Both sides times a number change nothing but the size; where u_null = 0 the labelled field comes out."""
+
+    def guided(null, labelled, damping=2.0):
+        sides = guidance.pair_of_sides(lambda x, t, y: (null * x, labelled * x))
+        return guidance.extrapolate(guidance.magnitude_aware(sides, damping), 3.0)(jnp.ones(2), jnp.float32(0.3), 1)
+
+    np.testing.assert_allclose(guided(4e3, 6e3), 1e3 * np.asarray(guided(4.0, 6.0)), rtol=1e-6)
+    np.testing.assert_allclose(guided(4.0, 6.0), np.full(2, 4 + (1 + 2 * np.exp(-1.0)) * 2), rtol=1e-6)
+    np.testing.assert_array_equal(guided(0.0, 6.0), np.full(2, 6.0))
+    np.testing.assert_array_equal(guided(0.0, 0.0), np.zeros(2))
+    slope = jax.grad(lambda null, labelled: jnp.sum(guided(null, labelled)), argnums=(0, 1))
+    assert np.all(np.isfinite([slope(0.0, 6.0), slope(0.0, 0.0)]))
+
+
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("phi", [0.0, 0.7, 1.0])
 def test_rescaling_restores_the_standard_deviation(phi, clustered):
     """The paper's formula on the field; with phi 1 the deviation over the example is the labelled one's."""
@@ -277,8 +307,16 @@ def test_a_stack_acts_in_the_order_of_its_calls(clustered):
         lambda path, pair, value: guidance.static_threshold(path, guidance.extrapolate(pair, 3.0), value / 2),
         lambda path, pair, value: guidance.dynamic_threshold(path, guidance.extrapolate(pair, 3.0), 60.0, value / 2),
         lambda path, pair, value: guidance.extrapolate(guidance.tangential_damping(path, pair), value),
+        lambda path, pair, value: guidance.extrapolate(guidance.magnitude_aware(pair, value / 3), 3.0),
+        lambda path, pair, value: guidance.extrapolate(
+            guidance.frequency_decoupled(pair, guidance.filters.mean_low, value / 3), 3.0
+        ),
+        lambda path, pair, value: guidance.weakened(pair, tables.weak(pair.labelled), 3.0, value),
     ],
-    ids=["scale", "schedule", "phi", "eta", "length", "max_norm", "dynamic max_norm", "tangential_damping"],
+    ids=[
+        *("scale", "schedule", "phi", "eta", "length", "max_norm", "dynamic max_norm", "tangential_damping"),
+        *("damping", "low_share", "weak_scale"),
+    ],
 )
 def test_every_number_is_differentiable(number, clustered):
     """Against a central difference; and finite where null and labelled field agree, at the null label."""
@@ -494,3 +532,56 @@ def test_a_stochastic_solver_with_field_state_refuses_the_way_back():
 def test_what_is_no_pair_or_no_scale_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call(guidance.pair(_plain, NULL))
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_mix_of_guidance_and_momentum_by_hand(clustered):
+    """Four Euler steps for denoisers: the memory grows from the first, and is used from start on."""
+    path, field = paths.linear(), clustered.vector_field(paths.linear())
+    denoiser = conversions.denoiser_of(path, field)
+    early, late, start, momentum, eta, max_norm = 2.5, 4.0, 0.5, -0.6, 0.25, 0.7
+    ts = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
+    stateful = guidance.adaptive_projected_mix(
+        path, guidance.pair(field, NULL), early, late, Y, start, momentum, eta, max_norm
+    )
+    found = solvers.integrate(
+        solvers.with_field_state(solvers.euler, stateful), jax.random.key(0), jnp.asarray(POINTS[0]), jnp.asarray(ts)
+    )
+    x, memory = POINTS[0], np.zeros(2)
+    for t, t_next in itertools.pairwise(ts):
+        null, labelled = (np.asarray(denoiser(jnp.asarray(x), jnp.asarray(t), jnp.asarray(y))) for y in (NULL, Y))
+        memory = labelled - null + momentum * memory
+        change = memory * min(1, max_norm / np.linalg.norm(memory))
+        change = change - (1 - eta) * (change @ labelled) / (labelled @ labelled) * labelled
+        guided = labelled + (late - 1) * change if t >= start else labelled + (early - 1) * (labelled - null)
+        x = x + (t_next - t) * np.asarray(conversions.from_denoiser(path, guided, x, t).field)
+    np.testing.assert_allclose(found, x, rtol=1e-9)
+
+
+def test_the_mix_is_its_two_rules_at_its_two_ends():
+    """start 0 is adaptive projected guidance, start 1 classifier-free, both scales 1 the labelled field: bitwise."""
+    path, pair, x = paths.linear(), guidance.pair(_plain, NULL), jnp.asarray(POINTS[0], jnp.float32)
+    numbers = {"momentum": -0.5, "eta": 0.2, "max_norm": 0.7}
+    memory = jnp.array([0.3, -0.2])
+    late = guidance.adaptive_projected_mix(path, pair, 2.0, 3.0, Y, 0.0, **numbers).apply(x, jnp.float32(0.4), memory)
+    plain = guidance.adaptive_projected(path, pair, 3.0, Y, **numbers).apply(x, jnp.float32(0.4), memory)
+    jax.tree.map(np.testing.assert_array_equal, late, plain)
+    early = guidance.adaptive_projected_mix(path, pair, 2.0, 3.0, Y, 1.0, **numbers).apply(x, jnp.float32(0.4), memory)
+    free = guidance.classifier_free(_plain, 2.0, NULL)(x, jnp.float32(0.4), jnp.asarray(Y))
+    np.testing.assert_array_equal(early[0], free)
+    np.testing.assert_array_equal(early[1], plain[1])
+    for one in (1.0, jnp.float32(1)):
+        value = guidance.adaptive_projected_mix(path, pair, one, one, Y, 0.5).apply(x, jnp.float32(0.4), memory)[0]
+        np.testing.assert_array_equal(value, _plain(x, jnp.float32(0.4), Y))
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_memory_of_the_mix_begins_before_it_is_used():
+    """Of a constant difference d the memory after n steps is d (1 - m^n) / (1 - m), also where none of it was used."""
+    path = paths.linear()
+    pair = guidance.pair(lambda x, t, y: (0.0 * x + 1.0) / (1 - t) * jnp.where(y == NULL, 0.0, 2.0), NULL)
+    field = guidance.adaptive_projected_mix(path, pair, 2.0, 3.0, Y, start=0.9, momentum=-0.5)
+    carry, _ = solvers.solve(
+        solvers.with_field_state(solvers.euler, field), jax.random.key(0), jnp.zeros(2), np.linspace(0, 0.8, 4)
+    )
+    np.testing.assert_allclose(carry.memory, np.full(2, 2 * (1 + 0.5**3) / 1.5), rtol=1e-9)

@@ -184,6 +184,14 @@ def _rescaled(phi):
     return lambda path, field, scale: guidance.rescaled(guidance.pair(field, NULL), scale, phi)
 
 
+def _damped(damping):
+    return pairwise(lambda path, pair: guidance.magnitude_aware(pair, damping))
+
+
+def _decoupled(share):
+    return pairwise(lambda path, pair: guidance.frequency_decoupled(pair, guidance.filters.mean_low, share))
+
+
 RULES = {
     "classifier_free": RuleRow(lambda path, field, scale: guidance.classifier_free(field, scale, NULL)),
     "autoguidance": RuleRow(lambda path, field, scale: guidance.autoguidance(field, weak(field), scale)),
@@ -193,5 +201,10 @@ RULES = {
         pairwise(guidance.projected, eta=0.2, max_norm=0.5), pairwise(guidance.projected, eta=1.0), 1e-12
     ),
     "rescaled": RuleRow(_rescaled(0.7), _rescaled(0.0)),
+    "magnitude_aware": RuleRow(_damped(0.7), _damped(0.0)),
+    "frequency_decoupled": RuleRow(_decoupled(0.4), _decoupled(1.0)),
+    "weakened": RuleRow(
+        lambda path, field, scale: guidance.weakened(guidance.pair(field, NULL), weak(field), scale, scale)
+    ),
 }
 """The name of every rule that has a scale -> its row."""

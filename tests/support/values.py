@@ -292,6 +292,7 @@ NAMED = {
     "reward": lambda x, t: -t * jnp.sum(x**2),
     "solver": solvers.euler_maruyama(PATH, guidance.given(ORACLE, 1), solvers.constant(0.5)),
     "weights": [0.5, 0.5],
+    "low_pass": guidance.filters.mean_low,
     "both": guidance.pair(ORACLE, NULL).both,
     "scale_of": lambda t, y, gap: 1.0 + gap,
 }
