@@ -35,3 +35,4 @@ from cfgjax.models.unet import UNet as UNet
 from cfgjax.models.unet import UNetClassifier as UNetClassifier
 from cfgjax.models.variational import autoencoder_loss as autoencoder_loss
 from cfgjax.models.variational import kl_to_normal as kl_to_normal
+from cfgjax.models.weakening import Weakening as Weakening

@@ -10,6 +10,7 @@ from cfgjax.checks import require_real
 from cfgjax.contracts import PositiveInt, check_fields, checked
 from cfgjax.models.attention import attention, project
 from cfgjax.models.embeddings import rotate
+from cfgjax.models.weakening import Blur, blurred
 from cfgjax.types import Array
 
 _XAVIER = linen.initializers.xavier_uniform()
@@ -95,19 +96,23 @@ class SelfAttention(linen.Module):
         zero_init: whether the last layer starts at zero.
         qk_norm: whether queries and keys have a root-mean-square norm each, with a learned scale for every number of a
             head: Dehghani et al., arXiv 2302.05442, section 2.1.
+        is_alone: whether every token attends to itself alone, for a ``Weakening``.
     """
 
     num_heads: PositiveInt
     dtype: jnp.dtype = jnp.dtype(jnp.float32)
     zero_init: bool = False
     qk_norm: bool = False
+    is_alone: bool = False
 
     @linen.compact
-    def __call__(self, tokens: Array, mask: Array | None = None, angles: Array | None = None) -> Array:
+    def __call__(
+        self, tokens: Array, mask: Array | None = None, angles: Array | None = None, blur: Blur | None = None
+    ) -> Array:
         """The mixture of the values of tokens, of those that are there by a mask [num_tokens].
 
         Normalised queries and keys are turned by angles [num_tokens, width / num_heads / 2], where there are some, as
-        ``embeddings.rotate`` does.
+        ``embeddings.rotate`` does. Queries on a grid are averaged by a blur, before they are turned.
 
         Raises:
             ValueError: a width that the number of heads does not divide.
@@ -116,15 +121,23 @@ class SelfAttention(linen.Module):
         num_tokens, width = tokens.shape
         _require_heads(self.num_heads, width)
         query, key, value = _Projection(self.num_heads, self.dtype, name="Dense_0")(tokens)
-        if self.qk_norm:
-            query = linen.RMSNorm(epsilon=1e-6, dtype=self.dtype, name="query_norm")(query)
-            key = linen.RMSNorm(epsilon=1e-6, dtype=self.dtype, name="key_norm")(key)
-        if angles is not None:
-            query, key = rotate(query, angles), rotate(key, angles)
-        mixed = attention(query, key, value, mask)
+        mixed = value if self.is_alone else self._mixed(query, key, value, mask, angles, blur)
         last_init = linen.initializers.zeros if self.zero_init else _XAVIER
         last = linen.Dense(width, dtype=self.dtype, kernel_init=last_init, name="Dense_1")
         return last(mixed.reshape(num_tokens, width))
+
+    def _mixed(
+        self, query: Array, key: Array, value: Array, mask: Array | None, angles: Array | None, blur: Blur | None
+    ) -> Array:
+        """The values mixed in every head, [num_tokens, num_heads, width / num_heads]."""
+        if self.qk_norm:
+            query = linen.RMSNorm(epsilon=1e-6, dtype=self.dtype, name="query_norm")(query)
+            key = linen.RMSNorm(epsilon=1e-6, dtype=self.dtype, name="key_norm")(key)
+        if blur is not None:
+            query = blurred(query, blur)
+        if angles is not None:
+            query, key = rotate(query, angles), rotate(key, angles)
+        return attention(query, key, value, mask)
 
 
 class CrossAttention(linen.Module):

@@ -14,10 +14,12 @@ import jax.numpy as jnp
 from flax import linen
 
 from cfgjax.contracts import FiniteFloat, NonNegativeInt, PositiveFloat, PositiveInt, UnitFloat, check_fields
-from cfgjax.models.blocks import Context, CrossAttention, SelfAttention, from_patches, modulate, remat, to_patches
+from cfgjax.models.blocks import Context, from_patches, modulate, remat, to_patches
 from cfgjax.models.conditioning import Module, embed
+from cfgjax.models.dit_block import DiTBlock, token_norm
 from cfgjax.models.embeddings import TimeEmbedding, grid_angles, sincos_positions
-from cfgjax.types import Array, Condition
+from cfgjax.models.weakening import UNWEAKENED, Weakening, blur_of, sites_of
+from cfgjax.types import Array, Condition, Number
 
 _ZEROS = linen.initializers.zeros
 _XAVIER = linen.initializers.xavier_uniform()
@@ -40,71 +42,6 @@ SIZES = {
     "XL": Size(1152, 28, 16),
 }
 """The paper's sizes S, B, L, XL, and Ti, a smaller one."""
-
-
-class DiTBlock(linen.Module):
-    """Attention and a two-layer MLP, each normalised, modulated and gated by the condition; starts as x.
-
-    With a context there is attention to it between them, of normalised tokens, that starts as 0.
-    """
-
-    num_heads: int
-    norm: Literal["layer", "rms"]
-    dropout: float
-    dtype: jnp.dtype
-    norm_scale: bool = False
-    feed_forward: Literal["gelu", "swiglu"] = "gelu"
-    qk_norm: bool = False
-
-    @linen.compact
-    def __call__(
-        self,
-        tokens: Array,
-        condition: Array,
-        deterministic: bool,
-        context: Context | None = None,
-        angles: Array | None = None,
-    ) -> Array:
-        """The block at tokens [T, width], a condition [width], a context, and angles of ``SelfAttention``."""
-        check_fields(self)
-        width = tokens.shape[-1]
-        modulation = linen.Dense(6 * width, dtype=self.dtype, kernel_init=_ZEROS)(condition)
-        gain, shift, gate, inner_gain, inner_shift, inner_gate = jnp.split(modulation, 6)
-        normed = modulate(self._norm("norm_1")(tokens), gain, shift)
-        mixed = SelfAttention(self.num_heads, self.dtype, qk_norm=self.qk_norm)(normed, angles=angles)
-        tokens = tokens + _gated(mixed, gate)
-        if context is not None:
-            attend = CrossAttention(self.num_heads, self.dtype)
-            tokens = tokens + attend(self._norm("context_norm")(tokens), context)
-        inner = self._inner(modulate(self._norm("norm_2")(tokens), inner_gain, inner_shift))
-        inner = linen.Dropout(self.dropout, deterministic=deterministic)(inner)
-        return tokens + _gated(linen.Dense(width, dtype=self.dtype, kernel_init=_XAVIER)(inner), inner_gate)
-
-    def _norm(self, name: str) -> linen.Module:
-        return _norm(self.norm, self.dtype, self.norm_scale, name)
-
-    def _inner(self, tokens: Array) -> Array:
-        """The inner units of the MLP; gated ones are two thirds of the others, so that there are as many weights."""
-        width = tokens.shape[-1]
-        is_gated = self.feed_forward == "swiglu"
-        units = linen.Dense(2 * (8 * width // 3) if is_gated else 4 * width, dtype=self.dtype, kernel_init=_XAVIER)(
-            tokens
-        )
-        if not is_gated:
-            return linen.gelu(units)
-        gate, value = jnp.split(units, 2, axis=-1)
-        return linen.silu(gate) * value
-
-
-def _norm(kind: Literal["layer", "rms"], dtype: jnp.dtype, has_scale: bool, name: str) -> linen.Module:
-    """Layer or root-mean-square norm of each token, with a learned scale or without parameters."""
-    if kind == "rms":
-        return linen.RMSNorm(use_scale=has_scale, epsilon=1e-6, dtype=dtype, name=name)
-    return linen.LayerNorm(use_bias=False, use_scale=has_scale, epsilon=1e-6, dtype=dtype, name=name)
-
-
-def _gated(tokens: Array, gate: Array) -> Array:
-    return jax.vmap(lambda token: gate * token)(tokens)
 
 
 class _Trunk(linen.Module):
@@ -134,24 +71,31 @@ class _Trunk(linen.Module):
         deterministic: bool,
         context: Context | None = None,
         joining: tuple[int, Array] | None = None,
-    ) -> Array:
-        """Patches [rows, columns, size] as tokens [rows * columns, width], after all blocks.
+        weakening: Weakening = UNWEAKENED,
+        blur_width: Number = jnp.inf,
+    ) -> list[Array]:
+        """Patches [rows, columns, size] as tokens, the last rows * columns of [T, width], after 0, 1, ... all blocks.
 
-        ``joining``: a block's number, and the tokens that stand before the others from that block on.
+        ``joining``: a block's number, and the tokens that stand before the others from that block on. Nothing is
+        weakened where parameters are initialised.
         """
         rows, columns, _ = patches.shape
+        sites, blur = sites_of(weakening, self.depth), blur_of(rows, columns, blur_width)
+        sites = sites_of(UNWEAKENED, self.depth) if self.is_initializing() else sites
         tokens = self._embedded(patches) + self._positions(rows, columns).astype(self.dtype)
         angles = self._angles(rows, columns)
         start, joined = (self.depth, tokens[:0]) if joining is None else joining
-        block = remat(DiTBlock) if self.rematerialise else DiTBlock
-        for number in range(self.depth):
+        block, after = remat(DiTBlock) if self.rematerialise else DiTBlock, [tokens]
+        for number, site in enumerate(sites):
             if number == start:
                 tokens = jnp.concatenate([joined.astype(self.dtype), tokens])
                 angles = None if angles is None else jnp.pad(angles, ((len(joined), 0), (0, 0)))
-            options = self.norm_scale, self.feed_forward, self.qk_norm
+            options = self.norm_scale, self.feed_forward, self.qk_norm, site.is_alone
             apply = block(self.num_heads, self.norm, self.dropout, self.dtype, *options)
-            tokens = apply(tokens, condition, deterministic, context, angles)
-        return tokens[len(joined) :] if len(joined) else tokens
+            if not site.is_skipped:
+                tokens = apply(tokens, condition, deterministic, context, angles, blur if site.is_blurred else None)
+            after.append(tokens)
+        return after
 
     def _embedded(self, patches: Array) -> Array:
         dense = linen.Dense(self.width, dtype=self.dtype, kernel_init=_XAVIER)
@@ -177,10 +121,12 @@ class _Trunk(linen.Module):
             return sincos_positions(rows, columns, self.width)
         return self.param("positions", linen.initializers.normal(0.02), (rows * columns, self.width))
 
-    def normed(self, tokens: Array, condition: Array) -> Array:
+    def normed(self, tokens: Array, condition: Array, prefix: Literal["", "internal_"] = "") -> Array:
         """The tokens normalised and modulated once more, before a last layer, in float32."""
-        gain, shift = jnp.split(linen.Dense(2 * self.width, kernel_init=_ZEROS)(condition), 2)
-        return modulate(_norm(self.norm, _FLOAT32, self.norm_scale, "last_norm")(tokens), gain, shift)
+        name = f"{prefix}modulation" if prefix else None
+        gain, shift = jnp.split(linen.Dense(2 * self.width, kernel_init=_ZEROS, name=name)(condition), 2)
+        norm = token_norm(self.norm, _FLOAT32, self.norm_scale, f"{prefix or 'last_'}norm")
+        return modulate(norm(tokens), gain, shift)
 
     def time(self, t: Array) -> Array:
         """The time embedding, [width]."""
@@ -215,6 +161,8 @@ class DiT(_Trunk):
         in_context_tokens: tokens, each a learned one plus the condition's vector, that stand before the others from a
             block on: Li & He, arXiv 2511.13720. They are not turned.
         in_context_start: the number of that block, from 0.
+        internal_block: the number of blocks after which a norm and a last layer of their own predict the field, too:
+            ``sides`` gives both predictions. Zhou et al., arXiv 2512.24176; 0 for none.
         conditioning: a module y -> [width] or ``Embedded`` that makes y any condition; None for a label, 0..K.
     """
 
@@ -222,26 +170,74 @@ class DiT(_Trunk):
     conditioning: Module | None = None
     in_context_tokens: NonNegativeInt = 0
     in_context_start: NonNegativeInt = 0
+    internal_block: NonNegativeInt = 0
 
-    @linen.compact
-    def __call__(self, x: Array, t: Array, y: Condition, deterministic: bool = True) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        t: Array,
+        y: Condition,
+        deterministic: bool = True,
+        weakening: Weakening = UNWEAKENED,
+        blur_width: Number = jnp.inf,
+    ) -> Array:
         """The field at x, t and a condition y, float32.
+
+        Args:
+            x: [H, W, C], the image.
+            t: [], the time.
+            y: the condition.
+            deterministic: whether no inner units are dropped.
+            weakening: what blocks leave out, which is structure; nothing where parameters are initialised.
+            blur_width: [], of ``weakening.blurred``, in tokens: traced.
 
         Raises:
             TypeError, ValueError: an x that is not an image or whose sides the patch does not divide, a width that the
                 number of heads does not divide, or for rotary positions four times that number, a t outside [0, 1], a
-                label outside 0..K, a y that the conditioning does not take, or tokens in context that begin at no
-                block or without a vector.
+                label outside 0..K, a y that the conditioning does not take, tokens in context that begin at no block
+                or without a vector, an internal block not under the depth, or a weakening of blocks that are not there.
         """
+        return self._predictions(x, t, y, deterministic, weakening, blur_width)[1]
+
+    def sides(self, x: Array, t: Array, y: Condition, deterministic: bool = True) -> tuple[Array, Array]:
+        """The fields after ``internal_block`` blocks and after all, from one evaluation, float32.
+
+        They are the two sides of internal guidance, the null one first. Arguments as ``__call__``.
+
+        Raises:
+            ValueError: no internal block; and as ``__call__``.
+        """
+        if not self.internal_block:
+            raise ValueError("internal_block must be at least 1 for the sides of internal guidance, got 0")
+        return self._predictions(x, t, y, deterministic, UNWEAKENED, jnp.inf)
+
+    @linen.compact
+    def _predictions(
+        self, x: Array, t: Array, y: Condition, deterministic: bool, weakening: Weakening, blur_width: Number
+    ) -> tuple[Array, Array]:
+        """The fields after the internal block and after all blocks; without an internal block the latter twice."""
         check_fields(self)
+        if self.internal_block and self.internal_block >= self.depth:
+            raise ValueError(f"internal_block must be under the depth {self.depth}, got {self.internal_block}")
         patches, time = to_patches(x, self.patch), self.time(t)
         given = embed(self.conditioning, y, self.num_classes, self.width, std=0.02)
         condition = linen.silu(given.added_to(time))
-        joined = given.joined_to(patches, self.patch)
         in_context = self._in_context(given.vector)
-        tokens = self.normed(self.trunk(joined, condition, deterministic, given.context, in_context), condition)
-        output = linen.Dense(patches.shape[-1], kernel_init=_ZEROS)(tokens)
-        return from_patches(output.reshape(patches.shape), self.patch)
+        trunk_input = given.joined_to(patches, self.patch), condition, deterministic, given.context, in_context
+        after = self.trunk(*trunk_input, weakening, blur_width)
+        final = self._last(after[-1], condition, patches.shape)
+        if not self.internal_block:
+            return final, final
+        return self._last(after[self.internal_block], condition, patches.shape, "internal_"), final
+
+    def _last(
+        self, tokens: Array, condition: Array, shape: tuple[int, ...], prefix: Literal["", "internal_"] = ""
+    ) -> Array:
+        """The image that norm and last layer of a name make of the tokens of the grid."""
+        tokens = self.normed(tokens[len(tokens) - shape[0] * shape[1] :], condition, prefix)
+        name = f"{prefix}layer" if prefix else None
+        output = linen.Dense(shape[-1], kernel_init=_ZEROS, name=name)(tokens)
+        return from_patches(output.reshape(shape), self.patch)
 
     def _in_context(self, vector: Array | None) -> tuple[int, Array] | None:
         if not self.in_context_tokens:
@@ -267,6 +263,6 @@ class DiTClassifier(_Trunk):
         """log p(y | x, t), [K], float32; errors as ``DiT``."""
         check_fields(self)
         condition = linen.silu(self.time(t))
-        tokens = self.trunk(to_patches(x, self.patch), condition, deterministic)
+        tokens = self.trunk(to_patches(x, self.patch), condition, deterministic)[-1]
         pooled = jnp.mean(self.normed(tokens, condition), axis=0)
         return jax.nn.log_softmax(linen.Dense(self.num_classes)(pooled))

@@ -7,32 +7,27 @@ Source: Ho et al., arXiv 2006.11239, appendix B; Dhariwal & Nichol (ADM), arXiv 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen
 
+from cfgjax.checks import require_between
 from cfgjax.contracts import PositiveFloat, PositiveInt, UnitFloat, check_fields
-from cfgjax.models.blocks import (
-    Context,
-    CrossAttention,
-    SelfAttention,
-    doubled,
-    from_patches,
-    modulate,
-    remat,
-    to_patches,
-)
+from cfgjax.models.blocks import Context, doubled, from_patches, remat, require_image, to_patches
 from cfgjax.models.conditioning import Embedded, Module, embed
 from cfgjax.models.convolution import Conv
 from cfgjax.models.embeddings import TimeEmbedding
-from cfgjax.types import Array, Condition
+from cfgjax.models.unet_blocks import MapAttention, ResidualBlock, group_norm
+from cfgjax.models.weakening import UNWEAKENED, Site, Weakening, sites_of
+from cfgjax.types import Array, Condition, Number
 
 _ZEROS = linen.initializers.zeros
 _FLOAT32 = jnp.dtype(jnp.float32)
 _NOTHING = Embedded()
+_LEARNED = Site()
 
 
 UNET_SIZES: dict[str, dict[str, Any]] = {
@@ -47,53 +42,6 @@ convolutions and doublings repeat positions in both, as in DDPM, where ADM has r
 """
 
 
-def _group_norm(hidden: Array, dtype: jnp.dtype) -> Array:
-    """Normalised over positions and the channels of a group, at most 32 groups; statistics in float32."""
-    groups = math.gcd(32, hidden.shape[-1])
-    return linen.GroupNorm(groups, dtype=dtype, reduction_axes=(-3, -2, -1))(hidden)
-
-
-class ResidualBlock(linen.Module):
-    """x + conv(drop(silu((1 + a) norm(conv(silu(norm x))) + b))), (a, b) linear in the condition; starts as x."""
-
-    features: int
-    dropout: float
-    dtype: jnp.dtype
-
-    @linen.compact
-    def __call__(self, hidden: Array, condition: Array, deterministic: bool) -> Array:
-        """The block at a map [H, W, C] and a condition [E]: [H, W, features]."""
-        inner = linen.silu(_group_norm(hidden, self.dtype))
-        inner = Conv(self.features, (3, 3), dtype=self.dtype)(inner)
-        gain, shift = jnp.split(linen.Dense(2 * self.features, dtype=self.dtype)(condition), 2)
-        inner = linen.silu(modulate(_group_norm(inner, self.dtype), gain, shift))
-        inner = linen.Dropout(self.dropout, deterministic=deterministic)(inner)
-        inner = Conv(self.features, (3, 3), dtype=self.dtype, kernel_init=_ZEROS)(inner)
-        if hidden.shape[-1] != self.features:
-            hidden = linen.Dense(self.features, dtype=self.dtype)(hidden)
-        return hidden + inner
-
-
-class MapAttention(linen.Module):
-    """x + attention(norm x) among all positions of a map, and then, with a context, to it likewise; starts as x."""
-
-    head_width: int
-    dtype: jnp.dtype
-
-    @linen.compact
-    def __call__(self, hidden: Array, context: Context | None = None) -> Array:
-        """The block at a map [H, W, C] and a context."""
-        channels = hidden.shape[-1]
-        tokens = _group_norm(hidden, self.dtype).reshape(-1, channels)
-        heads = max(1, channels // self.head_width)
-        mixed = SelfAttention(heads, self.dtype, zero_init=True)(tokens)
-        hidden = hidden + mixed.reshape(hidden.shape)
-        if context is None:
-            return hidden
-        tokens = _group_norm(hidden, self.dtype).reshape(-1, channels)
-        return hidden + CrossAttention(heads, self.dtype)(tokens, context).reshape(hidden.shape)
-
-
 class _Stage(linen.Module):
     """One residual block, and attention where the map has one of the chosen heights."""
 
@@ -102,12 +50,22 @@ class _Stage(linen.Module):
     attention: tuple[int, ...]
     head_width: int
     dtype: jnp.dtype
+    is_skipped: bool = False
+    is_alone: bool = False
 
     @linen.compact
-    def __call__(self, hidden: Array, condition: Array, deterministic: bool, context: Context | None = None) -> Array:
-        hidden = ResidualBlock(self.features, self.dropout, self.dtype)(hidden, condition, deterministic)
-        if hidden.shape[0] in self.attention:
-            hidden = MapAttention(self.head_width, self.dtype)(hidden, context)
+    def __call__(
+        self,
+        hidden: Array,
+        condition: Array,
+        deterministic: bool,
+        context: Context | None = None,
+        blur_width: Number | None = None,
+    ) -> Array:
+        block = ResidualBlock(self.features, self.dropout, self.dtype, self.is_skipped)
+        hidden = block(hidden, condition, deterministic)
+        if hidden.shape[0] in self.attention and not self.is_skipped:
+            hidden = MapAttention(self.head_width, self.dtype, self.is_alone)(hidden, context, blur_width)
         return hidden
 
 
@@ -117,12 +75,23 @@ class _Middle(linen.Module):
     dropout: float
     head_width: int
     dtype: jnp.dtype
+    is_skipped: bool = False
+    is_alone: bool = False
 
     @linen.compact
-    def __call__(self, hidden: Array, condition: Array, deterministic: bool, context: Context | None = None) -> Array:
+    def __call__(
+        self,
+        hidden: Array,
+        condition: Array,
+        deterministic: bool,
+        context: Context | None = None,
+        blur_width: Number | None = None,
+    ) -> Array:
+        if self.is_skipped:
+            return hidden
         features = hidden.shape[-1]
         hidden = ResidualBlock(features, self.dropout, self.dtype)(hidden, condition, deterministic)
-        hidden = MapAttention(self.head_width, self.dtype)(hidden, context)
+        hidden = MapAttention(self.head_width, self.dtype, self.is_alone)(hidden, context, blur_width)
         return ResidualBlock(features, self.dropout, self.dtype)(hidden, condition, deterministic)
 
 
@@ -140,17 +109,31 @@ class _Levels(linen.Module):
     dtype: jnp.dtype = _FLOAT32
     rematerialise: bool = False
 
-    def stage(self, features: int) -> Callable[..., Array]:
+    @property
+    def middle_block(self) -> int:
+        """The number of the middle for a ``Weakening``, the block that the papers weaken in a U-Net."""
+        return len(self.multipliers) * self.blocks_per_level
+
+    def stage(self, features: int, site: Site = _LEARNED) -> Callable[..., Array]:
         """A stage of so many features, whose inner values are computed again in the backward pass where asked."""
         module: Any = remat(_Stage) if self.rematerialise else _Stage
-        return module(features, self.dropout, self.attention, self.head_width, self.dtype)
+        options = self.dropout, self.attention, self.head_width, self.dtype
+        return module(features, *options, site.is_skipped, site.is_alone)
 
-    def middle(self) -> Callable[..., Array]:
+    def middle(self, site: Site) -> Callable[..., Array]:
         """The blocks of the smallest map, under remat where set."""
         module: Any = remat(_Middle) if self.rematerialise else _Middle
-        return module(self.dropout, self.head_width, self.dtype)
+        return module(self.dropout, self.head_width, self.dtype, site.is_skipped, site.is_alone)
 
-    def way_down(self, x: Array, condition: Array, deterministic: bool, given: Embedded = _NOTHING) -> list[Array]:
+    def way_down(
+        self,
+        x: Array,
+        condition: Array,
+        deterministic: bool,
+        given: Embedded = _NOTHING,
+        sites: Sequence[Site] = (),
+        blur_width: Number = jnp.inf,
+    ) -> list[Array]:
         """The maps after the first convolution and after every stage and halving; the last is the smallest."""
         patches = to_patches(x, self.patch)
         halvings = 2 ** (len(self.multipliers) - 1)
@@ -160,11 +143,15 @@ class _Levels(linen.Module):
                 f"{patches.shape[1]} positions do not allow; image {x.shape}, patch {self.patch}"
             )
         maps = [Conv(self.width, (3, 3), dtype=self.dtype)(given.joined_to(patches, self.patch))]
+        remaining = iter(sites or [_LEARNED] * self.middle_block)
         for level, multiplier in enumerate(self.multipliers):
             if level:
                 maps.append(Conv(maps[-1].shape[-1], (3, 3), (2, 2), dtype=self.dtype)(maps[-1]))
             for _ in range(self.blocks_per_level):
-                maps.append(self.stage(multiplier * self.width)(maps[-1], condition, deterministic, given.context))
+                site = next(remaining)
+                stage = self.stage(multiplier * self.width, site)
+                blur = blur_width if site.is_blurred else None
+                maps.append(stage(maps[-1], condition, deterministic, given.context, blur))
         return maps
 
     def time(self, t: Array) -> Array:
@@ -197,28 +184,68 @@ class UNet(_Levels):
     conditioning: Module | None = None
 
     @linen.compact
-    def __call__(self, x: Array, t: Array, y: Condition, deterministic: bool = True) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        t: Array,
+        y: Condition,
+        deterministic: bool = True,
+        weakening: Weakening = UNWEAKENED,
+        blur_width: Number = jnp.inf,
+    ) -> Array:
         """The field at x, t and a condition y, float32.
+
+        Args:
+            x: [H, W, C], the image.
+            t: [], the time.
+            y: the condition.
+            deterministic: whether no inner units are dropped.
+            weakening: what blocks leave out, which is structure; nothing where parameters are initialised. A block is a
+                residual block with its attention, numbered on the way down, the middle (``middle_block``, two of them
+                about an attention), and the way up; skipped it is its shortcut.
+            blur_width: [], of ``weakening.blurred``, in positions of the block's map: traced.
 
         Raises:
             TypeError, ValueError: an x that is not an image, or whose sides patch and halvings do not divide; a t
-                outside [0, 1], a label outside 0..K, or a y that the conditioning does not take.
+                outside [0, 1], a label outside 0..K, a y that the conditioning does not take, or a weakening of blocks
+                that are not there or attend to nothing.
         """
         check_fields(self)
-        time = self.time(t)
+        require_image(x, self.patch)
+        height, time = len(x) // self.patch, self.time(t)
         given = embed(self.conditioning, y, self.num_classes, 4 * self.width)
         condition = linen.silu(given.added_to(time))
-        maps = self.way_down(x, condition, deterministic, given)
-        hidden = self.middle()(maps[-1], condition, deterministic, given.context)
+        sites = self._sites(weakening, blur_width, height)
+        down, middle, up = sites[: self.middle_block], sites[self.middle_block], iter(sites[self.middle_block + 1 :])
+        told = condition, deterministic, given.context
+        maps = self.way_down(x, condition, deterministic, given, down, blur_width)
+        hidden = self.middle(middle)(maps[-1], *told, blur_width if middle.is_blurred else None)
         for level, multiplier in reversed(list(enumerate(self.multipliers))):
             for _ in range(self.blocks_per_level + 1):
+                site = next(up)
                 joined = jnp.concatenate([hidden, maps.pop()], axis=-1)
-                hidden = self.stage(multiplier * self.width)(joined, condition, deterministic, given.context)
+                stage = self.stage(multiplier * self.width, site)
+                hidden = stage(joined, *told, blur_width if site.is_blurred else None)
             if level:
                 hidden = Conv(hidden.shape[-1], (3, 3), dtype=self.dtype)(doubled(hidden))
-        hidden = linen.silu(_group_norm(hidden, self.dtype)).astype(jnp.float32)
+        hidden = linen.silu(group_norm(hidden, self.dtype)).astype(jnp.float32)
         size = self.patch * self.patch * x.shape[-1]
         return from_patches(Conv(size, (3, 3), kernel_init=_ZEROS)(hidden), self.patch)
+
+    def _sites(self, weakening: Weakening, blur_width: Number, height: int) -> list[Site]:
+        """What the weakening says of each block, once those whose attention it changes are found to attend."""
+        require_between("blur_width", blur_width, 0, math.inf)
+        levels = [level for level in range(len(self.multipliers)) for _ in range(self.blocks_per_level)]
+        up = [level for level in reversed(range(len(self.multipliers))) for _ in range(self.blocks_per_level + 1)]
+        attending = [height // 2**level in self.attention for level in levels + up]
+        attending.insert(self.middle_block, True)
+        sites = sites_of(weakening, len(attending))
+        for number, (site, is_attending) in enumerate(zip(sites, attending, strict=True)):
+            if (site.is_alone or site.is_blurred) and not is_attending:
+                there = ", ".join(str(each) for each, attends in enumerate(attending) if attends)
+                name = "alone" if site.is_alone else "blurred"
+                raise ValueError(f"weakening.{name} must be of blocks that attend, {there}, got {number}")
+        return sites_of(UNWEAKENED, len(sites)) if self.is_initializing() else sites
 
 
 class UNetClassifier(_Levels):
@@ -241,5 +268,5 @@ class UNetClassifier(_Levels):
         """
         check_fields(self)
         hidden = self.way_down(x, linen.silu(self.time(t)), deterministic)[-1]
-        pooled = jnp.mean(linen.silu(_group_norm(hidden, self.dtype)).astype(jnp.float32), axis=(0, 1))
+        pooled = jnp.mean(linen.silu(group_norm(hidden, self.dtype)).astype(jnp.float32), axis=(0, 1))
         return jax.nn.log_softmax(linen.Dense(self.num_classes)(pooled))
