@@ -8,12 +8,15 @@
 (L6) distilled guidance: |u(x, t, y, w) - sg[teacher_w(x, t, y)]|^2 / D  minimised by the teacher's guided field
 (L7) model guidance:   |u - (w (1 - k) (alpha' z + beta' noise) + sg[k u + (1 - w (1 - k) - k) u_null])|^2 / D
                        at rest at u(x, t, y, w) = (1 - w) u_null + w u_y; k = kappa, by default 1 - 1/w
+(L8) internal matching: (L1) of the final + share times (L1) of the internal prediction, of one draw
+                       minimised by the field u_t(x|y) twice
 
 with x = alpha z + beta noise, |.|^2 the squared norm, D the number of coordinates of z, and sg[...] a constant.
 With ``field_weight`` (L5) is the distance of D and z in their fields, ``conversions.bounded_field_of_denoiser``:
 Li & He's, arXiv 2511.13720, who predict the data with a loss on the velocity.
 Classifier-free training is (L1) with ``guidance.drop_condition`` on y. (L6) and (L7) train guidance into the field, so
 that sampling at any w costs one evaluation; the scale w and its interval are drawn by a density, as the time is.
+(L8) trains the two sides of internal guidance, which one evaluation gives.
 Source: MIT 6.S184 notes (arXiv 2506.02070v3), algorithms 3, 4 and 5; Lipman et al., arXiv 2210.02747.
 """
 
@@ -28,6 +31,7 @@ from cfgjax.losses.densities import uniform as uniform
 from cfgjax.losses.densities import uniform_scale as uniform_scale
 from cfgjax.losses.guided import distilled_guidance as distilled_guidance
 from cfgjax.losses.guided import model_guidance as model_guidance
+from cfgjax.losses.internal import internal_matching as internal_matching
 from cfgjax.losses.matching import DataPoint as DataPoint
 from cfgjax.losses.matching import LearnedField as LearnedField
 from cfgjax.losses.matching import classifier_cross_entropy as classifier_cross_entropy
