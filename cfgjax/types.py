@@ -112,6 +112,11 @@ Both = Callable[[Array, Array, Condition], tuple[Array, Array]]
 """``(x [*D], t [], y) -> (null [*D], labelled [*D])``: both sides of guidance, evaluated together."""
 
 
+Sides = Callable[..., tuple[Array, Array]]
+"""``(x [*D], t [], y) -> (internal [*D], final [*D])``, or without y: what a network predicts in its middle and at its
+end, in one evaluation."""
+
+
 class Pair(NamedTuple):
     """The two fields between which guidance extrapolates.
 

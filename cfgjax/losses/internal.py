@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax.numpy as jnp
 
 from cfgjax.checks import require_like, require_scalar
 from cfgjax.contracts import AnyCondition, Key, NonNegative, checked
 from cfgjax.losses.densities import flat, uniform
 from cfgjax.losses.matching import DataPoint, draw
-from cfgjax.types import Array, GaussianPath, Schedule, TimeDensity
+from cfgjax.types import Array, GaussianPath, Schedule, Sides, TimeDensity
 
 _UNIFORM = uniform()
 
@@ -18,13 +16,13 @@ _UNIFORM = uniform()
 @checked
 def internal_matching(
     path: GaussianPath,
-    sides: Callable[..., tuple[Array, Array]],
+    sides: Sides,
     key: Key,
     z: DataPoint,
     *y: AnyCondition,
-    share: NonNegative = 0.5,
     time_density: TimeDensity = _UNIFORM,
     weight: Schedule = flat,
+    share: NonNegative = 0.5,
 ) -> Array:
     """The loss (L8) of one example at one random time: flow matching of the internal and the final prediction, [].
 
@@ -39,9 +37,9 @@ def internal_matching(
         key: a key for time and noise.
         z: [*D], the data point.
         y: the condition, already dropped where it is to be; leave it out for a Field.
-        share: [], the weight of the internal prediction's loss, the paper's lambda.
         time_density: how the time is drawn.
         weight: a further factor, a function of t.
+        share: [], the weight of the internal prediction's loss, the paper's lambda.
 
     Source: Zhou et al., arXiv 2512.24176; the distance of velocities, without a weight, as their code has it.
 

@@ -47,6 +47,10 @@ CLASSIFIER = Choices(
     (MIXTURE.label_log_probs(PATH), lambda x, t: np.full(3, -1.0)),
     (*FUNCTIONS, lambda x, t: jnp.sum(x), lambda x, t: jnp.ones((3, 1)), lambda x, t: "p", lambda x, t: jnp.ones(0)),
 )
+SIDES = Choices(
+    (lambda x, t: (x, -x), lambda x, t: [t * x, x]),
+    (*FUNCTIONS, lambda x, t: x, lambda x, t: (x, x, x), lambda x, t: (x, jnp.ones(7)), lambda x, t: ("x", x)),
+)
 START = numbers(0.25, 0, 0.5, refused=(-0.1, 1.5, INF, 1))
 STOP = numbers(0.75, 1, refused=(-0.1, 1.5, INF, 0))
 UP, DOWN = GRID._replace(allowed=GRID.allowed[:3]), DOWN_GRID
@@ -95,6 +99,14 @@ CASES = [
             (losses.score_matching, "score"),
             (losses.denoiser_matching, "denoiser"),
         )
+    ),
+    Case(
+        "losses.internal_matching",
+        lambda given, path, key, z, time_density, weight, share: losses.internal_matching(
+            path, given, key, z, time_density=time_density, weight=weight, share=share
+        ),
+        OTHERS | {"given": SIDES, "share": numbers(0.5, 0, 2, refused=(-1, INF))},
+        named={"given": "sides", "time_density": r"time_density\(key\)|time_density", "weight": r"weight\(t\)|weight"},
     ),
     Case(
         "losses.flow_matching: the target itself has no loss",
