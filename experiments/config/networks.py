@@ -94,6 +94,8 @@ class DiTNetwork:
     """Tokens of the label, or other vector of the condition, that join those of the image, in a field's network."""
     in_context_start: Annotated[int, Field(ge=0, le=2**10)] = 0
     """Number of the block, from 0, before which they join."""
+    internal_block: Annotated[int, Field(ge=0, le=2**10)] = 0
+    """Number of blocks after which the field is predicted a first time, to guide by; objective field; 0 for none."""
 
 
 @dataclass(frozen=True)

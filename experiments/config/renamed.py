@@ -24,6 +24,7 @@ ADDED: dict[str, Any] = {
     "network.bottleneck": 0,
     "network.in_context_tokens": 0,
     "network.in_context_start": 0,
+    "network.internal_block": 0,
     "distillation.loss": None,
     "distillation.scales": (0.0, 4.0),
     "distillation.intervals": False,

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import jax
 
 from cfgjax import conversions, guidance, paths
-from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Tree
+from cfgjax.models import Weakening
+from cfgjax.models.weakening import UNWEAKENED
+from cfgjax.types import Array, Both, Condition, GaussianPath, LabelledField, LogClassifier, Tree
 from experiments.cli.main import UserError
 from experiments.config.samplers import Jumps, Rule, classifier_free
 from experiments.config.schema import Experiment
@@ -44,7 +46,8 @@ class Model(NamedTuple):
         path: on which the field is sampled.
         network: of its parameters.
         init: key -> parameters.
-        field: parameters -> field; with guidance inside it is that at w = 1.
+        field: parameters, and by default no weakening -> field; with guidance inside it is that at w = 1.
+        sides: parameters -> the fields that a network predicts in its middle and at its end.
         rule: parameters -> the guidance of the field: classifier-free, or what is inside.
         jumps: parameters -> flow map at a guidance scale; None where none is learned.
         log_classifier: parameters -> noisy classifier.
@@ -54,7 +57,8 @@ class Model(NamedTuple):
     path: GaussianPath
     network: Network
     init: Callable[[Array], Tree]
-    field: Callable[[Tree], LabelledField]
+    field: Callable[..., LabelledField]
+    sides: Callable[[Tree], Both]
     rule: Callable[[Tree], Rule]
     jumps: Callable[[Tree], Jumps] | None
     log_classifier: Callable[[Tree], LogClassifier]
@@ -82,6 +86,42 @@ def _free_rule_of(field: Callable[[Tree], LabelledField], task: TaskFacts, param
     return classifier_free(field(params), task.conditions.null)
 
 
+def _as_it_is(field: LabelledField) -> LabelledField:
+    return field
+
+
+OnPath = Callable[[LabelledField], LabelledField]
+"""What makes of a field on the path of training that on the path of sampling."""
+
+
+def _field_of(
+    network: Network,
+    objective: Objective,
+    path: GaussianPath,
+    on_path: OnPath,
+    params: Tree,
+    weakening: Weakening = UNWEAKENED,
+) -> LabelledField:
+    options = {} if weakening == UNWEAKENED else {"weakening": weakening}
+
+    def prediction(x: Array, t: Array, y: Condition) -> Array:
+        return network.apply(params, x, t, objective.told(y, 1.0, 0.0), **options)
+
+    return on_path(objective.to_field(path, prediction))
+
+
+def _sides_of(network: Network, on_path: OnPath, params: Tree) -> Both:
+    """Both fields; on a changed path by two calls, which are one evaluation where they are compiled together."""
+
+    def sides(x: Array, t: Array, y: Condition) -> tuple[Array, Array]:
+        return network.apply(params, x, t, y, method="sides")
+
+    if on_path is _as_it_is:
+        return sides
+    internal, final = (on_path(lambda x, t, y, index=index: sides(x, t, y)[index]) for index in range(2))
+    return lambda x, t, y: (internal(x, t, y), final(x, t, y))
+
+
 def model_of(experiment: Experiment, task: TaskFacts) -> Model:
     """The functions that an experiment learns.
 
@@ -94,17 +134,14 @@ def model_of(experiment: Experiment, task: TaskFacts) -> Model:
     if changes_path and task.objective.kind != "field":
         raise UserError(f"objective {experiment.objective!r} needs the path of a field, not {experiment.path!r}")
     network = _network_of(experiment, task)
+    on_path = partial(conversions.change_path, path, sampled_on) if changes_path else _as_it_is
+    field = partial(_field_of, network, task.objective, path, on_path)
 
     def init(key: Array) -> Tree:
         try:
             return jax.jit(network.init)(key, *task.inputs)
         except ValueError as error:
             raise UserError(f"network does not fit data of shape {task.shape}: {error}") from None
-
-    def field(params: Tree) -> LabelledField:
-        told = lambda y: task.objective.told(y, 1.0, 0.0)  # noqa: E731
-        own = task.objective.to_field(path, lambda x, t, y: network.apply(params, x, t, told(y)))
-        return conversions.change_path(path, sampled_on, own) if changes_path else own
 
     def log_classifier(params: Tree) -> LogClassifier:
         return lambda x, t: network.apply(params, x, t)
@@ -115,4 +152,6 @@ def model_of(experiment: Experiment, task: TaskFacts) -> Model:
     jumps = partial(_jumps_of, network, task.objective)
     rule = partial(_rule_of, jumps) if task.objective.is_guided else partial(_free_rule_of, field, task)
     maps = jumps if task.objective.kind == "flow_map" else None
-    return Model(sampled_on, network, init, field, rule, maps, log_classifier, autoencoder)
+    return Model(
+        sampled_on, network, init, field, partial(_sides_of, network, on_path), rule, maps, log_classifier, autoencoder
+    )

@@ -16,7 +16,8 @@ from typing import Generic, NamedTuple, TypeVar
 import jax
 
 from cfgjax import checkpoints
-from cfgjax.types import FlowMap, GaussianPath, GuidedField, LabelledField, LogClassifier, Tree
+from cfgjax.models import Weakening
+from cfgjax.types import Both, FlowMap, GaussianPath, GuidedField, LabelledField, LogClassifier, Tree
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.config.samplers import Jumps, Rule
@@ -58,6 +59,15 @@ class Run(NamedTuple, Generic[Known]):
     def field(self) -> LabelledField:
         """The learned field, by the moving average."""
         return self.model.field(self.ema)
+
+    def weakened(self, weakening: Weakening) -> LabelledField:
+        """The learned field of the network without some of what its blocks do."""
+        return self.model.field(self.ema, weakening)
+
+    @property
+    def sides(self) -> Both:
+        """The fields that the network predicts in its middle and at its end, by the moving average."""
+        return self.model.sides(self.ema)
 
     @property
     def rule(self) -> Rule:

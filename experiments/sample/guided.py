@@ -28,6 +28,7 @@ from experiments.run.model import path_of_field
 from experiments.run.require_trained import require_rows, require_scales, require_solver, rows_of
 from experiments.run.restore import Run, classifier_for, restore_without_data, warn_of_other_data
 from experiments.runtime import distributed
+from experiments.sample import weakened
 from experiments.sample.options import GuidanceOptions, SolverOptions
 from experiments.tasks.conditions import Conditions, negative, take, what_is_told
 from experiments.tasks.task import TaskFacts
@@ -39,12 +40,14 @@ def _led_from(guided: GuidanceOptions, known: Conditions) -> Null:
         return known.null
     if guided.worse is not None or guided.classifier is not None:
         raise UserError("negative must be left out where a worse network or a classifier is given")
+    if guided.weakened and guided.weak_scale is None:
+        raise UserError("negative must be left out where the weakened network takes its place: give a weak_scale")
     return negative(known, guided.negative)
 
 
 def _others(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree, null: Null) -> list[int]:
     """The label of what the run's own field leads away from, if it does."""
-    if guided.worse is not None:
+    if guided.worse is not None or (guided.weakened and guided.weak_scale is None):
         return []
     if guided.negative is None:
         return [run.task.num_classes]
@@ -59,7 +62,8 @@ def _require_trained(guided: GuidanceOptions, run: Run[TaskFacts], conditions: T
     if guided.classifier is not None:
         require_rows(run, others, "classifier")
         return
-    used = rows_of(guided.scale, labels, others) | (set() if guided.is_plain else set(labels.tolist()))
+    is_plain = guided.is_plain and not guided.weakened
+    used = rows_of(guided.scale, labels, others) | (set() if is_plain else set(labels.tolist()))
     require_rows(run, used, f"w = {guided.scale:g}")
 
 
@@ -91,6 +95,7 @@ def _inside(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree) -> R
         "rule": guided.rule != "classifier_free",
         "negative": guided.negative is not None,
         "worse": guided.worse is not None,
+        "weakened": bool(guided.weakened),
         "classifier": guided.classifier is not None,
     }
     for name, is_asked in needing.items():
@@ -156,19 +161,30 @@ def steps_of(solving: SolverOptions, guided: GuidanceOptions, run: Run[TaskFacts
     return solver, ts
 
 
+def _require_one_weak_side(guided: GuidanceOptions) -> None:
+    """Raises UserError for options of which each says what is led away from."""
+    if guided.weak_scale is not None and not guided.weakened:
+        raise UserError("weak_scale must be left out where no network is weakened")
+    if guided.classifier is not None and guided.worse is not None:
+        raise UserError("classifier must be left out where a worse network is given")
+    if guided.weakened and (guided.worse is not None or guided.classifier is not None):
+        raise UserError("weakened must be left out where a worse network or a classifier is given")
+
+
 def rule_of(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree, data_dir: Path | None) -> RuleOf:
-    """The function that makes the guidance of the run's field, and of the worse one or the classifier.
+    """The function that makes the guidance of the run's field, and of the worse or weakened one or the classifier.
 
     Raises:
         UserError: options that leave each other out, a run that does not fit, or a label that the run never trained.
     """
     if run.task.objective.is_guided:
         return _inside(guided, run, conditions)
+    _require_one_weak_side(guided)
     null, path = _led_from(guided, run.task.conditions), run.path
     _require_trained(guided, run, conditions, null)
+    if guided.weakened:
+        return weakened.rules_of(guided, run, conditions, null, partial(scale_between, guided))
     if guided.classifier is not None:
-        if guided.worse is not None:
-            raise UserError("classifier must be left out where a worse network is given")
         if not guided.is_plain:
             raise UserError("classifier must be left out where a rule or an interval is asked for")
         log_classifier = classifier_for(run, restore_without_data(guided.classifier, data_dir))

@@ -47,6 +47,11 @@ class GuidanceOptions:
     """What to lead away from in the null's place: a prompt, else a label by number or by name, else properties."""
     worse: Annotated[Path | None, optional("FOLDER", "the run's own null field")] = None
     """Folder of a run of a worse network on the same data, to lead away from in the null's place."""
+    weakened: Annotated[tuple[str, ...], optional("[KIND=BLOCKS ...]", "the run's own null field")] = ()
+    """What of the run's own network to lead away from in the null's place: without blocks (skipped=2,3), with blocks
+    whose tokens attend to themselves alone (alone=2) or with a mean query (blurred=2), or its middle (internal)."""
+    weak_scale: Annotated[float | None, optional("FLOAT", "the weakened one alone, at --scale")] = None
+    """Guidance scale of the weakened network beside --scale, that of the null: 1 for none of it."""
     classifier: Annotated[Path | None, optional("FOLDER", "classifier-free")] = None
     """Folder of a run of a noisy classifier, to guide the null field by its gradient."""
 
@@ -121,6 +126,8 @@ def require_in_range(options: Options) -> None:
     """
     which, guided, solving = options.sample, options.guidance, options.solver
     _require(abs(guided.scale) <= 1e4, f"scale must be finite, in -10000..10000, got {guided.scale}")
+    weak = guided.weak_scale
+    _require(weak is None or abs(weak) <= 1e4, f"weak_scale must be finite, in -10000..10000, got {weak}")
     _require(0 <= which.seed < 2**32, f"seed must be in 0..{2**32 - 1}, got {which.seed}")
     counts = {"num_steps": solving.num_steps, "num_samples": which.num_samples, "chunk": which.chunk}
     for name, count in counts.items():

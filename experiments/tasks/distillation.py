@@ -203,7 +203,7 @@ def _also_told(has_span: bool) -> Callable[[int], dict[str, linen.Module]]:
 
 def network(settings: AnyNetwork, facts: TaskFacts) -> linen.Module:
     """The network of a field, or a flow map, with guidance inside."""
-    return networks.field_network(settings, facts, _also_told(facts.objective.kind == "flow_map"))
+    return networks.one_ended_network(settings, facts, _also_told(facts.objective.kind == "flow_map"))
 
 
 def told_of_field(y: Condition, scale: Scale, span: Number) -> Condition:

@@ -23,6 +23,8 @@ from experiments.tasks.task import TaskFacts
 
 CONDITION = "condition"
 """What the condition is called beside what else a network is told."""
+_OF_FIELDS = {"in_context_tokens", "in_context_start", "internal_block"}
+"""Settings of transformers of fields alone."""
 _Conditional = MLPNetwork | UNetNetwork | DiTNetwork
 """The networks that are told the time."""
 
@@ -80,12 +82,31 @@ def field_network(
             return MLP(**options)
 
 
+def one_ended_network(
+    settings: AnyNetwork, facts: TaskFacts, also_told: Callable[[int], Mapping[str, linen.Module]] | None = None
+) -> linen.Module:
+    """The network of a field that is predicted at its end alone; arguments as ``field_network``.
+
+    Raises:
+        UserError: asked of one that predicts in its middle, too, or of an autoencoder.
+    """
+    _require_one_end(settings)
+    return field_network(settings, facts, also_told)
+
+
+def _require_one_end(settings: AnyNetwork) -> None:
+    number = settings.internal_block if isinstance(settings, DiTNetwork) else 0
+    if number:
+        raise UserError(f"network.internal_block must be 0 but for the objective 'field', got {number}")
+
+
 def classifier_network(settings: AnyNetwork, facts: TaskFacts) -> linen.Module:
     """The network of a noisy classifier.
 
     Raises:
-        UserError: asked of the MLP, of an autoencoder, or of tokens of a label.
+        UserError: asked of the MLP, of an autoencoder, of tokens of a label, or of a field in its middle.
     """
+    _require_one_end(settings)
     options = _options_of(settings) | {"num_classes": facts.num_classes}
     match settings:
         case DiTNetwork(in_context_tokens=number) if number:
@@ -93,7 +114,7 @@ def classifier_network(settings: AnyNetwork, facts: TaskFacts) -> linen.Module:
         case UNetNetwork():
             return UNetClassifier(**options)
         case DiTNetwork():
-            return DiTClassifier(**{name: value for name, value in options.items() if "in_context" not in name})
+            return DiTClassifier(**{name: options[name] for name in options.keys() - _OF_FIELDS})
         case MLPNetwork() | AutoencoderNetwork():
             raise UserError("objective 'classifier' needs a U-Net or a transformer")
 

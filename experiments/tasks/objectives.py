@@ -10,6 +10,7 @@ from cfgjax import conversions, guidance, losses
 from cfgjax.models import autoencoder_loss
 from cfgjax.types import Array, Condition, GaussianPath, LabelledField, Loss, TimeDensity, Tree
 from experiments.cli.main import UserError
+from experiments.config.networks import DiTNetwork
 from experiments.config.schema import Experiment
 from experiments.tasks import distillation, networks
 from experiments.tasks.task import Kind, Objective, Task, ToField
@@ -17,7 +18,13 @@ from experiments.tasks.time_densities import time_density_of
 
 
 def _matching_loss(
-    matching: Callable[..., Array], experiment: Experiment, task: Task, network: Any, path: GaussianPath, trains: bool
+    matching: Callable[..., Array],
+    experiment: Experiment,
+    task: Task,
+    network: Any,
+    path: GaussianPath,
+    trains: bool,
+    method: str = "__call__",
 ) -> Loss:
     density, null, rate = time_density_of(experiment), task.conditions.null, experiment.label_drop_rate
     rates = rate if task.conditions.rates is None else task.conditions.rates
@@ -27,12 +34,19 @@ def _matching_loss(
         z, y = task.example(data_key, example)
         y = guidance.drop_condition(drop_key, y, rates, null, rate_of_all=rate)
 
-        def prediction(x: Array, t: Array, y: Condition) -> Array:
-            return cast(Array, network.apply(params, x, t, y, not trains, rngs={"dropout": dropout_key}))
+        def prediction(x: Array, t: Array, y: Condition) -> Any:
+            return network.apply(params, x, t, y, not trains, rngs={"dropout": dropout_key}, method=method)
 
         return matching(path, prediction, noise_key, z, y, time_density=density)
 
     return loss
+
+
+def _field_loss(experiment: Experiment, *rest: Any) -> Loss:
+    """Flow matching of the field, and of what a network predicts in its middle."""
+    if isinstance(experiment.network, DiTNetwork) and experiment.network.internal_block:
+        return _matching_loss(losses.internal_matching, experiment, *rest, method="sides")
+    return _matching_loss(losses.flow_matching, experiment, *rest)
 
 
 def _classifier_loss(experiment: Experiment, task: Task, network: Any, path: GaussianPath, trains: bool) -> Loss:
@@ -65,7 +79,7 @@ def _no_field(path: GaussianPath, prediction: LabelledField) -> LabelledField:
 
 
 def _matching(loss: Callable[..., Array], to_field: ToField) -> Objective:
-    return Objective(networks.field_network, partial(_matching_loss, loss), to_field)
+    return Objective(networks.one_ended_network, partial(_matching_loss, loss), to_field)
 
 
 def _with_guidance(kind: Kind, told: Callable[..., Condition]) -> Objective:
@@ -78,7 +92,7 @@ def _data_loss(path: GaussianPath, prediction: LabelledField, *drawn: Any, time_
 
 
 OBJECTIVES = {
-    "field": _matching(losses.flow_matching, lambda path, field: field),
+    "field": Objective(networks.field_network, _field_loss, lambda path, field: field),
     "data": _matching(_data_loss, conversions.bounded_field_of_denoiser),
     "noise": _matching(losses.noise_matching, conversions.field_of_noise),
     "score": _matching(losses.score_matching, conversions.field_of_score),
