@@ -1,0 +1,1 @@
+"""Parts of the ladder of rules of guidance."""
