@@ -30,7 +30,7 @@ def _plane(radius: float, std: float) -> LabelledMixture:
     angles = 2 * np.pi * np.arange(9).reshape(3, 3).T / 9 + _SHIFTS
     means = radius * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
     covariances = np.broadcast_to(std**2 * np.eye(2), (3, 3, 2, 2))
-    return LabelledMixture(*(jnp.asarray(each, jnp.result_type(float)) for each in (_WEIGHTS, means, covariances)))
+    return LabelledMixture(*(jnp.asarray(np.float32(each)) for each in (_WEIGHTS, means, covariances)))
 
 
 def field_of(plane: LabelledMixture, other_std: float, path: GaussianPath) -> LabelledField:
