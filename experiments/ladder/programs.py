@@ -148,13 +148,15 @@ def num_evaluations(row: Row, solver: str, num_steps: int) -> int:
     """How often one sample evaluates the field, a weaker field or the classifier; nothing is computed."""
     ts, found = np.linspace(0, 1, num_steps + 1, dtype=np.float32), []
 
-    def count(scale: Array, sigma: Array) -> None:
+    def count(index: Array, scale: Array, sigma: Array) -> None:
+        path = chosen_path(("linear",), index)
+
         def build(marked: Callable[..., Array]) -> AnySolver | WeightedSolver:
-            return row.build(Cell(_Counted(2, marked), paths.linear(), LABEL, scale, solver, sigma))
+            return row.build(Cell(_Counted(2, marked), path, LABEL, scale, solver, sigma))
 
         x = jnp.ones((1, 2) if row.is_population else 2)
         found.append(solvers.num_function_evaluations(build, lambda x, t, y: x * t, x, ts).sum())
 
     number = jax.ShapeDtypeStruct((), jnp.float32)
-    jax.eval_shape(count, number, number)
+    jax.eval_shape(count, jax.ShapeDtypeStruct((), jnp.int32), number, number)
     return int(found[0])
