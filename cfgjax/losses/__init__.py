@@ -10,6 +10,10 @@
                        at rest at u(x, t, y, w) = (1 - w) u_null + w u_y; k = kappa, by default 1 - 1/w
 (L8) internal matching: (L1) of the final + share times (L1) of the internal prediction, of one draw
                        minimised by the field u_t(x|y) twice
+(L9) self-consistency: mean |x' - x''|^b - 1/2 mean |x'_1 - x'_2|^b  of guided steps x' and noised z, x'', at t'; of a
+                       scale w(t, t', y), with b = 2 least where the means of x' and x'' given z are nearest
+(L10) annealed:        k |E_y - E_null|^2 / D after a step of CFG++ + (1 - k) |E_w - noise|^2 / D  of a scale
+                       w(t, y, |E_y - E_null|); at k = 0 least at w = 1 for exact fields
 
 with x = alpha z + beta noise, |.|^2 the squared norm, D the number of coordinates of z, and sg[...] a constant.
 With ``field_weight`` (L5) is the distance of D and z in their fields, ``conversions.bounded_field_of_denoiser``:
@@ -27,6 +31,7 @@ from cfgjax.losses.densities import flat as flat
 from cfgjax.losses.densities import logit_normal as logit_normal
 from cfgjax.losses.densities import power_scale as power_scale
 from cfgjax.losses.densities import scale_interval as scale_interval
+from cfgjax.losses.densities import times_apart as times_apart
 from cfgjax.losses.densities import uniform as uniform
 from cfgjax.losses.densities import uniform_scale as uniform_scale
 from cfgjax.losses.guided import distilled_guidance as distilled_guidance
@@ -39,3 +44,5 @@ from cfgjax.losses.matching import denoiser_matching as denoiser_matching
 from cfgjax.losses.matching import flow_matching as flow_matching
 from cfgjax.losses.matching import noise_matching as noise_matching
 from cfgjax.losses.matching import score_matching as score_matching
+from cfgjax.losses.policies import annealed_guidance as annealed_guidance
+from cfgjax.losses.policies import self_consistency as self_consistency

@@ -11,7 +11,7 @@ from cfgjax.checks import is_traced, require_key, require_number, require_time
 from cfgjax.contracts import Finite, NonNegative, Positive, RealArray, Time, UnitInterval, checked
 from cfgjax.conversions import LEAST_BETA
 from cfgjax.paths import coefficients
-from cfgjax.types import Array, GaussianPath, Interval, Number, ScaleDensity, Schedule, TimeDensity
+from cfgjax.types import Array, GaussianPath, Interval, Number, ScaleDensity, Schedule, TimeDensity, TimesDensity
 
 NumberDensity = Callable[[Array], Number]
 """``key -> w []``: a ScaleDensity that draws one number."""
@@ -30,6 +30,23 @@ def uniform(start: Time = 0.0, stop: Time = 1.0) -> TimeDensity:
     def draw(key: Array) -> Array:
         require_key("key", key)
         return jax.random.uniform(key, minval=start, maxval=stop)
+
+    return draw
+
+
+@checked
+def times_apart(gap: UnitInterval = 0.1) -> TimesDensity:
+    """The density of t < t', uniform among pairs: t' - t in [gap, 1) and t in [0, 1 - (t' - t)).
+
+    At gap = 1 all of [0, 1].
+    """
+
+    def draw(key: Array) -> tuple[Array, Array]:
+        require_key("key", key)
+        length_key, start_key = jax.random.split(key)
+        length = 1 - (1 - gap) * jnp.sqrt(jax.random.uniform(length_key))
+        t = (1 - length) * jax.random.uniform(start_key)
+        return t, jnp.minimum(t + length, 1)
 
     return draw
 

@@ -7,7 +7,7 @@ import pytest
 from cfgjax import guidance, losses
 from cfgjax.analysis import certificates, likelihood
 from cfgjax.types import Interval
-from tests.contracts.test_calls_losses import DENSITY, DIVERGENCE, MAKER, NOT_EMPTY, OTHERS, SOME
+from tests.contracts.test_calls_losses import DENSITY, DIVERGENCE, MAKER, NOT_EMPTY, OTHERS, SOME, WEIGHT
 from tests.support.calls import (
     ANY_STATE,
     DOWN_GRID,
@@ -16,10 +16,12 @@ from tests.support.calls import (
     GRID,
     INF,
     KEYS,
+    LABEL,
     LIKE,
     NAN,
     NO_ARRAY,
     NUM_CLASSES,
+    PATHS,
     POINT,
     POSITIVE,
     SCALE,
@@ -68,6 +70,19 @@ GUIDED = Choices(
     ),
 )
 
+PAIRS = Choices((guidance.pair(telling, NUM_CLASSES),), (telling, None, "pair", (1, 2)))
+SCALE_OF = Choices(
+    (lambda *told: 2.0, lambda t, other, last: 1 + t), (*FUNCTIONS, lambda *told: jnp.ones(2), lambda *told: "w")
+)
+STEPS = Choices(
+    (losses.times_apart(), lambda key: (0.25, 0.5)),
+    (*FUNCTIONS, lambda key: 0.5, lambda key: (0.5, 1.5), lambda key: (0.1, 0.2, 0.3), lambda key: (0.1, "t")),
+)
+POWER = numbers(1.0, 2, 0.5, refused=(0, -1.0, 2.5, INF))
+NOT_NULL = LABEL._replace(refused=(-1, NAN, *WORDS))
+POLICY = {"path": PATHS, "pair": PAIRS, "scale_of": SCALE_OF, "key": KEYS, "z": NOT_EMPTY, "y": NOT_NULL}
+NAMED_POLICY = NAMED | {"times": r"times\(key\)(\[[01]\])?|times"}
+
 
 CASES = [
     Case(
@@ -87,6 +102,23 @@ CASES = [
         | {"given": FIELD, "null_field": FIELD, "scale": POSITIVE._replace(refused=(INF, NAN, *WORDS))}
         | {"kappa": SHARE._replace(allowed=(None, 0, 0.5), refused=(INF, NAN, "kappa", 1j))},
         named=NAMED | {"given": "field"},
+    ),
+    Case(
+        "losses.self_consistency",
+        losses.self_consistency,
+        POLICY | {"times": STEPS, "exponent": POWER, "repulsion": SHARE._replace(refused=(INF, NAN, *WORDS))},
+        named=NAMED_POLICY,
+    ),
+    Case(
+        "losses.annealed_guidance",
+        losses.annealed_guidance,
+        POLICY | {"times": STEPS, "preference": SHARE, "weight": WEIGHT},
+        named=NAMED_POLICY,
+    ),
+    Case(
+        "losses.times_apart",
+        lambda gap, key: losses.times_apart(gap)(key),
+        {"gap": SHARE, "key": KEYS},
     ),
     Case(
         "losses.uniform_scale",
