@@ -12,10 +12,10 @@ class GuidanceRule(NamedTuple):
     """A rule of guidance, by what is known of it.
 
     ``space`` is the one in which it acts. ``evaluations`` are those of the network in one step of Euler's rule, or of
-    the rule's own, at a scale that is not known as 0 or 1 (of two conditions where it takes several). ``neutral`` is
-    the setting in which it is another rule, bitwise unless it says "to rounding". ``where`` is the public name, in
-    cfgjax, of what makes it. ``has_memory`` is told of what the solver's carry holds beside the state. One that
-    ``is_labelled_at_one`` is at w = 1 the labelled field, or its step, bitwise.
+    the rule's own, at a scale that is not known as 0 or 1 (of two conditions where it takes several; in one step of
+    each of its solves). ``neutral`` is the setting in which it is another rule, bitwise unless it says "to rounding".
+    ``where`` is the public name, in cfgjax, of what makes it. ``has_memory`` is told of what the solver's carry holds
+    beside the state. One that ``is_labelled_at_one`` is at w = 1 the labelled field, or its step, bitwise.
     """
 
     name: str
@@ -170,6 +170,32 @@ RULES: dict[str, GuidanceRule] = {
             2,
             "DDIM of the null field at scale 0, to rounding",
             "solvers.cfg_plus_plus",
+            is_labelled_at_one=False,
+        ),
+        GuidanceRule(
+            "rectified_cfg_plus_plus",
+            "Saini et al., arXiv 2510.07631",
+            FIELD,
+            3,
+            LABELLED_AT_1,
+            "solvers.rectified_cfg_plus_plus",
+        ),
+        GuidanceRule(
+            "manifold_projected",
+            "Cai et al., arXiv 2601.21892",
+            FIELD,
+            6,
+            "plain guidance with picard(0)",
+            "solvers.manifold_projected",
+            is_labelled_at_one=False,
+        ),
+        GuidanceRule(
+            "gibbs_like",
+            "Moufad et al., arXiv 2505.21101",
+            STATE,
+            3,
+            "the labelled field's solve with 0 rounds",
+            "solvers.gibbs_like",
             is_labelled_at_one=False,
         ),
         GuidanceRule(

@@ -6,7 +6,8 @@
 (S3) an ODE step from a state made noisier again: ``churn``.
 (S4) a step followed by Langevin steps: ``langevin_corrected``, ``predictor_corrector_guidance``.
 (S5) the last step of (S2) to (S4) without noise: ``with_final_step``.
-(S6) guidance within the step: ``cfg_plus_plus``, ``with_field_state``.
+(S6) guidance within the step: ``cfg_plus_plus``, ``rectified_cfg_plus_plus``, ``manifold_projected`` by ``picard`` or
+     ``anderson``, ``with_field_state``; in several solves, ``gibbs_like``.
 (S7) from data to noise and exactly back: ``implicit_euler``, ``reversible``.
 (S8) a population of particles with weights, ``population``: for the law that guidance is often taken to sample,
      ``feynman_kac``. By the weights ``systematic_resampling`` draws of it; ``effective_sample_size`` says how many
@@ -41,6 +42,7 @@ from cfgjax.solvers.final_step import euler_step as euler_step
 from cfgjax.solvers.final_step import mean_step as mean_step
 from cfgjax.solvers.final_step import tweedie_step as tweedie_step
 from cfgjax.solvers.final_step import with_final_step as with_final_step
+from cfgjax.solvers.gibbs import gibbs_like as gibbs_like
 from cfgjax.solvers.integrate import integrate as integrate
 from cfgjax.solvers.integrate import remat as remat
 from cfgjax.solvers.integrate import solve as solve
@@ -52,6 +54,9 @@ from cfgjax.solvers.langevin import diffusion_step as diffusion_step
 from cfgjax.solvers.langevin import langevin_corrected as langevin_corrected
 from cfgjax.solvers.langevin import predictor_corrector_guidance as predictor_corrector_guidance
 from cfgjax.solvers.langevin import relative_step as relative_step
+from cfgjax.solvers.manifold import anderson as anderson
+from cfgjax.solvers.manifold import manifold_projected as manifold_projected
+from cfgjax.solvers.manifold import picard as picard
 from cfgjax.solvers.nfe import num_function_evaluations as num_function_evaluations
 from cfgjax.solvers.nfe import num_vector_jacobian_products as num_vector_jacobian_products
 from cfgjax.solvers.ode import adams_bashforth as adams_bashforth
@@ -64,6 +69,7 @@ from cfgjax.solvers.population import ParticleCarry as ParticleCarry
 from cfgjax.solvers.population import effective_sample_size as effective_sample_size
 from cfgjax.solvers.population import population as population
 from cfgjax.solvers.population import systematic_resampling as systematic_resampling
+from cfgjax.solvers.rectified import rectified_cfg_plus_plus as rectified_cfg_plus_plus
 from cfgjax.solvers.sde import euler_maruyama as euler_maruyama
 from cfgjax.solvers.sde import stochastic_heun as stochastic_heun
 from cfgjax.solvers.stateful import with_field_state as with_field_state

@@ -15,26 +15,16 @@ from typing import Annotated
 
 import jax.numpy as jnp
 
-from cfgjax.checks import is_known_as, require_number, require_scalar
+from cfgjax.checks import is_known_as
 from cfgjax.conditions import as_condition
-from cfgjax.contracts import AnyCondition, Contract, Finite, between, checked
+from cfgjax.contracts import AnyCondition, Finite, between, checked
 from cfgjax.conversions import from_field
 from cfgjax.piecewise import piecewise
 from cfgjax.solvers.ends import inside
-from cfgjax.types import Array, GaussianPath, Number, Pair, Schedule, Solver, State
+from cfgjax.solvers.rates import RateOrPolicy, rate_at
+from cfgjax.types import Array, GaussianPath, Pair, Solver, State
 
 TimeArray = Annotated[Array, between(0, 1)]
-
-
-def _require_rate(name: str, scale: Number | Schedule) -> None:
-    if isinstance(scale, tuple):
-        raise ValueError(f"{name} of CFG++ must be a number or a function of t, got {type(scale).__name__}")
-    if not callable(scale):
-        require_number(name, scale)
-
-
-Rate = Annotated[Number | Schedule, Contract(_require_rate)]
-"""l of (R2): one number, finite where concrete, or a function of t."""
 
 
 @checked
@@ -51,16 +41,17 @@ def effective_scale(path: GaussianPath, scale: Finite, t: TimeArray, t_next: Tim
 
 @piecewise
 @checked
-def cfg_plus_plus(path: GaussianPath, pair: Pair, y: AnyCondition, scale: Rate) -> Solver:
+def cfg_plus_plus(path: GaussianPath, pair: Pair, y: AnyCondition, scale: RateOrPolicy) -> Solver:
     """The CFG++ step (R2) for a pair of vector fields: one evaluation of both sides a step, never at the step's end.
 
     Args:
         path: the path of both fields.
         pair: the null and the labelled vector field, for example of ``guidance.pair(field, null)``.
         y: the condition.
-        scale: l, a number, a traced scalar or a function of t; the paper's lie in [0, 1]. 0 is DDIM of the null field
-            exactly; where it is known, because it is not traced, the null side is evaluated alone. Its meaning depends
-            on the grid (R4); compare grids by ``effective_scale``.
+        scale: l, a number, a traced scalar, a function of t or a policy of both vector fields (as of
+            ``guidance.gap_policy``); the paper's lie in [0, 1]. 0 is DDIM of the null field exactly; where it is known,
+            because it is not traced, the null side is evaluated alone. Its meaning depends on the grid (R4); compare
+            grids by ``effective_scale``.
 
     Regular at t = 0 and at t_next = 1, where the guided denoiser comes out. A step from t = 1 down takes E_null and
     D_y - D_null in its middle, and D_null of (R3). Where W = 0 (a polynomial path at t = 0) the fields know no
@@ -77,9 +68,9 @@ def cfg_plus_plus(path: GaussianPath, pair: Pair, y: AnyCondition, scale: Rate) 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         x = carry.x
         time = inside(t, t_next)
-        null, labelled = (from_field(path, value, x, time) for value in both(x, time))
-        strength = scale(t) if callable(scale) else scale
-        require_scalar("scale", strength)
+        sides = both(x, time)
+        null, labelled = (from_field(path, value, x, time) for value in sides)
+        strength = rate_at(scale, x, t, y, sides)
         clean = (x - path.beta(t) * null.noise) / jnp.where(t >= 1, path.alpha(t), 1)
         start = jnp.where(t >= 1, clean, null.denoiser)
         denoiser = start + strength * (labelled.denoiser - null.denoiser)

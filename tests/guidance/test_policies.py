@@ -161,9 +161,19 @@ def test_a_policy_is_solved_with_and_may_be_shifted():
             "scale of the tilted law must be one number",
         ),
         (
-            lambda: solvers.cfg_plus_plus(PATH, guidance.pair(FIELD, NULL), Y, guidance.policy(_by_sides)),
+            lambda: solvers.cfg_plus_plus(PATH, guidance.pair(FIELD, NULL), Y, guidance.interval(2.0, 0.1, 0.9)),
             ValueError,
-            r"scale of CFG\+\+ must be a number or a function of t, got Policy",
+            "scale must be a number, a function of t or a policy here, got an interval",
+        ),
+        (
+            lambda: solvers.rectified_cfg_plus_plus(guidance.pair(FIELD, NULL), Y, guidance.policy(_by_sides)),
+            ValueError,
+            "scale must be a number or a function of t here, got a policy",
+        ),
+        (
+            lambda: solvers.manifold_projected(guidance.pair(FIELD, NULL), Y, lambda t, y: t),
+            TypeError,
+            r"scale must be a function of t here, got one of \(t, y\)",
         ),
     ],
 )

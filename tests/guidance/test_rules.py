@@ -12,6 +12,7 @@ import pytest
 
 from cfgjax import guidance, paths, solvers
 from cfgjax.guidance import RULES
+from cfgjax.types import Solver, State
 
 PATH, NULL, Y, OTHER = paths.linear(), 3, 1, 2
 X = jnp.array([0.6, -3.7])
@@ -121,6 +122,21 @@ def _corrected(field, scale, number=1):
     return solvers.predictor_corrector_guidance(PATH, guidance.given(field, Y), guided, size, number, solvers.euler)
 
 
+def _projected_steps(field, scale, *iterate):
+    return solvers.manifold_projected(_pair(field), Y, scale, *iterate)
+
+
+def _in_rounds(field, scale, number=1):
+    """One step for the label and, in each round, one with guidance."""
+    labelled, guided = _labelled(field), _free(field, scale)
+    whole, half = np.linspace(0, 1, 2), np.linspace(0.5, 1, 2)
+
+    def step(key, carry, t, t_next):
+        return State(solvers.gibbs_like(PATH, labelled, guided, key, carry.x, whole, half, number))
+
+    return Solver(State, step)
+
+
 def _particles(field, scale):
     return solvers.feynman_kac(PATH, _pair(field), Y, scale, SIGMA)
 
@@ -211,6 +227,20 @@ KNOWN = {
         lambda field: (
             solvers.cfg_plus_plus(PATH, _pair(field), Y, jnp.float32(0)),
             solvers.ddim(PATH, guidance.given(field, NULL)),
+        ),
+    ),
+    "rectified_cfg_plus_plus": _at_one(lambda field, scale: solvers.rectified_cfg_plus_plus(_pair(field), Y, scale)),
+    "manifold_projected": Known(
+        _projected_steps, lambda field: (_projected_steps(field, 2.5, solvers.picard(0)), _free(field))
+    ),
+    "gibbs_like": Known(
+        _in_rounds,
+        lambda field: (
+            _in_rounds(field, 2.5, 0),
+            Solver(
+                State,
+                lambda key, carry, *_: State(solvers.integrate(_labelled(field), key, carry.x, np.linspace(0, 1, 2))),
+            ),
         ),
     ),
     "feynman_kac": Known(_particles, None),

@@ -60,7 +60,7 @@ GUIDED = guidance.given(guidance.classifier_free(ORACLE, 2.5, NULL), 1)
 X, TS = jnp.array([1.0, -2.0]), jnp.linspace(0.0, 1.0, 3)
 TIMES = {"t": 0.25, "r": 0.75, "t_next": 0.5}
 POINT = NAMED | TIMES | {"key": KEY, "x": X, "y": 1, "rest": 1, "step": jnp.asarray(3), "mean_square": 2.0}
-POINT |= {"estimate": X, "null": X, "labelled": 2.0 * X}
+POINT |= {"estimate": X, "null": X, "labelled": 2.0 * X, "g": lambda x: 0.5 * x}
 """Arguments, by their names, of what builders make."""
 
 

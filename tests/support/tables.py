@@ -81,6 +81,12 @@ SOLVERS = {
     "implicit_euler": SolverRow(lambda path, field: solvers.implicit_euler(field, 5)),
     "reversible": SolverRow(lambda path, field: solvers.reversible(solvers.heun, field)),
     "cfg_plus_plus": SolverRow(lambda path, field: solvers.cfg_plus_plus(path, pair_of(field), jnp.asarray(0), 0.5)),
+    "rectified_cfg_plus_plus": SolverRow(
+        lambda path, field: solvers.rectified_cfg_plus_plus(pair_of(field), jnp.asarray(0), 2.0), 1, 3
+    ),
+    "manifold_projected": SolverRow(
+        lambda path, field: solvers.manifold_projected(pair_of(field), jnp.asarray(0), 2.0), is_two_way=False
+    ),
     "with_field_state": SolverRow(lambda path, field: solvers.with_field_state(solvers.euler, _stateful(field))),
     "remat": SolverRow(lambda path, field: solvers.remat(solvers.rk4(field))),
     "churn": SolverRow(lambda path, field: solvers.churn(path, field, 0.3), is_stochastic=True, is_two_way=False),
