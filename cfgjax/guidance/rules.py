@@ -265,7 +265,7 @@ RULES: dict[str, GuidanceRule] = {
             "Ventura et al., arXiv 2602.00716",
             ANY,
             2,
-            "plain guidance where both scales are one",
+            "plain guidance at equal scales",
             "guidance.stages",
             is_labelled_at_one=False,
         ),

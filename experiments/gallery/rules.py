@@ -21,6 +21,8 @@ PAIR = guidance.pair(FIELD, NULL)
 SCALES = (1.0, 2.0, 4.0, 8.0)
 NUM_STEPS = 64
 BOUND = 1.8
+LEVEL = 2 / 3
+"""The time at which the path has half as much noise as data."""
 
 Guided = Callable[[Number], LabelledField]
 """guidance scale [] -> the guided field."""
@@ -94,6 +96,14 @@ def _by_corrections(key: Array, y: Array, scale: Number) -> Array:
     return solvers.integrate(solver, solver_key, noise, solvers.time_grids.uniform(NUM_STEPS))
 
 
+def _in_rounds(key: Array, y: Array, scale: Number) -> Array:
+    noise, solver_key = _start(key)
+    labelled, guided = (solvers.heun(guidance.given(_free(w), y)) for w in (1.0, scale))
+    grid = solvers.time_grids.uniform(NUM_STEPS)
+    refining = LEVEL + (1 - LEVEL) * solvers.time_grids.uniform(NUM_STEPS // 2)
+    return solvers.gibbs_like(PATH, labelled, guided, solver_key, noise, grid, refining, num_rounds=4)
+
+
 GALLERY_ROWS = {
     "classifier_free": GalleryRow("classifier-free guidance, ODE", by_ode(_free)),
     "classifier": GalleryRow("classifier guidance, ODE", by_ode(_by_classifier)),
@@ -123,6 +133,14 @@ GALLERY_ROWS = {
     "autoguidance": GalleryRow(
         "away from a worse field, of a smaller and wider ring", by_ode(lambda w: guidance.autoguidance(FIELD, WORSE, w))
     ),
+    "magnitude_aware": GalleryRow(
+        "magnitude-aware, damping 2", _on_pair(lambda pair: guidance.magnitude_aware(pair, 2.0))
+    ),
+    "negative_window": GalleryRow(
+        "w until t = 0.6, then the null field",
+        by_ode(lambda w: guidance.stages(PAIR, (0.6,), (w, 0.0))),
+    ),
+    "gibbs_like": GalleryRow("Gibbs-like: 4 rounds from the noise level 1/2", _in_rounds),
     "rescaled": GalleryRow("rescaled by 0.7", by_ode(lambda w: guidance.rescaled(PAIR, w, 0.7))),
     "projected": GalleryRow(
         "projected, length up to 1", _on_pair(lambda pair: guidance.projected(PATH, pair, 0.0, 1.0))

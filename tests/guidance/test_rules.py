@@ -3,6 +3,7 @@
 import importlib
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -325,3 +326,17 @@ def test_w_one_is_the_labelled_fields_step_where_that_is_told(name):
     )
     expected = _end(_euler(_of_two(_field), TWO) if is_of_two else _labelled(_field))
     assert np.array_equal(found, expected) == RULES[name].is_labelled_at_one
+
+
+def _row(rule):
+    is_labelled = "yes" if rule.is_labelled_at_one else "no"
+    facts = (rule.name, f"`{rule.where}`", rule.space, str(rule.evaluations), rule.neutral, is_labelled, rule.paper)
+    return f"| {' | '.join(facts)} |"
+
+
+def test_the_page_of_guidance_has_the_table():
+    page = (Path(__file__).parent.parent.parent / "docs" / "guidance.md").read_text()
+    table = page.partition("## All rules in one table")[2].partition("\n## ")[0]
+    assert [line for line in table.splitlines() if line.startswith("| ")][1:] == [_row(rule) for rule in RULES.values()]
+    told = table.partition("carry: ")[2].partition(".\n")[0].split(", ")
+    assert told == [name for name, rule in RULES.items() if rule.has_memory]
