@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -128,7 +130,7 @@ def _in_chunks(program: Callable[[Point, Law], Measured], points: Sequence[Any],
 
 def climb(table: Mapping[str, Row], sweep: Sweep) -> Result:
     """Every row of the sweep, with its own count of compilations and times."""
-    seen, start, cpu_start = Seen(), time.perf_counter(), time.process_time()
+    seen, start, cpu_start, load = Seen(), time.perf_counter(), time.process_time(), round(os.getloadavg()[0], 1)
     floors, all_laws = _laws(sweep)
     rungs = {dimension: _rungs(table, names) for dimension, names in sweep.solvers.items()}
     evaluations = {
@@ -155,5 +157,5 @@ def climb(table: Mapping[str, Row], sweep: Sweep) -> Result:
     seen.stop()
     rows = [row for dimension in sorted(by_dimension) for row in by_dimension[dimension]]
     took = round(time.perf_counter() - start, 1), round(time.process_time() - cpu_start, 1)
-    setting = {"num_samples": sweep.size.num_samples, "num_steps": sweep.size.num_steps, "jax": jax.__version__}
+    setting = asdict(sweep.size) | {"jax": jax.__version__, "date": str(datetime.date.today()), "load": load}
     return Result(rows, floors, seen.count, *took, setting)

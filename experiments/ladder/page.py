@@ -38,7 +38,7 @@ _TAIL = """\
 ![Energy distance by rule, dimension and w]({picture})
 
 Made by `{command}`: {count} points, {compilations} compilations, {cpu:.0f} CPU seconds, {seconds:.0f} s on \
-{machine}. The rows of all solvers ({solvers}), sigmas, paths ({paths}) and w ({scales}) are in the \
+{machine} with jax {jax} on {date}, beside other work (a load of {load:g} when it began). The rows of all solvers ({solvers}), sigmas, paths ({paths}) and w ({scales}) are in the \
 run's `ladder.json`.
 
 `--rule FILE.py` adds a rule of your own, by a function of the type of `experiments.config.samplers.RULES`:
@@ -113,6 +113,7 @@ def page(result: Result, command: str, machine: str, picture: str) -> str:
         cpu=result.cpu_seconds,
         seconds=result.seconds,
         machine=machine,
+        **{name: result.setting[name] for name in ("jax", "date", "load")},
         solvers=of["solver"],
         paths=of["path"],
         scales=", ".join(f"{scale:g}" for scale in result.floors),

@@ -155,7 +155,7 @@ def num_evaluations(row: Row, solver: str, num_steps: int) -> int:
             return row.build(Cell(_Counted(2, marked), path, LABEL, scale, solver, sigma))
 
         x = jnp.ones((1, 2) if row.is_population else 2)
-        found.append(solvers.num_function_evaluations(build, lambda x, t, y: x * t, x, ts).sum())
+        found.append(solvers.num_function_evaluations(build, lambda x, t, y: x * (t + y), x, ts).sum())
 
     number = jax.ShapeDtypeStruct((), jnp.float32)
     jax.eval_shape(count, jax.ShapeDtypeStruct((), jnp.int32), number, number)

@@ -102,7 +102,7 @@ def of_memory(field_of: Callable[[Cell], StatefulField]) -> Row:
     return Row(lambda cell: solvers.with_field_state(cell.make_solver, field_of(cell)), OF_ONE_STEP)
 
 
-def _gap_policy(cell: Cell) -> Policy:
+def _policy(cell: Cell) -> Policy:
     """1 + (w - 1) |u_y| / (|u_y| + |u_y - u_null|): less where the two sides differ much."""
 
     def scale_of(x: Array, t: Array, y: Array, null: Array, labelled: Array) -> Array:
@@ -110,6 +110,22 @@ def _gap_policy(cell: Cell) -> Policy:
         return 1 + (cell.scale - 1) * jnp.where(gap > 0, size / jnp.where(gap > 0, size + gap, 1), 1)
 
     return guidance.policy(scale_of)
+
+
+def _annealed(cell: Cell) -> Policy:
+    """1 + (w - 1) / (1 + |E_y - E_null|), in the place of a learned function of the gap."""
+    return guidance.gap_policy(cell.path, lambda t, y, gap: 1 + (cell.scale - 1) / (1 + gap))
+
+
+def _mixed(cell: Cell) -> StatefulField:
+    """The early scale has the share of the late one that the pipeline's 3.5 has of its 10, both less 1."""
+    early = 1 + 2.5 / 9 * (cell.scale - 1)
+    return guidance.adaptive_projected_mix(cell.path, cell.pair, early, cell.scale, cell.label)
+
+
+def _weakened(cell: Cell) -> LabelledField:
+    weak = cell.problem.weak_field(cell.path)
+    return guidance.weakened(cell.pair, weak, cell.scale, cell.scale)
 
 
 def _classifier(cell: Cell) -> LabelledField:
@@ -147,14 +163,20 @@ def _feynman_kac(cell: Cell) -> WeightedSolver:
 LADDER: dict[str, Row] = {name: of_rule(rule) for name, rule in RULES.items()} | {
     "classifier": of_field(_classifier),
     "autoguidance": of_field(_autoguidance),
-    "negative": of_field(_negative),
+    "weakened_self": of_field(_weakened),
+    "negative_label": of_field(_negative),
     "interval": of_scale(lambda cell: guidance.interval(cell.scale, 0.375, 0.75)),
     "schedule": of_scale(lambda cell: lambda t: 1 + (cell.scale - 1) * t),
-    "policy": of_scale(_gap_policy),
+    "exponential_scale": of_scale(lambda cell: guidance.exponential_scale(1.0, jnp.log(cell.scale))),
+    "beta_scale": of_scale(lambda cell: guidance.beta_scale(cell.path, cell.scale)),
+    "policy": of_scale(_policy),
+    "annealed": of_scale(_annealed),
+    "negative_window": of_field(lambda cell: guidance.stages(cell.pair, (0.625,), (cell.scale, 0.0))),
     "zero_init": of_field(lambda cell: guidance.zero_init(guidance.extrapolate(cell.pair, cell.scale), 0.125)),
     "adaptive_projected": of_memory(
         lambda cell: guidance.adaptive_projected(cell.path, cell.pair, cell.scale, cell.label)
     ),
+    "adaptive_projected_mix": of_memory(_mixed),
     "cfg_plus_plus": Row(_cfg_plus_plus, (OWN,)),
     "predictor_corrector": Row(_predictor_corrector, (OWN,)),
     "feynman_kac": Row(_feynman_kac, STOCHASTIC, is_population=True),
