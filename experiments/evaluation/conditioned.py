@@ -11,7 +11,7 @@ from cfgjax.data import ConditionedImages, Images
 from experiments.config.kinds import ConditionedData
 from experiments.evaluation.feature_classifier import FeatureClassifier, class_accuracy, feature_classifier_of
 from experiments.evaluation.guided_samples import FREE, draws_of
-from experiments.evaluation.image_figures import draw_samples
+from experiments.evaluation.image_figures import write_samples
 from experiments.evaluation.options import EvaluationOptions
 from experiments.tasks.task import Learned
 
@@ -51,7 +51,7 @@ def evaluate(
     told, sampling = run.task.conditions, run.experiment.sampling
     drawn = draws_of(run, options, told.rows, sampling.num_per_class)
     shown = {(FREE, solver): its for solver, its in drawn.items()}
-    draw_samples(shown, {FREE: sampling.scales}, told.texts, out_dir / "samples.png")
+    write_samples(shown, {FREE: sampling.scales}, told.texts, out_dir)
     for solver, samples in drawn.items():
         scales, texts = np.asarray(sampling.scales), np.asarray(told.texts)
         np.savez(

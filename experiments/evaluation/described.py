@@ -18,7 +18,7 @@ from cfgjax.data.measured import PROPERTIES
 from experiments.config.kinds import ImageData
 from experiments.evaluation.feature_classifier import FeatureClassifier, class_accuracy, feature_classifier_of
 from experiments.evaluation.guided_samples import FREE, draws_of
-from experiments.evaluation.image_figures import draw_samples
+from experiments.evaluation.image_figures import write_samples
 from experiments.evaluation.options import EvaluationOptions
 from experiments.tasks.conditions import all_known, concatenated, count_of, take
 from experiments.tasks.digits import Digits, properties_of
@@ -148,7 +148,7 @@ def evaluate(
         for scale, samples in zip(sampling.scales, its, strict=True)
     ]
     shown = {(FREE, solver): samples for solver, samples in drawn[_SHOWN].items()}
-    draw_samples(shown, {FREE: sampling.scales}, run.task.conditions.texts, out_dir / "samples.png")
+    write_samples(shown, {FREE: sampling.scales}, run.task.conditions.texts, out_dir)
     own = None if classifier is None else classifier.test_accuracy
     return {
         **({} if own is None else {"recogniser_test_accuracy": own}),

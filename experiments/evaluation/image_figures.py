@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from experiments.evaluation import by_scale
 from experiments.evaluation.guided_samples import Draws
 from experiments.figures.fonts import room_for
 from experiments.figures.image_grid import show_grid
@@ -26,7 +27,8 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def _title(rule: tuple[str, str]) -> str:
+def title_of(rule: tuple[str, str]) -> str:
+    """What a guidance and a solver are called."""
     guidance, solver = rule
     return f"{guidance}, {TITLES.get(solver, solver)}"
 
@@ -44,8 +46,15 @@ def draw_samples(
     panels = np.ravel(figure.subplots(1, len(draws), width_ratios=widths))
     for axes, (rule, samples) in zip(panels, draws.items(), strict=True):
         show_grid(axes, samples[:, :, 0], scales[rule[0]], labels)
-        axes.set_title(_title(rule))
+        axes.set_title(title_of(rule))
     figure.savefig(file, dpi=100)
+
+
+def write_samples(draws: Draws, scales: dict[str, tuple[float, ...]], labels: Sequence[str], out_dir: Path) -> None:
+    """Writes samples.png of ``draw_samples``, and beside it the first samples by scale."""
+    draw_samples(draws, scales, labels, out_dir / "samples.png")
+    titled = {title_of(rule): samples for rule, samples in draws.items()}
+    by_scale.write(out_dir, titled, [scales[guidance] for guidance, _ in draws], labels)
 
 
 def _plot(axes: Axes, rows: list[dict[str, Any]], across: str, up: str) -> None:
@@ -53,7 +62,7 @@ def _plot(axes: Axes, rows: list[dict[str, Any]], across: str, up: str) -> None:
     rules = dict.fromkeys((row["guidance"], row["solver"]) for row in rows)
     for rule in rules:
         own = [row for row in rows if (row["guidance"], row["solver"]) == rule and up in row and across in row]
-        line = axes.plot([row[across] for row in own], [row[up] for row in own], "o-", ms=4, label=_title(rule))
+        line = axes.plot([row[across] for row in own], [row[up] for row in own], "o-", ms=4, label=title_of(rule))
         if across == "scale":
             continue
         for row in own:

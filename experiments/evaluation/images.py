@@ -12,7 +12,7 @@ from experiments.config.kinds import ImageData
 from experiments.evaluation.feature_classifier import feature_classifier_of
 from experiments.evaluation.fidelity import Reference, measure, num_repeated, real_vs_real, reference_of
 from experiments.evaluation.guided_samples import Draws, guided_draws
-from experiments.evaluation.image_figures import draw_curves, draw_samples, write_curves
+from experiments.evaluation.image_figures import draw_curves, write_curves, write_samples
 from experiments.evaluation.likelihoods import bits_per_dimension
 from experiments.evaluation.measurable import (
     ACCURACY,
@@ -209,7 +209,7 @@ def measure_drawn(
     repeated, num_real = num_repeated(reference.real, num_samples)
     _tell_repeated(repeated, num_real, rows)
     real = real_vs_real(reference, num_samples)
-    draw_samples(draws, scales, [texts[y] for y in drawn], out_dir / "samples.png")
+    write_samples(draws, scales, [texts[y] for y in drawn], out_dir)
     draw_curves(rows, real, settings.name, out_dir / "curves.png")
     write_curves(rows, out_dir / "curves.csv")
     measured: dict[str, Any] = {}

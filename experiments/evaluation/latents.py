@@ -11,7 +11,7 @@ from cfgjax import data
 from experiments.cli import main as cli
 from experiments.evaluation import images
 from experiments.evaluation.guided_samples import Draws, guided_draws
-from experiments.evaluation.image_figures import draw_samples
+from experiments.evaluation.image_figures import write_samples
 from experiments.evaluation.measurable import Counts, left_out
 from experiments.evaluation.options import EvaluationOptions
 from experiments.run import launches
@@ -81,7 +81,7 @@ def evaluate(
     if decoder is None:
         return {"samples": []}
     if pictures is None:
-        draw_samples(decoded(draws, decoder, 1), scales, run.task.conditions.texts, out_dir / "samples.png")
+        write_samples(decoded(draws, decoder, 1), scales, run.task.conditions.texts, out_dir)
         return {"samples": []}
     labels, num_per_class = run.task.labels, run.experiment.sampling.num_per_class
     there = Counts(len(labels) * num_per_class, len(pictures.test.label), len(labels))

@@ -8,7 +8,7 @@ import numpy as np
 from cfgjax.data.latents import Spread
 from cfgjax.data.measured import PROPERTIES
 from experiments.evaluation.guided_samples import FREE, draws_of
-from experiments.evaluation.image_figures import draw_samples
+from experiments.evaluation.image_figures import write_samples
 from experiments.evaluation.options import EvaluationOptions
 from experiments.tasks.conditions import all_known, concatenated, count_of
 from experiments.tasks.digits import Digits, properties_of
@@ -37,5 +37,5 @@ def evaluate(run: Learned, spread: Spread, test: Digits, options: EvaluationOpti
             found = (np.asarray(properties_of(its)) - spread.mean) / spread.deviation
             rows.append({"solver": solver, "scale": scale, **errors(asked, found)})
     shown = {(FREE, solver): samples[:, :num_shown] for solver, samples in drawn.items()}
-    draw_samples(shown, {FREE: scales}, told.texts, out_dir / "samples.png")
+    write_samples(shown, {FREE: scales}, told.texts, out_dir)
     return {"num_samples": len(asked), "property_errors": rows, "samples": []}

@@ -13,6 +13,7 @@ from cfgjax.analysis.residuals import relative_error
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, GaussianPath, LabelledField
 from experiments.config.samplers import JUMP, ODE, SDE, classifier_free
+from experiments.evaluation import by_scale
 from experiments.evaluation.exact_laws import EXACT_STEPS, energy_distances, kl_divergences
 from experiments.evaluation.guided_samples import EVALUATIONS, FREE, Way, guided_draws
 from experiments.evaluation.measurable import RECOGNITION, Need
@@ -161,6 +162,7 @@ def evaluate(run: Learned, mixture: LabelledMixture, options: EvaluationOptions,
     draw_densities(laws, scales, mixture, path, out_dir / "densities.png")
     shown = {KINDS.get(solver, f"{guidance}, {solver}"): samples for (guidance, solver), samples in draws.items()}
     draw_samples(shown, scales, out_dir / "samples.png")
+    by_scale.write(out_dir, shown, [scales] * len(shown), run.task.conditions.texts)
     guided = [
         {"law": name, "scale": scale, **_moments(points)}
         for name, samples in laws.items()

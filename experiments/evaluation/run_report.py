@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from experiments.config.samplers import ODE_SOLVERS, SDE_SOLVERS
-from experiments.evaluation import by_evaluations, frechet, measurable
+from experiments.evaluation import by_evaluations, by_scale, frechet, measurable
 from experiments.evaluation.guided_samples import FREE
 from experiments.evaluation.options import NOTHING_MORE, EvaluationOptions
 from experiments.run import folder as run_folder
@@ -16,7 +16,15 @@ from experiments.run.require_trained import with_known_scales
 from experiments.run.restore import Run
 from experiments.tasks.task import Task
 
-_OF_REPORTS = "samples.png", "densities.png", "curves.png", "curves.csv", "residuals.png", "classifier.png"
+_OF_REPORTS = (
+    "samples.png",
+    "densities.png",
+    "curves.png",
+    "curves.csv",
+    "residuals.png",
+    "classifier.png",
+    by_scale.NAME,
+)
 """What reports write beside metrics.json and samples-*.npz."""
 _SOLVERS = *ODE_SOLVERS, *SDE_SOLVERS
 _COLUMNS = {"recognised": ".1%", "frechet": ".3f", "coverage": ".3f"}

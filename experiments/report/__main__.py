@@ -1,10 +1,11 @@
 """Write one page about a run: its curves, samples, metrics, settings, versions and commands, as RUN/report.html.
 
-The page holds all it shows: it needs no network and no script. A run that is unfinished, or diverged, has a page, too.
+The page holds all it shows: it needs no network, and no script but the one that moves the sliders of w. A run that is
+unfinished, or diverged, has a page, too.
 """
 
 import base64
-import io
+import hashlib
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,14 +14,15 @@ from typing import Annotated, Any
 
 import jinja2
 import tyro
-from PIL import Image
+from markupsafe import Markup
 
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.cli.options import optional
 from experiments.config.schema import ADAPTER
 from experiments.report import html as html_tables
-from experiments.report import read_run, stored_latents, svg
+from experiments.report import read_run, sliders, stored_latents, svg
+from experiments.report.pictures import embedded
 from experiments.report.read_run import Findings, Record
 from experiments.run import folder as run_folder
 from experiments.run import launches
@@ -31,6 +33,7 @@ from experiments.tasks.registry import facts_of
 MOST_SAMPLE_GRIDS = 12
 """Sample grids of the course of training that a page shows."""
 MOST_STARTS = 100
+TEMPLATES = Path(__file__).parent / "templates"
 HEADLINES = "recogniser test accuracy", "relative error, labelled", "relative error, null"
 MOST_NORMS = 12
 RECONSTRUCTIONS = "Held-out pictures (upper rows) and what the means of their latents are decoded to (lower)."
@@ -53,13 +56,6 @@ class Options:
     """File to write."""
     autoencoder: Annotated[Path | None, optional("PATH", "latents are not shown")] = None
     """Of a run of latents: the autoencoder, to show as pictures what was drawn without it."""
-
-
-def _shown(png: bytes) -> dict[str, Any]:
-    """A picture as the page holds it, with its size."""
-    with Image.open(io.BytesIO(png)) as picture:
-        width, height = picture.size
-    return {"uri": f"data:image/png;base64,{base64.b64encode(png).decode()}", "width": width, "height": height}
 
 
 def _status(found: Record) -> str:
@@ -91,9 +87,16 @@ def _measured(name: str, findings: Findings) -> dict[str, Any]:
     """A section of what was measured."""
     told = DESCRIPTIONS | ({"samples.png": RECONSTRUCTIONS} if "reconstruction" in findings.metrics else {})
     single, its_tables = html_tables.of_metrics(findings.metrics)
-    pictures = [(file, told[file], _shown(content)) for file, content in findings.pictures.items()]
+    pictures = [(file, told[file], embedded(content)) for file, content in findings.pictures.items()]
     title = name.capitalize() if name else "Samples and metrics"
-    return {"title": title, "single": single, "tables": its_tables, "pictures": pictures, "others": findings.others}
+    return {
+        "title": title,
+        "single": single,
+        "tables": its_tables,
+        "sliders": sliders.sliders_of(findings.by_scale, findings.labels),
+        "pictures": pictures,
+        "others": findings.others,
+    }
 
 
 def _environment(found: Record) -> dict[str, str]:
@@ -125,11 +128,14 @@ def _starts(found: Record) -> list[list[str]]:
 
 def page(found: Record, run_dir: Path) -> str:
     """The page of a run, as HTML."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     restarts = [start["step"] for start in found.starts if 0 < start["step"] <= found.experiment.num_steps]
+    measured = [_measured(name, findings) for name, findings in found.findings.items()]
+    script = (TEMPLATES / "slider.js").read_text() if any(one["sliders"] for one in measured) else ""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     settings = run_folder.flat(ADAPTER.dump_python(found.experiment, mode="json"))
     return environment.get_template("report.html").render(
         name=run_dir.resolve().name,
@@ -138,8 +144,10 @@ def page(found: Record, run_dir: Path) -> str:
         curves=svg.draw(found.rows, restarts),
         has_restarts=bool(restarts),
         divergence=_divergence(found),
-        sample_grids=[(step, _shown(content)) for step, content in found.sample_grids.items()],
-        measured=[_measured(name, findings) for name, findings in found.findings.items()],
+        sample_grids=[(step, embedded(content)) for step, content in found.sample_grids.items()],
+        measured=measured,
+        script=Markup(script),
+        scripts=f"'sha256-{digest}'" if script else "'none'",
         settings={name: html_tables.text_of(value) for name, value in settings.items()},
         environment=_environment(found),
         starts=_starts(found),

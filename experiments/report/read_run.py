@@ -11,6 +11,8 @@ from PIL import Image
 
 from cfgjax.data import DataError, read_bounded, require_inside
 from experiments.config.schema import Experiment
+from experiments.evaluation import by_scale
+from experiments.evaluation.by_scale import ByScale
 from experiments.run import folder as run_folder
 from experiments.run import launches, metrics_log, sample_grids
 
@@ -28,11 +30,15 @@ class Findings(NamedTuple):
         metrics: of metrics.json; empty where there is none.
         pictures: PNG files by name.
         others: files of samples that are no pictures.
+        labels: of the samples by guidance scale.
+        by_scale: the first samples of each rule.
     """
 
     metrics: dict[str, Any]
     pictures: dict[str, bytes]
     others: list[str]
+    labels: list[str]
+    by_scale: list[ByScale]
 
 
 class Record(NamedTuple):
@@ -113,6 +119,16 @@ class _Reader:
             return None
         return content
 
+    def samples_of(self, file: Path) -> tuple[list[str], list[ByScale]]:
+        """The labels and the samples by guidance scale of a file, or none."""
+        if not file.exists():
+            return [], []
+        try:
+            return by_scale.read(file, self._run_dir)
+        except DataError as error:
+            self.troubles.append(str(error))
+            return [], []
+
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     """A line's numbers; null stands for one that was not finite."""
@@ -128,8 +144,10 @@ def _rows(reader: _Reader, run_dir: Path) -> list[dict[str, float]]:
 def _findings_of(reader: _Reader, folder: Path) -> Findings:
     shown = {name: reader.picture_of(folder / name) for name in PICTURES}
     others = sorted(file.name for file in folder.glob("samples-*.npz"))
-    metrics = reader.json_of(folder / "metrics.json")
-    return Findings(metrics, {name: content for name, content in shown.items() if content is not None}, others)
+    metrics, samples = reader.json_of(folder / "metrics.json"), reader.samples_of(folder / by_scale.NAME)
+    return Findings(
+        metrics, {name: content for name, content in shown.items() if content is not None}, others, *samples
+    )
 
 
 def _spread(steps: list[int], most: int) -> list[int]:

@@ -7,8 +7,9 @@ import numpy as np
 
 from cfgjax.data import DataError
 from cfgjax.data.untrusted.npz import read_npz
+from experiments.evaluation.by_scale import ByScale, first
 from experiments.evaluation.guided_samples import Draws
-from experiments.evaluation.image_figures import draw_samples
+from experiments.evaluation.image_figures import draw_samples, title_of
 from experiments.report.read_run import Findings, Record
 from experiments.run.decoder import Decoder
 from experiments.tasks.task import TaskFacts
@@ -33,8 +34,10 @@ def _read(file: Path, run_dir: Path, facts: TaskFacts) -> tuple[np.ndarray, tupl
     return first.astype(np.float32), tuple(float(scale) for scale in scales)
 
 
-def _drawn(folder: Path, run_dir: Path, names: list[str], facts: TaskFacts, decoder: Decoder) -> bytes:
-    """The picture of the samples in some files of a folder, samples-GUIDANCE-SOLVER.npz, as PNG."""
+def _drawn(
+    folder: Path, run_dir: Path, names: list[str], facts: TaskFacts, decoder: Decoder
+) -> tuple[bytes, list[ByScale]]:
+    """The picture of the samples in some files of a folder, samples-GUIDANCE-SOLVER.npz, as PNG, and they by scale."""
     draws: Draws = {}
     scales = {}
     for name in names:
@@ -43,7 +46,12 @@ def _drawn(folder: Path, run_dir: Path, names: list[str], facts: TaskFacts, deco
         draws[guidance, solver] = decoder.decode_all(latents)
     stream = io.BytesIO()
     draw_samples(draws, scales, facts.conditions.texts, stream)
-    return stream.getvalue()
+    own = [
+        ByScale(title_of(rule), np.asarray(scales[rule[0]]), first(samples))
+        for rule, samples in draws.items()
+        if samples.shape[-1] in (1, 3)
+    ]
+    return stream.getvalue(), own
 
 
 def with_pictures(found: Record, run_dir: Path, facts: TaskFacts, decoder: Decoder) -> Record:
@@ -55,8 +63,9 @@ def with_pictures(found: Record, run_dir: Path, facts: TaskFacts, decoder: Decod
         if not its.others or PICTURE in its.pictures:
             continue
         try:
-            picture = _drawn(run_dir / part, run_dir, its.others, facts, decoder)
-            findings[part] = its._replace(pictures={PICTURE: picture} | its.pictures)
+            picture, samples = _drawn(run_dir / part, run_dir, its.others, facts, decoder)
+            pictures = {PICTURE: picture} | its.pictures
+            findings[part] = its._replace(pictures=pictures, by_scale=samples, labels=list(facts.conditions.texts))
         except DataError as error:
             troubles.append(str(error))
     return found._replace(findings=findings, troubles=troubles)

@@ -1,21 +1,24 @@
 """One page about a run: for every kind of run and every state of its folder, and nothing in a file can act in it."""
 
+import base64
 import dataclasses
+import hashlib
 import html.parser
 import io
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cfgjax.data import DataError
 from experiments.config.schema import ADAPTER
+from experiments.evaluation import by_scale
 from experiments.presets.registry import PRESETS
 from experiments.report import svg
+from tests.support.browser import BROWSER, Browser
 from tests.support.commands import assert_one_line, command
 
 MAGENTA = 255, 0, 255
@@ -86,16 +89,26 @@ class _Elements(html.parser.HTMLParser):
         self.text += data
 
 
+def _digest(script):
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
 def _page(folder, *arguments):
     done = command("report", folder, *arguments)
     assert done.returncode == 0, done.stderr
     return (folder / "report.html").read_text()
 
 
-def _assert_inert(page):
-    """No element runs anything, and none leads out of the page."""
+def _assert_inert(page, has_sliders=False):
+    """No element runs anything but the page's own script, named by its digest, and none leads out of the page."""
     found = _Elements(page)
-    assert {tag for tag, _ in found.elements}.isdisjoint({"script", "iframe", "object", "embed", "link", "base", "a"})
+    assert {tag for tag, _ in found.elements}.isdisjoint({"iframe", "object", "embed", "link", "base", "a"})
+    scripts = [f"'sha256-{_digest(script)}'" for script in re.findall(r"<script>(.*?)</script>", page, re.DOTALL)]
+    assert [attributes for tag, attributes in found.elements if tag == "script"] == [{}] * has_sliders
+    assert len(scripts) == has_sliders
+    policies = [attributes["content"] for _, attributes in found.elements if "http-equiv" in attributes]
+    allowed = "".join(scripts) if has_sliders else "'none'"
+    assert [policy.partition("script-src ")[2] for policy in policies] == [allowed]
     for tag, attributes in found.elements:
         assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
         for name in ("src", "href", "xlink:href"):
@@ -196,25 +209,15 @@ def test_a_mistake_is_one_line(arguments, expected, tmp_path, monkeypatch):
     assert_one_line(command("report", *arguments), expected)
 
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-def _browse(page, profile, *options):
-    """What a real browser says of a page from its file."""
-    arguments = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
-        f"--user-data-dir={profile}", *options, page.as_uri(),
-    ]  # fmt: skip
-    return subprocess.run([BROWSER, *arguments], capture_output=True, text=True, timeout=120, check=True).stdout
-
-
-def _seen(page, tmp_path, name, size, *options):
-    """The pixels of a page in a window, and the document that the browser made of it."""
-    file = tmp_path / f"{name}.png"
-    document = _browse(page, tmp_path / name, "--dump-dom", f"--screenshot={file}", f"--window-size={size}", *options)
-    with Image.open(file) as picture:
-        return np.asarray(picture.convert("RGB")).astype(int), document
+def _seen(page, profile, width, is_dark=False):
+    """The pixels of a page in a window, and the titles of its sections."""
+    with Browser(profile, width, 3000, is_dark) as browser:
+        browser.open(page.as_uri())
+        browser.screenshot(profile / "page.png")
+        titles = browser.run("[...document.querySelectorAll('h2')].map((each) => each.textContent)")
+        assert browser.errors == []
+    with Image.open(profile / "page.png") as picture:
+        return np.asarray(picture.convert("RGB")).astype(int), titles
 
 
 def _num_of(pixels, color):
@@ -227,16 +230,114 @@ def test_a_browser_shows_curves_and_pictures_in_light_and_dark_on_a_desk_and_a_p
     folder = _run_folder(tmp_path / "run", "digits")
     _page(folder)
     page = folder / "report.html"
-    light, document = _seen(page, tmp_path, "light", "1200,3000")
+    light, titles = _seen(page, tmp_path / "light", 1200)
     assert _num_of(light, MAGENTA) >= 0.95 * 160 * 120
     assert _num_of(light, (0, 255, 255)) >= 0.95 * 160 * 120
     assert _num_of(light, (0x12, 0x60, 0xA8)) > 1000
     assert _num_of(light[0], (255, 255, 255)) == 1200
-    dark, _ = _seen(page, tmp_path, "dark", "500,3000", "--blink-settings=preferredColorScheme=0")
+    dark, _ = _seen(page, tmp_path / "dark", 500, is_dark=True)
     assert _num_of(dark, MAGENTA) >= 0.95 * 160 * 120
     assert _num_of(dark, (0x74, 0xB4, 0xF0)) > 500
     assert _num_of(dark[:, -8:], (0x14, 0x18, 0x1D)) == dark[:, -8:].size // 3
     assert _num_of(light, (0x74, 0xB4, 0xF0)) == 0
-    assert re.findall(r"<h2[^>]*>([^<]*)</h2>", document) == [
+    assert titles == [
         "Curves", "Samples during training", "Samples and metrics", "Settings", "Environment and versions", "Commands",
     ]  # fmt: skip
+
+
+COLORS = {0.0: (200, 30, 30), 2.0: (30, 200, 30), 4.0: (30, 30, 200)}
+"""Of all pictures at each w."""
+
+
+def _keep_by_scale(folder, title="classifier-free, ODE (Heun)"):
+    """Pictures of one colour for each w, as an evaluation keeps them."""
+    colors = np.asarray(list(COLORS.values())).reshape(3, 1, 1, 1, 1, 3) / 127.5 - 1
+    by_scale.write(folder, {title: np.broadcast_to(colors, (3, 4, 2, 8, 8, 3))}, [tuple(COLORS)], ["0", "1", "2", "3"])
+
+
+def test_what_is_kept_by_scale_is_read_again(tmp_path):
+    """The first picture of each label, and the first points; latents of four channels are not kept."""
+    points = np.random.default_rng(0).normal(size=(2, 3, 200, 2))
+    pictures = np.linspace(-1, 1, 2 * 3 * 2 * 16).reshape(2, 3, 2, 4, 4, 1)
+    draws = {"latents": np.zeros((2, 3, 1, 4, 4, 4)), "ODE": points, "SDE": pictures}
+    by_scale.write(tmp_path, draws, [(1.0, 2.0), (1.0, 2.0), (0.0, 3.0)], ["a", "b", "c"])
+    labels, (ode, sde) = by_scale.read(tmp_path / by_scale.NAME, tmp_path)
+    assert (labels, ode.title, ode.scales.tolist()) == (["a", "b", "c"], "ODE", [1.0, 2.0])
+    np.testing.assert_array_equal(ode.samples, points[:, :, : by_scale.MOST_POINTS].astype(np.float32))
+    assert (sde.title, sde.scales.tolist()) == ("SDE", [0.0, 3.0])
+    np.testing.assert_allclose(sde.samples / 127.5 - 1, pictures[:, :, 0], atol=1 / 127)
+
+
+def test_points_lie_where_they_were_sampled(tmp_path):
+    """A thousand units reach from the middle to the edge, which is 1.05 of the farthest coordinate; y points up."""
+    folder = _run_folder(tmp_path / "run", "mixture")
+    points = np.asarray([[[[1.0, -2.0], [0.0, 1.0]]], [[[2.0, 0.0], [0.5, 0.5]]]])
+    by_scale.write(folder, {"ODE": points}, [(4.0, 2.0)], ["0"])
+    page = _page(folder)
+    _assert_inert(page, has_sliders=True)
+    frames = re.findall(r'data-scale="([^"]*)"( hidden)?>.*? d="([^"]*)"', page, re.DOTALL)
+    assert frames == [("2", "", "M952 0h0M238 -238h0"), ("4", " hidden", "M476 952h0M0 -476h0")]
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"samples_0": np.zeros((1, 1, 8, 8, 1), np.float32)},
+        {"samples_0": np.zeros((2, 1, 8, 8, 1), np.uint8)},
+        {"samples_0": np.full((1, 1, 3, 2), np.nan, np.float32)},
+        {"samples_0": np.zeros((1, 1, 9, 3), np.float32)},
+        {"samples_0": np.zeros((1, 0, 8, 8, 1), np.uint8)},
+        {"titles": np.zeros(1)},
+    ],
+)
+def test_other_samples_by_scale_are_refused(arrays, tmp_path):
+    rest = {"titles": np.asarray(["ODE"]), "labels": np.asarray(["0"]), "scales_0": np.ones(1)}
+    np.savez(tmp_path / by_scale.NAME, **rest | arrays)
+    with pytest.raises(DataError, match="holds no samples by guidance scale"):
+        by_scale.read(tmp_path / by_scale.NAME, tmp_path)
+
+
+def test_samples_by_scale_that_do_not_read_are_a_trouble(tmp_path):
+    folder = _run_folder(tmp_path / "run", "digits")
+    (folder / by_scale.NAME).write_bytes(b"PK")
+    page = _page(folder)
+    _assert_inert(page)
+    assert "by_scale.npz does not read" in page
+
+
+def test_a_title_cannot_act(tmp_path):
+    folder = _run_folder(tmp_path / "run", "digits")
+    _keep_by_scale(folder, EVIL)
+    found = _assert_inert(_page(folder), has_sliders=True)
+    assert EVIL in found.text
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium on this machine: apt-get install chromium")
+def test_a_slider_shows_the_samples_of_its_scale_by_pointer_and_by_keyboard(tmp_path):
+    folder = _run_folder(tmp_path / "run", "digits")
+    _keep_by_scale(folder)
+    _page(folder)
+
+    def seen(browser):
+        """The scale that is told, and the share of the frame's pixels that have each scale's colour."""
+        box = browser.box(".by-scale .frame:not([hidden])")
+        browser.screenshot(tmp_path / "page.png")
+        with Image.open(tmp_path / "page.png") as picture:
+            pixels = np.asarray(picture.convert("RGB")).astype(int)
+        left, top, width, height = map(round, box)
+        frame = pixels[top : top + height, left : left + width]
+        shares = [_num_of(frame, color) / (width * height) for color in COLORS.values()]
+        told = browser.run("document.querySelector('.by-scale output').textContent")
+        assert browser.run("document.querySelector('.by-scale input').getAttribute('aria-valuetext')") == told
+        return told, [share > 0.5 for share in shares]
+
+    with Browser(tmp_path / "profile", 390, 900) as browser:
+        browser.open((folder / "report.html").as_uri())
+        assert seen(browser) == ("w = 2", [False, True, False])
+        browser.drag(".by-scale input", 0.5, 0.98)
+        assert seen(browser) == ("w = 4", [False, False, True])
+        browser.press("ArrowLeft", 2)
+        assert seen(browser) == ("w = 0", [True, False, False])
+        assert browser.run("document.documentElement.scrollWidth") == 390
+        assert browser.errors == []
+        assert {url.partition(":")[0] for url in browser.requests} <= {"file", "data"}
