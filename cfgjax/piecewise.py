@@ -2,7 +2,7 @@
 
 (I1) A ``Piecewise`` holds one value more than it has edges; piece i is at work between edge i-1 and edge i.
 (I2) ``piecewise`` lets a function of a value act on every piece, so that rules and solvers stack on a piecewise field
-     as they do on any other.
+     as they do on any other. A value that is several pieces is acted on once, and what comes out is one, too.
 """
 
 from __future__ import annotations
@@ -91,11 +91,18 @@ def piecewise(build: Callable[Args, Built]) -> Callable[Args, Built]:
             return build(*args, **kwargs)
         edges = tuple(sorted({edge for value in given for edge in value.edges}))
 
+        refined = {id(value): _refined(value, edges) for value in given}
+        known: dict[tuple[int, ...], Built] = {}
+
         def piece(index: int) -> Built:
             def of(value: Any) -> Any:
-                return _refined(value, edges)[index] if isinstance(value, Piecewise) else value
+                return refined[id(value)][index] if isinstance(value, Piecewise) else value
 
-            return cast(Any, build)(*map(of, args), **{name: of(value) for name, value in kwargs.items()})
+            parts = tuple(id(of(value)) for value in given)
+            if parts not in known:
+                named = {name: of(value) for name, value in kwargs.items()}
+                known[parts] = cast(Any, build)(*map(of, args), **named)
+            return known[parts]
 
         return _joined(edges, [piece(index) for index in range(len(edges) + 1)])
 

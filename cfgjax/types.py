@@ -7,7 +7,7 @@ of labels; ``jax.vmap`` makes the batch. Time runs from 0 (noise) to 1 (data).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -231,11 +231,30 @@ class WeightedSolver(NamedTuple):
 class StatefulField(NamedTuple):
     """A field with state: ``init: x -> memory`` and ``apply: (x, t, memory) -> (value [*D], memory)``.
 
-    ``solvers.with_field_state`` keeps the memory in a solver's carry.
+    ``solvers.with_field_state`` keeps the memory in a solver's carry. All evaluations of a step are by ``apply`` with
+    the memory of the step's start, and the first one's is kept; with ``apply_later`` those after the first are by it,
+    each with the memory that the one before left, and the last one's is kept.
     """
 
     init: Callable[[Array], Tree]
     apply: Callable[[Array, Array, Tree], tuple[Array, Tree]]
+    apply_later: Callable[[Array, Array, Tree], tuple[Array, Tree]] | None = None
+
+
+Evaluated = Literal["every", "first", "none"]
+"""Which evaluations of a solver's step evaluate both sides of guidance: every one, the first alone, or none."""
+
+
+class ReuseSchedule(NamedTuple):
+    """In which steps of a grid u_y - u_null is evaluated; elsewhere it is extrapolated of what is known.
+
+    ``ts`` are the n + 1 times of the grid, ``evaluated`` has a word for each of the n steps. ``order`` is the degree
+    in t of the polynomial through the last evaluations: 0 keeps the last, 1 is a line, 2 a parabola.
+    """
+
+    ts: tuple[float, ...]
+    evaluated: tuple[Evaluated, ...]
+    order: int = 1
 
 
 class Measurement(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Annotated, Any, TypeVar
 
@@ -18,6 +19,7 @@ from cfgjax.piecewise import Piecewise, piecewise
 from cfgjax.types import Array, Carry, Solver, Times, Tree, WeightedSolver
 
 AnySolver = TypeVar("AnySolver", Solver, WeightedSolver)
+StepOf = Callable[[Array], Callable[..., Carry]]
 _ANY_SOLVER = instance((Solver, WeightedSolver), "a Solver, as solvers.heun(field) is")
 
 
@@ -49,13 +51,13 @@ def solve(
     carry = solvers[0].init(as_state(x))
     start, steps = jnp.asarray(ts)[0], (jnp.arange(len(ts) - 1), jnp.asarray(ts)[:-1], jnp.asarray(ts)[1:])
     seen = [] if observe is None else [jax.tree.map(lambda leaf: jnp.expand_dims(leaf, 0), observe(carry, start))]
-    for number, (rule, part) in enumerate(runs(solver, ts)):
-        if number and rule.restart is not None:
-            carry = rule.restart(carry)
+    for number, (step_of, restart, part) in enumerate(_scans(solver, ts)):
+        if number and restart is not None:
+            carry = restart(carry)
 
-        def advance(carry: Carry, now: tuple[Array, Array, Array], step: Any = rule.step) -> tuple[Carry, Tree]:
+        def advance(carry: Carry, now: tuple[Array, Array, Array], step_of: StepOf = step_of) -> tuple[Carry, Tree]:
             index, t, t_next = now
-            carry = step(jax.random.fold_in(key, index), carry, t, t_next)
+            carry = step_of(index)(jax.random.fold_in(key, index), carry, t, t_next)
             return carry, None if observe is None else observe(carry, t_next)
 
         carry, more = jax.lax.scan(advance, carry, jax.tree.map(operator.itemgetter(part), steps))
@@ -122,6 +124,27 @@ def runs(
     bounds = [0, *(np.flatnonzero(np.diff(pieces)) + 1), len(pieces)]
     for first, last in pairwise(bounds):
         yield solver.pieces[pieces[first]], slice(first, last)
+
+
+def _scans(
+    solver: Solver | WeightedSolver | Piecewise[Solver], ts: Times
+) -> Iterator[tuple[StepOf, Callable[[Any], Carry] | None, slice]]:
+    """(number of a step -> its rule's step, restart, slice of the steps) of each scan: one for each run.
+
+    Of rules that often take turns one scan is for all runs: however many they are, each rule is compiled once.
+    """
+    found = list(runs(solver, ts))
+    rules = {id(rule): rule for rule, _ in found}
+    if len(found) <= 2 * len(rules) or any(rule.restart is not None for rule in rules.values()):
+        for rule, part in found:
+            yield lambda index, rule=rule: rule.step, rule.restart, part
+        return
+    places, numbers = list(rules), np.zeros(len(ts) - 1, np.int32)
+    for rule, part in found:
+        numbers[part] = places.index(id(rule))
+    steps = [rule.step for rule in rules.values()]
+    # the number is the same for all examples of a batch, so that the branch stays one, of which one side runs
+    yield lambda index: partial(jax.lax.switch, jnp.asarray(numbers)[index], steps), None, slice(None)
 
 
 def _choosing(solver: Piecewise[Solver]) -> Callable[..., Carry]:

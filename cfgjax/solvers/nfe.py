@@ -49,7 +49,7 @@ def num_function_evaluations(
 ) -> np.ndarray:
     """How often each step of a solve evaluates a field, [n]: a call on two stacked labels counts twice.
 
-    Nothing is computed: each run of steps is traced once. Inside a step a scan counts with its length, a branch with
+    Nothing is computed: each rule of a step is traced once. Inside a step a scan counts with its length, a branch with
     its dearest side, and a loop of unknown length as one pass.
 
     Args:
@@ -101,9 +101,12 @@ def _counted(build: Callable[..., Any], field: Callable[..., Array], x: Array, t
     each = np.zeros(len(ts) - 1, int)
     first = solver.pieces[0] if isinstance(solver, Piecewise) else solver
     carry, time = jax.eval_shape(first.init, x), jnp.asarray(ts)[0]
+    known: dict[int, int] = {}
     for rule, part in runs(solver, ts):
-        traced = jax.make_jaxpr(rule.step)(jax.random.key(0, impl=THREEFRY), carry, time, time)
-        each[part] = _count(traced.jaxpr, name, sizes[-1] if sizes else 1)
+        if id(rule) not in known:
+            traced = jax.make_jaxpr(rule.step)(jax.random.key(0, impl=THREEFRY), carry, time, time)
+            known[id(rule)] = _count(traced.jaxpr, name, sizes[-1] if sizes else 1)
+        each[part] = known[id(rule)]
     return each
 
 

@@ -17,6 +17,7 @@ INNER = (
     "analysis.importance",
     "analysis.likelihood",
     "analysis.residuals",
+    "analysis.reuse",
     "analysis.sweep",
     "data.described",
     "data.measured",

@@ -18,6 +18,7 @@ import numpy as np
 
 from cfgjax import checks, contracts, guidance, mixtures, paths, solvers
 from cfgjax.flow_maps import Gaussian
+from cfgjax.guidance.reuse import require_schedule
 from cfgjax.solvers.population import ParticleCarry
 from cfgjax.steering import operators
 from cfgjax.steering.rewards import scalar_output
@@ -79,6 +80,8 @@ def wrong_values(like):
     )
 
 
+SCHEDULE = guidance.reuse_every(np.linspace(0, 1, 3), 2)
+
 CHECKED = {
     checks.require_number: Values((0.5, 0, 2, np.float64(1), jnp.int32(1)), (NAN, INF, 1e39, *SEVERAL, *WORDS)),
     checks.require_positive: Values((0.5, 1, np.float32(2)), (0, -1.0, NAN, INF, *SEVERAL, *WORDS)),
@@ -96,6 +99,10 @@ CHECKED = {
     checks.require_finite: Values((np.array([1.0, -2.0]), jnp.ones(2)), (*NO_ARRAY, np.full(2, NAN), np.full(2, INF))),
     checks.require_arrays: Values(
         ({"a": jnp.ones(2)}, [np.ones(2), 1.0]), ("three", {"a": "three"}, {"a": object()}, [jnp.ones(2), "b"])
+    ),
+    require_schedule: Values(
+        (SCHEDULE, SCHEDULE._replace(order=0, evaluated=["every", "none"])),
+        (*WORDS, 2, (0.5,), SCHEDULE._replace(order=3), SCHEDULE._replace(evaluated=("first",)), SCHEDULE[:2]),
     ),
     scalar_output: Values((lambda x, t: t * jnp.sum(x),), NO_FUNCTION),
     checks.require_grid: Values((jnp.linspace(0, 1, 4), np.linspace(0, 1, 3)), NO_GRID),
