@@ -49,7 +49,7 @@ _SLACK = 0.35
 @checked
 def solver(
     make_solver: Callable[[Field], Any],
-    order: Positive,
+    order: Positive | None,
     path: GaussianPath | None = None,
     mixture: Oracle | None = None,
     seed: Seed = 0,
@@ -66,7 +66,8 @@ def solver(
     Args:
         make_solver: of a field (x [D], t []) -> [D] it makes a ``Solver``, or a function (key, x [D], ts [n + 1]) -> x
             that does all steps of ONE example.
-        order: the order that the solver should have at least.
+        order: the order that the solver should have at least; None for one that chooses its steps by itself, of which
+            the end and the keys alone are asked.
         path: the path of the oracle's field; None for the straight one.
         mixture: the oracle; None for one of three labels in 2-D.
         seed: chooses the states.
@@ -76,7 +77,8 @@ def solver(
         return running(make_solver(given(field, y)))(key, x, ts)
 
     problem = _Problem(draw, (1.0,), order, path or STRAIGHT, mixture or skewed_mixture(), seed)
-    return collected(f"verify.solver (order {float(order):g})", _checks(problem), _limits(problem))
+    claim = "any order" if order is None else f"order {float(order):g}"
+    return collected(f"verify.solver ({claim})", _checks(problem), _limits(problem))
 
 
 @checked
@@ -108,17 +110,21 @@ def sampler(
 class _Problem(NamedTuple):
     draw: Draw
     scales: tuple[float, ...]
-    order: Number
+    order: Number | None
     path: GaussianPath
     mixture: LabelledMixture
     seed: int
 
     def steps(self) -> tuple[int, ...]:
         """Numbers of steps at which a rule of the order is past its first steps and above rounding."""
+        if self.order is None:
+            return (64,)
         return (16, 32, 64) if self.order <= 2 else (4, 8, 16, 32)
 
 
 def _limits(problem: _Problem) -> str:
+    if problem.order is None:
+        return "an order, or an error of the end under 5 %"
     return f"fewer or uneven steps than the {min(problem.steps())} to {max(problem.steps())} equal ones of the checks"
 
 
@@ -193,13 +199,16 @@ def _checks(problem: _Problem) -> Iterator[Check]:
     for index, scale in enumerate(problem.scales):
         error = relative_error(ends.finest[index], ends.exact[index])
         yield at_most(f"end of the flow, w = {scale:g}", error, _END, cause)
-    for index, scale in enumerate(problem.scales):
-        error = ends.limit_error(index, problem.order)
-        yield at_most(f"limit of small steps, w = {scale:g}", error, _LIMIT, cause)
-    least = float(problem.order) - _SLACK
-    for index, scale in enumerate(problem.scales):
-        yield at_least(f"order at least, w = {scale:g}", ends.order(index), least, cause)
+    if problem.order is not None:
+        yield from _order_checks(problem.scales, problem.order, ends, cause)
     yield at_most("difference by another key", ends.difference_of_keys, _ROUNDING, cause)
+
+
+def _order_checks(scales: tuple[float, ...], order: Number, ends: _Ends, cause: Callable[[], str]) -> Iterator[Check]:
+    for index, scale in enumerate(scales):
+        yield at_most(f"limit of small steps, w = {scale:g}", ends.limit_error(index, order), _LIMIT, cause)
+    for index, scale in enumerate(scales):
+        yield at_least(f"order at least, w = {scale:g}", ends.order(index), float(order) - _SLACK, cause)
 
 
 def _cause(problem: _Problem, ends: _Ends, flows: Ends) -> str:
@@ -213,6 +222,8 @@ def _order_cause(problem: _Problem, ends: _Ends) -> str:
     """What the orders say where the limit is right or not known."""
     if ends.difference_of_keys > _ROUNDING:
         return "noise is added: not a solver of the ODE, see verify.diffusion"
+    if problem.order is None:
+        return UNKNOWN
     limits = [ends.limit_error(index, problem.order) for index in range(len(problem.scales))]
     if max(limits) > _LIMIT:
         return f"{UNKNOWN}; it tends to another end, {max(limits):.2g} off, however small the steps"

@@ -2,6 +2,8 @@
 
 (V17) A rule that changes the null side, or the size of what comes out, is the labelled field at w = 1. One that bounds
       or cuts the guided field is plain guidance at the setting where it does nothing. Errors are those of (V2).
+(V35) The slope at w = 1 is |guided(1 +- h) - guided(1)| / h, h = 0.001, over the larger one of |u_y - u_null| and
+      |guided(2) - guided(1)|, the norms over all states: 1 for plain guidance, 1/h times its share of them for a jump.
 """
 
 from __future__ import annotations
@@ -19,6 +21,10 @@ from cfgjax.verify.reference import STRAIGHT, Oracle, Seed, skewed_mixture
 from cfgjax.verify.report import UNKNOWN, Check, Report, at_least, at_most, collected, likely_cause
 from cfgjax.verify.rules import Rule, Sides, error_at_most, oracle_sides, plain_checks
 from cfgjax.verify.scales import SCALES
+
+_STEP, _STEEPEST = 1e-3, 10.0
+"""h of (V35), and the slope allowed."""
+_NEAR_ONE = (1 - _STEP, 1.0, 1 + _STEP, 2.0)
 
 Neutral = Number | Rule
 """A scale at which the rule is the labelled field; or the rule with the setting at which it is plain guidance."""
@@ -63,10 +69,11 @@ def rule(
             )
         verify.rule(shortened(1.0), neutral=shortened(jnp.inf))
 
-    Checked, too: the rule differs from (G1) somewhere, is finite at all seven scales and at t = 0, and keeps the shape
-    of x. A pass does not show that the rule is the one that is meant: where it is not neutral nothing is known of its
-    values. With a scale alone for ``neutral`` nothing is known of the null side: give the setting where there is one.
-    A rule with a memory (``guidance.adaptive_projected``) is no function of (x, t, y), and fails.
+    Checked, too: the rule differs from (G1) somewhere, has no jump at w = 1 (V35), is finite at all seven scales and at
+    t = 0, and keeps the shape of x. A pass does not show that the rule is the one that is meant: where it is not
+    neutral nothing is known of its values. With a scale alone for ``neutral`` nothing is known of the null side: give
+    the setting where there is one. A rule with a memory (``guidance.adaptive_projected``) is no function of (x, t, y),
+    and fails.
 
     Args:
         rule: builds the guided field of one example; its setting is closed over.
@@ -84,8 +91,8 @@ def rule(
 
 def _checks(rule: Rule, known: tuple[Neutral, ...], sides: Sides, tolerance: float) -> Iterator[Check]:
     scales = [float(each) for each in known if not callable(each)]
-    found = sides.run(rule, (*SCALES, *scales))
-    for scale, values in zip(scales, found[len(SCALES) :], strict=True):
+    found = sides.run(rule, (*SCALES, *scales, *_NEAR_ONE))
+    for scale, values in zip(scales, found[len(SCALES) : -len(_NEAR_ONE)], strict=True):
         yield _labelled_check(scale, values, sides, tolerance)
     for each in known:
         if callable(each):
@@ -96,9 +103,18 @@ def _checks(rule: Rule, known: tuple[Neutral, ...], sides: Sides, tolerance: flo
         tolerance,
         lambda: "it is plain guidance at every state: its setting does nothing here",
     )
+    yield _continuity_check(found[-len(_NEAR_ONE) :], sides)
     start = sides._replace(t=jnp.zeros_like(sides.t))
     share = float(np.mean(~np.isfinite(start.values(rule, SCALES))))
     yield at_most("share not finite at t = 0", share, 0.0, lambda: "divided by alpha, 0 there")
+
+
+def _continuity_check(found: np.ndarray, sides: Sides) -> Check:
+    below, here, above, beyond = found
+    change = max(float(np.linalg.norm(each)) for each in (sides.labelled - sides.null, beyond - here))
+    slope = max(float(np.linalg.norm(values - here)) for values in (below, above)) / (_STEP * max(change, 1e-30))
+    words = f"a jump at w = 1: the rule there is not the one at w = {1 - _STEP:g} or {1 + _STEP:g}"
+    return at_most("slope at w = 1, over that of plain guidance", slope, _STEEPEST, lambda: words)
 
 
 def _labelled_check(scale: float, values: np.ndarray, sides: Sides, tolerance: float) -> Check:

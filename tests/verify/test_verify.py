@@ -369,6 +369,11 @@ WRONG_VARIANTS = {
         _rule(lambda null, labelled, w: labelled + w * (labelled - null)),
         "looks like 1 + w",
     ),
+    "a jump at w = 1": (
+        _rule(lambda null, labelled, w: jnp.where(w == 1, labelled, null + w * jnp.tanh(labelled - null))),
+        1.0,
+        "a jump at w = 1: the rule there is not the one at w = 0.999 or 1.001",
+    ),
     "does nothing": (guidance.classifier_free, 1.0, "it is plain guidance at every state"),
     "0/0 at the start": (
         lambda field, scale, null: lambda x, t, y: PATH.alpha(t) * _TANH(field, scale, null)(x, t, y) / PATH.alpha(t),

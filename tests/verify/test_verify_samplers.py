@@ -73,6 +73,24 @@ def _of_steps(change):
     return make_solver
 
 
+def _own_steps(factor):
+    """Forty steps, whatever is asked for, of the field times a factor."""
+
+    def make_solver(field):
+        heun = solvers.heun(lambda x, t: factor * field(x, t))
+        return lambda key, x, ts: solvers.integrate(heun, key, x, jnp.linspace(0.0, 1.0, 41))
+
+    return make_solver
+
+
+def test_a_solver_that_chooses_its_steps_is_asked_for_no_order():
+    report = verify.solver(_own_steps(1.0), None)
+    report.require()
+    assert [check.name for check in report.checks] == ["end of the flow, w = 1", "difference by another key"]
+    assert not verify.solver(_own_steps(1.0), 2).passed
+    assert "a factor 1/2 too many" in _only_cause(verify.solver(_own_steps(0.5), None))
+
+
 WRONG_SOLVERS = {
     "sign": (lambda field: solvers.heun(lambda x, t: -field(x, t)), "the sign is wrong"),
     "swapped time": (lambda field: solvers.heun(lambda x, t: field(x, 1 - t)), "the field is called at 1 - t"),
