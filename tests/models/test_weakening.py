@@ -249,7 +249,7 @@ def test_all_widths_of_a_blur_are_one_compilation(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["DiT", "UNet"])
-def test_rematerialised_networks_are_weakened_alike(kind):
+def test_networks_under_remat_are_weakened_alike(kind):
     plain, again = NETWORKS[kind], NETWORKS[f"{kind} remat"]
     params, weakening = _params(plain), WEAKENINGS[-1]
     gradients = [
