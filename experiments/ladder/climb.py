@@ -83,12 +83,11 @@ def _laws(sweep: Sweep) -> tuple[dict[float, float], Law]:
     """The floor of each w, and the laws of w = 1 and of every w, [W + 1]."""
     plane = Problem(2).plane
     grid = laws.grid_of(plane)
-    found = [laws.law_of(plane, grid, scale) for scale in (1.0, *sweep.scales)]
-    floors = {
-        scale: laws.floor_of(grid, law, scale, sweep.size.num_samples)
-        for scale, law in zip(sweep.scales, found[1:], strict=True)
-    }
-    return floors, Law(*(np.stack(leaves) for leaves in zip(*found, strict=True)))
+    scales = (1.0, *sweep.scales)
+    found = [laws.law_of(plane, grid, scale) for scale in scales]
+    all_laws = Law(*(np.stack(leaves) for leaves in zip(*found, strict=True)))
+    floors = laws.floors_of(grid, all_laws, scales, sweep.size.num_samples)
+    return dict(zip(sweep.scales, floors[1:], strict=True)), all_laws
 
 
 def _rungs(table: Mapping[str, Row], names: Sequence[str]) -> list[Rung]:

@@ -10,13 +10,14 @@ The plane's law is the same for every D, and so are (L1), (L2) and their floors.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
-from cfgjax import metrics
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array
 from cfgjax.verify.posterior_laws import log_joint
@@ -84,12 +85,6 @@ def law_of(plane: LabelledMixture, grid: Grid, scale: float) -> Law:
     return Law(*(np.asarray(each, np.float32) for each in (draws, within, shares)))
 
 
-def floor_of(grid: Grid, law: Law, scale: float, num_samples: int) -> float:
-    """The floor of (L1): the largest distance, in size, of sets of exact draws."""
-    sets = draw(grid, scale, NUM_SETS * num_samples, 1).reshape(NUM_SETS, num_samples, 2)
-    return max(abs(metrics.energy_distance(each, law.draws)) for each in sets)
-
-
 def _mean_distance(points: Array, others: Array) -> Array:
     change = jnp.expand_dims(points, 1) - jnp.expand_dims(others, 0)
     return jnp.mean(jnp.sqrt(jnp.sum(jnp.square(change), axis=-1)))
@@ -99,6 +94,19 @@ def energy_distance(points: Array, law: Law) -> Array:
     """(L1) of points [n, 2], [], within a program."""
     within = _mean_distance(points, points) * len(points) / (len(points) - 1)
     return 2 * _mean_distance(points, jnp.asarray(law.draws)) - within - law.within
+
+
+@jax.jit
+def _distances(sets: Array, law: Law) -> Array:
+    """(L1) of every set [n, 2] of every law, [W, sets]."""
+    return jax.lax.map(lambda each: jax.lax.map(lambda points: energy_distance(points, each[1]), each[0]), (sets, law))
+
+
+def floors_of(grid: Grid, all_laws: Law, scales: Sequence[float], num_samples: int) -> list[float]:
+    """The floor of (L1) for the law of every w: the largest distance, in size, of sets of exact draws."""
+    sets = [draw(grid, scale, NUM_SETS * num_samples, 1).reshape(NUM_SETS, num_samples, 2) for scale in scales]
+    found = _distances(jnp.asarray(np.float32(np.stack(sets))), all_laws)
+    return [float(value) for value in np.abs(np.asarray(found)).max(axis=1)]
 
 
 def coverage(points: Array, means: Array, law: Law) -> Array:

@@ -25,8 +25,7 @@ are exact: what is off is the rule, or the solver's {steps} steps.
 
 - **distance**: the energy distance of {samples} samples to exact draws, in the plane, in thousandths. Under the \
 floor, {floor:.1f} at w = {scale:g} (the largest of sixteen sets of exact draws), two laws cannot be told apart.
-- **coverage**: the sum over the nine components of the smaller of found and true share of the tilted law, 1 at best; \
-exact draws have about {cover:.2f}.
+- **coverage**: the sum over the nine components of the smaller of found and true share of the tilted law, 1 at best.
 - **spread**: the standard deviation outside the plane, over the true one, for D = {largest}.
 - **evaluations** of a field for one sample; a classifier or weaker field counts as one.
 
@@ -38,8 +37,8 @@ _TAIL = """\
 ![Energy distance by rule, dimension and w]({picture})
 
 Made by `{command}`: {count} points, {compilations} compilations, {cpu:.0f} CPU seconds, {seconds:.0f} s on \
-{machine} with jax {jax} on {date}, beside other work (a load of {load:g} when it began). The rows of all solvers ({solvers}), sigmas, paths ({paths}) and w ({scales}) are in the \
-run's `ladder.json`.
+{machine}, jax {jax}, {date}; other work had the machine at a load of {load:g} when it began. The rows of all solvers \
+({solvers}), sigmas, paths ({paths}) and w ({scales}) are in the run's `ladder.json`.
 
 `--rule FILE.py` adds a rule of your own, by a function of the type of `experiments.config.samplers.RULES`:
 ```python
@@ -95,13 +94,11 @@ def table(rows: Sequence[Found]) -> str:
 def page(result: Result, command: str, machine: str, picture: str) -> str:
     """The page in Markdown, with a picture of that name beside it."""
     rows = result.rows
-    exact = [row.coverage for row in rows if row.scale == 1 and np.isfinite(row.coverage)]
     head = _HEAD.format(
         steps=result.setting["num_steps"],
         samples=result.setting["num_samples"],
         floor=1000 * result.floors[SCALE],
         scale=SCALE,
-        cover=np.median(exact),
         largest=max(row.dimension for row in rows),
     )
     of = {name: ", ".join(dict.fromkeys(str(getattr(row, name)) for row in rows)) for name in ("solver", "path")}
