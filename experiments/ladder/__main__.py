@@ -23,7 +23,7 @@ from experiments.ladder.figure import picture
 from experiments.ladder.page import page, table
 from experiments.ladder.problems import DIMENSIONS
 from experiments.ladder.programs import PATHS, Size
-from experiments.ladder.rules import LADDER, NUM_STEPS, SOLVERS, Row, of_rule
+from experiments.ladder.rules import ALL, NUM_STEPS, SOLVERS, Row, of_rule
 from experiments.ladder.user_rules import load_rule, trouble
 from experiments.run import folder as run_folder
 
@@ -62,9 +62,9 @@ class Options:
 def _table(options: Options) -> dict[str, Row]:
     """The rows to measure: the library's, and the user's that can be."""
     for name in options.only:
-        if name not in LADDER:
-            raise UserError(f"only must be of {', '.join(LADDER)}, got {name}")
-    rows = {name: row for name, row in LADDER.items() if not options.only or name in options.only}
+        if name not in ALL:
+            raise UserError(f"only must be of {', '.join(ALL)}, got {name}")
+    rows = {name: row for name, row in ALL.items() if not options.only or name in options.only}
     for file in options.rule:
         rule, name = load_rule(file), file.stem
         if name in rows:
@@ -105,7 +105,7 @@ def run(options: Options) -> None:
 
 def _hold(rows: dict[str, Row], result: Result) -> None:
     wanted = {name: figures for name, figures in stored.stored().items() if name in rows}
-    own = replace(result, rows=[row for row in result.rows if row.rule in LADDER])
+    own = replace(result, rows=[row for row in result.rows if row.rule in ALL])
     lines = stored.moved(own, wanted, [name for name, row in rows.items() if row.is_population])
     for line in lines:
         cli.warn(line)

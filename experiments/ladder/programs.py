@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cfgjax import paths, solvers
+from cfgjax import conversions, paths, solvers
 from cfgjax.checks import THREEFRY
-from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Schedule, WeightedSolver
+from cfgjax.types import Array, GaussianPath, LabelledField, LogClassifier, Schedule, Times, WeightedSolver
 from experiments.ladder import laws
 from experiments.ladder.laws import Law
 from experiments.ladder.problems import LABEL, Problem
-from experiments.ladder.rules import AnySolver, Cell, Row
+from experiments.ladder.rules import FIRST_STEPS, NOISE_LEVEL, NUM_ROUNDS, ROUND_STEPS, AnySolver, Cell, Row
 
 PATHS: dict[str, Callable[[], GaussianPath]] = {
     "linear": paths.linear,
@@ -73,6 +73,17 @@ def chosen_path(names: Sequence[str], index: Array) -> GaussianPath:
     return GaussianPath(of([path.alpha for path in choices]), of([path.beta for path in choices]))
 
 
+def _in_rounds(cell: Cell, refining: AnySolver) -> Callable[[AnySolver, Array, Array, Times], Array]:
+    """As ``solvers.integrate``, by Gibbs-like rounds on grids of their own."""
+    first = jnp.linspace(0, 1, FIRST_STEPS + 1)
+    start = conversions.time_at(cell.path, 1.0, NOISE_LEVEL)
+    later = (1 - start) * jnp.linspace(0, 1, ROUND_STEPS + 1) + start
+    later = later.at[-1].set(1)
+    return lambda initial, key, x, ts: solvers.gibbs_like(
+        cell.path, initial, refining, key, x, first, later, NUM_ROUNDS
+    )
+
+
 def sample(row: Row, cell: Cell, num_samples: int, num_steps: int) -> Array:
     """Samples [n, D] of a rule, of the same noise for every rule."""
     ts = np.linspace(0, 1, num_steps + 1, dtype=np.float32)
@@ -81,8 +92,9 @@ def sample(row: Row, cell: Cell, num_samples: int, num_steps: int) -> Array:
     noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
     solver = row.build(cell)
     if not isinstance(solver, WeightedSolver):
+        solve = solvers.integrate if row.refine is None else _in_rounds(cell, row.refine(cell))
         keys = jax.random.split(key, num_samples)
-        return jax.vmap(lambda key, x: solvers.integrate(solver, key, x, ts))(keys, noise)
+        return jax.vmap(lambda key, x: solve(solver, key, x, ts))(keys, noise)
     particles, _ = solvers.solve(solver, key, noise, ts)
     return particles.x[solvers.systematic_resampling(key, particles.log_weights)]
 
@@ -146,6 +158,13 @@ class _Counted(Problem):
 
 def num_evaluations(row: Row, solver: str, num_steps: int) -> int:
     """How often one sample evaluates the field, a weaker field or the classifier; nothing is computed."""
+    if row.refine is not None:
+        rounds = NUM_ROUNDS * _num_of_solve(Row(row.refine), solver, ROUND_STEPS)
+        return _num_of_solve(row, solver, FIRST_STEPS) + rounds
+    return _num_of_solve(row, solver, num_steps)
+
+
+def _num_of_solve(row: Row, solver: str, num_steps: int) -> int:
     ts, found = np.linspace(0, 1, num_steps + 1, dtype=np.float32), []
 
     def count(index: Array, scale: Array, sigma: Array) -> None:

@@ -1,7 +1,7 @@
 """What is laddered: every rule of guidance as a solver for one label, one scale and one path.
 
-``LADDER`` is the table: a name -> a ``Row``, whose ``build`` makes the solver of a ``Cell``. All numbers of a cell may
-be traced; its solver's name is one of the row's ``solvers``.
+``LADDER`` is the table: a name -> a ``Row``, whose ``build`` makes the solver of a ``Cell``; ``ALL`` has what goes back
+in time as well. All numbers of a cell may be traced; its solver's name is one of the row's ``solvers``.
 """
 
 from __future__ import annotations
@@ -74,12 +74,14 @@ class Cell(NamedTuple):
 class Row(NamedTuple):
     """A rule: the solver of a cell, and the names of the solvers that it goes with.
 
-    The solver of a population is a WeightedSolver, whose particles are to be resampled by their weights.
+    The solver of a population is a WeightedSolver, whose particles are to be resampled by their weights. Where there is
+    a ``refine``, ``build`` makes the solver of the first pass and ``refine`` that of the rounds after it.
     """
 
     build: Callable[[Cell], AnySolver | WeightedSolver]
     solvers: tuple[str, ...] = tuple(SOLVERS)
     is_population: bool = False
+    refine: Callable[[Cell], AnySolver] | None = None
 
 
 def of_field(field_of: Callable[[Cell], LabelledField]) -> Row:
@@ -148,6 +150,10 @@ def _cfg_plus_plus(cell: Cell) -> Solver:
     return solvers.cfg_plus_plus(cell.path, cell.pair, cell.label, rate)
 
 
+def _manifold_projected(iterate: solvers.manifold.Iterate) -> Row:
+    return Row(lambda cell: solvers.manifold_projected(cell.pair, cell.label, cell.scale, iterate), (OWN,))
+
+
 def _predictor_corrector(cell: Cell) -> AnySolver:
     labelled = guidance.given(cell.pair.labelled, cell.label)
     guided = guidance.given(guidance.extrapolate(cell.pair, cell.scale), cell.label)
@@ -178,7 +184,26 @@ LADDER: dict[str, Row] = {name: of_rule(rule) for name, rule in RULES.items()} |
     ),
     "adaptive_projected_mix": of_memory(_mixed),
     "cfg_plus_plus": Row(_cfg_plus_plus, (OWN,)),
+    "rectified_cfg_plus_plus": Row(
+        lambda cell: solvers.rectified_cfg_plus_plus(cell.pair, cell.label, cell.scale), (OWN,)
+    ),
+    "manifold_projected": _manifold_projected(solvers.picard(2)),
+    "manifold_projected_anderson": _manifold_projected(solvers.anderson(2)),
     "predictor_corrector": Row(_predictor_corrector, (OWN,)),
     "feynman_kac": Row(_feynman_kac, STOCHASTIC, is_population=True),
 }
-"""The name of every rule that is laddered -> its row."""
+"""The name of every rule that is a solver of one grid -> its row."""
+
+FIRST_STEPS, ROUND_STEPS, NUM_ROUNDS, NOISE_LEVEL = 12, 10, 2, 1.0
+"""Of Gibbs-like guidance, as in its paper: steps at first and in a round, rounds, beta / alpha where they start."""
+
+IN_ROUNDS: dict[str, Row] = {
+    "gibbs_like": Row(
+        lambda cell: solvers.heun(guidance.given(cell.pair.labelled, cell.label)),
+        (OWN,),
+        refine=lambda cell: solvers.heun(guidance.given(guidance.extrapolate(cell.pair, cell.scale), cell.label)),
+    )
+}
+"""Rules that are no solver of one grid, as they go back in time: by ``solvers.gibbs_like``."""
+ALL = LADDER | IN_ROUNDS
+"""Every rule that is laddered."""

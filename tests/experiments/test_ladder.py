@@ -20,7 +20,7 @@ from experiments.ladder.figure import picture
 from experiments.ladder.page import page, table
 from experiments.ladder.problems import OTHER_STD, Problem
 from experiments.ladder.programs import PATHS, Size, num_evaluations, sample
-from experiments.ladder.rules import LADDER, OWN, Cell, of_rule
+from experiments.ladder.rules import ALL, FIRST_STEPS, LADDER, NUM_ROUNDS, OWN, ROUND_STEPS, Cell, of_rule
 
 PLANE = Problem(2).plane
 GRID = laws.grid_of(PLANE)
@@ -167,6 +167,7 @@ def test_evaluations_of_stages_are_counted_by_stage():
     assert num_evaluations(LADDER["interval"], "heun", 32) == 2 * (2 * 12 + 20)
     assert num_evaluations(LADDER["zero_init"], "heun", 32) == 2 * 2 * 28
     assert num_evaluations(LADDER["classifier"], "heun", 32) == 2 * 2 * 32
+    assert num_evaluations(ALL["gibbs_like"], OWN, 32) == 2 * FIRST_STEPS + NUM_ROUNDS * 2 * 2 * ROUND_STEPS
 
 
 def _figures(rule):
@@ -176,13 +177,13 @@ def _figures(rule):
 def test_rules_that_are_labelled_at_one_are_so_in_the_stored_figures():
     for path in SMALL.paths:
         place = f"D = 16, {path}, heun, w = 1"
-        for name in LADDER.keys() & RULES.keys():
+        for name in ALL.keys() & RULES.keys():
             if RULES[name].is_labelled_at_one:
                 np.testing.assert_allclose(_figures(name)[place], _figures("classifier_free")[place], atol=2e-4)
 
 
 def test_stored_figures_are_of_every_rule():
-    assert stored.stored().keys() == LADDER.keys()
+    assert stored.stored().keys() == ALL.keys()
 
 
 def _result(**changes):
@@ -266,6 +267,7 @@ def test_a_rule_of_the_user_is_laddered_beside_a_broken_one(tmp_path, capsys):
     assert {row["rule"] for row in rows} == {"schedule", "growing_rule"}
 
 
+@pytest.mark.slow
 def test_figures_that_moved_end_the_small_form(tmp_path, monkeypatch):
     figures = json.loads(stored.FILE.read_text())
     figures["schedule"]["D = 16, cosine, heun, w = 2"][1] += 0.01
