@@ -28,6 +28,7 @@ KINDS = {
         "solver_error",
         "solve_inverse",
         "ladder_posterior",
+        "many_classes",
     ),
     "Machines": (
         "dryrun",
