@@ -1,9 +1,9 @@
 """Measure how guidance distorts a class among very many.
 
-Of mixtures of K round Gaussians with random centres in d dimensions, by their exact fields, classes in chunks: the guided law of a
-class keeps its distortion while K = exp(a d) grows with the dimension, and loses it where K grows more slowly, as
-found by Ventura et al., arXiv 2602.00716. Beside every number stands the limit of many dimensions. Written to OUT:
-many_classes.json, many_classes.md and many_classes.png.
+Of mixtures of K round Gaussians with random centres in d dimensions, by their exact fields, classes in chunks: the
+guided law of a class keeps its distortion where K = exp(a d) grows with the dimension, and loses it where K grows
+more slowly, as found by Ventura et al., arXiv 2602.00716. Beside every number stands the limit of many dimensions.
+Written to OUT: many_classes.json, many_classes.md and many_classes.png.
 
 For example: python -m experiments.many_classes --scales 1 2 4 --max-classes 10000 --out runs/many_classes
 """

@@ -1,4 +1,4 @@
-"""The commands of the laboratory: guided_distributions, learn_schedule, diagnose, solver_error, gallery."""
+"""The commands of the laboratory: guided_distributions, diagnose, solver_error, gallery."""
 
 import contextlib
 import csv
@@ -6,15 +6,13 @@ import dataclasses
 import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from cfgjax import guidance, solvers
-from experiments import diagnose, learn_schedule
+from experiments import diagnose
 from experiments.cli.main import UserError
-from experiments.evaluation import tilted_law
 from experiments.gallery.rules import GALLERY_ROWS
 from experiments.run.restore import restore_run
 from experiments.runtime import progress
@@ -49,32 +47,6 @@ def test_laws_prints_the_tilted_law_beside_what_is_sampled():
     np.testing.assert_allclose(_numbers(row)[4:6], [1.3333, 0.6667], atol=0.08)
     floor, _, ode, sde, _ = _numbers(done.stdout.splitlines()[-1])[1:]
     assert min(ode, sde) > 5 * floor
-
-
-@pytest.mark.slow
-def test_a_learned_schedule_comes_nearer_to_the_tilted_law(tmp_path, monkeypatch):
-    """Few updates, of one compiled function, already halve the divergence of the constant scale, on the average."""
-    traces, excess = [], learn_schedule.excess
-    monkeypatch.setattr(learn_schedule, "excess", lambda *given: traces.append(None) or excess(*given))
-    out = tmp_path / "learned.png"
-    options = learn_schedule.Options(
-        num_updates=40, batch_size=36, num_steps=16, num_samples=200, learning_rate=0.2, out=out
-    )
-    knots, losses = learn_schedule.fit(options)
-    assert len(traces) == 1
-    assert np.mean(np.asarray(losses)[-5:]) < np.mean(np.asarray(losses)[:5]) - 0.5
-    start = jnp.full(knots.shape, options.scale)
-    before, after = (learn_schedule.measure(each, options)[0].mean() for each in (start, knots))
-    assert after < before / 2
-
-
-def test_the_excess_is_the_divergence_at_scale_one():
-    """At w = 1 the guided law is the tilted law, log Z is 0, and the excess is 0 for every sample."""
-    ts, knots = np.linspace(0, 1, 65, dtype=np.float32), jnp.ones((9, 3))
-    for seed in range(3):
-        noise = np.random.default_rng(seed).normal(size=2).astype(np.float32)
-        assert abs(float(learn_schedule.excess(knots, 1.0, jnp.asarray(4), jnp.asarray(noise), ts))) < 0.02
-    assert abs(tilted_law.tilted_log_normaliser(learn_schedule.MIXTURE, 4, 1.0)) < 1e-4
 
 
 @pytest.mark.slow
