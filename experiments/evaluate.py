@@ -16,7 +16,7 @@ from experiments.cli import main as cli
 from experiments.cli.functions import load_function
 from experiments.cli.main import UserError
 from experiments.cli.options import optional
-from experiments.config.samplers import JUMP, ODE, SDE, SolverName
+from experiments.config.samplers import JUMP, ODE, SDE, SOLVERS, SolverName
 from experiments.config.schema import Sampling
 from experiments.evaluation.feature_classifier import Features
 from experiments.evaluation.frechet import FrechetMeasure
@@ -44,6 +44,8 @@ class SampleOptions:
     """Guidance scales w: 0 null, 1 labelled, above 1 guided."""
     solver: Annotated[tuple[SolverName, ...], optional("NAME [NAME ...]", f"{ODE} {SDE}; {JUMP} of a flow map")] = ()
     """Solvers to sample with, as experiments.sample: the stochastic ones by the SDE with sigma_t^2 = 2 beta_t."""
+    reuse: Annotated[int | None, optional("INT", "every evaluation is made")] = None
+    """Evaluate the null field at the start of each so many-th step alone, as experiments.sample."""
     num_steps: Annotated[int | None, optional("INT", OWN)] = None
     """Solver steps from noise to data."""
     num_per_class: Annotated[int | None, optional("INT", OWN)] = None
@@ -113,6 +115,20 @@ def _require_guidance(options: Options, run: Run[Task]) -> None:
         require_solver(run, solver)
     if run.task.objective.is_guided and options.measures.classifier is not None:
         raise UserError(f"classifier must be left out: guidance is inside the network of {options.run_dir}")
+    _require_reuse(options, run)
+
+
+def _require_reuse(options: Options, run: Run[Task]) -> None:
+    """Raises UserError for a reuse that is none, or of what has no null field."""
+    reuse = options.samples.reuse
+    if reuse is None:
+        return
+    if reuse < 1:
+        raise UserError(f"reuse must be at least 1, got {reuse}")
+    if run.task.objective.is_guided or not run.task.objective.is_field:
+        raise UserError(f"reuse needs a labelled and a null field: {options.run_dir} has no such two")
+    if not {*options.samples.solver} <= SOLVERS.keys():
+        raise UserError(f"reuse must be left out for the solvers {', '.join(options.samples.solver)}")
 
 
 def _require_usable(options: Options, run: Run[Task]) -> None:
@@ -164,6 +180,7 @@ def _evaluation_options(options: Options, run: Run[Task]) -> EvaluationOptions:
     features, frechet = _spaces_of(measures, run.task.shape if decoder is None else decoder.shape)
     return EvaluationOptions(
         solvers=options.samples.solver,
+        reuse=options.samples.reuse,
         log_classifier=None
         if measures.classifier is None
         else classifier_for(run, restore_run(measures.classifier, options.data_dir)),

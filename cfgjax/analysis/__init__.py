@@ -1,3 +1,3 @@
-"""Measures of fields and solves: likelihoods and importance weights, guidance along a solve, residuals, schedules, sweeps."""
+"""Measures of fields and solves: likelihoods, importance weights, guidance along a solve, residuals, reuse, sweeps."""
 
 from __future__ import annotations

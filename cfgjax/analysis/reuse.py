@@ -6,8 +6,8 @@
 (E3) A step of length h with s evaluations, the first at t_k and the others taken for t_(k+1), moves the end by
      h (g_k e_k / s + (1 - 1/s) g_(k+1) e_(k+1)), with e = 0 where both sides are evaluated. The sum over the steps is
      sum v_k d_k, and the predicted error sqrt(v^T G v): its mean square by coordinate, cancellations and all.
-(E4) Of the schedules with m evaluations of the null side the best is sought by moving one evaluation at a time, and the
-     least m whose MEASURED error is within the tolerance by bisection.
+(E4) Of the schedules with m evaluations of the null side a good one is found by moving one evaluation at a time, and
+     the least m whose MEASURED error is within the tolerance by bisection.
 
 What a schedule is worth is measured by a solve with it: on an oracle in nats, by ``certificates.map_log_ratio``, and of
 a network as the distance of its ends from those of full guidance, by ``certificates.coupling_bound``.
@@ -42,7 +42,7 @@ from cfgjax.paths import as_state
 from cfgjax.solvers.integrate import integrate
 from cfgjax.types import Array, Evaluated, Field, Pair, ReuseSchedule, Solver
 
-CROWDING = (1.0, 0.75, 1.5)
+CROWDING = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """Powers of evenly spaced numbers, by which the evaluations of a first guess lie."""
 
 
@@ -172,7 +172,7 @@ def _factors_of(ts: np.ndarray, growth: np.ndarray, order: int, num_stages: int)
             else:
                 known = _with(known, step, order)
             if word == "every":
-                known = _with(known, step + 1, order)
+                known = known if num_stages == 1 else _with(known, step + 1, order)
             else:
                 here += (1 - 1 / num_stages) * error(known, step + 1)
             total += (ts[step + 1] - ts[step]) * here

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, NamedTuple, get_args
+from typing import Annotated, Any, NamedTuple, cast, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -169,7 +169,7 @@ def _modes(schedule: ReuseSchedule, scale: Scale) -> list[str]:
 @checked
 def reused(
     pair: Pair, scale: GuidanceScale, y: AnyCondition, schedule: AnySchedule, build: Build = extrapolate
-) -> Piecewise[StatefulField]:
+) -> StatefulField:
     """The guided field of a condition that evaluates the null side by a schedule, for ``solvers.with_field_state``.
 
     Elsewhere the labelled side alone is evaluated, and u_y - u_null is extrapolated in t from its last evaluations.
@@ -188,7 +188,7 @@ def reused(
         build: the rule for both sides, ``extrapolate`` or one of its kind.
 
     Returns:
-        A StatefulField for each mode, between the times of the schedule's grid at which it changes.
+        A Piecewise of StatefulFields, one for each mode, with edges at the grid's times where the mode changes.
 
     Source: Lv et al., arXiv 2410.19355 (section 3.3), who add a kept difference of both sides in the frequencies;
     Castillo et al., arXiv 2312.12487, who leave the null side out at the end, or fit it linearly to the last ones.
@@ -207,4 +207,5 @@ def reused(
     ts = schedule.ts if schedule.ts[0] < schedule.ts[-1] else schedule.ts[::-1]
     modes = modes if ts is schedule.ts else modes[::-1]
     changes = [step for step in range(1, len(modes)) if modes[step] != modes[step - 1]]
-    return Piecewise(tuple(ts[step] for step in changes), tuple(fields[modes[step]] for step in (0, *changes)))
+    pieces = tuple(fields[modes[step]] for step in (0, *changes))
+    return cast(StatefulField, Piecewise(tuple(ts[step] for step in changes), pieces))

@@ -1,7 +1,8 @@
 """How ONE sample of a guided field is drawn: the rules, the solvers and the grids by their names."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -96,6 +97,37 @@ RULES: dict[str, Callable[[GaussianPath, Pair, Scale], LabelledField]] = {
     "static_threshold": lambda path, pair, scale: guidance.static_threshold(path, guidance.extrapolate(pair, scale)),
     "dynamic_threshold": lambda path, pair, scale: guidance.dynamic_threshold(path, guidance.extrapolate(pair, scale)),
 }
+
+
+class ReusedRule(NamedTuple):
+    """A rule whose solves evaluate the null side at the start of each ``period``-th step alone.
+
+    Called as a Rule it is the one that spares nothing.
+
+    Attributes:
+        rule: that one.
+        pair: its two sides.
+        build: (pair, scale) -> guided field.
+        period: of the steps; in the others the difference of both sides is extrapolated.
+    """
+
+    rule: Rule
+    pair: Pair
+    build: Callable[[Pair, Scale], LabelledField]
+    period: int
+    ends: tuple[float, float] = (0.0, 1.0)
+
+    def __call__(self, scale: Scale) -> LabelledField:
+        """The guided field that spares nothing."""
+        return self.rule(scale)
+
+    def steps(self, make_solver: Callable[[Field], Solver], y: Condition, scale: Scale, ts: np.ndarray) -> Any:
+        """The solver of one condition on a grid."""
+        between = scale if self.ends == (0, 1) else guidance.interval(scale, *self.ends)
+        schedule = guidance.reuse_every(ts, self.period)
+        return solvers.with_field_state(make_solver, guidance.reused(self.pair, between, y, schedule, self.build))
+
+
 if TYPE_CHECKING:
     SolverName = GridName = RuleName = str
 else:  # the command line's choices are the tables' names
@@ -115,6 +147,13 @@ def classifier_free(field: LabelledField, null: Null) -> Rule:
 def by_name(name: RuleName, path: GaussianPath, pair: Pair, ends: tuple[float, float]) -> Rule:
     """A rule of RULES on a pair, between two times; by its papers' usual numbers."""
     return lambda scale: RULES[name](path, pair, scale if ends == (0, 1) else guidance.interval(scale, *ends))
+
+
+def with_reuse(
+    rule: Rule, name: RuleName, path: GaussianPath, pair: Pair, ends: tuple[float, float], period: int
+) -> Rule:
+    """A rule of RULES on a pair that evaluates the null side in each ``period``-th step alone."""
+    return ReusedRule(rule, pair, lambda pair, scale: RULES[name](path, pair, scale), period, ends)
 
 
 def by_classifier(field: LabelledField, null: Null, log_classifier: LogClassifier, path: GaussianPath) -> Rule:
@@ -140,8 +179,13 @@ def times(
         ) from error
 
 
-def _steps_of(solver: str, path: GaussianPath, rule: Rule, jumps: Jumps | None) -> Callable[..., Any]:
+def _steps_of(solver: str, path: GaussianPath, rule: Rule, ts: np.ndarray, jumps: Jumps | None) -> Callable[..., Any]:
     """(condition, guidance scale) -> the solver of a name."""
+    if isinstance(rule, ReusedRule):
+        if solver not in SOLVERS:
+            raise UserError(f"reuse must be left out for the solver {solver}")
+        make = cast(Callable[[Field], Solver], partial(SOLVERS[solver], path))
+        return lambda y, scale: rule.steps(make, y, scale, ts)
     if solver not in JUMPS:
         return lambda y, scale: SOLVERS[solver](path, guidance.given(rule(scale), y))
     if jumps is None:
@@ -168,9 +212,9 @@ def make_draw(
     """
     if watch is not None and solver == ADAPTIVE:
         raise UserError("solver must be one of a fixed grid to show its steps, got adaptive")
-    if solver == ADAPTIVE:
+    if solver == ADAPTIVE and not isinstance(rule, ReusedRule):
         return _adaptive_draw(rule, shape)
-    steps_of = _steps_of(solver, path, rule, jumps)
+    steps_of = _steps_of(solver, path, rule, ts, jumps)
 
     def draw(key: Array, y: Condition, scale: Number) -> Array:
         noise_key, solver_key = jax.random.split(key)
@@ -201,7 +245,7 @@ def num_evaluations(
         return len(ts) - 1
 
     def build(field: LabelledField) -> Solver | Piecewise[Solver]:
-        return SOLVERS[solver](path, guidance.given(rule_of(lambda _: field)(scale), y))
+        return _steps_of(solver, path, one_sided(rule_of(lambda _: field), scale), ts, None)(y, scale)
 
     return int(solvers.num_function_evaluations(build, field, jnp.zeros(shape), ts).sum())
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cfgjax import guidance
 from cfgjax.types import Array, Tree
 from experiments.cli import main as cli
 from experiments.config.samplers import (
@@ -22,6 +23,7 @@ from experiments.config.samplers import (
     by_classifier,
     make_draw,
     times,
+    with_reuse,
 )
 from experiments.evaluation.options import EvaluationOptions
 from experiments.run.batch_sampling import draw_all, sample_keys
@@ -75,7 +77,11 @@ def own_ways(run: Learned, options: EvaluationOptions) -> Ways:
     jumps, count = run.jumps, run.experiment.sampling.num_steps
     solvers = options.solvers or ((ODE, SDE) if jumps is None else (JUMP,))
     name = INSIDE if run.task.objective.is_guided else FREE
-    ways = {(name, solver): Way(run.rule, solver, count) for solver in solvers if solver not in JUMPS}
+    rule = run.rule
+    if options.reuse is not None:
+        pair = guidance.pair(run.field, run.task.conditions.null)
+        rule = with_reuse(rule, "classifier_free", run.path, pair, (0.0, 1.0), options.reuse)
+    ways = {(name, solver): Way(rule, solver, count) for solver in solvers if solver not in JUMPS}
     for solver in (solver for solver in solvers if solver in JUMPS):
         counts = sorted({*EVALUATIONS, count})
         ways |= {(name, f"{solver} {number}"): Way(run.rule, solver, number, jumps) for number in counts}

@@ -20,6 +20,7 @@ class EvaluationOptions:
         features: the space of the distances between images.
         frechet: further distances, in the space of a network whose weights are named: FID.
         decoder: of latents, to show what is drawn as pictures.
+        reuse: each how many-th step evaluates the null field, of the run's own guidance; None for all.
         is_kept: whether a feature classifier that is trained now is written beside the data.
     """
 
@@ -30,6 +31,7 @@ class EvaluationOptions:
     features: Features | None = None
     frechet: FrechetMeasure | None = None
     decoder: Decoder | None = None
+    reuse: int | None = None
     is_kept: bool = True
 
 

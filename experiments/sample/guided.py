@@ -23,6 +23,7 @@ from experiments.config.samplers import (
     by_classifier,
     by_name,
     times,
+    with_reuse,
 )
 from experiments.run.model import path_of_field
 from experiments.run.require_trained import require_rows, require_scales, require_solver, rows_of
@@ -93,6 +94,7 @@ def _inside(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree) -> R
     folder, labels = run.experiment.run_dir, run.task.conditions.labels(conditions)
     needing = {
         "rule": guided.rule != "classifier_free",
+        "reuse": guided.reuse is not None,
         "negative": guided.negative is not None,
         "worse": guided.worse is not None,
         "weakened": bool(guided.weakened),
@@ -186,7 +188,7 @@ def rule_of(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree, data
         return weakened.rules_of(guided, run, conditions, null, partial(scale_between, guided))
     if guided.classifier is not None:
         if not guided.is_plain:
-            raise UserError("classifier must be left out where a rule or an interval is asked for")
+            raise UserError("classifier must be left out where a rule, an interval or reuse is asked for")
         log_classifier = classifier_for(run, restore_without_data(guided.classifier, data_dir))
         return lambda placed: by_classifier(placed(run.field), null, log_classifier, path)
     worse = None if guided.worse is None else _worse_field(run, guided.worse, data_dir)
@@ -194,6 +196,9 @@ def rule_of(guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree, data
     def of_fields(placed: Callable[[LabelledField], LabelledField]) -> Rule:
         field = placed(run.field)
         pair = guidance.pair(field, null) if worse is None else guidance.autoguidance_pair(field, placed(worse))
-        return by_name(guided.rule, path, pair, guided.interval)
+        rule = by_name(guided.rule, path, pair, guided.interval)
+        if guided.reuse is None:
+            return rule
+        return with_reuse(rule, guided.rule, path, pair, guided.interval, guided.reuse)
 
     return of_fields

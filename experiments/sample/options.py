@@ -55,10 +55,14 @@ class GuidanceOptions:
     classifier: Annotated[Path | None, optional("FOLDER", "classifier-free")] = None
     """Folder of a run of a noisy classifier, to guide the null field by its gradient."""
 
+    reuse: Annotated[int | None, optional("INT", "every evaluation is made")] = None
+    """Evaluate the null field at the start of each so many-th step alone, and extrapolate u_y - u_null in between: 2
+    spares 3 of 8 evaluations."""
+
     @property
     def is_plain(self) -> bool:
         """Whether the two fields are put together as everywhere, at all times."""
-        return self.rule == "classifier_free" and self.interval == (0.0, 1.0)
+        return self.rule == "classifier_free" and self.interval == (0.0, 1.0) and self.reuse is None
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,7 @@ def require_in_range(options: Options) -> None:
     _require(weak is None or abs(weak) <= 1e4, f"weak_scale must be finite, in -10000..10000, got {weak}")
     _require(0 <= which.seed < 2**32, f"seed must be in 0..{2**32 - 1}, got {which.seed}")
     counts = {"num_steps": solving.num_steps, "num_samples": which.num_samples, "chunk": which.chunk}
+    counts["reuse"] = guided.reuse
     for name, count in counts.items():
         _require(count is None or count >= 1, f"{name} must be at least 1, got {count}")
     data.check_memory("num_steps", 2 * NUMBER_BYTES * (solving.num_steps or 1))

