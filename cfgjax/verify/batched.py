@@ -38,8 +38,8 @@ def samples(
 
     It is called as it is, 16 times with different keys, and may be written for batches and without JAX's
     transformations. Checked: mean and covariance for each label, samples independent of each other, and new ones with
-    each key. Causes told apart: labels ignored or shifted; the sign; noise that was not moved; one key for the batch,
-    or for all calls.
+    each key. Causes told apart: labels ignored or shifted; the sign; noise that was not moved; one variance missing or
+    too many in every direction; one key for the batch, or for all calls.
 
     The moments are allowed ``bias`` and six standard errors: with three labels in all 0.077, so that deviations 5 % too
     large (a variance of 1.1025) fail with a probability of 0.995, as does a mean that is a tenth of a deviation off. A
@@ -92,7 +92,8 @@ def _checks(
 
     def cause() -> str:
         error_of = partial(_law_error, everything, every_label)
-        words = likely_cause(error_of, partial(moments, mixture), _laws(mixture), bias + law_allowed(every_label))
+        laws = _laws(mixture) | _with_other_variance(mixture, everything, every_label)
+        words = likely_cause(error_of, partial(moments, mixture), laws, bias + law_allowed(every_label))
         return shared[0] if shared else words
 
     error, allowed = law_error(partial(moments, mixture), everything, every_label), bias + law_allowed(every_label)
@@ -115,6 +116,22 @@ def _laws(mixture: LabelledMixture) -> dict[str, Moments]:
         "the sign is wrong: the samples are -x": lambda y: (-of(y)[0], of(y)[1]),
         "the samples are still noise": lambda y: (np.zeros(dimension), np.eye(dimension)),
     }
+
+
+def _with_other_variance(mixture: LabelledMixture, found: np.ndarray, labels: np.ndarray) -> dict[str, Moments]:
+    """The laws of the labels with one variance less in every direction, or more, the one that fits best."""
+    size, known = found.shape[-1], {int(y): moments(mixture, int(y)) for y in np.unique(labels)}
+    missing = [np.trace(covariance - np.cov(found[labels == y].T)) / size for y, (_, covariance) in known.items()]
+    variance = float(np.mean(missing))
+    laws = {y: (mean, covariance - variance * np.eye(size)) for y, (mean, covariance) in known.items()}
+    if any(np.linalg.eigvalsh(covariance).min() <= 0 for _, covariance in laws.values()):
+        return {}
+    words = (
+        f"a variance of {variance:.2g} is missing"
+        if variance > 0
+        else f"there is a variance of {-variance:.2g} too many"
+    )
+    return {f"{words} in every direction, as of noise in the last steps": laws.__getitem__}
 
 
 def _share_alike(found: np.ndarray, labels: np.ndarray) -> float:

@@ -77,7 +77,15 @@ def mistakes_with(
     known |= {words: views.values(view, x, t, other) for words, other in others.items()}
     known |= _other_views(view, own)
     known |= {f"a factor {name} too many": factor * value for name, factor in _scalings(view, c).items()}
+    if view == "score":
+        known["the field's sign in s = (alpha u - alpha' x) / (beta W) is wrong"] = turned_score(value, path, x, t)
     return known | (_conversion_mistakes(own, c, np.asarray(x)) if view == "field" else {})
+
+
+def turned_score(score: np.ndarray, path: GaussianPath, x: Array, t: Array) -> np.ndarray:
+    """(-alpha u - alpha' x) / (beta W) = -s - 2 alpha' x / (beta W): the score of u with u's sign turned, [n, D]."""
+    c = _columns(path, t)
+    return -score - 2 * c["alpha_dot"] * np.asarray(x) / (c["beta"] * c["W"])
 
 
 def _conversion_mistakes(own: dict[View, np.ndarray], c: dict[str, np.ndarray], x: np.ndarray) -> dict[str, np.ndarray]:

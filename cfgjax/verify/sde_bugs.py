@@ -6,6 +6,7 @@ import numpy as np
 
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, GaussianPath
+from cfgjax.verify.field_bugs import turned_score
 from cfgjax.verify.reference import Views
 
 STRENGTHS = (0.5, 1.0, 1.5)
@@ -21,6 +22,7 @@ class StepLaw:
     def __init__(self, path: GaussianPath, mixture: LabelledMixture, x: Array, t: Array, y: Array) -> None:
         views = Views(mixture, path)
         self.parts = {view: views.values(view, x, t, y) for view in ("field", "score", "noise")}
+        self.turned_score = turned_score(self.parts["score"], path, x, t)
         self.mirrored = {view: views.values(view, x, 1 - t, y) for view in ("field", "score")}
         self.beta, self.diffusion = self._coefficients(path, t)
         self.mirrored_diffusion = self._coefficients(path, 1 - t)[1]
@@ -48,6 +50,8 @@ class StepLaw:
             "beta is used for sigma, and 1/2 is missing: the drift is u + beta^2 s": u + beta**2 * s,
             "1/beta is missing: the drift is u - sigma^2 E / 2, with -E for s": u - diffusion**2 / 2 * noise,
             "E is used for s: the drift is u + sigma^2 E / 2": u + diffusion**2 / 2 * noise,
+            "the field's sign in s = (alpha u - alpha' x) / (beta W) is wrong": u
+            + diffusion**2 / 2 * self.turned_score,
             "the field is missing: the drift is sigma^2 s / 2": diffusion**2 / 2 * s,
             "the field's sign is wrong: the drift is -u + sigma^2 s / 2": -u + diffusion**2 / 2 * s,
             "the sign is wrong: the drift is -(u + sigma^2 s / 2)": -self.drift,

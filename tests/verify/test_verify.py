@@ -89,14 +89,21 @@ def test_mistakes_in_fields_are_named(field, words):
     assert words in _causes(_report_on_field(field))
 
 
+def _turned_score(x, t, y):
+    """The score of the field with the field's sign turned."""
+    c = paths.coefficients(PATH, t)
+    return -(c.alpha * FIELD(x, t, y) + c.alpha_dot * x) / (c.beta * c.wronskian)
+
+
 @pytest.mark.parametrize(
     ("score", "words"),
     [
+        (_turned_score, "the field's sign in s = (alpha u - alpha' x) / (beta W) is wrong"),
         (lambda x, t, y: -MIXTURE.noise(PATH)(x, t, y), "the score times beta: 1/beta is missing"),
         (lambda x, t, y: SCORE(x, t, y) / PATH.beta(t), "a factor 1/beta too many"),
         (lambda x, t, y: MIXTURE.noise(PATH)(x, t, y) / PATH.beta(t), "the sign is wrong"),
     ],
-    ids=["-E", "-E/beta^2", "E/beta"],
+    ids=["sign of the field", "-E", "-E/beta^2", "E/beta"],
 )
 def test_mistakes_in_scores_are_named(score, words):
     report = _report_on_field(score, "score")

@@ -282,7 +282,27 @@ def _euler_maruyama(
     return make_solver
 
 
+def _turned_score(path, field, diffusion):
+    """The rule with (-t u - x) / (1 - t) for the straight path's score (t u - x) / (1 - t)."""
+
+    def solve(key, x, ts):
+        def step(x, now):
+            i, t, t_next = now
+            u, h = field(x, t), t_next - t
+            z = jax.random.normal(jax.random.fold_in(key, i), x.shape)
+            drift = u + diffusion(t) ** 2 / 2 * (-t * u - x) / (1 - t)
+            return x + h * drift + diffusion(t) * jnp.sqrt(h) * z, None
+
+        return jax.lax.scan(step, x, (jnp.arange(len(ts) - 1), ts[:-1], ts[1:]))[0]
+
+    return solve
+
+
 WRONG_DIFFUSIONS = {
+    "sign of the field in the score": (
+        _turned_score,
+        "the field's sign in s = (alpha u - alpha' x) / (beta W) is wrong",
+    ),
     "missing 1/2": (_euler_maruyama(lambda u, s, size, beta: u + size**2 * s), "1/2 is missing: the drift is u + sigm"),
     "no score": (_euler_maruyama(lambda u, s, size, beta: u), "the score is missing"),
     "sign of the score": (_euler_maruyama(lambda u, s, size, beta: u - size**2 / 2 * s), "the score's sign is wrong"),
@@ -390,6 +410,14 @@ def _batch(key, y):
     return _ends(jax.random.split(key, len(y)), y)
 
 
+def _without_variance(key, y, variance):
+    """The labels' own laws with a variance less in every direction."""
+    means, covariances = MIXTURE.means.reshape(3, 2), MIXTURE.covariances.reshape(3, 2, 2)
+    roots = jnp.linalg.cholesky(covariances - variance * jnp.eye(2)[None])
+    noise = jax.random.normal(key, (len(y), 2))
+    return means[y] + jnp.sum(roots[y] * noise[:, None, :], axis=2)
+
+
 def _one_noise(key, y):
     """The starts differ, and every step adds one noise to the whole batch."""
     solver = solvers.euler_maruyama
@@ -416,6 +444,11 @@ WRONG_BATCHES = {
     "sign": (lambda key, y: -_batch(key, y), "the sign is wrong"),
     "noise": (lambda key, y: jax.random.normal(key, (len(y), 2)), "the samples are still noise"),
     "no known kind": (lambda key, y: 1.5 * _batch(key, y), "no known cause fits"),
+    "noise too many": (
+        lambda key, y: _batch(key, y) + 0.5 * jax.random.normal(jax.random.fold_in(key, 1), (len(y), 2)),
+        "there is a variance of 0.25 too many in every direction",
+    ),
+    "noise missing": (lambda key, y: _without_variance(key, y, 0.1), "a variance of 0.1 is missing in every direction"),
     "5 % too wide": (lambda key, y: 1.05 * _batch(key, y), "no known cause fits"),
     "too few": (lambda key, y: _batch(key, y)[:5], "gives the shape (5, 2) for 4096 labels"),
     "raises": (lambda key, y: 1 / 0, "raised ZeroDivisionError"),
