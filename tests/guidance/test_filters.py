@@ -72,7 +72,8 @@ def test_a_checkerboard_is_guided_by_w_and_a_constant_by_the_low_scale():
     board = jnp.asarray((-1.0) ** np.add.outer(np.arange(4), np.arange(4))[:, :, np.newaxis])
     pair = guidance.pair(lambda x, t, y: x + y * (2 * board + 3), 0)
     decoupled = guidance.frequency_decoupled(pair, guidance.filters.laplacian_low(), 0.25)
-    found = guidance.extrapolate(decoupled, 5.0)(jnp.zeros((4, 4, 1)), jnp.asarray(0.3), 1)
+    guided = jax.jit(guidance.extrapolate(decoupled, 5.0))
+    found = guided(jnp.zeros((4, 4, 1)), jnp.asarray(0.3), jnp.asarray(1))
     np.testing.assert_allclose(found, 5 * 2 * board + 2 * 3, atol=1e-12)
 
 

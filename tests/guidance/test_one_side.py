@@ -41,6 +41,10 @@ RULES = {
     "projected": lambda field, w: guidance.extrapolate(guidance.projected(PATH, _pair(field)), w),
     "cfg_zero_star": lambda field, w: guidance.extrapolate(guidance.cfg_zero_star(_pair(field)), w),
     "tangential_damping": lambda field, w: guidance.extrapolate(guidance.tangential_damping(PATH, _pair(field)), w),
+    "magnitude_aware": lambda field, w: guidance.extrapolate(guidance.magnitude_aware(_pair(field)), w),
+    "frequency_decoupled": lambda field, w: guidance.extrapolate(
+        guidance.frequency_decoupled(_pair(field), guidance.filters.mean_low), w
+    ),
     "static_threshold": lambda field, w: guidance.static_threshold(
         PATH, guidance.classifier_free(field, w, NULL), jnp.inf
     ),
@@ -103,7 +107,9 @@ def test_classifier_guidance_at_zero_needs_no_classifier():
     assert calls
 
 
-@pytest.mark.parametrize("name", ["projected", "cfg_zero_star", "tangential_damping", "rescaled"])
+@pytest.mark.parametrize(
+    "name", ["projected", "cfg_zero_star", "tangential_damping", "rescaled", "magnitude_aware", "frequency_decoupled"]
+)
 def test_a_null_side_that_is_made_of_both_costs_both_at_zero(name):
     """It is no plain null field: CFG-Zero*'s is s u_null. The value is that of a traced 0."""
     assert _counted(lambda field: RULES[name](field, 0)) == [2] * 4
@@ -179,13 +185,15 @@ def test_one_side_alone_checks_what_both_check(scale):
 
 
 def test_a_memory_is_not_needed_at_one():
-    def count(scale):
+    def count(scale, make=guidance.adaptive_projected, *scales):
         def build(field):
-            return solvers.with_field_state(solvers.euler, guidance.adaptive_projected(PATH, _pair(field), scale, Y))
+            return solvers.with_field_state(solvers.euler, make(PATH, _pair(field), *scales, scale, Y))
 
         return solvers.num_function_evaluations(build, FIELD, X, TS).tolist()
 
     assert (count(1.0), count(2.0)) == ([1] * 4, [2] * 4)
+    mixed = [count(scale, guidance.adaptive_projected_mix, 1) for scale in (1, 2.0)]
+    assert mixed == [[1] * 4, [2] * 4]
     field = guidance.adaptive_projected(PATH, _pair(FIELD), 1.0, Y)
     value, memory = field.apply(X, T, field.init(X))
     np.testing.assert_array_equal(value, FIELD(X, T, jnp.asarray(Y)))

@@ -52,12 +52,12 @@ def test_a_beta_scale_divides_by_the_distance_of_the_noise_predictions(gamma):
     """On laws of one variance |E_y - E_null| = sqrt(n) alpha beta (m_y - m_null) / V: w B(t) / that^gamma, by hand."""
     laws = ((0.0, 1.5), (2.0, 1.5))
     pair, x = normals.pair(PATH, laws), jnp.array([0.3, -1.0])
-    guided = guidance.extrapolate(pair, guidance.beta_scale(PATH, 3.0, 2.0, 3.0, gamma))
+    guided = jax.jit(guidance.extrapolate(pair, guidance.beta_scale(PATH, 3.0, 2.0, 3.0, gamma)))
     for t in (0.1, 0.6):
         null, labelled = pair.both(x, jnp.asarray(t), normals.LABEL)
         gap = np.sqrt(2) * t * (1 - t) * 2 / (1.5 * t**2 + (1 - t) ** 2)
         scale = 3 * 12 * t * (1 - t) ** 2 / gap**gamma
-        found = guided(x, jnp.asarray(t), normals.LABEL)
+        found = guided(x, jnp.asarray(t), jnp.asarray(normals.LABEL))
         np.testing.assert_allclose(found, null + scale * (labelled - null), rtol=1e-9)
 
 
@@ -68,7 +68,7 @@ def test_a_beta_scale_is_the_null_field_at_both_ends_and_finite_where_both_sides
         found = guided(X, jnp.float32(t), jnp.asarray(y))
         np.testing.assert_allclose(found, _field(X, jnp.float32(t), NULL), rtol=1e-6)
     nearly = lambda x, t, y: jnp.where(y == NULL, 0.0, 1e-36) * x  # noqa: E731
-    assert np.all(np.isfinite(guidance.classifier_free(nearly, policy, NULL)(X, T, jnp.asarray(Y))))
+    assert np.all(np.isfinite(jax.jit(guidance.classifier_free(nearly, policy, NULL))(X, T, jnp.asarray(Y))))
     slope = jax.jit(jax.grad(lambda x: jnp.sum(guided(x, T, jnp.asarray(NULL)))))(X)
     assert np.all(np.isfinite(slope))
 

@@ -49,10 +49,10 @@ def test_the_weighted_law_of_three_gaussians(exact_path):
 
 
 @pytest.mark.usefixtures("x64")
-def test_guidance_by_a_weak_self_alone(exact_path):
+def test_guidance_by_a_weak_self_alone(plain_or_steep_path):
     """w = 1: variance s^(2 v) V_weak^(1 - v), so v is 1 + s of the papers' s; the weak side is at y."""
-    weak = lambda x, t, y: normals.normal(exact_path, 0.5 * y, 1.5)(x, t)  # noqa: E731
-    guided = guidance.weakened(normals.pair(exact_path), weak, 1, guidance.from_zero_based_scale(1.4))
+    weak = lambda x, t, y: normals.normal(plain_or_steep_path, 0.5 * y, 1.5)(x, t)  # noqa: E731
+    guided = guidance.weakened(normals.pair(plain_or_steep_path), weak, 1, guidance.from_zero_based_scale(1.4))
     mean, variance = normals.end_of(solvers.rk4(guidance.given(guided, normals.LABEL)), 200)
     np.testing.assert_allclose(variance, 1.5 ** (1 - 2.4), rtol=1e-4)
     np.testing.assert_allclose(mean, normals.moments(lambda t: (-1.4, 2.4), ((0.5, 1.5), (1.0, 1.0)))[0], rtol=1e-4)

@@ -326,6 +326,10 @@ VARIANTS = {
     ),
     "cfg_zero_star": (_of_pair(guidance.cfg_zero_star), 1.0),
     "tangential_damping": (_of_pair(lambda pair: guidance.tangential_damping(PATH, pair)), 1),
+    "magnitude_aware": (
+        _of_pair(lambda pair: guidance.magnitude_aware(pair, 0.5)),
+        (1.0, _of_pair(lambda pair: guidance.magnitude_aware(pair, 0.0))),
+    ),
     "rescaled": (_rescaled(0.7), (1.0, _rescaled(0.0))),
     "static_threshold": (
         _after(lambda field: guidance.static_threshold(PATH, field, 0.8)),
