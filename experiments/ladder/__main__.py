@@ -19,6 +19,8 @@ from experiments.cli.main import EndingError, UserError
 from experiments.cli.options import optional
 from experiments.ladder import stored
 from experiments.ladder.climb import Result, Sweep, climb
+from experiments.ladder.explorer import page as explorer
+from experiments.ladder.explorer import scene
 from experiments.ladder.figure import picture
 from experiments.ladder.page import page, table
 from experiments.ladder.problems import DIMENSIONS
@@ -57,6 +59,8 @@ class Options:
     """Python files, each with a function rule(path, pair, scale) -> field, to be measured beside the others."""
     only: Annotated[tuple[str, ...], optional("NAME [NAME ...]", "all")] = ()
     """Names of the rules to measure."""
+    explorer: Annotated[Path | None, optional("FILE.html", "none")] = None
+    """Write to this file, and nothing else, one page with sliders over laws and samples in 2-D; it needs no network."""
 
 
 def _table(options: Options) -> dict[str, Row]:
@@ -92,6 +96,9 @@ def run(options: Options) -> None:
     if options.store and (not options.small or options.only or options.rule):
         raise UserError("store must stand beside small alone, as all rules of the library are stored together")
     rows = _table(options)
+    if options.explorer is not None:
+        explorer.write(options.explorer, (scene.small if options.small else scene.Scene)(rows))
+        return
     result = climb(rows, SMALL if options.small else FULL)
     cli.print_result(table(result.rows))
     cost = f"{result.compilations} compilations, {result.cpu_seconds:.0f} CPU seconds, {result.seconds:.0f} s"
