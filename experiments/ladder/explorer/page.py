@@ -147,14 +147,14 @@ def _render(scene: Scene, facts: dict[str, Any], states: str) -> str:
 def page_of(scene: Scene, exact: Exact, solved: list[Solved]) -> str:
     """The page of what was solved, with as many of the samples as fit into MOST_BYTES."""
     states = packing.quantised(np.stack([its.states for its in solved]), scene.half_width)
-    text = ""
-    for share in (1.0, 0.75, 0.5, 0.375, 0.25, 0.125):
-        count = max(1, int(share * scene.num_shown))
+    count = scene.num_shown
+    while True:
         own = [its._replace(states=its.states[:, :, :count]) for its in solved]
         text = _render(scene, _facts(scene, exact, own), packing.pack(states[:, :, :, :count]))
-        if len(text.encode()) <= MOST_BYTES:
-            break
-    return text
+        size = len(text.encode())
+        if size <= MOST_BYTES or count == 1:
+            return text
+        count = max(1, int(0.98 * count * MOST_BYTES / size))
 
 
 def explorer(scene: Scene) -> str:

@@ -18,10 +18,11 @@ function shown(value) {
 const root = (value) => Math.sqrt(Math.max(0, value));
 const across = (scale) => BOX.left + scale / FACTS.scales.at(-1) * (BOX.right - BOX.left);
 
-/** The end of the distances' axis: rules that go far beyond the median's rule do not flatten the others. */
-function endOf(rows) {
-  const most = rows.flat().filter(Number.isFinite).sort((one, other) => one - other);
-  return Math.max(0.01, 1.1 * (most[Math.floor(0.97 * (most.length - 1))] ?? 0));
+/** The end of the distances' axis: the few largest of all rules do not flatten the others, unless they are chosen. */
+function endOf(values, chosen) {
+  const sorted = values.filter(Number.isFinite).sort((one, other) => one - other);
+  const most = sorted[Math.floor(0.85 * (sorted.length - 1))] ?? 0;
+  return 1.1 * Math.max(0.01, most, ...chosen.filter(Number.isFinite));
 }
 
 function points(values, up) {
@@ -38,7 +39,7 @@ function ticksOf(end) {
 
 /** Draws the curves of a way to solve, with the chosen rule's in front and a mark at the chosen scale. */
 function drawChart(rule, way, scale) {
-  const rows = FACTS.places.map((places) => FACTS.rungs[places[way]]?.tilted ?? []), end = endOf(rows);
+  const rows = FACTS.places.map((places) => FACTS.rungs[places[way]]?.tilted ?? []), end = endOf(rows.flat(), rows[rule]);
   const up = (value) => BOX.bottom - root(value / end) * (BOX.bottom - BOX.top);
   const line = (values, style) => element("polyline", { points: points(values, up), fill: "none", "stroke-linejoin": "round", "clip-path": "url(#box)", ...style });
   const floor = `${across(0)},${BOX.bottom} ${points(FACTS.floors, up)} ${across(FACTS.scales.at(-1))},${BOX.bottom}`;

@@ -72,13 +72,14 @@ function tellDistance(name, value, floor) {
 /** The distances of all rules by the chosen solver; null where not finite, undefined where a rule has not the solver. */
 function tellRules() {
   const found = FACTS.places.map((places) => FACTS.rungs[places[way()]]?.tilted[chosen.scale]);
-  const floor = FACTS.floors[chosen.scale], end = endOf([found]);
+  const floor = FACTS.floors[chosen.scale], end = endOf(found, [found[chosen.rule]]);
   found.forEach((value, index) => {
     const row = byId(`rule-${index}`).closest("label");
     row.querySelector("i").style.width = `${100 * Math.min(1, value === null ? 1 : root((value ?? 0) / end))}%`;
     row.querySelector("b").style.left = `${100 * Math.min(1, root(floor / end))}%`;
     row.querySelector(".value").textContent = shown(value);
     row.classList.toggle("elsewhere", value === undefined);
+    row.title = value === undefined ? "Not by this solver: to choose it changes the solver" : "";
   });
 }
 
@@ -91,7 +92,7 @@ function tellSolving() {
   byId("sigma").value = sigmaIndex();
   byId("sigma").setAttribute("aria-valuetext", isOwn || hasNoise() ? sigma : `${sigma}: this solver has no noise`);
   byId("sigma-value").textContent = isOwn ? "–" : sigma;
-  byId("note").textContent = isOwn ? "a solver itself" : FACTS.isPopulation[chosen.rule] ? "particles, resampled: no trajectories" : "";
+  byId("note").textContent = isOwn ? "a solver itself" : FACTS.isPopulation[chosen.rule] ? "resampled particles have no trajectories" : "";
 }
 
 /** Shows all numbers of what is chosen. */
