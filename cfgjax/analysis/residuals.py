@@ -2,6 +2,7 @@
 
 (R1) b_t grad log p_t(y|x) = u_y - u_null        what classifier and classifier-free guidance add, for exact ones
 (R2) u_null = sum_y p_t(y|x) u_y                 the null field is the labelled fields' mean under the posterior
+(R3) E |u_w - u_w*|^2 = w^2 E_y + (w - 1)^2 E_null    for errors of both sides that do not go together
 """
 
 from __future__ import annotations
@@ -13,7 +14,16 @@ import numpy as np
 from cfgjax import guidance
 from cfgjax.checks import is_traced, require_shape
 from cfgjax.conditions import as_condition, null_for
-from cfgjax.contracts import AnyCondition, AnyNull, LabelledStateField, PositiveInt, RealArray, checked
+from cfgjax.contracts import (
+    AnyCondition,
+    AnyNull,
+    Finite,
+    LabelledStateField,
+    Positive,
+    PositiveInt,
+    RealArray,
+    checked,
+)
 from cfgjax.types import Array, Field, GaussianPath, LogClassifier, LogLikelihood
 
 _LABELS = 16
@@ -70,6 +80,26 @@ def guidance_terms(
 
     by_classifier = guidance.classifier(path, null_field, log_classifier, 1.0)(x, t, y) - null_field(x, t)
     return by_classifier, field(x, t, y) - null_field(x, t)
+
+
+@checked
+def balanced_drop_rate(scale: Finite, ratio: Positive = 1.0) -> Array:
+    """The share p of dropped conditions for which the error (R3) of the guided field is least, [].
+
+    With E_y = a / (1 - p) and E_null = r a / p, as of errors whose squares fall with the examples that a side is
+    trained on, it is p = s / (1 + s) with s = sqrt(r) |w - 1| / |w|: 0 at w = 1, 1/3 at w = 2, and under 1/2 for every
+    w > 1 at r = 1. At w = 0, the null field alone, it is 1.
+
+    Args:
+        scale: [], w.
+        ratio: [], r, how much larger the square of the null side's error is at as many examples. Both sides share a
+            network, so that the law of 1 / examples is an assumption: measure r where the fields are known.
+
+    >>> round(float(balanced_drop_rate(2.0)), 3)
+    0.333
+    """
+    null = jnp.sqrt(jnp.asarray(ratio)) * jnp.abs(jnp.asarray(scale) - 1)
+    return null / (null + jnp.abs(jnp.asarray(scale)))
 
 
 @checked

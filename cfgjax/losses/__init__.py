@@ -14,6 +14,7 @@
                        scale w(t, t', y), with b = 2 least where the means of x' and x'' given z are nearest
 (L10) annealed:        k |E_y - E_null|^2 / D after a step of CFG++ + (1 - k) |E_w - noise|^2 / D  of a scale
                        w(t, y, |E_y - E_null|); at k = 0 least at w = 1 for exact fields
+(L11) null consistency: |u(x, t, null) - sg[u(x, t, y)]|^2 / D           minimised by sum over y of p_t(y|x) u(x, t, y)
 
 with x = alpha z + beta noise, |.|^2 the squared norm, D the number of coordinates of z, and sg[...] a constant.
 With ``field_weight`` (L5) is the distance of D and z in their fields, ``conversions.bounded_field_of_denoiser``:
@@ -26,6 +27,7 @@ Source: MIT 6.S184 notes (arXiv 2506.02070v3), algorithms 3, 4 and 5; Lipman et 
 
 from __future__ import annotations
 
+from cfgjax.losses.consistency import null_consistency as null_consistency
 from cfgjax.losses.densities import field_weight as field_weight
 from cfgjax.losses.densities import flat as flat
 from cfgjax.losses.densities import logit_normal as logit_normal
