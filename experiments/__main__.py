@@ -29,6 +29,7 @@ KINDS = {
         "solve_inverse",
         "ladder_posterior",
         "many_classes",
+        "conformance",
     ),
     "Machines": (
         "dryrun",

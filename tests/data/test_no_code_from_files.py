@@ -43,7 +43,7 @@ CALLS = {
 }
 """np.load among them: what it reads follows the file's first bytes, not its name."""
 OF_THE_COMMAND_LINE = {("experiments/cli/functions.py", "load_function")}
-OF_A_CONSTANT = {("experiments/benchmark/memory.py", "most_of")}
+OF_A_CONSTANT = {("experiments/benchmark/memory.py", "most_of"), ("experiments/conformance/child.py", "main")}
 
 
 def _dotted(node):

@@ -1,0 +1,1 @@
+"""Released guiders and samplers of other libraries held against cfgjax.verify."""

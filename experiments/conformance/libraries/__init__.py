@@ -1,0 +1,1 @@
+"""One adapter for each library, imported by its child process alone."""
