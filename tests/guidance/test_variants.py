@@ -521,7 +521,7 @@ def test_a_stochastic_solver_with_field_state_refuses_the_way_back():
         (lambda pair: guidance.extrapolate(pair, lambda t: jnp.ones(3))(jnp.ones(2), 0.5, Y), "scale must be one"),
         (
             lambda pair: solvers.cfg_plus_plus(paths.linear(), pair, Y, guidance.interval(0.5, 0.2, 0.8)),
-            "scale of CFG\\+\\+ must be a number",
+            "scale must be a number, a function of t or a policy here, got an interval",
         ),
         (
             lambda pair: solvers.feynman_kac(paths.linear(), _plain, Y, 2.0, solvers.constant(1.0)),
