@@ -14,6 +14,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from cfgjax.checks import require_like
 from cfgjax.conditions import as_condition
 from cfgjax.contracts import AnyCondition, NonNegative, NonNegativeInt, UnitInterval, checked
 from cfgjax.piecewise import piecewise
@@ -93,22 +94,26 @@ def manifold_projected(
         iterate: ``picard`` or ``anderson``: (g, x) -> x.
         stop: [], the time from which on a step is not preceded by a projection.
 
+    Raises:
+        TypeError, ValueError: at a step, sides that are not like x.
+
     Source: Cai et al., arXiv 2601.21892 (CFG-MP, CFG-MP+).
     """
     y = as_condition(y)
 
     def null_side(x: Array, t: Array) -> Array:
-        return pair.both(x, t, y)[0] if pair.null is None else pair.null(x, t, y)
+        value = pair.both(x, t, y)[0] if pair.null is None else pair.null(x, t, y)
+        return require_like("pair", value, x)
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         h = t_next - t
 
         def g(x: Array) -> Array:
             back = (x - 0.5 * h * null_side(x, t)).astype(x.dtype)
-            return (back + 0.5 * h * pair.labelled(back, t, y)).astype(x.dtype)
+            return (back + 0.5 * h * require_like("pair", pair.labelled(back, t, y), x)).astype(x.dtype)
 
         x = jax.lax.cond(t < stop, lambda x: iterate(g, x), lambda x: x, carry.x)
-        null, labelled = pair.both(x, t, y)
+        null, labelled = (require_like("pair", value, x) for value in pair.both(x, t, y))
         strength, difference = rate_at(scale, x, t, y, (null, labelled)), labelled - null
         guided = jnp.where(strength <= 0.5, null + strength * difference, labelled + (strength - 1) * difference)
         return State((x + h * guided).astype(x.dtype))

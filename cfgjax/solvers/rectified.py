@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from cfgjax.checks import is_known_as
+from cfgjax.checks import is_known_as, require_like
 from cfgjax.conditions import as_condition
 from cfgjax.contracts import AnyCondition, checked
 from cfgjax.piecewise import piecewise
@@ -31,6 +31,9 @@ def rectified_cfg_plus_plus(pair: Pair, y: AnyCondition, scale: Rate) -> Solver:
         y: the condition.
         scale: w, a number, a traced scalar or a function of t, read at the step's start.
 
+    Raises:
+        TypeError, ValueError: at a step, sides that are not like x.
+
     Source: Saini et al., arXiv 2510.07631.
     """
     y = as_condition(y)
@@ -38,11 +41,11 @@ def rectified_cfg_plus_plus(pair: Pair, y: AnyCondition, scale: Rate) -> Solver:
 
     def step(key: Array, carry: State, t: Array, t_next: Array) -> State:
         x, h = carry.x, t_next - t
-        labelled = pair.labelled(x, inside(t, t_next), y)
+        labelled = require_like("pair", pair.labelled(x, inside(t, t_next), y), x)
         if is_labelled:
             return State((x + h * labelled).astype(x.dtype))
         middle = (x + 0.5 * h * labelled).astype(x.dtype)
-        null, ahead = pair.both(middle, t + 0.5 * h, y)
+        null, ahead = (require_like("pair", value, x) for value in pair.both(middle, t + 0.5 * h, y))
         return State((x + h * (labelled + (rate_at(scale, x, t, y) - 1) * (ahead - null))).astype(x.dtype))
 
     return Solver(init=State, step=step)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cfgjax import conversions, guidance, paths, solvers
+from cfgjax.types import Pair
 from tests.support import normals
 
 PATH, KEY, Y = paths.linear(), normals.KEY, normals.LABEL
@@ -139,6 +140,13 @@ def test_fields_that_agree_are_left_alone():
     solver = solvers.manifold_projected(pair, Y, 2.0, solvers.picard(1))
     again = back + 0.1 * (2 * T - back * T)
     np.testing.assert_allclose(_step(solver), again + 0.2 * (2 * T - again * T), rtol=1e-6)
+
+
+@pytest.mark.parametrize("make", [solvers.rectified_cfg_plus_plus, solvers.manifold_projected])
+def test_sides_are_not_spread_over_the_state(make):
+    pair = Pair(lambda x, t, y: (jnp.ones(()), jnp.ones(())), lambda x, t, y: jnp.ones(()))
+    with pytest.raises(ValueError, match=r"pair must give the shape \(2,\), got \(\)"):
+        _step(make(pair, Y, 2.0))
 
 
 @pytest.mark.usefixtures("x64")
