@@ -51,6 +51,8 @@ class Options:
 
     out: Path = Path("runs/ladder")
     """Folder to write to."""
+    page: Annotated[Path | None, optional("FILE.md", "OUT's alone")] = None
+    """Another place for the page, with its picture beside it, as docs/ladder.md."""
     small: bool = False
     """16 dimensions, Heun's rule and a minute, held against the stored figures: exit code 1 if a rule's moved."""
     store: bool = False
@@ -83,11 +85,13 @@ def _table(options: Options) -> dict[str, Row]:
 
 def _write(options: Options, result: Result) -> None:
     folder = run_folder.make_folder("out", options.out)
-    machine = f"{os.cpu_count()} CPU cores ({platform.machine()})"
-    command = cli.line() or "python -m experiments.ladder"
     run_folder.write_atomically(folder / "ladder.json", json.dumps(result.as_json(), indent=1) + "\n")
-    run_folder.write_atomically(folder / "ladder.md", page(result, command, machine, "ladder.png"))
-    picture(result).savefig(folder / "ladder.png", dpi=110)
+    machine = f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    command, drawn = cli.line() or "python -m experiments.ladder", picture(result)
+    for file in filter(None, (folder / "ladder.md", options.page)):
+        run_folder.make_folder("page", file.parent)
+        run_folder.write_atomically(file, page(result, command, machine, f"{file.stem}.png"))
+        drawn.savefig(file.with_suffix(".png"), dpi=110)
     print(f"wrote ladder.json, ladder.md and ladder.png to {folder}")
 
 

@@ -256,8 +256,8 @@ def test_a_rule_of_the_user_is_laddered_beside_a_broken_one(tmp_path, capsys):
     start = "from cfgjax import guidance\n\n\ndef rule(path, pair, scale):\n"
     own.write_text(f"{start}    return guidance.extrapolate(pair, lambda t: 1 + (scale - 1) * t)\n")
     broken.write_text(f"{start}    return lambda x, t, y: x / t\n")
-    out = tmp_path / "out"
-    main(["--small", "--only", "schedule", "--rule", str(own), str(broken), "--out", str(out)])
+    out, other = tmp_path / "out", tmp_path / "docs" / "rules.md"
+    main(["--small", "--only", "schedule", "--rule", str(own), str(broken), "--out", str(out), "--page", str(other)])
     said = capsys.readouterr()
     assert f"rule {broken} is left out: it is not finite at t = 0, w = 1" in said.err
     assert "all figures are the stored ones" in said.out
@@ -265,6 +265,8 @@ def test_a_rule_of_the_user_is_laddered_beside_a_broken_one(tmp_path, capsys):
     by_rule = {name: [row["to_tilted"] for row in rows if row["rule"] == name] for name in ("schedule", "growing_rule")}
     np.testing.assert_allclose(by_rule["growing_rule"], by_rule["schedule"], atol=1e-6)
     assert {row["rule"] for row in rows} == {"schedule", "growing_rule"}
+    assert "| growing_rule | heun | 128 |" in other.read_text() and "](rules.png)" in other.read_text()
+    assert (out / "ladder.png").read_bytes() == other.with_suffix(".png").read_bytes()
 
 
 @pytest.mark.slow
