@@ -66,13 +66,13 @@ def write(
         np.savez_compressed(out_dir / NAME, titles=titles, labels=np.asarray(labels), allow_pickle=False, **arrays)
 
 
-def _is_shown(samples: np.ndarray, scales: np.ndarray, num_labels: int) -> bool:
+def _is_shown(samples: np.ndarray, scales: np.ndarray, most_labels: int) -> bool:
     """Whether the arrays are of the form that is written, and finite."""
     is_picture = samples.ndim == 5 and samples.dtype == np.uint8 and samples.shape[-1] in (1, 3)
     is_point = samples.ndim == 4 and samples.dtype.kind == "f" and samples.shape[2:] <= (MOST_POINTS, 2)
     if not (is_picture or (is_point and samples.shape[-1] == 2)) or 0 in samples.shape:
         return False
-    is_small = samples.size <= 4 * MOST_PIXELS and samples.shape[1] <= min(MOST_LABELS, num_labels)
+    is_small = samples.size <= 4 * MOST_PIXELS and samples.shape[1] <= min(MOST_LABELS, most_labels)
     is_scale = scales.ndim == 1 and scales.dtype.kind == "f" and len(scales) == len(samples)
     return bool(is_small and is_scale and np.all(np.isfinite(scales)) and np.all(np.isfinite(samples)))
 
