@@ -76,6 +76,7 @@ def test_the_tilted_law_at_one_is_the_labelled_law(found):
     assert exact.floors[1] == exact.labelled_floor > 0
 
 
+@pytest.mark.slow
 def test_particles_are_shown_by_their_weights_on_the_way(found):
     """At t = 7/8, where they stand for p_t(x)^(1-w) p_t(x|y)^w, from which guidance without weights has gone away."""
     scene, _, _, _ = found

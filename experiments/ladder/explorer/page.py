@@ -27,6 +27,8 @@ MOST_BYTES = 5_000_000
 """Of the page."""
 NUM_TIMES = 65
 """Stops of the slider of time."""
+NUM_NOISY_PATHS = 24
+"""Trajectories that are drawn of samplers with noise, and of rules that are solvers themselves."""
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = "laws.js", "states.js", "plot.js", "chart.js", "controls.js"
 TITLES = {
@@ -91,6 +93,7 @@ def _facts(scene: Scene, exact: Exact, solved: list[Solved]) -> dict[str, Any]:
         "numTimes": NUM_TIMES,
         "numFrames": scene.num_frames + 1,
         "numShown": solved[0].states.shape[2],
+        "numNoisyPaths": NUM_NOISY_PATHS,
         "step": scene.half_width / packing.STEPS,
         "notFinite": packing.NOT_FINITE,
         "halfWidth": scene.half_width,
@@ -138,6 +141,7 @@ def _render(scene: Scene, facts: dict[str, Any], states: str) -> str:
         num_measured=scene.num_measured,
         num_shown=facts["numShown"],
         num_sets=NUM_SETS,
+        num_noisy_paths=NUM_NOISY_PATHS,
         num_positions=2 * packing.STEPS,
         command=cli.line() or "python -m experiments.ladder --explorer explorer.html",
         version=version("cfgjax"),

@@ -11,10 +11,11 @@ const way = () => FACTS.methods[chosen.method][sigmaIndex()];
 const rung = () => FACTS.places[chosen.rule][way()];
 const goesWith = (rule, method) => FACTS.methods[method].some((each) => FACTS.places[rule][each] >= 0);
 
-/** What is drawn; of particles that are resampled no trajectories. */
+/** What is drawn: of particles that are resampled no trajectories, and few where noise makes a tangle of them. */
 function layers() {
   const found = Object.fromEntries(LAYERS.map((name) => [name, byId(`layer-${name}`).checked]));
-  return { ...found, paths: found.paths && !FACTS.isPopulation[chosen.rule] };
+  const numPaths = FACTS.isOwn[chosen.rule] || sigmaIndex() > 0 ? FACTS.numNoisyPaths : FACTS.numShown;
+  return { ...found, numPaths, paths: found.paths && !FACTS.isPopulation[chosen.rule] };
 }
 
 /** What the picture shows now: on its way from what it showed before. */

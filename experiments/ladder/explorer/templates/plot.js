@@ -57,12 +57,12 @@ function trace(states, index, t) {
   if (place > last) context.lineTo(...positionAt(states, index, t).map((value, axis) => onScreen(axis ? -value : value)));
 }
 
-function drawPaths(states, t) {
+function drawPaths(states, t, count) {
   context.strokeStyle = colors.sample;
   context.globalAlpha = 0.22;
   context.lineWidth = 0.8 * devicePixelRatio;
   context.beginPath();
-  for (let index = 0; index < FACTS.numShown; index++) trace(states, index, t);
+  for (let index = 0; index < Math.min(count, FACTS.numShown); index++) trace(states, index, t);
   context.stroke();
   context.globalAlpha = 1;
 }
@@ -113,7 +113,7 @@ function draw(states, scale, t, layers, hovered) {
   const tilted = tilt(grid, scale);
   if (layers.marginal) drawShade(grid.marginal, colors.marginal, 0.3);
   if (layers.tilted) drawShade(tilted, colors.tilted, 0.32);
-  if (layers.paths) drawPaths(states, t);
+  if (layers.paths) drawPaths(states, t, layers.numPaths);
   if (layers.labelled) drawContours(grid.labelled, colors.labelled, 1.2, [5, 4]);
   if (layers.samples) drawSamples(states, t);
   if (layers.tilted) drawContours(tilted, colors.tilted, 2, []);
