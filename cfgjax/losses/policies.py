@@ -109,7 +109,7 @@ def self_consistency(
 
     Singular where two states are equal: their distance has the slope 0 there.
 
-    Source: Galashov et al., arXiv 2510.00815 (learn to guide): b = 1, m = 4; their reward is of the denoised point.
+    Source: Galashov et al., arXiv 2510.00815 (learn to guide), with b = 1 and m = 4.
 
     Raises:
         TypeError, ValueError: what is not two times in [0, 1]; a scale or a reward that is not one number.
