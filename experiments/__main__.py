@@ -27,8 +27,10 @@ KINDS = {
         "diagnose",
         "solver_error",
         "solve_inverse",
+        "ladder",
         "ladder_posterior",
         "many_classes",
+        "fewer_evaluations",
         "conformance",
     ),
     "Machines": (

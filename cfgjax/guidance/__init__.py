@@ -51,13 +51,13 @@ from cfgjax.guidance.pairs import classifier_pair as classifier_pair
 from cfgjax.guidance.pairs import extrapolate as extrapolate
 from cfgjax.guidance.pairs import interpolate as interpolate
 from cfgjax.guidance.pairs import pair as pair
+from cfgjax.guidance.reuse import Differences as Differences
+from cfgjax.guidance.reuse import reuse_every as reuse_every
+from cfgjax.guidance.reuse import reused as reused
 from cfgjax.guidance.rules import RULES as RULES
 from cfgjax.guidance.rules import GuidanceRule as GuidanceRule
 from cfgjax.guidance.schedules import beta_scale as beta_scale
 from cfgjax.guidance.schedules import exponential_scale as exponential_scale
-from cfgjax.guidance.reuse import Differences as Differences
-from cfgjax.guidance.reuse import reuse_every as reuse_every
-from cfgjax.guidance.reuse import reused as reused
 from cfgjax.guidance.schedules import from_zero_based_scale as from_zero_based_scale
 from cfgjax.guidance.schedules import gap_policy as gap_policy
 from cfgjax.guidance.schedules import interval as interval
