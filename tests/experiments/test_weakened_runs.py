@@ -86,6 +86,7 @@ def test_the_middle_is_led_away_from_alone_or_on_both_sides_of_the_nulls_guidanc
     assert min(np.abs(internal - field).max(), np.abs(null_internal - null).max()) > 1e-2
 
 
+@pytest.mark.slow
 def test_outside_the_interval_the_field_is_as_learned():
     found = _guided(3.0, weakened=BLOCKS, weak_scale=2.0, interval=(0.5, 0.9))
     np.testing.assert_allclose(found, _fields()[0], rtol=1e-4, atol=1e-4)
@@ -107,6 +108,7 @@ def test_evaluations_are_counted(options, count):
     assert found == 4 * count
 
 
+@pytest.mark.slow
 def test_sides_of_a_run_on_another_path_are_on_that_of_sampling():
     run = _run("ddpm")
     internal, final = jax.jit(run.sides)(_x(), T, Y)

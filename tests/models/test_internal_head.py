@@ -74,6 +74,7 @@ def test_the_head_alone_costs_the_blocks_before_it():
     assert flops(lambda p: _sides(NETWORK, p)[0]) < 0.75 * whole
 
 
+@pytest.mark.slow
 def test_later_blocks_learn_nothing_from_the_internal_prediction():
     def slope(share):
         def loss(params):

@@ -25,7 +25,7 @@ NETWORKS = {
     "UNet": UNET,
     "UNet remat": UNET.clone(rematerialise=True),
 }
-EAGER = ["DiT", "DiT with options", "UNet"]
+SLOW_UNET = pytest.param("UNet", marks=pytest.mark.slow)
 MIDDLE, ATTENDING = 2, (1, 2, 3, 4)
 WEAKENINGS = [Weakening(skipped=(1,)), Weakening(alone=(1, 2)), Weakening(blurred=(2,)), Weakening((0,), (1,), (2,))]
 T, Y = 0.3, 1
@@ -73,7 +73,7 @@ def test_no_weakening_changes_a_name_or_a_number_of_the_parameters(name):
         assert jax.eval_shape(lambda: init(weakening=weakening)) == expected  # noqa: B023
 
 
-@pytest.mark.parametrize("name", EAGER)
+@pytest.mark.parametrize("name", ["DiT with options", SLOW_UNET])
 def test_a_blur_of_width_0_changes_nothing_and_each_weakening_something(name):
     network = NETWORKS[name]
     params = _params(network)
@@ -132,7 +132,7 @@ def test_the_middle_is_after_the_blocks_on_the_way_down():
     assert UNet(multipliers=(1, 2, 2), blocks_per_level=3).middle_block == 9
 
 
-@pytest.mark.parametrize("name", ["DiT with options", "UNet"])
+@pytest.mark.parametrize("name", ["DiT with options", SLOW_UNET])
 @pytest.mark.parametrize("kind", ["alone", "blurred"])
 def test_the_attention_of_the_block_that_is_named_is_weakened(name, kind):
     """A block whose attention's last layer is 0 is not changed by its map; the others are."""
