@@ -61,6 +61,7 @@ def test_a_new_head_is_the_field_0_and_draws_no_other_parameters():
     np.testing.assert_array_equal(_sides(NETWORK, {"params": params})[0], 0)
 
 
+@pytest.mark.slow
 def test_the_head_alone_costs_the_blocks_before_it():
     """XLA leaves out what the internal side does not need, and of w = 1 the head."""
     params = _params(NETWORK)
