@@ -17,8 +17,6 @@ import jax.numpy as jnp
 from cfgjax.paths import before_end, coefficients
 from cfgjax.types import Array, Condition, GaussianPath, Number, Pair
 
-HIGHEST = jax.lax.Precision.HIGHEST
-
 
 class ManyClasses(NamedTuple):
     """(N1), its centres in chunks; without a basis r = d."""
@@ -55,11 +53,11 @@ def centre_of(mixture: ManyClasses, y: Condition) -> Array:
 
 def within(mixture: ManyClasses, x: Array) -> Array:
     """q = B^T x, [r]."""
-    return x if mixture.basis is None else jnp.dot(x, mixture.basis, precision=HIGHEST)
+    return x if mixture.basis is None else jnp.dot(x, mixture.basis, precision=jax.lax.Precision.HIGHEST)
 
 
 def _lifted(mixture: ManyClasses, mean: Array) -> Array:
-    return mean if mixture.basis is None else jnp.dot(mixture.basis, mean, precision=HIGHEST)
+    return mean if mixture.basis is None else jnp.dot(mixture.basis, mean, precision=jax.lax.Precision.HIGHEST)
 
 
 def posterior_mean(mixture: ManyClasses, q: Array, alpha: Array, variance: Array) -> Array:
@@ -68,12 +66,12 @@ def posterior_mean(mixture: ManyClasses, q: Array, alpha: Array, variance: Array
 
     def add(carry: tuple[Array, Array, Array], chunk: tuple[Array, Array]) -> tuple[tuple[Array, Array, Array], None]:
         (largest, total, mean), (index, centres) = carry, chunk
-        overlaps = jnp.dot(centres, q, precision=HIGHEST)
+        overlaps = jnp.dot(centres, q, precision=jax.lax.Precision.HIGHEST)
         logits = alpha * (overlaps - 0.5 * alpha * jnp.sum(jnp.square(centres), axis=1)) / variance
         logits = jnp.where(index * size + jnp.arange(size) < mixture.num_classes, logits, -jnp.inf)
         larger = jnp.maximum(largest, jnp.max(logits))
         kept, weights = jnp.exp(largest - larger), jnp.exp(logits - larger)
-        mean = kept * mean + jnp.dot(weights, centres, precision=HIGHEST)
+        mean = kept * mean + jnp.dot(weights, centres, precision=jax.lax.Precision.HIGHEST)
         return (larger, kept * total + jnp.sum(weights), mean), None
 
     start = jnp.full((), -jnp.inf, q.dtype), jnp.zeros((), q.dtype), jnp.zeros_like(q)
