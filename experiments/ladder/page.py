@@ -15,8 +15,8 @@ SCALE = 2.0
 _HEAD = """\
 # The ladder of rules
 
-What does a rule of guidance sample? Here every rule of the library is held against two laws that are known exactly: \
-the tilted law p(x)^(1-w) p(x|y)^w, which guidance is often taken to sample, and the labelled law p(x|y).
+What does a rule of guidance sample? Here {rules} rules are held against two laws that are known exactly: the tilted \
+law p(x)^(1-w) p(x|y)^w, which guidance is often taken to sample, and the labelled law p(x|y).
 
 The data is a mixture of nine Gaussians on a circle in a plane, three for each of three labels; the other D - 2 \
 coordinates are normal, independent of plane and label. So both laws are the same in the plane whatever D, and plain \
@@ -91,10 +91,18 @@ def table(rows: Sequence[Found]) -> str:
     return "\n".join([*lines, *(_line(groups[group], dimensions) for group in in_order)]) + "\n"
 
 
+def _near(rows: Sequence[Found], floor: float) -> str:
+    """The rules and solvers that are under the floor of the tilted law in every dimension."""
+    far = {(row.rule, row.solver) for row in rows if not row.to_tilted <= floor}
+    near = [f"{row.rule} ({row.solver})" for row in rows if (row.rule, row.solver) not in far]
+    return ", ".join(dict.fromkeys(near)) or "none"
+
+
 def page(result: Result, command: str, machine: str, picture: str) -> str:
     """The page in Markdown, with a picture of that name beside it."""
     rows = result.rows
     head = _HEAD.format(
+        rules=len({row.rule for row in rows}),
         steps=result.setting["num_steps"],
         samples=result.setting["num_samples"],
         floor=1000 * result.floors[SCALE],
@@ -115,6 +123,7 @@ def page(result: Result, command: str, machine: str, picture: str) -> str:
         paths=of["path"],
         scales=", ".join(f"{scale:g}" for scale in result.floors),
     )
-    return (
-        f"{head}\nAt w = {SCALE:g}, on the straight path, Euler-Maruyama at sigma = {SIGMA:g}:\n\n{table(rows)}\n{tail}"
-    )
+    said = f"At w = {SCALE:g}, on the straight path, Euler-Maruyama at sigma = {SIGMA:g}:"
+    near = _near([row for row in rows if _is_in_table(row)], result.floors[SCALE])
+    told = f"Under the floor of the tilted law in every dimension: {near}."
+    return f"{head}\n{said}\n\n{table(rows)}\n{told}\n\n{tail}"

@@ -209,6 +209,9 @@ def test_the_page_has_one_table_and_one_picture(tmp_path):
     text = page(result, "python -m experiments.ladder", "2 CPU cores", "ladder.png")
     assert "| plain | heun | 128 | 17.3 | 33.5 | 0.91 | 1.005 |" in table(result.rows)
     assert (text.count("|---|"), text.count("![")) == (1, 1)
+    assert "Under the floor of the tilted law in every dimension: none." in text
+    near = page(_result(to_tilted=0.0019), "python -m experiments.ladder", "2 CPU cores", "ladder.png")
+    assert "Under the floor of the tilted law in every dimension: plain (heun)." in near
     assert "| diverges | 33.5 |" in table(_result(to_tilted=np.inf).rows)
     (left, right) = [axes.images[0].get_array() for axes in picture(result).axes[:2]]
     np.testing.assert_allclose([left[0, 0], right[0, 0]], [0.0173, 0.0335])
