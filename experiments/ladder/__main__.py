@@ -87,11 +87,11 @@ def _write(options: Options, result: Result) -> None:
     folder = run_folder.make_folder("out", options.out)
     run_folder.write_atomically(folder / "ladder.json", json.dumps(result.as_json(), indent=1) + "\n")
     machine = f"{os.cpu_count()} CPU cores ({platform.machine()})"
-    command, drawn = cli.line() or "python -m experiments.ladder", picture(result)
+    command = cli.line() or "python -m experiments.ladder"
     for file in filter(None, (folder / "ladder.md", options.page)):
         run_folder.make_folder("page", file.parent)
         run_folder.write_atomically(file, page(result, command, machine, f"{file.stem}.png"))
-        drawn.savefig(file.with_suffix(".png"), dpi=110)
+        picture(result).savefig(file.with_suffix(".png"), dpi=110)
     print(f"wrote ladder.json, ladder.md and ladder.png to {folder}")
 
 
