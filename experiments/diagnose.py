@@ -2,7 +2,7 @@
 
 For each label, or other condition of the report, the mean over samples of |u_y - u_null|, the cosine of both,
 CFG-Zero's s*, the guided field's divergence, and the share of the guided denoiser beyond the data's bound; and how
-often the network was evaluated.
+often the network was evaluated. Where the run dropped fewer or more conditions than this w asks for, it says so.
 For example: python -m experiments.diagnose runs/digits --scale 2.5 --interval 0.2 0.8
 """
 
@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from cfgjax import guidance, solvers
 from cfgjax.analysis.guidance_diagnostics import Diagnostics, by_label, diagnostics
+from cfgjax.analysis.residuals import balanced_drop_rate
 from cfgjax.piecewise import Piecewise
 from cfgjax.types import Array, Condition, LabelledField, Scale, Solver
 from experiments.cli import main as cli
@@ -146,6 +147,17 @@ def _check(options: Options) -> None:
         raise UserError(f"out must end in .png, got {options.out}")
 
 
+def drop_rate_advice(drop_rate: float, scale: float) -> str | None:
+    """What to say of a run's drop rate, for guidance by a scale; None where it is within a factor 2 of the balance."""
+    balanced = float(balanced_drop_rate(scale))
+    if scale in (0.0, 1.0) or 0.5 <= drop_rate / balanced <= 2:
+        return None
+    return (
+        f"trained with {drop_rate:g} of the conditions dropped: at w = {scale:g} the errors of both sides are balanced "
+        f"at {balanced:.2g} (w^2 / (1 - p) + (w - 1)^2 / p least, both sides alike); docs/fewer_evaluations.md"
+    )
+
+
 def diagnose(options: Options) -> None:
     """Looks, draws and writes."""
     _check(options)
@@ -159,6 +171,9 @@ def diagnose(options: Options) -> None:
     labels = dict(zip(run.task.conditions.numbers.tolist(), run.task.conditions.texts, strict=True))
     _draw(seen, each, ts, labels, options.out)
     _write(seen, ts, labels, options.out.with_suffix(".csv"))
+    advice = drop_rate_advice(run.experiment.label_drop_rate, options.scale)
+    if advice is not None:
+        print(advice)
     print(f"wrote {options.out} and {options.out.with_suffix('.csv')}; {each.sum()} evaluations a sample")
 
 
