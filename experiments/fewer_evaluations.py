@@ -2,7 +2,8 @@
 
 Of the exact field of a ring the error is the divergence KL in nats from the law of full guidance by the same solver; of
 a run, or a network with random parameters, the root mean square distance of the ends from those of full guidance, as a
-share of the samples' standard deviation. Time is the median over rounds, in which the schedules take turns, as a share of full guidance's.
+share of the samples' standard deviation. Time is the median over rounds, in which the schedules take turns, as a share
+of full guidance's.
 For example: python -m experiments.fewer_evaluations runs/digits --scale 2 --tolerance 0.02
 """
 

@@ -18,7 +18,7 @@ import optax
 import pytest
 
 from cfgjax import flow_maps, guidance, losses, mixtures, paths, solvers, steering, training, verify
-from cfgjax.analysis import guidance_diagnostics, importance, likelihood
+from cfgjax.analysis import certificates, guidance_diagnostics, importance, likelihood, reuse
 from cfgjax.types import Solver
 from experiments import guided_distributions
 from tests.conftest import PATHS
@@ -47,6 +47,10 @@ LEFT_OUT = {
 NOT_LOWERED = {
     "conditions.without": "of functions, not of numbers",
     "guidance.reuse_every": "words",
+    "reuse.error_model": "on the host, in float64",
+    "reuse.plan": "likewise",
+    "reuse.predicted_error": "likewise",
+    "reuse.solve_schedule": "likewise",
     "posthoc_ema.exponent_of": "a Python scalar",
     "training.MultiStep": "record",
     "training.pmapped": "places the step's program on devices",
@@ -99,6 +103,13 @@ def _likelihoods(divergence):
 LAWS = flow_maps.Gaussian(jnp.zeros(2), jnp.ones(2)), flow_maps.Gaussian(jnp.ones(2), jnp.full(2, 0.5))
 
 
+def _reused():
+    sides, ts = guidance.pair(ORACLE, NULL), np.linspace(0, 1, 5, dtype=np.float32)
+    field = guidance.reused(sides, 2.5, 1, guidance.reuse_every(ts, 2))
+    spared = solvers.integrate(solvers.with_field_state(solvers.heun, field), KEY, X, ts)
+    return spared, reuse.record(solvers.heun, sides, KEY, X, ts, 2.5, 1)
+
+
 def _flow(x, t, r, y):
     return x + (r - t) * ORACLE(x, t, y)
 
@@ -139,6 +150,9 @@ def _steered(name, *settings):
 
 
 BY_HAND = {
+    "certificates.map_log_ratio": lambda: certificates.map_log_ratio(jnp.tanh, jnp.sin, X),
+    "guidance.reused": _reused,
+    "reuse.record": _reused,
     "importance.weighted_sample": _weighted,
     "importance.scale_by_effective_size": _weighted,
     **{f"mixtures.{name}": program for name, program in OF_MIXTURES.items()},
