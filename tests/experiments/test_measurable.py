@@ -94,7 +94,7 @@ def measured(monkeypatch, tmp_path):
         draws = {(guidance, "heun"): samples for guidance in guidances}
         monkeypatch.setattr(image_report, "guided_draws", lambda *_: (draws, dict.fromkeys(guidances, (0.0, 2.0))))
         if not is_drawn:
-            for name in ("draw_samples", "draw_curves", "draw_residuals"):
+            for name in ("write_samples", "draw_curves", "draw_residuals"):
                 monkeypatch.setattr(image_report, name, lambda *_: None)
         task = _task(experiment, num_classes, len(test.label))
         return report(Run(experiment, task, MODEL, None), tmp_path, options)
