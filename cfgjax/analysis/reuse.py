@@ -9,8 +9,7 @@
 (E4) Of the schedules with m evaluations of the null side a good one is found by moving one evaluation at a time, and
      the least m whose MEASURED error is within the tolerance by bisection.
 
-What a schedule is worth is measured by a solve with it: on an oracle in nats, by ``certificates.map_log_ratio``, and of
-a network as the distance of its ends from those of full guidance, by ``certificates.coupling_bound``.
+A solve measures what a schedule is worth: on an oracle by ``certificates.map_log_ratio``, else by ``coupling_bound``.
 """
 
 from __future__ import annotations
@@ -88,16 +87,8 @@ def record(
 ) -> Recorded:
     """One guided solve, as ``error_model`` reads those of many examples.
 
-    The last difference is that of the end at the middle of the last step: no field is called at t = 1.
-
-    Args:
-        make_solver: the rule, as ``solvers.heun``.
-        pair: the two sides.
-        key: the key of the solve.
-        x: [*D], the state at ts[0].
-        ts: [n + 1], the grid.
-        scale: w.
-        y: the condition.
+    The last difference is that of the end at the middle of the last step: no field is called at t = 1. Arguments are
+    those of ``integrate`` and of the guided field.
     """
     x, y, times = as_state(x), as_condition(y), jnp.asarray(ts)
     solver = make_solver(given(extrapolate(pair, scale), y))
