@@ -1,4 +1,4 @@
-"""Solve for the steps that spare the null side's evaluation, and print what schedules cost and how near they end.
+"""Solve for the steps that spare the null side: what schedules cost, and how near they end.
 
 Of the exact field of a ring the error is the divergence KL in nats from the law of full guidance by the same solver; of
 a run, or a network with random parameters, the root mean square distance of the ends from those of full guidance, as a

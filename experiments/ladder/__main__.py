@@ -1,4 +1,4 @@
-"""Measure every rule of guidance against the tilted law and the labelled law, known exactly.
+"""Measure every rule of guidance against exact laws: the tilted one and the labelled one.
 
 All rules, by several solvers, paths, guidance scales w and noise strengths sigma, sample mixtures in 2, 16 and 256
 dimensions, in one compiled program for each. Written to OUT: ladder.json, a row for each point; ladder.md, the page

@@ -49,12 +49,11 @@ def exact_laws(scene: Scene) -> Exact:
     plane = scene.problem.plane
     grid = laws.grid_of(plane)
 
-    def law_at(scale: float) -> tuple[Law, float]:
-        law = laws.law_of(plane, grid, scale)
-        return law, laws.floor_of(grid, law, scale, scene.num_measured)
-
-    found = [law_at(scale) for scale in progress.each(scene.scales, "laws", "drawing them")]
-    return Exact([law for law, _ in found], [floor for _, floor in found], *law_at(1.0))
+    all_laws = [laws.law_of(plane, grid, scale) for scale in progress.each(scene.scales, "laws", "drawing them")]
+    floors = laws.floors_of(grid, _stack(all_laws), scene.scales, scene.num_measured)
+    labelled = laws.law_of(plane, grid, 1.0)
+    (labelled_floor,) = laws.floors_of(grid, _stack([labelled]), [1.0], scene.num_measured)
+    return Exact(all_laws, floors, labelled, labelled_floor)
 
 
 def _stack(each: Sequence[Law]) -> Law:
