@@ -242,7 +242,7 @@ class StatefulField(NamedTuple):
 
 
 Evaluated = Literal["every", "first", "none"]
-"""Which evaluations of a solver's step evaluate both sides of guidance: every one, the first alone, or none."""
+"""In which calls of the field in a solver's step both sides of guidance are evaluated (the first alone, or none)."""
 
 
 class ReuseSchedule(NamedTuple):
