@@ -47,6 +47,7 @@ highlight_language = "text"
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_extra_path = ["explorer.html"]
 html_title = f"cfgjax {release}"
 html_copy_source = False
 html_show_sphinx = False

@@ -62,7 +62,8 @@ class Options:
     only: Annotated[tuple[str, ...], optional("NAME [NAME ...]", "all")] = ()
     """Names of the rules to measure."""
     explorer: Annotated[Path | None, optional("FILE.html", "none")] = None
-    """Write to this file, and nothing else, one page with sliders over laws and samples in 2-D; it needs no network."""
+    """Write to this file, and nothing else, one page with sliders over laws and samples in 2-D; it needs no network.
+    Rules that go back in time are left out of it."""
 
 
 def _table(options: Options) -> dict[str, Row]:
@@ -101,7 +102,8 @@ def run(options: Options) -> None:
         raise UserError("store must stand beside small alone, as all rules of the library are stored together")
     rows = _table(options)
     if options.explorer is not None:
-        explorer.write(options.explorer, (scene.small if options.small else scene.Scene)(rows))
+        of_one_grid = {name: row for name, row in rows.items() if row.refine is None}
+        explorer.write(options.explorer, (scene.small if options.small else scene.Scene)(of_one_grid))
         return
     result = climb(rows, SMALL if options.small else FULL)
     cli.print_result(table(result.rows))

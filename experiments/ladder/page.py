@@ -31,7 +31,12 @@ floor, {floor:.1f} at w = {scale:g} (the largest of sixteen sets of exact draws)
 
 Rules have their papers' usual numbers, or those of `experiments/ladder/rules.py`; an interval is [0.375, 0.75), the \
 negative label a neighbour, the weaker field that of a wider mixture. CFG++ has the l at which its middle step is \
-plain guidance at w.
+plain guidance at w. `beta_scale` divides by the length of the difference, so that it moves by a length that neither \
+it nor the dimension changes: far too much in a plane. The particles of `feynman_kac` are {samples}; at w of 3 and \
+more few of them keep weight.
+
+[The explorer](explorer.html) shows the same rules in 2-D: one page with sliders over w, time, rule, solver and sigma, \
+to be opened in any browser (`--explorer FILE.html` makes it; it needs no network).
 """
 _TAIL = """\
 ![Energy distance by rule, dimension and w]({picture})

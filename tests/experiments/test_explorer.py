@@ -120,10 +120,10 @@ def test_a_page_that_is_too_large_keeps_fewer_samples(found, monkeypatch):
 
 
 @pytest.mark.parametrize(("arguments", "num_scales"), [([], 11), (["--small"], 4)])
-def test_the_command_writes_the_page_alone(arguments, num_scales, tmp_path, monkeypatch):
+def test_the_command_writes_the_page_alone_of_rules_that_go_through_one_grid(arguments, num_scales, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "explorer", lambda scene: f"{list(scene.rules)} {len(scene.scales)}")
     out = tmp_path / "folder" / "explorer.html"
-    done = command("ladder", *arguments, "--only", "schedule", "policy", "--explorer", out)
+    done = command("ladder", *arguments, "--only", "schedule", "policy", "gibbs_like", "--explorer", out)
     assert (done.returncode, done.stdout) == (0, f"wrote {out}, 0.0 MB\n"), done.stderr
     assert out.read_text() == f"['schedule', 'policy'] {num_scales}"
     assert [file.name for file in out.parent.iterdir()] == ["explorer.html"]

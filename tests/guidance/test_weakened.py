@@ -83,7 +83,6 @@ def test_neutral_settings_are_bitwise(transform):
         (2.0, guidance.interval(2.0, 0.25, 0.5), [2, 3, 2, 2]),
         (lambda t: 2 * t, guidance.policy(lambda *point: 1.5), [3] * 4),
     ],
-    ids=str,
 )
 def test_a_known_one_leaves_its_evaluation_out(scale, weak_scale, counts):
     assert _counted(lambda field: _guided(scale, weak_scale, field)) == counts

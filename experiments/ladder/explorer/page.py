@@ -23,7 +23,7 @@ from experiments.ladder.problems import LABEL
 from experiments.ladder.rules import OWN
 from experiments.run import folder as run_folder
 
-MOST_BYTES = 5_000_000
+MOST_BYTES = 3_000_000
 """Of the page."""
 NUM_TIMES = 65
 """Stops of the slider of time."""
@@ -43,6 +43,9 @@ TITLES = {
     "adaptive_projected_mix": "adaptive projected, mix",
     "exponential_scale": "exponential w(t)",
     "beta_scale": "β-density w(t)",
+    "rectified_cfg_plus_plus": "Rectified-CFG++",
+    "manifold_projected": "CFG-MP",
+    "manifold_projected_anderson": "CFG-MP+",
 }
 
 
