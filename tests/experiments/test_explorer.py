@@ -120,7 +120,7 @@ def test_a_page_that_is_too_large_keeps_fewer_samples(found, monkeypatch):
 
 
 @pytest.mark.parametrize(("arguments", "num_scales"), [([], 11), (["--small"], 4)])
-def test_the_command_writes_the_page_alone_of_rules_that_go_through_one_grid(arguments, num_scales, tmp_path, monkeypatch):
+def test_the_command_writes_the_page_alone_and_no_rounds(arguments, num_scales, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "explorer", lambda scene: f"{list(scene.rules)} {len(scene.scales)}")
     out = tmp_path / "folder" / "explorer.html"
     done = command("ladder", *arguments, "--only", "schedule", "policy", "gibbs_like", "--explorer", out)
