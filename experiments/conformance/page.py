@@ -28,8 +28,8 @@ exact fields of mixtures of Gaussians, in single precision, at one seed.
 .venv/bin/python -m experiments.conformance --libraries diffusers --versions diffusers=diffusers-0.43.0-py3-none-any.whl
 ```
 Nothing of these libraries is needed beforehand: an environment for PyTorch, one for newer JAX (Python 3.12) and a
-folder for each library are made by pip below `--environments`. Where the index has no PyTorch for CPUs alone, say
-`PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu` before the command, or it is several GB. A call whose checks
+folder for each library are made by pip below `--environments`. Where the index has no PyTorch for CPUs alone, name
+one that has in pip's `PIP_EXTRA_INDEX_URL`, or it is several GB. A call whose checks
 fail otherwise than is known is named in one line, and the exit code is 4 then; `--against` an older `conformance.jsonl`
 names what has changed since.
 """
