@@ -31,6 +31,7 @@ KINDS = {
         "ladder_posterior",
         "many_classes",
         "fewer_evaluations",
+        "drop_rates",
         "conformance",
     ),
     "Machines": (
