@@ -172,7 +172,7 @@ def diagnose(options: Options) -> None:
     _draw(seen, each, ts, labels, options.out)
     _write(seen, ts, labels, options.out.with_suffix(".csv"))
     advice = drop_rate_advice(run.experiment.label_drop_rate, options.scale)
-    if advice is not None:
+    if advice is not None and not run.experiment.null_consistency:
         print(advice)
     print(f"wrote {options.out} and {options.out.with_suffix('.csv')}; {each.sum()} evaluations a sample")
 

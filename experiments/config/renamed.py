@@ -15,6 +15,7 @@ ADDED: dict[str, Any] = {
     "matmul_precision": "highest",
     "freeze": (),
     "kl_weight": 1e-3,
+    "null_consistency": 0.0,
     "started_from.kind": None,
     "time_logit": (0.0, 1.0),
     "network.norm_scale": False,

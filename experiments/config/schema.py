@@ -113,6 +113,8 @@ class Experiment:
     """Mean and standard deviation of the logit of logit_normal times (JiT's are -0.8 and 0.8)."""
     label_drop_rate: Fraction = 0.1
     """Probability, 0 to 1, with which an example's label, or other condition, is replaced by the null."""
+    null_consistency: NotNegative = 0.0
+    """Weight of a loss beside the field's own: the null side against the labelled one, which is held."""
     batch_size: Examples = 256
     """Examples in a step, over all devices."""
     matmul_precision: MatmulPrecision = "highest"

@@ -12,6 +12,8 @@ import optax
 from cfgjax import training
 from cfgjax.training import Step, freezing, fsdp, posthoc_ema
 from cfgjax.types import Array, AxisName, Loss, Number, TrainState, Tree
+from experiments.cli.main import UserError
+from experiments.config.networks import DiTNetwork
 from experiments.config.schema import Experiment
 from experiments.run import nonfinite
 from experiments.run.model import PATHS, Model
@@ -114,12 +116,25 @@ def _placed(experiment: Experiment, model: Model) -> TrainState:
     return training.replicate(state_of(experiment, model))
 
 
+def _require_two_sides(experiment: Experiment, task: Task) -> None:
+    """Raises UserError for null_consistency of a network that does not learn a labelled and a null field."""
+    has_middle = isinstance(experiment.network, DiTNetwork) and experiment.network.internal_block
+    if experiment.null_consistency and (
+        task.objective.kind != "field" or has_middle or experiment.label_drop_rate == 1
+    ):
+        raise UserError(
+            "null_consistency must be 0 but for a field that is predicted at the network's end, "
+            f"with a label_drop_rate under 1; got {experiment.null_consistency:g}"
+        )
+
+
 def train_setup_of(experiment: Experiment, task: Task, model: Model) -> TrainSetup:
     """What the training of an experiment's model on its task takes.
 
     Raises:
-        UserError: names of what is frozen that the network has not.
+        UserError: names of what is frozen that the network has not; null_consistency of what has not two sides.
     """
+    _require_two_sides(experiment, task)
     frozen = frozen_of(experiment, jax.eval_shape(model.init, jax.random.key(0))) if experiment.freeze else None
 
     def losses(task: Task) -> tuple[Loss, Loss]:

@@ -1,8 +1,8 @@
 """Which rows of the label embedding a run trained: the others are as they were drawn, and their fields mean nothing.
 
-Training reaches the null row by dropping labels, and a label's row by an example that keeps its label. A network of
-labels alone (label_drop_rate 0) is whole at w = 1, one of the null label alone (1) at w = 0 and under a classifier.
-One with guidance inside needs no null, and knows the scales that it was told.
+Training reaches the null row by dropping labels, or by null_consistency, and a label's row by an example that keeps
+its label. A network of labels alone (label_drop_rate 0) is whole at w = 1, one of the null label alone (1) at w = 0 and
+under a classifier. One with guidance inside needs no null, and knows the scales that it was told.
 """
 
 from experiments.cli.main import UserError
@@ -16,9 +16,10 @@ def _is_trained(experiment: Experiment, rate: float) -> bool:
 
 
 def knows_null(experiment: Experiment) -> bool:
-    """Whether training dropped labels, here or in the run that this one began with."""
+    """Whether training dropped labels, or had null_consistency, here or in the run that this one began with."""
     past = experiment.started_from
-    return _is_trained(experiment, experiment.label_drop_rate) or (past is not None and past.knows_null)
+    rate = 1.0 if experiment.null_consistency else experiment.label_drop_rate
+    return _is_trained(experiment, rate) or (past is not None and past.knows_null)
 
 
 def knows_labels(experiment: Experiment) -> bool:

@@ -16,6 +16,9 @@ from experiments.tasks import distillation, networks
 from experiments.tasks.task import Kind, Objective, Task, ToField
 from experiments.tasks.time_densities import time_density_of
 
+_CONSISTENCY = 0xC0
+"""Folded into the key of the noise, for that of null_consistency: without it a run has the bits it ever had."""
+
 
 def _matching_loss(
     matching: Callable[..., Array],
@@ -28,16 +31,21 @@ def _matching_loss(
 ) -> Loss:
     density, null, rate = time_density_of(experiment), task.conditions.null, experiment.label_drop_rate
     rates = rate if task.conditions.rates is None else task.conditions.rates
+    weight = experiment.null_consistency if trains else 0.0
 
     def loss(params: Tree, key: Array, example: Tree) -> Array:
         data_key, drop_key, dropout_key, noise_key = jax.random.split(key, 4)
         z, y = task.example(data_key, example)
-        y = guidance.drop_condition(drop_key, y, rates, null, rate_of_all=rate)
+        dropped = guidance.drop_condition(drop_key, y, rates, null, rate_of_all=rate)
 
         def prediction(x: Array, t: Array, y: Condition) -> Any:
             return network.apply(params, x, t, y, not trains, rngs={"dropout": dropout_key}, method=method)
 
-        return matching(path, prediction, noise_key, z, y, time_density=density)
+        value = matching(path, prediction, noise_key, z, dropped, time_density=density)
+        if not weight:
+            return value
+        null_key = jax.random.fold_in(noise_key, _CONSISTENCY)
+        return value + weight * losses.null_consistency(path, prediction, null_key, z, y, null, time_density=density)
 
     return loss
 

@@ -138,6 +138,11 @@ def test_a_rate_by_which_no_label_was_ever_dropped_is_none(runs_of):
         require_scales(run, (2.0,), labels=(0,))
 
 
+def test_consistency_trains_the_null_row_where_nothing_is_dropped(runs_of):
+    experiment = dataclasses.replace(runs_of[0.0].experiment, null_consistency=0.5)
+    assert known_scales(experiment, (0.0, 2.0)) == (0.0, 2.0)
+
+
 def test_a_preset_trains_all_rows():
     for _, experiment in PRESETS.values():
         assert known_scales(experiment, (0.0, 1.0, 2.0)) == (0.0, 1.0, 2.0)
