@@ -2,7 +2,8 @@
 
 A small MLP is trained on a ring of Gaussians at each rate, and held against the exact fields over t and x of p_t; with
 --weights also beside null_consistency of that weight. Of runs, whose exact fields are unknown, it prints the held-out
-flow matching loss by side: the mean square of the error and a constant that runs on the same data share.
+flow matching loss by side, the mean square of the error and a constant that runs on the same data share, and by how
+much w^2 E_y + (w - 1)^2 E_null differs.
 For example: python -m experiments.drop_rates --scales 2 4 --weights 0 1
 """
 
@@ -36,7 +37,7 @@ class Options:
     weights: tuple[float, ...] = (0.0, 1.0)
     """Weights of null_consistency beside flow matching."""
     scales: tuple[float, ...] = (1.0, 2.0, 4.0)
-    """Guidance scales w of the guided error."""
+    """Guidance scales w of the guided error; of runs, of w^2 E_y + (w - 1)^2 E_null."""
     num_updates: int = 2_000
     """Updates of Adam."""
     batch_size: int = 256
@@ -93,7 +94,7 @@ def drop_rates(options: Options) -> None:
     _check(options)
     if options.run_dirs:
         runs = (restore_run(folder, options.data_dir) for folder in options.run_dirs)
-        cli.print_result(runs_table(runs, options.num_points))
+        cli.print_result(runs_table(runs, options.num_points, options.scales))
         return
     found = measured(options)
     cli.print_result(f"{errors_table(found, options.scales)}\n\n{rates_table(found, options.scales)}")

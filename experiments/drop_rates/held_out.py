@@ -28,9 +28,13 @@ def side_losses(run: Run[Task], num_points: int) -> np.ndarray:
     return np.asarray(jax.jit(lambda *rows: jax.lax.map(lambda row: one(*row), rows, batch_size=256))(keys, examples)).T
 
 
-def runs_table(runs: Iterable[Run[Task]], num_points: int) -> str:
-    """A line for each run: both losses, and by how much they differ from the first run's, with standard errors."""
-    lines = ["| run | drop rate | labelled | - first | null | - first |", "|---" * 6 + "|"]
+def runs_table(runs: Iterable[Run[Task]], num_points: int, scales: tuple[float, ...]) -> str:
+    """A line for each run: both losses, and w^2 labelled + (w - 1)^2 null less the first run's, with standard errors.
+
+    The constants cancel in the difference: it is that of w^2 E_y + (w - 1)^2 E_null, per number of x.
+    """
+    heads = ["run", "drop rate", "labelled", "null", *(f"w = {scale:g}, - first" for scale in scales)]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     first, data = None, None
     for run in runs:
         folder, known = run.experiment.run_dir, (run.task.shape, run.task.test_digest, run.experiment.path)
@@ -41,8 +45,9 @@ def runs_table(runs: Iterable[Run[Task]], num_points: int) -> str:
             raise UserError(f"run_dirs must be of the same data on the same path: {folder} is not")
         found = side_losses(run, num_points)
         first, data = found if first is None else first, known
-        cells = [str(folder), f"{run.experiment.label_drop_rate:g}"]
-        for own, gap in zip(found, found - first, strict=True):
-            cells += [f"{own.mean():.4f}", f"{gap.mean():+.4f} ± {gap.std() / np.sqrt(num_points):.4f}"]
+        labelled, null = found - first
+        cells = [str(folder), f"{run.experiment.label_drop_rate:g}", *(f"{side.mean():.4f}" for side in found)]
+        for gap in (scale**2 * labelled + (scale - 1) ** 2 * null for scale in scales):
+            cells.append(f"{gap.mean():+.4f} ± {gap.std() / np.sqrt(num_points):.4f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -92,16 +92,18 @@ def test_held_out_losses_differ_by_the_errors_of_a_side():
     np.testing.assert_array_equal(off[0], exact[0])
     gap = off[1] - exact[1]
     assert abs(gap.mean() - 0.1) < 4 * gap.std() / np.sqrt(len(gap)) < 0.03
-    first, second = runs_table([_run(jnp.zeros(2)), _run(NULL_SIDE)], 20_000).splitlines()[2:]
-    assert first.split("|")[4].strip() == "+0.0000 ± 0.0000"
-    assert float(second.split("|")[6].split("±")[0]) == pytest.approx(gap.mean(), abs=1e-4)
+    rows = runs_table([_run(jnp.zeros(2)), _run(NULL_SIDE)], 20_000, (1.0, 3.0)).splitlines()[2:]
+    first, second = ([cell.strip() for cell in row.split("|")[5:7]] for row in rows)
+    assert first == ["+0.0000 ± 0.0000"] * 2
+    assert second[0] == first[0]
+    assert float(second[1].split("±")[0]) == pytest.approx(4 * gap.mean(), abs=1e-4)
 
 
 def test_runs_of_other_data_are_refused():
     other = _run(jnp.zeros(2))
     other.task = SimpleNamespace(**(vars(other.task) | {"test_digest": "other", "labels": (0,), "conditions": None}))
     with pytest.raises(UserError, match="run_dirs must be of the same data on the same path"):
-        runs_table([_run(jnp.zeros(2)), other], 4)
+        runs_table([_run(jnp.zeros(2)), other], 4, (2.0,))
 
 
 def test_the_command_prints_a_row_for_each_rate_and_weight(capsys):
