@@ -154,7 +154,8 @@ def drop_rate_advice(drop_rate: float, scale: float) -> str | None:
         return None
     return (
         f"trained with {drop_rate:g} of the conditions dropped: at w = {scale:g} the errors of both sides are balanced "
-        f"at {balanced:.2g} (w^2 / (1 - p) + (w - 1)^2 / p least, both sides alike); docs/fewer_evaluations.md"
+        f"at {balanced:.2g} (w^2 / (1 - p) + (w - 1)^2 / p least, both sides alike); experiments.drop_rates compares "
+        "runs, docs/fewer_evaluations.md"
     )
 
 

@@ -93,7 +93,8 @@ def balanced_drop_rate(scale: Finite, ratio: Positive = 1.0) -> Array:
     Args:
         scale: [], w.
         ratio: [], r, how much larger the square of the null side's error is at as many examples. Both sides share a
-            network, so that the law of 1 / examples is an assumption: measure r where the fields are known.
+            network, so that the law of 1 / examples is an assumption: measure r where the fields are known. Of a small
+            MLP on a ring it is 1.8 to 4, and the null side's error falls more slowly than 1 / p: the least is flat.
 
     >>> round(float(balanced_drop_rate(2.0)), 3)
     0.333

@@ -29,9 +29,10 @@ def side_losses(run: Run[Task], num_points: int) -> np.ndarray:
 
 
 def runs_table(runs: Iterable[Run[Task]], num_points: int, scales: tuple[float, ...]) -> str:
-    """A line for each run: both losses, and w^2 labelled + (w - 1)^2 null less the first run's, with standard errors.
+    """A line for each run: both losses, and w^2 labelled + (w - 1)^2 null less the first run's.
 
-    The constants cancel in the difference: it is that of w^2 E_y + (w - 1)^2 E_null, per number of x.
+    With standard errors over draws. The constants cancel in the difference: it is that of w^2 E_y + (w - 1)^2 E_null,
+    per number of x.
     """
     heads = ["run", "drop rate", "labelled", "null", *(f"w = {scale:g}, - first" for scale in scales)]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
