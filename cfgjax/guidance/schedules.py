@@ -143,6 +143,8 @@ def beta_scale(
     In noise space, on vector fields, over the whole example, so that with gamma > 0 its meaning depends on the data's
     dimension. It is the whole scale: the NULL field at both ends for a, b > 1, and the labelled field for no w, but
     at a = b = 1 with gamma = 0, where it is the number w to rounding. 0 where B or, with gamma > 0, the gap is 0.
+    As t -> 0 the gap is O(t), so that with gamma = a - 1 w has a limit that is not its value 0 at t = 0, and with a
+    larger gamma none.
 
     Args:
         path: the path of the fields.
@@ -162,8 +164,9 @@ def beta_scale(
         )
         density = jnp.exp(log_factor) * share ** (a - 1) * (1 - share) ** (b - 1)
         gap = noise_slope(path, t) * length(labelled - null)
-        value = scale * density / jnp.maximum(gap, TINY) ** gamma
-        return jnp.where((gap > 0) | (jnp.asarray(gamma) == 0), jnp.clip(value, -HUGE, HUGE), 0)
+        is_gap = gap > TINY
+        value = scale * density / jnp.where(is_gap, gap, 1) ** gamma
+        return jnp.where(is_gap | (jnp.asarray(gamma) == 0), jnp.clip(value, -HUGE, HUGE), 0)
 
     return Policy(scale_of)
 

@@ -74,6 +74,23 @@ def test_a_beta_scale_is_the_null_field_at_both_ends_and_finite_where_both_sides
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_a_solve_by_a_beta_scale_is_differentiated_from_noise_on(gamma):
+    """At t = 0 the gap is 0; the gradients by x and by w are the quotients of differences."""
+
+    def end(x, scale):
+        policy = guidance.beta_scale(PATH, scale, 3.0, 2.0, gamma)
+        field = guidance.given(guidance.extrapolate(normals.pair(PATH), policy), normals.LABEL)
+        return solvers.integrate(solvers.heun(field), jax.random.key(0), x[None], TS)[0]
+
+    point, step = (jnp.float64(0.4), jnp.float64(0.7)), 1e-6
+    found = jax.grad(end, (0, 1))(*point)
+    x, scale = point
+    wanted = (end(x + step, scale) - end(x - step, scale), end(x, scale + step) - end(x, scale - step))
+    np.testing.assert_allclose(found, np.array(wanted) / (2 * step), rtol=1e-4)
+
+
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("path", "edge", "restoring"),
     [(PATH, 0.3, 0.737), (PATH, 0.5, -0.409), (PATH, 0.7, -6.58), (paths.cosine(), 0.7, None)],
