@@ -85,7 +85,7 @@ def tangential_damping(path: GaussianPath, pair: Pair) -> Pair:
 
     def both(x: Array, t: Array, y: Condition) -> tuple[Array, Array]:
         null, labelled = pair.both(x, t, y)
-        slope = jnp.maximum(noise_slope(path, t), TINY)
+        slope = noise_slope(path, t) + TINY
         noise, change = from_field(path, null, x, t).noise, labelled - null
         inner = jnp.sum(noise * change)
         growth = 2 * inner - slope * jnp.sum(jnp.square(change))
@@ -98,7 +98,7 @@ def tangential_damping(path: GaussianPath, pair: Pair) -> Pair:
         angle = 0.5 * jnp.arctan2(2 * product, slope * growth)
         cosine, sine = jnp.cos(angle), jnp.sin(angle)
         size = jnp.where(product > 0, (cosine + sine) * jnp.hypot(2 * product, slope * growth), 1)
-        lean = jnp.where(product > 0, growth / size, (cosine - sine) / slope)
+        lean = jnp.where(product > 0, growth / size, (cosine - sine) / jnp.where(product > 0, 1, slope))
         return null + sine * (cosine * change - lean * noise), labelled
 
     return Pair(both, pair.labelled)

@@ -148,6 +148,16 @@ def test_tangential_damping_is_regular_at_the_start(exact_path, clustered):
     np.testing.assert_allclose(at[1], at[2], atol=1e-3)
 
 
+@pytest.mark.usefixtures("x64")
+def test_tangential_damping_has_a_slope_in_time_at_the_start(clustered):
+    path, x = paths.linear(), jnp.array([0.4, -0.7])
+    guided = RULES["tangential_damping"](path, clustered.vector_field(path), 3.0)
+    at = jax.jit(lambda t: jnp.sum(guided(x, t, jnp.asarray(Y))))
+    step = 1e-6
+    found = jax.grad(at)(0.0)
+    np.testing.assert_allclose(found, (-3 * at(0.0) + 4 * at(step) - at(2 * step)) / (2 * step), rtol=1e-3)
+
+
 def test_tangential_damping_keeps_its_precision_near_the_start(clustered):
     """In single precision at t = 1e-3 the plain form (E' - E) / alpha is off by a percent; this one is not."""
     path = paths.linear()
