@@ -124,6 +124,19 @@ Apply = Callable[[Array, Array, Differences], tuple[Array, Differences]]
 Build = Callable[[Pair, Scale], LabelledField]
 
 
+def _built(build: Build, pair: Pair, scale: Scale) -> LabelledField:
+    """The field that ``build`` makes; TypeError for none, ValueError for one in pieces, of unknown sides."""
+    field = build(pair, scale)
+    if isinstance(field, Piecewise):
+        raise ValueError(
+            f"build must give one field for all times, got one in pieces with the edges {field.edges}: an interval is "
+            "the scale's"
+        )
+    if not callable(field):
+        raise TypeError(f"build must give a field, got {type(field).__name__}")
+    return field
+
+
 def _evaluating(pair: Pair, scale: Scale, y: Condition, build: Build) -> Apply:
     """The guided field of both sides, whose difference the memory notes."""
 
@@ -135,7 +148,7 @@ def _evaluating(pair: Pair, scale: Scale, y: Condition, build: Build) -> Apply:
             seen.append(labelled - null)
             return null, labelled
 
-        value = build(pair._replace(both=both), scale)(x, t, y)
+        value = _built(build, pair._replace(both=both), scale)(x, t, y)
         return value, _noted(memory, seen[-1], t) if seen else memory
 
     return apply
@@ -149,7 +162,7 @@ def _guessing(pair: Pair, scale: Scale, y: Condition, build: Build) -> Apply:
             labelled = pair.labelled(x, t, y)
             return (labelled - _guess(memory, t)).astype(labelled.dtype), labelled
 
-        return build(pair._replace(both=both), scale)(x, t, y), memory
+        return _built(build, pair._replace(both=both), scale)(x, t, y), memory
 
     return apply
 

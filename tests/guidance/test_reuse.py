@@ -174,6 +174,20 @@ def test_a_schedule_that_is_none_is_named(change, message):
         guidance.reused(PAIR, 2.0, 1, scheduled("e" * 16)._replace(**change))
 
 
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (lambda pair, scale: guidance.stages(pair, (0.5,), (scale, 0.0)), ValueError, r"in pieces with the edges \(0"),
+        (lambda pair, scale: 3, TypeError, r"build must give a field, got int"),
+    ],
+)
+def test_a_build_that_makes_no_one_field_is_named(build, error, message):
+    field = guidance.reused(PAIR, 2.0, 1, scheduled("fn" * 8), build)
+    for piece in field.pieces[:2]:
+        with pytest.raises(error, match=message):
+            piece.apply(NOISE[0], jnp.float32(0.5), piece.init(NOISE[0]))
+
+
 def test_what_is_several_pieces_is_built_once():
     built = []
 
