@@ -95,7 +95,7 @@ def manifold_projected(
         stop: [], the time from which on a step is not preceded by a projection.
 
     Raises:
-        TypeError, ValueError: at a step, sides that are not like x.
+        TypeError, ValueError: at a step, sides or what ``iterate`` gives that are not like x.
 
     Source: Cai et al., arXiv 2601.21892 (CFG-MP, CFG-MP+).
     """
@@ -112,7 +112,7 @@ def manifold_projected(
             back = (x - 0.5 * h * null_side(x, t)).astype(x.dtype)
             return (back + 0.5 * h * require_like("pair", pair.labelled(back, t, y), x)).astype(x.dtype)
 
-        x = jax.lax.cond(t < stop, lambda x: iterate(g, x), lambda x: x, carry.x)
+        x = jax.lax.cond(t < stop, lambda x: require_like("iterate", iterate(g, x), x), lambda x: x, carry.x)
         null, labelled = (require_like("pair", value, x) for value in pair.both(x, t, y))
         strength, difference = rate_at(scale, x, t, y, (null, labelled)), labelled - null
         guided = jnp.where(strength <= 0.5, null + strength * difference, labelled + (strength - 1) * difference)

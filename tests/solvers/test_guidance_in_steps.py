@@ -75,6 +75,11 @@ def test_a_projected_step_without_repeats_is_eulers_rule_of_the_guided_field():
     assert accelerated == [8] * 4
 
 
+def test_an_iterate_that_gives_another_shape_is_named():
+    with pytest.raises(ValueError, match=r"iterate must give the shape \(2,\), got \(1,\)"):
+        _step(solvers.manifold_projected(guidance.pair(_field, 3), Y, 2.0, lambda g, x: g(x)[:1]))
+
+
 @pytest.mark.usefixtures("x64")
 def test_a_projected_step_by_hand():
     """Two repeats of half a step back and half a step forth, both at t, then Euler; none from ``stop`` on."""
