@@ -11,7 +11,7 @@ from cfgjax.models import Weakening
 from cfgjax.types import Array, Both, Condition, LabelledField, Null, Pair, Scale, Tree
 from experiments.cli.main import UserError
 from experiments.config.networks import DiTNetwork, UNetNetwork
-from experiments.config.samplers import Rule, by_name
+from experiments.config.samplers import Rule, by_name, with_reuse
 from experiments.run.restore import Run
 from experiments.sample.options import GuidanceOptions
 from experiments.tasks.conditions import take
@@ -65,6 +65,24 @@ def _counted(sides: Both, placed: Placed) -> Both:
     return both
 
 
+def _require_reuse_of_two(guided: GuidanceOptions) -> None:
+    """Raises UserError for a reuse where no second side alone could be spared."""
+    if guided.reuse is None:
+        return
+    if guided.weakened == (INTERNAL,) and guided.weak_scale is None:
+        raise UserError(f"reuse must be left out where {INTERNAL} is weakened: both sides are one evaluation")
+    if guided.weakened != (INTERNAL,) and guided.weak_scale is not None:
+        raise UserError("reuse must be left out where blocks are weakened beside the null")
+
+
+def _rule(guided: GuidanceOptions, run: Run[TaskFacts], pair: Pair) -> Rule:
+    """The rule that the options ask for on a pair."""
+    rule = by_name(guided.rule, run.path, pair, guided.interval)
+    if guided.reuse is None:
+        return rule
+    return with_reuse(rule, guided.rule, run.path, pair, guided.interval, guided.reuse)
+
+
 def rules_of(
     guided: GuidanceOptions, run: Run[TaskFacts], conditions: Tree, null: Null, between: Callable[[Scale], Scale]
 ) -> Callable[[Placed], Rule]:
@@ -78,8 +96,9 @@ def rules_of(
         between: a scale -> that scale in the interval that is asked for.
 
     Raises:
-        UserError: a network, or blocks, that cannot be weakened so, or a rule for two sides alone.
+        UserError: a network, or blocks, that cannot be weakened so, or a rule or reuse for two sides alone.
     """
+    _require_reuse_of_two(guided)
     weak = guided.weak_scale
     if guided.weakened == (INTERNAL,):
         sides = _internal_sides(run)
@@ -87,14 +106,12 @@ def rules_of(
         def of_sides(placed: Placed) -> Rule:
             pair: Pair = guidance.pair_of_sides(_counted(sides, placed))
             pair = pair if weak is None else guidance.pair(guidance.extrapolate(pair, between(weak)), null)
-            return by_name(guided.rule, run.path, pair, guided.interval)
+            return _rule(guided, run, pair)
 
         return of_sides
     weak_field = _weak_field(run, guided.weakened, conditions)
     if weak is None:
-        return lambda placed: by_name(
-            guided.rule, run.path, guidance.autoguidance_pair(placed(run.field), placed(weak_field)), guided.interval
-        )
+        return lambda placed: _rule(guided, run, guidance.autoguidance_pair(placed(run.field), placed(weak_field)))
     if guided.rule != "classifier_free":
         raise UserError(f"rule must be classifier_free where blocks are weakened beside the null, got {guided.rule}")
     return lambda placed: (

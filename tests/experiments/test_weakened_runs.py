@@ -100,12 +100,26 @@ def test_outside_the_interval_the_field_is_as_learned():
         ({"weakened": BLOCKS}, 2),
         ({"weakened": BLOCKS, "weak_scale": 1.5}, 3),
         ({"weakened": BLOCKS, "weak_scale": 1.0}, 2),
+        ({"weakened": BLOCKS, "reuse": 2}, 1.5),
+        ({"weakened": ("internal",), "weak_scale": 1.5, "reuse": 4}, 1.25),
     ],
 )
 def test_evaluations_are_counted(options, count):
     run = _run()
     found = num_evaluations(_rule(**options), run.field, run.path, (28, 28, 1), "euler", np.linspace(0, 1, 5), 2.0, Y)
     assert found == 4 * count
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"weakened": ("internal",)}, "reuse must be left out where internal is weakened: both sides are one"),
+        ({"weakened": BLOCKS, "weak_scale": 1.5}, "reuse must be left out where blocks are weakened beside the null"),
+    ],
+)
+def test_a_reuse_that_would_spare_nothing_is_refused(options, words):
+    with pytest.raises(UserError, match=words):
+        _rule(**options, reuse=2)
 
 
 @pytest.mark.slow
