@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
@@ -14,7 +16,6 @@ import numpy as np
 
 from cfgjax import guidance, paths
 from cfgjax.types import Array, GaussianPath, LabelledField, Pair, Scale
-from experiments.cli.functions import load_function
 from experiments.cli.main import UserError
 from experiments.ladder.problems import LABEL, Problem
 
@@ -30,19 +31,23 @@ def load_rule(file: Path) -> Rule:
     """The function ``rule`` of a Python file.
 
     Raises:
-        UserError: there is no such file or no such function in it, or another module has its name.
+        UserError: there is no such file or no such function in it, it does not run, or another module has its name.
     """
     if not file.is_file() or file.suffix != ".py":
         raise UserError(f"rule must be a Python file, got {file}")
     sys.path.insert(0, str(file.resolve().parent))
     try:
-        rule = load_function("rule", f"{file.stem}:rule")
-    except (AssertionError, NameError, SyntaxError) as error:
+        module = importlib.import_module(file.stem)
+    except (Exception, SystemExit) as error:  # whatever the user's file raises
         raise UserError(f"rule {file} does not import: {type(error).__name__}: {error}") from None
     finally:
         sys.path.pop(0)
-    if Path(sys.modules[file.stem].__file__ or "").resolve() != file.resolve():
+    if Path(getattr(module, "__file__", None) or "").resolve() != file.resolve():
         raise UserError(f"rule must have a name that no other module has, got {file}")
+    rule = getattr(module, "rule", None)
+    if not callable(rule):
+        kind = "none" if rule is None else type(rule).__name__
+        raise UserError(f"rule must be a file with a function rule(path, pair, scale), got {file} with {kind}")
     return rule
 
 
@@ -86,4 +91,4 @@ def trouble(rule: Rule, dimensions: tuple[int, ...]) -> str | None:
         shapes = (each for dimension in dimensions for each in _shape_troubles(rule, Problem(dimension)))
         return next(shapes, None) or next(_value_troubles(rule), None)
     except Exception as error:  # whatever the user's function raises
-        return f"raises {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return f"raises {type(error).__name__}: {textwrap.shorten(str(error), 200, placeholder=' ...')}"

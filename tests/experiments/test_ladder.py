@@ -213,6 +213,7 @@ def test_the_page_has_one_table_and_one_picture(tmp_path):
     near = page(_result(to_tilted=0.0019), "python -m experiments.ladder", "2 CPU cores", "ladder.png")
     assert "Under the floor of the tilted law in every dimension: plain (heun)." in near
     assert "| diverges | 33.5 |" in table(_result(to_tilted=np.inf).rows)
+    assert "| 0.0 | 33.5 |" in table(_result(to_tilted=-4e-5).rows)
     (left, right) = [axes.images[0].get_array() for axes in picture(result).axes[:2]]
     np.testing.assert_allclose([left[0, 0], right[0, 0]], [0.0173, 0.0335])
 
@@ -300,15 +301,25 @@ def test_what_cannot_be_laddered_is_refused(tmp_path, options, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("rule = 3\n", "rule must be a function, got"),
-        ("def rul(path, pair, scale): ...\n", "rule must be MODULE:FUNCTION that imports"),
+        ("rule = 3\n", r"a function rule\(path, pair, scale\), got .*py with int"),
+        ("def rul(path, pair, scale): ...\n", r"a function rule\(path, pair, scale\), got .*py with none"),
         ("def rule(:\n", "does not import: SyntaxError"),
+        ("1 / 0\n", "does not import: ZeroDivisionError: division by zero"),
+        ("import sys\n\nsys.exit(3)\n", "does not import: SystemExit: 3"),
+        ("import no_such_module\n", "does not import: ModuleNotFoundError"),
     ],
 )
 def test_a_file_without_a_rule_is_refused(tmp_path, text, words, request):
     file = tmp_path / f"no_rule_{request.node.callspec.indices['text']}.py"
     file.write_text(text)
     with pytest.raises(UserError, match=words):
+        user_rules.load_rule(file)
+
+
+def test_a_file_of_the_name_of_another_module_is_refused(tmp_path):
+    file = tmp_path / "json.py"
+    file.write_text("def rule(path, pair, scale): ...\n")
+    with pytest.raises(UserError, match=r"rule must have a name that no other module has, got .*json\.py"):
         user_rules.load_rule(file)
 
 
