@@ -58,10 +58,11 @@ def _require(options: Options) -> None:
         raise UserError(f"std must be positive and finite, got {options.std}")
 
 
-def _rows(options: Options) -> Iterator[Row]:
-    asked = sizes(options.max_classes, options.max_dimension)
-    for index, size in enumerate(progress.each(asked, "mixtures", "sampling")):
-        centre_key, key = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), index))
+def rows_of(options: Options) -> Iterator[Row]:
+    """The rows of all mixtures and scales that are asked for."""
+    asked, every = sizes(options.max_classes, options.max_dimension), sizes(Options.max_classes, Options.max_dimension)
+    for size in progress.each(asked, "mixtures", "sampling"):
+        centre_key, key = jax.random.split(jax.random.fold_in(jax.random.key(options.seed), every.index(size)))
         mixture = random_classes(centre_key, *size[1:], options.std)
         for scale in options.scales:
             found = measure(mixture, scale, key, options.num_steps, size.num_samples)
@@ -72,7 +73,7 @@ def study(options: Options) -> None:
     """Writes the rows, the table and the picture."""
     _require(options)
     folder = run_folder.make_folder("out", options.out)
-    rows = list(_rows(options))
+    rows = list(rows_of(options))
     records = [
         {**row.size._asdict(), "scale": row.scale, **asdict(row.found)}
         | {f"limit_{name}": value for name, value in row.limit._asdict().items()}

@@ -29,11 +29,16 @@ class Size(NamedTuple):
         return int(np.clip(_WORK / (self.num_classes * (self.rank + 30)), 8, 1000))
 
 
+def exponential(a: float) -> str:
+    """The name of the family K = e^(a d)."""
+    return f"K = exp({a:g} d)"
+
+
 def sizes(max_classes: int, max_dimension: int) -> list[Size]:
     """K = e^(a d) for three a, K = d, K = 1000, and K = 100,000 in r of d directions; what is too large is left out."""
     numbers = [number for number in _NUMBERS if number <= max_classes]
     found = [
-        Size(f"K = exp({a:g} d)", number, dimension, dimension)
+        Size(exponential(a), number, dimension, dimension)
         for a in EXPONENTS
         for number in numbers
         for dimension in [round(np.log(number) / a)]

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.many_classes.families import EXPONENTS
+from experiments.many_classes.families import EXPONENTS, exponential
 from experiments.many_classes.limit import limit
 from experiments.many_classes.measures import PATH
 from experiments.many_classes.table import Row
@@ -35,7 +35,9 @@ def draw(rows: Sequence[Row], scale: float, std: float) -> Figure:
     panels = figure.subplots(2, 2, sharex="col", sharey="row")
     exponents = np.geomspace(3e-4, 1.5, 40)
     curve = [limit(PATH, scale, a, std) for a in exponents]
-    levels = [limit(PATH, scale, a, std) for a in EXPONENTS]
+    colours = {family: f"C{index}" for index, family in enumerate(dict.fromkeys(row.size.family for row in rows))}
+    names = {exponential(a): limit(PATH, scale, a, std) for a in EXPONENTS}
+    levels = [(colour, names[family]) for family, colour in colours.items() if family in names]
     for (left, right), (up, words) in zip(
         panels,
         (("overlap", "overlap with the centre"), ("variance_ratio", "variance over the class's own")),
@@ -43,9 +45,9 @@ def draw(rows: Sequence[Row], scale: float, std: float) -> Figure:
     ):
         _points(left, rows, "rank", up)
         _points(right, rows, "exponent", up)
-        for index, level in enumerate(levels):
+        for colour, level in levels:
             value = level.overlap if up == "overlap" else level.variance_ratio
-            left.axhline(value, color=f"C{index}", linestyle=":", linewidth=1)
+            left.axhline(value, color=colour, linestyle=":", linewidth=1)
         values = [each.overlap if up == "overlap" else each.variance_ratio for each in curve]
         right.plot(exponents, values, color="black", linewidth=1, label="limit")
         for axes in (left, right):

@@ -11,8 +11,9 @@ from PIL import Image
 from cfgjax import guidance, paths
 from cfgjax.mixtures import LabelledMixture
 from experiments.cli.main import UserError
-from experiments.many_classes.__main__ import Options, study
+from experiments.many_classes.__main__ import Options, rows_of, study
 from experiments.many_classes.families import EXPONENTS, sizes
+from experiments.many_classes.figure import draw
 from experiments.many_classes.limit import limit
 from experiments.many_classes.measures import measure
 from experiments.many_classes.mixture import chunked, pair, random_classes
@@ -121,6 +122,20 @@ def test_the_command_writes_rows_a_table_and_a_picture(tmp_path, capsys):
     assert (tmp_path / "out" / "many_classes.md").read_text().strip() in capsys.readouterr().out
     with Image.open(tmp_path / "out" / "many_classes.png") as picture:
         assert min(picture.size) > 500
+
+
+def test_a_mixture_is_the_same_whatever_others_are_asked_for():
+    """Its limit's line has the colour of its points, too."""
+    few, more = (
+        {row.size: row for row in rows_of(Options(scales=(3.0,), max_classes=10, max_dimension=most, num_steps=1))}
+        for most in (10, 12)
+    )
+    assert len(few) == 2 and {size: more[size] for size in few} == few
+    left = draw(list(few.values()), 3.0, 0.5).axes[0]
+    (level,) = [line for line in left.lines if line.get_linestyle() == ":"]
+    (points,) = [each for each in left.containers if each.get_label() == "K = exp(0.4 d)"]
+    assert level.get_color() == points.lines[0].get_color()
+    np.testing.assert_allclose(level.get_ydata(), limit(paths.linear(), 3.0, 0.4, 0.5).overlap)
 
 
 @pytest.mark.parametrize(
