@@ -56,7 +56,7 @@ def rule(path, pair, scale):
 ```
 One that does not return like x, changes with the batch or is not finite is named in one line, and the ladder goes on. \
 `--small` is a form of a minute, held against the figures in `experiments/ladder/small.json`: a rule whose figures \
-move ends it with its name. `--explorer FILE.html` writes one page with sliders over rule, w, time, solver and sigma.
+move ends it with its name.
 """
 
 

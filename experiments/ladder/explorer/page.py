@@ -44,12 +44,8 @@ TITLES = {
     "rectified_cfg_plus_plus": "Rectified-CFG++",
     "manifold_projected": "CFG-MP",
     "manifold_projected_anderson": "CFG-MP+",
-    "gibbs_like": "Gibbs-like",
     "exponential_scale": "exponential w(t)",
     "beta_scale": "β-density w(t)",
-    "rectified_cfg_plus_plus": "Rectified-CFG++",
-    "manifold_projected": "CFG-MP",
-    "manifold_projected_anderson": "CFG-MP+",
 }
 
 
