@@ -363,7 +363,7 @@ def test_a_run_is_measured_by_its_classes_and_shows_held_out_conditions(finished
     done = command("evaluate", folder, "--scales", 1, "--num-per-class", 1, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert {file.name for file in (tmp_path / "out").iterdir()} == {
-        "metrics.json", "samples.png", "samples-heun.npz", "samples-euler_maruyama.npz",
+        "metrics.json", "samples.png", "by_scale.npz", "samples-heun.npz", "samples-euler_maruyama.npz",
     }  # fmt: skip
 
 
