@@ -42,7 +42,10 @@ CALLS = {
     *(f"builtins.{name}" for name in BUILTINS),
 }
 """np.load among them: what it reads follows the file's first bytes, not its name."""
-OF_THE_COMMAND_LINE = {("experiments/cli/functions.py", "load_function")}
+OF_THE_COMMAND_LINE = {
+    ("experiments/cli/functions.py", "load_function"),
+    ("experiments/ladder/user_rules.py", "load_rule"),
+}
 OF_A_CONSTANT = {("experiments/benchmark/memory.py", "most_of"), ("experiments/conformance/child.py", "main")}
 
 
