@@ -268,7 +268,7 @@ def test_gray_pictures_of_an_autoencoder_of_colours_are_the_mean_of_its_channels
 def test_without_an_autoencoder_each_command_says_what_to_add(trained, own_data, autoencoder, tmp_path):
     """And does what it did: latents in a file, no picture."""
     run_dir = shutil.copytree(trained[0], tmp_path / "run")
-    for name in ("starts.jsonl", "samples.png", "metrics.json", "curves.png", "curves.csv"):
+    for name in ("starts.jsonl", "samples.png", "by_scale.npz", "metrics.json", "curves.png", "curves.csv"):
         (run_dir / name).unlink()
     done = command("evaluate", run_dir, "--solver", "heun")
     assert done.returncode == 0, done.stderr
