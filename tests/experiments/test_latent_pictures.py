@@ -282,7 +282,7 @@ def test_without_an_autoencoder_each_command_says_what_to_add(trained, own_data,
     done = command("report", run_dir, "--autoencoder", autoencoder)
     assert (done.returncode, done.stderr) == (0, "")
     assert "--autoencoder" not in done.stdout
-    assert (run_dir / "report.html").read_text().count("data:image/png") == 4
+    assert (run_dir / "report.html").read_text().count("data:image/png") == 4 + 6  # the slider has those of each scale
 
 
 @pytest.mark.parametrize(
