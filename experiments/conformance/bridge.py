@@ -11,6 +11,7 @@ at t = alpha / (alpha + sigma).
 
 import importlib.util
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -143,10 +144,15 @@ def solver(call: str, draw: Draw, order: float | None = None, fails: tuple[str, 
     return Record(call, "solver", lambda: verify.solver(solver_of(draw), order).checks, fails, remark)
 
 
-def law(
-    call: str, draw: Draw, steps: tuple[int, ...] = LAW_STEPS, fails: tuple[str, ...] = (), remark: str = ""
+def law_of(
+    sampler_of: Callable[[Any, LabelledMixture, int], Callable[[Array, Array], Array]],
+    call: str,
+    draw: Any,
+    steps: tuple[int, ...] = LAW_STEPS,
+    fails: tuple[str, ...] = (),
+    remark: str = "",
 ) -> Record:
-    """The record of a sampler by its samples' law, at several numbers of steps."""
+    """The record of a sampler by its samples' law, at several numbers of steps; ``sampler_of`` makes it of a call."""
 
     def checks() -> Iterator[Check]:
         mixture = skewed_mixture()
@@ -155,6 +161,10 @@ def law(
             yield from prefixed(f"{n} steps, ", verify.samples(sample, mixture, LAW_BIAS, LAW_SAMPLES).checks)
 
     return Record(call, "law", checks, fails, remark)
+
+
+law = partial(law_of, sampler_of)
+"""(call, draw, steps, fails, remark) -> the record of a sampler by its samples' law."""
 
 
 def conversion(call: str, convert: Callable[[Any, Any, Any], Any], view: View, remark: str = "") -> Record:

@@ -1,6 +1,7 @@
 """The calls of libraries in JAX, traced: draw(field, key, x [D], n_steps) -> [D] of ONE example, under jit and vmap."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,8 @@ from cfgjax import verify
 from cfgjax.guidance import given
 from cfgjax.mixtures import LabelledMixture
 from cfgjax.types import Array, Field, Number
-from cfgjax.verify import Check
-from cfgjax.verify.reference import skewed_mixture
-from experiments.conformance.bridge import LAW_BIAS, LAW_SAMPLES, LAW_STEPS
-from experiments.conformance.records import Record, prefixed
+from experiments.conformance.bridge import law_of
+from experiments.conformance.records import Record
 from experiments.conformance.spaces import STRAIGHT
 
 Draw = Callable[[Field, Array, Array, int], Array]
@@ -64,15 +63,5 @@ def solver(call: str, draw: Draw, order: float | None = None, fails: tuple[str, 
     return Record(call, "solver", lambda: verify.solver(make, order).checks, fails, remark)
 
 
-def law(
-    call: str, draw: Draw, steps: tuple[int, ...] = LAW_STEPS, fails: tuple[str, ...] = (), remark: str = ""
-) -> Record:
-    """The record of a sampler by its samples' law, at several numbers of steps."""
-
-    def checks() -> Iterator[Check]:
-        mixture = skewed_mixture()
-        for n in steps:
-            sample = sampler_of(draw, mixture, n)
-            yield from prefixed(f"{n} steps, ", verify.samples(sample, mixture, LAW_BIAS, LAW_SAMPLES).checks)
-
-    return Record(call, "law", checks, fails, remark)
+law = partial(law_of, sampler_of)
+"""(call, draw, steps, fails, remark) -> the record of a sampler by its samples' law."""

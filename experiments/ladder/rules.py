@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from cfgjax import guidance, solvers
-from cfgjax.guidance.variants import length
+from cfgjax.guidance.projections import length
 from cfgjax.piecewise import Piecewise
 from cfgjax.types import (
     Array,
