@@ -65,6 +65,9 @@ LabelledSchedule = Callable[[Array, Condition], Array]
 ScaleOfSides = Callable[[Array, Array, Condition, Array, Array], Array]
 """``(x [*D], t [], y, null [*D], labelled [*D]) -> []``: a guidance scale of the state and of both sides."""
 
+ScaleOfGap = Callable[[Array, Condition, Array], Array]
+"""``(t [], y, gap []) -> []``: a guidance scale of the gap |E_y - E_null| between the two noise predictions."""
+
 
 class Policy(NamedTuple):
     """A guidance scale that is a function of the state and of both sides, as ``guidance.policy`` makes it."""

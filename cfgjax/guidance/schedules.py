@@ -18,13 +18,22 @@ from cfgjax.contracts import AnyCondition, Finite, GuidanceScale, NonNegative, U
 from cfgjax.guidance.projections import length, noise_slope
 from cfgjax.paths import as_time
 from cfgjax.piecewise import Piecewise
-from cfgjax.types import Array, Condition, GaussianPath, Interval, Number, Policy, Scale, ScaleOfSides, Schedule
+from cfgjax.types import (
+    Array,
+    Condition,
+    GaussianPath,
+    Interval,
+    Number,
+    Policy,
+    Scale,
+    ScaleOfGap,
+    ScaleOfSides,
+    Schedule,
+)
 
 Piece = TypeVar("Piece")
 AtLeastOne = Annotated[Number, between(1, HUGE)]
 """One real number, at least 1 where concrete."""
-GapScale = Callable[[Array, Condition, Array], Array]
-"""``(t [], y, gap []) -> []``: a guidance scale of the length of the two noise predictions' difference."""
 
 
 @checked
@@ -90,7 +99,7 @@ def policy(scale_of: ScaleOfSides) -> Policy:
 
 
 @checked
-def gap_policy(path: GaussianPath, scale_of: GapScale) -> Policy:
+def gap_policy(path: GaussianPath, scale_of: ScaleOfGap) -> Policy:
     """The scale w = scale_of(t, y, gap) of the gap |E_y - E_null| between the two noise predictions, as a policy.
 
     In noise space, where the gap has a limit at both ends: (alpha / W) |u_y - u_null| over the whole example, 0 at

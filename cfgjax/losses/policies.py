@@ -25,13 +25,21 @@ from cfgjax.conversions import from_field
 from cfgjax.losses.densities import flat, times_apart
 from cfgjax.losses.matching import DataPoint
 from cfgjax.paths import as_float, before_end, coefficients, sample
-from cfgjax.types import Array, Condition, GaussianPath, Number, Pair, Prediction, Reward, Schedule, TimesDensity
+from cfgjax.types import (
+    Array,
+    Condition,
+    GaussianPath,
+    Number,
+    Pair,
+    Prediction,
+    Reward,
+    ScaleOfGap,
+    Schedule,
+    TimesDensity,
+)
 
 ScaleOfStep = Callable[[Array, Array, Condition], Number]
 """``(t [], t' [], y) -> w []``: a guidance scale of a step from t to t'."""
-
-ScaleOfGap = Callable[[Array, Condition, Array], Number]
-"""``(t [], y, |E_y - E_null| []) -> w []``: a guidance scale of the gap between the two noise predictions."""
 
 Exponent = Annotated[Number, between(TINY, 2)]
 NumDraws = Annotated[int, at_least(2)]
