@@ -32,7 +32,7 @@ from experiments.run.decoder import Decoder
 from experiments.run.fit import owned_folder, prepare, resume_and_train
 from experiments.run.loop import Trainer
 from experiments.run.trackers import Tracking
-from experiments.runtime import distributed
+from experiments.runtime import distributed, peers
 from experiments.runtime.distributed import Launch
 from experiments.runtime.signals import StopRequests
 from experiments.tasks import texts
@@ -98,6 +98,7 @@ def train(options: Options) -> None:
         trainer = trainer._replace(decoder=_decoder_of(options.autoencoder, trainer))
         with owned_folder(run_dir) as lease, distributed.own_folder(run_dir) as folder:
             run = resume_and_train(trainer, lease, requests, cli.line(), options.accept)
+            peers.doing("writing the report")
             report(run, folder, EvaluationOptions(decoder=trainer.decoder))
 
 

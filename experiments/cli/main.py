@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from tqdm import tqdm
 
@@ -57,11 +57,43 @@ TERMINAL = Terminal()
 """The one to which bars and lines are written, so that a line finds the bar that it must not cut."""
 
 
+class Company(Protocol):
+    """What a command tells the other processes of it, where there are any."""
+
+    def blame(self, error: BaseException) -> None:
+        """Ends this process, once it knows how, where the error is the doing of another; before it is written."""
+
+    def leave(self, code: int, message: str) -> None:
+        """Ends this process with the exit code of a failure, for which the others are ended, too."""
+
+    def close(self) -> None:
+        """Waits for the others to have done their work."""
+
+
+class _Alone:
+    """The company of a process that is the only one of its command."""
+
+    def blame(self, error: BaseException) -> None:
+        """Nothing."""
+
+    def leave(self, code: int, message: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 class _Asked:
-    """What this process was asked for, once its command line is read."""
+    """What this process was asked for, once its command line is read, and with whom it works."""
 
     verbosity = Verbosity()
     line = ""
+    company: Company = _Alone()
+
+
+def join(company: Company) -> None:
+    """Sets whom the command tells how it ends."""
+    _Asked.company = company
 
 
 def is_quiet() -> bool:
@@ -111,7 +143,9 @@ def plain(text: str) -> str:
 def _refuse(message: str) -> NoReturn:
     """Writes the message in one line of bounded length."""
     start = "\x1b[31merror:\x1b[0m" if _is_coloured() else "error:"
-    sys.stderr.write(f"{start} {plain(message)[:_LONGEST]}\n")
+    line = plain(message)[:_LONGEST]
+    sys.stderr.write(f"{start} {line}\n")
+    _Asked.company.leave(2, line)
     raise SystemExit(2)
 
 
@@ -132,14 +166,26 @@ def quiet_background() -> None:
     sys.unraisablehook = report
 
 
+def _done(work: Callable[[T], Any], asked: T) -> None:
+    """Does the work, and ends this process where another one keeps it from being done."""
+    try:
+        work(asked)
+        _Asked.company.close()
+    except BaseException as error:
+        _Asked.company.blame(error)
+        raise
+
+
 def _run(work: Callable[[T], Any], asked: T) -> None:
     """Does the work; mistakes of the user end in one line and exit code 2."""
     try:
-        work(asked)
+        _done(work, asked)
     except (UserError, DataError, CheckpointError) as mistake:
         _refuse(str(mistake))
     except EndingError as ending:
-        warn(" ".join(str(ending).split()))
+        line = " ".join(str(ending).split())
+        warn(line)
+        _Asked.company.leave(ending.exit_code, line)
         raise SystemExit(ending.exit_code) from None
     except OSError as error:
         if error.filename is None:
@@ -147,6 +193,7 @@ def _run(work: Callable[[T], Any], asked: T) -> None:
         _refuse(f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
+        _Asked.company.leave(130, "interrupted")
         raise SystemExit(130) from None
 
 

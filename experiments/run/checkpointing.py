@@ -5,6 +5,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import filelock
+import jax
 
 from cfgjax import checkpoints
 from cfgjax.checkpoints import CheckpointError
@@ -14,7 +15,7 @@ from experiments.config.schema import ADAPTER, Experiment
 from experiments.run import ema_snapshots, tensorstore_counters
 from experiments.run import folder as run_folder
 from experiments.run import lock as run_lock
-from experiments.runtime import distributed
+from experiments.runtime import distributed, peers
 
 
 def keep_of(experiment: Experiment) -> checkpoints.RetentionPolicy:
@@ -39,6 +40,8 @@ class Saver:
         self._snapshots = ema_snapshots.Snapshots(experiment)
         self._underway: int | None = None
         self.last = restored
+        if restored is not None:
+            peers.saved(restored)
 
     def __enter__(self) -> Self:
         return self
@@ -50,10 +53,12 @@ class Saver:
             self._attempt(self._snapshots.close)
 
     def _attempt(self, work: Callable[[], None]) -> bool:
-        """Whether the work went well; a failure is said."""
+        """Whether the work went well; a failure is said, and on several processes ends them."""
         try:
             work()
         except CheckpointError as error:
+            if jax.process_count() > 1:
+                raise  # the others wait for this process's part
             distributed.warn(f"warning: {error}; training goes on, and the next save is tried")
             return False
         return True
@@ -70,10 +75,14 @@ class Saver:
     def wait(self) -> None:
         """Waits for the save under way, whose step then is ``last``; a failure is said."""
         if self._attempt(self._writer.wait) and self._underway is not None:
-            self.last = self._underway
+            self._publish(self._underway)
         if self._underway is not None:
             malloc.trim()
         self._underway = None
+
+    def _publish(self, step: int) -> None:
+        self.last = step
+        peers.saved(step)
 
     def save(self, state: TrainState, held_out_loss: float | None = None) -> None:
         """Starts to save the state; a failure is said, and training goes on."""
@@ -95,3 +104,4 @@ class Saver:
             return
         self._writer.save(int(state.step), state, self._config, held_out_loss)
         self._writer.wait()
+        self._publish(int(state.step))

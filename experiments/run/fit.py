@@ -26,7 +26,7 @@ from experiments.run.trackers import UNTRACKED, Tracking
 from experiments.run.train_setup import never_falls, train_setup_of
 from experiments.run.trained_labels import what_is_untrained
 from experiments.run.trajectories import with_trajectories
-from experiments.runtime import distributed
+from experiments.runtime import distributed, peers
 from experiments.runtime.signals import StoppedError, StopRequests
 from experiments.tasks.memory_limit import NUM_COPIES, require_affordable
 from experiments.tasks.registry import task_of, with_facts
@@ -78,6 +78,7 @@ def prepare(
     sample_grids.require_samples(experiment, tracked.samples_every)
     distributed.on_process_0(lambda: trackers.require_installed(tracked))
     _require_divisible(experiment)
+    peers.doing("reading the data")
     task = distributed.agree(lambda: teacher.with_teacher(experiment, task_of(experiment, tokenizer=tokenizer)))
     num_copies = 2 if experiment.freeze else NUM_COPIES
     distributed.agree(lambda: require_affordable(experiment, task.shape, task.num_classes, num_copies))
@@ -104,7 +105,9 @@ def owned_folder(run_dir: Path) -> Iterator[filelock.SoftFileLease | None]:
         return stack.enter_context(run_lock.owned(run_dir))
 
     with stack:
-        yield distributed.on_process_0(own)
+        lease = distributed.on_process_0(own)
+        with peers.at_end(stack.close):
+            yield lease
 
 
 def _rewind(run_dir: Path, step: int) -> None:
@@ -118,6 +121,7 @@ def _resumed(trainer: Trainer, accepted: tuple[run_folder.Accepted, ...]) -> Tra
     """The run at its newest whole checkpoint, if it has any; corrupt ones are moved out of the way."""
     experiment = trainer.experiment
     run_dir, folder = experiment.run_dir, run_folder.checkpoints_of(experiment.run_dir)
+    peers.doing("restoring the newest checkpoint")
     distributed.on_process_0(lambda: run_folder.open_run(experiment, accepted))
     try:
         found = checkpoints.restore(folder, trainer.state)

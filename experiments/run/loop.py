@@ -24,7 +24,7 @@ from experiments.run.reconstruction_sheets import grids_of
 from experiments.run.sample_grids import SampleGrids
 from experiments.run.trackers import UNTRACKED, Tracking, trackers_of
 from experiments.run.train_setup import TrainSetup, step_of
-from experiments.runtime import distributed, progress
+from experiments.runtime import distributed, peers, progress
 from experiments.runtime.batching import plan_batching
 from experiments.runtime.signals import StoppedError, StopRequests
 from experiments.tasks.task import Task
@@ -211,6 +211,7 @@ class _LoopContext(NamedTuple):
     def save(self, state: TrainState) -> float:
         """Measures the held-out loss, and starts to save the state once all lines of metrics before it are written."""
         self.saver.require_owned()
+        peers.doing(f"saving step {int(state.step)}")
         held_out_loss = float(self.programs.evaluate(state, *self.programs.held_out)["loss"])
         self.logger.write({"step": int(state.step), "held_out_loss": held_out_loss})
         if self.logger.is_written():
@@ -252,6 +253,8 @@ def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: St
         with contextlib.closing(context.logger.trackers), context.logger.bar:
             batches = trainer.task.batches(range(first, experiment.num_steps))
             for steps in dispatches(first, replace(experiment, steps_per_dispatch=size)):
+                compiles = "compiling, then " if steps.start == first else ""
+                peers.doing(f"{compiles}step {steps.start + 1} of {experiment.num_steps}")
                 taken = training.shard_stacked([next(batches) for _ in steps], num_devices)
                 state, metrics = context.programs.advance(state, taken, context.programs.source)
                 if blocks_each_step:

@@ -1,9 +1,11 @@
 """One command on one device, on eight, or on many hosts: starting together, agreeing, and writing once."""
 
 import contextlib
+import math
 import os
 import sys
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +22,9 @@ from cfgjax.data import DataError
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.cli.options import optional
+from experiments.runtime import peers
+from experiments.runtime.heartbeats import SUSPECTED
+from experiments.runtime.peers import PeerFailedError
 
 T = TypeVar("T")
 
@@ -27,6 +32,9 @@ LAG = 2
 """Calls after which an answer is known: the device may be so many dispatches behind the host."""
 
 _MOST_BYTES = 1024
+_OF_HOST = "host's: "
+_JAX_SECONDS = 100
+"""JAX's own heartbeat, which aborts without a word of who is missing, is never the shorter one."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,11 @@ class Launch:
     """Which of the processes this one is, from 0."""
     distributed: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Ask the cluster for these three: under srun, mpirun and on TPU pods it is done unasked."""
+    join_seconds: int = 300
+    """Seconds for which a process waits for all others to be there: as long as the cluster takes to start them."""
+    heartbeat_seconds: float = 30.0
+    """Seconds of silence after which a process is held to be dead or cut off, and all others end with exit code 76:
+    more than a full disk, a lost packet or a busy host keeps one silent, less than an hour of the others is worth."""
 
 
 def is_one_of_several(environment: Mapping[str, str]) -> bool:
@@ -48,6 +61,13 @@ def is_one_of_several(environment: Mapping[str, str]) -> bool:
     counts = environment.get("SLURM_STEP_NUM_TASKS", "1"), environment.get("OMPI_COMM_WORLD_SIZE", "1")
     hosts = environment.get("TPU_WORKER_HOSTNAMES", "")
     return any(count.isdigit() and int(count) > 1 for count in counts) or "," in hosts
+
+
+def _require_seconds(launch: Launch) -> None:
+    if launch.join_seconds < 1:
+        raise UserError(f"join_seconds must be at least 1, got {launch.join_seconds}")
+    if not SUSPECTED < launch.heartbeat_seconds < math.inf:
+        raise UserError(f"heartbeat_seconds must be above {SUSPECTED:g}, and finite, got {launch.heartbeat_seconds}")
 
 
 def _require_together(launch: Launch) -> None:
@@ -74,20 +94,45 @@ def start(launch: Launch) -> None:
     Raises:
         UserError: flags that do not fit together, or a cluster that does not tell what is missing.
     """
+    _require_seconds(launch)
     _require_together(launch)
     wanted = launch.coordinator is not None or launch.distributed or is_one_of_several(os.environ)
     if not wanted or jax.distributed.is_initialized():
         return
     jax.config.update("jax_enable_preemption_service", False)  # it catches SIGTERM, and the process would go on
-    try:
-        jax.distributed.initialize(launch.coordinator, launch.num_processes, launch.process_id)
-    except (ValueError, RuntimeError) as error:
-        message = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"the processes did not find each other ({message}); give coordinator, num_processes and process_id"
-        ) from error
+    _join(launch)
+    if jax.process_count() > 1:
+        peers.begin(launch.heartbeat_seconds)
     if not is_process_0():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+
+
+def _join(launch: Launch) -> None:
+    """Waits in another thread for all to be there, as signals reach Python only where this one waits in Python."""
+    found: list[Exception] = []
+
+    def initialize() -> None:
+        try:
+            jax.distributed.initialize(
+                launch.coordinator, launch.num_processes, launch.process_id,
+                initialization_timeout=launch.join_seconds,
+                heartbeat_timeout_seconds=max(_JAX_SECONDS, int(4 * launch.heartbeat_seconds)),
+            )  # fmt: skip
+        except (ValueError, RuntimeError) as error:
+            found.append(error)
+
+    thread = threading.Thread(target=initialize, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)
+    if not found:
+        return
+    message = " ".join(str(found[0]).split())[:300]
+    if "DEADLINE_EXCEEDED" in message or "UNAVAILABLE" in message:
+        raise PeerFailedError(f"not all processes were there within {launch.join_seconds} s ({message})")
+    raise UserError(
+        f"the processes did not find each other ({message}); give coordinator, num_processes and process_id"
+    ) from found[0]
 
 
 def is_process_0() -> bool:
@@ -118,7 +163,8 @@ def agree(work: Callable[[], T]) -> T:
     for other processes.
 
     Raises:
-        UserError: a mistake of the user, or a file that cannot be read or written, on some process.
+        UserError: a mistake of the user on some process.
+        PeerFailedError: a file that the system of some process's host does not read or write.
     """
     if jax.process_count() == 1:
         return work()
@@ -126,10 +172,12 @@ def agree(work: Callable[[], T]) -> T:
     try:
         result = work()
     except (UserError, DataError, CheckpointError, OSError) as mistake:
-        message = str(mistake) or type(mistake).__name__
+        message = (_OF_HOST if peers.is_of_host(mistake) else "") + (str(mistake) or type(mistake).__name__)
     for index, said in enumerate(all_texts(message)):
+        if said.startswith(_OF_HOST):
+            raise PeerFailedError(f"{peers.name(index)}: {said.removeprefix(_OF_HOST)}")
         if said:
-            raise UserError(f"process {index}: {said}")
+            raise UserError(f"{peers.name(index)}: {said}")
     return result  # pyrefly: ignore[bad-return]
 
 

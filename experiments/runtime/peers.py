@@ -4,10 +4,26 @@ With one process all of it costs nothing and changes nothing.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import json
+import socket
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
+import jax
+
+from cfgjax.checkpoints import CheckpointError
+from cfgjax.checkpoints.errors import is_of_system
+from cfgjax.data import DataError
+from experiments.cli import main as cli
 from experiments.cli.main import EndingError
+from experiments.runtime import coordination, heartbeats
+from experiments.runtime.watch import Watch
+
+_OF_OTHERS = "gloo", "nccl", "coordination", "barrier", "unavailable", "deadline_exceeded", "connection", "socket"
+_MOST_LETTERS = 300
+_POLL = 0.05
 
 
 class PeerFailedError(EndingError):
@@ -17,39 +33,66 @@ class PeerFailedError(EndingError):
     another start.
     """
 
-    exit_code = 76
+    exit_code = heartbeats.FAILED
+
+
+class _Command:
+    """This process's part in its command."""
+
+    watch: Watch | None = None
+    hosts: Sequence[str] = ()
+
+
+def begin(limit: float) -> None:
+    """Begins to watch the others, once this process has joined them.
+
+    Args:
+        limit: seconds of silence after which a process is held to be dead, or cut off.
+    """
+    _Command.watch = Watch(jax.process_index(), jax.process_count(), socket.gethostname(), limit)
+    _Command.hosts = texts("hosts", socket.gethostname())
+    cli.join(_Company(_Command.watch))
 
 
 def name(index: int) -> str:
     """A process as messages name it, such as "process 2 on host-c"."""
-    return f"process {index}"
+    return heartbeats.name(index, _Command.hosts[index] if _Command.hosts else "")
 
 
 def doing(what: str) -> None:
     """Says what this process does from now on, for the others' last line about it."""
+    if _Command.watch is not None:
+        _Command.watch.own.doing = what
 
 
 @contextlib.contextmanager
 def during(what: str) -> Iterator[None]:
     """Inside, this process does that; afterwards what it did before."""
+    before = "" if _Command.watch is None else _Command.watch.own.doing
+    doing(what)
     yield
+    doing(before)
 
 
 def saved(step: int) -> None:
     """Says that a checkpoint of a step is published."""
+    if _Command.watch is not None:
+        _Command.watch.own.saved = step
 
 
 def report(figures: Mapping[str, Any]) -> None:
     """Figures of this process, as JSON, that travel with its next heartbeat."""
+    if _Command.watch is not None:
+        _Command.watch.own.figures = dict(figures)
 
 
 def reports() -> list[Mapping[str, Any]]:
-    """The newest figures of every process that this one knows of, in the order of the processes; {} where none came."""
-    return []
+    """The newest figures of every process that this one knows of, in the order of the processes; {} where none came.
 
-
-def put(key: str, text: str) -> None:
-    """Leaves a text of this process for the others."""
+    Process 0 knows of all, the others of process 0.
+    """
+    watch = _Command.watch
+    return [] if watch is None else [heard.beat.figures for heard in watch.heard()]
 
 
 def texts(key: str, own: str) -> list[str]:
@@ -57,15 +100,86 @@ def texts(key: str, own: str) -> list[str]:
 
     No collective of the devices is used. A key serves once.
     """
-    return [own]
+    watch = _Command.watch
+    if watch is None:
+        return [own]
+    coordination.put(f"texts/{key}/{watch.index}", own)
+    if watch.index == 0:
+        while len(found := coordination.all_of(f"texts/{key}")) < jax.process_count():
+            time.sleep(_POLL)
+        different = list(dict.fromkeys(found.values()))
+        which = [different.index(found[str(index)]) for index in range(len(found))]
+        coordination.put(f"all/{key}", json.dumps([different, which]))
+    while (text := coordination.get(f"all/{key}")) is None:
+        time.sleep(_POLL)
+    different, which = json.loads(text)
+    return [different[each] for each in which]
 
 
 @contextlib.contextmanager
 def at_end(work: Callable[[], object]) -> Iterator[None]:
     """Inside, the work is done before this process is ended because of another."""
-    yield
+    watch = _Command.watch
+    remove = None if watch is None else watch.at_end(work)
+    try:
+        yield
+    finally:
+        if remove is not None:
+            remove()
 
 
 def fail(message: str) -> NoReturn:
     """Ends this process with exit code 76, and so all others, which name it and the message."""
     raise PeerFailedError(message)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def is_of_others(error: BaseException) -> bool:
+    """Whether an error is, or comes from, what a collective ends with when another process is gone."""
+    lost = (each for each in _chain(error) if isinstance(each, jax.errors.JaxRuntimeError))
+    return any(word in str(each).lower() for each in lost for word in _OF_OTHERS)
+
+
+def is_of_host(error: BaseException) -> bool:
+    """Whether an error is what the system of this host refuses, such as a full disk: no mistake of the user."""
+    if isinstance(error, OSError):
+        return error.errno is not None
+    return isinstance(error, CheckpointError) and is_of_system(error)
+
+
+class _Company:
+    """The company of one process of several."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def blame(self, error: BaseException) -> None:
+        """Ends this process as another one, or its own host, makes it; returns where the error is of another kind."""
+        if not isinstance(error, Exception):
+            return
+        short = _short(error)
+        if is_of_others(error):
+            self._watch.breaks(short)
+        if is_of_host(error):
+            raise PeerFailedError(f"{name(self._watch.index)}: {short}") from None
+        if not isinstance(error, cli.UserError | CheckpointError | DataError):
+            traceback.print_exception(error)
+            self.leave(1, short)
+
+    def leave(self, code: int, message: str) -> None:
+        """Ends this process, and so the others."""
+        self._watch.leave(code, message)
+
+    def close(self) -> None:
+        """Waits for the others to have done their work."""
+        self._watch.close()
+
+
+def _short(error: BaseException) -> str:
+    return " ".join((str(error) or type(error).__name__).split())[:_MOST_LETTERS]
