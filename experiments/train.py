@@ -79,9 +79,9 @@ def _decoder_of(file: Path | None, trainer: Trainer) -> Decoder | None:
 
 def train(options: Options) -> None:
     """Trains, or resumes, the experiment and writes its report."""
-    distributed.start(options.launch)
     run_dir = options.experiment.run_dir
     with StopRequests() as requests:
+        distributed.start(options.launch)
         experiment = options.experiment
         if options.source is None and options.from_kind is not None:
             raise UserError("from_kind is for a file of weights: name it with --from")

@@ -70,7 +70,7 @@ class Company(Protocol):
         """Waits for the others to have done their work."""
 
 
-class _Alone:
+class Alone:
     """The company of a process that is the only one of its command."""
 
     def blame(self, error: BaseException) -> None:
@@ -88,7 +88,7 @@ class _Asked:
 
     verbosity = Verbosity()
     line = ""
-    company: Company = _Alone()
+    company: Company = Alone()
 
 
 def join(company: Company) -> None:

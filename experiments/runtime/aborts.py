@@ -29,3 +29,9 @@ def on_abort(work: Callable[[], object]) -> None:
 
     _Set.handler = handler
     ctypes.CDLL(None).signal(signal.SIGABRT, handler)
+
+
+def off() -> None:
+    """Lets an abort be what it is."""
+    ctypes.CDLL(None).signal(signal.SIGABRT, None)
+    _Set.handler = None

@@ -5,7 +5,6 @@ import math
 import os
 import sys
 import tempfile
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from cfgjax.data import DataError
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.cli.options import optional
-from experiments.runtime import peers
+from experiments.runtime import coordination, peers
 from experiments.runtime.heartbeats import SUSPECTED
 from experiments.runtime.peers import PeerFailedError
 
@@ -33,8 +32,6 @@ LAG = 2
 
 _MOST_BYTES = 1024
 _OF_HOST = "host's: "
-_JAX_SECONDS = 100
-"""JAX's own heartbeat, which aborts without a word of who is missing, is never the shorter one."""
 
 
 @dataclass(frozen=True)
@@ -100,39 +97,37 @@ def start(launch: Launch) -> None:
     if not wanted or jax.distributed.is_initialized():
         return
     jax.config.update("jax_enable_preemption_service", False)  # it catches SIGTERM, and the process would go on
-    _join(launch)
-    if jax.process_count() > 1:
+    cli.join(_Joining())
+    try:
+        if launch.coordinator is not None and launch.process_id == 0:
+            coordination.require_free(launch.coordinator)
+        coordination.join(
+            launch.coordinator, launch.num_processes, launch.process_id, launch.join_seconds, launch.heartbeat_seconds
+        )
         peers.begin(launch.heartbeat_seconds)
-    if not is_process_0():
+    except TimeoutError as error:
+        raise PeerFailedError(f"{error}; start the same command on all processes again") from None
+    except OSError:
+        raise UserError(
+            f"coordinator {launch.coordinator} is in use on this host: another command runs there, "
+            "or an earlier one has not ended; wait, or choose another port"
+        ) from None
+    except (ValueError, RuntimeError) as error:
+        message = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"the processes did not find each other ({message}); give coordinator, num_processes and process_id"
+        ) from error
+    if not peers.is_first():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
-def _join(launch: Launch) -> None:
-    """Waits in another thread for all to be there, as signals reach Python only where this one waits in Python."""
-    found: list[Exception] = []
+class _Joining(cli.Alone):
+    """The company of a process that waits for the others: its thread in C++ does not end by itself."""
 
-    def initialize() -> None:
-        try:
-            jax.distributed.initialize(
-                launch.coordinator, launch.num_processes, launch.process_id,
-                initialization_timeout=launch.join_seconds,
-                heartbeat_timeout_seconds=max(_JAX_SECONDS, int(4 * launch.heartbeat_seconds)),
-            )  # fmt: skip
-        except (ValueError, RuntimeError) as error:
-            found.append(error)
-
-    thread = threading.Thread(target=initialize, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.1)
-    if not found:
-        return
-    message = " ".join(str(found[0]).split())[:300]
-    if "DEADLINE_EXCEEDED" in message or "UNAVAILABLE" in message:
-        raise PeerFailedError(f"not all processes were there within {launch.join_seconds} s ({message})")
-    raise UserError(
-        f"the processes did not find each other ({message}); give coordinator, num_processes and process_id"
-    ) from found[0]
+    def leave(self, code: int, message: str) -> None:
+        """Ends this process."""
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def is_process_0() -> bool:

@@ -48,10 +48,22 @@ def begin(limit: float) -> None:
 
     Args:
         limit: seconds of silence after which a process is held to be dead, or cut off.
+
+    Raises:
+        TimeoutError: process 0 is not heard at all.
     """
-    _Command.watch = Watch(jax.process_index(), jax.process_count(), socket.gethostname(), limit)
-    _Command.hosts = texts("hosts", socket.gethostname())
+    index, number = coordination.place()[0], coordination.number_of_processes(limit)
+    if number == 1:
+        cli.join(cli.Alone())
+        return
+    _Command.watch = Watch(index, number, socket.gethostname(), limit)
     cli.join(_Company(_Command.watch))
+    _Command.hosts = texts("hosts", socket.gethostname())
+
+
+def is_first() -> bool:
+    """Whether this process is process 0; no device is started for it."""
+    return _Command.watch is None or _Command.watch.index == 0
 
 
 def name(index: int) -> str:
@@ -105,9 +117,9 @@ def texts(key: str, own: str) -> list[str]:
         return [own]
     coordination.put(f"texts/{key}/{watch.index}", own)
     if watch.index == 0:
-        while len(found := coordination.all_of(f"texts/{key}")) < jax.process_count():
+        while len(found := coordination.all_of(f"texts/{key}")) < watch.number:
             time.sleep(_POLL)
-        different = list(dict.fromkeys(found.values()))
+        different = sorted(set(found.values()))
         which = [different.index(found[str(index)]) for index in range(len(found))]
         coordination.put(f"all/{key}", json.dumps([different, which]))
     while (text := coordination.get(f"all/{key}")) is None:

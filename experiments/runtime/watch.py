@@ -22,7 +22,7 @@ from experiments.runtime.heartbeats import Beat, Heard, Verdict
 _VERDICT, _BEATS, _DONE = "verdict", "beat", "done"
 _TICK = 0.2
 _STANDARD_ERROR = 2
-_CONNECT = 2.0
+_ANSWER = 2.0
 _LINGER = 4 * heartbeats.INTERVAL
 """Seconds for which process 0 stays, so that the others read why all end: its own end would abort them."""
 
@@ -58,12 +58,12 @@ class Watch:
     """
 
     def __init__(self, index: int, number: int, host: str, limit: float) -> None:
-        self.index, self.limit, self.own = index, limit, Beat(host)
-        self._number, self._listened = number, _Listened(number)
+        self.index, self.number, self.limit, self.own = index, number, limit, Beat(host)
+        self._listened = _Listened(number)
         self._verdict: Verdict | None = None
         self._work_at_end: list[Callable[[], object]] = []
         self._is_done, self._is_closed, self._is_ending = False, threading.Event(), threading.Lock()
-        self._wakes, self._sent = threading.Event(), threading.Event()
+        self._wakes, self._sent, self._answered = threading.Event(), threading.Event(), threading.Event()
         self._broken_since = 0.0
         for work in (self._send_and_fetch, self._keep_time):
             threading.Thread(target=work, name=work.__name__, daemon=True).start()
@@ -120,6 +120,7 @@ class Watch:
                 if is_told:
                     self._sent.set()
                 self._fetch()
+                self._answered.set()
             self._wakes.wait(_TICK if is_told else heartbeats.INTERVAL)
             self._wakes.clear()
 
@@ -169,12 +170,19 @@ class Watch:
         return heartbeats.failure(0, self._beats(), heartbeats.silent_for(silence))
 
     def _aborted(self) -> None:
-        """Ends by the exit code where process 0 is gone; an abort of this process's own making goes on."""
+        """Ends by the exit code where the coordination is lost; an abort of this process's own making goes on."""
         if self._is_closed.is_set():
             self._exit(0)  # all have done their work, and this process was about to end
-        if self._verdict is None and (self.index == 0 or coordination.is_reachable(_CONNECT)):
+        if self._verdict is None and self._is_answered():
             return
-        self._end(self._verdict or heartbeats.failure(0, self._beats(), "is gone"))
+        what = "is gone, or let another process join in the place of one"
+        self._end(self._verdict or heartbeats.failure(0, self._beats(), what))
+
+    def _is_answered(self) -> bool:
+        """Whether the coordination service answers yet: it does not once JAX's client has met an error."""
+        self._answered.clear()
+        self._wakes.set()
+        return self._answered.wait(_ANSWER)
 
     def _end(self, verdict: Verdict) -> NoReturn:
         """Ends this process with the line, once."""
