@@ -11,7 +11,7 @@ from typing import Any, Self
 from experiments.cli.main import EndingError
 
 _STANDARD_ERROR = 2
-SIGNALS = signal.SIGTERM, signal.SIGINT
+SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
 
 
 class StoppedError(EndingError):
@@ -26,8 +26,9 @@ class StoppedError(EndingError):
 class StopRequests:
     """Listens for the signals that ask to stop; a context manager that puts the former handlers back.
 
-    SIGTERM is what clusters send before they take a machine back, and SIGINT is Ctrl-C. Where there is something to
-    finish, inside ``deferred``, the first one only sets ``is_asked``; elsewhere it raises StoppedError.
+    SIGTERM is what clusters send before they take a machine back, SIGUSR1 what jobs of SLURM and Grid Engine often ask
+    for in its place, and SIGINT is Ctrl-C. Where there is something to finish, inside ``deferred``, the first one only
+    sets ``is_asked``; elsewhere it raises StoppedError.
     """
 
     def __init__(self) -> None:

@@ -10,14 +10,14 @@ import pytest
 from tqdm import tqdm
 
 from experiments.cli import main as cli
-from experiments.runtime.signals import StoppedError, StopRequests
+from experiments.runtime.signals import SIGNALS, StoppedError, StopRequests
 
 
 def _ask(number=signal.SIGTERM):
     os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_waits_while_there_is_something_to_finish(number):
     with StopRequests() as requests, requests.deferred():
         assert not requests.is_asked
@@ -51,17 +51,18 @@ def test_a_broken_standard_error_stops_nobody(monkeypatch):
         pass
 
 
-def test_elsewhere_it_ends_the_work_at_once():
-    with pytest.raises(StoppedError, match="stopped by SIGTERM outside training"), StopRequests():
-        _ask()
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_elsewhere_it_ends_the_work_at_once(name):
+    with pytest.raises(StoppedError, match=f"stopped by {name} outside training"), StopRequests():
+        _ask(signal.Signals[name])
         pytest.fail("the signal was not noticed")
 
 
 def test_the_former_handlers_come_back():
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     with StopRequests():
-        assert signal.getsignal(signal.SIGTERM) not in before
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+        assert not {signal.getsignal(number) for number in SIGNALS} & set(before)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_another_thread_than_the_main_one_listens_to_nothing():
