@@ -33,6 +33,9 @@ LAG = 2
 _MOST_BYTES = 1024
 _OF_HOST = "host's: "
 
+_COUNTS = "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES"
+"""Variables in which clusters say of how many processes, or slices of TPUs, this one is a part."""
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -55,8 +58,8 @@ class Launch:
 
 def is_one_of_several(environment: Mapping[str, str]) -> bool:
     """Whether the environment says that a cluster started this process together with others."""
-    counts = environment.get("SLURM_STEP_NUM_TASKS", "1"), environment.get("OMPI_COMM_WORLD_SIZE", "1")
-    hosts = environment.get("TPU_WORKER_HOSTNAMES", "")
+    counts = [environment.get(name, "1") for name in _COUNTS]
+    hosts = environment.get("TPU_PROCESS_ADDRESSES", environment.get("TPU_WORKER_HOSTNAMES", ""))
     return any(count.isdigit() and int(count) > 1 for count in counts) or "," in hosts
 
 

@@ -41,6 +41,9 @@ def _launch(coordinator, num_processes=2, process_id=0):
         ({"OMPI_COMM_WORLD_SIZE": "two"}, False),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
         ({"TPU_WORKER_HOSTNAMES": "host-0,host-1"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "host-0", "TPU_PROCESS_ADDRESSES": "host-0:8476,host-1:8476"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "host-0", "MEGASCALE_NUM_SLICES": "1"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "host-0", "MEGASCALE_NUM_SLICES": "2"}, True),
     ],
 )
 def test_a_cluster_s_processes_are_known_by_its_environment(environment, expected):
