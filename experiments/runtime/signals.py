@@ -1,4 +1,4 @@
-"""Being asked to stop: the first signal lets the step end and saves, the second ends the process at once."""
+"""Being asked to stop: a signal lets the step end and saves, and Ctrl-C beside it ends the process at once."""
 
 import contextlib
 import os
@@ -28,11 +28,13 @@ class StopRequests:
 
     SIGTERM is what clusters send before they take a machine back, SIGUSR1 what jobs of SLURM and Grid Engine often ask
     for in its place, and SIGINT is Ctrl-C. Where there is something to finish, inside ``deferred``, the first one only
-    sets ``is_asked``; elsewhere it raises StoppedError.
+    sets ``is_asked``; elsewhere it raises StoppedError. Clusters repeat themselves, by two ways at once or before SIGKILL,
+    so a second signal ends the process at once only where one of the two is Ctrl-C.
     """
 
     def __init__(self) -> None:
         self.is_asked = False
+        self._first = 0
         self._is_deferred = False
         self._former: dict[int, Any] = {}
 
@@ -57,9 +59,11 @@ class StopRequests:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self.is_asked:
-            os._exit(128 + number)
-        self.is_asked = True
+            if signal.SIGINT in (self._first, number):
+                os._exit(128 + number)
+            return
+        self.is_asked, self._first = True, number
         if not self._is_deferred:
             raise StoppedError(f"stopped by {name} outside training; the same command goes on from the last save")
         with contextlib.suppress(OSError):
-            os.write(_STANDARD_ERROR, f"\n{name}: stopping after this step; a second one ends at once\n".encode())
+            os.write(_STANDARD_ERROR, f"\n{name}: stopping after this step; Ctrl-C then ends at once\n".encode())

@@ -25,6 +25,27 @@ def test_a_signal_waits_while_there_is_something_to_finish(number):
         assert requests.is_asked
 
 
+@pytest.mark.parametrize(
+    ("asked", "ended"),
+    [
+        (["SIGTERM", "SIGTERM", "SIGUSR1"], []),
+        (["SIGUSR1", "SIGTERM"], []),
+        (["SIGTERM", "SIGINT"], [130]),
+        (["SIGINT", "SIGINT"], [130]),
+        (["SIGINT", "SIGTERM"], [143]),
+    ],
+)
+def test_a_second_signal_ends_at_once_where_one_is_from_a_terminal(asked, ended, monkeypatch):
+    """Two SIGTERMs are one machine's end, told by two ways; the save goes on."""
+    codes = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    with StopRequests() as requests, requests.deferred():
+        for name in asked:
+            _ask(signal.Signals[name])
+        assert requests.is_asked
+    assert codes == ended
+
+
 def test_nobody_who_deals_with_errors_deals_with_a_request():
     with pytest.raises(StoppedError), StopRequests():
         try:
