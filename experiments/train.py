@@ -81,7 +81,8 @@ def train(options: Options) -> None:
     """Trains, or resumes, the experiment and writes its report."""
     run_dir = options.experiment.run_dir
     with StopRequests() as requests:
-        distributed.start(options.launch)
+        with requests.deferred():  # once they have joined, what ends one process ends all
+            distributed.start(options.launch)
         experiment = options.experiment
         if options.source is None and options.from_kind is not None:
             raise UserError("from_kind is for a file of weights: name it with --from")

@@ -49,21 +49,31 @@ class StopRequests:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, a signal waits until the work looks at ``is_asked``."""
+        """Inside, a signal waits until the work looks at ``is_asked``, or is done.
+
+        Raises:
+            StoppedError: the work is done, and a signal came meanwhile.
+        """
         self._is_deferred = True
         try:
             yield
         finally:
             self._is_deferred = False
+        if self.is_asked:
+            raise self._stopped()
+
+    def _stopped(self) -> StoppedError:
+        name = signal.Signals(self._first).name
+        return StoppedError(f"stopped by {name} outside training; the same command goes on from the last save")
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
         if self.is_asked:
             if signal.SIGINT in (self._first, number):
                 os._exit(128 + number)
             return
         self.is_asked, self._first = True, number
         if not self._is_deferred:
-            raise StoppedError(f"stopped by {name} outside training; the same command goes on from the last save")
+            raise self._stopped()
+        name = signal.Signals(number).name
         with contextlib.suppress(OSError):
             os.write(_STANDARD_ERROR, f"\n{name}: stopping after this step; Ctrl-C then ends at once\n".encode())

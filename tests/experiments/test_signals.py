@@ -19,10 +19,18 @@ def _ask(number=signal.SIGTERM):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_waits_while_there_is_something_to_finish(number):
-    with StopRequests() as requests, requests.deferred():
-        assert not requests.is_asked
-        _ask(number)
-        assert requests.is_asked
+    """At its end, if nobody looked, the request counts: what comes after, such as a report, is not begun."""
+    with StopRequests() as requests:
+        with pytest.raises(StoppedError, match=f"stopped by {number.name} outside"), requests.deferred():
+            assert not requests.is_asked
+            _ask(number)
+            assert requests.is_asked
+
+
+def test_what_ends_the_work_is_not_hidden_by_a_request():
+    with pytest.raises(ZeroDivisionError), StopRequests() as requests, requests.deferred():
+        _ask()
+        raise ZeroDivisionError
 
 
 @pytest.mark.parametrize(
@@ -39,7 +47,7 @@ def test_a_second_signal_ends_at_once_where_one_is_from_a_terminal(asked, ended,
     """Two SIGTERMs are one machine's end, told by two ways; the save goes on."""
     codes = []
     monkeypatch.setattr(os, "_exit", codes.append)
-    with StopRequests() as requests, requests.deferred():
+    with pytest.raises(StoppedError), StopRequests() as requests, requests.deferred():
         for name in asked:
             _ask(signal.Signals[name])
         assert requests.is_asked
