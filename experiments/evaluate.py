@@ -25,6 +25,7 @@ from experiments.evaluation.options import EvaluationOptions
 from experiments.evaluation.run_report import report
 from experiments.run import folder as run_folder
 from experiments.run.autoencoder import decoder_of
+from experiments.run.compared import require_same_data, require_same_start
 from experiments.run.decoder import Decoder
 from experiments.run.require_trained import require_rows, require_scales, require_solver
 from experiments.run.restore import Run, classifier_for, restore_run
@@ -202,9 +203,11 @@ def _with_sampling(run: Run[Task], **chosen: Any) -> Run[Task]:
 def evaluate(options: Options) -> None:
     """Measures the run and writes the report."""
     distributed.start(options.launch)
+    require_same_start(options)
     wanted = {each.name: getattr(options.samples, each.name) for each in dataclasses.fields(Sampling)}
     chosen = {name: value for name, value in wanted.items() if value is not None}
     run = restore_run(options.run_dir, options.data_dir, options.ema_width, "measures", options.tokenizer)
+    require_same_data(run.experiment, run.task)
     run = _with_sampling(run, **chosen)
     asked = _evaluation_options(options, run)
     out = options.out or options.run_dir / "evaluation"

@@ -28,6 +28,7 @@ from experiments.presets.registry import PRESETS, summary
 from experiments.run import continuation, launches, teacher
 from experiments.run import folder as run_folder
 from experiments.run.autoencoder import decoder_of
+from experiments.run.compared import require_same_start
 from experiments.run.decoder import Decoder
 from experiments.run.fit import owned_folder, prepare, resume_and_train
 from experiments.run.loop import Trainer
@@ -77,24 +78,32 @@ def _decoder_of(file: Path | None, trainer: Trainer) -> Decoder | None:
     return None
 
 
+def _named(options: Options) -> tuple[Experiment, texts.Tokenizer | None]:
+    """The experiment with what it begins with and its teacher, and what reads its texts, as the command line has them.
+
+    Raises:
+        UserError: options that do not belong together, or name what is not there.
+    """
+    experiment, source = options.experiment, options.source
+    if source is None and options.from_kind is not None:
+        raise UserError("from_kind is for a file of weights: name it with --from")
+    if source is None and options.from_parameters != "ema":
+        raise UserError("from_parameters is for the parameters of a run: name it with --from")
+    if source is not None:
+        experiment = continuation.with_source(experiment, source, options.from_parameters, options.from_kind)
+    if options.teacher is not None:
+        experiment = teacher.named(experiment, options.teacher)
+    return experiment, texts.named(experiment)
+
+
 def train(options: Options) -> None:
     """Trains, or resumes, the experiment and writes its report."""
     run_dir = options.experiment.run_dir
     with StopRequests() as requests:
         with requests.deferred():  # once they have joined, what ends one process ends all
             distributed.start(options.launch)
-        experiment = options.experiment
-        if options.source is None and options.from_kind is not None:
-            raise UserError("from_kind is for a file of weights: name it with --from")
-        if options.source is None and options.from_parameters != "ema":
-            raise UserError("from_parameters is for the parameters of a run: name it with --from")
-        if options.source is not None:
-            experiment = continuation.with_source(
-                experiment, options.source, options.from_parameters, options.from_kind
-            )
-        if options.teacher is not None:
-            experiment = teacher.named(experiment, options.teacher)
-        tokenizer = texts.named(experiment)
+        require_same_start(options)
+        experiment, tokenizer = distributed.agree(lambda: _named(options))
         trainer = prepare(experiment, options.debug_nans, options.tracking, options.accept, tokenizer)
         trainer = trainer._replace(decoder=_decoder_of(options.autoencoder, trainer))
         with owned_folder(run_dir) as lease, distributed.own_folder(run_dir) as folder:

@@ -18,6 +18,7 @@ from experiments.evaluation import measurable
 from experiments.run import continuation, ema_snapshots, launches, metrics_log, sample_grids, teacher, trackers
 from experiments.run import folder as run_folder
 from experiments.run import lock as run_lock
+from experiments.run.compared import require_same_data, require_same_settings
 from experiments.run.loop import Trainer, advance
 from experiments.run.model import Model, model_of
 from experiments.run.parts import frozen_of, told_frozen
@@ -44,12 +45,6 @@ def _require_divisible(experiment: Experiment) -> None:
         )
 
 
-def _require_same_data(task: Task) -> None:
-    """Raises UserError where the processes found other data, each in its own folder."""
-    if len(set(distributed.all_texts(f"{task.train_digest} {task.test_digest}"))) > 1:
-        raise UserError("data_dir holds other data on one process than on another")
-
-
 def _compared(experiment: Experiment, task: Task, model: Model) -> Experiment:
     """The experiment, found to have the network of what it begins with, and the parameters that it freezes."""
     if experiment.started_from is None and not experiment.freeze:
@@ -69,20 +64,22 @@ def prepare(
     """The run before its first step; nothing is written.
 
     Raises:
-        UserError: settings out of range, a network that does not fit the data or what it begins with, or a tracker that
-            is not installed.
+        UserError: settings out of range, a network that does not fit the data or what it begins with, a tracker that is
+            not installed, or processes with other settings or data than others.
         DataError: the data set is not prepared.
     """
+    require_same_settings(experiment)
     run_folder.validate(experiment)
     experiment = distributed.agree(lambda: continuation.with_past(teacher.with_step(experiment), accepted))
     sample_grids.require_samples(experiment, tracked.samples_every)
     distributed.on_process_0(lambda: trackers.require_installed(tracked))
     _require_divisible(experiment)
     peers.doing("reading the data")
-    task = distributed.agree(lambda: teacher.with_teacher(experiment, task_of(experiment, tokenizer=tokenizer)))
+    task = distributed.agree(lambda: task_of(experiment, tokenizer=tokenizer))
+    require_same_data(experiment, task)
+    task = distributed.agree(lambda: teacher.with_teacher(experiment, task))
     num_copies = 2 if experiment.freeze else NUM_COPIES
     distributed.agree(lambda: require_affordable(experiment, task.shape, task.num_classes, num_copies))
-    _require_same_data(task)
     experiment = with_facts(experiment, task)
     measurable.tell(task.left_out(experiment.sampling.num_per_class))
     model = model_of(experiment, task)

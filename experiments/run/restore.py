@@ -94,7 +94,7 @@ def _restored(
     run_dir: Path, data_dir: Path | None, ema_width: float | None, read: Callable[[Experiment], Known]
 ) -> Run[Known]:
     """The run in a folder, with what ``read`` gives of its task."""
-    experiment = run_folder.read_config(run_dir)
+    experiment = distributed.agree(lambda: run_folder.read_config(run_dir))
     if data_dir is not None:
         experiment = dataclasses.replace(experiment, data_dir=data_dir)
     task = distributed.agree(lambda: read(experiment))
