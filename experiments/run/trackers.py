@@ -59,12 +59,12 @@ class Tracker(Protocol):
 
 
 def _log(tracker: Tracker, content: Mapping[str, Any] | Path) -> None:
-    """Logs a line of metrics.jsonl, or the sample grid in a file."""
+    """Logs the numbers of a line of metrics.jsonl, or the sample grid in a file."""
     if isinstance(content, Path):
         tracker.write_picture(int(content.stem), content)
         return
-    numbers = {name: nan if value is None else value for name, value in content.items() if name != "step"}
-    tracker.write(content["step"], numbers)
+    found = {name: nan if value is None else value for name, value in content.items() if name != "step"}
+    tracker.write(content["step"], {name: value for name, value in found.items() if isinstance(value, (int, float))})
 
 
 def _catch_up(tracker: Tracker, run_dir: Path, step: int) -> None:
