@@ -26,6 +26,7 @@ from experiments.run.trackers import UNTRACKED, Tracking, trackers_of
 from experiments.run.train_setup import TrainSetup, step_of
 from experiments.runtime import distributed, peers, progress
 from experiments.runtime.batching import plan_batching
+from experiments.runtime.own_time import OwnTime
 from experiments.runtime.signals import StoppedError, StopRequests
 from experiments.tasks.task import Task
 
@@ -68,7 +69,7 @@ class _Logger:
         self._metrics_log = metrics_log.MetricsLog(experiment.run_dir) if distributed.is_process_0() else None
         self.trackers = trackers_of(trainer.tracking, experiment, first)
         self.bar = progress.bar(experiment.num_steps, "steps", "training", first, patience=0)
-        self._since, self._at = first, time.perf_counter()
+        self._since, self._at, self.own_time = first, time.perf_counter(), OwnTime()
 
     def write(self, row: dict[str, Any]) -> None:
         """Appends a line, and tells the trackers."""
@@ -104,15 +105,18 @@ class _Logger:
         written = [n for n in done if n % self._experiment.log_every == 0 or n == self._experiment.num_steps]
         if not written:
             return
-        fetched = jax.device_get(metrics)
+        with self.own_time.waiting():
+            fetched = jax.device_get(metrics)
         rate = (steps.stop - self._since) * self._experiment.batch_size / (time.perf_counter() - self._at)
+        hosts = self.own_time.end_interval(steps.stop - self._since)
         for number in written:
             of_step = {name: values[number - done.start] for name, values in fetched.items()}
             row = {name: float(of_step[name]) for name in ("loss", "grad_norm")}
             left_out = int(of_step[nonfinite.IN_ALL])
             counted = {nonfinite.IN_ALL: left_out, "learning_rate": self._rate_of(number - left_out)}
-            self.write({"step": number, **row, **counted, "examples_per_second": round(rate, 1)})
-        self.bar.set_postfix(loss=f"{fetched['loss'][-1]:.4f}")
+            self.write({"step": number, **row, **counted, "examples_per_second": round(rate, 1), **hosts})
+        told = f"loss={fetched['loss'][-1]:.4f}", self.own_time.told()
+        self.bar.set_postfix_str(", ".join(filter(None, told)))
         self._since, self._at = steps.stop, time.perf_counter()
 
     def _rate_of(self, num_updates: int) -> float:
@@ -250,7 +254,8 @@ def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: St
     blocks_each_step = jax.default_backend() == "cpu" and jax.device_count() > 1
     with Saver(experiment, lease, first or None) as saver:
         context = _loop_context(trainer, saver)
-        with contextlib.closing(context.logger.trackers), context.logger.bar:
+        logger, own_time = context.logger, context.logger.own_time
+        with contextlib.closing(logger.trackers), contextlib.closing(own_time), logger.bar:
             batches = trainer.task.batches(range(first, experiment.num_steps))
             for steps in dispatches(first, replace(experiment, steps_per_dispatch=size)):
                 compiles = "compiling, then " if steps.start == first else ""
@@ -258,14 +263,18 @@ def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: St
                 taken = training.shard_stacked([next(batches) for _ in steps], num_devices)
                 state, metrics = context.programs.advance(state, taken, context.programs.source)
                 if blocks_each_step:
-                    jax.block_until_ready(metrics)
-                context.logger.log(steps, metrics)
-                is_last, is_stopped = steps.stop == experiment.num_steps, some_process_asks(requests.is_asked)
+                    with own_time.waiting():
+                        jax.block_until_ready(metrics)
+                logger.log(steps, metrics)
+                with own_time.waiting():
+                    is_stopped = some_process_asks(requests.is_asked)
+                is_last = steps.stop == experiment.num_steps
                 context.require_finite(state, steps, metrics, is_last or is_stopped)
                 held_out_loss = None
-                context.show(state, steps)
-                if steps.stop % experiment.save_every == 0 or is_last:
-                    held_out_loss = context.save(state)
+                with own_time.left_out():
+                    context.show(state, steps)
+                    if steps.stop % experiment.save_every == 0 or is_last:
+                        held_out_loss = context.save(state)
                 if is_stopped:
                     break
             context.finish(state, held_out_loss)
