@@ -2,6 +2,13 @@
 
 Each fault is injected into a run in a subprocess; the run is then started again until it ends, and its last state must
 equal, bit by bit, that of an undisturbed run. Prints a table and writes faults.json into --out.
+
+With --hosts 2 to 4 the run is one of several hosts on this machine, each in namespaces of its own, and the faults are
+those of one of them: killed, cut off, on a slow or losing wire, paused, its disk full or read-only, its checkpoint
+damaged, its clock apart, its data, packages or settings others. All of its processes must go on to the same bits, or
+all end in time with a line that names the host. It needs Linux, iproute2 and the right to make namespaces; without it,
+loopback processes are used and the network's faults left out. Writes hosts.json. For example:
+python -m experiments.fault_injection --hosts 4 --kills 60 --partitions 9 --slow-wires 6 --pauses 8 --mismatches 12
 """
 
 import json
@@ -9,12 +16,15 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
+from experiments.cli.options import optional
+from experiments.fault_injection import host_table
 from experiments.fault_injection.disks import require_mountable
 from experiments.fault_injection.harness import Count, Harness
+from experiments.fault_injection.host_bench import Settings
 from experiments.run import folder as run_folder
 from experiments.runtime import progress
 
@@ -33,12 +43,32 @@ class Options:
     """Newest checkpoints with one file removed, truncated, or with a flipped bit."""
     full_disks: int = 4
     """Disks that fill while a run goes on, and as many that turn read-only; needs the right to mount."""
+    hosts: Literal[0, 2, 3, 4] = 0
+    """Hosts of each run; 0 for one process. With hosts, signals are left out, and what follows applies."""
+    devices: Literal[1, 2] = 1
+    """Virtual devices of each host."""
+    partitions: int = 3
+    """Hosts cut off for 5 s, as many for 30 s, as many for 120 s."""
+    slow_wires: int = 3
+    """20 s of a delay of 200 ms between all hosts, and as many of 5 % loss."""
+    pauses: int = 4
+    """Hosts stopped for 10 s, and as many for ever."""
+    clocks: int = 2
+    """Hosts whose clocks are apart."""
+    mismatches: int = 10
+    """Hosts with other data, packages, settings, or another number of processes."""
+    heartbeat_seconds: Annotated[float | None, optional("FLOAT", "the command's own")] = None
+    """Passed to every process, so that runs are short."""
     seed: int = 0
     """Seed of all that is random."""
 
 
+_OF_ONE = "kills", "signals", "damages", "full_disks"
+_OF_HOSTS = "kills", "partitions", "slow_wires", "pauses", "damages", "full_disks", "clocks", "mismatches"
+
+
 def _check(options: Options) -> None:
-    counts = {name: getattr(options, name) for name in ("kills", "signals", "damages", "full_disks")}
+    counts = {name: getattr(options, name) for name in (_OF_HOSTS if options.hosts else _OF_ONE)}
     for name, count in counts.items():
         if count < 0:
             raise UserError(f"{name} must be at least 0, got {count}")
@@ -46,7 +76,7 @@ def _check(options: Options) -> None:
         raise UserError(f"{', '.join(counts)}: one of them must be above 0")
     if options.out.exists() and not (options.out.is_dir() and not any(options.out.iterdir())):
         raise UserError(f"out must be a folder that is new or empty, got {options.out}")
-    if options.full_disks:
+    if options.full_disks and not options.hosts:
         require_mountable()
 
 
@@ -69,9 +99,18 @@ def _is_fine(count: dict[str, Any]) -> bool:
     return has_recovered and not count["steps_lost"] and not count["unexpected"]
 
 
+def _inject_into_hosts(options: Options) -> None:
+    counts = {name: getattr(options, name) for name in _OF_HOSTS}
+    settings = Settings(options.devices, options.heartbeat_seconds)
+    host_table.inject(options.out, options.hosts, options.seed, settings, counts)
+
+
 def inject_faults(options: Options) -> None:
     """Injects the faults, prints the table and writes it."""
     _check(options)
+    if options.hosts:
+        _inject_into_hosts(options)
+        return
     counts, num_faults = [], options.kills + options.damages + 2 * (options.signals + options.full_disks)
     heads = (
         *("fault", "injected", "recovered", "in a save", "refused", "other ends"),

@@ -1,9 +1,6 @@
 """Subprocess harness for fault injection: runs are disturbed, started again, and compared with an undisturbed one."""
 
-import contextlib
-import json
 import random
-import re
 import shutil
 import signal
 import time
@@ -13,16 +10,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cfgjax import checkpoints
-from cfgjax.checkpoints.save import read_each
 from experiments.cli.main import UserError
-from experiments.fault_injection import subprocesses
+from experiments.fault_injection import ends, subprocesses
 from experiments.fault_injection.disks import fill, remount, small_disk
-from experiments.fault_injection.subprocesses import NUM_STEPS
 from experiments.run import folder as run_folder
-from experiments.run import metrics_log
 from experiments.runtime.signals import SIGNALS, StoppedError
 
 STARTING = 0.25
@@ -61,42 +53,17 @@ class Count:
     bit_equal: int = 0
 
 
-def _temporaries(folder: Path, since: float) -> list[Path]:
-    """The checkpoints that have been begun since a time and are not published."""
-    found = []
-    for temporary in folder.glob("*tmp*"):
-        with contextlib.suppress(FileNotFoundError):
-            found += [temporary] * (temporary.stat().st_mtime > since)
-    return found
-
-
 def _await_save(folder: Path, process: BaseProcess, since: float) -> None:
     """Waits until the process, which began at a time, begins to write a checkpoint."""
-    while process.is_alive() and not _temporaries(folder, since):
+    while process.is_alive() and not ends.temporaries(folder, since):
         time.sleep(0.002)
 
 
-def _final(run_dir: Path) -> dict[str, np.ndarray]:
-    return dict(read_each(run_folder.checkpoints_of(run_dir).absolute() / str(NUM_STEPS) / "state"))
-
-
-def _lines(run_dir: Path) -> list[tuple[Any, ...]]:
-    rows = [json.loads(line) for line in (run_dir / metrics_log.NAME).read_text().splitlines()]
-    return [(row["step"], row.get("loss"), row.get("held_out_loss")) for row in rows]
-
-
-def _is_equal(run_dir: Path, undisturbed: Path) -> bool:
-    ours, its = _final(run_dir), _final(undisturbed)
-    same = ours.keys() == its.keys() and all(np.array_equal(ours[name], its[name]) for name in ours)
-    return same and _lines(run_dir) == _lines(undisturbed)
-
-
 def _resumed_at(log: Path, start: int) -> int | None:
-    """The step at which a process resumed, whose log begins at ``start``; None where it did not get so far."""
+    """The step at which a process resumed, whose log begins at ``start``."""
     with log.open("rb") as stream:
         stream.seek(start)
-        found = re.findall(rb"resuming .+ at step (\d+) of", stream.read())
-    return int(found[-1]) if found else None
+        return ends.resumed_at(stream.read().decode(errors="replace"))
 
 
 class Harness:
@@ -151,7 +118,7 @@ class Harness:
         if code != 0:
             raise self._error("a run did not end", run_dir, code)
         count.runs += 1
-        count.bit_equal += _is_equal(run_dir, self._undisturbed)
+        count.bit_equal += ends.is_equal(run_dir, self._undisturbed)
 
     def _inject(self, count: Count) -> None:
         count.injected += 1
@@ -176,10 +143,10 @@ class Harness:
             if code != 0:
                 self._inject(count)
                 count.unexpected += code != EXPECTED[number]
-                count.during_saves += bool(_temporaries(folder, began))
+                count.during_saves += bool(ends.temporaries(folder, began))
                 continue
             count.runs += 1
-            count.bit_equal += _is_equal(run_dir, self._undisturbed)
+            count.bit_equal += ends.is_equal(run_dir, self._undisturbed)
             run_dir = self._new()
             folder = run_folder.checkpoints_of(run_dir)
         self._finish(run_dir, count)

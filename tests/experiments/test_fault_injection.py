@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from experiments.cli.main import UserError
-from experiments.fault_injection import harness
+from experiments.fault_injection import ends, harness
+from experiments.fault_injection.subprocesses import NUM_STEPS
 from experiments.run import folder as run_folder
 from experiments.run import metrics_log
 
@@ -46,13 +47,13 @@ def processes(monkeypatch):
         resumed, published, exitcode = coming.pop(0)
         with log.open("a") as stream:
             if resumed is not None:
-                stream.write(f"resuming {experiment.run_dir} at step {resumed} of {harness.NUM_STEPS}\n")
+                stream.write(f"resuming {experiment.run_dir} at step {resumed} of {NUM_STEPS}\n")
         for step in published:
             _publish(experiment.run_dir, step)
         return _Ended(exitcode)
 
     monkeypatch.setattr(harness.subprocesses, "start", start)
-    monkeypatch.setattr(harness, "_is_equal", lambda run_dir, undisturbed: "different" not in run_dir.parts)
+    monkeypatch.setattr(ends, "is_equal", lambda run_dir, undisturbed: "different" not in run_dir.parts)
     return coming
 
 
@@ -136,7 +137,7 @@ def test_checkpoints_that_are_being_written_are_those_begun_since(tmp_path):
     for name, moment in (("20", 200), ("40.orbax-checkpoint-tmp", 100), ("60.orbax-checkpoint-tmp", 200)):
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, (moment, moment))
-    assert harness._temporaries(tmp_path, 150) == [tmp_path / "60.orbax-checkpoint-tmp"]
+    assert ends.temporaries(tmp_path, 150) == [tmp_path / "60.orbax-checkpoint-tmp"]
 
 
 def test_runs_are_equal_where_all_bits_and_losses_are(tmp_path, monkeypatch):
@@ -147,8 +148,8 @@ def test_runs_are_equal_where_all_bits_and_losses_are(tmp_path, monkeypatch):
         loss = 0.25 if name == "e" else 0.5
         line = {"step": 10, "loss": loss, "examples_per_second": random.random()}
         (tmp_path / name / metrics_log.NAME).write_text(json.dumps(line) + "\n")
-    monkeypatch.setattr(harness, "_final", lambda run_dir: states[run_dir.name])
-    assert [harness._is_equal(tmp_path / name, tmp_path / "a") for name in "abcde"] == [True, True, False, False, False]
+    monkeypatch.setattr(ends, "_final", lambda run_dir: states[run_dir.name])
+    assert [ends.is_equal(tmp_path / name, tmp_path / "a") for name in "abcde"] == [True, True, False, False, False]
 
 
 @pytest.mark.parametrize("run_dir", ["runs/faults/run-1", "/my runs/run-1", "runs at step 7 of 9/run-1"])
