@@ -28,8 +28,8 @@ class StopRequests:
 
     SIGTERM is what clusters send before they take a machine back, SIGUSR1 what jobs of SLURM and Grid Engine often ask
     for in its place, and SIGINT is Ctrl-C. Where there is something to finish, inside ``deferred``, the first one only
-    sets ``is_asked``; elsewhere it raises StoppedError. Clusters repeat themselves, by two ways at once or before SIGKILL,
-    so a second signal ends the process at once only where one of the two is Ctrl-C.
+    sets ``is_asked``; elsewhere it raises StoppedError. Clusters repeat themselves, by two ways at once or before
+    SIGKILL, so a second signal ends the process at once only where one of the two is Ctrl-C.
     """
 
     def __init__(self) -> None:

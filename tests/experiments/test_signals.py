@@ -20,11 +20,11 @@ def _ask(number=signal.SIGTERM):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_waits_while_there_is_something_to_finish(number):
     """At its end, if nobody looked, the request counts: what comes after, such as a report, is not begun."""
-    with StopRequests() as requests:
-        with pytest.raises(StoppedError, match=f"stopped by {number.name} outside"), requests.deferred():
-            assert not requests.is_asked
-            _ask(number)
-            assert requests.is_asked
+    stopped = pytest.raises(StoppedError, match=f"stopped by {number.name} outside")
+    with StopRequests() as requests, stopped, requests.deferred():
+        assert not requests.is_asked
+        _ask(number)
+        assert requests.is_asked
 
 
 def test_what_ends_the_work_is_not_hidden_by_a_request():
