@@ -41,6 +41,7 @@ def require_same_start(options: Any) -> None:
         return
     launch: Launch = options.launch
     given = {name: value for name, value in asdict(options).items() if name not in ("experiment", "launch")}
+    given["heartbeat_seconds"] = launch.heartbeat_seconds
     count = None if launch.num_processes is None else str(launch.num_processes)
     require_alike(
         "start",

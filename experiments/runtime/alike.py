@@ -3,11 +3,10 @@
 No device computes for it, so that processes of other versions can compare themselves, too.
 """
 
-import hashlib
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from experiments.cli.main import UserError
 from experiments.runtime import peers
@@ -80,7 +79,9 @@ def difference(told: Sequence[Sequence[Facts]], who: Callable[[int], str]) -> st
     """
     each = [{name: value for kind in facts for name, value in kind.values.items()} for facts in told]
     mends = {name: kind.mend for facts in reversed(told) for kind in facts for name in kind.values}
-    names = [name for name in dict.fromkeys(itertools.chain(*each)) if len(_holders(name, each)) > 1]
+    kinds = itertools.chain(*itertools.zip_longest(*told, fillvalue=Facts("", {})))
+    ordered = dict.fromkeys(name for kind in kinds for name in kind.values)
+    names = [name for name in ordered if len(_holders(name, each)) > 1]
     if not names:
         return ""
     first, others = names[0], names[1 : 1 + _MOST_NAMES]
@@ -108,11 +109,9 @@ def require_alike(key: str, *facts: Facts) -> None:
     Raises:
         UserError: they differ; the same message on all processes.
     """
-    own: Any = json.dumps(facts)
-    key = once(key)
-    sums = peers.texts(f"{key}, summed", hashlib.sha256(own.encode()).hexdigest())
-    if len(set(sums)) == 1:
+    told = peers.texts(once(key), json.dumps(facts))
+    if len(set(told)) == 1:
         return
-    message = difference([_facts(text) for text in peers.texts(key, own)], peers.name)
+    message = difference([_facts(text) for text in told], peers.name)
     if message:
         raise UserError(message)
