@@ -23,6 +23,7 @@ from experiments.run.loop import Trainer, advance
 from experiments.run.model import Model, model_of
 from experiments.run.parts import frozen_of, told_frozen
 from experiments.run.restore import Run
+from experiments.run.shared_folder import require_shared
 from experiments.run.trackers import UNTRACKED, Tracking
 from experiments.run.train_setup import never_falls, train_setup_of
 from experiments.run.trained_labels import what_is_untrained
@@ -104,6 +105,7 @@ def owned_folder(run_dir: Path) -> Iterator[filelock.SoftFileLease | None]:
     with stack:
         lease = distributed.on_process_0(own)
         with peers.at_end(stack.close):
+            require_shared("run_dir", run_dir)
             yield lease
 
 
