@@ -57,7 +57,7 @@ class TrainSetup(NamedTuple):
         return source if self.taught is None or task.teacher is None else (source, task.teacher.params)
 
 
-def _schedule_of(experiment: Experiment) -> optax.Schedule:
+def schedule_of(experiment: Experiment) -> optax.Schedule:
     """The learning rate of an update, given how many came before it: warm-up, then cosine decay.
 
     Up to the step at which the run became longer it is that of its former length.
@@ -91,7 +91,7 @@ def never_falls(experiment: Experiment) -> str:
 def optimizer_of(experiment: Experiment, frozen: Tree | None = None) -> optax.GradientTransformation:
     """AdamW with a schedule and clipping, of what is not frozen; updates that are not finite are left out."""
     settings = experiment.optimizer
-    adamw = optax.adamw(_schedule_of(experiment), weight_decay=settings.weight_decay)
+    adamw = optax.adamw(schedule_of(experiment), weight_decay=settings.weight_decay)
     whole = nonfinite.skipping(optax.chain(optax.clip_by_global_norm(settings.clip_norm), adamw))
     return whole if frozen is None else freezing.of_optimizer(whole, frozen)
 
@@ -149,7 +149,7 @@ def train_setup_of(experiment: Experiment, task: Task, model: Model) -> TrainSet
         loss=loss,
         evaluation_loss=evaluation_loss,
         optimizer=optimizer_of(experiment, frozen),
-        learning_rate=_schedule_of(experiment),
+        learning_rate=schedule_of(experiment),
         ema_decay=training.ema_warmup(experiment.optimizer.ema_decay),
         average_decays=tuple(map(posthoc_ema.power_function_decay, experiment.optimizer.average_widths)),
         create=partial(_placed, experiment, model),

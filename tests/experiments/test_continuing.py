@@ -16,7 +16,7 @@ from experiments.run import folder as run_folder
 from experiments.run.continuation import with_source
 from experiments.run.fit import fit, prepare
 from experiments.run.restore import restore_run
-from experiments.run.train_setup import _schedule_of, never_falls
+from experiments.run.train_setup import never_falls, schedule_of
 from tests.experiments.test_resume import final_state
 from tests.support.commands import assert_one_line, command
 
@@ -53,7 +53,7 @@ def _copied(finished, tmp_path):
 @pytest.mark.parametrize("warmup_steps", [0, 5, 48, 49, 50, 500])
 def test_a_learning_rate_that_never_falls_is_told(warmup_steps, tmp_path):
     experiment = _short(tmp_path, 50, optimizer=Optimizer(1e-2, warmup_steps))
-    rates = [float(_schedule_of(experiment)(step)) for step in range(50)]
+    rates = [float(schedule_of(experiment)(step)) for step in range(50)]
     assert bool(never_falls(experiment)) == (rates[-1] == max(rates))
 
 
@@ -69,7 +69,7 @@ def test_a_longer_run_is_asked_for_and_goes_on_by_the_learning_rates_of_its_new_
     fit(_short(run_dir, 12), ("num_steps",))
     assert run_folder.read_config(run_dir).former_num_steps == ((6, 6),)
     rates = _rows(run_dir, "learning_rate")
-    first, second = (_schedule_of(_short(run_dir, num_steps)) for num_steps in (6, 12))
+    first, second = (schedule_of(_short(run_dir, num_steps)) for num_steps in (6, 12))
     expected = [float(first(n)) for n in range(6)] + [float(second(n)) for n in range(6, 12)]
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
     assert rates[6] > 2 * rates[5]
@@ -139,8 +139,8 @@ def test_parameters_of_another_network_or_function_are_refused(changes, message,
 
 
 def test_the_learning_rate_is_that_of_the_former_length_up_to_its_end(tmp_path):
-    short, long = (_schedule_of(_short(tmp_path, num_steps)) for num_steps in (6, 12))
-    both = _schedule_of(_short(tmp_path, 12, former_num_steps=((4, 6),)))
+    short, long = (schedule_of(_short(tmp_path, num_steps)) for num_steps in (6, 12))
+    both = schedule_of(_short(tmp_path, 12, former_num_steps=((4, 6),)))
     for count in range(13):
         assert float(both(count)) == float((short if count < 4 else long)(count))
 

@@ -1,0 +1,67 @@
+"""Where a training run is: a place in its code for each phase, at which this process can be disturbed.
+
+A disturbance comes with the event itself, whatever the speed of the machine.
+"""
+
+import functools
+import os
+import signal
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from cfgjax.checkpoints import save
+from experiments import train
+from experiments.run import checkpointing, fit, loop
+from experiments.runtime import distributed
+
+PHASES: dict[str, tuple[Any, str]] = {
+    "start": (train.distributed, "start"),
+    "join": (distributed.jax.distributed, "initialize"),
+    "read": (fit, "task_of"),
+    "restore": (fit.checkpoints, "restore"),
+    "compile": (loop, "_programs_of"),
+    "step": (loop._Logger, "log"),
+    "save": (checkpointing.Saver, "save"),
+    "verify": (save.Writer, "_verify"),
+    "last save": (checkpointing.Saver, "finish"),
+    "report": (train, "report"),
+}
+"""Phase to what is called as it begins: module or class, and name. A checkpoint is verified in the background."""
+
+
+def before(phase: str, work: Callable[[], object], number: int = 1) -> None:
+    """Lets work be done in this process just before the phase begins for the ``number``-th time."""
+    owner, name = PHASES[phase]
+    called, calls = getattr(owner, name), []
+
+    @functools.wraps(called)
+    def disturbed(*args: Any, **named: Any) -> Any:
+        calls.append(phase)
+        if len(calls) == number:
+            work()
+        return called(*args, **named)
+
+    setattr(owner, name, disturbed)
+
+
+class Signal(NamedTuple):
+    """A signal that a process sends to itself, as of a cluster that takes its machine back."""
+
+    phase: str
+    number: int = 1
+    to: tuple[int, ...] | None = None
+    each_later: int = 0
+    sent: signal.Signals = signal.SIGTERM
+    times: int = 1
+
+    def __call__(self, index: int) -> None:
+        """Prepares the signal in the process of an index, if it is one of those ``to`` which it is sent, None for all.
+
+        Process i gets it at the phase's beginning of that number, and ``each_later`` more for each of the i before it.
+        """
+        if self.to is None or index in self.to:
+            before(self.phase, self._send, self.number + index * self.each_later)
+
+    def _send(self) -> None:
+        for _ in range(self.times):
+            os.kill(os.getpid(), self.sent)
