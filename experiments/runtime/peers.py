@@ -152,9 +152,16 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def _has_status(error: BaseException) -> bool:
+    return isinstance(error, ValueError) and str(error).startswith("UNKNOWN: ")
+
+
 def is_of_others(error: BaseException) -> bool:
-    """Whether an error is, or comes from, what a collective ends with when another process is gone."""
-    lost = (each for each in _chain(error) if isinstance(each, jax.errors.JaxRuntimeError))
+    """Whether an error is, or comes from, what a collective ends with when another process is gone.
+
+    jaxlib 0.10.2 raises a JaxRuntimeError, or where the program is dispatched as it is compiled a ValueError.
+    """
+    lost = (each for each in _chain(error) if isinstance(each, jax.errors.JaxRuntimeError) or _has_status(each))
     return any(word in str(each).lower() for each in lost for word in _OF_OTHERS)
 
 

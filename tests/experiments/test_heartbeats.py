@@ -93,6 +93,7 @@ GLOO = jax.errors.JaxRuntimeError("INTERNAL: Gloo all-reduce failed: Connection 
     ("error", "of_others", "of_host"),
     [
         (GLOO, True, False),
+        (ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer"), True, False),
         (jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out"), True, False),
         (_caused(CheckpointError("checkpoint 20 was not written: Barrier timed out"), GLOO), True, False),
         (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), False, False),
