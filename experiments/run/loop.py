@@ -28,6 +28,7 @@ from experiments.runtime import distributed, peers, progress
 from experiments.runtime.batching import plan_batching
 from experiments.runtime.own_time import OwnTime
 from experiments.runtime.signals import StoppedError, StopRequests
+from experiments.tasks.examples import weighted, with_weights
 from experiments.tasks.task import Task
 
 
@@ -145,7 +146,10 @@ def _num_microbatches(count: int, most_at_once: int) -> int:
 
 def _held_out(trainer: Trainer) -> tuple[Tree, ...]:
     """The held-out examples, and what else their loss takes beside the state: no source, and a teacher's parameters."""
-    examples = training.shard(trainer.task.held_out, jax.local_device_count())
+    examples, num_repeated = trainer.task.held_out, trainer.task.num_repeated
+    if num_repeated:
+        examples = with_weights(examples, num_repeated)
+    examples = training.shard(examples, jax.local_device_count())
     source = trainer.setup.source_of(None, trainer.task)
     return (examples,) if source is None else (examples, training.replicate(source))
 
@@ -158,7 +162,8 @@ def _programs_of(trainer: Trainer) -> _Programs:
     num_held_out = len(jax.tree.leaves(task.held_out)[0]) // jax.local_device_count()
     most_at_once = experiment.batch_size // (jax.device_count() * experiment.num_microbatches)
     count = _num_microbatches(num_held_out, most_at_once)
-    evaluation = setup.beside(lambda loss: training.make_eval_step(loss, count), is_trained=False)
+    counted = weighted if task.num_repeated else lambda loss: loss
+    evaluation = setup.beside(lambda loss: training.make_eval_step(counted(loss), count), is_trained=False)
     norms = setup.beside(lambda loss: nonfinite.gradient_norms(loss, experiment.num_microbatches))
     on_devices = fsdp.fsdp if experiment.placement == "sharded" else training.parallel
     return _Programs(

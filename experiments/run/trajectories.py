@@ -99,8 +99,8 @@ def with_trajectories(experiment: Experiment, task: Task, is_abstract: bool = Fa
     if teacher is None or not uses_trajectories(experiment):
         return task
     settings, num_devices = experiment.distillation, jax.device_count()
-    num_held_out = max(num_devices, NUM_HELD_OUT // num_devices * num_devices)
-    count = settings.trajectories + num_held_out
+    num_repeated = -NUM_HELD_OUT % num_devices
+    count = settings.trajectories + NUM_HELD_OUT + num_repeated
     _require_usable(task, settings, count)
     if experiment.batch_size > settings.trajectories:
         raise UserError(f"batch_size must be in 1..{settings.trajectories}, distillation.trajectories")
@@ -111,4 +111,5 @@ def with_trajectories(experiment: Experiment, task: Task, is_abstract: bool = Fa
         indices = data.batch_indices(experiment.seed, step, experiment.batch_size, settings.trajectories)
         return indices[share].astype(np.int32)
 
-    return replace(task, batches=lambda steps: map(rows, steps), source=solved[0], held_out=solved[1])
+    held_out: dict[str, Any] = {"held_out": solved[1], "num_repeated": num_repeated}
+    return replace(task, batches=lambda steps: map(rows, steps), source=solved[0], **held_out)

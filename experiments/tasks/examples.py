@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cfgjax.checks import short_repr
-from cfgjax.types import Tree
+from cfgjax.types import Loss, Tree
 from experiments.cli.main import UserError
 from experiments.config.schema import Experiment
 from experiments.run.folder import first_difference
@@ -51,16 +51,39 @@ def require_batch(experiment: Experiment, num_examples: int) -> None:
         raise UserError(f"batch_size must be in 1..{num_examples}, the training set; got {experiment.batch_size}")
 
 
-def held_out_share(name: str, num_held_out: int) -> slice:
-    """The rows of the held-out examples that give this host's share of the loss, a multiple of its devices.
+def held_out_share(name: str, num_held_out: int) -> tuple[np.ndarray, int]:
+    """The rows of the held-out examples that give this host's share of the loss, as many for each device.
+
+    The first NUM_HELD_OUT are taken, on any number of devices: the last row is repeated until all have as many. How
+    often, over all hosts, is the second number.
 
     Raises:
         UserError: fewer examples than devices, naming the setting.
     """
-    usable = min(num_held_out, NUM_HELD_OUT) // jax.device_count() * jax.device_count()
-    if usable == 0:
-        raise UserError(f"data.{name} has {num_held_out} examples, fewer than the {jax.device_count()} devices")
-    return local_share(usable)
+    num_devices, num_taken = jax.device_count(), min(num_held_out, NUM_HELD_OUT)
+    if num_taken < num_devices:
+        raise UserError(f"data.{name} has {num_held_out} examples, fewer than the {num_devices} devices")
+    num_repeated = -num_taken % num_devices
+    rows = np.minimum(np.arange(num_taken + num_repeated), num_taken - 1)
+    return rows[local_share(len(rows))], num_repeated
+
+
+def weighted(loss: Loss) -> Loss:
+    """The loss of (weight, example): weight times the loss of the example, 0 where the weight is."""
+    return lambda params, key, one: jnp.where(one[0] > 0, one[0] * loss(params, key, one[1]), 0.0)
+
+
+def with_weights(examples: Tree, num_repeated: int) -> Tree:
+    """This host's share as (weights, examples): the mean over all hosts is that of all but the last ``num_repeated``.
+
+    Args:
+        examples: of ``held_out_share``, whose second number is the next argument.
+        num_repeated: rows of all hosts together that count nothing.
+    """
+    share = len(jax.tree.leaves(examples)[0])
+    total, first = share * jax.process_count(), share * jax.process_index()
+    counts = first + np.arange(share) < total - num_repeated
+    return np.float32(counts * (total / (total - num_repeated))), examples
 
 
 def warn_of_absent(present: np.ndarray, num_classes: int) -> tuple[int, ...]:

@@ -181,11 +181,12 @@ def _read(experiment: Experiment, settings: ImageData) -> Task:
         class_names=names or settings.label_names,
         absent_labels=warn_of_absent(data.present_labels(training), num_classes),
     )
-    usable = held_out_share("test_split", len(test.label))
+    rows, num_repeated = held_out_share("test_split", len(test.label))
     test_digest = digests.of_images(test)
     found = _in_memory(experiment, settings, len(training)) if settings.in_memory else _read_ahead(experiment, training)
     return _kind(experiment, settings, facts)(
-        held_out=(test.pixels[usable], test.label[usable]),
+        held_out=(test.pixels[rows], test.label[rows]),
+        num_repeated=num_repeated,
         num_held_out=len(test.label),
         test_digest=test_digest,
         **found,

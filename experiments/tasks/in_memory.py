@@ -72,7 +72,8 @@ def from_data(
     """
     count, num_held_out = (len(jax.tree.leaves(each)[0]) for each in (train, test))
     require_batch(experiment, count)
-    share, usable = local_share(experiment.batch_size), held_out_share("test_split", num_held_out)
+    share = local_share(experiment.batch_size)
+    held_out, num_repeated = held_out_share("test_split", num_held_out)
 
     def rows(step: int) -> np.ndarray:
         return data.batch_indices(experiment.seed, step, experiment.batch_size, count)[share].astype(np.int32)
@@ -84,7 +85,8 @@ def from_data(
         **vars(facts),
         batches=lambda steps: map(rows, steps),
         example=example,
-        held_out=jax.tree.map(lambda leaf: leaf[usable], test),
+        held_out=jax.tree.map(lambda leaf: leaf[held_out], test),
+        num_repeated=num_repeated,
         source=jax.tree.map(jnp.asarray, train),
         needs=lambda options: [],
         evaluate=measure,

@@ -103,6 +103,7 @@ def _read(experiment: Experiment, settings: LatentData) -> Task:
     test_rows, train_rows = _rows(len(latents.label), settings.num_held_out)
     require_batch(experiment, len(train_rows))
     share = local_share(experiment.batch_size)
+    held_out, num_repeated = held_out_share("num_held_out", len(test_rows))
 
     def batches(steps: range) -> Iterator[Tree]:
         shuffled = lambda indices: latents.views(train_rows[indices])  # noqa: E731
@@ -110,7 +111,8 @@ def _read(experiment: Experiment, settings: LatentData) -> Task:
 
     return _kind(experiment, settings)(
         batches=batches,
-        held_out=latents.views(test_rows[held_out_share("num_held_out", len(test_rows))]),
+        held_out=latents.views(test_rows[held_out]),
+        num_repeated=num_repeated,
         absent_labels=warn_of_absent(np.unique(latents.label[train_rows]), settings.num_classes),
         train_digest=digests.of_latents(latents),
         learned={"factor": settings.factor, "shift": settings.shift},

@@ -246,6 +246,7 @@ class Task(TaskFacts):
             function of n.
         example: (key, one example of a batch) -> (z, y), inside the step.
         held_out: this host's share of a batch that is never learned from, for the loss during training.
+        num_repeated: rows at the end of all hosts' shares that fill up the devices, and count nothing in that loss.
         source: what lies whole on every device; the batches are indices into it. None where they hold the examples.
         needs: (what is asked of a report) -> the numbers that it gives.
         evaluate: (run, what is asked, folder, numbers left out with their reasons) -> the metrics; writes pictures and
@@ -261,6 +262,7 @@ class Task(TaskFacts):
     batches: Callable[[range], Iterator[Tree]]
     example: Example
     held_out: Tree
+    num_repeated: int = 0
     source: Tree = None
     needs: Callable[[EvaluationOptions], Sequence[Need]]
     evaluate: Callable[[Learned, EvaluationOptions, Path, Mapping[str, str]], dict[str, Any]]
