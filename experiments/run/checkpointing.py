@@ -47,6 +47,7 @@ class Saver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        peers.notice(error)
         try:
             self._writer.__exit__(kind, error, at)
         finally:

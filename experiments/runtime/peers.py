@@ -165,6 +165,12 @@ def is_of_others(error: BaseException) -> bool:
     return any(word in str(each).lower() for each in lost for word in _OF_OTHERS)
 
 
+def notice(error: BaseException | None) -> None:
+    """Tells the others at once of an error that is of their making, before what waits for them on the way out."""
+    if _Command.watch is not None and error is not None and is_of_others(error):
+        _Command.watch.tell_broken(_short(error))
+
+
 def is_of_host(error: BaseException) -> bool:
     """Whether an error is what the system of this host refuses, such as a full disk: no mistake of the user."""
     if isinstance(error, OSError):

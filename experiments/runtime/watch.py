@@ -78,10 +78,15 @@ class Watch:
         self._work_at_end.append(work)
         return lambda: self._work_at_end.remove(work)
 
+    def tell_broken(self, reason: str) -> None:
+        """Tells the others that a collective of this process broke: who is silent now is soon held to be dead."""
+        if not self.own.broken:
+            self._broken_since, self.own.broken = time.monotonic(), reason
+            self._wakes.set()
+
     def breaks(self, reason: str) -> NoReturn:
         """Waits to be told whose end broke a collective of this process, and ends with it."""
-        self._broken_since, self.own.broken = time.monotonic(), reason
-        self._wakes.set()
+        self.tell_broken(reason)
         time.sleep(2 * self.limit + _LINGER)
         self._end(heartbeats.failure(self.index, self._beats(), f"lost the others: {reason}"))
 
