@@ -117,7 +117,7 @@ def test_of_long_values_the_place_is_shown_in_which_they_differ():
     assert f"is ...{'a' * 20} on process 0 on host-a, and ...{'a' * 20}more on" in said
 
 
-def _all_say(monkeypatch, told):
+def _answer_with(monkeypatch, told):
     """Every process's texts, whoever asks."""
     texts = [json.dumps(facts) for facts in told]
     asked = []
@@ -134,7 +134,7 @@ def _all_say(monkeypatch, told):
 
 def test_every_process_raises_the_same_message(monkeypatch):
     told = _told({"a": "1", "b": "x"}, {"a": "1"}, {"a": "1", "b": "y"})
-    _all_say(monkeypatch, told)
+    _answer_with(monkeypatch, told)
     messages = set()
     for own in told:
         with pytest.raises(UserError) as caught:
@@ -145,7 +145,7 @@ def test_every_process_raises_the_same_message(monkeypatch):
 
 def test_those_who_are_alike_go_on_and_a_key_serves_once(monkeypatch):
     for told in (_told({"a": None, "b": "1"}, {"b": "1", "a": None}), _told({"commit": None}, {"commit": "1a"})):
-        asked = _all_say(monkeypatch, told)
+        asked = _answer_with(monkeypatch, told)
         require_alike("here", *told[0])
         require_alike("here", *told[0])
         assert len(asked) == len(set(asked)) == 2
@@ -218,7 +218,7 @@ def test_flags_are_compared_one_by_one_and_folders_for_dumps_are_not():
 def test_settings_of_jax_that_change_numbers_are_compared_and_those_of_a_host_are_not():
     told = host_facts.settings({})
     changes_numbers = ("enable_x64", "default_matmul_precision", "default_prng_impl", "threefry_partitionable")
-    makes_others_wait = ("debug_nans", "disable_jit", "cpu_collectives_implementation", "enable_checks")
+    makes_others_wait = ("debug_nans", "disable_jit", "cpu_collectives_implementation", "mock_gpu_topology")
     assert {f"jax_{name}" for name in (*changes_numbers, *makes_others_wait)} < told.keys()
     of_a_host = ("compilation_cache_dir", "log_compiles", "dump_ir_to", "cuda_visible_devices", "num_cpu_devices")
     assert not {f"jax_{name}" for name in of_a_host} & told.keys()
