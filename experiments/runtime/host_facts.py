@@ -18,8 +18,8 @@ _OF_ACCELERATORS = "jax-cuda", "jax-rocm", "nvidia-"
 _ENVIRONMENT = "NVIDIA_TF32_OVERRIDE", "NCCL_ALGO", "NCCL_PROTO"
 _FLAGS = "XLA_FLAGS", "LIBTPU_INIT_ARGS"
 _OWN_TO_A_HOST = (
-    *("cache", "dump", "_log_", "logging", "traceback", "visible_devices", "address", "timeout", "pprint", "debug_info"),
-    *("num_cpu_devices", "backend_target", "platform", "force_host_platform_device_count"),
+    *("cache", "dump", "_log_", "logging", "traceback", "visible_devices", "address", "timeout", "pprint"),
+    *("debug_info", "num_cpu_devices", "backend_target", "platform", "force_host_platform_device_count"),
 )
 """What stands in names of settings and flags that change neither a program nor where it waits for others."""
 _DIGITS = 12
