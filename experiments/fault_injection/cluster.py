@@ -89,6 +89,7 @@ def _mark_phases(file: Path) -> None:
 def _train(host: Host, own: Own, arguments: list[str], num_devices: int, files: tuple[Path, Path, Path]) -> None:
     """Runs the command as on its host, in a process that was forked for it, and ends as the command does."""
     namespaces.end_with_parent()
+    os.setsid()  # Ctrl-C is for the bench, which ends it
     out, err, phases = files
     sys.stdout, sys.stderr = out.open("a", buffering=1), err.open("a", buffering=1)
     os.dup2(sys.stdout.fileno(), 1)

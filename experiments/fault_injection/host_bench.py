@@ -1,8 +1,9 @@
 """Runs on several hosts: disturbed, judged by how all of their processes end, started again, and compared."""
 
+import contextlib
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from random import Random
@@ -146,17 +147,25 @@ class Bench:
         """One of the hosts, at random."""
         return self.rng.randrange(len(self.made.each))
 
-    def start(self, run_dir: Path, extra: tuple[str, ...] = (), own: dict[int, Own] | None = None) -> Cluster:
-        """A run's processes on all hosts."""
+    @contextlib.contextmanager
+    def started(
+        self, run_dir: Path, extra: tuple[str, ...] = (), own: dict[int, Own] | None = None
+    ) -> Iterator[Cluster]:
+        """A run's processes on all hosts, ended when the context is left."""
         preset = "digits" if "--data-dir" in extra else "mixture"
         words = [*arguments_of(run_dir, extra, preset), *self.settings.arguments()]
-        return cluster.start(self.made, self.out / f"{run_dir.name}.logs", words, self.settings.num_devices, own)
+        running = cluster.start(self.made, self.out / f"{run_dir.name}.logs", words, self.settings.num_devices, own)
+        try:
+            yield running
+        finally:
+            running.kill()
 
     def _undisturbed_by(self, extra: tuple[str, ...]) -> Path:
         """An undisturbed run with these arguments, made once."""
         if extra not in self._undisturbed:
             run_dir = self.out / f"undisturbed-{len(self._undisturbed)}"
-            found = self.start(run_dir, extra).ends(time.monotonic(), LONGEST)
+            with self.started(run_dir, extra) as running:
+                found = running.ends(time.monotonic(), LONGEST)
             bad = next((end for end in found if end.code != 0), None)
             if bad is not None:
                 raise UserError(f"the undisturbed run did not end: process {bad.index}: {bad.code}: {bad.line}")
@@ -175,12 +184,10 @@ class Bench:
     ) -> list[End]:
         """Starts a run, lets it be disturbed, and judges how its processes end."""
         folder, began = run_folder.checkpoints_of(run_dir), time.time()
-        saved, running = checkpoints.latest_step(folder) or 0, self.start(run_dir, extra, own)
-        try:
+        saved = checkpoints.latest_step(folder) or 0
+        with self.started(run_dir, extra, own) as running:
             at = None if fault is None else fault(running)
             found = running.ends(at or time.monotonic(), LONGEST)
-        finally:
-            running.kill()
         resumed = ends.resumed_at(running.text(0, 0)) if saved else 0
         if resumed is None and (checkpoints.latest_step(folder) or 0) != saved:
             resumed = 0
