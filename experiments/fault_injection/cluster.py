@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax._src import compilation_cache, compiler
 
 from cfgjax import checkpoints
 from experiments import train
@@ -86,6 +87,16 @@ def _mark_phases(file: Path) -> None:
     mark("start")
 
 
+def _keep_programs() -> None:
+    """Lets this process keep what it compiles: of several JAX lets the first alone, and all others compile anew."""
+
+    def write(key: str, seconds: float, name: str, backend: Any, program: Any, callbacks: Sequence[Any]) -> None:
+        if not callbacks:
+            compilation_cache.put_executable_and_time(key, name, program, backend, int(seconds))
+
+    compiler._cache_write = write
+
+
 def _train(host: Host, own: Own, arguments: list[str], num_devices: int, files: tuple[Path, Path, Path]) -> None:
     """Runs the command as on its host, in a process that was forked for it, and ends as the command does."""
     namespaces.end_with_parent()
@@ -104,6 +115,7 @@ def _train(host: Host, own: Own, arguments: list[str], num_devices: int, files: 
     jax.config.update("jax_num_cpu_devices", num_devices)
     for name, value in _SHORT_REPORT.items():
         setattr(mixture, name, value)
+    _keep_programs()
     _mark_phases(phases)
     try:
         train.main([*arguments, *own.arguments])
