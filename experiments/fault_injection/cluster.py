@@ -90,9 +90,18 @@ def _mark_phases(file: Path) -> None:
 def _keep_programs() -> None:
     """Lets this process keep what it compiles: of several JAX lets the first alone, and all others compile anew."""
 
-    def write(key: str, seconds: float, name: str, backend: Any, program: Any, callbacks: Sequence[Any]) -> None:
-        if not callbacks:
-            compilation_cache.put_executable_and_time(key, name, program, backend, int(seconds))
+    def write(
+        cache_key: str,
+        compile_time_secs: float,
+        module_name: str,
+        backend: Any,
+        executable: Any,
+        host_callbacks: Sequence[Any],
+    ) -> None:
+        if not host_callbacks:
+            compilation_cache.put_executable_and_time(
+                cache_key, module_name, executable, backend, int(compile_time_secs)
+            )
 
     compiler._cache_write = write
 
