@@ -1,37 +1,38 @@
-"""Runs that go on with other numbers of hosts and devices, and how far their ends are from one that never moved."""
+"""A run that goes on with other numbers of hosts and devices again and again, beside one that never moves."""
 
-import itertools
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import optax
 
-from cfgjax.checkpoints.save import read_each
+from cfgjax import checkpoints
 from cfgjax.checkpoints.trees import flatten_with_names, places, stored
 from cfgjax.types import TrainState
+from experiments.cli.main import UserError
 from experiments.config.schema import Experiment
-from experiments.fault_injection import loopback, phases
-from experiments.fault_injection.differences import apart, differences
+from experiments.fault_injection import differences, loopback, phases
 from experiments.fault_injection.loopback import Hosts
-from experiments.run import fit, nonfinite, train_setup
+from experiments.run import checkpointing, nonfinite, train_setup
 from experiments.run import folder as run_folder
+from experiments.runtime.distributed import LAG
 from experiments.runtime.signals import StoppedError
 
 HOSTS = Hosts(2, 2), Hosts(1, 4), Hosts(4, 1), Hosts(1, 1)
 PLACEMENTS = "replicated", "sharded"
 MOST = 1e-5
 """Relative difference that rounding may make."""
-NUM_STEPS, STOPPED_AFTER = 40, 17
+STEPS = LAG + 1
+"""From one move to the next: so many are done once a signal came with the first."""
 SMALL = (
-    *("--network.width=128", "--network.depth=1", "--network.embedding-width=8", f"--num-steps={NUM_STEPS}"),
-    *("--batch-size=32", "--num-microbatches=1", "--save-every=10", "--log-every=1", "--optimizer.warmup-steps=5"),
+    *("--network.width=128", "--network.depth=1", "--network.embedding-width=8", "--batch-size=32"),
+    *("--num-microbatches=1", f"--save-every={STEPS}", "--log-every=1", "--optimizer.warmup-steps=1"),
     *("--optimizer.average-widths", "0.05", "0.1", "--sampling.num-steps=4", "--sampling.num-per-class=4"),
-    *("--sampling.scales", "0", "2"),
+    *("--sampling.scales", "2"),
 )
-"""A run of seconds, with further EMAs."""
+"""A run of seconds, with further EMAs, and arrays large enough to be sharded."""
+_UNMOVED = Hosts(1, 1)
 
 
 class Place(NamedTuple):
@@ -44,127 +45,145 @@ class Place(NamedTuple):
         return f"{self.hosts} {self.placement}"
 
 
-class Difference(NamedTuple):
-    """How far a moved run's end is from that of one that never moved: the largest relative differences.
+class Move(NamedTuple):
+    """A move of a run, and how far it is from one that never moved, when it has gone on: relative differences.
 
     Attributes:
-        start: where it was stopped.
+        start: where it was, None at its first start.
         end: where it went on.
+        step: the step at which they are compared.
         losses: of losses, gradient norms and held-out losses, line by line.
-        state: of the arrays of the last state, each by its largest number.
-        shards: of what the devices of all processes hold of it, likewise.
+        state: of what is saved: parameters, optimizer, EMA; each array by its largest number.
+        shards: of what the devices of all processes hold from what is saved, likewise.
         averages: of the snapshots of further EMAs.
-        report: of the numbers of metrics.json.
     """
 
-    start: Place
+    start: Place | None
     end: Place
+    step: int
     losses: float
     state: float
     shards: float
     averages: float
-    report: float
 
     @property
     def largest(self) -> float:
-        """The largest of them."""
-        return max(value for value in self if isinstance(value, float))
+        """The largest difference."""
+        return max(self.losses, self.state, self.shards, self.averages)
 
 
 class _Prepared(NamedTuple):
     """What is changed in a process of a run before its command begins."""
 
-    folder: Path
+    run_dir: Path
     uses_sgd: bool
     stop: phases.Signal | None = None
 
     def __call__(self, index: int) -> None:
-        """Takes SGD for AdamW if asked to, and compares at the end what the devices hold with what was saved."""
+        """Takes SGD for AdamW if asked to, and compares what the devices hold with what is saved when it ends."""
         if self.uses_sgd:
             train_setup.optimizer_of = sgd
-        training: Any = fit
-        advance = training.advance
+        saver: Any = checkpointing.Saver
+        finish, run_dir = saver.finish, self.run_dir
 
-        def compared(trainer: Any, *args: Any) -> Any:
-            state = advance(trainer, *args)
-            found = _shards_against(run_folder.checkpoints_of(trainer.experiment.run_dir), state)
-            (self.folder / f"shards.{index}").write_text(json.dumps(found))
-            return state
+        def compared(self: Any, state: TrainState, *args: Any) -> None:
+            finish(self, state, *args)
+            _shards_file(run_dir, index).write_text(json.dumps(_shards_apart(run_dir, state)))
 
-        training.advance = compared
+        saver.finish = compared
         if self.stop is not None:
             self.stop(index)
 
 
 def sgd(experiment: Experiment, frozen: Any = None) -> optax.GradientTransformation:
     """SGD with momentum by the run's schedule: AdamW makes as much of a gradient that is rounding as of any other."""
-    rate = train_setup.schedule_of(experiment)
-    return nonfinite.skipping(optax.sgd(rate, momentum=0.9))
+    return nonfinite.skipping(optax.sgd(train_setup.schedule_of(experiment), momentum=0.9))
 
 
-def _shards_against(folder: Path, state: TrainState) -> float:
+def _shards_file(run_dir: Path, index: int) -> Path:
+    return run_dir.with_name(f"{run_dir.name}.shards.{index}")
+
+
+def _shards_apart(run_dir: Path, state: TrainState) -> float:
     """The largest difference of what a device of this process holds of a state from what is saved of it."""
-    read = dict(read_each(folder.absolute() / str(int(state.step)) / "state"))
     tree = stored(state)
-    leaves, where = flatten_with_names(tree), places(tree)
-    return max(
-        apart(shard.data, read[where[name]][shard.index])
-        for name, leaf in leaves.items()
-        for shard in leaf.addressable_shards
-    )
+    read, leaves, where = differences.state_at(run_dir, int(state.step)), flatten_with_names(tree), places(tree)
+    pairs = ((shard, read[where[name]]) for name, leaf in leaves.items() for shard in leaf.addressable_shards)
+    return max(differences.apart(shard.data, array[shard.index]) for shard, array in pairs)
+
+
+def every_move(among: Sequence[Place]) -> list[Place]:
+    """A walk that goes once from each place to each other one, and ends where it began.
+
+    >>> every_move("abc")
+    ['a', 'b', 'a', 'c', 'b', 'c', 'a']
+    """
+    left, way, walk = {place: [each for each in among if each != place] for place in among}, [among[0]], []
+    while way:  # Hierholzer's: the complete graph in both directions has such a walk
+        onward = left[way[-1]]
+        if onward:
+            way.append(onward.pop(0))
+        else:
+            walk.append(way.pop())
+    return walk[::-1]
+
+
+ALL_PLACES = [Place(hosts, placement) for hosts in HOSTS for placement in PLACEMENTS]
 
 
 class Elastic:
-    """Runs of one command in a folder of their own, on hosts that are processes of this machine.
+    """One run that moves and one that does not, of the same command, on hosts that are processes of this machine.
 
     Args:
         out: the folder, new or empty.
-        preset: a preset of ``experiments.train`` and settings that are not those of SMALL.
+        walk: the places at which the moving run is started, one after another.
+        preset: a preset of ``experiments.train`` and settings beside SMALL.
         uses_sgd: in the place of AdamW.
+
+    Raises:
+        UserError: a run whose processes do not all end as they should, in ``moves``, too.
     """
 
-    def __init__(self, out: Path, preset: Sequence[str] = ("mixture",), uses_sgd: bool = True) -> None:
-        self._out, self._arguments, self._uses_sgd = out, (*preset[:1], *SMALL, *preset[1:]), uses_sgd
+    def __init__(
+        self, out: Path, walk: Sequence[Place], preset: Sequence[str] = ("mixture",), uses_sgd: bool = True
+    ) -> None:
+        self._out, self._walk, self._uses_sgd = out, walk, uses_sgd
+        self._arguments = *preset[:1], *SMALL, f"--num-steps={STEPS * len(walk)}", *preset[1:]
+        self._unmoved, self._moved = out / "unmoved", out / "moved"
         run_folder.make_folder("out", out)
-        self._unmoved = out / "unmoved"
-        self._run(Place(Hosts(1, 1), "replicated"), self._unmoved)
+        arguments = (*self._arguments, "--run-dir", str(self._unmoved), f"--keep.last={len(walk)}")
+        loopback.run(_UNMOVED, arguments, out / "unmoved.log", 0, _Prepared(self._unmoved, uses_sgd))
 
-    def _run(self, place: Place, run_dir: Path, stop: phases.Signal | None = None) -> None:
-        arguments = (*self._arguments, "--run-dir", str(run_dir), "--placement", place.placement)
-        expected = 0 if stop is None else StoppedError.exit_code
-        prepared = _Prepared(self._out, self._uses_sgd, stop)
-        loopback.run(place.hosts, arguments, self._out / f"{run_dir.name}.log", expected, prepared)
+    def moves(self) -> Iterator[Move]:
+        """The moves, one after another; the last start lets the run end, with its report."""
+        for index, end in enumerate(self._walk):
+            is_last = index == len(self._walk) - 1
+            self._go_on(end, is_last)
+            step = checkpoints.latest_step(run_folder.checkpoints_of(self._moved)) or 0
+            if step != STEPS * (index + 1):
+                raise UserError(f"{end}: saved step {step}, expected {STEPS * (index + 1)}; see {self._out}")
+            yield self._compared(self._walk[index - 1] if index else None, end, step)
 
-    def stopped(self, start: Place) -> Path:
-        """The folder of a run that one of its processes, the last, was asked to stop on its way; made once."""
-        run_dir = self._out / str(start).replace(" ", "-")
-        if not run_dir.exists():
-            last = start.hosts.num_processes - 1
-            self._run(start, run_dir, phases.Signal("step", STOPPED_AFTER, (last,)))
-        return run_dir
+    def _go_on(self, place: Place, is_last: bool) -> None:
+        """Starts the run at a place, and asks its last process to stop with the first step that is not too early."""
+        hosts, first = place.hosts, 1 if place.hosts.num_processes > 1 else STEPS
+        stop = None if is_last else phases.Signal("step", first, (hosts.num_processes - 1,))
+        arguments = (*self._arguments, "--run-dir", str(self._moved), "--placement", place.placement)
+        expected = 0 if is_last else StoppedError.exit_code
+        loopback.run(hosts, arguments, self._out / "moved.log", expected, _Prepared(self._moved, self._uses_sgd, stop))
 
-    def moved(self, start: Place, end: Place) -> Difference:
-        """How far the end of a run that was moved from one place to another is from that of one that was not.
+    def _compared(self, start: Place | None, end: Place, step: int) -> Move:
+        shards = [_shards_file(self._moved, index) for index in range(end.hosts.num_processes)]
+        return Move(
+            start,
+            end,
+            step,
+            losses=differences.losses(self._moved, self._unmoved, step),
+            state=differences.states(self._moved, self._unmoved, step),
+            shards=max(json.loads(file.read_text()) for file in shards),
+            averages=differences.averages(self._moved, self._unmoved, step),
+        )
 
-        Raises:
-            UserError: one of its processes does not end as it should.
-        """
-        run_dir = self._out / f"{start}-to-{end}".replace(" ", "-")
-        shutil.copytree(self.stopped(start), run_dir)
-        self._run(end, run_dir)
-        shards = [self._out / f"shards.{index}" for index in range(end.hosts.num_processes)]
-        found = differences(run_dir, self._unmoved)
-        shutil.rmtree(run_dir)
-        return Difference(start, end, shards=max(json.loads(file.read_text()) for file in shards), **found)
-
-
-def pairs() -> Iterator[tuple[Place, Place]]:
-    """Every pair of hosts in both directions, with every pair of placements, but for those that move nothing."""
-    places = [Place(hosts, placement) for hosts in HOSTS for placement in PLACEMENTS]
-    return itertools.permutations(places, 2)
-
-
-def all_moves(out: Path, preset: Sequence[str] = ("mixture",), uses_sgd: bool = True) -> Iterator[Difference]:
-    """The differences of all pairs, one after another."""
-    runs = Elastic(out, preset, uses_sgd)
-    return (runs.moved(start, end) for start, end in pairs())
+    def reports_apart(self) -> float:
+        """The largest relative difference of the two runs' reports, once both have ended."""
+        return differences.reports(self._moved, self._unmoved)

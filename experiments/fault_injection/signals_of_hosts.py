@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from cfgjax import checkpoints
 from experiments.cli.main import UserError
-from experiments.fault_injection import loopback
-from experiments.fault_injection.differences import differences
+from experiments.fault_injection import differences, loopback
 from experiments.fault_injection.loopback import Hosts
 from experiments.fault_injection.phases import Signal
 from experiments.run import folder as run_folder
@@ -43,6 +42,7 @@ def in_turn(to: tuple[int, ...] | None, each_later: int = 0) -> tuple[Signal, ..
     """
     sigterm, sigint = signal.SIGTERM, signal.SIGINT
     return (
+        Signal("start", 1, to),
         Signal("join", 1, to),
         Signal("read", 1, to, sent=sigint),
         Signal("compile", 1, to),
@@ -95,6 +95,8 @@ class Stops:
             before = stop.saved
             yield stop
         loopback.run(self._hosts, self._arguments(run_dir), self._out / f"{name}.log", 0)
-        apart = {name: value for name, value in differences(run_dir, self._unstopped).items() if value}
-        if apart:
+        step = checkpoints.latest_step(run_folder.checkpoints_of(self._unstopped)) or 0
+        pair = run_dir, self._unstopped
+        apart = differences.losses(*pair, step), differences.states(*pair, step), differences.reports(*pair)
+        if any(apart):
             raise UserError(f"the end of {run_dir} is not that of a run that was not stopped: {apart}")
