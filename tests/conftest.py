@@ -1,6 +1,7 @@
 """Eight virtual devices, strict ranks, shared compilations, and the paths and mixtures that many tests share."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -59,6 +60,11 @@ def pytest_collection_modifyitems(config, items):
     if config.getoption("--quick"):
         config.hook.pytest_deselected(items=[item for item in items if not _is_quick(item)])
         items[:] = [item for item in items if _is_quick(item)]
+
+
+def pytest_collection_finish():
+    """What is collected stays to the end: no search for garbage goes through it again."""
+    gc.freeze()
 
 
 @pytest.fixture(params=list(PATHS.values()), ids=list(PATHS))
