@@ -1,5 +1,6 @@
 """The check of an accelerator: rows, minutes and page on made-up checks, and its small form from end to end."""
 
+import gc
 import itertools
 import json
 
@@ -29,6 +30,13 @@ from experiments.benchmark.timed_functions import Skipped, TimedFunction
 from experiments.benchmark.workloads import WORKLOADS
 from experiments.cli.main import UserError
 from tests.support.commands import assert_one_line, command
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_what_other_modules_left():
+    """After every check garbage is sought: not among what the modules before left."""
+    gc.collect()
+    gc.freeze()
 
 
 class Clock:
