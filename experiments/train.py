@@ -4,7 +4,7 @@ The run folder receives config.json, metrics.jsonl (a line every log_every steps
 metrics.json; python -m experiments.report makes one page of them. A folder that already holds this run is resumed from
 its newest whole checkpoint, to the same end.
 Exit codes: 0 done, 1 a bug, 2 a mistake or a full disk, 3 losses not finite, 75 asked to stop by SIGTERM, SIGINT or
-SIGUSR1 and saved (start it again to go on).
+SIGUSR1 and saved, 76 one of several processes failed (after 75 and 76 start it again to go on).
 
 python -m experiments.presets tells what each preset needs and reaches; python -m experiments.train digits --help all
 that can be set. For example: python -m experiments.train digits --num-steps 1000 --run-dir runs/short
