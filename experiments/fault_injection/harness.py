@@ -174,7 +174,7 @@ class Harness:
             run_dir = self._new()
             shutil.copytree(original, run_dir)
             folder = run_folder.checkpoints_of(run_dir) / str(newest)
-            _damage(self._random.choice(sorted(file for file in folder.rglob("*") if file.is_file())), self._random)
+            damage(self._random.choice(sorted(file for file in folder.rglob("*") if file.is_file())), self._random)
             self._finish(run_dir, count)
             count.injected += 1
             self._on_fault()
@@ -221,7 +221,7 @@ class Harness:
         return count
 
 
-def _damage(file: Path, rng: random.Random) -> None:
+def damage(file: Path, rng: random.Random) -> None:
     """Removes the file, cuts it, or flips one of its bits."""
     content = file.read_bytes()
     kind = rng.choice(("remove", "cut", "flip", "flip"))

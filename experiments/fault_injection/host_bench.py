@@ -215,18 +215,21 @@ class Bench:
         caused = [end.seconds for end in found if end.code not in (0, None) and not end.was_killed]
         count.longest = round(max([count.longest, *caused]), 1)
 
-    def finish(self, run_dir: Path, count: HostCount, extra: tuple[str, ...] = (), may_fall_back: bool = False) -> None:
-        """Lets the run end, and compares it."""
-        found = []
+    def fail(self, count: HostCount, what: str, run_dir: Path) -> None:
+        """Notes what is wrong beside how the processes ended."""
+        count.unexpected += 1
+        self.failures.append({"fault": count.fault, "run": str(run_dir), "what": what})
+
+    def finish(self, run_dir: Path, count: HostCount, found: list[End], extra: tuple[str, ...] = ()) -> None:
+        """Lets the run end, unless it has, and compares it."""
         for _ in range(_MOST_STARTS):
-            found = self.attempt(run_dir, count, extra=extra, may_fall_back=may_fall_back)
             if all(end.code == 0 for end in found):
                 break
-            self.failures.append(
-                {"fault": count.fault, "run": str(run_dir), "what": "a start without a fault did not end with 0"}
-                | {"ends": [vars(end) for end in found]}
-            )
-            count.unexpected += 1
+            found = self.attempt(run_dir, count, extra=extra)
+            bad = next((end for end in found if end.code != 0), None)
+            if bad is not None:
+                what = f"a start without a fault ended with {bad.code}: process {bad.index}: {bad.line}"
+                self.fail(count, what, run_dir)
         count.runs += 1
         if all(end.code == 0 for end in found):
             count.bit_equal += ends.is_equal(run_dir, self._undisturbed_by(extra))

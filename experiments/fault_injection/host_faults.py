@@ -24,7 +24,7 @@ def _moment(bench: Bench, running: Cluster, phase: str, index: int) -> float | N
     return time.monotonic() if found and running.is_alive() else None
 
 
-def _at(bench: Bench, phase: str, index: int, work: Callable[[Cluster], object]) -> Fault:
+def at_moment(bench: Bench, phase: str, index: int, work: Callable[[Cluster], object]) -> Fault:
     """The work done at a random moment of a phase."""
 
     def fault(running: Cluster) -> float | None:
@@ -41,11 +41,11 @@ def kills(bench: Bench, times: int) -> HostCount:
     count, run_dir = HostCount("SIGKILL"), bench.new()
     for number in range(10 * times):
         phase, index = PHASES[number % len(PHASES)], bench.host()
-        fault = _at(bench, phase, index, lambda running, index=index: running.send(index, signal.SIGKILL))
+        fault = at_moment(bench, phase, index, lambda running, index=index: running.send(index, signal.SIGKILL))
         found = bench.attempt(run_dir, count, fault, index)
         is_done = phase == PHASES[-1] or all(end.code == 0 for end in found)
         if is_done or count.injected == times:
-            bench.finish(run_dir, count)
+            bench.finish(run_dir, count, found)
             run_dir = bench.new()
         if count.injected == times:
             break
@@ -64,8 +64,10 @@ def _under(weather: Weather, wire: Wire, seconds: float) -> Callable[[Cluster], 
 
 def _on_wire(bench: Bench, count: HostCount, wire: Wire, seconds: float, weather_of: Callable[[int], Weather]) -> None:
     phase, index, run_dir = bench.rng.choice(PHASES[1:]), bench.host(), bench.new()
-    bench.attempt(run_dir, count, _at(bench, phase, index, _under(weather_of(index), wire, seconds)), index)
-    bench.finish(run_dir, count)
+    found = bench.attempt(
+        run_dir, count, at_moment(bench, phase, index, _under(weather_of(index), wire, seconds)), index
+    )
+    bench.finish(run_dir, count, found)
 
 
 def partition(bench: Bench, wire: Wire, seconds: float, times: int) -> HostCount:
@@ -103,8 +105,8 @@ def pauses(bench: Bench, times: int) -> HostCount:
             running.await_ends(running.others(index), 10.0)
             running.send(index, signal.SIGCONT)
 
-        bench.attempt(run_dir, count, _at(bench, phase, index, pause), index)
-        bench.finish(run_dir, count)
+        found = bench.attempt(run_dir, count, at_moment(bench, phase, index, pause), index)
+        bench.finish(run_dir, count, found)
     return count
 
 
@@ -119,6 +121,6 @@ def stops(bench: Bench, times: int) -> HostCount:
             running.await_ends(running.others(index), SECONDS)
             running.send(index, signal.SIGCONT)
 
-        bench.attempt(run_dir, count, _at(bench, phase, index, stop), index)
-        bench.finish(run_dir, count)
+        found = bench.attempt(run_dir, count, at_moment(bench, phase, index, stop), index)
+        bench.finish(run_dir, count, found)
     return count

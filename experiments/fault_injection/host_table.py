@@ -2,33 +2,43 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
-from experiments.fault_injection import host_faults
+from experiments.fault_injection import host_faults, host_states
 from experiments.fault_injection.host_bench import Bench, HostCount, Settings
 from experiments.fault_injection.hosts import hosts
 from experiments.run import folder as run_folder
 from experiments.runtime import progress
 from experiments.runtime.signals import StopRequests
 
-_PARTITIONS = 5.0, 30.0, 120.0
+PARTITIONS = 5.0, 30.0, 120.0
+"""Seconds for which a host is cut off."""
 
 
-def _planned(bench: Bench, counts: Mapping[str, int]) -> Iterator[tuple[int, Callable[[], HostCount]]]:
+def _planned(
+    bench: Bench, counts: Mapping[str, int], partitions: Sequence[float]
+) -> Iterator[tuple[int, Callable[[], HostCount]]]:
     """Each kind of fault that can be injected here: how often, and how."""
     wire, cuts, slow = bench.made.wire, counts["partitions"], counts["slow_wires"]
     yield counts["kills"], lambda: host_faults.kills(bench, counts["kills"])
     if wire is not None:
-        for seconds in _PARTITIONS:
+        for seconds in partitions:
             yield cuts, lambda seconds=seconds: host_faults.partition(bench, wire, seconds, cuts)
         yield slow, lambda: host_faults.slow_wire(bench, wire, slow)
         yield slow, lambda: host_faults.losing_wire(bench, wire, slow)
     yield counts["pauses"], lambda: host_faults.pauses(bench, counts["pauses"])
     yield counts["pauses"], lambda: host_faults.stops(bench, counts["pauses"])
+    yield counts["full_disks"], lambda: host_states.full_disks(bench, counts["full_disks"])
+    if wire is not None:
+        yield counts["full_disks"], lambda: host_states.full_shared_disks(bench, counts["full_disks"])
+        yield counts["full_disks"], lambda: host_states.read_only_disks(bench, counts["full_disks"])
+        yield counts["damages"], lambda: host_states.damages(bench, counts["damages"])
+    yield counts["clocks"], lambda: host_states.clocks(bench, counts["clocks"])
+    yield counts["mismatches"], lambda: host_states.mismatches(bench, counts["mismatches"])
 
 
 def is_fine(count: HostCount) -> bool:
@@ -36,7 +46,14 @@ def is_fine(count: HostCount) -> bool:
     return not count.unexpected and not count.steps_lost and not count.lock_held and count.bit_equal == count.runs
 
 
-def inject(out: Path, num_hosts: int, seed: int, settings: Settings, counts: Mapping[str, int]) -> None:
+def inject(
+    out: Path,
+    num_hosts: int,
+    seed: int,
+    settings: Settings,
+    counts: Mapping[str, int],
+    partitions: Sequence[float] = PARTITIONS,
+) -> None:
     """Injects the faults, prints the table and writes it.
 
     Raises:
@@ -48,7 +65,7 @@ def inject(out: Path, num_hosts: int, seed: int, settings: Settings, counts: Map
         bench = Bench(made, out, settings, random.Random(seed))
         between = made.why_loopback or f"the wire between them: {made.wire.kind if made.wire else 'none'}"
         cli.print_result(f"{num_hosts} hosts of {settings.num_devices} devices; {between}")
-        planned = [(times, work) for times, work in _planned(bench, counts) if times]
+        planned = [(times, work) for times, work in _planned(bench, counts, partitions) if times]
         heads = [name.replace("_", " ") for name in asdict(HostCount(""))]
         cli.print_result(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
         with progress.bar(sum(times for times, _ in planned), "faults", "disturbing hosts") as shown:
