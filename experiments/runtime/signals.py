@@ -12,6 +12,8 @@ from experiments.cli.main import EndingError
 
 _STANDARD_ERROR = 2
 SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGUSR1
+PATIENCE = 2.0
+"""Seconds for which a second signal waits for the main thread to hear it."""
 
 
 class StoppedError(EndingError):
@@ -37,15 +39,24 @@ class StopRequests:
         self._first = 0
         self._is_deferred = False
         self._former: dict[int, Any] = {}
+        self._former_wakeup, self._is_left = -1, threading.Event()
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread listen
             self._former = {each: signal.signal(each, self._receive) for each in SIGNALS}
+            heard, self._wakeup = os.pipe()
+            os.set_blocking(self._wakeup, False)
+            self._former_wakeup = signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+            threading.Thread(target=self._end_deaf_ones, args=(heard,), daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for each, handler in self._former.items():
             signal.signal(each, handler)
+        self._is_left.set()
+        if self._former:
+            signal.set_wakeup_fd(self._former_wakeup)
+            os.close(self._wakeup)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
@@ -61,6 +72,16 @@ class StopRequests:
             self._is_deferred = False
         if self.is_asked:
             raise self._stopped()
+
+    def _end_deaf_ones(self, heard: int) -> None:
+        """Ends the process by a second signal that its main thread does not hear, as while it compiles, in C++."""
+        first = 0
+        with open(heard, "rb", buffering=0) as stream:
+            while found := stream.read(1):
+                number = found[0]
+                if first and signal.SIGINT in (first, number) and not self._is_left.wait(PATIENCE):
+                    os._exit(128 + number)
+                first = first or number * (number in SIGNALS)
 
     def _stopped(self) -> StoppedError:
         name = signal.Signals(self._first).name

@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import subprocess
 import sys
 import threading
 
@@ -85,6 +86,27 @@ def test_elsewhere_it_ends_the_work_at_once(name):
     with pytest.raises(StoppedError, match=f"stopped by {name} outside training"), StopRequests():
         _ask(signal.Signals[name])
         pytest.fail("the signal was not noticed")
+
+
+DEAF = """
+import hashlib, os, signal, threading, time
+from experiments.runtime.signals import StopRequests
+
+def ask_twice():
+    for _ in range(2):
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+with StopRequests() as requests, requests.deferred():
+    threading.Thread(target=ask_twice, daemon=True).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+"""
+
+
+def test_a_second_ctrl_c_ends_a_process_whose_main_thread_computes_in_c():
+    """As where it compiles, or waits for other hosts: Python's handlers wait for its next line."""
+    done = subprocess.run([sys.executable, "-c", DEAF], timeout=120, check=False)
+    assert done.returncode == 128 + signal.SIGINT
 
 
 def test_the_former_handlers_come_back():
