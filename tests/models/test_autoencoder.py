@@ -43,8 +43,13 @@ def _difference(found, expected):
     return float(np.max(np.abs(_first(found) - expected)) / np.sqrt(np.mean(np.square(expected))))
 
 
+@cache
+def _compiled(network, method):
+    return jax.jit(lambda params, x: network.apply(params, x, method=method))
+
+
 def _ours(network, params, x, method):
-    return jax.jit(lambda params, x: network.apply(params, x, method=method))(params, jnp.asarray(x))
+    return _compiled(network, method)(params, jnp.asarray(x))
 
 
 def _latent(network):
@@ -64,14 +69,14 @@ def test_it_is_the_published_network(name):
 def test_a_call_is_the_image_of_the_mean():
     params, theirs = _params(_tensors()), by_hand.Autoencoder(_tensors(), GROUPS)
     expected = theirs.decode(theirs.encode(_first(IMAGE))[0])
-    assert _difference(SD.apply(params, IMAGE), expected) < MOST
+    assert _difference(_ours(SD, params, IMAGE, "__call__"), expected) < MOST
 
 
 def test_a_batch_is_its_examples():
     params, images = _params(_tensors()), jnp.stack([IMAGE, IMAGE[::-1]])
-    call = jax.jit(SD.apply)
     found = jax.jit(jax.vmap(SD.apply, (None, 0)))(params, images)
-    np.testing.assert_allclose(found, [call(params, image) for image in images], rtol=1e-4, atol=1e-4)
+    expected = [_ours(SD, params, image, "__call__") for image in images]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 CHANGES = {
@@ -89,7 +94,7 @@ def test_a_detail_that_is_wrong_is_noticed(name):
     image = size * _first(IMAGE)
     tensors = _tensors() | {"encoder.conv_in.bias": np.zeros(8, np.float32)} if size < 1 else _tensors()
     settings = {"num_groups": GROUPS} | change
-    found = SD.apply(_params(tensors), size * IMAGE, method="encode")[0]
+    found = _ours(SD, _params(tensors), size * IMAGE, "encode")[0]
     assert _difference(found, by_hand.Autoencoder(tensors, GROUPS).encode(image)[0]) < MOST
     assert _difference(found, by_hand.Autoencoder(tensors, **settings).encode(image)[0]) > 1000 * MOST
 
@@ -102,14 +107,14 @@ def test_names_of_attention_that_are_exchanged_are_noticed(part, pair):
     first, second = (tensors[f"{place}{each}.weight"] for each in pair)
     changed = tensors | {f"{place}{pair[0]}.weight": second, f"{place}{pair[1]}.weight": first}
     x, method = (IMAGE, "encode") if part == "encoder" else (_latent(SD), "decode")
-    right, wrong = (np.asarray(SD.apply(_params(each), x, method=method)) for each in (tensors, changed))
+    right, wrong = (np.asarray(_ours(SD, _params(each), x, method)) for each in (tensors, changed))
     assert np.max(np.abs(right - wrong)) > 100 * MOST
 
 
 def test_the_log_variance_is_clipped_and_the_mean_is_not():
     tensors = {name: 100 * each if name == "quant_conv.bias" else each for name, each in _tensors().items()}
     free = by_hand.Autoencoder(tensors, GROUPS, clip=(-np.inf, np.inf)).encode(_first(IMAGE))
-    mean, log_variance = SD.apply(_params(tensors), IMAGE, method="encode")
+    mean, log_variance = _ours(SD, _params(tensors), IMAGE, "encode")
     assert free[1].max() > 20 and free[1].min() < -10 and np.abs(free[0]).max() > 20
     assert _difference(mean, free[0]) < MOST
     assert np.max(np.abs(_first(log_variance) - np.clip(free[1], -30, 20))) < 1e-3
@@ -124,7 +129,7 @@ def test_gradients_are_those_of_the_published_network(method):
     toward = {name: rng.normal(size=each.shape).astype(np.float32) for name, each in tensors.items()}
     x_toward = rng.normal(size=x.shape).astype(np.float32)
     params, params_toward = _params(tensors), _params(toward)
-    weights = jax.tree.map(lambda out: rng.normal(size=out.shape), SD.apply(params, x, method=method))
+    weights = jax.tree.map(lambda out: rng.normal(size=out.shape), _ours(SD, params, x, method))
 
     def summed(params, x):
         out = SD.apply(params, x, method=method)
