@@ -33,7 +33,7 @@ PROBING = 0.0025
 MOST_PROBES = 8
 """Probes whose mean is reported, and the most in a row."""
 
-_TICK, _LATE = 0.02, 0.01
+_TICK, _LATE = 0.05, 0.01
 """Seconds between two looks at the clock, and by how much one may be late in a process that runs."""
 
 
@@ -42,12 +42,13 @@ class StallClock:
 
     def __init__(self) -> None:
         self._late_and_due = 0.0, time.perf_counter() + _TICK + _LATE
-        self._ended = threading.Event()
+        self._is_ended = False
         self._thread = threading.Thread(target=self._tick, name="stalls", daemon=True)
         self._thread.start()
 
     def _tick(self) -> None:
-        while not self._ended.wait(_TICK):
+        while not self._is_ended:
+            time.sleep(_TICK)
             now = time.perf_counter()
             self._late_and_due = self.stalled(now), now + _TICK + _LATE
 
@@ -58,7 +59,7 @@ class StallClock:
 
     def close(self) -> None:
         """Ends the thread."""
-        self._ended.set()
+        self._is_ended = True
         self._thread.join()
 
 

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
-FACTOR = 1.25
-"""How many times the others' median share the share of a host is that holds the others up."""
+FACTOR = 4 / 3
+"""How many times the others' median share the share of a host is that holds the others up: they wait for a quarter."""
 
 
 class Figures(NamedTuple):

@@ -45,8 +45,8 @@ def test_shares_are_what_each_does_over_what_the_slowest_does(own, slowest, caus
     ("found", "expected"),
     [
         ([1.0, 1.0], None),
-        ([0.25, 0.25, 0.25, 0.31], None),
-        ([0.5, 0.625], Slowest(1, 0.625, 0.5)),
+        ([0.75, 0.75, 0.75, 0.99], None),
+        ([0.75, 1.0], Slowest(1, 1.0, 0.75)),
         ([1.0, 0.2, 0.9, 0.4], Slowest(0, 1.0, 0.4)),
         ([0.9, 1.0, 0.2, 0.9], None),
     ],
