@@ -263,9 +263,10 @@ def advance(trainer: Trainer, lease: filelock.SoftFileLease | None, requests: St
         with contextlib.closing(logger.trackers), contextlib.closing(own_time), logger.bar:
             batches = trainer.task.batches(range(first, experiment.num_steps))
             for steps in dispatches(first, replace(experiment, steps_per_dispatch=size)):
-                compiles = "compiling, then " if steps.start == first else ""
-                peers.doing(f"{compiles}step {steps.start + 1} of {experiment.num_steps}")
+                number = f"{steps.start + 1} of {experiment.num_steps}"
+                peers.doing(f"reading the batch of step {number}")
                 taken = training.shard_stacked([next(batches) for _ in steps], num_devices)
+                peers.doing(f"{'compiling, then ' if steps.start == first else ''}step {number}")
                 state, metrics = context.programs.advance(state, taken, context.programs.source)
                 if blocks_each_step:
                     with own_time.waiting():

@@ -54,6 +54,9 @@ class Launch:
     heartbeat_seconds: float = 30.0
     """Seconds of silence after which a process is held to be dead or cut off, and all others end with exit code 76:
     more than a full disk, a lost packet or a busy host keeps one silent, less than an hour of the others is worth."""
+    stuck_seconds: Annotated[float | None, optional("FLOAT", "without end")] = None
+    """Seconds for which one process may do the same while others do something else, such as read from a disk that does
+    not answer: more than a restore, a compilation or a report takes."""
 
 
 def is_one_of_several(environment: Mapping[str, str]) -> bool:
@@ -68,6 +71,8 @@ def _require_seconds(launch: Launch) -> None:
         raise UserError(f"join_seconds must be at least 1, got {launch.join_seconds}")
     if not SUSPECTED < launch.heartbeat_seconds < math.inf:
         raise UserError(f"heartbeat_seconds must be above {SUSPECTED:g}, and finite, got {launch.heartbeat_seconds}")
+    if launch.stuck_seconds is not None and not launch.stuck_seconds > 0:
+        raise UserError(f"stuck_seconds must be above 0, got {launch.stuck_seconds}")
 
 
 def _require_together(launch: Launch) -> None:
@@ -107,7 +112,7 @@ def start(launch: Launch) -> None:
         coordination.join(
             launch.coordinator, launch.num_processes, launch.process_id, launch.join_seconds, launch.heartbeat_seconds
         )
-        peers.begin(launch.heartbeat_seconds)
+        peers.begin(launch.heartbeat_seconds, math.inf if launch.stuck_seconds is None else launch.stuck_seconds)
     except TimeoutError as error:
         raise PeerFailedError(f"{error}; start the same command on all processes again") from None
     except OSError:

@@ -5,6 +5,7 @@ take the others for dead, and clocks of two hosts are never compared.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -58,10 +59,27 @@ def beat_of(text: str) -> Beat:
 
 
 class Heard(NamedTuple):
-    """The newest beat of a process, and for how many seconds it has been the newest."""
+    """What is heard of a process.
+
+    Attributes:
+        beat: its newest one.
+        silence: seconds for which that has been the newest.
+        same_for: seconds for which the process has been doing the same.
+    """
 
     beat: Beat
     silence: float
+    same_for: float = 0.0
+
+    def followed_by(self, beat: Beat) -> "Heard":
+        """What is heard once a beat came, which may be the same one again."""
+        if beat.count == self.beat.count:
+            return self
+        return Heard(beat, 0.0, self.same_for if beat.doing == self.beat.doing else 0.0)
+
+    def later(self, seconds: float) -> "Heard":
+        """What is heard after so many seconds more without a beat."""
+        return Heard(self.beat, self.silence + seconds, self.same_for + seconds)
 
 
 class Verdict(NamedTuple):
@@ -113,12 +131,20 @@ def silent_for(seconds: float) -> str:
     return f"has not been heard for {seconds:.0f} s"
 
 
-def judge(heard: Sequence[Heard], limit: float) -> Verdict | None:
+def _stuck(heard: Sequence[Heard], stuck: float) -> int | None:
+    """The process that has been doing the same for longest, beyond so many seconds, while others do something else."""
+    index = max(range(len(heard)), key=lambda each: heard[each].same_for)
+    is_alone = any(each.beat.doing != heard[index].beat.doing for each in heard)
+    return index if is_alone and heard[index].same_for > stuck and heard[index].beat.code is None else None
+
+
+def judge(heard: Sequence[Heard], limit: float, stuck: float = math.inf) -> Verdict | None:
     """How all processes end, None while all is well.
 
     Args:
         heard: of every process.
         limit: seconds of silence after which one is held to be dead, or cut off.
+        stuck: seconds for which one may do the same while others do something else.
     """
     beats = [each.beat for each in heard]
     for index, beat in enumerate(beats):
@@ -132,7 +158,8 @@ def judge(heard: Sequence[Heard], limit: float) -> Verdict | None:
     for index in broken:
         if beats[index].broken_for > limit:
             return failure(index, beats, f"lost the others, who are heard: {beats[index].broken}")
-    return None
+    index = _stuck(heard, stuck)
+    return None if index is None else failure(index, beats, f"has been at it for {heard[index].same_for:.0f} s")
 
 
 def are_all_done(heard: Sequence[Heard]) -> bool:

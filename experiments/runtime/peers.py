@@ -43,11 +43,12 @@ class _Command:
     hosts: Sequence[str] = ()
 
 
-def begin(limit: float) -> None:
+def begin(limit: float, stuck: float) -> None:
     """Begins to watch the others, once this process has joined them.
 
     Args:
         limit: seconds of silence after which a process is held to be dead, or cut off.
+        stuck: seconds for which one may do the same while others do something else.
 
     Raises:
         TimeoutError: process 0 is not heard at all.
@@ -56,7 +57,7 @@ def begin(limit: float) -> None:
     if number == 1:
         cli.join(cli.Alone())
         return
-    _Command.watch = Watch(index, number, socket.gethostname(), limit)
+    _Command.watch = Watch(index, number, socket.gethostname(), limit, stuck)
     cli.join(_Company(_Command.watch))
     _Command.hosts = texts("hosts", socket.gethostname())
 

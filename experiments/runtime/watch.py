@@ -6,6 +6,7 @@ process makes none.
 
 import contextlib
 import json
+import math
 import os
 import sys
 import threading
@@ -35,12 +36,11 @@ class _Listened:
 
     def hear(self, index: int, beat: Beat) -> None:
         """Takes a beat that may be new."""
-        if beat.count != self._heard[index].beat.count:
-            self._heard[index] = Heard(beat, 0.0)
+        self._heard[index] = self._heard[index].followed_by(beat)
 
     def wait(self, seconds: float) -> None:
         """Lets so much time go by."""
-        self._heard = [Heard(beat, silence + seconds) for beat, silence in self._heard]
+        self._heard = [each.later(seconds) for each in self._heard]
 
     def all(self) -> list[Heard]:
         """What is heard of every process."""
@@ -55,10 +55,12 @@ class Watch:
         number: of processes.
         host: its name.
         limit: seconds of silence after which a process is held to be dead, or cut off.
+        stuck: seconds for which one may do the same while others do something else.
     """
 
-    def __init__(self, index: int, number: int, host: str, limit: float) -> None:
+    def __init__(self, index: int, number: int, host: str, limit: float, stuck: float = math.inf) -> None:
         self.index, self.number, self.limit, self.own = index, number, limit, Beat(host)
+        self._stuck = stuck
         self._listened = _Listened(number)
         self._verdict: Verdict | None = None
         self._work_at_end: list[Callable[[], object]] = []
@@ -146,7 +148,7 @@ class Watch:
     def _publish(self) -> None:
         """Tells the others, as process 0, what is found."""
         if self._verdict is None:
-            self._verdict = heartbeats.judge(self.heard(), self.limit)
+            self._verdict = heartbeats.judge(self.heard(), self.limit, self._stuck)
         if self._verdict is not None:
             coordination.put(_VERDICT, json.dumps(self._verdict))
         elif not self._is_done and heartbeats.are_all_done(self.heard()):

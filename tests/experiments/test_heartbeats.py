@@ -70,6 +70,26 @@ def test_a_process_that_has_done_its_work_may_be_silent_and_all_of_them_are_done
     assert heartbeats.are_all_done(heard)
 
 
+def test_one_that_does_the_same_for_longer_than_it_may_while_others_do_something_else_is_named():
+    """As where its disk does not answer; where all do the same, as when all compile, nobody is."""
+    heard = [each._replace(same_for=seconds) for each, seconds in zip(_heard(0, 0), (9.0, 10.5), strict=True)]
+    assert heartbeats.judge(heard, LIMIT, 10.6) is None
+    verdict = heartbeats.judge(heard, LIMIT, 10.0)
+    assert verdict is not None
+    assert verdict.line.startswith("process 1 on host-b has been at it for 10 s; it last did: step 1")
+    heard[0].beat.doing = heard[1].beat.doing
+    assert heartbeats.judge(heard, LIMIT, 10.0) is None
+
+
+def test_time_counts_from_a_beat_that_is_new_and_from_something_else_that_is_done():
+    heard = Heard(Beat("host-a", 1, "step 1"), 0.0).later(2.0)
+    assert heard.followed_by(Beat("host-a", 1, "step 1")) == heard
+    same = heard.followed_by(Beat("host-a", 2, "step 1")).later(1.0)
+    assert (same.silence, same.same_for) == (1.0, 3.0)
+    other = same.followed_by(Beat("host-a", 3, "step 2")).later(1.0)
+    assert (other.silence, other.same_for) == (1.0, 1.0)
+
+
 def test_one_that_died_before_its_first_beat_is_named_by_its_number():
     verdict = heartbeats.judge([Heard(Beat("host-a"), 0.0), Heard(Beat(""), 31.0)], LIMIT)
     assert verdict is not None
