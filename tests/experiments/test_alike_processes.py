@@ -114,3 +114,10 @@ def test_a_folder_that_is_not_shared_is_refused(tmp_path):
     both = _both("mixture", "--run-dir", "run", *SMALL, folders=folders, program=["-c", WITH_A_SHORT_WAIT])
     _assert_refused(both, f"run_dir on {OTHER}: run is not the folder of {FIRST}; put it on a disk that all hosts")
     assert [sorted(path.name for path in folder.rglob("*")) for folder in folders] == [["run"], []]
+
+
+@pytest.mark.slow
+def test_another_option_of_a_measurement_is_refused_before_the_run_is_read(tmp_path):
+    program = ["-m", "experiments.evaluate"]
+    both = _both(tmp_path / "nowhere", "--num-steps", 3, others=["--num-steps", 4], program=program)
+    _assert_refused(both, f"the processes differ: samples.num_steps is 3 on {FIRST}, and 4 on {OTHER}; start all")
