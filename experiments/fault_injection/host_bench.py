@@ -101,7 +101,7 @@ class Settings:
 
     num_devices: int = 1
     heartbeat_seconds: float | None = None
-    join_seconds: float | None = 60.0
+    join_seconds: float | None = 45.0
     extra: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:

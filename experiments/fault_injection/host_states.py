@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -165,16 +164,15 @@ def mismatches(bench: Bench, times: int) -> HostCount:
     count, ways = HostCount("mismatch"), list(_ways(bench).items())
     for number in range(times):
         kind, (extra, own) = ways[number % len(ways)]
-        index, run_dir = bench.rng.randrange(1, len(bench.made.each)), bench.new()
-        count.fault = "mismatch"
-        began: list[Callable[[], bool]] = []
+        index, run_dir, refused = bench.rng.randrange(1, len(bench.made.each)), bench.new(), count.refused
+        seen: list[Cluster] = []
 
-        def watch(running: Cluster, began: list[Callable[[], bool]] = began) -> float:
-            began.append(lambda: any(running.count(each, "step") for each in range(len(running.processes))))
+        def watch(running: Cluster, seen: list[Cluster] = seen) -> float:
+            seen.append(running)
             return time.monotonic()
 
-        before = count.refused
         bench.attempt(run_dir, count, watch, index, extra, {index: own})
-        if count.refused == before or began[0]():
+        has_begun = any(seen[0].count(each, "step") for each in range(len(bench.made.each)))
+        if count.refused == refused or has_begun:
             bench.fail(count, f"{kind} of process {index} was not refused before the first step", run_dir)
     return count

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from experiments.fault_injection.host_bench import Bench, HostCount, Settings
 from experiments.fault_injection.hosts import hosts
 from experiments.run import folder as run_folder
 from experiments.runtime import progress
-from experiments.runtime.signals import StopRequests
+from experiments.runtime.signals import StoppedError, StopRequests
 
 PARTITIONS = 5.0, 30.0, 120.0
 """Seconds for which a host is cut off."""
@@ -46,6 +46,26 @@ def is_fine(count: HostCount) -> bool:
     return not count.unexpected and not count.steps_lost and not count.lock_held and count.bit_equal == count.runs
 
 
+def _row(words: Iterable[object]) -> str:
+    return f"| {' | '.join(map(str, words))} |"
+
+
+def _disturb(bench: Bench, counts: Mapping[str, int], partitions: Sequence[float], found: list[HostCount]) -> None:
+    """Injects all faults, and adds what came of each kind once it is done."""
+    made = bench.made
+    between = made.why_loopback or f"the wire between them: {made.wire.kind if made.wire else 'none'}"
+    cli.print_result(f"{len(made.each)} hosts of {bench.settings.num_devices} devices; {between}")
+    heads = [name.replace("_", " ") for name in asdict(HostCount(""))]
+    cli.print_result(f"{_row(heads)}\n|{'---|' * len(heads)}")
+    planned = [(times, work) for times, work in _planned(bench, counts, partitions) if times]
+    with progress.bar(sum(times for times, _ in planned), "faults", "disturbing hosts") as shown:
+        bench.on_fault = shown.update
+        for _, work in planned:
+            found.append(work())
+            cli.print_result(_row(asdict(found[-1]).values()))
+            _write(bench, found)
+
+
 def inject(
     out: Path,
     num_hosts: int,
@@ -58,28 +78,21 @@ def inject(
 
     Raises:
         UserError: a fault after which something was lost, or a process did not end as it should.
+        StoppedError: a signal asked for it.
     """
     run_folder.make_folder("out", out)
     found: list[HostCount] = []
-    with StopRequests(), hosts(num_hosts, out, seed) as made:
-        bench = Bench(made, out, settings, random.Random(seed))
-        between = made.why_loopback or f"the wire between them: {made.wire.kind if made.wire else 'none'}"
-        cli.print_result(f"{num_hosts} hosts of {settings.num_devices} devices; {between}")
-        planned = [(times, work) for times, work in _planned(bench, counts, partitions) if times]
-        heads = [name.replace("_", " ") for name in asdict(HostCount(""))]
-        cli.print_result(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-        with progress.bar(sum(times for times, _ in planned), "faults", "disturbing hosts") as shown:
-            bench.on_fault = shown.update
-            for _, work in planned:
-                found.append(work())
-                cli.print_result("| " + " | ".join(str(value) for value in asdict(found[-1]).values()) + " |")
-                _write(out, bench, found)
+    try:
+        with StopRequests(), hosts(num_hosts, out, seed) as made:
+            _disturb(Bench(made, out, settings, random.Random(seed)), counts, partitions, found)
+    except StoppedError:
+        raise StoppedError(f"stopped after {len(found)} kinds of faults, which are in {out / 'hosts.json'}") from None
     bad = [count.fault for count in found if not is_fine(count)]
     if bad:
         raise UserError(f"not recovered from all of: {', '.join(bad)}; see {out / 'hosts.json'}")
 
 
-def _write(out: Path, bench: Bench, found: list[HostCount]) -> None:
+def _write(bench: Bench, found: list[HostCount]) -> None:
     record = {
         "hosts": len(bench.made.each),
         "devices": bench.settings.num_devices,
@@ -87,4 +100,4 @@ def _write(out: Path, bench: Bench, found: list[HostCount]) -> None:
         "counts": [asdict(count) for count in found],
         "failures": bench.failures,
     }
-    run_folder.write_atomically(out / "hosts.json", json.dumps(record, indent=2) + "\n")
+    run_folder.write_atomically(bench.out / "hosts.json", json.dumps(record, indent=2) + "\n")
