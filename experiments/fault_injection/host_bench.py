@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 from cfgjax import checkpoints
+from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.fault_injection import cluster, ends
 from experiments.fault_injection.cluster import Cluster, End, Own
@@ -112,6 +113,7 @@ class Settings:
         return [*self.extra, *(word for pair in words if pair[0][2:].replace("-", "_") in known for word in pair)]
 
 
+_NO_MORE: Mapping[str, Any] = {}
 Fault = Callable[[Cluster], float | None]
 """Does something to a run; gives when, on the monotonic clock, or None where the run had ended before."""
 
@@ -207,18 +209,18 @@ class Bench:
         if result in ("went_on", "ended", "refused"):
             setattr(count, result, getattr(count, result) + 1)
         else:
-            count.unexpected += 1
             phases = [running.phase(each) for each in range(len(running.processes))]
             lines = [running.text(each, 1)[-1500:] for each in range(len(running.processes))]
-            place = {"fault": count.fault, "run": str(run_dir), "host": faulty, "phases": phases}
-            self.failures.append({**place, "what": result, "ends": [vars(end) for end in found], "stderr": lines})
+            more = {"host": faulty, "phases": phases, "ends": [vars(end) for end in found], "stderr": lines}
+            self.fail(count, result, run_dir, more)
         caused = [end.seconds for end in found if end.code not in (0, None) and not end.was_killed]
         count.longest = round(max([count.longest, *caused]), 1)
 
-    def fail(self, count: HostCount, what: str, run_dir: Path) -> None:
-        """Notes what is wrong beside how the processes ended."""
+    def fail(self, count: HostCount, what: str, run_dir: Path, more: Mapping[str, Any] = _NO_MORE) -> None:
+        """Says, and keeps for hosts.json, what did not go as it should."""
         count.unexpected += 1
-        self.failures.append({"fault": count.fault, "run": str(run_dir), "what": what})
+        cli.warn(f"{count.fault}, {run_dir}: {what}")
+        self.failures.append({"fault": count.fault, "run": str(run_dir), "what": what, **more})
 
     def finish(self, run_dir: Path, count: HostCount, found: list[End], extra: tuple[str, ...] = ()) -> None:
         """Lets the run end, unless it has, and compares it."""
