@@ -187,3 +187,16 @@ class Elastic:
     def reports_apart(self) -> float:
         """The largest relative difference of the two runs' reports, once both have ended."""
         return differences.reports(self._moved, self._unmoved)
+
+
+def all_moves(out: Path, preset: Sequence[str] = ("mixture",), uses_sgd: bool = True) -> Iterator[Move]:
+    """Every pair of ALL_PLACES in both directions, one move after another of one run.
+
+    Raises:
+        UserError: processes that do not end as they should, or, at the end, a report that is another.
+    """
+    runs = Elastic(out, every_move(ALL_PLACES), preset, uses_sgd)
+    yield from runs.moves()
+    apart = runs.reports_apart()
+    if apart > MOST:
+        raise UserError(f"the report of a run that was moved differs by {apart:.1e}; see {out}")

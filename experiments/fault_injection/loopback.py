@@ -18,7 +18,7 @@ import jax
 from experiments import train
 from experiments.cli.main import UserError
 
-SECONDS = 900.0
+SECONDS = 600.0
 """Within which all processes of a command must have ended."""
 
 Disturb = Callable[[int], object]
