@@ -360,7 +360,7 @@ def test_a_run_is_measured_by_its_classes_and_shows_held_out_conditions(finished
     assert found["text"].tolist() == words
     np.testing.assert_allclose(found["numbers"][:, 0], [row["bright"] for row in TEST], rtol=1e-5)
     assert (folder / "samples.png").is_file()
-    done = command("evaluate", folder, "--scales", 1, "--num-per-class", 1, "--out", tmp_path / "out")
+    done = command("evaluate", folder, "--scales", 1, 3, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert {file.name for file in (tmp_path / "out").iterdir()} == {
         "metrics.json", "samples.png", "by_scale.npz", "samples-heun.npz", "samples-euler_maruyama.npz",
