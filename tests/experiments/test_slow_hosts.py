@@ -119,7 +119,7 @@ def test_of_two_processes_the_slow_one_is_named_whatever_makes_it_slow(tmp_path)
     hosts = Hosts(tmp_path, 2, cores)
     try:
         hosts.wait_for(None)
-        with _slow_data(hosts, 1, 0.1):
+        with _slow_data(hosts, 1, 0.3):
             hosts.wait_for(1)
         with _stopped_half_of_the_time(hosts.processes[0], 0.25):
             hosts.wait_for(0)
@@ -149,7 +149,7 @@ def test_of_four_processes_the_one_with_slow_data_is_named_on_the_line_of_progre
 @pytest.mark.slow
 @TWO_CORES
 def test_measuring_takes_little_of_a_step():
-    """Of the processor's time, which other programs hardly change; on idle cores the ratio is below 1.01."""
+    """Of the processor's time, which other programs change less than the wall's."""
     port = str(_free_port())
     program = [sys.executable, "-m", "tests.support.time_of_shares"]
     started = [
