@@ -213,7 +213,7 @@ class Bench:
             lines = [running.text(each, 1)[-1500:] for each in range(len(running.processes))]
             more = {"host": faulty, "phases": phases, "ends": [vars(end) for end in found], "stderr": lines}
             self.fail(count, result, run_dir, more)
-        caused = [end.seconds for end in found if end.code not in (0, None) and not end.was_killed]
+        caused = [end.seconds for end in found if end.code == PeerFailedError.exit_code]
         count.longest = round(max([count.longest, *caused]), 1)
 
     def fail(self, count: HostCount, what: str, run_dir: Path, more: Mapping[str, Any] = _NO_MORE) -> None:

@@ -15,8 +15,6 @@ from experiments.fault_injection.wire import Wire
 
 _SECONDS = 30.0
 """Within which a command of iproute2 has ended."""
-LINK = "eth0"
-"""A host's own end of its link."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +60,15 @@ def _name(index: int) -> str:
     return f"host-{'abcd'[index]}"
 
 
-def port_of(index: int) -> str:
-    """The hub's end of a host's link."""
-    return f"port{index}"
-
-
 def _link(hub: str, host: Host) -> None:
     """Joins a host to the hub; its hardware address ends in its number."""
     assert host.place is not None
-    own, port = host.place.network, port_of(host.index)
-    _run("ip", "-n", hub, "link", "add", port, "type", "veth", "peer", "name", LINK, "netns", own)
-    _run("ip", "-n", own, "link", "set", LINK, "address", wire.hardware_address(host.index), "addrgenmode", "none")
+    own, port = host.place.network, wire.port_of(host.index)
+    _run("ip", "-n", hub, "link", "add", port, "type", "veth", "peer", "name", wire.LINK, "netns", own)
+    _run("ip", "-n", own, "link", "set", wire.LINK, "address", wire.hardware_address(host.index), "addrgenmode", "none")
     _run("ip", "-n", hub, "link", "set", port, "addrgenmode", "none")
-    _run("ip", "-n", own, "address", "add", f"{host.address}/24", "dev", LINK)
-    for network, device in ((own, "lo"), (own, LINK), (hub, port)):
+    _run("ip", "-n", own, "address", "add", f"{host.address}/24", "dev", wire.LINK)
+    for network, device in ((own, "lo"), (own, wire.LINK), (hub, port)):
         _run("ip", "-n", network, "link", "set", device, "up")
 
 

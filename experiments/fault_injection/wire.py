@@ -23,6 +23,8 @@ _HEADER, _MOST_BYTES = 10, 2**17
 """Of virtio's header before each frame, which carries its offloads, and of both together."""
 _BUFFER = 2**23
 _SECONDS = 30.0
+LINK = "eth0"
+"""A host's own end of its link to the hub."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Wire(NamedTuple):
 def hardware_address(index: int) -> str:
     """That of a host's own end of its link."""
     return f"02:00:00:00:00:{index:02x}"
+
+
+def port_of(index: int) -> str:
+    """The hub's end of a host's link."""
+    return f"port{index}"
 
 
 def targets_of(frame: bytes, source: int, num: int) -> list[int]:
@@ -134,7 +141,7 @@ def _relay(hub: str, num: int, seed: int, orders: Connection) -> None:
     """Carries frames between the hub's ports, until the pipe of orders is closed."""
     namespaces.end_with_parent()
     namespaces.enter_network(hub)
-    ports = [_socket_on(f"port{index}") for index in range(num)]
+    ports = [_socket_on(port_of(index)) for index in range(num)]
     numbers: dict[Any, int] = {port: index for index, port in enumerate(ports)}
     relay = Relay(num, random.Random(seed))
     orders.send(None)
@@ -216,13 +223,13 @@ def _bridged(hub: str, networks: Sequence[str]) -> Iterator[Wire]:
     ip("add", "bridge", "type", "bridge")
     ip("set", "bridge", "up")
     for index in range(len(networks)):
-        ip("set", f"port{index}", "master", "bridge")
+        ip("set", port_of(index), "master", "bridge")
 
     def order(weather: Weather) -> None:
         for index, network in enumerate(networks):
-            _tc(hub, "qdisc", "replace", "dev", f"port{index}", "root", *netem_words(weather, index))
+            _tc(hub, "qdisc", "replace", "dev", port_of(index), "root", *netem_words(weather, index))
             own = Weather(cut=weather.cut)
-            _tc(network, "qdisc", "replace", "dev", "eth0", "root", *netem_words(own, index))
+            _tc(network, "qdisc", "replace", "dev", LINK, "root", *netem_words(own, index))
 
     yield Wire("netem", order)
 
