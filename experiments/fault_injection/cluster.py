@@ -3,7 +3,7 @@
 import atexit
 import contextlib
 import functools
-import multiprocessing
+import importlib
 import os
 import resource
 import signal
@@ -14,15 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
 from jax._src import compilation_cache, compiler
 
 from cfgjax import checkpoints
-from experiments import train
 from experiments.evaluation import mixture
-from experiments.fault_injection import namespaces
+from experiments.fault_injection import forkserver, namespaces
 from experiments.fault_injection.hosts import Host, Hosts
 from experiments.run import fit, loop
 from experiments.runtime import distributed
@@ -67,7 +67,7 @@ def _marked(work: Callable[..., Any], mark: Callable[[str], None], phase: str) -
     return marked
 
 
-def _mark_phases(file: Path) -> None:
+def _mark_phases(train: ModuleType, file: Path) -> None:
     """Lets this process leave in a file what it begins to do, a line each."""
     stream = file.open("ab", buffering=0)
     last = ""
@@ -125,7 +125,8 @@ def _train(host: Host, own: Own, arguments: list[str], num_devices: int, files: 
     for name, value in _SHORT_REPORT.items():
         setattr(mixture, name, value)
     _keep_programs()
-    _mark_phases(phases)
+    train = importlib.import_module(forkserver.COMMAND)
+    _mark_phases(train, phases)
     try:
         train.main([*arguments, *own.arguments])
     finally:
@@ -287,8 +288,7 @@ def start(
     for file in (file for each in names for file in each):
         file.unlink(missing_ok=True)
     cluster = Cluster(tuple((out, err, phases) for out, err, phases in names))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context = forkserver.context()
     address = f"{made.each[0].address}:{_free_port()}"
     launch = ["--coordinator", address, "--num-processes", str(len(made.each))]
     for host, files in zip(made.each, cluster.logs, strict=True):

@@ -22,7 +22,7 @@ from experiments.runtime.peers import PeerFailedError
 NUM_STEPS, SAVE_EVERY = 80, 10
 SECONDS = 60.0
 """Within which all processes have ended that end because of a fault."""
-LONGEST = 300.0
+LONGEST = 900.0
 """Within which a run that goes on has ended."""
 _MOST_STARTS = 4
 _NAMED = re.compile(r"process \d+|host-[a-d]")

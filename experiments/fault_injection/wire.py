@@ -3,7 +3,6 @@
 import contextlib
 import heapq
 import itertools
-import multiprocessing
 import random
 import select
 import socket
@@ -15,7 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from experiments.cli.main import UserError
-from experiments.fault_injection import namespaces
+from experiments.fault_injection import forkserver, namespaces
 
 _PACKET, _IGNORE_OUTGOING, _VNET_HDR = 263, 23, 15
 _RECEIVE_BUFFER, _ALL_PROTOCOLS = 33, 3
@@ -161,7 +160,7 @@ def _relay(hub: str, num: int, seed: int, orders: Connection) -> None:
 
 @contextlib.contextmanager
 def _relayed(hub: str, num: int, seed: int) -> Iterator[Wire]:
-    context = multiprocessing.get_context("forkserver")
+    context = forkserver.context()
     ours, its = context.Pipe()
     process = context.Process(target=_relay, args=(hub, num, seed, its), daemon=True)
     process.start()
