@@ -6,6 +6,8 @@ import subprocess
 import time
 
 import pytest
+from jax._src import clusters as jax_clusters
+from jax._src.clusters import cloud_tpu_cluster
 
 from tests.support import clusters
 from tests.support.clusters import ADDRESS, FILES, Job, bash, directives, job_set, run_job_set, started
@@ -163,6 +165,41 @@ def test_a_job_set_starts_again(codes, succeeds, restarts, stand_ins, tmp_path):
     _expect(tmp_path, codes)
     assert run_job_set(stand_ins, job_set().container["args"], most=2) == (succeeds, restarts)
     assert started(tmp_path)[-1].endswith("--num-processes=4 --process-id=1")
+
+
+SLURM = {
+    "SLURM_JOB_ID": "5000", "SLURM_STEP_NODELIST": "node[07-09],other", "SLURM_NTASKS": "8", "SLURM_PROCID": "5",
+    "SLURM_LOCALID": "1",
+}  # fmt: skip
+OPEN_MPI = {
+    "OMPI_MCA_orte_hnp_uri": f"{5000 * 4096}.0;tcp://10.0.0.7:34911", "OMPI_COMM_WORLD_SIZE": "8",
+    "OMPI_COMM_WORLD_RANK": "5", "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+}  # fmt: skip
+SLICES = {
+    "TPU_WORKER_HOSTNAMES": "localhost,other", "TPU_WORKER_ID": "1", "MEGASCALE_NUM_SLICES": "4",
+    "MEGASCALE_SLICE_ID": "2", "MEGASCALE_COORDINATOR_ADDRESS": "localhost",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cluster", "variables", "coordinator", "local"),
+    [
+        (jax_clusters.SlurmCluster, SLURM, "node07:62344", 1),
+        (jax_clusters.OmpiCluster, OPEN_MPI, "10.0.0.7:62344", 1),
+        (jax_clusters.GkeTpuCluster, SLICES, "localhost:8482", None),
+    ],
+)
+def test_jax_reads_the_variables_that_the_page_names(cluster, variables, coordinator, local, monkeypatch):
+    """Process 5 of 8, with the port that JAX chooses; the process takes one GPU where it is told its own number."""
+    monkeypatch.setattr(cloud_tpu_cluster, "running_in_cloud_tpu_vm", True)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cluster.is_env_present()
+    found = cluster.get_coordinator_address(1, None), cluster.get_process_count(), cluster.get_process_id()
+    assert found == (coordinator, 8, 5)
+    assert cluster.get_local_process_id() == local
+    page = (FILES.parent / "clusters.md").read_text()
+    assert all(f"`{name}`" in page for name in variables)
 
 
 def test_the_page_shows_the_files_themselves():

@@ -40,7 +40,7 @@ def _await_checkpoint(run_dir, process):
 
 
 @pytest.mark.slow
-def test_slurm_stops_a_run_before_its_time_ends_and_queues_it_again(environment, tmp_path):
+def test_slurm_stops_a_run_in_time_and_queues_it_again(environment, tmp_path):
     """JAX chooses the coordinator's port by the number of the job."""
     run_dir, port = tmp_path / "run", _free_port()
     environment["RESTARTS"] = "1"
