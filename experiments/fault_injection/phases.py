@@ -4,34 +4,32 @@ A disturbance comes with the event itself, whatever the speed of the machine.
 """
 
 import functools
+import importlib
 import os
 import signal
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from cfgjax.checkpoints import save
-from experiments import train
-from experiments.run import checkpointing, fit, loop
-from experiments.runtime import distributed
-
-PHASES: dict[str, tuple[Any, str]] = {
-    "start": (train.distributed, "start"),
-    "join": (distributed.jax.distributed, "initialize"),
-    "read": (fit, "task_of"),
-    "restore": (fit.checkpoints, "restore"),
-    "compile": (loop, "_programs_of"),
-    "step": (loop._Logger, "log"),
-    "save": (checkpointing.Saver, "save"),
-    "verify": (save.Writer, "_verify"),
-    "last save": (checkpointing.Saver, "finish"),
-    "report": (train, "report"),
+PHASES = {
+    "start": ("experiments.train", "distributed.start"),
+    "join": ("experiments.runtime.distributed", "jax.distributed.initialize"),
+    "read": ("experiments.run.fit", "task_of"),
+    "restore": ("experiments.run.fit", "checkpoints.restore"),
+    "compile": ("experiments.run.loop", "_programs_of"),
+    "step": ("experiments.run.loop", "_Logger.log"),
+    "save": ("experiments.run.checkpointing", "Saver.save"),
+    "verify": ("cfgjax.checkpoints.save", "Writer._verify"),
+    "last save": ("experiments.run.checkpointing", "Saver.finish"),
+    "report": ("experiments.train", "report"),
 }
-"""Phase to what is called as it begins: module or class, and name. A checkpoint is verified in the background."""
+"""Phase to what is called as it begins, by module and name. A checkpoint is verified in the background."""
 
 
 def before(phase: str, work: Callable[[], object], number: int = 1) -> None:
     """Lets work be done in this process just before the phase begins for the ``number``-th time."""
-    owner, name = PHASES[phase]
+    module, names = PHASES[phase]
+    *owners, name = names.split(".")
+    owner = functools.reduce(getattr, owners, importlib.import_module(module))
     called, calls = getattr(owner, name), []
 
     @functools.wraps(called)
