@@ -18,7 +18,6 @@ import jax
 
 from experiments.cli.main import UserError
 
-COMMAND = "experiments.train"
 SECONDS = 600.0
 """Within which all processes of a command must have ended."""
 
@@ -65,7 +64,7 @@ class _Command(NamedTuple):
         launch = ["--coordinator", f"127.0.0.1:{self.port}", "--num-processes", str(self.hosts.num_processes)]
         together = [*launch, "--process-id", str(self.index)] if self.hosts.num_processes > 1 else []
         try:
-            importlib.import_module(COMMAND).main([*self.arguments, *together])
+            importlib.import_module("experiments.train").main([*self.arguments, *together])
         except Exception:
             traceback.print_exc()
             raise SystemExit(1) from None
@@ -76,7 +75,7 @@ class _Command(NamedTuple):
 def start(hosts: Hosts, arguments: Sequence[str], log: Path, disturb: Disturb | None = None) -> list[BaseProcess]:
     """The processes of ``experiments.train`` with these arguments; each appends what it says to LOG.INDEX."""
     context, port = multiprocessing.get_context("forkserver"), free_port()
-    context.set_forkserver_preload([__name__, COMMAND])
+    context.set_forkserver_preload([__name__, "experiments.train"])
     started: list[BaseProcess] = []
     for index in range(hosts.num_processes):
         its_log = log.with_name(f"{log.name}.{index}")

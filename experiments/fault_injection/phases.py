@@ -10,26 +10,37 @@ import signal
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-PHASES = {
-    "start": ("experiments.train", "distributed.start"),
-    "join": ("experiments.runtime.distributed", "jax.distributed.initialize"),
-    "read": ("experiments.run.fit", "task_of"),
-    "restore": ("experiments.run.fit", "checkpoints.restore"),
-    "compile": ("experiments.run.loop", "_programs_of"),
-    "step": ("experiments.run.loop", "_Logger.log"),
-    "save": ("experiments.run.checkpointing", "Saver.save"),
-    "verify": ("cfgjax.checkpoints.save", "Writer._verify"),
-    "last save": ("experiments.run.checkpointing", "Saver.finish"),
-    "report": ("experiments.train", "report"),
+import jax
+
+from cfgjax import checkpoints
+from experiments.run import fit, loop
+from experiments.run.checkpointing import Saver
+
+
+def _command() -> Any:
+    """The command, which no part of another one imports as it is imported itself."""
+    return importlib.import_module("experiments.train")
+
+
+PHASES: dict[str, tuple[Callable[[], Any], str]] = {
+    "start": (lambda: _command().distributed, "start"),
+    "join": (lambda: jax.distributed, "initialize"),
+    "read": (lambda: fit, "task_of"),
+    "restore": (lambda: checkpoints, "restore"),
+    "compile": (lambda: loop, "_programs_of"),
+    "step": (lambda: loop._Logger, "log"),
+    "save": (lambda: Saver, "save"),
+    "verify": (lambda: checkpoints.Writer, "_verify"),
+    "last save": (lambda: Saver, "finish"),
+    "report": (_command, "report"),
 }
-"""Phase to what is called as it begins, by module and name. A checkpoint is verified in the background."""
+"""Phase to what is called as it begins: module or class, and name. A checkpoint is verified in the background."""
 
 
 def before(phase: str, work: Callable[[], object], number: int = 1) -> None:
     """Lets work be done in this process just before the phase begins for the ``number``-th time."""
-    module, names = PHASES[phase]
-    *owners, name = names.split(".")
-    owner = functools.reduce(getattr, owners, importlib.import_module(module))
+    owner_of, name = PHASES[phase]
+    owner = owner_of()
     called, calls = getattr(owner, name), []
 
     @functools.wraps(called)
