@@ -18,6 +18,7 @@ from experiments.runtime import aborts, heartbeats
 
 _PREFIX = "cfgjax"
 _STANDARD_ERROR = 2
+_CONNECT = 2.0
 _JAX_SECONDS = 100
 """JAX's own heartbeat, which aborts without a word of who is missing, is never the shorter one."""
 _MARGIN = 5
@@ -107,21 +108,26 @@ def missing(said: str) -> list[int]:
 
 def _not_joined(said: str, seconds: int, coordinator: str | None) -> str:
     """The line with which a process ends that waited in vain for the others."""
-    absent = ", ".join(map(str, missing(said)))
-    who = f"process {absent} did not join" if absent else "not all processes joined"
+    absent = missing(said)
     if "incarnation" in said:
         who = "two processes joined as the same one"
-    host = "" if coordinator is None else coordinator.rpartition(":")[0]
-    why = f", and {host} is not known here" if host and not absent and not _is_known(host) else ""
-    return (
-        f"{who} within {seconds} s (--join-seconds){why}; look why, and start the same command on all processes again"
-    )
+    elif absent:
+        who = f"process {', '.join(map(str, absent))} did not join"
+    else:
+        who = "not all processes joined" if coordinator is None else _of_process_0(coordinator)
+    return f"{who} within {seconds} s (--join-seconds); start the same command on all processes again"
 
 
-def _is_known(host: str) -> bool:
-    with contextlib.suppress(OSError):
-        return bool(socket.getaddrinfo(host.strip("[]"), None))
-    return False
+def _of_process_0(coordinator: str) -> str:
+    """What keeps this process from process 0, or that others were missing."""
+    host, _, port = coordinator.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT):
+            return "not all processes joined"
+    except socket.gaierror:
+        return f"process 0 did not join: {host} is not known here"
+    except OSError:
+        return f"process 0 did not join: nothing answers at {coordinator}"
 
 
 def _initialize(coordinator: str | None, number: int | None, index: int | None, seconds: int, silence: float) -> None:

@@ -148,15 +148,15 @@ def test_of_four_processes_the_one_with_slow_data_is_named_on_the_line_of_progre
 
 @pytest.mark.slow
 @TWO_CORES
-def test_measuring_takes_little_of_a_step():
+def test_watching_takes_little_of_a_step():
     """Of the processor's time, which other programs change less than the wall's."""
     port = str(_free_port())
     program = [sys.executable, "-m", "tests.support.time_of_shares"]
     started = [
-        subprocess.Popen([*program, str(index), port, "5", "20"], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([*program, str(index), port, "5", "20"], stderr=subprocess.PIPE, text=True)
         for index in range(2)
     ]
-    for out, _ in [process.communicate(timeout=MOST_SECONDS) for process in started]:
+    for _, out in [process.communicate(timeout=MOST_SECONDS) for process in started]:
         found = json.loads(next(line for line in out.splitlines() if line.startswith("{")))
         seconds = {name: np.median(blocks, axis=0)[1] for name, blocks in found.items()}
         assert seconds["with"] < 1.25 * seconds["without"]

@@ -11,8 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-from tests.support import peers_by_store
-
 
 def _slow(batches, flag):
     def slow_batches(steps):
@@ -31,7 +29,6 @@ def main(core, flag, arguments):
     from experiments import train
     from experiments.run import fit
 
-    peers_by_store.install()
     advance = fit.advance
 
     def slow(trainer, *rest):

@@ -1,4 +1,4 @@
-"""A program for tests: what measuring the hosts' shares costs, in steps of two processes with and without it.
+"""A program for tests: what watching the hosts costs, their shares and heartbeats, in steps with and without it.
 
 python -m tests.support.time_of_shares INDEX PORT MILLISECONDS SECONDS: steps of about so long, in blocks with and
 without it by turns; it prints, as JSON, seconds of a step in each block with it and without it, and its processor's.
@@ -12,6 +12,8 @@ import time
 import jax
 import numpy as np
 
+from experiments.runtime import coordination, distributed
+from experiments.runtime.distributed import Launch
 from experiments.runtime.own_time import OwnTime, StallClock, _Sums
 
 BLOCK = 2.0
@@ -65,17 +67,22 @@ def _again(own_time):
     return own_time
 
 
+_SENDING = {name: getattr(coordination, name) for name in ("put", "get", "all_of")}
+_SILENT = {"put": lambda key, text: None, "get": lambda key: None, "all_of": lambda folder: {}}
+
+
+def _send(is_on):
+    """Lets heartbeats travel, or not."""
+    for name, work in (_SENDING if is_on else _SILENT).items():
+        setattr(coordination, name, work)
+
+
 def main(index, port, milliseconds, seconds):
     """Runs the program in this process."""
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[index]})
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", 1)
-    jax.distributed.initialize(f"127.0.0.1:{port}", 2, index)
-
-    from experiments.runtime import distributed
-    from tests.support import peers_by_store
-
-    peers_by_store.install()
+    distributed.start(Launch(f"127.0.0.1:{port}", 2, index))
     step, any_true, without = _steps(index), distributed.AnyTrue(), OwnTime()
     without.close()
     without._is_on = False
@@ -91,6 +98,7 @@ def main(index, port, milliseconds, seconds):
         block += 1
         for name in ("with", "without") if block % 2 else ("without", "with"):
             measured = _again(own_time) if name == "with" else without
+            _send(name == "with")
             start = np.array([time.perf_counter(), time.process_time()])
             for _ in range(INTERVALS):
                 _run(step, measured, any_true, number, num_steps)
@@ -98,7 +106,8 @@ def main(index, port, milliseconds, seconds):
             found[name].append((passed / INTERVALS / num_steps).tolist())
             measured.close()
     own_time.close()
-    print(json.dumps(found), flush=True)
+    _send(True)
+    sys.stderr.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":
