@@ -6,9 +6,10 @@ equal, bit by bit, that of an undisturbed run. Prints a table and writes faults.
 With --hosts 2 to 4 the run is one of several hosts on this machine, each in namespaces of its own, and the faults are
 those of one of them: killed, cut off, on a slow or losing wire, paused, its disk full or read-only, its checkpoint
 damaged, its clock apart, its data, packages or settings others. All of its processes must go on to the same bits, or
-all end in time with a line that names the host. It needs Linux, iproute2 and the right to make namespaces; without it,
-loopback processes are used and the network's faults left out. Writes hosts.json. For example:
-python -m experiments.fault_injection --hosts 4 --kills 60 --partitions 9 --slow-wires 6 --pauses 8 --mismatches 12
+all end in time with a line that names the host; a signal at any phase stops all of them. It needs Linux, iproute2 and
+the right to make namespaces; without it, loopback processes are used and the network's faults left out. Writes
+hosts.json. For example:
+python -m experiments.fault_injection --hosts 4 --kills 60 --signals 24 --partitions 9 --slow-wires 6 --pauses 8
 """
 
 import json
@@ -18,13 +19,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import tyro
+
 from experiments.cli import main as cli
 from experiments.cli.main import UserError
 from experiments.cli.options import optional
-from experiments.fault_injection import host_table
+from experiments.fault_injection import host_table, walks
 from experiments.fault_injection.disks import require_mountable
 from experiments.fault_injection.harness import Count, Harness
 from experiments.fault_injection.host_bench import Settings
+from experiments.fault_injection.loopback import Hosts
 from experiments.run import folder as run_folder
 from experiments.runtime import progress
 
@@ -38,13 +42,13 @@ class Options:
     kills: int = 200
     """SIGKILLs at random moments."""
     signals: int = 20
-    """SIGTERMs, and as many SIGINTs, at random moments."""
+    """SIGTERMs, and as many SIGINTs, at random moments; with hosts so many of both, at every phase in turn."""
     damages: int = 40
     """Newest checkpoints with one file removed, truncated, or with a flipped bit."""
     full_disks: int = 4
     """Disks that fill while a run goes on, and as many that turn read-only; needs the right to mount."""
     hosts: Literal[0, 2, 3, 4] = 0
-    """Hosts of each run; 0 for one process. With hosts, signals are left out, and what follows applies."""
+    """Hosts of each run; 0 for one process. With hosts, what follows applies."""
     devices: Literal[1, 2] = 1
     """Virtual devices of each host."""
     partitions: int = 3
@@ -57,6 +61,8 @@ class Options:
     """Hosts whose clocks are apart."""
     mismatches: int = 10
     """Hosts with other data, packages, settings, or another number of processes."""
+    moves: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Move a run between all pairs of 2 x 2, 1 x 4, 4 x 1 and 1 x 1 hosts and devices, replicated and sharded."""
     heartbeat_seconds: Annotated[float | None, optional("FLOAT", "the command's own")] = None
     """Passed to every process, so that runs are short."""
     seed: int = 0
@@ -64,7 +70,7 @@ class Options:
 
 
 _OF_ONE = "kills", "signals", "damages", "full_disks"
-_OF_HOSTS = "kills", "partitions", "slow_wires", "pauses", "damages", "full_disks", "clocks", "mismatches"
+_OF_HOSTS = "kills", "signals", "partitions", "slow_wires", "pauses", "damages", "full_disks", "clocks", "mismatches"
 
 
 def _check(options: Options) -> None:
@@ -72,7 +78,7 @@ def _check(options: Options) -> None:
     for name, count in counts.items():
         if count < 0:
             raise UserError(f"{name} must be at least 0, got {count}")
-    if not any(counts.values()):
+    if not any(counts.values()) and not (options.hosts and options.moves):
         raise UserError(f"{', '.join(counts)}: one of them must be above 0")
     if options.out.exists() and not (options.out.is_dir() and not any(options.out.iterdir())):
         raise UserError(f"out must be a folder that is new or empty, got {options.out}")
@@ -102,7 +108,14 @@ def _is_fine(count: dict[str, Any]) -> bool:
 def _inject_into_hosts(options: Options) -> None:
     counts = {name: getattr(options, name) for name in _OF_HOSTS}
     settings = Settings(options.devices, options.heartbeat_seconds)
-    host_table.inject(options.out, options.hosts, options.seed, settings, counts)
+    if any(count for name, count in counts.items() if name != "signals"):
+        host_table.inject(options.out, options.hosts, options.seed, settings, counts)
+    if options.signals:
+        with progress.bar(options.signals, "signals", "stopping hosts") as shown:
+            walks.signals(options.out, Hosts(options.hosts, options.devices), options.signals, shown.update)
+    if options.moves:
+        with progress.bar(None, "moves", "moving a run") as shown:
+            walks.moves(options.out, shown.update)
 
 
 def inject_faults(options: Options) -> None:
