@@ -12,7 +12,7 @@ from cfgjax.checkpoints.save import read_each
 from experiments.run import ema_snapshots, metrics_log
 from experiments.run import folder as run_folder
 
-_OF_THE_PLACE = {"num_devices", "report_seconds", "examples_per_second", "hosts"}
+_OF_THE_PLACE = {"num_devices", "report_seconds", "examples_per_second", "host_shares", "hosts"}
 
 
 def apart(found: Any, expected: Any) -> float:
