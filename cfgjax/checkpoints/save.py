@@ -11,12 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, NamedTuple, Self
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 from orbax.checkpoint import checkpoint_managers
 
 from cfgjax.checkpoints.checksums import checksums, host_checksum
+from cfgjax.checkpoints.commits import commit_failures, wait_for_commit
 from cfgjax.checkpoints.errors import CheckpointError, reason
 from cfgjax.checkpoints.metadata import JSONMapping, with_digest
 from cfgjax.checkpoints.trees import StorableTree, flatten_with_names, places, stored
@@ -130,6 +132,7 @@ class Writer:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         except OSError as error:
             raise CheckpointError(f"checkpoints {folder} cannot be opened: {reason(error)}") from error
+        self._failures = commit_failures(self._manager)
 
     def __enter__(self) -> Self:
         return self
@@ -141,7 +144,8 @@ class Writer:
             if kind is None:
                 raise
         finally:
-            self._manager.close()
+            if jax.process_count() == 1 or not self._failures:
+                self._manager.close()
 
     @checked
     def save(
@@ -178,12 +182,13 @@ class Writer:
         """Waits until the save under way is published.
 
         Raises:
-            CheckpointError: it failed: it could not be written, or did not read back as it was given.
+            CheckpointError: it failed: it could not be written, or did not read back as it was given. Of several
+                processes the others wait for this one until they are ended.
         """
         if self._underway is None:
             return
         try:
-            self._manager.wait_until_finished()
+            wait_for_commit(self._manager, self._failures)
         except Exception as error:
             self._forget(error)
         self._underway = None
@@ -193,8 +198,9 @@ class Writer:
         self._underway = None
         for draft in self._temporaries(step):
             shutil.rmtree(draft, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self._manager.reload()
+        if jax.process_count() == 1:
+            with contextlib.suppress(OSError):
+                self._manager.reload()
         raise CheckpointError(f"checkpoint {self._folder / str(step)} was not written: {reason(error)}") from error
 
     def _temporaries(self, step: int | None) -> list[Path]:

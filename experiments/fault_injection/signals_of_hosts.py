@@ -38,7 +38,7 @@ class Stop(NamedTuple):
 def in_turn(to: tuple[int, ...] | None, each_later: int = 0) -> tuple[Signal, ...]:
     """A signal at each phase of a run's life, one after another, each at a later step than the one before.
 
-    A run of 40 steps with a save every 10: its saves begin after steps 10, 20, 30 and 40.
+    A run of 40 steps with a save every 10: its saves begin after steps 10, 20, 30 and 40. Process 0 alone verifies.
     """
     sigterm, sigint = signal.SIGTERM, signal.SIGINT
     return (
@@ -48,7 +48,7 @@ def in_turn(to: tuple[int, ...] | None, each_later: int = 0) -> tuple[Signal, ..
         Signal("compile", 1, to),
         Signal("step", 4, to, each_later),
         Signal("save", 1, to, times=2),
-        Signal("verify", 1, to),
+        Signal("verify", 1, None if to is None else (0,)),
         Signal("restore", 1, to),
         Signal("step", 4, to, each_later, sent=sigint),
         Signal("last save", 1, to, sent=sigterm),
