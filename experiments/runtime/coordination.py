@@ -108,26 +108,28 @@ def missing(said: str) -> list[int]:
 
 def _not_joined(said: str, seconds: int, coordinator: str | None) -> str:
     """The line with which a process ends that waited in vain for the others."""
-    absent = missing(said)
+    absent, why = missing(said), ""
     if "incarnation" in said:
         who = "two processes joined as the same one"
     elif absent:
         who = f"process {', '.join(map(str, absent))} did not join"
     else:
-        who = "not all processes joined" if coordinator is None else _of_process_0(coordinator)
-    return f"{who} within {seconds} s (--join-seconds); start the same command on all processes again"
+        why = "" if coordinator is None else _of_process_0(coordinator)
+        who = "process 0 did not join" if why else "not all processes joined"
+    start = "start the same command on all processes again"
+    return f"{who} within {seconds} s (--join-seconds){why and ': '}{why}; {start}"
 
 
 def _of_process_0(coordinator: str) -> str:
-    """What keeps this process from process 0, or that others were missing."""
+    """What keeps this process from process 0, if anything does."""
     host, _, port = coordinator.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), _CONNECT):
-            return "not all processes joined"
+            return ""
     except socket.gaierror:
-        return f"process 0 did not join: {host} is not known here"
+        return f"{host} is not known here"
     except OSError:
-        return f"process 0 did not join: nothing answers at {coordinator}"
+        return f"nothing answers at {coordinator}"
 
 
 def _initialize(coordinator: str | None, number: int | None, index: int | None, seconds: int, silence: float) -> None:
@@ -169,7 +171,7 @@ def join(coordinator: str | None, number: int | None, index: int | None, seconds
     def work() -> None:
         try:
             _initialize(coordinator, number, index, seconds, silence)
-        except (ValueError, RuntimeError) as error:
+        except Exception as error:
             found.append(error)
 
     with _kept_back() as (terminal, file):

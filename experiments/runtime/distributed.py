@@ -32,6 +32,8 @@ LAG = 2
 
 _MOST_BYTES = 1024
 _OF_HOST = "host's: "
+_DAY = 86_400
+"""Seconds beyond which no wait is meant; JAX takes its own in 32 bits."""
 
 _COUNTS = "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES"
 """Variables in which clusters say of how many processes, or slices of TPUs, this one is a part."""
@@ -67,10 +69,12 @@ def is_one_of_several(environment: Mapping[str, str]) -> bool:
 
 
 def _require_seconds(launch: Launch) -> None:
-    if launch.join_seconds < 1:
-        raise UserError(f"join_seconds must be at least 1, got {launch.join_seconds}")
-    if not SUSPECTED < launch.heartbeat_seconds < math.inf:
-        raise UserError(f"heartbeat_seconds must be above {SUSPECTED:g}, and finite, got {launch.heartbeat_seconds}")
+    if not 1 <= launch.join_seconds <= _DAY:
+        raise UserError(f"join_seconds must be in 1..{_DAY}, got {launch.join_seconds}")
+    if not SUSPECTED < launch.heartbeat_seconds <= _DAY:
+        raise UserError(
+            f"heartbeat_seconds must be above {SUSPECTED:g}, and at most {_DAY}, got {launch.heartbeat_seconds}"
+        )
     if launch.stuck_seconds is not None and not launch.stuck_seconds > 0:
         raise UserError(f"stuck_seconds must be above 0, got {launch.stuck_seconds}")
 
@@ -83,7 +87,7 @@ def _require_together(launch: Launch) -> None:
     if launch.coordinator is None or launch.num_processes is None or launch.process_id is None:
         return
     host, _, port = launch.coordinator.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 2**16:
+    if not host or "/" in host or not port.isdigit() or not 0 < int(port) < 2**16:
         raise UserError(f"coordinator must be host:port, got {launch.coordinator!r}")
     if launch.num_processes < 1:
         raise UserError(f"num_processes must be at least 1, got {launch.num_processes}")

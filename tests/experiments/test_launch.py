@@ -60,11 +60,18 @@ def test_a_cluster_s_processes_are_known_by_its_environment(environment, expecte
         (_launch("h:0"), "coordinator must be host:port, got 'h:0'"),
         (_launch(":1234"), "coordinator must be host:port, got ':1234'"),
         (_launch("host:http"), "coordinator must be host:port, got 'host:http'"),
+        (_launch("http://host:1234"), "coordinator must be host:port, got 'http://host:1234'"),
         (_launch("host:65536"), "coordinator must be host:port, got 'host:65536'"),
         (_launch("h:1", process_id=2), "process_id must be in 0..1"),
         (_launch("host:1234", process_id=-1), "process_id must be in 0..1, of num_processes, got -1"),
         (_launch("host:1234", num_processes=0), "num_processes must be at least 1, got 0"),
         (_launch("host:1234", num_processes=-2), "num_processes must be at least 1, got -2"),
+        (["--join-seconds", "0"], "join_seconds must be in 1..86400, got 0"),
+        (["--join-seconds", 2**31], "join_seconds must be in 1..86400, got 2147483648"),
+        (["--heartbeat-seconds", "5"], "heartbeat_seconds must be above 5, and at most 86400, got 5.0"),
+        (["--heartbeat-seconds", "1e10"], "heartbeat_seconds must be above 5, and at most 86400, got 10000000000.0"),
+        (["--heartbeat-seconds", "nan"], "heartbeat_seconds must be above 5, and at most 86400, got nan"),
+        (["--stuck-seconds", "0"], "stuck_seconds must be above 0, got 0.0"),
     ],
 )
 def test_a_wrong_launch_is_one_line_before_anything_is_written(arguments, expected, tmp_path):
