@@ -96,8 +96,15 @@ class Watch:
         """Ends this process with an exit code and tells the others; what it says itself is written already."""
         self._tell_end(code, message)
         if self.index == 0:
-            time.sleep(_LINGER)
+            self._await_others(heartbeats.GRACE + _LINGER)
         self._exit(code)
+
+    def _await_others(self, seconds: float) -> None:
+        """Stays until all others have told how they end, and a while for them to do so, or for so many seconds."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not all(each.code for each in self._beats()):
+            time.sleep(_TICK)
+        time.sleep(min(_LINGER, max(0.0, end - time.monotonic())))
 
     def close(self) -> None:
         """Waits until all processes have done their work; a failure of one on the way ends this one, too."""
@@ -164,7 +171,7 @@ class Watch:
             if verdict is None:
                 continue
             since += _TICK
-            grace = heartbeats.GRACE if verdict.is_met_by_all else _LINGER * (self.index == 0)
+            grace = heartbeats.GRACE * verdict.is_met_by_all + _LINGER * (self.index == 0)
             is_leaving = bool(self.own.code)
             if since >= grace + (_LINGER + heartbeats.GRACE) * is_leaving:
                 self._end(verdict)

@@ -148,6 +148,17 @@ def test_the_exit_code_of_one_that_was_asked_to_stop_is_that_of_all(watches, cap
     assert _lines(capfd) == ["process 1 on host-b: stopped by SIGTERM"]
 
 
+@pytest.mark.parametrize("faulty", [0, 2])
+def test_process_0_whose_end_aborts_the_others_ends_last(watches, faulty):
+    made = watches(3)
+    made[1].own.code = 0  # it waits for the others already
+    with pytest.raises(_Ended):
+        made[faulty].leave(1, "a bug")
+    _wait(lambda: len(made[0].table.ended) == 3)
+    assert made[0].table.ended == {0: 76, 1: 76, 2: 76} | {faulty: 1}
+    assert list(made[0].table.ended)[-1] == 0
+
+
 def test_all_close_only_once_all_have_done_their_work(watches):
     made = watches(2)
     closing = threading.Thread(target=made[1].close)
