@@ -74,8 +74,8 @@ class HostCount:
     longest: float = 0.0
 
 
-def verdict(found: list[End], faulty: int) -> str:
-    """went_on, ended or refused; or what is wrong with how the processes ended."""
+def verdict(found: list[End], faulty: int | None) -> str:
+    """went_on, ended or refused; or what is wrong with how the processes ended, one of which, or None, is at fault."""
     others = [end for end in found if not end.was_killed]
     codes = {end.code for end in others}
     if codes <= {0}:
@@ -90,7 +90,7 @@ def verdict(found: list[End], faulty: int) -> str:
     if late:
         return f"process {late[0]} ended after {found[late[0]].seconds:.0f} s"
     for end in others:
-        wanted = rf"process {faulty}\b" if end.index != faulty else _NAMED.pattern
+        wanted = _NAMED.pattern if faulty in (None, end.index) else rf"process {faulty}\b"
         if not re.search(wanted, end.line):
             return f"process {end.index} does not name the other: {end.line!r}"
     return "ended"
@@ -179,7 +179,7 @@ class Bench:
         run_dir: Path,
         count: HostCount,
         fault: Fault | None = None,
-        faulty: int = 0,
+        faulty: int | None = 0,
         extra: tuple[str, ...] = (),
         own: dict[int, Own] | None = None,
         may_fall_back: bool = False,
@@ -202,7 +202,7 @@ class Bench:
             self._judge(count, found, faulty, run_dir, running)
         return found
 
-    def _judge(self, count: HostCount, found: list[End], faulty: int, run_dir: Path, running: Cluster) -> None:
+    def _judge(self, count: HostCount, found: list[End], faulty: int | None, run_dir: Path, running: Cluster) -> None:
         count.injected += 1
         self.on_fault()
         result = verdict(found, faulty)

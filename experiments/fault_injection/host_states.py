@@ -50,7 +50,7 @@ def full_shared_disks(bench: Bench, times: int) -> HostCount:
                     fill(disk)
                     time.sleep(0.02)
 
-            found = bench.attempt(run_dir, count, at_moment(bench, "step", index, spoil), index)
+            found = bench.attempt(run_dir, count, at_moment(bench, "step", index, spoil), None)
             (disk / "filler").unlink(missing_ok=True)
             bench.finish(run_dir, count, found)
     return count
