@@ -35,6 +35,7 @@ from experiments.run.loop import Trainer
 from experiments.run.trackers import Tracking
 from experiments.runtime import distributed, peers
 from experiments.runtime.distributed import Launch
+from experiments.runtime.heartbeats import GRACE
 from experiments.runtime.signals import StopRequests
 from experiments.tasks import texts
 from experiments.tasks.latent_pictures import warn_of_other_weights
@@ -101,7 +102,7 @@ def train(options: Options) -> None:
     run_dir = options.experiment.run_dir
     with StopRequests() as requests:
         with requests.deferred():  # once they have joined, what ends one process ends all
-            distributed.start(options.launch)
+            distributed.start(options.launch, lambda: requests.end_overdue(GRACE))
         require_same_start(options)
         experiment, tokenizer = distributed.agree(lambda: _named(options))
         trainer = prepare(experiment, options.debug_nans, options.tracking, options.accept, tokenizer)

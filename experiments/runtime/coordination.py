@@ -7,7 +7,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any, NoReturn
 
 import jax
@@ -150,7 +150,14 @@ def _initialize(coordinator: str | None, number: int | None, index: int | None, 
         _jax.get_distributed_runtime_service = make
 
 
-def join(coordinator: str | None, number: int | None, index: int | None, seconds: int, silence: float) -> None:
+def join(
+    coordinator: str | None,
+    number: int | None,
+    index: int | None,
+    meanwhile: Callable[[], None],
+    seconds: int,
+    silence: float,
+) -> None:
     """Joins the other processes; where not all are there in time, ends this process with exit code 76 and a line.
 
     It waits in another thread, as signals reach Python only where the main one waits in Python.
@@ -159,6 +166,7 @@ def join(coordinator: str | None, number: int | None, index: int | None, seconds
         coordinator: address of process 0, None where the cluster tells it.
         number: of processes, or None.
         index: which of them this one is, or None.
+        meanwhile: called while it waits; what it raises ends the wait.
         seconds: to wait for all.
         silence: seconds after which one is held to be dead; JAX's own limit is longer.
 
@@ -188,6 +196,7 @@ def join(coordinator: str | None, number: int | None, index: int | None, seconds
         thread.start()
         while thread.is_alive():
             thread.join(0.1)
+            meanwhile()
         aborts.off()
     for error in found:
         raise error

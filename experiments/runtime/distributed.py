@@ -97,8 +97,12 @@ def _require_together(launch: Launch) -> None:
         )
 
 
-def start(launch: Launch) -> None:
+def start(launch: Launch, meanwhile: Callable[[], None] = lambda: None) -> None:
     """Joins the other processes, before the first computation; all but the first fall silent on standard output.
+
+    Args:
+        launch: how they find each other.
+        meanwhile: called while it waits for them; what it raises ends the wait.
 
     Raises:
         UserError: flags that do not fit together, or a cluster that does not tell what is missing.
@@ -114,8 +118,9 @@ def start(launch: Launch) -> None:
         if launch.coordinator is not None and launch.process_id == 0:
             coordination.require_free(launch.coordinator)
         coordination.join(
-            launch.coordinator, launch.num_processes, launch.process_id, launch.join_seconds, launch.heartbeat_seconds
-        )
+            launch.coordinator, launch.num_processes, launch.process_id, meanwhile,
+            launch.join_seconds, launch.heartbeat_seconds,
+        )  # fmt: skip
         peers.begin(launch.heartbeat_seconds, math.inf if launch.stuck_seconds is None else launch.stuck_seconds)
     except TimeoutError as error:
         raise PeerFailedError(f"{error}; start the same command on all processes again") from None

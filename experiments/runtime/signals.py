@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -36,7 +37,7 @@ class StopRequests:
 
     def __init__(self) -> None:
         self.is_asked = False
-        self._first = 0
+        self._first, self._at = 0, 0.0
         self._is_deferred = False
         self._former: dict[int, Any] = {}
         self._former_wakeup, self._is_left = -1, threading.Event()
@@ -73,6 +74,15 @@ class StopRequests:
         if self.is_asked:
             raise self._stopped()
 
+    def end_overdue(self, seconds: float) -> None:
+        """Ends the work, even inside ``deferred``, where a signal came more than so many seconds ago.
+
+        Raises:
+            StoppedError: it did.
+        """
+        if self.is_asked and time.monotonic() - self._at > seconds:
+            raise self._stopped()
+
     def _end_deaf_ones(self, heard: int) -> None:
         """Ends the process by a second signal that its main thread does not hear, as while it compiles, in C++."""
         first = 0
@@ -92,7 +102,7 @@ class StopRequests:
             if signal.SIGINT in (self._first, number):
                 os._exit(128 + number)
             return
-        self.is_asked, self._first = True, number
+        self.is_asked, self._first, self._at = True, number, time.monotonic()
         if not self._is_deferred:
             raise self._stopped()
         name = signal.Signals(number).name

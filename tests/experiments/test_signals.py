@@ -28,6 +28,15 @@ def test_a_signal_waits_while_there_is_something_to_finish(number):
         assert requests.is_asked
 
 
+def test_a_request_ends_even_what_is_deferred_once_it_is_overdue():
+    with pytest.raises(StoppedError, match="stopped by SIGTERM"), StopRequests() as requests, requests.deferred():
+        requests.end_overdue(0.0)
+        _ask()
+        requests.end_overdue(3600.0)
+        requests.end_overdue(0.0)
+        raise AssertionError
+
+
 def test_what_ends_the_work_is_not_hidden_by_a_request():
     with pytest.raises(ZeroDivisionError), StopRequests() as requests, requests.deferred():
         _ask()
