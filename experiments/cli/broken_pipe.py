@@ -6,21 +6,21 @@ import select
 import sys
 from collections.abc import Iterator
 
-_UNREAD = 141
+UNREAD = 141
 """The exit code of what SIGPIPE ended."""
 
 
-def _is_unread() -> bool:
+def is_unread() -> bool:
     """Whether standard output is a pipe that nobody reads any more; what is left to write then goes nowhere."""
     try:
         written_to = select.poll()
         written_to.register(sys.stdout.fileno(), 0)
     except (AttributeError, OSError):  # no poll, no standard output, or none that is a file
         return False
-    is_unread = any(event & select.POLLERR for _, event in written_to.poll(0))
-    if is_unread:
+    is_left = any(event & select.POLLERR for _, event in written_to.poll(0))
+    if is_left:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return is_unread
+    return is_left
 
 
 @contextlib.contextmanager
@@ -29,12 +29,12 @@ def tolerate_broken_pipe() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        if _is_unread():
-            raise SystemExit(_UNREAD) from None
+        if is_unread():
+            raise SystemExit(UNREAD) from None
         raise
     except SystemExit as end:
-        if end.code in (0, None) and _is_unread():
-            raise SystemExit(_UNREAD) from None
+        if end.code in (0, None) and is_unread():
+            raise SystemExit(UNREAD) from None
         raise
-    if _is_unread():
-        raise SystemExit(_UNREAD)
+    if is_unread():
+        raise SystemExit(UNREAD)

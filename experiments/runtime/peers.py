@@ -16,6 +16,7 @@ import jax
 from cfgjax.checkpoints import CheckpointError
 from cfgjax.checkpoints.errors import is_of_system
 from cfgjax.data import DataError
+from experiments.cli import broken_pipe
 from experiments.cli import main as cli
 from experiments.cli.main import EndingError
 from experiments.runtime import coordination, heartbeats
@@ -190,6 +191,8 @@ class _Company:
         if not isinstance(error, Exception):
             return
         short = _short(error)
+        if isinstance(error, BrokenPipeError) and broken_pipe.is_unread():
+            self.leave(broken_pipe.UNREAD, "nobody reads what it prints any more")
         if is_of_others(error):
             self._watch.breaks(short)
         if is_of_host(error):

@@ -1,6 +1,8 @@
 """How processes judge each other by what each says of itself, and by its silence."""
 
 import errno
+import os
+import sys
 
 import jax
 import pytest
@@ -136,3 +138,25 @@ def test_one_process_alone_is_asked_nothing():
         assert peers.texts("key", "own") == ["own"]
     assert peers.reports() == []
     assert peers.name(3) == "process 3"
+
+
+class _Left(BaseException):
+    pass
+
+
+class _Watch:
+    index = 0
+
+    def leave(self, code, message):
+        """As of a process that ends."""
+        raise _Left(code)
+
+
+def test_a_reader_who_has_seen_enough_ends_process_0_as_sigpipe_does(monkeypatch):
+    """It is no failure of its host, for which the same command is to be started again."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as unread:
+        monkeypatch.setattr(sys, "stdout", unread)
+        with pytest.raises(_Left, match="141"):
+            peers._Company(_Watch()).blame(BrokenPipeError(errno.EPIPE, "Broken pipe"))
