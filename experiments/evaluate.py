@@ -29,7 +29,7 @@ from experiments.run.compared import require_same_data, require_same_start
 from experiments.run.decoder import Decoder
 from experiments.run.require_trained import require_rows, require_scales, require_solver
 from experiments.run.restore import Run, classifier_for, restore_run
-from experiments.runtime import distributed
+from experiments.runtime import distributed, peers
 from experiments.runtime.distributed import Launch
 from experiments.tasks.latent_pictures import warn_of_other_weights
 from experiments.tasks.task import Task
@@ -206,12 +206,14 @@ def evaluate(options: Options) -> None:
     require_same_start(options)
     wanted = {each.name: getattr(options.samples, each.name) for each in dataclasses.fields(Sampling)}
     chosen = {name: value for name, value in wanted.items() if value is not None}
+    peers.doing("restoring the run")
     run = restore_run(options.run_dir, options.data_dir, options.ema_width, "measures", options.tokenizer)
     require_same_data(run.experiment, run.task)
     run = _with_sampling(run, **chosen)
     asked = _evaluation_options(options, run)
     out = options.out or options.run_dir / "evaluation"
     distributed.on_process_0(lambda: run_folder.make_folder("out", out))
+    peers.doing("writing the report")
     with distributed.own_folder(out) as folder:
         report(run, folder, asked)
 
