@@ -187,7 +187,7 @@ def agree(work: Callable[[], T]) -> T:
         message = (_OF_HOST if peers.is_of_host(mistake) else "") + (str(mistake) or type(mistake).__name__)
     for index, said in enumerate(all_texts(message)):
         if said.startswith(_OF_HOST):
-            raise PeerFailedError(f"{peers.name(index)}: {said.removeprefix(_OF_HOST)}")
+            raise peers.failure(index, said.removeprefix(_OF_HOST))
         if said:
             raise UserError(f"{peers.name(index)}: {said}")
     return result  # pyrefly: ignore[bad-return]

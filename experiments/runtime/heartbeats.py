@@ -34,7 +34,7 @@ class Beat:
         broken: what its collective ended with, where that is the doing of another process.
         broken_for: seconds since then.
         code: its exit code, once it ends.
-        message: what it ends with.
+        message: what it ends with; with FAILED the whole line.
         figures: of its own, see ``peers.report``.
     """
 
@@ -121,6 +121,8 @@ def failure(index: int, beats: Sequence[Beat], what: str) -> Verdict:
 
 def _ended(index: int, beats: Sequence[Beat]) -> Verdict:
     beat = beats[index]
+    if beat.code == FAILED:
+        return Verdict(FAILED, beat.message, is_met_by_all=True)
     if beat.code in PASSED_ON:
         return Verdict(beat.code or FAILED, f"{name(index, beat.host)}: {beat.message}", is_met_by_all=True)
     return failure(index, beats, f"failed: {beat.message}")._replace(is_met_by_all=True)

@@ -9,7 +9,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 
@@ -142,9 +142,10 @@ def at_end(work: Callable[[], object]) -> Iterator[None]:
             remove()
 
 
-def fail(message: str) -> NoReturn:
-    """Ends this process with exit code 76, and so all others, which name it and the message."""
-    raise PeerFailedError(message)
+def failure(index: int, what: str) -> PeerFailedError:
+    """The end of all processes because of what one of them met: which one, and what to start again."""
+    beats = [] if _Command.watch is None else _Command.watch.beats()
+    return PeerFailedError(f"{name(index)} failed: {what}; {heartbeats.advice(beats)}")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -196,7 +197,7 @@ class _Company:
         if is_of_others(error):
             self._watch.breaks(short)
         if is_of_host(error):
-            raise PeerFailedError(f"{name(self._watch.index)}: {short}") from None
+            raise failure(self._watch.index, short) from None
         if not isinstance(error, cli.UserError | CheckpointError | DataError):
             traceback.print_exception(error)
             self.leave(1, short)

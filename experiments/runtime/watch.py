@@ -90,7 +90,7 @@ class Watch:
         """Waits to be told whose end broke a collective of this process, and ends with it."""
         self.tell_broken(reason)
         time.sleep(2 * self.limit + _LINGER)
-        self._end(heartbeats.failure(self.index, self._beats(), f"lost the others: {reason}"))
+        self._end(heartbeats.failure(self.index, self.beats(), f"lost the others: {reason}"))
 
     def leave(self, code: int, message: str) -> NoReturn:
         """Ends this process with an exit code and tells the others; what it says itself is written already."""
@@ -102,7 +102,7 @@ class Watch:
     def _await_others(self, seconds: float) -> None:
         """Stays until all others have told how they end, and a while for them to do so, or for so many seconds."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end and not all(each.code for each in self._beats()):
+        while time.monotonic() < end and not all(each.code for each in self.beats()):
             time.sleep(_TICK)
         time.sleep(min(_LINGER, max(0.0, end - time.monotonic())))
 
@@ -119,7 +119,8 @@ class Watch:
         self._wakes.set()
         self._sent.wait(self.limit)
 
-    def _beats(self) -> list[Beat]:
+    def beats(self) -> list[Beat]:
+        """The newest beat that is known of every process, and this one's own."""
         return [self.own if index == self.index else each.beat for index, each in enumerate(self.heard())]
 
     def _send_and_fetch(self) -> None:
@@ -181,7 +182,7 @@ class Watch:
         limit = min(self.limit, heartbeats.SUSPECTED) if self.own.broken else self.limit
         if self.index == 0 or silence <= limit:
             return None
-        return heartbeats.failure(0, self._beats(), heartbeats.silent_for(silence))
+        return heartbeats.failure(0, self.beats(), heartbeats.silent_for(silence))
 
     def _aborted(self) -> None:
         """Ends by the exit code where the coordination is lost; an abort of this process's own making goes on."""
@@ -190,7 +191,7 @@ class Watch:
         if self._verdict is None and self._is_answered():
             return
         what = "is gone, or let another process join in the place of one"
-        self._end(self._verdict or heartbeats.failure(0, self._beats(), what))
+        self._end(self._verdict or heartbeats.failure(0, self.beats(), what))
 
     def _is_answered(self) -> bool:
         """Whether the coordination service answers yet: it does not once JAX's client has met an error."""

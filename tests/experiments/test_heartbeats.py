@@ -52,7 +52,7 @@ def test_one_whose_collective_broke_while_all_are_heard_is_named_itself_after_th
     assert verdict.line.startswith("process 1 on host-b lost the others, who are heard: Gloo timed out")
 
 
-@pytest.mark.parametrize(("code", "expected"), [(2, 2), (3, 3), (75, 75), (1, 76), (76, 76), (130, 76)])
+@pytest.mark.parametrize(("code", "expected"), [(2, 2), (3, 3), (75, 75), (1, 76), (130, 76)])
 def test_the_exit_code_of_one_is_passed_on_or_is_a_failure(code, expected):
     """And each may have met the same: it has a moment to end by itself."""
     verdict = heartbeats.judge(_heard(0, 0, code=code, message="because of it"), LIMIT)
@@ -60,6 +60,13 @@ def test_the_exit_code_of_one_is_passed_on_or_is_a_failure(code, expected):
     assert (verdict.code, verdict.is_met_by_all) == (expected, True)
     assert verdict.line.startswith("process 1 on host-b")
     assert "because of it" in verdict.line
+
+
+def test_what_a_process_says_of_its_own_failure_is_said_by_all():
+    line = f"process 1 on host-b failed: No space left on device; it last did: step 1; {AGAIN}, if there is one"
+    heard = _heard(0, 0)
+    assert heartbeats.failure(1, [each.beat for each in heard], "failed: No space left on device").line == line
+    assert heartbeats.judge(_heard(0, 0, code=76, message=line), LIMIT) == Verdict(76, line, is_met_by_all=True)
 
 
 def test_a_process_that_has_done_its_work_may_be_silent_and_all_of_them_are_done():
