@@ -125,7 +125,7 @@ def _train(host: Host, own: Own, arguments: list[str], num_devices: int, files: 
     for name, value in _SHORT_REPORT.items():
         setattr(mixture, name, value)
     _keep_programs()
-    train = importlib.import_module(forkserver.COMMAND)
+    train = importlib.import_module("experiments.train")
     _mark_phases(train, phases)
     try:
         train.main([*arguments, *own.arguments])

@@ -223,6 +223,8 @@ class _LoopContext(NamedTuple):
         peers.doing(f"saving step {int(state.step)}")
         held_out_loss = float(self.programs.evaluate(state, *self.programs.held_out)["loss"])
         self.logger.write({"step": int(state.step), "held_out_loss": held_out_loss})
+        if jax.process_count() > 1:
+            self.logger.flush()  # one that cannot write ends all, as where its part of a save fails
         if self.logger.is_written():
             self.saver.save(state, held_out_loss)
         return held_out_loss

@@ -59,7 +59,7 @@ def test_a_damage_is_one_file_less_a_shorter_one_or_one_bit(tmp_path):
     content, file, kinds = bytes(range(64)), tmp_path / "array", set()
     for seed in range(40):
         file.write_bytes(content)
-        harness._damage(file, random.Random(seed))
+        harness.damage(file, random.Random(seed))
         found = file.read_bytes() if file.exists() else None
         assert found != content
         if found is None:
