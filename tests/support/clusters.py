@@ -132,9 +132,9 @@ def started(folder: Path) -> list[str]:
 
 
 def bash(environment: dict[str, str], script: str, *arguments: object) -> subprocess.Popen[str]:
-    """A script of the documentation, begun in the checkout."""
+    """A script of the documentation, begun in the checkout; Ctrl-C reaches it where it is ignored here, too."""
     return subprocess.Popen(
-        ["bash", str(FILES / script), *map(str, arguments)],
+        ["env", "--default-signal=INT", "bash", str(FILES / script), *map(str, arguments)],
         env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
