@@ -42,6 +42,12 @@ def _run(*words: str) -> None:
         raise UserError(f"{' '.join(words)}: {done.stderr.strip() or done.returncode}")
 
 
+def _delete(network: str) -> None:
+    """Takes a network namespace away; a busy kernel may take longer than is waited for, and does it all the same."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        _run("ip", "netns", "delete", network)
+
+
 def why_not() -> str:
     """Why no namespaces can be made here, in one line; empty where they can."""
     missing = [name for name in ("ip", "nsenter", "mount") if shutil.which(name) is None]
@@ -52,7 +58,7 @@ def why_not() -> str:
         _run("ip", "netns", "add", probe)
     except (UserError, subprocess.TimeoutExpired) as error:
         return f"there is no right to make network namespaces ({error})"
-    _run("ip", "netns", "delete", probe)
+    _delete(probe)
     return ""
 
 
@@ -99,12 +105,10 @@ def namespaces(num: int, folder: Path, seed: int) -> Iterator[Hosts]:
         for index in range(num)
     )
     _etc_hosts(each, names)
-    made: list[str] = []
     with contextlib.ExitStack() as stack:
-        stack.callback(lambda: [_run("ip", "netns", "delete", network) for network in reversed(made)])
         for network in (hub, *(host.place.network for host in each if host.place is not None)):
             _run("ip", "netns", "add", network)
-            made.append(network)
+            stack.callback(_delete, network)
         for host in each:
             _link(hub, host)
         networks = tuple(host.place.network for host in each if host.place is not None)
