@@ -149,8 +149,10 @@ def failure(index: int, what: str) -> PeerFailedError:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, and those that led to it."""
-    while error is not None:
+    """The error, and those that led to it, each once: one that was raised again may have led to itself."""
+    met: list[BaseException] = []
+    while error is not None and not any(error is each for each in met):
+        met.append(error)
         yield error
         error = error.__cause__ or error.__context__
 

@@ -137,6 +137,15 @@ def test_whose_doing_an_error_is(error, of_others, of_host):
     assert (peers.is_of_others(error), peers.is_of_host(error)) == (of_others, of_host)
 
 
+def test_an_error_that_led_to_itself_is_looked_at_once():
+    """As where the error of a thread is raised again while what it led to is dealt with."""
+    first, second = CheckpointError("checkpoint 20 was not written"), OSError("gone")
+    first.__cause__, second.__cause__ = second, first
+    assert not peers.is_of_others(first)
+    second.__cause__ = _caused(GLOO, first)
+    assert peers.is_of_others(first)
+
+
 def test_one_process_alone_is_asked_nothing():
     peers.doing("step 1")
     peers.saved(20)
