@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -16,12 +17,13 @@ from jax.experimental import multihost_utils
 from cfgjax.checkpoints.checksums import checksums
 from cfgjax.checkpoints.errors import CheckpointError, NoCheckpointError, UnreachableError, is_of_system, reason
 from cfgjax.checkpoints.metadata import check_digest
-from cfgjax.checkpoints.save import METADATA, STATE, all_steps
+from cfgjax.checkpoints.save import METADATA, STATE, all_steps, open_array
 from cfgjax.checkpoints.trees import (
     StorableTree,
     flatten_with_names,
     holds_parameters_alone,
     place_like,
+    places,
     require_same,
     to_abstract,
 )
@@ -66,22 +68,46 @@ def described(folder: Path, step: int) -> Iterator[tuple[ocp.CheckpointManager, 
 
 
 def _read(folder: Path, like: Tree, step: int) -> Found:
+    where, wanted = Path(folder) / str(step), to_abstract(like)
+    state, written = _agreed(whole_or_error(lambda: _fetched(folder, step, wanted), where), where)
+    record = check_digest(where, written)
+    for name, checksum in checksums(flatten_with_names(state)).items():
+        if record["checksums"].get(name) != checksum:
+            raise CheckpointError(f"checkpoint {where} is corrupt: {name} is not what was written")
+    return place_like(state, like), record["given"]
+
+
+def _fetched(folder: Path, step: int, wanted: Tree) -> tuple[Tree, Any]:
+    """The stored state and what lies beside it, unchecked."""
     where = Path(folder) / str(step)
     with described(folder, step) as (manager, found):
-        wanted = to_abstract(like)
         if holds_parameters_alone(found) and not holds_parameters_alone(wanted):
             raise CheckpointError(
                 f"checkpoint {where} is of parameters alone, with no optimizer's state to go on from; restore_params "
                 "reads them"
             )
         require_same(where, found, wanted)
+        if jax.process_count() > 1:
+            return _fetched_alone(where, wanted), json.loads((where / METADATA / METADATA).read_text())
         args = {STATE: ocp.args.StandardRestore(wanted), METADATA: ocp.args.JsonRestore()}
         read = manager.restore(step, args=ocp.args.Composite(**args))
-    record = check_digest(where, read[METADATA])
-    for name, checksum in checksums(flatten_with_names(read[STATE])).items():
-        if record["checksums"].get(name) != checksum:
-            raise CheckpointError(f"checkpoint {where} is corrupt: {name} is not what was written")
-    return place_like(read[STATE], like), record["given"]
+    return read[STATE], read[METADATA]
+
+
+def _fetched_alone(where: Path, wanted: Tree) -> Tree:
+    """The stored state, of which this process reads what its devices hold, with no other process's help.
+
+    Orbax's way has the processes meet: one that finds its files corrupt would leave the others there.
+    """
+    leaves, structure = jax.tree.flatten(wanted)
+
+    def leaf_of(place: str, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        array = open_array(where / STATE, place)
+        return jax.make_array_from_callback(
+            leaf.shape, leaf.sharding, lambda index: np.asarray(array[index].read().result(), leaf.dtype)
+        )
+
+    return jax.tree.unflatten(structure, map(leaf_of, places(wanted).values(), leaves))
 
 
 def whole_or_error(read: Callable[[], Any], where: Path) -> Any:
@@ -94,6 +120,20 @@ def whole_or_error(read: Callable[[], Any], where: Path) -> Any:
         if is_of_system(error):
             return UnreachableError(f"checkpoint {where} cannot be read: {reason(error)}")
         return CheckpointError(f"checkpoint {where} is unreadable: {reason(error)}")
+
+
+def _agreed(found: Any, where: Path) -> Any:
+    """What was found, once all processes have found theirs: then they go on together.
+
+    Raises:
+        CheckpointError: this process, or another one, has not.
+    """
+    is_whole_everywhere = _is_whole_everywhere(found)
+    if isinstance(found, CheckpointError):
+        raise found
+    if not is_whole_everywhere:
+        raise CheckpointError(f"checkpoint {where} does not read on another process")
+    return found
 
 
 def _is_whole_everywhere(found: Any) -> bool:

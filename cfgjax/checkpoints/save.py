@@ -89,17 +89,23 @@ def read_each(folder: Path, only: Container[str] | None = None) -> Iterator[tupl
     They are read one by one, as they are asked for, and without Orbax, whose readers keep some 400 small objects of
     each checkpoint for ever.
     """
-    base = {"driver": "ocdbt", "base": f"file://{Path(folder).absolute()}/"}
+    base = _base(folder)
     keys = ts.KvStore.open(base).result().list().result()
     paths = [key.removesuffix(_ARRAY) for key in map(bytes.decode, keys) if key.rpartition("/")[2] == _ARRAY]
     names = {path: path.removesuffix("/") for path in paths}
     for path, name in names.items():
         if only is None or name in only:
-            yield name, _array(base | {"path": path})
+            yield name, open_array(folder, path).read().result()
 
 
-def _array(place: dict[str, Any]) -> np.ndarray:
-    return ts.open({"driver": "zarr", "kvstore": place}, read=True, open=True).result().read().result()
+def _base(folder: Path) -> dict[str, Any]:
+    return {"driver": "ocdbt", "base": f"file://{Path(folder).absolute()}/"}
+
+
+def open_array(folder: Path, place: str) -> ts.TensorStore:
+    """An array of a stored tree, by its place in it, of which nothing is read yet."""
+    store = {"driver": "zarr", "kvstore": _base(folder) | {"path": place}}
+    return ts.open(store, read=True, open=True).result()
 
 
 class Writer:
