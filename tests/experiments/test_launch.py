@@ -115,7 +115,7 @@ def test_a_mistake_on_one_of_two_ends_both_with_a_line_that_names_it(tmp_path, d
     for process in _start_two("digits", "--run-dir", tmp_path / "run", *SHORT, each=own):
         done = finish(process)
         assert done.returncode == 2
-        assert "process 1: " in done.stderr
+        assert "process 1 on " in done.stderr
         assert "not prepared" in done.stderr
 
 
