@@ -58,7 +58,8 @@ def _scalars(folder):
 def _lines(folder):
     """All numbers of metrics.jsonl by (step, name)."""
     rows = [json.loads(line) for line in (folder / metrics_log.NAME).read_text().splitlines()]
-    return {(row["step"], name): value for row in rows for name, value in row.items() if name != "step"}
+    numbers = [(row["step"], name, value) for row in rows for name, value in row.items() if type(value) in (int, float)]
+    return {(step, name): value for step, name, value in numbers if name != "step"}
 
 
 @pytest.fixture(scope="module")
