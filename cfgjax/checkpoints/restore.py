@@ -144,13 +144,12 @@ def _is_whole_everywhere(found: Any) -> bool:
 
 
 def _attempt(where: Path, read: Callable[[], Found]) -> Found | CheckpointError:
-    found = whole_or_error(read, where)
-    is_whole_everywhere = _is_whole_everywhere(found)
-    if isinstance(found, UnreachableError):
-        raise found
-    if is_whole_everywhere or isinstance(found, CheckpointError):
-        return found
-    return CheckpointError(f"checkpoint {where} does not read on another process")
+    try:
+        return _agreed(whole_or_error(read, where), where)
+    except UnreachableError:
+        raise
+    except CheckpointError as error:
+        return error
 
 
 @checked

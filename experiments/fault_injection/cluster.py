@@ -7,7 +7,6 @@ import importlib
 import os
 import resource
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from cfgjax import checkpoints
 from experiments.evaluation import mixture
 from experiments.fault_injection import forkserver, namespaces
 from experiments.fault_injection.hosts import Host, Hosts
+from experiments.fault_injection.loopback import free_port
 from experiments.run import fit, loop
 from experiments.runtime import distributed
 
@@ -161,12 +161,6 @@ def last_line(text: str) -> str:
     return next((line for line in reversed(text.splitlines()) if line.strip()), "")[:_LONGEST]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @dataclass
 class Cluster:
     """The processes of one command, one for each host."""
@@ -289,7 +283,7 @@ def start(
         file.unlink(missing_ok=True)
     cluster = Cluster(tuple((out, err, phases) for out, err, phases in names))
     context = forkserver.context()
-    address = f"{made.each[0].address}:{_free_port()}"
+    address = f"{made.each[0].address}:{free_port()}"
     launch = ["--coordinator", address, "--num-processes", str(len(made.each))]
     for host, files in zip(made.each, cluster.logs, strict=True):
         its = [*arguments, *launch, "--process-id", str(host.index)]

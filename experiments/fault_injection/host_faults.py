@@ -96,29 +96,22 @@ def losing_wire(bench: Bench, wire: Wire, times: int) -> HostCount:
 
 def pauses(bench: Bench, times: int) -> HostCount:
     """One host's process stopped for 10 s."""
-    count = HostCount("SIGSTOP, 10 s")
-    for _ in range(times):
-        phase, index, run_dir = bench.rng.choice(PHASES), bench.host(), bench.new()
-
-        def pause(running: Cluster, index: int = index) -> None:
-            running.send(index, signal.SIGSTOP)
-            running.await_ends(running.others(index), 10.0)
-            running.send(index, signal.SIGCONT)
-
-        found = bench.attempt(run_dir, count, at_moment(bench, phase, index, pause), index)
-        bench.finish(run_dir, count, found)
-    return count
+    return _stopped(bench, times, HostCount("SIGSTOP, 10 s"), 10.0)
 
 
 def stops(bench: Bench, times: int) -> HostCount:
     """One host's process stopped until all others have ended, then woken: it must find that out, and end as well."""
-    count = HostCount("SIGSTOP, for ever")
+    return _stopped(bench, times, HostCount("SIGSTOP, for ever"), SECONDS)
+
+
+def _stopped(bench: Bench, times: int, count: HostCount, seconds: float) -> HostCount:
+    """One host's process stopped for so many seconds, or until all others have ended."""
     for _ in range(times):
         phase, index, run_dir = bench.rng.choice(PHASES), bench.host(), bench.new()
 
         def stop(running: Cluster, index: int = index) -> None:
             running.send(index, signal.SIGSTOP)
-            running.await_ends(running.others(index), SECONDS)
+            running.await_ends(running.others(index), seconds)
             running.send(index, signal.SIGCONT)
 
         found = bench.attempt(run_dir, count, at_moment(bench, phase, index, stop), index)

@@ -79,15 +79,6 @@ def doing(what: str) -> None:
         _Command.watch.own.doing = what
 
 
-@contextlib.contextmanager
-def during(what: str) -> Iterator[None]:
-    """Inside, this process does that; afterwards what it did before."""
-    before = "" if _Command.watch is None else _Command.watch.own.doing
-    doing(what)
-    yield
-    doing(before)
-
-
 def saved(step: int) -> None:
     """Says that a checkpoint of a step is published."""
     if _Command.watch is not None:

@@ -150,7 +150,7 @@ def test_one_process_alone_is_asked_nothing():
     peers.doing("step 1")
     peers.saved(20)
     peers.report({"share": 1})
-    with peers.during("saving"), peers.at_end(lambda: pytest.fail("it was not ended")):
+    with peers.at_end(lambda: pytest.fail("it was not ended")):
         assert peers.texts("key", "own") == ["own"]
     assert peers.reports() == []
     assert peers.name(3) == "process 3"
